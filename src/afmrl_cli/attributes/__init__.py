@@ -1,1 +1,1 @@
-
+"""Attribute text: schema, prompt, parser, generation."""

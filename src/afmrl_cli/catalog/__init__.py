@@ -1,1 +1,1 @@
-
+"""A retailer's files as Products: reading, images, checks, splits."""

@@ -1,1 +1,1 @@
-
+"""Metrics, protocols and reports."""

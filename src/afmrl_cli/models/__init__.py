@@ -1,1 +1,1 @@
-
+"""Bases, adapters and processors; the generator and the embedder."""

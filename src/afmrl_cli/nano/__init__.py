@@ -1,1 +1,1 @@
-
+"""The built-in default: example shops and the small model trained on them."""

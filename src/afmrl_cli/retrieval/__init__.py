@@ -1,1 +1,1 @@
-
+"""BM25, vectors, index and search."""

@@ -1,1 +1,1 @@
-
+"""The `.afmrl` folder: paths, atomic writes, locks, database, checkpoints."""

@@ -1,0 +1,5 @@
+"""`python -m afmrl_cli`."""
+
+from .cli.app import main
+
+main()

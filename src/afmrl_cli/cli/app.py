@@ -1,0 +1,46 @@
+"""The Typer app: commands in groups. Nothing heavy is imported here, so that `afmrl --help` is instant."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from .errors import guarded
+
+app = typer.Typer(
+    name="afmrl",
+    help="Fine-grained product retrieval from your own catalog: attributes, embeddings, search, evaluation.",
+    epilog="Start with: afmrl demo. Exit codes: 0 ok, 1 a check failed, 2 usage or settings, 3 data, "
+    "4 model or checkpoint, 5 out of memory, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"afmrl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None: ...
+
+
+def _register() -> None:
+    from . import config
+
+    app.command("config", rich_help_panel="Inspect")(guarded(config.config))
+
+
+_register()
+
+
+def main() -> None:
+    """Entry point of the `afmrl` script."""
+    app()

@@ -1,0 +1,69 @@
+"""The flags that every command shares, and how a command starts: settings, catalog folder and output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import UsageError
+from ..settings import Settings, load_settings
+from ..store.folder import CatalogFolder, find_folder
+from .output import Output
+
+CatalogArgument = Annotated[
+    Path | None,
+    typer.Argument(help="Catalog file or its folder; by default the folder you stand in.", show_default=False),
+]
+CatalogOption = Annotated[
+    Path | None,
+    typer.Option("--catalog", "-c", help="Catalog file or its folder; by default the folder you stand in."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="More detail on standard error.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as --set embed.batch_size=8. Repeatable."),
+]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a command works with."""
+
+    settings: Settings
+    folder: CatalogFolder
+    out: Output
+
+
+def flags_of(set_: list[str] | None, flags: Mapping[str, object] | None = None) -> dict[str, object]:
+    """`--set` pairs and a command's own flags as dotted keys; a command's own flag wins over --set."""
+    found: dict[str, object] = {}
+    for pair in set_ or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set {pair}: not of the form KEY=VALUE", "for example --set embed.batch_size=8")
+        found[key.strip()] = value.strip()
+    found.update({key: value for key, value in (flags or {}).items() if value is not None})
+    return found
+
+
+def start(
+    catalog: Path | None,
+    *,
+    json_mode: bool,
+    quiet: bool,
+    verbose: bool,
+    set_: list[str] | None = None,
+    flags: Mapping[str, object] | None = None,
+) -> Session:
+    """Find the catalog's folder, resolve the settings, make the output."""
+    chosen = flags_of(set_, flags)
+    folder = find_folder(catalog, lambda root: load_settings(root, chosen).catalog.path)
+    return Session(
+        load_settings(folder.root, chosen), folder, Output(json_mode=json_mode, quiet=quiet, verbose=verbose)
+    )

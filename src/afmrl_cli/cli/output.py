@@ -1,0 +1,150 @@
+"""The only place that prints. Results go to standard output, everything else to standard error.
+
+With --json one document goes to standard output and nothing else does. Progress is a bar when a person watches standard
+error, else a plain line every few seconds. NO_COLOR and a pipe turn colour off.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+PLAIN_PROGRESS_SECONDS = 5.0
+
+
+def _jsonable(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):  # a NumPy scalar
+        return value.item()
+    raise TypeError(f"{type(value).__name__} in a JSON document")
+
+
+class Output:
+    """Where a command's results and messages go; also the listener of long work. Use as a context manager."""
+
+    def __init__(self, *, json_mode: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+        self.json_mode = json_mode
+        self.quiet = quiet
+        self.verbose = verbose
+        self._err: Console | None = None
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._what = ""
+        self._last_line = 0.0
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.end_progress()
+
+    @property
+    def err(self) -> Console:
+        """The console on standard error."""
+        if self._err is None:
+            from rich.console import Console
+
+            self._err = Console(stderr=True, highlight=False, soft_wrap=True)
+        return self._err
+
+    # Results: standard output
+
+    def document(self, schema: str, content: Mapping[str, Any]) -> None:
+        """The command's result as one JSON document; printed only with --json. `schema` is like "afmrl.eval/1"."""
+        if self.json_mode:
+            print(json.dumps({"schema": schema, **content}, ensure_ascii=False, default=_jsonable, allow_nan=False))
+
+    def text(self, line: str = "") -> None:
+        """A line of the result for a person."""
+        if not self.json_mode:
+            self.end_progress()
+            print(line)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
+        """A table of the result for a person; numbers right-aligned; cells are never read as markup."""
+        if self.json_mode:
+            return
+        self.end_progress()
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+        for i, name in enumerate(columns):
+            numeric = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
+            table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        for row in rows:
+            cells = (f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row)
+            table.add_row(*(Text(cell) for cell in cells))
+        piped = not sys.stdout.isatty()
+        Console(width=200 if piped else None, highlight=False).print(table)
+
+    # Messages: standard error
+
+    def _say(self, message: str, style: str = "") -> None:
+        from rich.text import Text
+
+        self.err.print(Text(message, style=style))
+
+    def note(self, message: str) -> None:
+        """Something worth knowing; silent with --quiet."""
+        if not self.quiet:
+            self._say(message)
+
+    def detail(self, message: str) -> None:
+        """Something for the curious; only with --verbose."""
+        if self.verbose and not self.quiet:
+            self._say(message, "dim")
+
+    def warn(self, message: str) -> None:
+        """Something to look at; shown even with --quiet."""
+        self._say(f"warning: {message}", "yellow")
+
+    def error(self, message: str, hint: str, exit_code: int) -> None:
+        """A failure: one or two lines, and with --json a document too."""
+        self.end_progress()
+        self._say(f"error: {message}", "bold red")
+        if hint:
+            self._say(f"  {hint}")
+        self.document("afmrl.error/1", {"error": {"message": message, "hint": hint, "exit_code": exit_code}})
+
+    def progress(self, what: str, done: int, total: int | None = None) -> None:
+        """Tell how far the work named `what` is; a new name ends the bar of the one before."""
+        if self.quiet:
+            return
+        if what != self._what:
+            self.end_progress()
+            self._what, self._last_line = what, time.monotonic()
+        if self.err.is_terminal:
+            self._advance_bar(what, done, total)
+        elif time.monotonic() - self._last_line >= PLAIN_PROGRESS_SECONDS:
+            self._last_line = time.monotonic()
+            self._say(f"{what}: {done:,}" + (f" of {total:,}" if total else ""))
+
+    def _advance_bar(self, what: str, done: int, total: int | None) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if self._bar is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=self.err, transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(what, total=total)
+        assert self._task is not None
+        self._bar.update(self._task, completed=done, total=total)
+
+    def end_progress(self) -> None:
+        """Take the bar away, so that what is printed next stands alone."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar, self._task, self._what = None, None, ""

@@ -1,0 +1,243 @@
+"""Typed settings: the keys of `afmrl.toml`, the names of the flags and of the environment variables, in one place.
+
+Order of precedence: flags over `AFMRL_*` over `afmrl.toml` over the defaults here. The key `embed.batch_size` is the
+flag `--batch-size` of `afmrl embed` (or `--set embed.batch_size=8` of any command) and the variable
+`AFMRL_EMBED_BATCH_SIZE`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from .errors import UsageError
+
+SETTINGS_FILE = "afmrl.toml"
+RESERVED_ENVIRONMENT = {"AFMRL_DEBUG", "AFMRL_API_KEY"}
+"""Variables that are no settings: tracebacks on known failures, and the endpoint's key (never in a file)."""
+
+
+def _as_list(value: object) -> object:
+    """A single string stands for a list of its comma-separated parts, so that flags and variables can say one."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Names = Annotated[list[str], BeforeValidator(_as_list)]
+
+
+class Section(BaseModel):
+    """Base of every table in `afmrl.toml`: unknown keys are errors, fields can't be changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Columns(Section):
+    """Which column of the catalog holds what; an empty list means: find it by its common names."""
+
+    id: Names = Field([], description="the listing's own number (SKU)")
+    title: Names = []
+    description: Names = []
+    category: Names = []
+    brand: Names = []
+    image: Names = Field([], description="one or more columns with image paths")
+    product_id: Names = Field([], description="identity shared by listings of one product (GTIN, EAN)")
+    group_id: Names = Field([], description="joins the variants (colours, sizes) of one style")
+
+
+class CatalogSettings(Section):
+    """How the retailer's file is read."""
+
+    path: str = Field("", description="the catalog's file, relative to this folder; empty: the only one there")
+    columns: Columns = Columns()
+    delimiter: str = Field("", description="of a CSV file; empty: found from the file")
+    image_separator: str = Field("|", description="between several image paths in one cell")
+    bad_rows: Literal["skip", "fail"] = Field("skip", description="empty rows, rows without id, duplicate ids")
+    bad_images: Literal["skip", "fail"] = Field("skip", description="missing or unreadable images")
+    allow_outside: bool = Field(False, description="let image paths leave the catalog's folder")
+    max_image_pixels: int = Field(50_000_000, gt=0, description="larger images are refused")
+    max_field_chars: int = Field(1_000_000, gt=0, description="longer cells are refused")
+
+
+class SplitSettings(Section):
+    """Shares of the deterministic split by product identity."""
+
+    validation: float = Field(0.1, ge=0, lt=1, description="share of identities")
+    test: float = Field(0.1, ge=0, lt=1, description="share of identities")
+    salt: str = Field("afmrl", description="another salt, another split")
+
+
+class ModelSettings(Section):
+    """Which models, how precise, and how much they look at."""
+
+    preset: Literal["nano", "paper", "qwen3"] = Field(
+        "nano", description="nano: built in; paper: Qwen2-VL-2B embedder, Qwen2.5-VL-3B generator; qwen3: Qwen3-VL-2B"
+    )
+    generator: str = Field("", description="hub name or folder of a Qwen-VL; empty: the preset's")
+    embedder: str = Field("", description="hub name or folder of a Qwen-VL; empty: the preset's")
+    generator_revision: str = ""
+    embedder_revision: str = ""
+    generator_checkpoint: str = Field("", description="adapter from the checkpoint store; empty: the bare base")
+    embedder_checkpoint: str = Field("", description="adapter from the checkpoint store; empty: the bare base")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "nf4", "bf16", "fp32"] = Field("auto", description="auto: nf4 on CUDA, fp32 on CPU")
+    min_pixels: int = Field(0, ge=0, description="an image is scaled up to this; 0: the preset's")
+    max_pixels: int = Field(0, ge=0, description="an image is scaled down to this; 0: the preset's")
+    max_images: int = Field(3, ge=1, description="photos of one product that a model looks at")
+    max_text_tokens: int = Field(256, ge=16, description="product text beyond this is cut; image tokens never are")
+
+
+class SchemaKey(Section):
+    """One key of the attribute schema."""
+
+    values: Names = Field([], description="allowed values; empty: any")
+    categories: Names = Field([], description="only for products whose category starts with one of these")
+    description: str = ""
+
+
+class AttributeSettings(Section):
+    """The schema and how attributes are generated."""
+
+    keys: dict[str, SchemaKey] = Field({}, description="the schema, a table per key; empty: 3 to 8 open pairs")
+    template: str = Field("", description="file with an own prompt template; empty: the built-in one")
+    language: str = Field("", description="language of keys and values, such as Swedish; empty: left to the model")
+    min_pairs: int = Field(1, ge=1)
+    max_pairs: int = Field(12, ge=1)
+    max_new_tokens: int = Field(64, ge=8)
+    temperature: float = Field(0.0, ge=0, description="0: greedy")
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int = 0
+    batch_size: int = Field(32, ge=1, description="halved by itself when memory runs out")
+    endpoint: str = Field("", description="URL of an OpenAI-compatible server instead of a local model")
+    endpoint_model: str = Field("", description="the model's name there; --model on the command line")
+    concurrency: int = Field(8, ge=1, description="requests at a time to the endpoint")
+    retries: int = Field(4, ge=0)
+    timeout: float = Field(60.0, gt=0, description="seconds for one request")
+
+
+class EmbedSettings(Section):
+    """Vectors and index."""
+
+    enrich: Literal["none", "query", "both"] = Field("query", description="which side gets attribute text")
+    query_instruction: str = "Find this product:"
+    target_instruction: str = "Represent this product:"
+    batch_size: int = Field(32, ge=1, description="halved by itself when memory runs out")
+    index: Literal["auto", "flat", "hnsw", "ivf"] = Field("auto", description="auto: flat up to flat_limit, then hnsw")
+    flat_limit: int = Field(200_000, ge=1)
+
+
+class SearchSettings(Section):
+    """Search."""
+
+    k: int = Field(10, ge=1)
+
+
+class EvalSettings(Section):
+    """Evaluation."""
+
+    ks: Annotated[list[int], BeforeValidator(_as_list)] = [1, 5, 10]
+    batch_size: int = Field(32, ge=1)
+    max_queries: int = Field(0, ge=0, description="a fixed sample of the queries; 0: all")
+    seed: int = 0
+
+
+class Settings(Section):
+    """All settings; `load_settings` makes it."""
+
+    catalog: CatalogSettings = CatalogSettings()
+    split: SplitSettings = SplitSettings()
+    model: ModelSettings = ModelSettings()
+    attributes: AttributeSettings = AttributeSettings()
+    embed: EmbedSettings = EmbedSettings()
+    search: SearchSettings = SearchSettings()
+    eval: EvalSettings = EvalSettings()
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known)[:12])}"
+
+
+def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, info in model.model_fields.items():
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys += _known_keys(inner, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def _put(tree: dict[str, Any], dotted: str, value: object) -> None:
+    *parents, last = dotted.split(".")
+    for part in parents:
+        tree = tree.setdefault(part, {})
+    tree[last] = value
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """`AFMRL_EMBED_BATCH_SIZE=8` -> {"embed.batch_size": ("8", "AFMRL_EMBED_BATCH_SIZE")}."""
+    by_variable = {"AFMRL_" + key.upper().replace(".", "_"): key for key in _known_keys(Settings)}
+    found: dict[str, tuple[str, str]] = {}
+    for name, value in environment.items():
+        if not name.startswith("AFMRL_") or name in RESERVED_ENVIRONMENT:
+            continue
+        if name not in by_variable:
+            raise UsageError(f"environment variable {name} is no setting", _nearest(name, list(by_variable)))
+        found[by_variable[name]] = (value, name)
+    return found
+
+
+def _explain(error: ValidationError, origin: Mapping[str, str], file: Path | None) -> UsageError:
+    first = error.errors()[0]
+    parts = [str(part) for part in first["loc"]]
+    key = ".".join(parts)
+    where = next((origin[key[:i]] for i in range(len(key), 0, -1) if key[:i] in origin), str(file or "settings"))
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(Settings)
+        sections = sorted({name.rsplit(".", i)[0] for name in known for i in range(1, name.count(".") + 1)})
+        siblings = [n for n in known + sections if n.count(".") == key.count(".")]
+        return UsageError(f"{where}: unknown setting {key}", _nearest(key, siblings or known))
+    return UsageError(f"{where}: {key}: {first['msg']} (got {first['input']!r})", "see `afmrl config` for all settings")
+
+
+def load_settings(
+    folder: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Settings for the catalog in `folder` (None: no file is read).
+
+    `flags` maps dotted keys to values; a value of None means that the flag was not given. `environment` defaults to
+    the process's. Raises UsageError naming file, variable or flag, the key, and the nearest known key.
+    """
+    tree: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    file = folder / SETTINGS_FILE if folder else None
+    if file and file.is_file():
+        try:
+            tree = tomllib.loads(file.read_text("utf-8-sig"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"{file}: not valid TOML: {error}", "mend the file or remove it") from error
+        except OSError as error:
+            raise UsageError(f"{file}: can't be read: {error.strerror}") from error
+    for key, (value, name) in _from_environment(os.environ if environment is None else environment).items():
+        _put(tree, key, value)
+        origin[key] = name
+    for key, flag in (flags or {}).items():
+        if flag is not None:
+            try:
+                _put(tree, key, flag)
+            except (AttributeError, TypeError) as error:
+                raise UsageError(f"--set {key}: unknown setting", _nearest(key, _known_keys(Settings))) from error
+            origin[key] = f"flag for {key}"
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise _explain(error, origin, file) from error

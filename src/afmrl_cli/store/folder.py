@@ -1,0 +1,87 @@
+"""The catalog's folder: where the retailer's file lies and where everything that the tool writes goes.
+
+my-shop/catalog.csv, images/, afmrl.toml    the retailer's; never written to
+my-shop/.afmrl/                             the tool's; deleting it loses nothing of the retailer's
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import DataError
+from ..settings import SETTINGS_FILE
+
+CATALOG_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+STORE_NAME = ".afmrl"
+
+
+@dataclass(frozen=True)
+class CatalogFolder:
+    """A catalog file and the folder that it lies in."""
+
+    catalog: Path
+
+    @property
+    def root(self) -> Path:
+        """The folder that image paths are relative to."""
+        return self.catalog.parent
+
+    @property
+    def store(self) -> Path:
+        """`.afmrl`; made by whoever writes first (`store.files.make_folder`)."""
+        return self.root / STORE_NAME
+
+    @property
+    def database(self) -> Path:
+        """Attributes and what has been done."""
+        return self.store / "afmrl.sqlite"
+
+    @property
+    def embeddings(self) -> Path:
+        """One folder per embedder and way of enriching."""
+        return self.store / "embeddings"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The common checkpoint store."""
+        return self.store / "checkpoints"
+
+    @property
+    def runs(self) -> Path:
+        """One folder per command that trained or evaluated."""
+        return self.store / "runs"
+
+
+def find_folder(start: Path | None, configured: Callable[[Path], str] = lambda root: "") -> CatalogFolder:
+    """The catalog that `start` means: a file, a folder, or (None) the working directory or the nearest parent of it
+    that holds `afmrl.toml` or `.afmrl`.
+
+    `configured(root)` gives `catalog.path` of that folder's settings, "" for none. Raises DataError when there is no
+    catalog or more than one candidate.
+    """
+    if start is not None and not start.exists():
+        raise DataError(f"{start}: no such file or folder", "give the catalog's file, such as catalog.csv")
+    if start is not None and start.is_file():
+        return CatalogFolder(start.resolve())
+    root = (start or Path.cwd()).resolve()
+    if start is None:
+        for parent in (root, *root.parents):
+            if (parent / SETTINGS_FILE).is_file() or (parent / STORE_NAME).is_dir():
+                root = parent
+                break
+    if name := configured(root):
+        file = root / name
+        if not file.is_file():
+            raise DataError(f"{file}: no such file", f"catalog.path in {root / SETTINGS_FILE} names it")
+        return CatalogFolder(file.resolve())
+    candidates = sorted(p for p in root.iterdir() if p.suffix.lower() in CATALOG_SUFFIXES and p.is_file())
+    named = [p for p in candidates if p.stem.lower() == "catalog"]
+    if len(named) == 1 or len(candidates) == 1:
+        return CatalogFolder((named or candidates)[0])
+    if not candidates:
+        hint = f"run afmrl inside a catalog's folder, or give the file ({', '.join(CATALOG_SUFFIXES)})"
+        raise DataError(f"{root}: no catalog here", hint)
+    names = ", ".join(p.name for p in (named or candidates)[:5])
+    raise DataError(f"{root}: more than one catalog ({names})", f"give one, or set catalog.path in {SETTINGS_FILE}")
