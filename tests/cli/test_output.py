@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-
 from afmrl_cli.cli.output import Output
 
 
