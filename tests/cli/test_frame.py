@@ -17,7 +17,7 @@ from afmrl_cli.cli.app import app
 from afmrl_cli.cli.errors import guarded
 from afmrl_cli.errors import AfmrlError, CheckFailed, DataError, ModelError, OutOfMemory, UsageError
 
-HEAVY = ("torch", "transformers", "pandas", "faiss", "peft", "pyarrow", "numpy", "PIL", "pydantic")
+HEAVY = ("torch", "transformers", "pandas", "faiss", "peft", "pyarrow", "numpy", "PIL")
 
 
 def run(*words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
