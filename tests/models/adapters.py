@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import torch
@@ -9,15 +10,18 @@ from peft import LoraConfig, get_peft_model
 
 from afmrl_cli.models.base import load_base
 from afmrl_cli.models.presets import Base
-
-from .conftest import Adapter
+from afmrl_cli.store.checkpoints import Checkpoints, Manifest, Role
 
 LANGUAGE_LAYERS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
-def make_adapter(base: Base, folder: Path, name: str, seed: int) -> Adapter:
-    """An adapter of `base` that changes what it does; `folder` is made."""
+def add_random(
+    checkpoints: Checkpoints, base: Base, name: str, seed: int, role: Role = "embedder", said: Base | None = None
+) -> Manifest:
+    """Store an adapter of `base` that changes what it does; its manifest says that it is of `said` (default: true)."""
     torch.manual_seed(seed)
     config = LoraConfig(r=4, lora_alpha=8, target_modules=LANGUAGE_LAYERS, init_lora_weights=False)
-    get_peft_model(load_base(base, "fp32", "cpu"), config).save_pretrained(str(folder))
-    return Adapter(name, base.name, base.revision, folder)
+    said = said or base
+    with tempfile.TemporaryDirectory() as folder:
+        get_peft_model(load_base(base, "fp32", "cpu"), config).save_pretrained(folder)
+        return checkpoints.add(Path(folder), Manifest(role, said.name, said.revision, name))

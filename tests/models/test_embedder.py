@@ -17,10 +17,11 @@ from afmrl_cli.models.embedder import Embedder, load_embedder
 from afmrl_cli.models.generator import load_generator
 from afmrl_cli.models.presets import resolve_base
 from afmrl_cli.settings import AttributeSettings, EmbedSettings
+from afmrl_cli.store.checkpoints import Checkpoints
 from tests.tiny import HIDDEN, photo
 
-from .adapters import make_adapter
-from .conftest import Adapters, settings_for
+from .adapters import add_random
+from .conftest import NO_CHECKPOINTS, settings_for
 
 TinyModel = Callable[[str], Path]
 
@@ -36,7 +37,7 @@ MIXED = [
 
 
 def embedder_of(folder: Path, batch_size: int = 4, **changes: object) -> Embedder:
-    return load_embedder(settings_for(folder, **changes), EmbedSettings(batch_size=batch_size), Adapters())
+    return load_embedder(settings_for(folder, **changes), EmbedSettings(batch_size=batch_size), NO_CHECKPOINTS)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "nf4"])
@@ -56,7 +57,7 @@ def test_a_row_does_not_depend_on_its_batch(tiny_model: TinyModel, architecture:
 def test_padding_on_the_left_changes_nothing(tiny_model: TinyModel, architecture: str) -> None:
     embedder = embedder_of(tiny_model(architecture))
     text = embedder.texts([MIXED[0]], "Find:")
-    batch = embedder.processor.tensors(text, [MIXED[0].images])
+    batch = embedder.processor.tensors(text, [[photo(1)]])
     pad = embedder.processor.tokenizer.pad_token_id
     padded = dict(batch)
     for name, value in (("input_ids", pad), ("attention_mask", 0), ("mm_token_type_ids", 0)):
@@ -119,7 +120,9 @@ def test_generator_and_embedder_share_one_copy_and_keep_their_adapters(
 ) -> None:
     folder = tiny_model(architecture)
     base = resolve_base(settings_for(folder), "embedder")
-    adapters = Adapters(*(make_adapter(base, tmp_path / name, name, seed) for seed, name in enumerate(("sft", "agcl"))))
+    adapters = Checkpoints(tmp_path / "store")
+    add_random(adapters, base, "sft", 0, "generator")
+    add_random(adapters, base, "agcl", 1)
     settings = settings_for(folder, generator_checkpoint="sft", embedder_checkpoint="agcl")
     bases = Bases()
     generator = load_generator(settings, AttributeSettings(max_new_tokens=8), adapters, bases=bases)

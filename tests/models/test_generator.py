@@ -15,7 +15,7 @@ from afmrl_cli.models.generator import NEVER_WRITTEN, LocalGenerator, load_gener
 from afmrl_cli.settings import AttributeSettings
 from tests.tiny import photo
 
-from .conftest import Adapters, settings_for
+from .conftest import NO_CHECKPOINTS, settings_for
 
 TinyModel = Callable[[str], Path]
 
@@ -31,7 +31,7 @@ REQUESTS = [
 def generator_of(folder: Path, *, max_text_tokens: int = 256, **attributes: object) -> LocalGenerator:
     fields = {"max_new_tokens": 12, "batch_size": 3} | attributes
     settings = settings_for(folder, max_text_tokens=max_text_tokens)
-    return load_generator(settings, AttributeSettings.model_validate(fields), Adapters())
+    return load_generator(settings, AttributeSettings.model_validate(fields), NO_CHECKPOINTS)
 
 
 def test_batched_is_single(tiny_model: TinyModel, architecture: str) -> None:

@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 
 from afmrl_cli.errors import ModelError, UsageError
-from afmrl_cli.models.presets import ADAPTER_FILES, base_name, model_id, resolve_base
+from afmrl_cli.models.presets import base_name, model_id, resolve_base
 from afmrl_cli.models.weights import fingerprint_files
 from afmrl_cli.settings import ModelSettings
+from afmrl_cli.store.checkpoints import Checkpoints
+from tests.tiny import make_tiny
 
-from .conftest import Adapter, Adapters, settings_for
+from .adapters import add_random
+from .conftest import NO_CHECKPOINTS, settings_for
 
 TinyModel = Callable[[str], Path]
 
@@ -99,9 +102,9 @@ def test_hub_model_in_the_cache_is_named_by_its_commit(
     settings = ModelSettings(embedder="Shop/Tiny-VL", device="cpu")
     base = resolve_base(settings, "embedder")
     assert (base.name, base.revision, base.folder) == ("Shop/Tiny-VL", commit, model / "snapshots" / commit)
-    assert model_id(settings, "embedder", Adapters()).startswith("tiny-vl-")
+    assert model_id(settings, "embedder", NO_CHECKPOINTS).startswith("tiny-vl-")
     pinned = settings.model_copy(update={"embedder_revision": commit})
-    assert model_id(pinned, "embedder", Adapters()) == model_id(settings, "embedder", Adapters())
+    assert model_id(pinned, "embedder", NO_CHECKPOINTS) == model_id(settings, "embedder", NO_CHECKPOINTS)
     assert "Shop/Tiny-VL" in str(refused(settings.model_copy(update={"embedder_revision": "other"})))
     (model / "snapshots" / commit / "model.safetensors").unlink()  # a download that was cut off
     assert "not in the local cache" in str(refused(settings))
@@ -129,24 +132,22 @@ def test_missing_shard(folder: Path) -> None:
     assert "model-00002-of-00002.safetensors is missing" in str(refused(settings_for(folder)))
 
 
-def test_whatever_changes_the_output_changes_the_id(folder: Path, tmp_path: Path) -> None:
+def test_whatever_changes_the_output_changes_the_id(folder: Path, tiny_model: TinyModel, tmp_path: Path) -> None:
     settings = settings_for(folder)
-    ids = [model_id(settings, "embedder", Adapters())]
+    original = resolve_base(settings_for(tiny_model("qwen2_vl")), "embedder")
+    ids = [model_id(settings, "embedder", NO_CHECKPOINTS)]
     for change in ({"precision": "nf4"}, {"max_pixels": 9999}, {"max_images": 1}, {"max_text_tokens": 99}):
-        ids.append(model_id(settings.model_copy(update=change), "embedder", Adapters()))
-    with (folder / "model.safetensors").open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"\x7f")
-    ids.append(model_id(settings, "embedder", Adapters()))
+        ids.append(model_id(settings.model_copy(update=change), "embedder", NO_CHECKPOINTS))
+    with (folder / "model.safetensors").open("r+b") as stream:
+        stream.seek(-1, 2)
+        stream.write(b"\x7f")
+    ids.append(model_id(settings, "embedder", NO_CHECKPOINTS))
     (folder / "preprocessor_config.json").write_text("{}")
-    ids.append(model_id(settings, "embedder", Adapters()))
-    trained = tmp_path / "adapter"
-    trained.mkdir()
-    for content in (b"one", b"two"):
-        for file in ADAPTER_FILES:
-            (trained / file).write_bytes(content)
-        adapters = Adapters(Adapter("agcl-1", "x", resolve_base(settings, "embedder").revision, trained))
-        ids.append(model_id(settings.model_copy(update={"embedder_checkpoint": "agcl-1"}), "embedder", adapters))
+    ids.append(model_id(settings, "embedder", NO_CHECKPOINTS))
+    for seed in range(2):
+        checkpoints = Checkpoints(tmp_path / str(seed))
+        add_random(checkpoints, original, "agcl-1", seed, said=resolve_base(settings, "embedder"))
+        ids.append(model_id(settings.model_copy(update={"embedder_checkpoint": "agcl-1"}), "embedder", checkpoints))
     assert len(set(ids)) == len(ids) == 9
     assert all(name.startswith("shop-model-") for name in ids)
     assert ids[-1].startswith("shop-model-agcl-1-")
@@ -154,18 +155,21 @@ def test_whatever_changes_the_output_changes_the_id(folder: Path, tmp_path: Path
 
 def test_a_copy_elsewhere_is_the_same_model(folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "elsewhere" / "shop-model"))
-    adapters = Adapters()
-    assert model_id(settings_for(copy), "embedder", adapters) == model_id(settings_for(folder), "embedder", adapters)
+    ids = {model_id(settings_for(place), "embedder", NO_CHECKPOINTS) for place in (folder, copy)}
+    assert len(ids) == 1
 
 
-def test_an_adapter_of_another_base_is_refused(folder: Path, tmp_path: Path) -> None:
-    for file in ADAPTER_FILES:
-        (tmp_path / file).write_bytes(b"")
-    settings = settings_for(folder, embedder_checkpoint="x")
-    with pytest.raises(ModelError, match="was trained on other-model"):
-        model_id(settings, "embedder", Adapters(Adapter("x", "other-model", "files-0", tmp_path)))
-    with pytest.raises(ModelError, match=r"adapter_config.json is missing"):
-        model_id(settings, "embedder", Adapters(Adapter("x", "other-model", "files-0", tmp_path / "none")))
+def test_an_adapter_that_is_not_for_this(tiny_model: TinyModel, tmp_path: Path) -> None:
+    settings = settings_for(tiny_model("qwen2_vl"), embedder_checkpoint="x", generator_checkpoint="x")
+    checkpoints = Checkpoints(tmp_path / "store")
+    with pytest.raises(ModelError, match="no checkpoint 'x'"):
+        model_id(settings, "embedder", checkpoints)
+    other = resolve_base(settings_for(make_tiny("qwen2_vl", tmp_path / "other-model", seed=1)), "embedder")
+    add_random(checkpoints, other, "x", 0)
+    with pytest.raises(ModelError, match=r"was trained on .*other-model"):
+        model_id(settings, "embedder", checkpoints)
+    with pytest.raises(ModelError, match="to the embedder, not to the generator"):
+        model_id(settings, "generator", checkpoints)
 
 
 def test_large_files_are_fingerprinted_by_header_and_edges(tmp_path: Path) -> None:
@@ -188,7 +192,8 @@ def test_large_files_are_fingerprinted_by_header_and_edges(tmp_path: Path) -> No
 def test_ids_need_no_torch(tiny_model: TinyModel) -> None:
     code = (
         "import sys; from afmrl_cli.models.presets import *; from afmrl_cli.settings import ModelSettings\n"
-        f"print(model_id(ModelSettings(embedder={str(tiny_model('qwen2_vl'))!r}), 'embedder', None))\n"
+        f"settings = ModelSettings(embedder={str(tiny_model('qwen2_vl'))!r})\n"
+        "model_id(settings, 'embedder', Checkpoints(Path('x')))\n"
         "assert not {'torch', 'transformers', 'peft'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
