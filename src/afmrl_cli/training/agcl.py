@@ -5,8 +5,8 @@
     > L_i  = -log( w_ii e^{s_ii/tau} / ( w_ii e^{s_ii/tau} + sum_{j in N_i} w_ij e^{s_ij/tau} ) )
     > N_i  = the negatives of the batch that survive the false-negative mask
 
-It is computed as the cross-entropy with target i over the logits s_ij/tau + 1 + tanh(B_ij), masked entries at -inf; with
-the positive itself in the denominator it is finite even when every negative is masked. s is the cosine.
+It is computed as the cross-entropy with target i over the logits s_ij/tau + 1 + tanh(B_ij), masked entries at -inf;
+with the positive itself in the denominator it is finite even when every negative is masked. s is the cosine.
 
 What the paper leaves open, and where we depart:
 - Mask: j is no negative when s_ij > s_ii + delta, delta = 0.1, on cosines without gradient. Besides, always: candidates
