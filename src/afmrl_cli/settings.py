@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from .errors import UsageError
+from .store.folder import SETTINGS_FILE
 
-SETTINGS_FILE = "afmrl.toml"
 RESERVED_ENVIRONMENT = {"AFMRL_DEBUG", "AFMRL_API_KEY"}
 """Variables that are no settings: tracebacks on known failures, and the endpoint's key (never in a file)."""
 

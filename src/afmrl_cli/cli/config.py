@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import DataError
-from ..settings import SETTINGS_FILE, load_settings
-from ..store.folder import find_folder
+from ..store.folder import SETTINGS_FILE, find_folder
 from .options import CatalogArgument, Json, Quiet, Set, Verbose, flags_of
 from .output import Output
 
@@ -22,6 +21,8 @@ def config(
 
     Example: afmrl config --set model.preset=qwen3
     """
+    from ..settings import load_settings
+
     flags = flags_of(set_)
     out = Output(json_mode=json_mode, quiet=quiet, verbose=verbose)
     try:

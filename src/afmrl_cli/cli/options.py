@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import UsageError
-from ..settings import Settings, load_settings
 from ..store.folder import CatalogFolder, find_folder
 from .output import Output
+
+if TYPE_CHECKING:
+    from ..settings import Settings
 
 CatalogArgument = Annotated[
     Path | None,
@@ -62,6 +64,8 @@ def start(
     flags: Mapping[str, object] | None = None,
 ) -> Session:
     """Find the catalog's folder, resolve the settings, make the output."""
+    from ..settings import load_settings  # pydantic costs a third of `afmrl --help`
+
     chosen = flags_of(set_, flags)
     folder = find_folder(catalog, lambda root: load_settings(root, chosen).catalog.path)
     return Session(

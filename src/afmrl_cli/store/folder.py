@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
-from ..settings import SETTINGS_FILE
 
 CATALOG_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 STORE_NAME = ".afmrl"
+SETTINGS_FILE = "afmrl.toml"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,45 @@
+# `make demo` and `make test` set up everything they need: a virtual environment with pinned dependencies, and a CPU
+# build of torch where there is no NVIDIA GPU. A second call skips what is done.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo yes)
+# The first line takes torch by itself: with it in place, no later package pulls in a CUDA build.
+TORCH := $(if $(GPU),torch,-r constraints-cpu.txt)
+CONSTRAINTS := -c constraints.txt $(if $(GPU),,-c constraints-cpu.txt)
+
+.PHONY: demo test lint types tests setup clean help
+
+help:
+	@echo "make demo   the whole job on an example shop (minutes, no GPU needed)"
+	@echo "make test   ruff, mypy and the tests"
+	@echo "make clean  remove the virtual environment and caches"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt constraints-cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --editable '.[dev]'
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/afmrl demo demo-shop
+
+test: lint types tests
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+tests: $(STAMP)
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist src/*.egg-info

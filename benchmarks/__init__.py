@@ -1,0 +1,1 @@
+"""Benchmarks: each prints a ratio of two sides run in turn."""

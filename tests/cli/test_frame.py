@@ -1,0 +1,182 @@
+"""The command-line frame, from outside: help, imports, settings, errors and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from afmrl_cli import __version__
+from afmrl_cli.cli.app import app
+from afmrl_cli.cli.errors import guarded
+from afmrl_cli.errors import AfmrlError, CheckFailed, DataError, ModelError, OutOfMemory, UsageError
+
+HEAVY = ("torch", "transformers", "pandas", "faiss", "peft", "pyarrow", "numpy", "PIL")
+
+
+def run(*words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`afmrl words` as a process of its own."""
+    command = [sys.executable, "-m", "afmrl_cli", *words]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+    )
+
+
+def test_version() -> None:
+    assert run("--version").stdout.strip() == f"afmrl {__version__}"
+
+
+def commands() -> list[str]:
+    return sorted(info.name for info in app.registered_commands if info.name)
+
+
+@pytest.mark.parametrize("command", ["", *commands()])
+def test_help_loads_nothing_heavy(command: str) -> None:
+    program = (
+        "import sys\n"
+        "from afmrl_cli.cli.app import app\n"
+        f"try: app({[*command.split(), '--help']!r})\n"
+        "except SystemExit: pass\n"
+        f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert "HEAVY []" in done.stdout, done.stdout[-200:] + done.stderr
+
+
+@pytest.mark.parametrize("command", commands())
+def test_each_help_has_an_example_and_json(command: str) -> None:
+    text = " ".join(run(command, "--help").stdout.split())
+    assert f"afmrl {command}" in text
+    assert "Example" in text
+    assert "--json" in text
+
+
+def test_no_command_shows_help() -> None:
+    done = CliRunner().invoke(app, [])
+    assert "Usage" in done.output
+    assert done.exit_code == 2
+
+
+def test_unknown_command_is_usage() -> None:
+    done = run("serach")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_flags_over_environment_over_file_over_defaults(tmp_path: Path) -> None:
+    (tmp_path / "catalog.csv").write_text("id,title\n1,a\n")
+
+    def batch_size(*words: str, **environment: str) -> int:
+        done = run("config", "--json", *words, cwd=tmp_path, **environment)
+        assert done.returncode == 0, done.stderr
+        value: int = json.loads(done.stdout)["settings"]["embed"]["batch_size"]
+        return value
+
+    assert batch_size() == 32
+    (tmp_path / "afmrl.toml").write_text("[embed]\nbatch_size = 4\n")
+    assert batch_size() == 4
+    assert batch_size(AFMRL_EMBED_BATCH_SIZE="5") == 5
+    assert batch_size("--set", "embed.batch_size=6", AFMRL_EMBED_BATCH_SIZE="5") == 6
+
+
+@pytest.mark.parametrize(
+    ("toml", "environment", "flags", "message"),
+    [
+        ("[embed]\nbatch_siz = 4", {}, [], "did you mean embed.batch_size?"),
+        ("[embd]\nbatch_size = 4", {}, [], "did you mean embed?"),
+        ("[embed]\nbatch_size = 0", {}, [], "greater than or equal to 1"),
+        ("[embed\n", {}, [], "not valid TOML"),
+        ("", {"AFMRL_EMBED_BATCHSIZE": "1"}, [], "did you mean AFMRL_EMBED_BATCH_SIZE?"),
+        ("", {}, ["--set", "model.presett=nano"], "did you mean model.preset?"),
+        ("", {}, ["--set", "model.preset=nanoo"], "'nano', 'paper' or 'qwen3'"),
+        ("", {}, ["--set", "model"], "not of the form KEY=VALUE"),
+    ],
+)
+def test_bad_settings_name_the_key_and_the_nearest(
+    tmp_path: Path, toml: str, environment: dict[str, str], flags: list[str], message: str
+) -> None:
+    (tmp_path / "catalog.csv").write_text("id,title\n1,a\n")
+    (tmp_path / "afmrl.toml").write_text(toml)
+    done = run("config", *flags, cwd=tmp_path, **environment)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+    assert "Traceback" not in done.stderr
+
+
+def test_config_prints_toml_that_is_read_back(tmp_path: Path) -> None:
+    import tomllib
+
+    done = run("config", "--set", 'embed.query_instruction=Find "this":', cwd=tmp_path)
+    assert tomllib.loads(done.stdout)["embed"]["query_instruction"] == 'Find "this":'
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CheckFailed("m", "h"), 1),
+        (UsageError("m", "h"), 2),
+        (DataError("m", "h"), 3),
+        (ModelError("m", "h"), 4),
+        (OutOfMemory("m", "h"), 5),
+        (MemoryError(), 5),
+        (OSError(28, "No space left on device", "x"), 3),
+        (PermissionError(13, "Permission denied", "x"), 3),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_failures_become_lines_and_exit_codes(error: BaseException, code: int) -> None:
+    def command(json_mode: bool = False) -> None:
+        raise error
+
+    small = typer.Typer(pretty_exceptions_enable=False)
+    small.command()(guarded(command))
+    done = CliRunner().invoke(small, ["--json-mode"])
+    assert done.exit_code == code
+    document = json.loads(done.stdout)
+    assert document["schema"] == "afmrl.error/1"
+    assert document["error"]["exit_code"] == code
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_unknown_failures_keep_their_traceback() -> None:
+    def command() -> None:
+        raise ZeroDivisionError
+
+    small = typer.Typer(pretty_exceptions_enable=False)
+    small.command()(guarded(command))
+    assert isinstance(CliRunner().invoke(small).exception, ZeroDivisionError)
+
+
+def test_debug_keeps_the_traceback_of_known_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFMRL_DEBUG", "1")
+
+    def command() -> None:
+        raise AfmrlError("m")
+
+    small = typer.Typer(pretty_exceptions_enable=False)
+    small.command()(guarded(command))
+    assert isinstance(CliRunner().invoke(small).exception, AfmrlError)
+
+
+def test_no_catalog_here_and_two_catalogs(tmp_path: Path) -> None:
+    done = run("check", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "no catalog here" in done.stderr
+    (tmp_path / "a.csv").write_text("id\n1\n")
+    (tmp_path / "b.tsv").write_text("id\n1\n")
+    done = run("check", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "a.csv, b.tsv" in done.stderr
+
+
+def test_shell_completion_is_there() -> None:
+    done = run("--show-completion", _AFMRL_COMPLETE="", SHELL="/bin/bash")
+    assert "complete" in done.stdout or "complete" in done.stderr
