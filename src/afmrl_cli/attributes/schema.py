@@ -43,7 +43,7 @@ class AttributeSchema:
         return cls(keys)
 
     def keys_for(self, category: str) -> dict[str, SchemaKey]:
-        """The keys that apply to a product of this category: those without categories, and those that it begins with."""
+        """The keys that apply to a product of this category: no categories, or its beginning."""
         wanted = _folded(category)
         return {
             key: entry
