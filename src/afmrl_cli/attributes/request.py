@@ -15,11 +15,13 @@ class Request:
     """One product's turn: the prompt's text and the opened photos that go before it.
 
     `schema` is the JSON schema of the answer, for servers that can hold a model to one; local models ignore it.
+    `product` is the part of the prompt, letter by letter, that may be shortened when it is too long; "": nothing may.
     """
 
     prompt: str
     images: tuple[Image, ...] = ()
     schema: Mapping[str, Any] | None = None
+    product: str = ""
 
 
 @dataclass(frozen=True)
