@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from afmrl_cli.attributes.schema import AttributeSchema
 from afmrl_cli.errors import ModelError, UsageError
 from afmrl_cli.models import endpoint as module
 from afmrl_cli.models.endpoint import Endpoint, attribute_text, endpoint_id
-from afmrl_cli.settings import AttributeSettings
+from afmrl_cli.settings import AttributeSettings, ModelSettings
 
 KEY = "sk-not-a-real-key-0123456789"
 
@@ -34,7 +35,7 @@ def endpoint(server: ChatServer, *, address: str = "", api_key: str = "", max_pi
     settings = AttributeSettings.model_validate(
         {"endpoint": address or server.url, "endpoint_model": "m", "retries": 2, "timeout": 5.0, **changed}
     )
-    return Endpoint(settings, max_pixels, api_key=api_key, first_wait=0.01)
+    return Endpoint(settings, ModelSettings(max_pixels=max_pixels), api_key=api_key, first_wait=0.01)
 
 
 def ask(server: ChatServer, **changed) -> Generation:
@@ -94,13 +95,32 @@ def test_addresses(server, end):
 )
 def test_bad_addresses(address, message):
     with pytest.raises(UsageError, match=message) as caught:
-        Endpoint(AttributeSettings(endpoint=address, endpoint_model="m"))
+        Endpoint(AttributeSettings(endpoint=address, endpoint_model="m"), ModelSettings())
     assert "secret" not in str(caught.value) + caught.value.hint
 
 
 def test_a_model_name_is_needed():
     with pytest.raises(UsageError, match="name"):
-        endpoint_id(AttributeSettings(endpoint="http://127.0.0.1:1"))
+        endpoint_id(AttributeSettings(endpoint="http://127.0.0.1:1"), ModelSettings())
+
+
+def test_the_id_names_the_model_and_what_it_is_shown():
+    def id_of(model=None, **changed) -> str:
+        settings = {"endpoint": "http://127.0.0.1:1", "endpoint_model": "Qwen/Qwen3-VL-8B", **changed}
+        return endpoint_id(AttributeSettings.model_validate(settings), ModelSettings.model_validate(model or {}))
+
+    assert re.fullmatch(r"qwen3-vl-8b-[0-9a-f]{10}", id_of())
+    assert id_of(endpoint="http://other:2/v1", concurrency=1) == id_of()
+    assert len({id_of(), id_of({"max_images": 1}), id_of({"max_pixels": 999}), id_of(endpoint_schema=False)}) == 4
+
+
+def test_a_long_product_text_is_cut_and_the_question_is_not(server):
+    settings = AttributeSettings(endpoint=server.url, endpoint_model="m")
+    long = "word " * 1000
+    made = Endpoint(settings, ModelSettings(max_text_tokens=16), api_key="")
+    made.generate([Request(f"{long}\nWhich colour?", product=long)])
+    sent = server.prompts()[0]
+    assert sent.endswith("word\nWhich colour?") and len(sent) < 90
 
 
 def test_order_is_kept_and_concurrency_bounded(server):
@@ -168,7 +188,7 @@ def test_waits_grow(server):
     server.script = lambda number, body: Reply(status=500)
     settings = AttributeSettings(endpoint=server.url, endpoint_model="m", retries=3)
     begin = time.monotonic()
-    Endpoint(settings, api_key="", first_wait=0.1).generate([Request("a")])
+    Endpoint(settings, ModelSettings(), api_key="", first_wait=0.1).generate([Request("a")])
     assert time.monotonic() - begin >= (0.1 + 0.2 + 0.4) / 2
     assert len(server.requests) == 4
 
@@ -225,7 +245,7 @@ def test_nobody_there_is_one_error():
         unused.bind(("127.0.0.1", 0))
         settings = AttributeSettings(endpoint=f"http://127.0.0.1:{unused.getsockname()[1]}", endpoint_model="m")
     with pytest.raises(ModelError, match="can't connect"):
-        Endpoint(settings, api_key="", first_wait=0.01).generate([Request(str(i)) for i in range(30)])
+        Endpoint(settings, ModelSettings(), api_key="", first_wait=0.01).generate([Request(str(i)) for i in range(30)])
 
 
 def test_a_server_that_only_fails_is_left_alone(server):
@@ -242,7 +262,7 @@ def test_the_key_comes_from_the_environment_and_shows_nowhere(server, monkeypatc
     monkeypatch.setenv("AFMRL_API_KEY", KEY)
     settings = AttributeSettings(endpoint=server.url, endpoint_model="m", retries=0)
     server.script = lambda number, body: Reply(status=500, body=f"you sent Bearer {KEY}".encode())
-    made = Endpoint(settings)
+    made = Endpoint(settings, ModelSettings())
     assert made.generate([Request("a")])[0][0].error == "HTTP 500: you sent Bearer [key]"
     assert server.headers[0]["authorization"] == f"Bearer {KEY}"
     assert KEY not in repr(made) + made.id + json.dumps(settings.model_dump())
@@ -251,7 +271,7 @@ def test_the_key_comes_from_the_environment_and_shows_nowhere(server, monkeypatc
 def test_a_key_that_no_header_can_carry():
     settings = AttributeSettings(endpoint="http://127.0.0.1:1", endpoint_model="m")
     with pytest.raises(UsageError) as caught:
-        Endpoint(settings, api_key="pass\nword")
+        Endpoint(settings, ModelSettings(), api_key="pass\nword")
     assert "word" not in str(caught.value)
 
 

@@ -20,6 +20,7 @@ import json
 import math
 import os
 import random
+import re
 import ssl
 import time
 from collections.abc import Sequence
@@ -32,11 +33,14 @@ from PIL import Image
 from ..attributes.parse import clean_value
 from ..attributes.request import Generation, Request
 from ..errors import ModelError, UsageError
-from ..settings import AttributeSettings
+from ..settings import AttributeSettings, ModelSettings
+from ..store.files import hash_json
 
 KEY_VARIABLE = "AFMRL_API_KEY"
 DEFAULT_MAX_PIXELS = 1280 * 28 * 28
 MAX_BODY_BYTES = 4 * 2**20
+CHARS_PER_TOKEN = 4
+"""A guess on the short side: the server's tokenizer is not here to count `model.max_text_tokens`."""
 MAX_WAIT = 120.0
 """Seconds; a server that asks for a longer pause is not waited for."""
 PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529}
@@ -67,12 +71,19 @@ class Endpoint:
     """`generate` as `attributes.request.Generator` has it."""
 
     def __init__(
-        self, settings: AttributeSettings, max_pixels: int = 0, *, api_key: str | None = None, first_wait: float = 0.5
+        self,
+        settings: AttributeSettings,
+        model: ModelSettings,
+        *,
+        api_key: str | None = None,
+        first_wait: float = 0.5,
     ) -> None:
-        self.id = endpoint_id(settings)
+        """`api_key` None: the environment's; `first_wait` is the longest first pause in seconds, doubled each time."""
+        self.id = endpoint_id(settings, model)
         self._target = _target(settings.endpoint)
         self._settings = settings
-        self._max_pixels = max_pixels or DEFAULT_MAX_PIXELS
+        self._max_pixels = model.max_pixels or DEFAULT_MAX_PIXELS
+        self._max_chars = model.max_text_tokens * CHARS_PER_TOKEN
         self._key = _checked_key(os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key)
         self._first_wait = first_wait
         self._failed_in_a_row = 0
@@ -192,9 +203,12 @@ class Endpoint:
         pictures = [
             {"type": "image_url", "image_url": {"url": _data_url(image, self._max_pixels)}} for image in request.images
         ]
+        prompt = request.prompt
+        if len(request.product) > self._max_chars:
+            prompt = prompt.replace(request.product, request.product[: self._max_chars].rstrip(), 1)
         body: dict[str, Any] = {
             "model": settings.endpoint_model,
-            "messages": [{"role": "user", "content": [*pictures, {"type": "text", "text": request.prompt}]}],
+            "messages": [{"role": "user", "content": [*pictures, {"type": "text", "text": prompt}]}],
             "max_tokens": settings.max_new_tokens,
             "temperature": settings.temperature,
         }
@@ -210,11 +224,22 @@ class Endpoint:
         return body
 
 
-def endpoint_id(settings: AttributeSettings) -> str:
-    """Names the model, not the address: the same model on another port has answered already."""
+def endpoint_id(settings: AttributeSettings, model: ModelSettings) -> str:
+    """Names the model there and what it is shown, as `presets.model_id` does, such as "qwen3-vl-8b-1a2b3c4d5e".
+
+    The address is no part of it: the same model on another port has answered already.
+    """
     if not settings.endpoint_model:
         raise UsageError("an endpoint needs the model's name", "give --model NAME (attributes.endpoint_model)")
-    return f"endpoint:{settings.endpoint_model}"
+    parts = {
+        "endpoint": settings.endpoint_model,
+        "json": settings.endpoint_schema,
+        "pixels": model.max_pixels or DEFAULT_MAX_PIXELS,
+        "images": model.max_images,
+        "text": model.max_text_tokens,
+    }
+    readable = re.sub(r"[^a-z0-9.]+", "-", settings.endpoint_model.rpartition("/")[2].lower()).strip("-.")
+    return f"{readable[:40] or 'model'}-{hash_json(parts)[:10]}"
 
 
 def _target(address: str) -> _Target:
