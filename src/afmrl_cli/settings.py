@@ -56,7 +56,7 @@ class CatalogSettings(Section):
     path: str = Field("", description="the catalog's file, relative to this folder; empty: the only one there")
     columns: Columns = Columns()
     delimiter: str = Field("", description="of a CSV file; empty: found from the file")
-    image_separator: str = Field("|", description="between several image paths in one cell")
+    image_separator: str = Field("", description="between image paths in one cell; empty: | ; , or a line break")
     bad_rows: Literal["skip", "fail"] = Field("skip", description="empty rows, rows without id, duplicate ids")
     bad_images: Literal["skip", "fail"] = Field("skip", description="missing or unreadable images")
     allow_outside: bool = Field(False, description="let image paths leave the catalog's folder")

@@ -104,9 +104,9 @@ class Embedder:
     def _open(self, image: Path | Image) -> Image:
         if not isinstance(image, Path):
             return image
-        from ..catalog.images import open_image  # type: ignore[import-not-found]
+        from ..catalog.images import open_image
 
-        return open_image(image, self._catalog)  # type: ignore[no-any-return]
+        return open_image(image, self._catalog)
 
 
 def load_embedder(
