@@ -13,7 +13,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from PIL import Image
-from tests.chat_server import ChatServer, Reply, chat_server
 
 from afmrl_cli.attributes.request import Generation, Request
 from afmrl_cli.attributes.schema import AttributeSchema
@@ -21,6 +20,7 @@ from afmrl_cli.errors import ModelError, UsageError
 from afmrl_cli.models import endpoint as module
 from afmrl_cli.models.endpoint import Endpoint, attribute_text, endpoint_id
 from afmrl_cli.settings import AttributeSettings, ModelSettings
+from tests.chat_server import ChatServer, Reply, chat_server
 
 KEY = "sk-not-a-real-key-0123456789"
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from ..attributes.request import Generator
 from ..listener import Listener
 from ..settings import Settings
-from .presets import CheckpointStore, model_id
+from ..store.checkpoints import Checkpoints
+from .presets import model_id
 
 if TYPE_CHECKING:
     from .base import Bases
 
 
-def generator_id(settings: Settings, checkpoints: CheckpointStore, listener: Listener | None = None) -> str:
+def generator_id(settings: Settings, checkpoints: Checkpoints, listener: Listener | None = None) -> str:
     """The id under which this generator's answers are stored; nothing is loaded and no server is asked."""
     if settings.attributes.endpoint:
         from .endpoint import endpoint_id
@@ -23,7 +24,7 @@ def generator_id(settings: Settings, checkpoints: CheckpointStore, listener: Lis
 
 
 def load_backend(
-    settings: Settings, checkpoints: CheckpointStore, *, bases: Bases | None = None, listener: Listener | None = None
+    settings: Settings, checkpoints: Checkpoints, *, bases: Bases | None = None, listener: Listener | None = None
 ) -> Generator:
     """The generator itself. Raises ModelError, as `generator.load_generator`, or UsageError at a bad endpoint."""
     if settings.attributes.endpoint:
