@@ -245,7 +245,7 @@ def test_unreadable_photos_cost_the_photo_or_the_product(server, tmp_path):
 def test_large_photos_are_reduced_at_once(server, tmp_path):
     folder, settings = make_shop(tmp_path, 1), settings_for(server)
     photo(0, 2000, 1500).save(tmp_path / "images" / "0.png")
-    sizes = []
+    sizes: list[tuple[int, int]] = []
 
     class Looks:
         id = "looks"

@@ -56,6 +56,8 @@ class AttributeSummary:
     asking_seconds: float = 0.0
     """Photos, generation, storing; without reading the catalog and loading the model."""
     examples: list[tuple[Product, str]] = field(default_factory=list)
+    failed: dict[str, tuple[Product, str]] = field(default_factory=dict)
+    """The first product of each kind of failure, and what the model or the server said."""
 
     @property
     def valid_share(self) -> float:
@@ -74,6 +76,7 @@ class AttributeSummary:
         self.skipped += not new
         if row.failure is not None:
             self.failures[row.failure] += 1
+            self.failed.setdefault(row.failure, (product, row.text))
             return
         self.valid += 1
         if len(self.examples) < examples:

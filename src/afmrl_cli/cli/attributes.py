@@ -169,7 +169,9 @@ def _show(session: Session, generator: str, summary: AttributeSummary, exported:
         [[summary.products, summary.generated, summary.skipped, f"{summary.valid_share:.1%}", rate, generator]],
     )
     if summary.failures:
-        out.table(["failure", "products"], [[kind, number] for kind, number in summary.failures.most_common()])
+        firsts = {kind: (product.id, text[:80]) for kind, (product, text) in summary.failed.items()}
+        rows = [[kind, number, *firsts[kind]] for kind, number in summary.failures.most_common()]
+        out.table(["failure", "products", "first id", "what was said"], rows)
 
 
 def _looks_like_a_catalog(session: Session, path: Path) -> bool:
