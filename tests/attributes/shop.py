@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def make_shop(root: Path, products: int = 12, photos: bool = True) -> CatalogFol
     return CatalogFolder(root / "catalog.csv")
 
 
-def write_catalog(root: Path, rows: list[tuple[str, ...]]) -> None:
+def write_catalog(root: Path, rows: Sequence[tuple[str, ...]]) -> None:
     with (root / "catalog.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([HEADER, *rows])
 
