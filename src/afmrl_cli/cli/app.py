@@ -33,9 +33,10 @@ def _root(
 
 
 def _register() -> None:
-    from . import attributes, config
+    from . import attributes, config, train_agcl
 
     app.command("attributes", rich_help_panel="Use")(guarded(attributes.attributes))
+    app.command("train-agcl", rich_help_panel="Train")(guarded(train_agcl.train_agcl))
     app.command("config", rich_help_panel="Inspect")(guarded(config.config))
 
 

@@ -85,10 +85,12 @@ class Pair:
     target: Side
 
 
-def find_positives(listings: Sequence[TrainListing], wanted: Sequence[Kind] = ()) -> list[Positive]:
+def find_positives(
+    listings: Sequence[TrainListing], wanted: Sequence[Kind] = (), *, required: bool = True
+) -> list[Positive]:
     """What the catalog offers: with `wanted` empty the best kind for each listing, else every kind that is named.
 
-    In the order of the listings. DataError when there is none.
+    In the order of the listings. DataError when there is none, and one is `required`.
     """
     holders: dict[str, list[int]] = {}
     for i, listing in enumerate(listings):
@@ -98,7 +100,7 @@ def find_positives(listings: Sequence[TrainListing], wanted: Sequence[Kind] = ()
         others = tuple(j for j in holders[listing.identity] if j != i and (listings[j].text or listings[j].photos))
         offered = [kind for kind in wanted or KINDS if _offers(listing, kind, others)]
         found += [Positive(kind, i, others) for kind in (offered if wanted else offered[:1])]
-    if not found:
+    if not found and required:
         message = "no positive pairs: no two listings share a product_id, none has two photos, none has photo and text"
         if wanted:
             message = f"no positive pairs of the kinds {', '.join(wanted)} (agcl.pairs)"
