@@ -22,7 +22,10 @@ MOST_CATEGORIES = 10_000
 
 @dataclass(frozen=True)
 class CatalogSummary:
-    """What a catalog holds. Counts are of usable products; `problems` has everything else."""
+    """What a catalog holds. Counts are of usable products; `problems` has everything else.
+
+    `filled` counts, by role, the products that have it: a column may be there and empty.
+    """
 
     columns: ColumnMap
     products: int
@@ -35,6 +38,7 @@ class CatalogSummary:
     groups: int
     categories: Counter[str]
     opened: bool
+    filled: Counter[str]
     problems: Problems
 
     def read_as(self) -> dict[str, list[str]]:
@@ -78,12 +82,14 @@ def check_catalog(
     identities, groups = Tally(), Tally()
     categories: Counter[str] = Counter()
     counts: Counter[str] = Counter()
+    filled: Counter[str] = Counter()
     with open_catalog(folder, settings, problems) as catalog:
         for product in catalog.products:
             counts["products"] += 1
             counts["photos"] += len(product.images)
             counts["without photo"] += not product.images
             counts["without text"] += not (product.title or product.description)
+            filled.update(role for role in ROLES if getattr(product, "images" if role == "image" else role))
             counts["several photos"] += len(product.images) > 1
             identities.add(product.identity)
             if product.group_id:
@@ -108,6 +114,7 @@ def check_catalog(
         groups=groups.distinct_and_repeated()[0],
         categories=categories,
         opened=open_photos,
+        filled=filled,
         problems=problems,
     )
 

@@ -63,6 +63,7 @@ def _document(folder: CatalogFolder, summary: CatalogSummary) -> dict[str, objec
         "groups": summary.groups,
         "categories": dict(summary.categories.most_common()),
         "columns": summary.read_as(),
+        "filled": dict(summary.filled),
         "given": summary.given(),
         "problems": [
             {
@@ -100,7 +101,8 @@ def _show_content(folder: CatalogFolder, summary: CatalogSummary, out: Output) -
         out.text(f"{name:<25}{value}")
     out.text()
     for role, columns in summary.read_as().items():
-        out.text(f"{role:<25}{'column ' + ', '.join(columns) if columns else '-'}")
+        empty = "" if summary.filled[role] else " (no usable photo)" if role == "image" else " (empty)"
+        out.text(f"{role:<25}{'column ' + ', '.join(columns) + empty if columns else '-'}")
     if given := summary.given():
         out.text(f"{'filters and labels':<25}{clipped(', '.join(given), COLUMNS_CHARS)} ({len(given)} in all)")
     out.text()
