@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from afmrl_cli.errors import ModelError
 from afmrl_cli.settings import ModelSettings
+from afmrl_cli.store.checkpoints import Checkpoints
 from tests.tiny import ARCHITECTURES
 
-
-@dataclass(frozen=True)
-class Adapter:
-    """What a checkpoint store says of an adapter."""
-
-    name: str
-    base: str
-    revision: str
-    folder: Path
-
-
-class Adapters:
-    """A checkpoint store of a dictionary."""
-
-    def __init__(self, *adapters: Adapter) -> None:
-        self._by_name = {adapter.name: adapter for adapter in adapters}
-
-    def get(self, name: str) -> Adapter:
-        if name not in self._by_name:
-            raise ModelError(f"no checkpoint {name}")
-        return self._by_name[name]
+NO_CHECKPOINTS = Checkpoints(Path("no-such-folder"))
 
 
 @pytest.fixture(params=ARCHITECTURES)

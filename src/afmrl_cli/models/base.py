@@ -10,6 +10,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +21,10 @@ from transformers.utils import logging as transformers_logging
 
 from ..errors import ModelError, OutOfMemory
 from ..settings import ModelSettings
+from ..store.checkpoints import WEIGHTS, Manifest
 from .batching import is_out_of_memory
 from .device import Device, Precision, device_of, precision_of
-from .presets import ADAPTER_FILES, Base, Checkpoint, check_fits
+from .presets import Base
 from .processor import Processor, load_processor
 
 FULL_PRECISION = ["model.visual", "lm_head"]
@@ -123,32 +125,30 @@ def load_base(base: Base, precision: Precision, device: Device) -> Any:
     return model.eval()
 
 
-def add_adapter(loaded: LoadedBase, checkpoint: Checkpoint) -> str:
-    """Hang the adapter on the base, frozen; returns the name to give to `active_adapter`.
+def add_adapter(loaded: LoadedBase, adapter: Manifest, folder: Path) -> str:
+    """Hang the adapter in `folder` on the base, frozen; returns the name to give to `active_adapter`.
 
-    ModelError when it does not fit: trained on other weights, other layers or shapes, or no safetensors.
+    ModelError when it does not fit: trained on other layers or shapes, or no safetensors.
     """
-    check_fits(checkpoint, loaded.base)
-    name = checkpoint.name.replace(".", "_")  # PEFT keeps adapters under module names, which can't hold a dot
+    name = adapter.name.replace(".", "_")  # PEFT keeps adapters under module names, which can't hold a dot
     if loaded.peft is not None and name in loaded.peft.peft_config:
         return name
-    file = checkpoint.folder / ADAPTER_FILES[1]
     try:
-        with safe_open(file, "pt") as tensors:
+        with safe_open(folder / WEIGHTS, "pt") as tensors:
             expected = set(tensors.keys())
         with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT warns of missing keys; they are an error below
             if loaded.peft is None:
-                loaded.peft = PeftModel.from_pretrained(loaded.causal, str(checkpoint.folder), adapter_name=name)
+                loaded.peft = PeftModel.from_pretrained(loaded.causal, str(folder), adapter_name=name)
             else:
-                loaded.peft.load_adapter(str(checkpoint.folder), adapter_name=name)
+                loaded.peft.load_adapter(str(folder), adapter_name=name)
             present = set(get_peft_model_state_dict(loaded.peft, adapter_name=name))
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).strip().split("\n", 1)[0][:200]
-        raise ModelError(f"checkpoint {checkpoint.name}: can't be loaded: {reason}", "train it again") from error
+        raise ModelError(f"checkpoint {adapter.name}: can't be loaded: {reason}", "train it again") from error
     if expected != present:
         odd = sorted(expected ^ present)
-        message = f"checkpoint {checkpoint.name}: {len(odd)} tensors do not fit {loaded.base.name}, such as {odd[0]}"
+        message = f"checkpoint {adapter.name}: {len(odd)} tensors do not fit {loaded.base.name}, such as {odd[0]}"
         raise ModelError(message, "train it again")
     loaded.peft.eval()
     return name

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from ..errors import DataError, ModelError
 from ..listener import Listener, Silent
 from ..settings import CatalogSettings, EmbedSettings, ModelSettings
+from ..store.checkpoints import Checkpoints
 from .base import Bases, LoadedBase, active_adapter, add_adapter
 from .batching import Batches
 from .embed_input import Item, embedder_text
-from .presets import Base, CheckpointStore, model_id, resolve_base
+from .presets import Base, name_of, resolve_adapter, resolve_base
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -112,7 +113,7 @@ class Embedder:
 def load_embedder(
     settings: ModelSettings,
     embed: EmbedSettings,
-    checkpoints: CheckpointStore,
+    checkpoints: Checkpoints,
     *,
     bases: Bases | None = None,
     catalog: CatalogSettings | None = None,
@@ -125,14 +126,13 @@ def load_embedder(
     """
     listener = listener or Silent()
     base = resolve_base(settings, "embedder", listener)
-    id = model_id(settings, "embedder", checkpoints, listener)
+    adapter = resolve_adapter(settings, "embedder", base, checkpoints)
     loaded = (bases or Bases()).get(base, settings)
-    name = settings.embedder_checkpoint
     return Embedder(
-        id,
+        name_of(settings, base, adapter),
         loaded,
         base,
-        add_adapter(loaded, checkpoints.get(name)) if name else None,
+        add_adapter(loaded, adapter, checkpoints.path(adapter.name)) if adapter else None,
         max_text_tokens=settings.max_text_tokens,
         batch_size=embed.batch_size,
         catalog=catalog or CatalogSettings(),

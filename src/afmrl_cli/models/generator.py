@@ -13,9 +13,10 @@ from ..attributes.request import Generation, Request
 from ..errors import ModelError
 from ..listener import Listener, Silent
 from ..settings import AttributeSettings, ModelSettings
+from ..store.checkpoints import Checkpoints
 from .base import Bases, LoadedBase, active_adapter, add_adapter
 from .batching import Batches
-from .presets import Base, CheckpointStore, model_id, resolve_base
+from .presets import Base, name_of, resolve_adapter, resolve_base
 from .processor import IMAGE_TOKEN, VIDEO_TOKEN
 
 END_TOKENS = ("<|im_end|>", "<|endoftext|>")
@@ -122,7 +123,7 @@ class LocalGenerator:
 def load_generator(
     settings: ModelSettings,
     attributes: AttributeSettings,
-    checkpoints: CheckpointStore,
+    checkpoints: Checkpoints,
     *,
     bases: Bases | None = None,
     listener: Listener | None = None,
@@ -134,14 +135,13 @@ def load_generator(
     """
     listener = listener or Silent()
     base = resolve_base(settings, "generator", listener)
-    id = model_id(settings, "generator", checkpoints, listener)
+    adapter = resolve_adapter(settings, "generator", base, checkpoints)
     loaded = (bases or Bases()).get(base, settings)
-    name = settings.generator_checkpoint
     return LocalGenerator(
-        id,
+        name_of(settings, base, adapter),
         loaded,
         base,
-        add_adapter(loaded, checkpoints.get(name)) if name else None,
+        add_adapter(loaded, adapter, checkpoints.path(adapter.name)) if adapter else None,
         attributes=attributes,
         max_text_tokens=settings.max_text_tokens,
         listener=listener,

@@ -9,16 +9,17 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from ..errors import ModelError, UsageError
 from ..listener import Listener, Silent
 from ..settings import ModelSettings
+from ..store.checkpoints import REQUIRED as ADAPTER_FILES
+from ..store.checkpoints import Checkpoints, Manifest, Role
 from ..store.files import hash_json
 from .device import precision_of
 from .weights import download, find_snapshot, fingerprint_files, missing_weights
 
-Role = Literal["generator", "embedder"]
 ARCHITECTURES = {"qwen2_vl": 28, "qwen2_5_vl": 28, "qwen3_vl": 32}
 """The model types that can be used, and the side in pixels of the square that becomes one token."""
 
@@ -30,8 +31,6 @@ PRESETS: dict[str, dict[Role, str]] = {
 }
 MIN_TOKENS, MAX_TOKENS = 4, 512
 """Tokens of one picture: the least where the model says nothing, and the most, whatever the model would allow."""
-
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -45,33 +44,6 @@ class Base:
     folder: Path
     min_pixels: int
     max_pixels: int
-
-
-class Checkpoint(Protocol):
-    """What is asked of an adapter's manifest; `store.checkpoints.Manifest` has it."""
-
-    @property
-    def name(self) -> str:
-        """Unique in its store."""
-
-    @property
-    def base(self) -> str:
-        """`Base.name` that it was trained on."""
-
-    @property
-    def revision(self) -> str:
-        """`Base.revision` that it was trained on."""
-
-    @property
-    def folder(self) -> Path:
-        """Where `ADAPTER_FILES` lie."""
-
-
-class CheckpointStore(Protocol):
-    """Where adapters are looked up; `store.checkpoints.Checkpoints` is one."""
-
-    def get(self, name: str) -> Checkpoint:
-        """The adapter of that name; ModelError when there is none."""
 
 
 def nano_folder() -> Path:
@@ -110,15 +82,18 @@ def resolve_base(settings: ModelSettings, role: Role, listener: Listener | None 
     return replace(base, min_pixels=low, max_pixels=high)
 
 
-def model_id(
-    settings: ModelSettings, role: Role, checkpoints: CheckpointStore, listener: Listener | None = None
-) -> str:
+def model_id(settings: ModelSettings, role: Role, checkpoints: Checkpoints, listener: Listener | None = None) -> str:
     """Names all that can change the model's output but the prompt and the way of sampling, such as "nano-1a2b3c4d5e".
 
     Base and its revision, adapter, precision, pixel limits, number of photos, length of text. Fit for a folder's name.
+    Raises as `resolve_base` and `resolve_adapter` do.
     """
-    adapter = settings.generator_checkpoint if role == "generator" else settings.embedder_checkpoint
     base = resolve_base(settings, role, listener)
+    return name_of(settings, base, resolve_adapter(settings, role, base, checkpoints))
+
+
+def name_of(settings: ModelSettings, base: Base, adapter: Manifest | None) -> str:
+    """`model_id` of what has been resolved."""
     parts: dict[str, Any] = {
         "revision": base.revision,
         "pixels": [base.min_pixels, base.max_pixels],
@@ -126,26 +101,34 @@ def model_id(
         "images": settings.max_images,
         "text": settings.max_text_tokens,
     }
-    if adapter:
-        checkpoint = checkpoints.get(adapter)
-        check_fits(checkpoint, base)
-        parts["adapter"] = [adapter, fingerprint_files([checkpoint.folder / file for file in ADAPTER_FILES])]
-    readable = re.sub(r"[^a-z0-9.]+", "-", Path(base.name).name.lower()).strip("-.") or "model"
-    return "-".join(filter(None, [readable[:40], adapter[:40], hash_json(parts)[:10]]))
+    name = Path(base.name).name
+    if adapter is not None:
+        parts["adapter"] = [adapter.name, *(adapter.files[file] for file in ADAPTER_FILES)]
+        name += f"-{adapter.name}"
+    readable = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "model"
+    return f"{readable[:60]}-{hash_json(parts)[:10]}"
 
 
-def check_fits(checkpoint: Checkpoint, base: Base) -> None:
-    """Raise ModelError when the adapter's files are not there or it was trained on other weights than `base`."""
-    for file in ADAPTER_FILES:
-        if not (checkpoint.folder / file).is_file():
-            hint = "train or import it again; only safetensors adapters are loaded"
-            raise ModelError(f"checkpoint {checkpoint.name}: {file} is missing in {checkpoint.folder}", hint)
-    if checkpoint.revision != base.revision:
+def resolve_adapter(settings: ModelSettings, role: Role, base: Base, checkpoints: Checkpoints) -> Manifest | None:
+    """The adapter that the settings name for `role`, its files checked; None for the bare base.
+
+    Raises ModelError when it is missing, damaged, of the other role or trained on other weights than `base`.
+    """
+    name = settings.generator_checkpoint if role == "generator" else settings.embedder_checkpoint
+    if not name:
+        return None
+    adapter = checkpoints.get(name)
+    if adapter.role != role:
         raise ModelError(
-            f"checkpoint {checkpoint.name} was trained on {checkpoint.base} ({checkpoint.revision[:16]}), "
-            f"the base is {base.name} ({base.revision[:16]})",
-            "choose the base it was trained on (model.preset, model.embedder, model.generator, *_revision)",
+            f"checkpoint {name} belongs to the {adapter.role}, not to the {role}", f"mend model.{role}_checkpoint"
         )
+    if adapter.base_revision != base.revision:
+        raise ModelError(
+            f"checkpoint {name} was trained on {adapter.base} ({adapter.base_revision[:16]}), "
+            f"the base is {base.name} ({base.revision[:16]})",
+            f"choose the base it was trained on (model.preset, model.{role}, model.{role}_revision)",
+        )
+    return adapter
 
 
 def read_config(folder: Path, name: str) -> dict[str, Any]:

@@ -69,8 +69,11 @@ class Processor:
         text = text[: tokens * LONGEST_TOKEN_CHARS]
         if len(text.encode()) <= tokens:  # every token is at least one byte
             return text
-        ends = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        return text if len(ends) <= tokens else text[: ends[tokens - 1][1]].rstrip()
+        spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        if len(spans) <= tokens:
+            return text
+        # A character may be several tokens, each of which spans all of it: end before it then.
+        return text[: min(spans[tokens - 1][1], spans[tokens][0])].rstrip()
 
     def image_tokens(self, size: tuple[int, int]) -> int:
         """How many tokens a picture of (width, height) pixels becomes."""
@@ -115,7 +118,10 @@ def load_processor(base: Base) -> Processor:
         pictures = Qwen2VLImageProcessorPil.from_pretrained(
             base.folder,
             local_files_only=True,
+            # In a folder of the older layout min_pixels and max_pixels stand there too, and would win over size.
             size={"shortest_edge": base.min_pixels, "longest_edge": base.max_pixels},
+            min_pixels=base.min_pixels,
+            max_pixels=base.max_pixels,
         )
     except Exception as error:  # tokenizers raises bare Exception on a damaged file
         reason = str(error).strip().split("\n", 1)[0][:200]

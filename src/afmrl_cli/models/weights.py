@@ -36,8 +36,12 @@ def find_snapshot(name: str, revision: str = "") -> Path | None:
     No network: what is cached under the branch or commit `revision` (default: main) is used as it is.
     """
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    config = try_to_load_from_cache(name, "config.json", revision=revision or None)
+    try:
+        config = try_to_load_from_cache(name, "config.json", revision=revision or None)
+    except HFValidationError as error:
+        raise ModelError(f"{name}: no such folder, and not a hub name", "check the spelling") from error
     if not isinstance(config, str):
         return None
     folder = Path(config).parent
@@ -50,7 +54,6 @@ def download(name: str, revision: str, listener: Listener) -> Path:
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
-        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -70,7 +73,7 @@ def download(name: str, revision: str, listener: Listener) -> Path:
         raise ModelError(f"{name}: the hub has no revision {revision!r}", "see the model's page") from error
     except RepositoryNotFoundError as error:
         raise ModelError(f"{name}: no such folder here and no such model on the hub", "check the spelling") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{name} is not in the local cache and can't be fetched: {reason[:200]}", hint) from error
     return Path(folder)
