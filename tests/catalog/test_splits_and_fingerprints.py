@@ -77,4 +77,4 @@ def test_unchanged_photos_are_quick(tmp_path: Path) -> None:
         again = Fingerprinter(database)
         for product in products:
             again.of(product)
-        assert time.monotonic() - begin < 10  # 100k in some ten seconds, with room for a busy machine
+        assert time.monotonic() - begin < 30  # seconds; unhurried, since test machines are busy

@@ -59,7 +59,7 @@ def test_a_second_writer_is_refused_or_waits(tmp_path: Path) -> None:
     with pytest.raises(DataError), writer_lock(store, "embed", wait_seconds=0.3):
         pass
     assert time.monotonic() - begin >= 0.3
-    holder.communicate("\n", timeout=20)
+    holder.communicate("\n", timeout=60)
     with writer_lock(store, "embed", wait_seconds=5):
         assert not leftovers(store)
     assert (store / "checkpoints" / "half.json").read_text() == "half"
@@ -71,7 +71,7 @@ def test_a_killed_holder_frees_the_lock_and_its_leftovers_are_removed(tmp_path: 
     holder = process(HOLDER, store)
     assert holder.stdout and holder.stdout.readline() == "held\n"
     holder.send_signal(signal.SIGKILL)
-    holder.communicate(timeout=20)
+    holder.communicate(timeout=60)
     assert len(leftovers(store)) == 1
     with writer_lock(store, "embed"):
         assert not leftovers(store)
@@ -214,7 +214,7 @@ def test_an_unwritable_folder_is_told(tmp_path: Path) -> None:
     closed = (tmp_path / "closed", tmp_path / "half" / ".afmrl")
     for folder in closed:
         folder.chmod(0o555)
-    out, err = process(WRITER, tmp_path, prefix=prefix).communicate(timeout=30)
+    out, err = process(WRITER, tmp_path, prefix=prefix).communicate(timeout=60)
     for folder in closed:
         folder.chmod(0o755)
     lines = out.splitlines()
