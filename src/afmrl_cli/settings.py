@@ -96,6 +96,7 @@ class SchemaKey(Section):
     """One key of the attribute schema."""
 
     values: Names = Field([], description="allowed values; empty: any")
+    multiple: bool = Field(False, description="several of the values at once, such as materials: cotton, elastane")
     categories: Names = Field([], description="only for products whose category starts with one of these")
     description: str = ""
 
@@ -115,8 +116,9 @@ class AttributeSettings(Section):
     batch_size: int = Field(32, ge=1, description="halved by itself when memory runs out")
     endpoint: str = Field("", description="URL of an OpenAI-compatible server instead of a local model")
     endpoint_model: str = Field("", description="the model's name there; --model on the command line")
+    endpoint_schema: bool = Field(True, description="ask the endpoint for JSON by a schema (response_format)")
     concurrency: int = Field(8, ge=1, description="requests at a time to the endpoint")
-    retries: int = Field(4, ge=0)
+    retries: int = Field(4, ge=0, description="of one request, after 429, 5xx, timeouts and cut connections")
     timeout: float = Field(60.0, gt=0, description="seconds for one request")
 
 
