@@ -33,8 +33,9 @@ def _root(
 
 
 def _register() -> None:
-    from . import attributes, config
+    from . import attributes, check, config
 
+    app.command("check", rich_help_panel="Data")(guarded(check.check))
     app.command("attributes", rich_help_panel="Use")(guarded(attributes.attributes))
     app.command("config", rich_help_panel="Inspect")(guarded(config.config))
 
