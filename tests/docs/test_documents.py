@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_commands_and_flags_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_settings_exist(page: Path) -> None:
     for words in afmrl_commands(page):
-        for flag, pair in zip(words, words[1:], strict=False):
+        for flag, pair in itertools.pairwise(words):
             if flag == "--set":
                 key, _, value = pair.partition("=")
                 try:
