@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,18 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`tiny_model("qwen2_vl")` is the folder of a small model with random weights; see tests/tiny.py."""
+    made: dict[str, Path] = {}
+
+    def make(architecture: str) -> Path:
+        from tests.tiny import make_tiny
+
+        if architecture not in made:
+            made[architecture] = make_tiny(architecture, tmp_path_factory.mktemp(architecture))
+        return made[architecture]
+
+    return make

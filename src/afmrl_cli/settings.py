@@ -56,7 +56,7 @@ class CatalogSettings(Section):
     path: str = Field("", description="the catalog's file, relative to this folder; empty: the only one there")
     columns: Columns = Columns()
     delimiter: str = Field("", description="of a CSV file; empty: found from the file")
-    image_separator: str = Field("|", description="between several image paths in one cell")
+    image_separator: str = Field("", description="between image paths in one cell; empty: | ; , or a line break")
     bad_rows: Literal["skip", "fail"] = Field("skip", description="empty rows, rows without id, duplicate ids")
     bad_images: Literal["skip", "fail"] = Field("skip", description="missing or unreadable images")
     allow_outside: bool = Field(False, description="let image paths leave the catalog's folder")
@@ -96,6 +96,7 @@ class SchemaKey(Section):
     """One key of the attribute schema."""
 
     values: Names = Field([], description="allowed values; empty: any")
+    multiple: bool = Field(False, description="several of the values at once, such as materials: cotton, elastane")
     categories: Names = Field([], description="only for products whose category starts with one of these")
     description: str = ""
 
@@ -115,8 +116,9 @@ class AttributeSettings(Section):
     batch_size: int = Field(32, ge=1, description="halved by itself when memory runs out")
     endpoint: str = Field("", description="URL of an OpenAI-compatible server instead of a local model")
     endpoint_model: str = Field("", description="the model's name there; --model on the command line")
+    endpoint_schema: bool = Field(True, description="ask the endpoint for JSON by a schema (response_format)")
     concurrency: int = Field(8, ge=1, description="requests at a time to the endpoint")
-    retries: int = Field(4, ge=0)
+    retries: int = Field(4, ge=0, description="of one request, after 429, 5xx, timeouts and cut connections")
     timeout: float = Field(60.0, gt=0, description="seconds for one request")
 
 

@@ -33,8 +33,9 @@ def _root(
 
 
 def _register() -> None:
-    from . import config
+    from . import attributes, config
 
+    app.command("attributes", rich_help_panel="Use")(guarded(attributes.attributes))
     app.command("config", rich_help_panel="Inspect")(guarded(config.config))
 
 

@@ -1,0 +1,46 @@
+"""What a generator is asked and what it answers: local model and endpoint alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Request:
+    """One product's turn: the prompt's text and the opened photos that go before it.
+
+    `schema` is the JSON schema of the answer, for servers that can hold a model to one; local models ignore it.
+    `product` is the part of the prompt, letter by letter, that may be shortened when it is too long; "": nothing may.
+    """
+
+    prompt: str
+    images: tuple[Image, ...] = ()
+    schema: Mapping[str, Any] | None = None
+    product: str = ""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer. `cut_off`: the budget of new tokens ended before the model did. `error`: there is no answer (only
+    an endpoint says so: network, server); then `text` is empty and asking again later may help.
+    """
+
+    text: str
+    cut_off: bool
+    error: str | None = None
+
+
+class Generator(Protocol):
+    """Whatever writes attribute text: a base with its adapter, or a server."""
+
+    @property
+    def id(self) -> str:
+        """Names the model and all that changes its answers, such as "nano-1a2b3c4d"; results are kept under it."""
+
+    def generate(self, requests: Sequence[Request], samples: int = 1) -> list[list[Generation]]:
+        """`samples` answers for each request, in the order of the requests."""

@@ -1,0 +1,59 @@
+"""Fingerprints of products, with the photos' content hashes cached by path, size and change time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+from ..store.database import Database, StoredImageHash
+from ..store.files import hash_file
+from .product import Product, product_fingerprint
+
+WRITE_EVERY = 1000
+UNREADABLE = "unreadable"
+"""In place of the hash of a photo that can't be read now: once it can be, the product counts as changed."""
+
+
+class Fingerprinter:
+    """Computes product fingerprints. Use as a context manager, or call `flush` at the end.
+
+    An unchanged photo costs a stat and a look-up by key; a new one is read once. New hashes are written in batches.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._new: dict[Path, StoredImageHash] = {}
+
+    def __enter__(self) -> Fingerprinter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if error is None or not isinstance(error, Exception):  # also when interrupted: hashing took its time
+            self.flush()
+
+    def of(self, product: Product) -> str:
+        """`product_fingerprint` with the content hashes of all its photos."""
+        return product_fingerprint(product, [self._hash(path) for path in product.images])
+
+    def _hash(self, path: Path) -> str:
+        try:
+            status = path.stat()
+            size, mtime = status.st_size, status.st_mtime_ns
+            new = self._new.get(path)
+            if new and (new.size, new.mtime_ns) == (size, mtime):
+                return new.sha256
+            if stored := self._database.image_hash(str(path), size, mtime):
+                return stored
+            content = hash_file(path)
+        except OSError:
+            return UNREADABLE  # told as a problem by whoever opens the photo
+        self._new[path] = StoredImageHash(str(path), size, mtime, content)
+        if len(self._new) >= WRITE_EVERY:
+            self.flush()
+        return content
+
+    def flush(self) -> None:
+        """Write the new hashes to the database."""
+        if self._new:
+            self._database.put_image_hashes(list(self._new.values()))
+            self._new.clear()

@@ -1,0 +1,228 @@
+"""Photos: from a cell to a path that stays in the catalog's folder, and from a path to RGB pixels, safely.
+
+A photo comes from anywhere, so its size is checked from the header before anything is decoded, only formats that
+product photos come in are tried, and whatever a decoder throws becomes an ImageProblem with a reason.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import struct
+import zlib
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import DataError
+from ..settings import CatalogSettings
+from .problems import Kind, Problem, Problems
+from .product import Product
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+LINK = re.compile(r"[a-z][a-z0-9+.-]+://|data:|//", re.IGNORECASE)
+SEPARATORS = re.compile(r"[|;\r\n]")
+FILE_END = re.compile(r"\.\w{2,5}\s*$")
+ORIENTATION = 0x0112
+DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders throw at damaged files."""
+
+
+class ImageProblem(DataError):
+    """A photo that can't be used; `kind` as in problems.py, `reason` says why, without the path."""
+
+    def __init__(self, path: Path | str, reason: str, kind: Kind = "unreadable image") -> None:
+        super().__init__(f"{path}: {reason}")
+        self.kind: Kind = kind
+        self.reason = reason
+
+
+def image_cells(cell: str, separator: str) -> list[str]:
+    """The image paths in one cell: a JSON list, or parts between `separator`; blanks are left out.
+
+    Without a separator the cell is split at |, ; and line breaks, and at commas when every part looks like a file.
+    """
+    if cell.startswith("[") and cell.endswith("]"):
+        try:
+            parts = json.loads(cell)
+        except ValueError:
+            parts = None
+        if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
+            return [part.strip() for part in parts if part.strip()]
+    if separator:
+        parts = cell.split(separator)
+    else:
+        parts = SEPARATORS.split(cell)
+        if len(parts) == 1 and all(FILE_END.search(part) for part in cell.split(",")):
+            parts = cell.split(",")
+    return [part.strip() for part in parts if part.strip()]
+
+
+class ImagePaths:
+    """From the cells of a catalog to absolute paths of files that are there."""
+
+    def __init__(self, root: Path, settings: CatalogSettings) -> None:
+        self._root = root.resolve()
+        self._allow_outside = settings.allow_outside
+        # Thousands of photos lie in a few folders; resolving each folder once makes a photo cost one lstat.
+        self._resolved = lru_cache(maxsize=1024)(lambda folder: Path(folder).resolve())
+
+    def find(self, cell: str) -> Path:
+        """The photo that `cell` names, relative to the catalog's folder.
+
+        Raises ImageProblem: "image url", "image outside" (`../`, absolute, or a link that leaves the folder, unless
+        the settings allow it) or "missing image". The file is not opened.
+        """
+        if LINK.match(cell):
+            raise ImageProblem(cell[:80], "a link, not a file", "image url")
+        try:
+            try:
+                return self._find(cell)
+            except ImageProblem as problem:
+                if problem.kind == "missing image" and "\\" in cell:  # written on Windows
+                    return self._find(cell.replace("\\", "/"))
+                raise
+        except (OSError, ValueError, RuntimeError) as error:  # too long a name, a NUL in it, links in a circle
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ImageProblem(cell[:80], reason, "missing image") from error
+
+    def _find(self, cell: str) -> Path:
+        named = self._root / cell
+        path = self._resolved(named.parent) / named.name if named.name != ".." else named.resolve()
+        self._refuse_outside(path, cell)
+        try:
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                path = path.resolve()
+                self._refuse_outside(path, cell)
+                mode = path.lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            raise ImageProblem(cell, "no such file", "missing image") from None
+        if not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "not a plain file"
+            raise ImageProblem(cell, what, "missing image")
+        return path
+
+    def _refuse_outside(self, path: Path, cell: str) -> None:
+        if not self._allow_outside and self._root not in path.parents:
+            raise ImageProblem(cell, "leaves the catalog's folder", "image outside")
+
+
+def open_image(path: Path, settings: CatalogSettings) -> Image.Image:
+    """The photo at `path` as RGB: turned as its EXIF says, transparency on white, the first frame of an animation.
+
+    Raises ImageProblem, with a reason, for anything that is not a readable photo of at most
+    `settings.max_image_pixels` pixels; the pixels are counted from the header, before decoding.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    # Pillow's own limit warns on standard error and can't be set by us alone; ours below is checked as early.
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageProblem(path, "not a plain file")
+        if not status.st_size:
+            raise ImageProblem(path, "the file is empty")
+        Image.init()
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+            width, height = image.size
+            if width * height > settings.max_image_pixels:
+                limit = f"{settings.max_image_pixels:,} (catalog.max_image_pixels)"
+                raise ImageProblem(path, f"{width:,} x {height:,} pixels, at most {limit}")
+            image.load()
+            return _upright(_rgb(image), image)
+    except UnidentifiedImageError as error:
+        raise ImageProblem(path, _not_an_image(path)) from error
+    except DECODER_ERRORS as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ImageProblem(path, f"damaged: {reason.splitlines()[0][:120]}") from error
+
+
+def open_images(product: Product, settings: CatalogSettings, problems: Problems, limit: int) -> list[Image.Image]:
+    """The first `limit` readable photos of `product`, in order; may be none.
+
+    Unreadable ones go to `problems`; with `bad_images = fail` the first raises DataError.
+    """
+    opened: list[Image.Image] = []
+    for path in product.images:
+        if len(opened) >= limit:
+            break
+        try:
+            opened.append(open_image(path, settings))
+        except ImageProblem as problem:
+            found = Problem("unreadable image", product.row, f"{path.name}: {problem.reason}", "", product.id)
+            problems.report(found, settings.bad_images, path)
+    return opened
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _eight_bit(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB") if image.mode != "RGB" else image.copy()
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits: convert("RGB") would clip it to white."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+    if image.mode == "F" and values.max() <= 1:
+        values = values * 255
+    elif image.mode != "F" and (image.mode != "I" or values.max() > 255):
+        values = values / 257
+    return Image.fromarray(values.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+
+
+def _upright(image: Image.Image, original: Image.Image) -> Image.Image:
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    try:
+        orientation = original.getexif().get(ORIENTATION)
+    except DECODER_ERRORS:
+        return image  # damaged metadata beside good pixels: the photo is kept as it lies
+    return image.transpose(turns[orientation]) if orientation in turns else image
+
+
+def _not_an_image(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(64)
+    known = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF"
+    if head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")):
+        return "damaged: its header can't be read"
+    if head.lstrip()[:1] == b"<":
+        return f"no photo but HTML, SVG or XML text (read are {known})"
+    if head.isascii() and not any(byte < 9 for byte in head):
+        return f"no photo but text (read are {known})"
+    return f"not one of {known}"

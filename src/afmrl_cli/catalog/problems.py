@@ -1,0 +1,130 @@
+"""What is wrong with a catalog, by row and column: collected, counted, told once, never lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..errors import DataError
+from ..listener import Listener
+
+Kind = Literal[
+    "no id",
+    "duplicate id",
+    "empty row",
+    "empty product",
+    "row too short",
+    "row too long",
+    "cell too long",
+    "unclosed quote",
+    "broken row",
+    "missing image",
+    "image outside",
+    "unreadable image",
+    "image url",
+    "unnamed column",
+    "late column",
+    "binary column",
+]
+Severity = Literal["error", "warning"]
+
+WARNINGS: frozenset[Kind] = frozenset({"image url", "unnamed column", "late column", "binary column"})
+"""Kinds that lose nothing which this tool could have used. All others lose a row or a photo."""
+
+MEND: dict[Kind, str] = {
+    "no id": "give every row an id, or name the right column in catalog.columns.id",
+    "duplicate id": "keep one row per id; listings of one product share product_id instead",
+    "empty row": "remove the row",
+    "empty product": "give it a title, a description or a photo",
+    "row too short": "check for a missing delimiter or an unquoted line break",
+    "row too long": "check for an unquoted delimiter inside a cell",
+    "cell too long": "shorten the cell, close its quote, or raise catalog.max_field_chars",
+    "unclosed quote": 'close the quote; a quote inside a quoted cell is written twice ("")',
+    "broken row": "mend the row as the message says",
+    "missing image": "check the path: it is relative to the catalog's folder",
+    "image outside": "move the photo into the catalog's folder, or set catalog.allow_outside",
+    "unreadable image": "replace the photo",
+    "image url": "put the photos beside the catalog and their paths into the cells: links are not fetched",
+    "unnamed column": "give the column a name, or remove it",
+    "late column": "let the column stand in one of the first rows, or name it in catalog.columns",
+    "binary column": "keep photos as files beside the catalog and their paths in a column",
+}
+"""What to do about each kind, in one line."""
+
+KEEP_PER_KIND = 20
+MAX_MESSAGE_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong. `row` is the row as a spreadsheet shows it (1 = header; in JSONL and Parquet 1 = the first
+    record), 0 when it is about the whole file; `column` and `listing` (the product's id) are "" when unknown."""
+
+    kind: Kind
+    row: int
+    message: str
+    column: str = ""
+    listing: str = ""
+
+    @property
+    def severity(self) -> Severity:
+        """ "error" when a row or a photo is lost, else "warning"."""
+        return "warning" if self.kind in WARNINGS else "error"
+
+    @property
+    def where(self) -> str:
+        """`row 17, column image (id A-1)`."""
+        parts = [f"row {self.row}"] if self.row else []
+        parts += [f"column {self.column}"] if self.column else []
+        return ", ".join(parts) + (f" (id {clipped(self.listing, 40)})" if self.listing else "")
+
+
+class Problems:
+    """Collects problems in bounded memory: all are counted, the first `keep` of each kind are kept."""
+
+    def __init__(self, keep: int = KEEP_PER_KIND) -> None:
+        self._keep = keep
+        self._counts: Counter[Kind] = Counter()
+        self._first: dict[Kind, list[Problem]] = {}
+
+    def add(self, problem: Problem) -> None:
+        """Take note of `problem`."""
+        self._counts[problem.kind] += 1
+        first = self._first.setdefault(problem.kind, [])
+        if len(first) < self._keep:
+            first.append(problem)
+
+    def report(self, problem: Problem, policy: Literal["skip", "fail"], file: Path) -> None:
+        """Take note of `problem` and, when it is an error and the policy is to fail, raise it as a DataError."""
+        self.add(problem)
+        if policy == "fail" and problem.severity == "error":
+            raise DataError(f"{file}: {problem.where}: {problem.kind}: {problem.message}", MEND[problem.kind])
+
+    @property
+    def counts(self) -> dict[Kind, int]:
+        """How many of each kind, the most frequent first."""
+        return dict(self._counts.most_common())
+
+    def first(self, kind: Kind) -> list[Problem]:
+        """The first problems of a kind, in the catalog's order."""
+        return list(self._first.get(kind, []))
+
+    @property
+    def errors(self) -> int:
+        """Number of problems that lose a row or a photo."""
+        return sum(count for kind, count in self._counts.items() if kind not in WARNINGS)
+
+    def tell(self, listener: Listener) -> None:
+        """One summary line per kind to the listener's `warn`."""
+        for kind, count in self.counts.items():
+            example = self._first[kind][0]
+            more = f", and {count - 1:,} more" if count > 1 else ""
+            listener.warn(f"{kind}: {example.where}: {example.message}{more}; {MEND[kind]}")
+
+
+def clipped(text: str, chars: int = MAX_MESSAGE_CHARS) -> str:
+    """`text` on one line and at most `chars` long, for messages."""
+    short = " ".join(text[: 2 * chars].split())
+    return short if len(short) <= chars and len(text) <= 2 * chars else short[: chars - 1] + "…"

@@ -1,0 +1,195 @@
+"""Loading a base once, in NF4, bf16 or fp32, and hanging adapters on it that are switched, not copied.
+
+Every base is loaded with its vocabulary head. The generator uses all of it; the embedder calls the trunk inside, so no
+vocabulary scores are computed for vectors, and both share the memory when they share the base.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, GenerationConfig
+from transformers.utils import logging as transformers_logging
+
+from ..errors import ModelError, OutOfMemory
+from ..settings import ModelSettings
+from ..store.checkpoints import WEIGHTS, Manifest
+from .batching import is_out_of_memory
+from .device import Device, Precision, device_of, precision_of
+from .presets import Base
+from .processor import Processor, load_processor
+
+FULL_PRECISION = ["model.visual", "lm_head"]
+"""Not quantised, as full paths: "visual" alone matches nothing, and a list without lm_head quantises the head."""
+
+
+@dataclass
+class LoadedBase:
+    """A base in memory and what hangs on it."""
+
+    base: Base
+    causal: Any
+    """The model with its vocabulary head (`generate` is its)."""
+    processors: dict[tuple[int, int], Processor] = field(default_factory=dict)
+    peft: PeftModel | None = None
+    """`causal` with adapters, once there is one. They are put into `causal` itself, so calling that uses them too."""
+
+    @property
+    def trunk(self) -> Any:
+        """The model without its vocabulary head: forward gives the last layer's hidden states [n, length, d]."""
+        return self.causal.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return torch.device(self.causal.device)
+
+    def processor(self, base: Base) -> Processor:
+        """The processor with the pixel limits of `base`, which is this base but for them."""
+        limits = (base.min_pixels, base.max_pixels)
+        if limits not in self.processors:
+            self.processors[limits] = load_processor(base)
+        return self.processors[limits]
+
+
+class Bases:
+    """Holds the bases that are in memory, so that two roles on one base share it. Make one per command."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[tuple[str, Precision, Device], LoadedBase] = {}
+
+    def get(self, base: Base, settings: ModelSettings) -> LoadedBase:
+        """`base` in memory, loaded at the first call. ModelError when it can't be, OutOfMemory when it doesn't fit."""
+        precision, device = precision_of(settings), device_of(settings)
+        key = (base.revision, precision, device)
+        if key not in self._loaded:
+            self._loaded[key] = LoadedBase(base, load_base(base, precision, device))
+        return self._loaded[key]
+
+    def release(self) -> None:
+        """Let go of everything; memory is free once the embedders and generators are gone too."""
+        self._loaded.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def load_base(base: Base, precision: Precision, device: Device) -> Any:
+    """The model of `base` with its vocabulary head, in eval mode.
+
+    nf4: all linear layers of the language model in NF4 with double quantisation, computing in bf16 on CUDA and fp32 on
+    the CPU; vision tower and head in that type. Only safetensors, no code from the model's folder, no network.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelError(
+            "torch can't use the GPU that the driver offers", "see `afmrl doctor`, or set model.device=cpu"
+        )
+    full = torch.bfloat16 if precision == "bf16" or (precision == "nf4" and device == "cuda") else torch.float32
+    options: dict[str, Any] = {"dtype": full, "device_map": {"": device}}
+    if precision == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=full,
+            llm_int8_skip_modules=FULL_PRECISION,
+        )
+    try:
+        with quiet():
+            model, report = AutoModelForImageTextToText.from_pretrained(
+                base.folder,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
+    except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            hint = "use a smaller model or model.precision=nf4"
+            raise OutOfMemory(f"{base.name} does not fit into memory in {precision}", hint) from error
+        reason = str(error).strip().split("\n", 1)[0][:200]
+        raise ModelError(f"{base.name}: can't be loaded: {reason}", "fetch or copy the model again") from error
+    if missing := sorted(report["missing_keys"]):
+        message = f"{base.name}: the weights lack {len(missing)} tensors, such as {missing[0]}"
+        raise ModelError(message, "fetch or copy the model again")
+    # The folder's own sampling habits (temperature, repetition penalty) must not seep into ours.
+    model.generation_config = GenerationConfig()
+    return model.eval()
+
+
+def add_adapter(loaded: LoadedBase, adapter: Manifest, folder: Path) -> str:
+    """Hang the adapter in `folder` on the base, frozen; returns the name to give to `active_adapter`.
+
+    ModelError when it does not fit: trained on other layers or shapes, or no safetensors.
+    """
+    name = adapter.name.replace(".", "_")  # PEFT keeps adapters under module names, which can't hold a dot
+    if loaded.peft is not None and name in loaded.peft.peft_config:
+        return name
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as tensors:
+            expected = set(tensors.keys())
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT warns of missing keys; they are an error below
+            if loaded.peft is None:
+                loaded.peft = PeftModel.from_pretrained(loaded.causal, str(folder), adapter_name=name)
+            else:
+                loaded.peft.load_adapter(str(folder), adapter_name=name)
+            present = set(get_peft_model_state_dict(loaded.peft, adapter_name=name))
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = str(error).strip().split("\n", 1)[0][:200]
+        raise ModelError(f"checkpoint {adapter.name}: can't be loaded: {reason}", "train it again") from error
+    if expected != present:
+        odd = sorted(expected ^ present)
+        message = f"checkpoint {adapter.name}: {len(odd)} tensors do not fit {loaded.base.name}, such as {odd[0]}"
+        raise ModelError(message, "train it again")
+    loaded.peft.eval()
+    return name
+
+
+@contextlib.contextmanager
+def active_adapter(model: Any, name: str | None) -> Iterator[None]:
+    """`model` with the adapter `name` switched on, alone (None: all off), and as it was before when the block ends.
+
+    `model` is a PeftModel, or None or a bare model when no adapter was ever added. What was trainable before is
+    trainable again afterwards: PEFT's own switching freezes and thaws.
+    """
+    if not isinstance(model, PeftModel):
+        if name is not None:
+            raise ModelError(f"the model has no adapter {name}")
+        yield
+        return
+    before = model.active_adapter
+    trainable = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    try:
+        if name is None:
+            with model.disable_adapter():
+                yield
+        else:
+            model.set_adapter(name, inference_mode=True)
+            yield
+    finally:
+        model.set_adapter(before)
+        for parameter in model.parameters():
+            parameter.requires_grad_(id(parameter) in trainable) if parameter.is_floating_point() else None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Transformers without its progress bars and notes, and as talkative as before afterwards."""
+    level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bar:
+            transformers_logging.enable_progress_bar()

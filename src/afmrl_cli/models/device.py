@@ -1,0 +1,61 @@
+"""Which device and precision will be used, found without importing torch: ids and messages need it before any model."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import re
+from pathlib import Path
+from typing import Literal
+
+from ..errors import ModelError
+from ..settings import ModelSettings
+
+Device = Literal["cpu", "cuda"]
+Precision = Literal["nf4", "bf16", "fp32"]
+
+
+def torch_build() -> str:
+    """The CUDA version that the installed torch was built for ("12.8"), "" for a CPU build or no torch."""
+    spec = importlib.util.find_spec("torch")  # finds the package, does not run it
+    if spec is None or spec.origin is None:
+        return ""
+    version = Path(spec.origin).with_name("version.py").read_text("utf-8")
+    found = re.search(r"^cuda\b[^=]*=\s*'([^']*)'", version, re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+@functools.cache
+def cuda_devices() -> int:
+    """NVIDIA GPUs that the driver offers (CUDA_VISIBLE_DEVICES counts); 0 without driver or CUDA build of torch."""
+    if not torch_build():
+        return 0
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            driver = ctypes.CDLL(name)
+        except OSError:  # no such library: no NVIDIA driver of this kind on this machine
+            continue
+        count = ctypes.c_int(0)
+        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value
+    return 0
+
+
+def device_of(settings: ModelSettings) -> Device:
+    """`model.device`, with auto resolved: CUDA where there is a GPU. ModelError when CUDA is asked for and absent."""
+    if settings.device == "cpu":
+        return "cpu"
+    if cuda_devices():
+        return "cuda"
+    if settings.device == "cuda":
+        why = "no NVIDIA GPU was found" if torch_build() else "the installed torch is a CPU build"
+        raise ModelError(f"model.device = cuda, but {why}", "set model.device=cpu, or see `afmrl doctor`")
+    return "cpu"
+
+
+def precision_of(settings: ModelSettings) -> Precision:
+    """`model.precision`, with auto resolved: nf4 on CUDA; fp32 on the CPU, where bf16 is a hundred times slower."""
+    if settings.precision != "auto":
+        return settings.precision
+    return "nf4" if device_of(settings) == "cuda" else "fp32"

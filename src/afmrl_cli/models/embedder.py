@@ -1,0 +1,140 @@
+"""Items -> unit vectors.
+
+    z = h / ||h||,   h = hidden state of the last token in the last layer,   padding on the left
+
+as in VLM2Vec; what is read is written by `embed_input`. No vocabulary scores are computed. A row does not depend on its
+batch: padding is masked, and each row's positions count from its own first token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..errors import DataError, ModelError
+from ..listener import Listener, Silent
+from ..settings import CatalogSettings, EmbedSettings, ModelSettings
+from ..store.checkpoints import Checkpoints
+from .base import Bases, LoadedBase, active_adapter, add_adapter
+from .batching import Batches
+from .embed_input import Item, embedder_text
+from .presets import Base, name_of, resolve_adapter, resolve_base
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Embedder:
+    """A base with its adapter, as an encoder. `load_embedder` makes it."""
+
+    def __init__(
+        self,
+        id: str,
+        loaded: LoadedBase,
+        base: Base,
+        adapter: str | None,
+        *,
+        max_text_tokens: int,
+        batch_size: int,
+        catalog: CatalogSettings,
+        listener: Listener,
+    ) -> None:
+        self.id = id
+        self.dimension = int(loaded.causal.config.get_text_config().hidden_size)
+        self.adapter = adapter
+        self.loaded = loaded
+        self.processor = loaded.processor(base)
+        self.max_text_tokens = max_text_tokens
+        self._catalog = catalog
+        self._batches = Batches(batch_size, listener, "embedding")
+
+    def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
+        """Vectors [n, dimension] of length 1, in the order of `items`, which may mix texts and pictures.
+
+        Product text beyond `max_text_tokens` is cut, pictures never. Raises DataError for an item with neither text nor
+        picture or with an unreadable photo, ModelError when one is too long, OutOfMemory when one does not fit.
+        """
+        for i, item in enumerate(items):
+            if not item.text.strip() and not item.images:
+                raise DataError(f"item {i} to embed has neither text nor pictures")
+        texts = self.texts(items, instruction)
+        lengths = [
+            length + sum(self._image_tokens(image) for image in item.images)
+            for length, item in zip(self._text_lengths(texts), items, strict=True)
+        ]
+
+        def prepare(indices: list[int]) -> dict[str, torch.Tensor]:
+            images = [[self._open(image) for image in items[i].images] for i in indices]
+            return self.processor.tensors([texts[i] for i in indices], images) if indices else {}
+
+        rows: list[NDArray[np.float32]] = self._batches.run(lengths, prepare, self.forward)
+        vectors = np.stack(rows) if rows else np.zeros((0, self.dimension), np.float32)
+        if not np.isfinite(vectors).all():
+            raise ModelError(f"{self.id} gives vectors that are not numbers", "try model.precision=fp32")
+        return vectors
+
+    def texts(self, items: Sequence[Item], instruction: str) -> list[str]:
+        """The strings that are tokenised for `items`: special tokens taken out of the text, the text cut."""
+        instruction = self.processor.clean(instruction)
+        made = []
+        for item in items:
+            text = self.processor.cut(self.processor.clean(item.text), self.max_text_tokens)
+            made.append(embedder_text(Item(text, item.images), instruction))
+        return made
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> NDArray[np.float32]:
+        """Vectors [n, dimension] of what `processor.tensors` made."""
+        with torch.inference_mode(), active_adapter(self.loaded.peft, self.adapter):
+            there = {name: tensor.to(self.loaded.device) for name, tensor in batch.items()}
+            hidden = self.loaded.trunk(**there, use_cache=False).last_hidden_state[:, -1]
+            unit = torch.nn.functional.normalize(hidden.float(), dim=-1)
+            return unit.cpu().numpy()
+
+    def _text_lengths(self, texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in self.processor.tokenizer(list(texts))["input_ids"]] if texts else []
+
+    def _image_tokens(self, image: Path | Image) -> int:
+        # Only for sorting: a path is taken for a large photo rather than opened twice.
+        return self.processor.most_image_tokens if isinstance(image, Path) else self.processor.image_tokens(image.size)
+
+    def _open(self, image: Path | Image) -> Image:
+        if not isinstance(image, Path):
+            return image
+        from ..catalog.images import open_image
+
+        return open_image(image, self._catalog)
+
+
+def load_embedder(
+    settings: ModelSettings,
+    embed: EmbedSettings,
+    checkpoints: Checkpoints,
+    *,
+    bases: Bases | None = None,
+    catalog: CatalogSettings | None = None,
+    listener: Listener | None = None,
+) -> Embedder:
+    """The embedder that the settings mean, ready in memory.
+
+    `bases` shares weights with a generator of the same command; `catalog` says how photo paths are opened. Raises
+    ModelError when base or adapter can't be had or don't fit each other.
+    """
+    listener = listener or Silent()
+    base = resolve_base(settings, "embedder", listener)
+    adapter = resolve_adapter(settings, "embedder", base, checkpoints)
+    loaded = (bases or Bases()).get(base, settings)
+    return Embedder(
+        name_of(settings, base, adapter),
+        loaded,
+        base,
+        add_adapter(loaded, adapter, checkpoints.path(adapter.name)) if adapter else None,
+        max_text_tokens=settings.max_text_tokens,
+        batch_size=embed.batch_size,
+        catalog=catalog or CatalogSettings(),
+        listener=listener,
+    )

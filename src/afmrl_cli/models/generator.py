@@ -1,0 +1,148 @@
+"""Prompts and photos -> attribute text, by a local model, in length-sorted batches padded on the left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from ..attributes.prompt import chat_messages
+from ..attributes.request import Generation, Request
+from ..errors import ModelError
+from ..listener import Listener, Silent
+from ..settings import AttributeSettings, ModelSettings
+from ..store.checkpoints import Checkpoints
+from .base import Bases, LoadedBase, active_adapter, add_adapter
+from .batching import Batches
+from .presets import Base, name_of, resolve_adapter, resolve_base
+from .processor import IMAGE_TOKEN, VIDEO_TOKEN
+
+END_TOKENS = ("<|im_end|>", "<|endoftext|>")
+NEVER_WRITTEN = (IMAGE_TOKEN, VIDEO_TOKEN, "<|vision_start|>", "<|vision_end|>", "<|im_start|>")
+"""Tokens that would break a text when it is read again as a prompt."""
+
+
+class LocalGenerator:
+    """A base with its adapter, as a `Generator`. `load_generator` makes it."""
+
+    def __init__(
+        self,
+        id: str,
+        loaded: LoadedBase,
+        base: Base,
+        adapter: str | None,
+        *,
+        attributes: AttributeSettings,
+        max_text_tokens: int,
+        listener: Listener,
+    ) -> None:
+        self.id = id
+        self.adapter = adapter
+        self.loaded = loaded
+        self.processor = loaded.processor(base)
+        self.max_text_tokens = max_text_tokens
+        self.max_new_tokens = attributes.max_new_tokens
+        self._temperature, self._top_p, self._seed = attributes.temperature, attributes.top_p, attributes.seed
+        self._batches = Batches(attributes.batch_size, listener, "generating")
+        tokenizer = self.processor.tokenizer
+        if not self.processor.inner.chat_template:
+            raise ModelError(
+                f"{base.name}: no chat template, so it can't be prompted", "use an instruction-tuned model"
+            )
+        known = tokenizer.get_vocab()
+        self._ends = sorted({known[token] for token in END_TOKENS if token in known} | {tokenizer.eos_token_id})
+        self._never = sorted(known[token] for token in NEVER_WRITTEN if token in known)
+
+    def generate(self, requests: Sequence[Request], samples: int = 1) -> list[list[Generation]]:
+        """`samples` answers for each request, in the order of the requests.
+
+        Greedy at temperature 0 (the samples are then alike), else sampled: the same requests with the same seed and
+        batch size give the same answers. Raises ModelError when a prompt with its pictures is longer than the model's
+        positions, OutOfMemory when a single one does not fit.
+        """
+        texts = [self.text(request) for request in requests]
+        ids = self.processor.tokenizer(texts)["input_ids"] if texts else []
+        lengths = [
+            len(row) + sum(self.processor.image_tokens(image.size) for image in request.images)
+            for row, request in zip(ids, requests, strict=True)
+        ]
+        sampled = samples if self._temperature > 0 else 1
+
+        def prepare(indices: list[int]) -> dict[str, torch.Tensor]:
+            images = [requests[i].images for i in indices]
+            return self.processor.tensors([texts[i] for i in indices], images, self.max_new_tokens) if indices else {}
+
+        devices = [self.loaded.device] if self.loaded.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self._seed)
+            answers = self._batches.run(
+                lengths, prepare, lambda batch: self._answers(batch, sampled), rows_each=sampled
+            )
+        return [row * samples if sampled == 1 else row for row in answers]
+
+    def text(self, request: Request) -> str:
+        """The string that is tokenised for `request`: the chat template around the prompt, one slot per picture.
+
+        Special tokens are taken out of the prompt, and the product's part of it is cut to `max_text_tokens`.
+        """
+        prompt = request.prompt
+        if request.product:
+            prompt = prompt.replace(request.product, self.processor.cut(request.product, self.max_text_tokens), 1)
+        messages = chat_messages(self.processor.clean(prompt), len(request.images))
+        made: str = self.processor.inner.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return made
+
+    def _config(self, samples: int) -> GenerationConfig:
+        how: dict[str, Any] = {"do_sample": False}
+        if self._temperature > 0:
+            how = {"do_sample": True, "temperature": self._temperature, "top_p": self._top_p, "top_k": 0}
+            how["num_return_sequences"] = samples
+        return GenerationConfig(
+            max_new_tokens=self.max_new_tokens,
+            eos_token_id=self._ends,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
+            suppress_tokens=self._never,
+            **how,
+        )
+
+    def _answers(self, batch: dict[str, torch.Tensor], samples: int) -> list[list[Generation]]:
+        there = {name: tensor.to(self.loaded.device) for name, tensor in batch.items()}
+        with torch.inference_mode(), active_adapter(self.loaded.peft, self.adapter):
+            tokens = self.loaded.causal.generate(**there, generation_config=self._config(samples))
+        flat = [self._generation(row) for row in tokens[:, batch["input_ids"].shape[1] :].tolist()]
+        return [flat[i : i + samples] for i in range(0, len(flat), samples)]
+
+    def _generation(self, tokens: list[int]) -> Generation:
+        end = next((i for i, token in enumerate(tokens) if token in self._ends), None)
+        text = self.processor.tokenizer.decode(tokens[:end], skip_special_tokens=True)
+        return Generation(text.strip(), cut_off=end is None)
+
+
+def load_generator(
+    settings: ModelSettings,
+    attributes: AttributeSettings,
+    checkpoints: Checkpoints,
+    *,
+    bases: Bases | None = None,
+    listener: Listener | None = None,
+) -> LocalGenerator:
+    """The local generator that the settings mean, ready in memory.
+
+    `bases` shares weights with an embedder of the same command. Raises ModelError when base or adapter can't be had or
+    don't fit each other.
+    """
+    listener = listener or Silent()
+    base = resolve_base(settings, "generator", listener)
+    adapter = resolve_adapter(settings, "generator", base, checkpoints)
+    loaded = (bases or Bases()).get(base, settings)
+    return LocalGenerator(
+        name_of(settings, base, adapter),
+        loaded,
+        base,
+        add_adapter(loaded, adapter, checkpoints.path(adapter.name)) if adapter else None,
+        attributes=attributes,
+        max_text_tokens=settings.max_text_tokens,
+        listener=listener,
+    )

@@ -1,0 +1,187 @@
+"""From settings to a base: which model, which files on this disk, how many pixels, and the id that all of it gives.
+
+Nothing heavy is imported here: commands ask for ids to see whether there is anything to do at all.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError, UsageError
+from ..listener import Listener, Silent
+from ..settings import ModelSettings
+from ..store.checkpoints import REQUIRED as ADAPTER_FILES
+from ..store.checkpoints import Checkpoints, Manifest, Role
+from ..store.files import hash_json
+from .device import precision_of
+from .weights import download, find_snapshot, fingerprint_files, missing_weights
+
+ARCHITECTURES = {"qwen2_vl": 28, "qwen2_5_vl": 28, "qwen3_vl": 32}
+"""The model types that can be used, and the side in pixels of the square that becomes one token."""
+
+NANO = "nano"
+PRESETS: dict[str, dict[Role, str]] = {
+    "nano": {"generator": NANO, "embedder": NANO},
+    "paper": {"generator": "Qwen/Qwen2.5-VL-3B-Instruct", "embedder": "Qwen/Qwen2-VL-2B-Instruct"},
+    "qwen3": {"generator": "Qwen/Qwen3-VL-2B-Instruct", "embedder": "Qwen/Qwen3-VL-2B-Instruct"},
+}
+MIN_TOKENS, MAX_TOKENS = 4, 512
+"""Tokens of one picture: the least where the model says nothing, and the most, whatever the model would allow."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model on this disk. Two bases that are equal but for their pixels are the same weights."""
+
+    name: str
+    """"nano", a hub name, or the folder as it was given."""
+    revision: str
+    """The hub's commit, or a fingerprint of a folder's files: other bytes, another revision."""
+    folder: Path
+    min_pixels: int
+    max_pixels: int
+
+
+def nano_folder() -> Path:
+    """The built-in model's folder."""
+    return Path(__file__).resolve().parents[1] / "nano" / "weights"
+
+
+def base_name(settings: ModelSettings, role: Role) -> str:
+    """What the settings name for `role`: "nano", a hub name or a folder."""
+    own = settings.generator if role == "generator" else settings.embedder
+    return own or PRESETS[settings.preset][role]
+
+
+def resolve_base(settings: ModelSettings, role: Role, listener: Listener | None = None) -> Base:
+    """The base that the settings mean, with its files on this disk.
+
+    A hub model that is not in the local cache is fetched, unless HF_HUB_OFFLINE is set. Raises ModelError with a hint
+    when it can't be had, is no Qwen-VL or has no safetensors; UsageError when the pixel limits contradict each other.
+    """
+    name = base_name(settings, role)
+    revision = settings.generator_revision if role == "generator" else settings.embedder_revision
+    folder = nano_folder() if name == NANO else Path(name).expanduser()
+    if name == NANO or folder.is_dir():
+        read_config(folder, name)
+        _check_weights(folder, name)
+        base = Base(name, "files-" + fingerprint_files(_model_files(folder))[:16], folder, 0, 0)
+    elif not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
+        hint = "give a folder with config.json and *.safetensors, or a hub name such as Qwen/Qwen2-VL-2B-Instruct"
+        raise ModelError(f"{name}: no such folder", hint)
+    else:
+        snapshot = find_snapshot(name, revision) or download(name, revision, listener or Silent())
+        read_config(snapshot, name)
+        _check_weights(snapshot, name)
+        base = Base(name, snapshot.name, snapshot, 0, 0)
+    low, high = pixel_limits(base.folder, settings)
+    return replace(base, min_pixels=low, max_pixels=high)
+
+
+def model_id(settings: ModelSettings, role: Role, checkpoints: Checkpoints, listener: Listener | None = None) -> str:
+    """Names all that can change the model's output but the prompt and the way of sampling, such as "nano-1a2b3c4d5e".
+
+    Base and its revision, adapter, precision, pixel limits, number of photos, length of text. Fit for a folder's name.
+    Raises as `resolve_base` and `resolve_adapter` do.
+    """
+    base = resolve_base(settings, role, listener)
+    return name_of(settings, base, resolve_adapter(settings, role, base, checkpoints))
+
+
+def name_of(settings: ModelSettings, base: Base, adapter: Manifest | None) -> str:
+    """`model_id` of what has been resolved."""
+    parts: dict[str, Any] = {
+        "revision": base.revision,
+        "pixels": [base.min_pixels, base.max_pixels],
+        "precision": precision_of(settings),
+        "images": settings.max_images,
+        "text": settings.max_text_tokens,
+    }
+    name = Path(base.name).name
+    if adapter is not None:
+        parts["adapter"] = [adapter.name, *(adapter.files[file] for file in ADAPTER_FILES)]
+        name += f"-{adapter.name}"
+    readable = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "model"
+    return f"{readable[:60]}-{hash_json(parts)[:10]}"
+
+
+def resolve_adapter(settings: ModelSettings, role: Role, base: Base, checkpoints: Checkpoints) -> Manifest | None:
+    """The adapter that the settings name for `role`, its files checked; None for the bare base.
+
+    Raises ModelError when it is missing, damaged, of the other role or trained on other weights than `base`.
+    """
+    name = settings.generator_checkpoint if role == "generator" else settings.embedder_checkpoint
+    if not name:
+        return None
+    adapter = checkpoints.get(name)
+    if adapter.role != role:
+        raise ModelError(
+            f"checkpoint {name} belongs to the {adapter.role}, not to the {role}", f"mend model.{role}_checkpoint"
+        )
+    if adapter.base_revision != base.revision:
+        raise ModelError(
+            f"checkpoint {name} was trained on {adapter.base} ({adapter.base_revision[:16]}), "
+            f"the base is {base.name} ({base.revision[:16]})",
+            f"choose the base it was trained on (model.preset, model.{role}, model.{role}_revision)",
+        )
+    return adapter
+
+
+def read_config(folder: Path, name: str) -> dict[str, Any]:
+    """The folder's config.json; ModelError when it is missing, not readable or not one of `ARCHITECTURES`."""
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ModelError(f"{name}: no config.json in {folder}", "a model's folder holds config.json and *.safetensors")
+    config = _read_json(file)
+    kind = config.get("model_type")
+    if kind not in ARCHITECTURES:
+        hint = "the generator and the embedder must be a Qwen2-VL, Qwen2.5-VL or Qwen3-VL"
+        raise ModelError(f"{name}: a model of type {kind!r} can't be used", hint)
+    return config
+
+
+def pixel_limits(folder: Path, settings: ModelSettings) -> tuple[int, int]:
+    """(least, most) pixels of one picture: the settings', else the model's own with at most 512 tokens a picture."""
+    if settings.min_pixels and settings.max_pixels and settings.min_pixels > settings.max_pixels:
+        raise UsageError(f"model.min_pixels = {settings.min_pixels} is above model.max_pixels = {settings.max_pixels}")
+    unit = ARCHITECTURES[_read_json(folder / "config.json")["model_type"]] ** 2
+    own = _image_config(folder)
+    size = own.get("size") or {}
+    low = int(own.get("min_pixels") or size.get("shortest_edge") or MIN_TOKENS * unit)
+    high = int(own.get("max_pixels") or size.get("longest_edge") or MAX_TOKENS * unit)
+    high = settings.max_pixels or max(min(high, MAX_TOKENS * unit), settings.min_pixels)
+    return min(settings.min_pixels or low, high), high
+
+
+def _image_config(folder: Path) -> dict[str, Any]:
+    """The image processor's settings, in the place of transformers 5 or in the older one."""
+    new, old = folder / "processor_config.json", folder / "preprocessor_config.json"
+    if new.is_file() and isinstance(inner := _read_json(new).get("image_processor"), dict):
+        return inner
+    return _read_json(old) if old.is_file() else {}
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file}: not readable as JSON: {error}", "fetch or copy the model again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{file}: not a JSON object", "fetch or copy the model again")
+    return content
+
+
+def _model_files(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.iterdir()) if p.suffix in {".json", ".safetensors", ".jinja", ".txt"}]
+
+
+def _check_weights(folder: Path, name: str) -> None:
+    if missing := missing_weights(folder):
+        if list(folder.glob("*.bin")) or list(folder.glob("*.pt")) or list(folder.glob("*.pth")):
+            hint = "pickled weights can run code and are never loaded: convert them to safetensors"
+            raise ModelError(f"{name}: only pickled weights in {folder}", hint)
+        raise ModelError(f"{name}: {missing} is missing in {folder}", "fetch or copy the model again")

@@ -1,0 +1,162 @@
+"""Text and photos -> tensors, for Qwen2-VL, Qwen2.5-VL and Qwen3-VL, without torchvision.
+
+The stock processors demand a video processor, and that one torchvision. Ours is the stock class without video, on the
+PIL image backend, whose pixel values are the same. It opens folders saved by the stock processor, new or old, and by
+itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from transformers import AutoTokenizer, ProcessorMixin, Qwen2VLImageProcessorPil, Qwen2VLProcessor
+
+from ..errors import ModelError
+from .presets import Base, read_config
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
+MAX_ASPECT = 200
+"""Qwen's resizing refuses pictures that are longer than this many times their width."""
+LONGEST_TOKEN_CHARS = 64
+"""Text is cut to this many characters a token before it is tokenised, so that a megabyte of text costs nothing."""
+
+_STOCK_NAMES = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor", "qwen3_vl": "Qwen3VLProcessor"}
+
+
+class _WithoutVideo(Qwen2VLProcessor):  # type: ignore[misc]
+    """The stock processor without a video processor; a true ProcessorMixin, as trainers want."""
+
+    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None) -> None:
+        self.image_token, self.video_token = IMAGE_TOKEN, VIDEO_TOKEN
+        self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        self.video_token_id = tokenizer.convert_tokens_to_ids(VIDEO_TOKEN)
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
+        """Save so that a stock AutoProcessor opens it too: that one wants preprocessor_config.json."""
+        saved = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        self.image_processor.save_pretrained(save_directory)
+        return saved
+
+
+class Processor:
+    """What a base's processor is used for here. `inner` is the ProcessorMixin itself, for trainers."""
+
+    def __init__(self, inner: Any, max_positions: int) -> None:
+        """`max_positions`: the longest sequence that the model was made for, in tokens."""
+        self.inner = inner
+        self.tokenizer = inner.tokenizer
+        self.max_positions = max_positions
+        names = sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, names)))
+
+    def clean(self, text: str) -> str:
+        """`text` with every special token's spelling replaced by a space: a shop's text can't open or close a turn or
+        stand for a picture.
+        """
+        return self._special.sub(" ", text)
+
+    def cut(self, text: str, tokens: int) -> str:
+        """The longest beginning of `text` of at most `tokens` tokens; `text` itself when it is short enough."""
+        text = text[: tokens * LONGEST_TOKEN_CHARS]
+        if len(text.encode()) <= tokens:  # every token is at least one byte
+            return text
+        spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        if len(spans) <= tokens:
+            return text
+        # A character may be several tokens, each of which spans all of it: end before it then.
+        return text[: min(spans[tokens - 1][1], spans[tokens][0])].rstrip()
+
+    def image_tokens(self, size: tuple[int, int]) -> int:
+        """How many tokens a picture of (width, height) pixels becomes."""
+        pictures = self.inner.image_processor
+        width, height = size
+        width, height = max(width, -(-height // MAX_ASPECT)), max(height, -(-width // MAX_ASPECT))
+        return int(pictures.get_number_of_image_patches(height, width) // pictures.merge_size**2)
+
+    @property
+    def most_image_tokens(self) -> int:
+        """How many tokens a large picture becomes."""
+        pictures = self.inner.image_processor
+        return int(pictures.size["longest_edge"] // (pictures.patch_size * pictures.merge_size) ** 2)
+
+    def tensors(
+        self, texts: Sequence[str], images: Sequence[Sequence[Image]], room: int = 0
+    ) -> dict[str, torch.Tensor]:
+        """What the model's forward takes, all of it: input_ids, attention_mask, mm_token_type_ids [n, length] padded
+        on the left; with pictures also pixel_values [patches, d] and image_grid_thw [pictures, 3].
+
+        Every text holds one image token per picture of its row. Nothing is cut: a row that with `room` tokens to come
+        is longer than the model's positions is a ModelError.
+        """
+        pictures = [[_not_too_long(image) for image in row] for row in images]
+        batch: Mapping[str, torch.Tensor] = self.inner(
+            text=list(texts), images=pictures if any(pictures) else None, padding=True, return_tensors="pt"
+        )
+        length = batch["input_ids"].shape[1] + room
+        if length > self.max_positions:
+            raise ModelError(
+                f"a text with its pictures takes {length} tokens, the model has {self.max_positions} positions",
+                "lower model.max_pixels, model.max_images or model.max_text_tokens",
+            )
+        return dict(batch)
+
+
+def load_processor(base: Base) -> Processor:
+    """The processor of `base`, with its pixel limits, padding on the left. ModelError when the folder is damaged."""
+    config = read_config(base.folder, base.name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base.folder, trust_remote_code=False, local_files_only=True)
+        pictures = Qwen2VLImageProcessorPil.from_pretrained(
+            base.folder,
+            local_files_only=True,
+            # In a folder of the older layout min_pixels and max_pixels stand there too, and would win over size.
+            size={"shortest_edge": base.min_pixels, "longest_edge": base.max_pixels},
+            min_pixels=base.min_pixels,
+            max_pixels=base.max_pixels,
+        )
+    except Exception as error:  # tokenizers raises bare Exception on a damaged file
+        reason = str(error).strip().split("\n", 1)[0][:200]
+        hint = "fetch or copy the model again"
+        raise ModelError(f"{base.name}: tokenizer or image processor can't be read: {reason}", hint) from error
+    tokenizer.padding_side = "left"  # the last position is the last token; lost whenever a tokenizer is saved
+    for token, key in ((IMAGE_TOKEN, "image_token_id"), (VIDEO_TOKEN, "video_token_id")):
+        if tokenizer.convert_tokens_to_ids(token) != config.get(key, tokenizer.convert_tokens_to_ids(token)):
+            raise ModelError(f"{base.name}: {token} has another number in the tokenizer than in config.json")
+    if tokenizer.pad_token is None:
+        raise ModelError(f"{base.name}: the tokenizer has no padding token")
+    kind = config["model_type"]
+    name = _STOCK_NAMES[kind]
+    # A saved folder carries the class's name; under another one a stock AutoProcessor quietly returns the tokenizer.
+    made = type(name, (_WithoutVideo,), {"__module__": getattr(transformers, name).__module__})
+    template = tokenizer.chat_template or _old_chat_template(base)
+    inner = made(image_processor=pictures, tokenizer=tokenizer, chat_template=template)
+    text_config = config.get("text_config") or config
+    return Processor(inner, int(text_config.get("max_position_embeddings") or 32768))
+
+
+def _old_chat_template(base: Base) -> str | None:
+    """Where processors kept their template before transformers 5."""
+    file = base.folder / "chat_template.json"
+    return json.loads(file.read_text("utf-8")).get("chat_template") if file.is_file() else None
+
+
+def _not_too_long(image: Image) -> Image:
+    """`image` itself, or, when one side is more than 200 times the other, on a white strip that is wide enough."""
+    width, height = image.size
+    wide, high = max(width, -(-height // MAX_ASPECT)), max(height, -(-width // MAX_ASPECT))
+    if (wide, high) == (width, height):
+        return image
+    from PIL import Image as Pillow
+
+    strip = Pillow.new("RGB", (wide, high), "white")
+    strip.paste(image, ((wide - width) // 2, (high - height) // 2))
+    return strip

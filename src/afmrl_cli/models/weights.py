@@ -1,0 +1,103 @@
+"""A model's files: where the hub's cache keeps them, how they are fetched, and a fast fingerprint of gigabytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import ModelError
+from ..listener import Listener
+
+PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+"""What is fetched from the hub: never code, never pickled weights."""
+
+WHOLE_FILE_BYTES = 64 << 20
+EDGE_BYTES = 1 << 20
+
+
+def missing_weights(folder: Path) -> str:
+    """The first safetensors file that should be in `folder` and is not, "" when all are there."""
+    index = folder / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ModelError(f"{index}: not an index of weights: {error}", "fetch or copy the model again") from error
+    return next((name for name in names if not (folder / name).is_file()), "")
+
+
+def find_snapshot(name: str, revision: str = "") -> Path | None:
+    """The folder of hub model `name` in the local cache, complete with weights; None when it is not there.
+
+    No network: what is cached under the branch or commit `revision` (default: main) is used as it is.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(name, "config.json", revision=revision or None)
+    except HFValidationError as error:
+        raise ModelError(f"{name}: no such folder, and not a hub name", "check the spelling") from error
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    return None if missing_weights(folder) else folder
+
+
+def download(name: str, revision: str, listener: Listener) -> Path:
+    """Fetch hub model `name` into the local cache; ModelError with one clear reason when that can't be done."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    hint = f"fetch it where there is a network (hf download {name}), or name a folder in model.embedder and .generator"
+    if constants.is_offline_mode():
+        raise ModelError(
+            f"{name} is not in the local cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE is set", hint
+        )
+    listener.note(f"fetching {name} from {constants.ENDPOINT} into {constants.HF_HUB_CACHE}")
+    try:
+        folder = snapshot_download(name, revision=revision or None, allow_patterns=PATTERNS, etag_timeout=5)
+    except GatedRepoError as error:
+        raise ModelError(f"{name}: the hub wants you to log in or to accept its licence", "hf auth login") from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{name}: the hub has no revision {revision!r}", "see the model's page") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(f"{name}: no such folder here and no such model on the hub", "check the spelling") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{name} is not in the local cache and can't be fetched: {reason[:200]}", hint) from error
+    return Path(folder)
+
+
+def fingerprint_files(files: Sequence[Path]) -> str:
+    """SHA-256 (hex) over names and bytes; of a file above 64 MiB its size, safetensors header, first and last MiB.
+
+    Fine-tuning changes every tensor, so what is skipped in between can't differ alone, short of malice.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            size = file.stat().st_size
+            digest.update(f"{file.name}\0{size}\0".encode())
+            with file.open("rb") as stream:
+                if size <= WHOLE_FILE_BYTES:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+                    continue
+                header = int.from_bytes(stream.read(8), "little")
+                stream.seek(0)
+                digest.update(stream.read(max(EDGE_BYTES, min(8 + header, WHOLE_FILE_BYTES))))
+                stream.seek(-EDGE_BYTES, os.SEEK_END)
+                digest.update(stream.read())
+        except OSError as error:
+            raise ModelError(f"{file}: can't be read: {error.strerror}", "fetch or copy the model again") from error
+    return digest.hexdigest()

@@ -1,0 +1,175 @@
+"""The checkpoint store: one folder per adapter, with a manifest that says where it comes from and what it must hash to.
+
+checkpoints/generator-1/manifest.json
+                        adapter_config.json
+                        adapter_model.safetensors
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import ModelError
+from .files import TEMPORARY_PREFIX, hash_file, write_json, writing_folder
+
+Role = Literal["generator", "embedder"]
+
+MANIFEST = "manifest.json"
+WEIGHTS = "adapter_model.safetensors"
+REQUIRED = (WEIGHTS, "adapter_config.json")
+ALLOWED_SUFFIXES = (".safetensors", ".json", ".md", ".txt")
+"""Pickles (.bin, .pt, .pkl) run code when they are loaded, so that they never get in."""
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors", "trl")
+
+
+def versions() -> dict[str, str]:
+    """Versions of afmrl, Python and the packages that a checkpoint depends on; read from metadata, nothing is
+    imported."""
+    found = {"python": platform.python_version()}
+    for package in ("afmrl-cli", *PACKAGES):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # an optional one, or afmrl run from its source folder
+    return found
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of a checkpoint. `data` is the fingerprint of the products it was trained on, `created` seconds
+    since 1970, `files` the SHA-256 (hex) of each file; `Checkpoints.add` fills in `name` and `files`."""
+
+    role: Role
+    base: str
+    base_revision: str = ""
+    name: str = ""
+    parent: str | None = None
+    data: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=versions)
+    created: float = field(default_factory=time.time)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+class Checkpoints:
+    """The checkpoints in a folder, which need not exist yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, name: str) -> Path:
+        """The folder of the checkpoint `name`."""
+        return self.folder / name
+
+    def list(self) -> list[Manifest]:
+        """All checkpoints, the oldest first. Raises ModelError at a damaged manifest; weights are not read."""
+        if not self.folder.is_dir():
+            return []
+        names = [p.name for p in self.folder.iterdir() if p.is_dir() and not p.name.startswith(TEMPORARY_PREFIX)]
+        return sorted((self._manifest(name) for name in names), key=lambda m: (m.created, m.name))
+
+    def get(self, name: str) -> Manifest:
+        """The checkpoint `name`, its files checked against their hashes.
+
+        Raises ModelError when there is none, or a file is missing or differs.
+        """
+        if not NAME.fullmatch(name) or not self.path(name).is_dir():
+            known = ", ".join(manifest.name for manifest in self.list()) or "none yet"
+            raise ModelError(f"no checkpoint {name!r} in {self.folder}", f"there are: {known}")
+        manifest = self._manifest(name)
+        for file, expected in manifest.files.items():
+            path = self.path(name) / file
+            try:
+                actual = hash_file(path)
+            except OSError as error:
+                raise _damaged(path, error.strerror or str(error)) from error
+            if actual != expected:
+                raise _damaged(path, "its content is not what was stored")
+        return manifest
+
+    def add(self, adapter: Path, manifest: Manifest) -> Manifest:
+        """Copy the adapter in the folder `adapter` into the store; returns the manifest with name and hashes.
+
+        An empty name becomes `generator-1`, `embedder-2`, ... by counting. Call it under the store's lock. Raises
+        ModelError for a name that is taken or a folder that is no adapter in safetensors.
+        """
+        name = manifest.name or self._next_name(manifest.role)
+        if not NAME.fullmatch(name) or self.path(name).exists():
+            reason = "exists already" if self.path(name).exists() else "is no name for a folder"
+            raise ModelError(f"checkpoint {name!r} {reason}", "choose another name: letters a-z, digits, . _ -")
+        files = _adapter_files(adapter)
+        with writing_folder(self.path(name)) as temporary:
+            for file in files:
+                shutil.copyfile(file, temporary / file.name)
+            hashes = {file.name: hash_file(temporary / file.name) for file in files}
+            stored = dataclasses.replace(manifest, name=name, files=hashes)
+            write_json(temporary / MANIFEST, dataclasses.asdict(stored))
+        return stored
+
+    def _next_name(self, role: Role) -> str:
+        numbers = [0]
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                if found := re.fullmatch(rf"{role}-(\d+)", path.name):
+                    numbers.append(int(found[1]))
+        return f"{role}-{max(numbers) + 1}"
+
+    def _manifest(self, name: str) -> Manifest:
+        path = self.path(name) / MANIFEST
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            manifest = Manifest(**content)
+        except OSError as error:
+            raise _damaged(path, error.strerror or str(error)) from error
+        except (ValueError, TypeError) as error:
+            raise _damaged(path, "not a manifest of this afmrl") from error
+        if manifest.name != name or manifest.role not in ("generator", "embedder") or WEIGHTS not in manifest.files:
+            raise _damaged(path, "it does not describe this folder")
+        return manifest
+
+
+def _damaged(path: Path, reason: str) -> ModelError:
+    return ModelError(f"{path}: damaged: {reason}", "remove this checkpoint's folder, and train or copy it again")
+
+
+def _adapter_files(adapter: Path) -> list[Path]:
+    """The files to store; ModelError when something is missing, or is there that must not get in."""
+    if not adapter.is_dir():
+        raise ModelError(f"{adapter}: no such folder", "give the folder that holds adapter_model.safetensors")
+    files = sorted(path for path in adapter.iterdir() if path.name != MANIFEST)
+    for path in files:
+        if path.is_symlink() or not path.is_file() or path.suffix not in ALLOWED_SUFFIXES:
+            kinds = ", ".join(ALLOWED_SUFFIXES)
+            raise ModelError(f"{path}: not allowed in a checkpoint", f"plain files only: {kinds}; no pickles")
+    for name in REQUIRED:
+        if not (adapter / name).is_file():
+            raise ModelError(f"{adapter}: {name} is missing", "an adapter is what PEFT's save_pretrained writes")
+    _refuse_broken_weights(adapter / WEIGHTS)
+    return files
+
+
+def _refuse_broken_weights(path: Path) -> None:
+    """safetensors: 8 bytes of header length, a JSON header, the tensors."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        size = path.stat().st_size
+        header = file.read(length) if length <= size - 8 else b""
+    try:
+        tensors = json.loads(header)
+        end = max((t["data_offsets"][1] for key, t in tensors.items() if key != "__metadata__"), default=0)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise ModelError(f"{path}: not a safetensors file", "save the adapter again") from error
+    if 8 + length + end != size:
+        raise ModelError(f"{path}: cut off or damaged", "save the adapter again")

@@ -1,0 +1,157 @@
+"""SQLite in `.afmrl/afmrl.sqlite`: attribute texts by what they were made from, and the content hashes of photos.
+
+In WAL mode a writer never blocks readers. Every batch is one transaction, so that a kill loses at most that batch.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from ..errors import DataError
+from .files import make_folder
+
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 30.0
+LOOKUP_CHUNK = 500
+"""Fingerprints in one query: SQLite allows 999 variables in old builds."""
+
+SCHEMA = (
+    """CREATE TABLE attributes (
+        fingerprint TEXT NOT NULL, generator TEXT NOT NULL, prompt TEXT NOT NULL, sample INTEGER NOT NULL,
+        listing TEXT NOT NULL, text TEXT NOT NULL, failure TEXT, created REAL NOT NULL,
+        PRIMARY KEY (fingerprint, generator, prompt, sample)) WITHOUT ROWID""",
+    """CREATE TABLE images (
+        path TEXT PRIMARY KEY NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL
+        ) WITHOUT ROWID""",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAttributes:
+    """One generated text. `fingerprint` is the product's, `generator` the model's id, `prompt` the prompt's hash,
+    `sample` counts from 0, `listing` is the product's id (for people), `created` is seconds since 1970.
+    `failure` None: `text` is valid attribute text; else the failure's name, and `text` what the model wrote."""
+
+    fingerprint: str
+    generator: str
+    prompt: str
+    sample: int
+    listing: str
+    text: str
+    failure: str | None
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImageHash:
+    """The SHA-256 of a photo's bytes, valid while its size (bytes) and change time (nanoseconds) stay."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+class Database:
+    """The catalog's database; made when it is not there. Use as a context manager.
+
+    Raises DataError when it can't be opened or was written by a newer afmrl; a damaged file raises
+    sqlite3.DatabaseError, a full disk sqlite3.OperationalError (both have their message in `cli.errors`).
+    """
+
+    def __init__(self, path: Path) -> None:
+        make_folder(path.parent)
+        try:
+            self._connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+        except sqlite3.OperationalError as error:
+            raise DataError(f"{path}: {error}", "check the owner and mode of the file and its folder") from error
+        try:
+            self._open(path)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _open(self, path: Path) -> None:
+        try:
+            version = self._version()
+            if version == 0:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                with self._transaction():
+                    if self._version() == 0:  # nobody else has made it since
+                        for statement in SCHEMA:
+                            self._connection.execute(statement)
+                        self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        except sqlite3.OperationalError as error:
+            if "unable to open" in str(error) or "readonly" in str(error):
+                raise DataError(f"{path}: {error}", "check the owner and mode of the file and its folder") from error
+            raise
+        if version > SCHEMA_VERSION:
+            raise DataError(
+                f"{path}: written by a newer afmrl (schema {version}, this one knows {SCHEMA_VERSION})",
+                "upgrade afmrl, or move the file away to start afresh",
+            )
+        # In WAL mode NORMAL can't damage the file; a power cut may lose the last batches, which are made again.
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+
+    def _version(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; nothing is pending, since every batch is its own transaction."""
+        self._connection.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:  # after a full disk SQLite may have rolled back by itself
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def attributes(
+        self, generator: str, prompt: str, fingerprints: Sequence[str], sample: int = 0
+    ) -> dict[str, StoredAttributes]:
+        """What is stored for these products, by fingerprint, failures too; what is not stored is left out."""
+        found: dict[str, StoredAttributes] = {}
+        for at in range(0, len(fingerprints), LOOKUP_CHUNK):
+            chunk = fingerprints[at : at + LOOKUP_CHUNK]
+            rows = self._connection.execute(
+                "SELECT fingerprint, generator, prompt, sample, listing, text, failure, created FROM attributes "
+                f"WHERE generator = ? AND prompt = ? AND sample = ? AND fingerprint IN ({','.join('?' * len(chunk))})",
+                (generator, prompt, sample, *chunk),
+            )
+            found.update((row[0], StoredAttributes(*row)) for row in rows)
+        return found
+
+    def put_attributes(self, rows: Sequence[StoredAttributes]) -> None:
+        """Store `rows` in one transaction; one with the same key (fingerprint to sample) is replaced."""
+        with self._transaction():
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO attributes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(astuple, rows)
+            )
+
+    def image_hash(self, path: str, size: int, mtime_ns: int) -> str | None:
+        """The stored hash of an unchanged photo; None when it is not stored or the photo has changed."""
+        row = self._connection.execute(
+            "SELECT sha256 FROM images WHERE path = ? AND size = ? AND mtime_ns = ?", (path, size, mtime_ns)
+        ).fetchone()
+        return row[0] if row else None
+
+    def put_image_hashes(self, rows: Sequence[StoredImageHash]) -> None:
+        """Store `rows` in one transaction; a row of the same path is replaced."""
+        with self._transaction():
+            self._connection.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)", map(astuple, rows))

@@ -1,0 +1,166 @@
+"""Bases in memory: precision, damage, adapters, sharing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import bitsandbytes as bnb
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from afmrl_cli.errors import ModelError
+from afmrl_cli.models.base import Bases, LoadedBase, active_adapter, add_adapter, load_base
+from afmrl_cli.models.presets import resolve_base
+from afmrl_cli.store.checkpoints import Checkpoints
+from tests.tiny import LINEAR_LAYERS, make_tiny
+
+from .adapters import LANGUAGE_LAYERS, add_random
+from .conftest import settings_for
+
+TinyModel = Callable[[str], Path]
+
+
+def test_nf4_quantises_the_language_model_and_nothing_else(tiny_model: TinyModel, architecture: str) -> None:
+    settings = settings_for(tiny_model(architecture), precision="nf4")
+    loaded = Bases().get(resolve_base(settings, "embedder"), settings)
+    quantised = [name for name, module in loaded.causal.named_modules() if isinstance(module, bnb.nn.Linear4bit)]
+    assert len(quantised) == LINEAR_LAYERS
+    assert all(name.startswith("model.language_model.layers.") for name in quantised)
+    one = loaded.causal.get_submodule(quantised[0])
+    assert one.compute_dtype == torch.float32
+    assert one.weight.quant_state.quant_type == "nf4"
+    assert one.weight.quant_state.nested
+    rest = [p.dtype for m in (loaded.trunk.visual, loaded.causal.lm_head) for p in m.parameters()]
+    assert set(rest) == {torch.float32}
+
+
+def test_precisions(tiny_model: TinyModel) -> None:
+    base = resolve_base(settings_for(tiny_model("qwen2_vl")), "embedder")
+    assert {p.dtype for p in load_base(base, "fp32", "cpu").parameters()} == {torch.float32}
+    model = load_base(base, "bf16", "cpu")
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert not model.training
+
+
+def test_one_copy_for_both_roles_and_release(tiny_model: TinyModel) -> None:
+    settings = settings_for(tiny_model("qwen2_vl"))
+    bases = Bases()
+    first = bases.get(resolve_base(settings, "embedder"), settings)
+    assert bases.get(resolve_base(settings, "generator"), settings) is first
+    smaller = settings_for(tiny_model("qwen2_vl"), max_pixels=3136)
+    base = resolve_base(smaller, "generator")
+    assert bases.get(base, smaller) is first
+    assert first.processor(base) is not first.processor(first.base)
+    bases.release()
+    assert bases.get(resolve_base(settings, "embedder"), settings) is not first
+
+
+@pytest.mark.parametrize("damage", ["cut short", "no header", "other shapes", "tensors missing"])
+@pytest.mark.parametrize("precision", ["fp32", "nf4"])
+def test_damaged_weights_are_one_error(tmp_path: Path, damage: str, precision: str) -> None:
+    folder = make_tiny("qwen2_vl", tmp_path / "model")
+    weights = folder / "model.safetensors"
+    if damage == "cut short":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif damage == "no header":
+        weights.write_bytes(b"<html>not found</html>" * 100)
+    else:
+        other = make_tiny(
+            "qwen2_vl", tmp_path / "other", **({"hidden": 128} if damage == "other shapes" else {"layers": 1})
+        )
+        shutil.copy(other / "model.safetensors", weights)
+    settings = settings_for(folder, precision=precision)
+    with pytest.raises(ModelError, match=r"can't be loaded|the weights lack") as caught:
+        Bases().get(resolve_base(settings, "embedder"), settings)
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint
+
+
+@pytest.fixture
+def with_adapters(tiny_model: TinyModel, tmp_path: Path) -> LoadedBase:
+    """A base with the adapters "one.a" and "two"."""
+    settings = settings_for(tiny_model("qwen2_vl"))
+    base = resolve_base(settings, "embedder")
+    loaded = Bases().get(base, settings)
+    checkpoints = Checkpoints(tmp_path / "store")
+    for seed, name in enumerate(("one.a", "two")):
+        add_adapter(loaded, add_random(checkpoints, base, name, seed), checkpoints.path(name))
+    return loaded
+
+
+def outputs(loaded: LoadedBase) -> torch.Tensor:
+    with torch.inference_mode():
+        ids = torch.arange(20, 30)[None]
+        hidden: torch.Tensor = loaded.trunk(input_ids=ids, mm_token_type_ids=torch.zeros_like(ids)).last_hidden_state
+        return hidden
+
+
+def test_adapters_are_switched_and_put_back(with_adapters: LoadedBase, tiny_model: TinyModel) -> None:
+    loaded, model = with_adapters, with_adapters.peft
+    assert model is not None
+    seen = {}
+    for name in ("one_a", "two", None):
+        with active_adapter(model, name):
+            seen[name] = outputs(loaded)
+            assert not any(p.requires_grad for p in model.parameters())
+    settings = settings_for(tiny_model("qwen2_vl"))
+    bare = Bases().get(resolve_base(settings, "embedder"), settings)
+    assert torch.equal(seen[None], outputs(bare))
+    assert not torch.allclose(seen["one_a"], seen["two"], atol=1e-2)
+    assert not torch.allclose(seen["one_a"], seen[None], atol=1e-2)
+
+
+@pytest.mark.parametrize("inner", ["two", None])
+def test_a_trainer_finds_its_adapter_as_it_left_it(with_adapters: LoadedBase, inner: str | None) -> None:
+    model = with_adapters.peft
+    assert model is not None
+    model.set_adapter("one_a")
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trainable and all(".one_a." in name for name in trainable)
+    before = outputs(with_adapters)
+    with pytest.raises(KeyError), active_adapter(model, inner):
+        assert not torch.equal(outputs(with_adapters), before)
+        raise KeyError("work that fails")
+    assert model.active_adapter == "one_a"
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == trainable
+    assert torch.equal(outputs(with_adapters), before)
+
+
+def test_no_adapter_to_switch_on(tiny_model: TinyModel) -> None:
+    settings = settings_for(tiny_model("qwen2_vl"))
+    loaded = Bases().get(resolve_base(settings, "embedder"), settings)
+    with active_adapter(loaded.peft, None):
+        assert outputs(loaded).shape == (1, 10, 64)
+    with pytest.raises(ModelError, match="no adapter"), active_adapter(loaded.peft, "x"):
+        pass
+
+
+def test_adapters_that_do_not_fit(tiny_model: TinyModel, tmp_path: Path) -> None:
+    settings = settings_for(tiny_model("qwen2_vl"))
+    base = resolve_base(settings, "embedder")
+    checkpoints = Checkpoints(tmp_path / "store")
+    for name, shape in (("wide", {"hidden": 128}), ("deep", {"layers": 3})):
+        folder = make_tiny("qwen2_vl", tmp_path / name, **shape)
+        adapter = add_random(checkpoints, resolve_base(settings_for(folder), "embedder"), name, 0, said=base)
+        with pytest.raises(ModelError, match=r"can't be loaded|tensors do not fit") as caught:
+            add_adapter(Bases().get(base, settings), adapter, checkpoints.path(name))
+        assert "\n" not in str(caught.value)
+
+
+def test_adapter_on_a_quantised_base_learns(tiny_model: TinyModel, architecture: str) -> None:
+    settings = settings_for(tiny_model(architecture), precision="nf4")
+    loaded = Bases().get(resolve_base(settings, "embedder"), settings)
+    model = get_peft_model(loaded.causal, LoraConfig(r=4, target_modules=LANGUAGE_LAYERS))
+    ids = torch.arange(20, 40)[None]
+    losses = []
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-2)
+    for _ in range(5):
+        loss = model(input_ids=ids, mm_token_type_ids=torch.zeros_like(ids), labels=ids).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
