@@ -33,9 +33,10 @@ def _root(
 
 
 def _register() -> None:
-    from . import attributes, config
+    from . import attributes, config, demo
 
     app.command("attributes", rich_help_panel="Use")(guarded(attributes.attributes))
+    app.command("demo", rich_help_panel="Start")(guarded(demo.demo))
     app.command("config", rich_help_panel="Inspect")(guarded(config.config))
 
 
