@@ -61,7 +61,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             if known is None or os.environ.get("AFMRL_DEBUG"):
                 raise
             message, hint, code = known
-            # A check fails after its document was printed, and --json means one document.
+            # A failed check has shown its result, and --json means one document.
             json_mode = bool(kwargs.get("json_mode")) and not isinstance(error, CheckFailed)
             Output(json_mode=json_mode).error(message, hint, code)
             raise typer.Exit(code) from None
