@@ -1,0 +1,76 @@
+"""Makes the nano model: `python -m afmrl_cli.nano.make --out FOLDER --minutes 60`; `--evaluate` prints its figures.
+
+Killed at any point, the same command goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from random import Random
+
+import torch
+from PIL import Image
+from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
+
+from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION
+from afmrl_cli.nano.garment import colour_twins
+from afmrl_cli.nano.lessons import Teacher, tokenizer_texts
+from afmrl_cli.nano.model import build_config, build_processor, build_tokenizer, save_nano
+from afmrl_cli.nano.pool import PoolPlan, make_pool, pool_garments, training_photo
+from afmrl_cli.nano.score import answers, recalls, value_scores, vectors
+from afmrl_cli.nano.train import Plan, Trainer
+
+
+def train(out: Path, plan: Plan, pool: PoolPlan, threads: int) -> None:
+    """Train in `out` (pool, checkpoint, log) and leave the model in `out/weights`."""
+    torch.set_num_threads(threads)
+    out.mkdir(parents=True, exist_ok=True)
+    photos = make_pool(out, pool, processes=threads)
+    held = out / "tokenizer"
+    if not held.exists():
+        build_tokenizer(tokenizer_texts()).save_pretrained(held)
+    tokenizer = AutoTokenizer.from_pretrained(held)
+    processor = build_processor(tokenizer)
+    torch.manual_seed(plan.seed)
+    model = Qwen2VLForConditionalGeneration(build_config(tokenizer))
+
+    rng = Random("development")
+    garments = [garment for _ in range(100) for garment in colour_twins(rng)]
+    shots: list[list[Image.Image]] = [[training_photo(g, n) for g in garments] for n in (0, 1)]
+    truth = [g.attributes() for g in garments]
+    names = [str(n) for n in range(len(garments))]
+
+    def evaluate() -> dict[str, float]:
+        texts = answers(model, processor, [""] * len(garments), [[photo] for photo in shots[0]])
+        asked = vectors(model, processor, [""] * len(garments), [[photo] for photo in shots[0]], QUERY_INSTRUCTION)
+        there = vectors(model, processor, [""] * len(garments), [[photo] for photo in shots[1]], TARGET_INSTRUCTION)
+        save_nano(model, processor, out / "interim")
+        return {**value_scores(truth, texts), **recalls(asked, there, names, names)}
+
+    teacher = Teacher(pool_garments(pool), pool.photos, tokenizer, plan.seed)
+    trainer = Trainer(model, tokenizer, teacher, photos, plan, out, evaluate)
+    trainer.run()
+    save_nano(model.eval(), processor, out / "weights")
+    sys.stdout.write(json.dumps(evaluate(), indent=2) + "\n")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m afmrl_cli.nano.make", description=__doc__)
+    parser.add_argument("--out", type=Path, help="working folder; the model ends up in its folder weights/")
+    parser.add_argument("--minutes", type=float, default=60.0, help="training time, beside the rendering of the pool")
+    parser.add_argument("--styles", type=int, default=6000, help="styles in the pool, each in two colours and 4 photos")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    train(
+        given.out, Plan(minutes=given.minutes, seed=given.seed), PoolPlan(given.styles, seed=given.seed), given.threads
+    )
+
+
+if __name__ == "__main__":
+    main()
