@@ -46,7 +46,7 @@ def test_every_value_of_an_attribute_looks_different(category, key):
     for one, other in combinations(values, 2):
         pictures = []
         for value in (one, other):
-            garment = replace(base, **{key: value})
+            garment = replace(base, **{key: value})  # type: ignore[arg-type]
             if key == "pattern" and value != "solid":
                 garment = replace(garment, accent="white")
             pictures.append(garment)

@@ -3,12 +3,14 @@
 import csv
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from afmrl_cli.nano.garment import KEYS
-from afmrl_cli.nano.shop import COLUMNS, plan_listings, plan_queries, write_shop
+from afmrl_cli.listener import Silent
+from afmrl_cli.nano.garment import KEYS, Garment
+from afmrl_cli.nano.shop import COLUMNS, Listing, plan_listings, plan_queries, write_shop
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def test_catalog_has_its_columns_and_photos_that_exist(shop):
 
 def test_listings_of_one_product_share_attributes_but_neither_photos_nor_words():
     listings = plan_listings(200, 1, duplicates=0.3)
-    by_product = {}
+    by_product: dict[str, list[Listing]] = {}
     for listing in listings:
         by_product.setdefault(listing.product_id, []).append(listing)
     doubles = [pair for pair in by_product.values() if len(pair) == 2]
@@ -50,7 +52,7 @@ def test_listings_of_one_product_share_attributes_but_neither_photos_nor_words()
 
 def test_colour_twins_share_a_group_and_differ_in_colour_alone():
     listings = plan_listings(200, 1, duplicates=0.0)
-    groups = {}
+    groups: dict[str, list[Garment]] = {}
     for listing in listings:
         groups.setdefault(listing.group_id, []).append(listing.garment)
     twins = [group for group in groups.values() if len(group) > 1]
@@ -112,21 +114,26 @@ def test_another_catalog_is_never_overwritten(tmp_path):
 
 
 def test_the_same_shop_again_draws_only_what_is_missing(tmp_path):
-    arguments = {"products": 4, "seed": 1, "text_queries": 2, "photo_queries": 2, "size": 64}
+    arguments: dict[str, Any] = {"products": 4, "seed": 1, "text_queries": 2, "photo_queries": 2, "size": 64}
     shop = write_shop(tmp_path, **arguments)
     first, second = (tmp_path / shot.name for shot in shop.listings[0].shots[:2])
     before = first.read_bytes()
     first.unlink()
     untouched = second.stat().st_mtime_ns
-    drawn = []
-    write_shop(tmp_path, **arguments, report=lambda done, total: drawn.append((done, total)))
-    assert drawn == [(1, 1)]
+    told = []
+
+    class Heard(Silent):
+        def progress(self, what, done, total=None):
+            told.append((what, done, total))
+
+    write_shop(tmp_path, **arguments, listener=Heard())
+    assert told == [("photos", 1, 1)]
     assert first.read_bytes() == before
     assert second.stat().st_mtime_ns == untouched
 
 
 def test_several_processes_draw_the_same_photos(tmp_path):
-    arguments = {"products": 60, "seed": 1, "text_queries": 0, "photo_queries": 0, "size": 56}
+    arguments: dict[str, Any] = {"products": 60, "seed": 1, "text_queries": 0, "photo_queries": 0, "size": 56}
     one = write_shop(tmp_path / "one", **arguments)
     write_shop(tmp_path / "two", **arguments, processes=2)
     for shot in one.listings[7].shots:

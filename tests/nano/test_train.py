@@ -84,7 +84,7 @@ def test_a_few_steps_on_one_lesson_bring_every_loss_down(tokenizer, pool, tmp_pa
     one.stage = 2
     one.optimizer = one._optimizer()
     lesson = one.teacher.lesson(0, 6, pairs=True)
-    one._lesson = lambda: lesson
+    one._lesson = lambda: lesson  # type: ignore[method-assign]
     first = one._one_step()
     for _ in range(60):
         last = one._one_step()

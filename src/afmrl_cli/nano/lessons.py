@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from afmrl_cli.attributes.parse import write_attributes
-from afmrl_cli.attributes.prompt import attribute_prompt, chat_messages
-from afmrl_cli.catalog.product import Product, enriched_text, product_text
-from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION, Item, embedder_text
-from afmrl_cli.nano.garment import CATEGORIES, KEYS, Garment, random_garment, values_of
-from afmrl_cli.nano.rows import PICTURE_TOKENS, Row
-from afmrl_cli.nano.wording import BRANDS, DEPARTMENTS, listing_words, query_words
-from afmrl_cli.nano.words import SAMPLE
+from ..attributes.parse import write_attributes
+from ..attributes.prompt import attribute_prompt, chat_messages
+from ..catalog.product import Product, enriched_text, product_text
+from ..models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION, Item, embedder_text
+from .garment import CATEGORIES, KEYS, Garment, random_garment, values_of
+from .rows import PICTURE_TOKENS, Row
+from .wording import BRANDS, DEPARTMENTS, listing_words, query_words
+from .words import SAMPLE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

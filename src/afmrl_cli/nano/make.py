@@ -15,14 +15,14 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 
-from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION
-from afmrl_cli.nano.garment import colour_twins
-from afmrl_cli.nano.lessons import Teacher, tokenizer_texts
-from afmrl_cli.nano.measure import measure
-from afmrl_cli.nano.model import build_config, build_processor, build_tokenizer, save_nano
-from afmrl_cli.nano.pool import PoolPlan, make_pool, pool_garments, training_photo
-from afmrl_cli.nano.score import answers, recalls, value_scores, vectors
-from afmrl_cli.nano.train import Plan, Trainer
+from ..models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION
+from .garment import colour_twins
+from .lessons import Teacher, tokenizer_texts
+from .measure import measure
+from .model import build_config, build_processor, build_tokenizer, save_nano
+from .pool import PoolPlan, make_pool, pool_garments, training_photo
+from .score import answers, recalls, value_scores, vectors
+from .train import Plan, Trainer
 
 
 def train(out: Path, plan: Plan, pool: PoolPlan, threads: int) -> None:
@@ -70,7 +70,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m afmrl_cli.nano.make", description=__doc__)
     parser.add_argument("--out", type=Path, help="working folder; the model ends up in its folder weights/")
-    parser.add_argument("--minutes", type=float, default=70.0, help="training time, beside the rendering of the pool")
+    parser.add_argument("--minutes", type=float, default=80.0, help="training time, beside the rendering of the pool")
     parser.add_argument("--styles", type=int, default=6000, help="styles in the pool, each in two colours and 4 photos")
     parser.add_argument("--seed", type=int, default=0, help="of pool and training")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)

@@ -12,8 +12,8 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
-from afmrl_cli.nano.garment import RGB, Garment
-from afmrl_cli.nano.texture import cloth, main_colour, shade
+from .garment import RGB, Garment
+from .texture import cloth, main_colour, shade
 
 Point = tuple[float, float]
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
-from afmrl_cli.nano.garment import COLOURS, KEYS, Garment, colour_twin, contrasts, random_garment
-from afmrl_cli.nano.render import render_photo
-from afmrl_cli.nano.wording import BRANDS, DEPARTMENTS, listing_words, query_words
+from ..listener import Listener, Silent
+from .garment import COLOURS, KEYS, Garment, colour_twin, contrasts, random_garment
+from .render import render_photo
+from .wording import BRANDS, DEPARTMENTS, listing_words, query_words
 
 PHOTO_SIZE = 448
 _QUERY_PHOTO = 900
@@ -180,18 +181,18 @@ def _draw(folder: str, size: int, shots: list[Shot]) -> int:
     return len(shots)
 
 
-def _draw_all(folder: Path, size: int, shots: list[Shot], processes: int, report: Callable[[int, int], None]) -> None:
+def _draw_all(folder: Path, size: int, shots: list[Shot], processes: int, listener: Listener) -> None:
     groups = [shots[n : n + 32] for n in range(0, len(shots), 32)]
     done = 0
     if processes <= 1 or len(groups) < 4:
         for group in groups:
             done += _draw(str(folder), size, group)
-            report(done, len(shots))
+            listener.progress("photos", done, len(shots))
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as workers:
         for count in workers.map(_draw, [str(folder)] * len(groups), [size] * len(groups), groups):
             done += count
-            report(done, len(shots))
+            listener.progress("photos", done, len(shots))
 
 
 def write_shop(
@@ -206,12 +207,12 @@ def write_shop(
     photo_queries: int = 60,
     size: int = PHOTO_SIZE,
     processes: int = 1,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    listener: Listener | None = None,
 ) -> Shop:
     """Write a shop into `folder`: catalog.csv, images/, queries.jsonl, qrels.trec. Same arguments, same bytes.
 
     The catalog is written last, so a folder with one is complete; for the very shop that is there only missing photos
-    are drawn. Raises FileExistsError if the folder holds another catalog. `report` hears of photos done and in all.
+    are drawn. Raises FileExistsError if the folder holds another catalog.
     """
     listings = plan_listings(products, seed, twins=twins, duplicates=duplicates, leave_out=leave_out)
     queries = plan_queries(listings, seed, text_queries, photo_queries)
@@ -225,7 +226,7 @@ def write_shop(
     shots = [shot for listing in listings for shot in listing.shots]
     shots += [shot for query in queries for shot in query.shots]
     missing = [shot for shot in shots if not (there and (folder / shot.name).exists())]
-    _draw_all(folder, size, missing, processes, report)
+    _draw_all(folder, size, missing, processes, listener or Silent())
     lines = [
         {
             "qid": query.qid,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from afmrl_cli.nano.garment import COLOURS, RGB, Garment
+from .garment import COLOURS, RGB, Garment
 
 Grid = NDArray[np.float32]
 

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
 
-from afmrl_cli.nano.lessons import Lesson, Teacher, all_values, shake
-from afmrl_cli.nano.rows import look, patches_of, read_rows
+from .lessons import Lesson, Teacher, all_values, shake
+from .rows import look, patches_of, read_rows
 
 STAGES = ("look", "answer", "both")
 TEMPERATURE = 0.05
@@ -36,16 +36,16 @@ TEMPERATURE = 0.05
 class Plan:
     """How long and how large; `steps` (one number per stage) goes before `minutes` (all stages together)."""
 
-    minutes: float = 60.0
+    minutes: float = 80.0
     steps: tuple[int, int, int] | None = None
-    shares: tuple[float, float, float] = (0.25, 0.2, 0.55)
+    shares: tuple[float, float, float] = (0.22, 0.2, 0.58)
     batch_look: int = 64
     batch_answer: int = 48
     batch_both: int = 40
     rate_look: float = 1e-3
     rate: float = 1e-3
     weight_pairs: float = 0.7
-    weight_heads: float = 0.2
+    weight_heads: float = 0.5
     save_every_s: float = 120.0
     evaluate_every_s: float = 300.0
     seed: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from afmrl_cli.nano.garment import KEYS, Garment
+from .garment import KEYS, Garment
 
 BRANDS: tuple[str, ...] = (
     "Aldermoor", "Bryelle", "Cottonhaus", "Dunvik", "Elvestad", "Farrowby", "Granlund", "Hollinder", "Ivarsson & Co",
