@@ -198,9 +198,15 @@ def save_nano(model: Qwen2VLForConditionalGeneration, processor: Qwen2VLProcesso
     half = copy.deepcopy(model).to(torch.float16)
     half.config.dtype = torch.float16
     half.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # written readable by the owner alone
     processor.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)  # stock AutoProcessor also wants preprocessor_config.json
-    path = folder / "tokenizer_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    settings["padding_side"] = "left"
-    path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    # On disk in fp16, but to be opened in fp32 unless asked otherwise: half precision crawls on a CPU.
+    _amend(folder / "config.json", {"dtype": "float32"})
+    _amend(folder / "tokenizer_config.json", {"padding_side": "left"}, drop=("is_local", "local_files_only"))
+
+
+def _amend(path: Path, values: dict[str, str], drop: tuple[str, ...] = ()) -> None:
+    settings = {**json.loads(path.read_text(encoding="utf-8")), **values}
+    kept = {name: value for name, value in settings.items() if name not in drop}
+    path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
