@@ -12,9 +12,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import UsageError
 from .store.folder import SETTINGS_FILE
@@ -70,6 +70,12 @@ class SplitSettings(Section):
     validation: float = Field(0.1, ge=0, lt=1, description="share of identities")
     test: float = Field(0.1, ge=0, lt=1, description="share of identities")
     salt: str = Field("afmrl", description="another salt, another split")
+
+    @model_validator(mode="after")
+    def _leaves_something_to_train_on(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation + test must be below 1")
+        return self
 
 
 class ModelSettings(Section):

@@ -91,6 +91,7 @@ def test_flags_over_environment_over_file_over_defaults(tmp_path: Path) -> None:
         ("[embed]\nbatch_siz = 4", {}, [], "did you mean embed.batch_size?"),
         ("[embd]\nbatch_size = 4", {}, [], "did you mean embed?"),
         ("[embed]\nbatch_size = 0", {}, [], "greater than or equal to 1"),
+        ("[split]\nvalidation = 0.5\ntest = 0.5", {}, [], "validation + test must be below 1"),
         ("[embed\n", {}, [], "not valid TOML"),
         ("", {"AFMRL_EMBED_BATCHSIZE": "1"}, [], "did you mean AFMRL_EMBED_BATCH_SIZE?"),
         ("", {}, ["--set", "model.presett=nano"], "did you mean model.preset?"),
