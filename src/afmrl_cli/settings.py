@@ -12,9 +12,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import UsageError
 from .store.folder import SETTINGS_FILE
@@ -70,6 +70,12 @@ class SplitSettings(Section):
     validation: float = Field(0.1, ge=0, lt=1, description="share of identities")
     test: float = Field(0.1, ge=0, lt=1, description="share of identities")
     salt: str = Field("afmrl", description="another salt, another split")
+
+    @model_validator(mode="after")
+    def _leaves_something_to_train_on(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation + test must be below 1")
+        return self
 
 
 class ModelSettings(Section):
@@ -142,9 +148,11 @@ class SearchSettings(Section):
 class EvalSettings(Section):
     """Evaluation."""
 
-    ks: Annotated[list[int], BeforeValidator(_as_list)] = [1, 5, 10]
+    ks: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), BeforeValidator(_as_list)] = [1, 5, 10]
     batch_size: int = Field(32, ge=1)
     max_queries: int = Field(0, ge=0, description="a fixed sample of the queries; 0: all")
+    min_grade: int = Field(1, ge=1, description="the lowest grade in a qrels file that counts as relevant")
+    depth: int = Field(1000, ge=1, description="products ranked for each query; mAP and MRR look no further")
     seed: int = 0
 
 
