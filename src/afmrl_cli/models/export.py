@@ -61,16 +61,9 @@ def export_sentence_transformers(
         with quiet():
             merged.model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-        _open_as_it_is(folder / "tokenizer_config.json")
-        _write(folder / "modules.json", [_module(i, path, kind) for i, (path, kind) in enumerate(MODULES)])
-        _write(folder / "sentence_bert_config.json", {"max_seq_length": None, "do_lower_case": False})
-        pooling = {"word_embedding_dimension": width, "pooling_mode_lasttoken": True, "include_prompt": True}
-        (folder / "1_Pooling").mkdir()
-        (folder / "2_Normalize").mkdir()
-        _write(folder / "1_Pooling" / "config.json", pooling | {"pooling_mode_mean_tokens": False})
+        open_as_it_is(folder / "tokenizer_config.json")
         prompts = {"query": f"{embed.query_instruction} ", "document": f"{embed.target_instruction} "}
-        about = {"prompts": prompts, "default_prompt_name": "document", "similarity_fn_name": "cosine"}
-        _write(folder / "config_sentence_transformers.json", about)
+        write_modules(folder, width, prompts)
         card = checkpoints.path(manifest.name) / "README.md"
         if card.is_file():
             shutil.copyfile(card, folder / card.name)
@@ -83,7 +76,20 @@ def _end_with_a_line_break(tokenizer: Any) -> None:
     inner.normalizer = normalizers.Sequence([*own, *ending])
 
 
-def _open_as_it_is(file: Path) -> None:
+def write_modules(folder: Path, width: int, prompts: dict[str, str]) -> None:
+    """The small files by which sentence-transformers knows what to do: last token of `width` numbers, divided by its
+    length, texts with `prompts` before them."""
+    _write(folder / "modules.json", [_module(i, path, kind) for i, (path, kind) in enumerate(MODULES)])
+    _write(folder / "sentence_bert_config.json", {"max_seq_length": None, "do_lower_case": False})
+    pooling = {"word_embedding_dimension": width, "pooling_mode_lasttoken": True, "include_prompt": True}
+    (folder / "1_Pooling").mkdir()
+    (folder / "2_Normalize").mkdir()
+    _write(folder / "1_Pooling" / "config.json", pooling | {"pooling_mode_mean_tokens": False})
+    about = {"prompts": prompts, "default_prompt_name": "document", "similarity_fn_name": "cosine"}
+    _write(folder / "config_sentence_transformers.json", about)
+
+
+def open_as_it_is(file: Path) -> None:
     """By the model's type a stock AutoProcessor would look for pictures' settings, and Qwen's own tokenizer class would
     build a tokenizer without our line break: name the class that takes tokenizer.json as it is, for both.
     """
