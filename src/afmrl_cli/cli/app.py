@@ -33,9 +33,10 @@ def _root(
 
 
 def _register() -> None:
-    from . import config
+    from . import config, doctor
 
     app.command("config", rich_help_panel="Inspect")(guarded(config.config))
+    app.command("doctor", rich_help_panel="Inspect")(guarded(doctor.doctor))
 
 
 _register()
