@@ -163,9 +163,7 @@ def _models(settings: Settings) -> list[dict[str, str]]:
             on_hub = name != NANO and not Path(name).expanduser().is_dir() and name.count("/") == 1
             try:
                 if on_hub and find_snapshot(name, revision) is None:
-                    state = (
-                        "no, and HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "no: fetched at first use"
-                    )
+                    state = absent
                 else:
                     state = f"yes ({resolve_base(model, role).revision[:16]})"
             except ModelError as error:
