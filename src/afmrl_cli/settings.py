@@ -12,9 +12,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import UsageError
 from .store.folder import SETTINGS_FILE
@@ -71,6 +71,12 @@ class SplitSettings(Section):
     test: float = Field(0.1, ge=0, lt=1, description="share of identities")
     salt: str = Field("afmrl", description="another salt, another split")
 
+    @model_validator(mode="after")
+    def _leaves_something_to_train_on(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation + test must be below 1")
+        return self
+
 
 class ModelSettings(Section):
     """Which models, how precise, and how much they look at."""
@@ -96,6 +102,7 @@ class SchemaKey(Section):
     """One key of the attribute schema."""
 
     values: Names = Field([], description="allowed values; empty: any")
+    multiple: bool = Field(False, description="several of the values at once, such as materials: cotton, elastane")
     categories: Names = Field([], description="only for products whose category starts with one of these")
     description: str = ""
 
@@ -115,8 +122,9 @@ class AttributeSettings(Section):
     batch_size: int = Field(32, ge=1, description="halved by itself when memory runs out")
     endpoint: str = Field("", description="URL of an OpenAI-compatible server instead of a local model")
     endpoint_model: str = Field("", description="the model's name there; --model on the command line")
+    endpoint_schema: bool = Field(True, description="ask the endpoint for JSON by a schema (response_format)")
     concurrency: int = Field(8, ge=1, description="requests at a time to the endpoint")
-    retries: int = Field(4, ge=0)
+    retries: int = Field(4, ge=0, description="of one request, after 429, 5xx, timeouts and cut connections")
     timeout: float = Field(60.0, gt=0, description="seconds for one request")
 
 

@@ -1,11 +1,15 @@
 """Attribute text: `key: value; key: value`, and the one strict parser whose failures are RAR's invalid outputs.
 
-Grammar:  text = pair *("; " pair)     pair = key ":" value     neither key nor value holds ";" , ":" or a line break
-(a colon inside a value, such as "ratio: 16:9", is allowed; the first one separates).
+Grammar:  text = pair *("; " pair) [";"] ["."]     pair = key ":" value
+A key begins with a letter or digit and holds neither ";" nor ":". A value holds no ";"; a colon inside it must not be
+followed by white space: `ratio: 16:9` is one pair, `colour: red, size: XL` is two pairs written wrongly, and
+`Here you are: colour: red` is chatter. Line breaks, control characters and lone surrogates are never valid.
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Literal
 
@@ -15,6 +19,9 @@ Failure = Literal["empty", "cut off", "unparsable", "repeated key", "too few pai
 MAX_PAIRS = 12
 MAX_KEY_CHARS = 40
 MAX_VALUE_CHARS = 120
+
+_SECOND_PAIR = re.compile(r":\s")
+_UNWRITABLE = {"Cc", "Cs"}
 
 
 class InvalidAttributes(ValueError):
@@ -33,26 +40,49 @@ def write_attributes(attributes: Mapping[str, str]) -> str:
 def parse_attributes(text: str, *, max_pairs: int = MAX_PAIRS) -> dict[str, str]:
     """Parse one line of attribute text, strictly.
 
-    Keys are lower-cased and stripped, values are stripped; white space inside is single spaces. One trailing ";" or
-    "." is forgiven. Raises `InvalidAttributes` with its failure: empty, unparsable (a part without a key, a value or a
-    colon; a line break; a part too long), repeated key, too many pairs.
+    Keys are lower-cased and stripped, values are stripped; white space inside is single spaces. One trailing ";" and
+    full stops at the very end are forgiven. Raises `InvalidAttributes` with its failure: empty, unparsable (a part
+    without a key, a value or a colon; two pairs without ";" between them; a line break; a part too long), repeated
+    key, too many pairs.
     """
     text = text.strip()
     if not text:
         raise InvalidAttributes("empty", "no text")
-    if "\n" in text or "\r" in text:
+    if len(text.splitlines()) > 1:
         raise InvalidAttributes("unparsable", "more than one line")
+    if any(unicodedata.category(char) in _UNWRITABLE and not char.isspace() for char in text):
+        raise InvalidAttributes("unparsable", "a control character")
+    # Full stops go on both sides of the ";", or writing what was read would read differently the second time.
+    body = " ".join(text.split()).rstrip(" .").removesuffix(";").rstrip(" .")
     found: dict[str, str] = {}
-    for part in text.removesuffix(".").removesuffix(";").split(";"):
-        key, colon, value = part.partition(":")
-        key, value = " ".join(key.lower().split()), " ".join(value.split())
-        if not colon or not key or not value:
-            raise InvalidAttributes("unparsable", f"not a key: value pair: {part.strip()[:60]!r}")
-        if len(key) > MAX_KEY_CHARS or len(value) > MAX_VALUE_CHARS:
-            raise InvalidAttributes("unparsable", f"too long: {part.strip()[:60]!r}")
+    for part in body.split(";"):
+        key, value = _pair(part)
         if key in found:
             raise InvalidAttributes("repeated key", f"{key!r} stands twice")
         found[key] = value
     if len(found) > max_pairs:
         raise InvalidAttributes("too many pairs", f"{len(found)} pairs, at most {max_pairs}")
     return found
+
+
+def _pair(part: str) -> tuple[str, str]:
+    key, colon, value = part.partition(":")
+    key, value = " ".join(key.lower().split()), value.strip()
+    shown = repr(part.strip()[:60])
+    if not colon or not key or not value or not key[0].isalnum():
+        raise InvalidAttributes("unparsable", f"not a key: value pair: {shown}")
+    if _SECOND_PAIR.search(value) or value.endswith(":"):
+        raise InvalidAttributes("unparsable", f"more than one pair without ';' between them: {shown}")
+    if len(key) > MAX_KEY_CHARS or len(value) > MAX_VALUE_CHARS:
+        raise InvalidAttributes("unparsable", f"too long: {shown}")
+    return key, value
+
+
+def clean_value(text: str) -> str:
+    """Free text, such as a string from JSON or a retailer's own column, as one value that the grammar can hold.
+
+    Separators become commas and spaces, what can't be written is dropped; nothing is cut. "" when nothing is left.
+    """
+    kept = "".join(" " if char.isspace() else char for char in text.replace(";", ","))
+    kept = "".join(char for char in kept if unicodedata.category(char) not in _UNWRITABLE)
+    return " ".join(re.sub(r":+(\s|$)", " ", kept).split()).strip(" .:,")

@@ -10,6 +10,7 @@ import json
 import re
 import stat
 import struct
+import warnings
 import zlib
 from functools import lru_cache
 from pathlib import Path
@@ -131,6 +132,8 @@ def open_image(path: Path, settings: CatalogSettings) -> Image.Image:
     """
     from PIL import Image, UnidentifiedImageError
 
+    # Pillow warns on standard error of damaged metadata that it gets over.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     # Pillow's own limit warns on standard error and can't be set by us alone; ours below is checked as early.
     Image.MAX_IMAGE_PIXELS = None
     try:

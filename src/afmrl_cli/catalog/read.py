@@ -160,7 +160,7 @@ def _text(role: str, cells: Sequence[Cell], columns: ColumnMap) -> str:
 
 
 class SeenIds:
-    """Which ids have been seen, and in which row first, in about 24 bytes an id.
+    """Which ids have been seen, and in which row first, in 32 to 64 bytes an id.
 
     Ids are told apart by their 64-bit hash: two different ones among a million are taken for the same once in 37
     million catalogs. (A dict of strings would need some 150 bytes an id.)
@@ -193,7 +193,7 @@ class SeenIds:
 
     def _grow(self) -> None:
         hashes, rows = self._hashes, self._rows
-        self._size *= 4
+        self._size *= 2
         self._hashes, self._rows = array("q", bytes(8 * self._size)), array("q", bytes(8 * self._size))
         for value, row in zip(hashes, rows, strict=True):
             if row:

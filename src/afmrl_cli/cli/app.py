@@ -33,8 +33,11 @@ def _root(
 
 
 def _register() -> None:
-    from . import config, doctor
+    from . import attributes, check, config, demo, doctor
 
+    app.command("check", rich_help_panel="Data")(guarded(check.check))
+    app.command("attributes", rich_help_panel="Use")(guarded(attributes.attributes))
+    app.command("demo", rich_help_panel="Start")(guarded(demo.demo))
     app.command("config", rich_help_panel="Inspect")(guarded(config.config))
     app.command("doctor", rich_help_panel="Inspect")(guarded(doctor.doctor))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from ..errors import AfmrlError
+from ..errors import AfmrlError, CheckFailed
 from .output import Output
 
 ISSUES_HINT = "this is a bug: please report it with the lines above"
@@ -61,7 +61,9 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             if known is None or os.environ.get("AFMRL_DEBUG"):
                 raise
             message, hint, code = known
-            Output(json_mode=bool(kwargs.get("json_mode"))).error(message, hint, code)
+            # A failed check has shown its result, and --json means one document.
+            json_mode = bool(kwargs.get("json_mode")) and not isinstance(error, CheckFailed)
+            Output(json_mode=json_mode).error(message, hint, code)
             raise typer.Exit(code) from None
 
     return run

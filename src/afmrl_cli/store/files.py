@@ -52,6 +52,10 @@ def writing_folder(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent))
     try:
         yield temporary
+        for written in temporary.rglob("*"):
+            if written.is_file():
+                with written.open("rb+") as file:
+                    os.fsync(file.fileno())
         temporary.chmod(0o777 & ~_umask())
         temporary.replace(path)
     finally:
@@ -59,8 +63,8 @@ def writing_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers left in `folder`; call it only while holding the folder's lock."""
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+    """Remove what killed writers left in `folder` and below it; call it only while holding the folder's lock."""
+    for path in list(folder.rglob(f"{TEMPORARY_PREFIX}*")):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 

@@ -61,16 +61,9 @@ def find_folder(start: Path | None, configured: Callable[[Path], str] = lambda r
     `configured(root)` gives `catalog.path` of that folder's settings, "" for none. Raises DataError when there is no
     catalog or more than one candidate.
     """
-    if start is not None and not start.exists():
-        raise DataError(f"{start}: no such file or folder", "give the catalog's file, such as catalog.csv")
     if start is not None and start.is_file():
         return CatalogFolder(start.resolve())
-    root = (start or Path.cwd()).resolve()
-    if start is None:
-        for parent in (root, *root.parents):
-            if (parent / SETTINGS_FILE).is_file() or (parent / STORE_NAME).is_dir():
-                root = parent
-                break
+    root = _root(start)
     if name := configured(root):
         file = root / name
         if not file.is_file():
@@ -85,3 +78,14 @@ def find_folder(start: Path | None, configured: Callable[[Path], str] = lambda r
         raise DataError(f"{root}: no catalog here", hint)
     names = ", ".join(p.name for p in (named or candidates)[:5])
     raise DataError(f"{root}: more than one catalog ({names})", f"give one, or set catalog.path in {SETTINGS_FILE}")
+
+
+def _root(start: Path | None) -> Path:
+    if start is not None:
+        if not start.is_dir():
+            reason = "neither a file nor a folder" if start.exists() else "no such file or folder"
+            raise DataError(f"{start}: {reason}", "give the catalog's file, such as catalog.csv")
+        return start.resolve()
+    here = Path.cwd().resolve()
+    marked = (p for p in (here, *here.parents) if (p / SETTINGS_FILE).is_file() or (p / STORE_NAME).is_dir())
+    return next(marked, here)

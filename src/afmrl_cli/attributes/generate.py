@@ -1,0 +1,273 @@
+"""The resumable job: products -> attribute texts in the database.
+
+A text is stored under what it was made from (product fingerprint, generator id, task id), one transaction a window of
+products. So whatever has been stored is never asked again, an interrupted run goes on where it was, a changed product
+is a new one, and a run with nothing to do opens no photo and loads no model.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from ..catalog.fingerprints import Fingerprinter
+from ..catalog.images import open_images
+from ..catalog.problems import Problems
+from ..catalog.product import Product
+from ..errors import ModelError
+from ..listener import Listener
+from ..settings import Settings
+from ..store.database import Database, StoredAttributes
+from ..store.files import hash_json
+from .request import Generation, Generator, Request
+from .task import AttributeTask
+
+ENDPOINT_ERROR = "endpoint error"
+NOTHING_TO_READ = "nothing to read"
+"""Failures beside those of the parser: the server gave no answer; no text, and no photo that can be opened."""
+ASKED_AGAIN = (ENDPOINT_ERROR, NOTHING_TO_READ)
+"""What the next run tries again by itself; invalid answers only with `retry_failed`: most would be the same again."""
+
+LOOKUP_PRODUCTS = 256
+WINDOW_BATCHES = 4
+"""Batches that a local model gets at a time: it sorts them by length, and gets one ready while another is running."""
+MIN_PHOTO_PIXELS = 2**20
+"""Photos are reduced to this, or model.max_pixels if that is more, as soon as they are opened: a window of camera
+pictures would take gigabytes, and no model looks at more."""
+KEPT_CHARS = 1000
+REMEMBERED = 100_000
+
+
+@dataclass
+class AttributeSummary:
+    """What a run did. `products` were looked at: `generated` in this run, `skipped` since stored before."""
+
+    products: int = 0
+    generated: int = 0
+    skipped: int = 0
+    valid: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    asked: int = 0
+    """Questions put to the generator: listings of the same content share one."""
+    asking_seconds: float = 0.0
+    """Photos, generation, storing; without reading the catalog and loading the model."""
+    examples: list[tuple[Product, str]] = field(default_factory=list)
+    failed: dict[str, tuple[Product, str]] = field(default_factory=dict)
+    """The first product of each kind of failure, and what the model or the server said."""
+
+    @property
+    def valid_share(self) -> float:
+        """Of all products looked at, those with a valid text, new or old."""
+        return self.valid / self.products if self.products else 0.0
+
+    @property
+    def products_per_second(self) -> float:
+        """Of what was asked in this run."""
+        return self.asked / self.asking_seconds if self.asking_seconds else 0.0
+
+    def count(self, product: Product, row: StoredAttributes, *, new: bool, examples: int) -> None:
+        """Take note of a product's result."""
+        self.products += 1
+        self.generated += new
+        self.skipped += not new
+        if row.failure is not None:
+            self.failures[row.failure] += 1
+            self.failed.setdefault(row.failure, (product, row.text))
+            return
+        self.valid += 1
+        if len(self.examples) < examples:
+            self.examples.append((product, row.text))
+
+
+def sample_products(products: Iterable[Product], number: int, seed: int) -> list[Product]:
+    """A fixed random sample, in the catalog's order: the same ids and seed give the same products."""
+    chosen = heapq.nsmallest(number, enumerate(products), key=lambda pair: hash_json([seed, pair[1].id]))
+    return [product for _, product in sorted(chosen, key=lambda pair: pair[0])]
+
+
+def stored_attributes(
+    products: Iterable[Product], task_id: str, generator_id: str, database: Database, fingerprinter: Fingerprinter
+) -> Iterator[tuple[Product, str, StoredAttributes | None]]:
+    """Each product with its fingerprint and what is stored for it under this task and generator (None: nothing)."""
+    stream = iter(products)
+    while chunk := list(itertools.islice(stream, LOOKUP_PRODUCTS)):
+        fingerprints = [fingerprinter.of(product) for product in chunk]
+        stored = database.attributes(generator_id, task_id, fingerprints)
+        for product, fingerprint in zip(chunk, fingerprints, strict=True):
+            yield product, fingerprint, stored.get(fingerprint)
+
+
+def count_needed(
+    products: Iterable[Product],
+    task: AttributeTask,
+    generator_id: str,
+    database: Database,
+    fingerprinter: Fingerprinter,
+    *,
+    force: bool = False,
+    retry_failed: bool = False,
+) -> tuple[int, int]:
+    """(products, those of them that a run would ask the generator about)."""
+    seen: set[str] = set()
+    total = needed = 0
+    for _, fingerprint, row in stored_attributes(products, task.id, generator_id, database, fingerprinter):
+        total += 1
+        if fingerprint not in seen and _needs_work(row, force, retry_failed):
+            needed += 1
+            if len(seen) < REMEMBERED:
+                seen.add(fingerprint)
+    return total, needed
+
+
+def generate_attributes(
+    products: Iterable[Product],
+    task: AttributeTask,
+    generator_id: str,
+    load_generator: Callable[[], Generator],
+    database: Database,
+    fingerprinter: Fingerprinter,
+    settings: Settings,
+    problems: Problems,
+    listener: Listener,
+    *,
+    force: bool = False,
+    retry_failed: bool = False,
+    limit: int | None = None,
+    total: int | None = None,
+    examples: int = 3,
+) -> AttributeSummary:
+    """Ask the generator about every product that has no stored answer, and store what it says.
+
+    `load_generator` is called when the first question stands, not before. `limit`: stop after so many products that
+    needed work. `total` is for progress only. Listings of the same content are asked about once. Raises ModelError
+    when not a single question was answered, and whatever the generator raises; what was stored until then stays.
+    """
+    run = _Run(task, generator_id, load_generator, database, settings, problems, examples)
+    needed = 0
+    for product, fingerprint, stored in stored_attributes(products, task.id, generator_id, database, fingerprinter):
+        row = run.done.get(fingerprint, stored)
+        if fingerprint in run.waiting:
+            run.waiting[fingerprint].append(product)
+        elif fingerprint in run.done or not _needs_work(row, force, retry_failed):
+            assert row is not None
+            run.summary.count(product, row, new=False, examples=examples)
+        else:
+            run.wait(product, fingerprint, stored)
+            needed += 1
+        if len(run.waiting) >= run.window:
+            run.ask()
+        if needed == limit:
+            break
+        listener.progress("attributes", run.summary.products, total)
+    run.ask()
+    listener.progress("attributes", run.summary.products, total)
+    if run.unanswered and run.unanswered == run.summary.asked:
+        raise ModelError(f"none of {run.unanswered} questions was answered, the last one: {run.last_error}")
+    return run.summary
+
+
+class _Run:
+    """What one run carries along: the window of products that wait, and what has been done."""
+
+    def __init__(
+        self,
+        task: AttributeTask,
+        generator_id: str,
+        load_generator: Callable[[], Generator],
+        database: Database,
+        settings: Settings,
+        problems: Problems,
+        examples: int,
+    ) -> None:
+        self.task, self.generator_id, self.load_generator = task, generator_id, load_generator
+        self.database, self.settings, self.problems, self.examples = database, settings, problems, examples
+        self.window = settings.attributes.batch_size * (1 if settings.attributes.endpoint else WINDOW_BATCHES)
+        self.waiting: dict[str, list[Product]] = {}
+        self.valid_before: set[str] = set()
+        self.done: dict[str, StoredAttributes] = {}
+        self.summary = AttributeSummary()
+        self.generator: Generator | None = None
+        self.unanswered = 0
+        self.last_error = ""
+
+    def wait(self, product: Product, fingerprint: str, stored: StoredAttributes | None) -> None:
+        """Put `product` into the window; `stored` is what an earlier run said of it."""
+        self.waiting[fingerprint] = [product]
+        if stored is not None and stored.failure is None:
+            self.valid_before.add(fingerprint)
+
+    def ask(self) -> None:
+        """Ask about the products that wait, store the answers in one transaction, count them."""
+        if not self.waiting:
+            return
+        begin = time.monotonic()
+        firsts = {fingerprint: same[0] for fingerprint, same in self.waiting.items()}
+        requests = {fingerprint: self._request(product) for fingerprint, product in firsts.items()}
+        answers = self._answers({key: request for key, request in requests.items() if request is not None})
+        rows = [self._row(fingerprint, product, answers.get(fingerprint)) for fingerprint, product in firsts.items()]
+        # With --force and a server that is out of order, a valid text must not give way to an error.
+        lost = {row.fingerprint for row in rows if row.failure == ENDPOINT_ERROR} & self.valid_before
+        self.database.put_attributes([row for row in rows if row.fingerprint not in lost])
+        self.summary.asking_seconds += time.monotonic() - begin
+        if len(self.done) > REMEMBERED:
+            self.done.clear()
+        for row in rows:
+            self.done[row.fingerprint] = row
+            for product in self.waiting[row.fingerprint]:
+                self.summary.count(product, row, new=True, examples=self.examples)
+        self.waiting.clear()
+        self.valid_before.clear()
+
+    def _request(self, product: Product) -> Request | None:
+        """The question with its photos; None when there is neither text nor a photo that can be opened."""
+        model = self.settings.model
+        opened = open_images(product, self.settings.catalog, self.problems, model.max_images)
+        for image in opened:
+            limit = max(MIN_PHOTO_PIXELS, model.max_pixels)
+            if image.width * image.height > limit:
+                scale = (limit / (image.width * image.height)) ** 0.5
+                image.thumbnail((max(1, int(image.width * scale)), max(1, int(image.height * scale))))
+        request = self.task.request(product, opened)
+        return request if opened or request.product else None
+
+    def _answers(self, requests: dict[str, Request]) -> dict[str, Generation]:
+        if not requests:
+            return {}
+        if self.generator is None:
+            begin = time.monotonic()
+            self.generator = self.load_generator()
+            self.summary.asking_seconds -= time.monotonic() - begin
+        answers = [row[0] for row in self.generator.generate(list(requests.values()))]
+        errors = [answer.error for answer in answers if answer.error is not None]
+        self.summary.asked += len(answers)
+        self.unanswered += len(errors)
+        self.last_error = errors[-1] if errors else self.last_error
+        return dict(zip(requests, answers, strict=True))
+
+    def _row(self, fingerprint: str, product: Product, answer: Generation | None) -> StoredAttributes:
+        failure: str | None
+        if answer is None:
+            text, failure = None, NOTHING_TO_READ
+        elif answer.error is not None:
+            text, failure = None, ENDPOINT_ERROR
+        else:
+            text, failure = self.task.read(answer, product)
+        if text is None:
+            text = _storable((answer.error or answer.text) if answer else "")
+        return StoredAttributes(fingerprint, self.generator_id, self.task.id, 0, product.id, text, failure, time.time())
+
+
+def _needs_work(row: StoredAttributes | None, force: bool, retry_failed: bool) -> bool:
+    if row is None or force:
+        return True
+    return row.failure is not None and (retry_failed or row.failure in ASKED_AGAIN)
+
+
+def _storable(text: str) -> str:
+    """What a model said that is no attribute text, kept for people: without what UTF-8 or a terminal can't take."""
+    clipped = text[:KEPT_CHARS].encode("utf-8", "replace").decode("utf-8")
+    return "".join(char if char.isprintable() else " " for char in clipped)

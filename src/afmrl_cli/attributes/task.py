@@ -1,0 +1,81 @@
+"""What a generator is asked about each product, and how its answer is read: template, schema and language together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..catalog.product import Product, product_text
+from ..errors import UsageError
+from ..settings import AttributeSettings
+from ..store.files import hash_json
+from .parse import Failure
+from .prompt import DEFAULT_TEMPLATE, attribute_prompt
+from .request import Generation, Request
+from .schema import AttributeSchema, read_answer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class AttributeTask:
+    """The question for every product of a catalog. `load_task` makes it."""
+
+    settings: AttributeSettings
+    schema: AttributeSchema
+    template: str
+
+    @property
+    def id(self) -> str:
+        """Hash of all that changes answers or their validity but the model itself and what it is shown.
+
+        Attributes are stored by it: another template, schema or temperature is another text, the old one stays.
+        """
+        settings = self.settings
+        asked = {
+            "template": self.template,
+            "schema": {key: entry.model_dump() for key, entry in self.schema.keys.items()},
+            "order": list(self.schema.keys),
+            "language": settings.language,
+            "pairs": [settings.min_pairs, settings.max_pairs],
+            "max_new_tokens": settings.max_new_tokens,
+            "sampling": [settings.temperature, settings.top_p, settings.seed] if settings.temperature > 0 else "greedy",
+        }
+        return hash_json(asked)[:16]
+
+    def request(self, product: Product, images: Sequence[Image]) -> Request:
+        """The request for `product` with its opened photos."""
+        text = product_text(product)
+        schema_text = self.schema.prompt_text(product.category)
+        prompt = attribute_prompt(text, schema_text, self.settings.language, self.template)
+        return Request(prompt, tuple(images), self.schema.json_schema(product.category), text)
+
+    def read(self, answer: Generation, product: Product) -> tuple[str, None] | tuple[None, Failure]:
+        """`answer` as (attribute text, None), or (None, why it is invalid)."""
+        return read_answer(answer.text, answer.cut_off, self.schema, product.category, self.settings)
+
+
+def load_task(settings: AttributeSettings, root: Path) -> AttributeTask:
+    """The task that the settings mean; a template's path is relative to `root`, the catalog's folder.
+
+    Raises UsageError when the template can't be read or has no `{product}`, or the schema can't be used.
+    """
+    return AttributeTask(settings, AttributeSchema.from_settings(settings), _template(settings.template, root))
+
+
+def _template(name: str, root: Path) -> str:
+    if not name:
+        return DEFAULT_TEMPLATE
+    file = root / name
+    hint = "attributes.template names a text file that holds {product}, and perhaps {schema} and {language}"
+    try:
+        template = file.read_text("utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UsageError(f"{file}: {reason}", hint) from error
+    if "{product}" not in template:
+        raise UsageError(f"{file}: no {{product}} in it", hint)
+    return template

@@ -1,0 +1,128 @@
+"""What is in a catalog and what is wrong with it: the summary that `afmrl check` shows."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from dataclasses import dataclass
+
+from ..listener import Listener
+from ..settings import CatalogSettings
+from ..store.folder import CatalogFolder
+from .columns import ROLES, ColumnMap
+from .images import ImageProblem, open_image
+from .problems import Problem, Problems
+from .product import Product
+from .read import count_rows, open_catalog
+
+TELL_EVERY = 500
+MOST_CATEGORIES = 10_000
+"""Distinct categories that are counted; a column with more is hardly one of categories."""
+
+
+@dataclass(frozen=True)
+class CatalogSummary:
+    """What a catalog holds. Counts are of usable products; `problems` has everything else.
+
+    `filled` counts, by role, the products that have it: a column may be there and empty.
+    """
+
+    columns: ColumnMap
+    products: int
+    photos: int
+    without_photo: int
+    without_text: int
+    several_photos: int
+    identities: int
+    shared_identities: int
+    groups: int
+    categories: Counter[str]
+    opened: bool
+    filled: Counter[str]
+    problems: Problems
+
+    def read_as(self) -> dict[str, list[str]]:
+        """Role -> the columns that it is read from, empty for none."""
+        return {role: self.columns.read_as(role) for role in ROLES}
+
+    def given(self) -> list[str]:
+        """The keys of the columns that stay filters and labels."""
+        return [key for _, key in self.columns.given]
+
+
+class Tally:
+    """Counts distinct texts, and those that occur more than once, in 8 bytes each."""
+
+    def __init__(self) -> None:
+        self._hashes = array("q")
+
+    def add(self, text: str) -> None:
+        """Count `text`."""
+        self._hashes.append(hash(text))
+
+    def distinct_and_repeated(self) -> tuple[int, int]:
+        """How many different texts, and how many of them stood more than once."""
+        import numpy as np
+
+        _, counts = np.unique(np.frombuffer(self._hashes, dtype=np.int64), return_counts=True)
+        return len(counts), int((counts > 1).sum())
+
+
+def check_catalog(
+    folder: CatalogFolder, settings: CatalogSettings, listener: Listener, *, open_photos: bool
+) -> CatalogSummary:
+    """Read the whole catalog, and with `open_photos` decode every photo once.
+
+    Nothing in a row is fatal here, whatever the settings say: all is found and counted. Raises DataError when the
+    file can't be read as a catalog.
+    """
+    settings = settings.model_copy(update={"bad_rows": "skip", "bad_images": "skip"})
+    problems = Problems()
+    total = count_rows(folder, settings)
+    identities, groups = Tally(), Tally()
+    categories: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    filled: Counter[str] = Counter()
+    with open_catalog(folder, settings, problems) as catalog:
+        for product in catalog.products:
+            counts["products"] += 1
+            counts["photos"] += len(product.images)
+            counts["without photo"] += not product.images
+            counts["without text"] += not (product.title or product.description)
+            filled.update(role for role in ROLES if getattr(product, "images" if role == "image" else role))
+            counts["several photos"] += len(product.images) > 1
+            identities.add(product.identity)
+            if product.group_id:
+                groups.add(product.group_id)
+            if product.category and (product.category in categories or len(categories) < MOST_CATEGORIES):
+                categories[product.category] += 1
+            if open_photos:
+                _open_photos(product, settings, problems)
+            if counts["products"] % TELL_EVERY == 0:
+                listener.progress("reading", counts["products"], max(total, counts["products"]))
+        columns = catalog.columns
+    distinct, shared = identities.distinct_and_repeated()
+    return CatalogSummary(
+        columns=columns,
+        products=counts["products"],
+        photos=counts["photos"],
+        without_photo=counts["without photo"],
+        without_text=counts["without text"],
+        several_photos=counts["several photos"],
+        identities=distinct,
+        shared_identities=shared,
+        groups=groups.distinct_and_repeated()[0],
+        categories=categories,
+        opened=open_photos,
+        filled=filled,
+        problems=problems,
+    )
+
+
+def _open_photos(product: Product, settings: CatalogSettings, problems: Problems) -> None:
+    for path in product.images:
+        try:
+            open_image(path, settings)  # one at a time: a product may have dozens
+        except ImageProblem as problem:
+            message = f"{path.name}: {problem.reason}"
+            problems.add(Problem("unreadable image", product.row, message, listing=product.id))

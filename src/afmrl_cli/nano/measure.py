@@ -1,0 +1,111 @@
+"""The nano model's figures on a shop that it never saw: what `make --evaluate` prints."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..attributes.parse import InvalidAttributes, parse_attributes, write_attributes
+from ..catalog.product import Product, enriched_text, product_text
+from ..models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION
+from .model import load_nano
+from .score import answers, recalls, value_scores, vectors
+from .shop import Listing, Shop, Shot, write_shop
+from .wording import DEPARTMENTS
+
+Table = dict[str, dict[str, float]]
+"""Figures by row, then by column."""
+
+
+def measure(folder: Path | None = None, products: int = 1000, seed: int = 4711, processes: int = 2) -> Table:
+    """Render a shop and measure the model in `folder` (default: the shipped one) on its photos, JPEG and all."""
+    with tempfile.TemporaryDirectory() as place:
+        shop = write_shop(
+            Path(place),
+            products,
+            seed,
+            duplicates=0.0,
+            text_queries=products,
+            photo_queries=products,
+            processes=processes,
+        )
+        return measure_shop(shop, folder)
+
+
+def listing_text_of(listing: Listing) -> str:
+    """The product text of a listing."""
+    return product_text(
+        Product(
+            id=listing.id,
+            title=listing.title,
+            description=listing.description,
+            category=DEPARTMENTS[listing.garment.category],
+            brand=listing.brand,
+        )
+    )
+
+
+def measure_shop(shop: Shop, folder: Path | None = None) -> Table:
+    """The figures on a shop that has been written, one listing a product."""
+    model, processor = load_nano(folder)
+    listings = shop.listings
+    truth = [listing.garment.attributes() for listing in listings]
+    texts = [listing_text_of(listing) for listing in listings]
+    blank = [""] * len(listings)
+
+    def opened(shots: tuple[Shot, ...]) -> list[Image.Image]:
+        return [Image.open(shop.folder / shot.name).convert("RGB") for shot in shots]
+
+    shown = [opened(listing.shots) for listing in listings]
+    first = [photos[:1] for photos in shown]
+    said = answers(model, processor, blank, first)
+    table = {"attributes: one photo": value_scores(truth, said)}
+    said = answers(model, processor, texts, shown)
+    table["attributes: all photos and text"] = value_scores(truth, said)
+
+    ids = [listing.id for listing in listings]
+    by_words = [query for query in shop.queries if query.text]
+    by_photo = [query for query in shop.queries if not query.text]
+    query_photos = [opened(query.shots) for query in by_photo]
+    owner = [query.answers[0] for query in by_photo]
+
+    def found(gallery: NDArray[np.float32], asked: NDArray[np.float32]) -> dict[str, float]:
+        return recalls(asked, gallery, owner, ids)
+
+    asked = vectors(model, processor, [""] * len(by_photo), query_photos, QUERY_INSTRUCTION)
+    photos_only = vectors(model, processor, blank, first, TARGET_INSTRUCTION)
+    whole = vectors(model, processor, texts, shown, TARGET_INSTRUCTION)
+    table["photo -> another photo"] = found(photos_only, asked)
+    table["photo -> listing"] = found(whole, asked)
+
+    rich = [enriched_text(text, clean(answer)) for text, answer in zip(texts, said, strict=True)]
+    with_attributes = vectors(model, processor, rich, shown, TARGET_INSTRUCTION)
+    asked_said = answers(model, processor, [""] * len(by_photo), query_photos)
+    asked_rich = [enriched_text("", clean(answer)) for answer in asked_said]
+    asked = vectors(model, processor, asked_rich, query_photos, QUERY_INSTRUCTION)
+    table["photo + attributes -> listing + attributes"] = found(with_attributes, asked)
+
+    words = vectors(model, processor, [query.text for query in by_words], [[]] * len(by_words), QUERY_INSTRUCTION)
+    wanted = [set(query.answers) for query in by_words]
+    for name, gallery in (("photo", photos_only), ("listing", whole), ("listing + attributes", with_attributes)):
+        table[f"words -> {name}"] = _any_of(words @ gallery.T, wanted, ids)
+    return table
+
+
+def clean(answer: str) -> str:
+    """An answer as the tool would store it: parsed and written again, "" if it can't be parsed."""
+    try:
+        return write_attributes(parse_attributes(answer))
+    except InvalidAttributes:
+        return ""
+
+
+def _any_of(scores: NDArray[np.float32], wanted: list[set[str]], ids: list[str]) -> dict[str, float]:
+    """Share of queries with any fitting listing first, or among the first ten."""
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :10].tolist()
+    hits = np.array([[ids[n] in fits for n in row] for row, fits in zip(order, wanted, strict=True)])
+    return {"R@1": float(hits[:, 0].mean()), "R@10": float(hits.any(axis=1).mean())}

@@ -1,0 +1,212 @@
+"""The nano model: where its weights lie, how it is opened, and what it is built from.
+
+A Qwen2-VL of about six million parameters, so that whatever works with it works with its large siblings. Everything
+heavy is imported inside the functions: asking for the folder costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast, Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
+
+VOCABULARY = 4096
+"""At most; the texts that the tokenizer learns from hold fewer words than would fill it."""
+IMAGE_PIXELS = 112 * 112
+SPECIAL_TOKENS: tuple[str, ...] = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+"""Qwen2-VL's own, in its order."""
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' or 'image' in part or 'image_url' in part %}"
+    "<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part['type'] == 'video' or 'video' in part %}<|vision_start|><|video_pad|><|vision_end|>"
+    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Qwen2-VL's, without the system turn that it puts in unasked: ten tokens that would say the same every time."""
+
+_QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def nano_folder() -> Path:
+    """The folder with the shipped nano model; `from_pretrained` opens it as any Qwen2-VL."""
+    return Path(__file__).resolve().parent / "weights"
+
+
+def build_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
+    """A byte-level BPE with Qwen's word splitting and special tokens, learnt from `texts`; it pads on the left."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    raw.normalizer = normalizers.NFC()
+    raw.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_QWEN_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    raw.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=[t for t in SPECIAL_TOKENS if t not in ("<|im_end|>", "<|endoftext|>")],
+        padding_side="left",
+        model_max_length=4096,
+        clean_up_tokenization_spaces=False,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def build_config(
+    tokenizer: PreTrainedTokenizerFast, width: int = 192, layers: int = 4, depth: int = 5
+) -> Qwen2VLConfig:
+    """The nano model's shape; tests build smaller ones."""
+    from transformers import Qwen2VLConfig
+
+    def number(token: str) -> int:
+        return cast(int, tokenizer.convert_tokens_to_ids(token))
+
+    heads = 4
+    half = width // heads // 2
+    return Qwen2VLConfig(
+        text_config={
+            "vocab_size": -(-len(tokenizer) // 64) * 64,
+            "hidden_size": width,
+            "intermediate_size": 3 * width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 4096,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [half - 2 * (half // 3), half // 3, half // 3],
+            },
+            "bos_token_id": None,
+            "eos_token_id": number("<|im_end|>"),
+            "pad_token_id": number("<|endoftext|>"),
+            "tie_word_embeddings": True,
+        },
+        vision_config={
+            "depth": depth,
+            "embed_dim": width,
+            "hidden_size": width,
+            "num_heads": width // 32,
+            "mlp_ratio": 4,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+        },
+        tie_word_embeddings=True,
+        image_token_id=number("<|image_pad|>"),
+        video_token_id=number("<|video_pad|>"),
+        vision_start_token_id=number("<|vision_start|>"),
+        vision_end_token_id=number("<|vision_end|>"),
+    )
+
+
+def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:
+    """A Qwen2-VL processor that does without a video processor, and so without torchvision."""
+    from transformers import Qwen2VLImageProcessorPil
+
+    tokenizer.padding_side = "left"
+    pictures = Qwen2VLImageProcessorPil(
+        patch_size=14,
+        temporal_patch_size=2,
+        merge_size=2,
+        size={"shortest_edge": IMAGE_PIXELS, "longest_edge": IMAGE_PIXELS},
+    )
+    return _processor_class()(image_processor=pictures, tokenizer=tokenizer, chat_template=tokenizer.chat_template)
+
+
+def load_nano_processor(folder: Path | None = None) -> Qwen2VLProcessor:
+    """The processor of a nano folder (default: the shipped one)."""
+    from transformers import AutoTokenizer, Qwen2VLImageProcessorPil
+
+    folder = folder or nano_folder()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.padding_side = "left"  # lost when a tokenizer is saved and opened again
+    pictures = Qwen2VLImageProcessorPil.from_pretrained(folder)
+    return _processor_class()(image_processor=pictures, tokenizer=tokenizer, chat_template=tokenizer.chat_template)
+
+
+def _processor_class() -> type[Any]:
+    from transformers import ProcessorMixin, Qwen2VLProcessor
+
+    class WithoutVideo(Qwen2VLProcessor):  # type: ignore[misc]
+        def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None, **_: Any):
+            self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+            self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+            self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    # Saved folders carry the class's name; under another one a stock AutoProcessor would quietly hand back a tokenizer.
+    WithoutVideo.__name__ = WithoutVideo.__qualname__ = "Qwen2VLProcessor"
+    return WithoutVideo
+
+
+def load_nano(folder: Path | None = None) -> tuple[Qwen2VLForConditionalGeneration, Qwen2VLProcessor]:
+    """The nano model in fp32 and its processor, ready to answer."""
+    import torch
+    from transformers import Qwen2VLForConditionalGeneration
+
+    folder = folder or nano_folder()
+    model = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    return model.eval(), load_nano_processor(folder)
+
+
+def save_nano(model: Qwen2VLForConditionalGeneration, processor: Qwen2VLProcessor, folder: Path) -> None:
+    """Write model and processor as a transformers folder, weights in fp16 (half the size; nothing measurable lost)."""
+    import copy
+
+    import torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    half = copy.deepcopy(model).to(torch.float16)
+    half.config.dtype = torch.float16
+    half.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # written readable by the owner alone
+    processor.save_pretrained(folder)
+    processor.image_processor.save_pretrained(folder)  # stock AutoProcessor also wants preprocessor_config.json
+    # On disk in fp16, but to be opened in fp32 unless asked otherwise: half precision crawls on a CPU.
+    _amend(folder / "config.json", {"dtype": "float32"})
+    _amend(folder / "tokenizer_config.json", {"padding_side": "left"}, drop=("is_local", "local_files_only"))
+
+
+def _amend(path: Path, values: dict[str, str], drop: tuple[str, ...] = ()) -> None:
+    settings = {**json.loads(path.read_text(encoding="utf-8")), **values}
+    kept = {name: value for name, value in settings.items() if name not in drop}
+    path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")

@@ -1,0 +1,180 @@
+"""`afmrl attributes` as a person runs it; processes of their own where a kill or an import matters."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from afmrl_cli.cli.app import app
+from afmrl_cli.store.lock import writer_lock
+from tests.attributes.shop import answer, make_shop, stored, texts
+from tests.chat_server import ChatServer, Reply, chat_server
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    with chat_server() as running:
+        running.script = answer
+        yield running
+
+
+def words(server: ChatServer, *more: str) -> list[str]:
+    return ["attributes", "--endpoint", server.url, "--model", "m", "--set", "attributes.retries=0", *more]
+
+
+def run(server: ChatServer, root: Path, *more: str) -> Result:
+    return CliRunner().invoke(app, words(server, str(root), *more))
+
+
+def test_the_whole_path(server, tmp_path, monkeypatch):
+    make_shop(tmp_path)
+    done = run(server, tmp_path, "--dry-run")
+    assert done.exit_code == 0 and not server.requests
+    assert "12" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, words(server, "--sample", "2"))
+    assert done.exit_code == 0, done.output
+    assert len(server.requests) == 2
+    done = run(server, tmp_path, "--out", str(tmp_path / "attributes.csv"), "--json")
+    document = json.loads(done.stdout)
+    assert document["schema"] == "afmrl.attributes/1"
+    assert (document["products"], document["generated"], document["skipped"]) == (12, 10, 2)
+    assert document["valid_share"] == 1.0
+    assert document["out"]["rows"] == 12
+    with (tmp_path / "attributes.csv").open(newline="") as file:
+        assert {row["attr_color"] for row in csv.DictReader(file)} <= {"navy", "red", "green"}
+    done = run(server, tmp_path, "--out", str(tmp_path / "attributes.csv"))
+    assert "will be replaced" in done.stderr
+    assert len(server.requests) == 12
+    assert json.loads(run(server, tmp_path, "--dry-run", "--json", "--force").stdout)["needed"] == 12
+    assert json.loads(run(server, tmp_path, "--dry-run", "--json").stdout)["needed"] == 0
+
+
+def test_failures_are_shown_and_retried_on_demand(server, tmp_path):
+    make_shop(tmp_path, 4)
+    server.script = lambda number, body: Reply(text="[red]a nice item[/red]")
+    done = run(server, tmp_path)
+    assert done.exit_code == 0
+    assert "unparsable" in done.stdout and "[red]a nice item" in done.stdout
+    server.script = answer
+    assert json.loads(run(server, tmp_path, "--json").stdout)["failures"] == {"unparsable": 4}
+    assert json.loads(run(server, tmp_path, "--json", "--retry-failed").stdout)["failures"] == {}
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (["--limit", "1", "--sample", "1"], 2, "exclude each other"),
+        (["--out", "x.xlsx"], 2, "must end in"),
+        (["--out", "catalog.csv"], 2, "own file"),
+        (["--endpoint", "nowhere"], 2, "not an http"),
+        (["--endpoint", ""], 2, "no endpoint"),
+        (["--endpoint", "http://127.0.0.1:9"], 4, "can't connect"),
+        (["--batch-size", "0"], 2, "greater than or equal to 1"),
+        (["--preset", "nanoo"], 2, "'nano', 'paper' or 'qwen3'"),
+        (["--set", "attributes.template=no.txt"], 2, "No such file"),
+        (["--limit", "0"], 2, "limit"),
+    ],
+)
+def test_usage(server, tmp_path, monkeypatch, more, code, message):
+    make_shop(tmp_path, 1)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, words(server, *more))
+    assert done.exit_code == code, done.output
+    assert message in done.stderr
+    assert not server.requests
+
+
+def test_the_key_is_sent_and_neither_stored_nor_shown(server, tmp_path, monkeypatch):
+    key = "sk-not-a-real-key-0123456789"
+    monkeypatch.setenv("AFMRL_API_KEY", key)
+    make_shop(tmp_path, 2)
+    done = run(server, tmp_path, "-v", "--json")
+    assert done.exit_code == 0
+    assert server.headers[0]["authorization"] == f"Bearer {key}"
+    assert key not in done.output
+    for file in (tmp_path / ".afmrl").rglob("*"):
+        assert file.is_dir() or key.encode() not in file.read_bytes()
+    server.script = lambda number, body: Reply(status=401, body=f"bad key {key}".encode())
+    done = run(server, tmp_path, "--force")
+    assert done.exit_code == 4
+    assert "AFMRL_API_KEY" in done.stderr and key not in done.output
+
+
+def test_a_warning_before_a_key_goes_over_plain_http(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("AFMRL_API_KEY", "k")
+    make_shop(tmp_path, 1)
+    done = run(server, tmp_path, "--endpoint", "http://shop.invalid/v1", "--dry-run")
+    assert "plain http" in done.stderr
+    assert "plain http" not in run(server, tmp_path, "--dry-run").stderr
+
+
+def test_one_writer_at_a_time(server, tmp_path):
+    folder = make_shop(tmp_path, 1)
+    with writer_lock(folder.store, "another command"):
+        done = run(server, tmp_path)
+    assert done.exit_code == 3
+    assert "another command" in done.stderr
+
+
+def process(server: ChatServer, root: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "afmrl_cli", *words(server, str(root), "--batch-size", "2", *more)]
+    return subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "NO_COLOR": "1"}
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_or_interrupted_and_started_again(server, tmp_path, how):
+    folder, whole = make_shop(tmp_path / "a"), make_shop(tmp_path / "b")
+    assert run(server, whole.root).exit_code == 0
+    server.requests.clear()
+
+    def slowly(number, body):
+        reply = answer(number, body)
+        reply.delay = 0.3 if number >= 4 else 0.0
+        return reply
+
+    server.script = slowly
+    running = process(server, folder.root)
+    deadline = time.monotonic() + 60
+    while len(server.requests) < 6 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.send_signal(how)
+    _, stderr = running.communicate(timeout=30)
+    assert running.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 130)
+    assert "Traceback" not in stderr
+    done_before = len(stored(folder))
+    assert 4 <= done_before < 12
+    server.script = answer
+    server.requests.clear()
+    done = run(server, folder.root, "--json", "--batch-size", "2")
+    assert json.loads(done.stdout)["skipped"] == done_before
+    assert len(server.requests) == 12 - done_before
+    assert texts(folder) == texts(whole)
+
+
+def test_a_run_with_nothing_to_do_imports_no_model(server, tmp_path):
+    make_shop(tmp_path, 3)
+    assert run(server, tmp_path).exit_code == 0
+    program = (
+        "import sys\n"
+        "from afmrl_cli.cli.app import app\n"
+        f"try: app({words(server, str(tmp_path))!r})\n"
+        "except SystemExit: pass\n"
+        "print('HEAVY', [n for n in ('torch', 'transformers', 'pandas', 'pyarrow', 'PIL') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert "done before" in done.stdout
+    # The endpoint's module is imported for its id and needs PIL; a local model's would not even be imported.
+    assert "HEAVY ['PIL']" in done.stdout or "HEAVY []" in done.stdout, done.stdout + done.stderr

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from afmrl_cli.cli.app import app
+from tests.catalog.shop import photo, write
+
+TEXT = """sku,name,category,image,gtin,attr_color,price
+1,Blouse,Tops,a.png,400,navy,5
+2,Blouse again,Tops,a.png;b.png,400,red,5
+3,,Shoes,b.png,,,
+4,Lost photo,Shoes,gone.png,,,
+,No id,Shoes,,,,
+1,Same id,,,,,
+"""
+
+
+def run(*words: str, code: int) -> str:
+    done = CliRunner().invoke(app, ["check", *words])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    photo(tmp_path / "a.png")
+    write(tmp_path / "b.png", "a text file")
+    return write(tmp_path / "catalog.csv", TEXT)
+
+
+def test_one_screen(shop: Path) -> None:
+    output = run(str(shop), code=1)
+    for words in (
+        "products                 4",
+        "photos                   4",
+        "with several           1",
+        "no title or description  1",
+        "categories               2, largest: Tops (2), Shoes (2)",
+        "identities               3, 1 with several listings",
+        "product_id               column gtin",
+        "filters and labels       color, price (2 in all)",
+        "error: unreadable image: 2",
+        "row 3 (id 2): b.png: no photo but text",
+        "error: missing image: 1\n    row 5, column image (id 4): gone.png: no such file\n    mend: check the path",
+        "error: duplicate id: 1\n    row 7 (id 1): row 2 has the same id",
+        "5 problems: rows or photos that can't be used",
+    ):
+        assert words in output
+    assert len(output.splitlines()) <= 45
+    assert not (shop.parent / ".afmrl").exists()
+
+
+def test_json_is_one_document(shop: Path) -> None:
+    done = CliRunner().invoke(app, ["check", "--json", str(shop)])
+    assert done.exit_code == 1
+    content = json.loads(done.stdout)
+    assert content["schema"] == "afmrl.check/1" and content["ok"] is False
+    assert (content["products"], content["photos"], content["identities"]) == (4, 4, 3)
+    assert content["columns"]["image"] == ["image"] and content["given"] == ["color", "price"]
+    kinds = {problem["kind"]: problem for problem in content["problems"]}
+    assert kinds["no id"]["count"] == 1 and kinds["no id"]["first"][0]["row"] == 6
+    assert kinds["unreadable image"]["severity"] == "error" and kinds["unreadable image"]["mend"]
+
+
+def test_photos_may_stay_closed(shop: Path) -> None:
+    assert "unreadable image" not in (output := run("--no-images", str(shop), code=1))
+    assert "4 (not opened)" in output
+
+
+def test_a_good_catalog_is_no_failure_and_warnings_are_none_either(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    write(tmp_path / "catalog.csv", "id,title,image\n1,a,a.png\n2,b,https://example.org/b.png\n")
+    assert "warning: image url: 1" in run(str(tmp_path), code=0)
+    write(tmp_path / "catalog.csv", "id,title,image\n1,a,a.png\n")
+    assert "no problems found" in run(str(tmp_path), code=0)
+
+
+def test_settings_that_fail_do_not_hide_the_rest(shop: Path) -> None:
+    assert "duplicate id" in run(str(shop), "--set", "catalog.bad_rows=fail", code=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "words"),
+    [
+        ("catalog.csv", "", 3, "the file is empty"),
+        ("catalog.csv", "id,title\n", 3, "no products"),
+        ("catalog.csv", "id,title\n,a\n", 1, "no id: 1"),
+        ("catalog.csv", "title,price\na,b\n", 3, "no id column; the columns are: title, price"),
+        ("catalog.csv", "PK\x03\x04", 3, "an Excel or ZIP file"),
+        ("catalog.parquet", "text", 3, "not a Parquet file"),
+    ],
+)
+def test_bad_input(name: str, content: str, code: int, words: str, tmp_path: Path) -> None:
+    assert words in run(str(write(tmp_path / name, content)), code=code)
+
+
+def test_no_catalog_there(tmp_path: Path) -> None:
+    assert "no such file or folder" in run(str(tmp_path / "gone.csv"), code=3)
+    assert "no catalog here" in run(str(tmp_path), code=3)
+    assert "neither a file nor a folder" in run("/dev/null", code=3)
+    write(tmp_path / "catalog.csv", "id,title\n1,a\n")
+    write(tmp_path / "afmrl.toml", '[catalog.columns]\ntitle = "titel"\n')
+    assert "did you mean title?" in run(str(tmp_path), code=3)
+    assert "is not one character" in run(str(tmp_path), "--set", "catalog.delimiter=;;", code=2)

@@ -1,0 +1,100 @@
+"""README and docs are true in what can be checked by machine: links, commands, flags, settings, files."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from afmrl_cli.cli.app import app
+from afmrl_cli.errors import UsageError
+from afmrl_cli.settings import load_settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def code_lines(page: Path) -> list[str]:
+    """Lines of fenced blocks and of indented blocks, and what stands between backticks."""
+    text = page.read_text("utf-8")
+    fenced = re.findall(r"^```[a-z]*\n(.*?)^```", text, re.M | re.S)
+    rest = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    lines = [line.strip() for block in fenced for line in block.splitlines()]
+    lines += [line.strip() for line in rest.splitlines() if line.startswith("    ")]
+    return lines + re.findall(r"`([^`\n]+)`", rest)
+
+
+def afmrl_commands(page: Path) -> list[list[str]]:
+    """Every `afmrl ...` on the page, split into words; comments and what follows a pipe or && left off."""
+    found = []
+    for line in code_lines(page):
+        for part in re.split(r"&&|\||;", line.split(" #")[0]):
+            part = part.strip().removeprefix("$ ")
+            part = re.sub(r"^([A-Z_]+=\S+\s+)+", "", part)
+            if re.match(r"afmrl( |$)", part) and "..." not in part and "`" not in part:
+                found.append(shlex.split(part))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{named(page)} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_commands_and_flags_exist(page: Path) -> None:
+    known = get_command(app).commands  # type: ignore[attr-defined]
+    for words in afmrl_commands(page):
+        if len(words) < 2 or words[1].startswith("-"):
+            continue
+        assert words[1] in known, f"{named(page)}: {' '.join(words)}"
+        flags = {flag for parameter in known[words[1]].params for flag in parameter.opts + parameter.secondary_opts}
+        used = {word.split("=")[0] for word in words[2:] if re.match(r"--?[a-z]", word)}
+        assert used <= flags | {"-h", "--help"}, f"{named(page)}: {' '.join(words)}: {used - flags}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_settings_exist(page: Path) -> None:
+    for words in afmrl_commands(page):
+        for flag, pair in itertools.pairwise(words):
+            if flag == "--set":
+                key, _, value = pair.partition("=")
+                try:
+                    load_settings(None, {key: value}, environment={})
+                except UsageError as error:
+                    pytest.fail(f"{named(page)}: {pair}: {error}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_toml_blocks_are_settings(page: Path, tmp_path: Path) -> None:
+    for block in re.findall(r"^```toml\n(.*?)^```", page.read_text("utf-8"), re.M | re.S):
+        (tmp_path / "afmrl.toml").write_text(block, "utf-8")
+        load_settings(tmp_path, environment={})
+
+
+def test_every_command_has_a_page_and_stands_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for info in app.registered_commands:
+        assert f"`afmrl {info.name}`" in readme
+        page = "settings" if info.name == "config" else info.name
+        assert (ROOT / "docs" / f"{page}.md").is_file()
+
+
+def test_the_map_names_every_file() -> None:
+    """docs/architecture.md names the files of every room, and no file that is not there."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    rooms = text.split("## Rooms")[1].split("Arrows point")[0]
+    on_map = set(re.findall(r"([a-z_0-9]+\.py)", rooms))
+    source = ROOT / "src" / "afmrl_cli"
+    present = {p.name for p in source.rglob("*.py") if p.parent.name != "cli" and not p.name.startswith("__")}
+    assert on_map == present, f"not on the map: {present - on_map}; not there: {on_map - present}"

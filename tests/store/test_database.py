@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from afmrl_cli.cli.errors import explain
+from afmrl_cli.errors import DataError
+from afmrl_cli.store.database import SCHEMA_VERSION, Database, StoredImageHash
+
+from .adapters import attributes
+
+
+def test_rows_come_back_by_fingerprint_generator_prompt_and_sample(tmp_path: Path) -> None:
+    rows = [
+        attributes("f1"),
+        attributes("f2", text="", failure="empty"),
+        attributes("f1", generator="other", text="other: generator"),
+        attributes("f1", prompt="other", text="other: prompt"),
+        attributes("f1", sample=1, text="second: sample"),
+    ]
+    with Database(tmp_path / "deep" / "db.sqlite") as database:
+        database.put_attributes(rows)
+    with Database(tmp_path / "deep" / "db.sqlite") as database:
+        assert database.attributes("g", "p", ["f1", "f2", "f3"]) == {"f1": rows[0], "f2": rows[1]}
+        assert database.attributes("g", "p", ["f1"], sample=1) == {"f1": rows[4]}
+        assert database.attributes("other", "p", ["f1"]) == {"f1": rows[2]}
+        database.put_attributes([attributes("f1", text="new: text")])
+        assert database.attributes("g", "p", ["f1"])["f1"].text == "new: text"
+        assert database.attributes("g", "p", []) == {}
+
+
+def test_many_fingerprints_at_once(tmp_path: Path) -> None:
+    names = [f"f{i}" for i in range(20_000)]
+    with Database(tmp_path / "db.sqlite") as database:
+        database.put_attributes([attributes(name) for name in names])
+        begin = time.monotonic()
+        assert len(database.attributes("g", "p", names)) == 20_000
+        assert time.monotonic() - begin < 10
+
+
+def test_a_batch_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
+    with Database(tmp_path / "db.sqlite") as database:
+        with pytest.raises(sqlite3.IntegrityError):
+            database.put_attributes([attributes("f1"), attributes("f2", text=None)])
+        assert database.attributes("g", "p", ["f1", "f2"]) == {}
+        database.put_attributes([attributes("f1")])
+
+
+def test_image_hashes_hold_while_size_and_time_stay(tmp_path: Path) -> None:
+    with Database(tmp_path / "db.sqlite") as database:
+        database.put_image_hashes([StoredImageHash("a", 1, 2**62, "h")])
+        assert database.image_hash("a", 1, 2**62) == "h"
+        assert database.image_hash("a", 2, 2**62) is None and database.image_hash("a", 1, 3) is None
+        assert database.image_hash("b", 1, 2**62) is None
+
+
+WRITER = """
+    import sqlite3, sys
+    from pathlib import Path
+    from afmrl_cli.store.database import Database
+    from tests.store.adapters import attributes
+    with Database(Path(sys.argv[1])) as database:
+        database.put_attributes([attributes("written")])
+        connection = database._connection
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("INSERT INTO attributes SELECT 'open', generator, prompt, sample, listing, text, failure, "
+            "created FROM attributes")
+        print("open", flush=True)
+        sys.stdin.readline()
+        connection.execute("COMMIT")
+"""
+
+
+def test_a_reader_is_not_blocked_by_a_writer_of_another_process(tmp_path: Path) -> None:
+    path = tmp_path / "db.sqlite"
+    command = [sys.executable, "-c", textwrap.dedent(WRITER), str(path)]
+    root = Path(__file__).parents[2]
+    writer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root)
+    assert writer.stdout and writer.stdout.readline() == "open\n"
+    begin = time.monotonic()
+    with Database(path) as database:
+        assert list(database.attributes("g", "p", ["written", "open"])) == ["written"]
+    assert time.monotonic() - begin < 15  # a blocked one would wait for 30
+    writer.communicate("\n", timeout=60)
+    with Database(path) as database:
+        assert sorted(database.attributes("g", "p", ["written", "open"])) == ["open", "written"]
+
+
+def test_killed_inside_a_batch(tmp_path: Path) -> None:
+    path = tmp_path / "db.sqlite"
+    command = [sys.executable, "-c", textwrap.dedent(WRITER), str(path)]
+    root = Path(__file__).parents[2]
+    writer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root)
+    assert writer.stdout and writer.stdout.readline() == "open\n"
+    writer.kill()
+    writer.communicate(timeout=60)
+    with Database(path) as database:
+        assert list(database.attributes("g", "p", ["written", "open"])) == ["written"]
+        database.put_attributes([attributes("after")])
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    Database(tmp_path / "db.sqlite").close()
+    connection = sqlite3.connect(tmp_path / "db.sqlite")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.close()
+    with pytest.raises(DataError, match="written by a newer afmrl"):
+        Database(tmp_path / "db.sqlite")
+
+
+def test_a_damaged_file_is_a_known_error(tmp_path: Path) -> None:
+    (tmp_path / "noise.sqlite").write_bytes(b"no database at all" * 300)
+    with Database(tmp_path / "cut.sqlite") as database:
+        database.put_attributes([attributes(f"f{i}") for i in range(3000)])
+    whole = (tmp_path / "cut.sqlite").read_bytes()
+    (tmp_path / "cut.sqlite").write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    for name in ("noise", "cut"):
+        with pytest.raises(sqlite3.DatabaseError) as caught, Database(tmp_path / f"{name}.sqlite") as database:
+            database.attributes("g", "p", ["f1"])
+        known = explain(caught.value)
+        assert known and known[2] == 3 and "afmrl.sqlite" in known[0]
+
+
+def test_a_folder_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "db.sqlite").mkdir()
+    with pytest.raises(DataError, match="unable to open"):
+        Database(tmp_path / "db.sqlite")
