@@ -148,9 +148,11 @@ class SearchSettings(Section):
 class EvalSettings(Section):
     """Evaluation."""
 
-    ks: Annotated[list[int], BeforeValidator(_as_list)] = [1, 5, 10]
+    ks: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), BeforeValidator(_as_list)] = [1, 5, 10]
     batch_size: int = Field(32, ge=1)
     max_queries: int = Field(0, ge=0, description="a fixed sample of the queries; 0: all")
+    min_grade: int = Field(1, ge=1, description="the lowest grade in a qrels file that counts as relevant")
+    depth: int = Field(1000, ge=1, description="products ranked for each query; mAP and MRR look no further")
     seed: int = 0
 
 

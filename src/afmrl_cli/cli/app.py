@@ -33,10 +33,13 @@ def _root(
 
 
 def _register() -> None:
-    from . import attributes, check, config, demo, doctor
+    from . import attributes, check, config, demo, doctor, embed, eval, search
 
     app.command("check", rich_help_panel="Data")(guarded(check.check))
     app.command("attributes", rich_help_panel="Use")(guarded(attributes.attributes))
+    app.command("embed", rich_help_panel="Use")(guarded(embed.embed))
+    app.command("search", rich_help_panel="Use")(guarded(search.search))
+    app.command("eval", rich_help_panel="Inspect")(guarded(eval.eval))
     app.command("demo", rich_help_panel="Start")(guarded(demo.demo))
     app.command("config", rich_help_panel="Inspect")(guarded(config.config))
     app.command("doctor", rich_help_panel="Inspect")(guarded(doctor.doctor))

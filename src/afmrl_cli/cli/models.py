@@ -1,0 +1,87 @@
+"""What embed, search and eval ask for alike: ids without torch, models only when they are needed, and once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from .options import Session
+
+if TYPE_CHECKING:
+    from ..attributes.request import Generator
+    from ..attributes.task import AttributeTask
+    from ..models.base import Bases
+    from ..models.embedder import Embedder
+    from ..retrieval.vectors import AttributeSource
+    from ..store.checkpoints import Checkpoints
+
+
+@dataclass
+class Models:
+    """The models that a session's settings name. Generator and embedder share a base that is the same."""
+
+    session: Session
+    _bases: Bases | None = field(default=None, init=False)
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """The catalog's checkpoint store."""
+        from ..store.checkpoints import Checkpoints
+
+        return Checkpoints(self.session.folder.checkpoints)
+
+    @cached_property
+    def embedder_id(self) -> str:
+        """The embedder's id."""
+        from ..models.presets import model_id
+
+        return model_id(self.session.settings.model, "embedder", self.checkpoints, self.session.out)
+
+    @cached_property
+    def task(self) -> AttributeTask:
+        """What the generator is asked."""
+        from ..attributes.task import load_task
+
+        return load_task(self.session.settings.attributes, self.session.folder.root)
+
+    @cached_property
+    def source(self) -> AttributeSource:
+        """Under which ids the stored attribute texts of these settings are kept."""
+        from ..models.backends import generator_id
+        from ..retrieval.vectors import AttributeSource
+
+        return AttributeSource(generator_id(self.session.settings, self.checkpoints, self.session.out), self.task.id)
+
+    @property
+    def bases(self) -> Bases:
+        """The weights in memory."""
+        from ..models.base import Bases
+
+        self._bases = self._bases or Bases()
+        return self._bases
+
+    @cached_property
+    def _embedder(self) -> Embedder:
+        from ..models.embedder import load_embedder
+
+        settings, out = self.session.settings, self.session.out
+        out.detail(f"loading {self.embedder_id}")
+        return load_embedder(
+            settings.model,
+            settings.embed,
+            self.checkpoints,
+            bases=self.bases,
+            catalog=settings.catalog,
+            listener=out,
+        )
+
+    def embedder(self) -> Embedder:
+        """The embedder, loaded at the first call."""
+        return self._embedder
+
+    def generator(self) -> Generator:
+        """The generator, loaded."""
+        from ..models.backends import load_backend
+
+        return load_backend(self.session.settings, self.checkpoints, bases=self.bases, listener=self.session.out)

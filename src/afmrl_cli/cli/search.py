@@ -1,0 +1,169 @@
+"""`afmrl search`: products by text, photo, both, or likeness to a listing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import DataError, UsageError
+from .options import CatalogOption, Json, Quiet, Session, Set, Verbose, start
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..retrieval.search import Hit, Question
+    from .models import Models
+
+
+def search(
+    text: Annotated[str, typer.Argument(help="What you look for, in words.", show_default=False)] = "",
+    image: Annotated[
+        list[Path] | None, typer.Option("--image", "-i", metavar="FILE", help="A photo. Repeatable.")
+    ] = None,
+    like: Annotated[str, typer.Option(metavar="ID", help="Products like this listing; loads no model.")] = "",
+    k: Annotated[int | None, typer.Option("-k", help="How many results.", show_default=False)] = None,
+    filter_: Annotated[
+        list[str] | None,
+        typer.Option("--filter", "-f", metavar="KEY=VALUE", help="Only listings with this value. Repeatable."),
+    ] = None,
+    enrich: Annotated[
+        bool, typer.Option("--enrich", help="Let the generator write attributes for the question first.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures that needs no network.")
+    ] = None,
+    catalog: CatalogOption = None,
+    json_mode: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    set_: Set = None,
+) -> None:
+    """Find products by text, by photo, by both together, or by likeness to a listing.
+
+    Matching attributes are marked with *. Filters: values of one key are alternatives, different keys must all hold, a
+    category matches by its beginning.
+
+    Example: afmrl search "navy v-neck blouse" -k 5 --filter brand=Luma --html results.html
+    """
+    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags={"search.k": k})
+    if like and (text.strip() or image or enrich):
+        raise UsageError("--like stands alone", "it asks with the listing's stored vector; leave out the rest")
+    if not like and not text.strip() and not image:
+        raise UsageError("nothing to search for", 'give a text, --image or --like, as in: afmrl search "red shirt"')
+
+    from ..retrieval.filters import parse_filters
+    from ..retrieval.search import search as find
+    from ..retrieval.vectors import load_vectors
+    from ..store.database import Database
+    from .models import Models
+
+    settings, folder = session.settings, session.folder
+    filters = parse_filters(filter_ or [], "--filter")
+    models = Models(session)
+    vectors = load_vectors(folder, models.embedder_id, settings)
+    _tell_stale(session, vectors.manifest)
+    question = _question(session, models, text.strip(), image or [], like, enrich)
+
+    def attributes_of(fingerprints: list[str]) -> Mapping[str, str]:
+        from ..retrieval.vectors import stored_attributes
+
+        if not folder.database.is_file():
+            return {}
+        with Database(folder.database) as database:
+            return stored_attributes(database, models.source, fingerprints)
+
+    hits = find(
+        vectors,
+        question,
+        k=settings.search.k,
+        filters=filters,
+        load=models.embedder,
+        instruction=settings.embed.query_instruction,
+        attributes_of=attributes_of,
+        root=folder.root,
+    )
+    if html:
+        from ..retrieval.page import write_search_page
+
+        write_search_page(
+            html,
+            question,
+            hits,
+            filters=filter_ or [],
+            catalog=folder.catalog.name,
+            embedder=models.embedder_id,
+            settings=settings.catalog,
+        )
+    _show(session, question, hits, models.embedder_id, filter_ or [], html)
+
+
+def _tell_stale(session: Session, manifest: Mapping[str, object]) -> None:
+    """A note when the catalog's file is no longer the one that was embedded."""
+    from ..retrieval.vectors import catalog_state, load_vectors, stale_products
+
+    if manifest["catalog"] == catalog_state(session.folder):
+        return
+    vectors = load_vectors(session.folder, str(manifest["embedder"]), session.settings)
+    if stale := stale_products(session.folder, session.settings, vectors):
+        session.out.note(f"{stale:,} products are new, changed or gone since `afmrl embed`: run it again")
+
+
+def _question(session: Session, models: Models, text: str, files: Sequence[Path], like: str, enrich: bool) -> Question:
+    from ..catalog.images import open_image
+    from ..retrieval.search import Question
+
+    images: tuple[Image, ...] = tuple(open_image(file, session.settings.catalog) for file in files)
+    attributes = _written_attributes(session, models, text, images) if enrich else ""
+    return Question(text, images, like, attributes)
+
+
+def _written_attributes(session: Session, models: Models, text: str, images: Sequence[Image]) -> str:
+    """What the generator writes for the question; DataError when it gives no answer, a note when it is not valid."""
+    from ..catalog.product import Product
+
+    asked = Product("question", title=text)
+    limit = session.settings.model.max_images
+    [[answer]] = models.generator().generate([models.task.request(asked, images[:limit])])
+    if answer.error:
+        raise DataError(f"--enrich: the generator gave no answer: {answer.error}", "search without --enrich")
+    written, failure = models.task.read(answer, asked)
+    if written is None:
+        session.out.note(f"--enrich: the generator's answer is not used ({failure}): {answer.text[:120]!r}")
+    return written or ""
+
+
+def _show(
+    session: Session, question: Question, hits: Sequence[Hit], embedder: str, filters: Sequence[str], html: Path | None
+) -> None:
+    from ..retrieval.search import fields_shown
+
+    out = session.out
+    asked = {"text": question.text, "images": len(question.images), "like": question.like}
+    out.document(
+        "afmrl.search/1",
+        {
+            "catalog": session.folder.catalog,
+            "embedder": embedder,
+            "question": {**asked, "attributes": question.attributes, "filters": list(filters)},
+            "hits": fields_shown(hits),
+            "html": html,
+        },
+    )
+    if question.attributes:
+        out.note(f"attributes of the question: {question.attributes}")
+    if not hits:
+        out.text("nothing found")
+    else:
+        rows = [
+            (hit.rank, round(hit.score, 4), hit.id, hit.title, _attributes(hit), ", ".join(hit.words)) for hit in hits
+        ]
+        out.table(["", "score", "id", "title", "attributes", "words in common"], rows)
+    if html:
+        out.text(f"page: {html}")
+
+
+def _attributes(hit: Hit) -> str:
+    return "; ".join(f"{'*' if key in hit.matching else ''}{key}: {value}" for key, value in hit.attributes.items())

@@ -1,0 +1,169 @@
+"""Queries, judgements and runs as files.
+
+queries.jsonl   one JSON object a line:
+    qid          the query's id (required; also: "query_id", "_id")
+    text         what is asked; or title, brand, category, description, written as a product's text
+    images       list of photo paths, relative to the file (also one string, also: "image")
+    type         any word; shown with the query
+    listing_id   the catalog's listing that this query was made from: it can't be the answer
+    exclude      more listings that can't be the answer
+  At least one of text and images must be there. Other keys (price, counts) are ignored.
+
+qrels.trec      `qid iteration product grade`, white space between; the iteration is ignored
+run.trec        `qid Q0 product rank score name`, the score with six decimals (scores are rounded to that before they
+                are ranked, so whoever reads the file sees the same ties)
+
+White space inside an id is written as "_" in qrels and run files, which know no quotes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..catalog.product import Product, product_text
+from ..errors import DataError
+from ..store.files import writing
+from .metrics import Qrels, Run, ranked_ids
+
+SCORE_DECIMALS = 6
+ID_KEYS = ("qid", "query_id", "_id")
+TEXT_KEYS = ("title", "brand", "category", "description")
+
+
+@dataclass(frozen=True)
+class QueryRow:
+    """One line of a queries file; `line` is 1 for the first."""
+
+    id: str
+    text: str
+    images: tuple[Path, ...]
+    kind: str
+    exclude: frozenset[str]
+    line: int
+
+
+def read_queries(path: Path, image_path: Callable[[str], Path] | None = None) -> list[QueryRow]:
+    """The queries of a JSON Lines file.
+
+    `image_path` turns what is written into a path and refuses what it does not allow (a ValueError with the reason);
+    by default the path is taken relative to the file. Raises DataError with file and line for a line that is no JSON
+    object, a query without id, text and image, or an id that stands twice.
+    """
+    found: dict[str, QueryRow] = {}
+    for number, line in _lines(path):
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{where}: not JSON: {error}", "one JSON object a line") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: not a JSON object", 'such as {"qid": "1", "text": "navy blouse"}')
+        query = _query(row, path, number, image_path or (lambda name: path.parent / name))
+        if query.id in found:
+            raise DataError(f"{where}: query {query.id} stands already in line {found[query.id].line}")
+        found[query.id] = query
+    if not found:
+        raise DataError(f"{path}: no queries", "one JSON object a line")
+    return list(found.values())
+
+
+def _query(row: Mapping[str, Any], path: Path, number: int, image_path: Callable[[str], Path]) -> QueryRow:
+    where = f"{path}:{number}"
+    name = next((str(row[key]).strip() for key in ID_KEYS if row.get(key) not in (None, "")), "")
+    if not name or len(name.split()) > 1:
+        raise DataError(f"{where}: no usable query id", f"one of {', '.join(ID_KEYS)}, without white space")
+    text = _string(row, "text", where)
+    if not text:
+        title, brand, category, description = (_string(row, key, where) for key in TEXT_KEYS)
+        text = product_text(Product(name, title, description, category, brand))
+    images = []
+    for written in _strings(row, "images" if "images" in row else "image", where):
+        try:
+            images.append(image_path(written))
+        except ValueError as error:
+            raise DataError(f"{where}: image {written}: {error}") from None
+    if not text and not images:
+        raise DataError(f"{where}: query {name} has neither text nor image", "text, title or images")
+    exclude = frozenset([*_strings(row, "listing_id", where), *_strings(row, "exclude", where)])
+    return QueryRow(name, text, tuple(images), _string(row, "type", where), exclude, number)
+
+
+def _string(row: Mapping[str, Any], key: str, where: str) -> str:
+    value = row.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(f"{where}: {key} is not a text", f"got {json.dumps(value)[:60]}")
+    return value.strip()
+
+
+def _strings(row: Mapping[str, Any], key: str, where: str) -> list[str]:
+    value = row.get(key)
+    values = value if isinstance(value, list) else [] if value in (None, "") else [value]
+    if not all(isinstance(item, str) for item in values):
+        raise DataError(f"{where}: {key} is not a list of texts", f"got {json.dumps(value)[:60]}")
+    return [item for item in values if item]
+
+
+def read_qrels(path: Path, queries: Collection[str] | None = None, products: Collection[str] | None = None) -> Qrels:
+    """The judgements of a TREC file.
+
+    `queries` and `products` are the ids that exist. Raises DataError with file and line for a line that has not four
+    parts, a grade that is no whole number, an unknown id, or the same pair with two grades.
+    """
+    grades: dict[str, dict[str, int]] = {}
+    for number, line in _lines(path):
+        where = f"{path}:{number}"
+        parts = line.split()
+        if len(parts) != 4:
+            raise DataError(f"{where}: {len(parts)} parts, not 4", "qid iteration product grade")
+        query, _, product, written = parts
+        try:
+            grade = int(written)
+        except ValueError:
+            raise DataError(f"{where}: grade {written} is no whole number") from None
+        if queries is not None and query not in queries:
+            raise DataError(f"{where}: unknown query {query}", "is this the qrels file of these queries?")
+        if products is not None and product not in products:
+            raise DataError(f"{where}: unknown product {product}", "is this the qrels file of this catalog?")
+        if grades.setdefault(query, {}).setdefault(product, grade) != grade:
+            raise DataError(f"{where}: {query} {product} was judged {grades[query][product]} before")
+    if not grades:
+        raise DataError(f"{path}: no judgements", "qid iteration product grade")
+    return grades
+
+
+def write_qrels(path: Path, qrels: Qrels) -> None:
+    """Judgements as a TREC file, atomically."""
+    with writing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for query, grades in qrels.items():
+            file.writelines(f"{_word(query)} 0 {_word(product)} {grade}\n" for product, grade in grades.items())
+
+
+def write_run(path: Path, run: Run, name: str) -> None:
+    """A run as a TREC file, best first, atomically; `name` is the system's."""
+    with writing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for query, ranking in run.items():
+            scores = dict(ranking)
+            for rank, product in enumerate(ranked_ids(ranking), 1):
+                score = f"{scores[product]:.{SCORE_DECIMALS}f}"
+                file.write(f"{_word(query)} Q0 {_word(product)} {rank} {score} {_word(name)}\n")
+
+
+def _word(name: str) -> str:
+    return "_".join(name.split())
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines that are not blank."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text: {error.reason}") from error
+    except OSError as error:
+        raise DataError(f"{path}: can't be read: {error.strerror}") from error

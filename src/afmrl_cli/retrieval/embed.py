@@ -1,0 +1,264 @@
+"""The incremental job: products -> stored vectors and an index.
+
+One pass over the catalog writes a row per product and encodes the products whose key has no vector yet; finished chunks
+go to `pending`. Then the new version is put together from the version before and the chunks (see `vectors`). Killed at
+any point, the same command goes on from the chunks; nothing changed, no model is loaded and nothing is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..catalog.problems import Problems
+from ..catalog.product import Product, enriched_text
+from ..catalog.read import count_rows
+from ..errors import DataError
+from ..listener import Listener
+from ..settings import Settings
+from ..store.checkpoints import versions
+from ..store.database import Database
+from ..store.files import (
+    TEMPORARY_PREFIX,
+    make_folder,
+    remove_leftovers,
+    write_json,
+    writing,
+    writing_folder,
+)
+from ..store.folder import CatalogFolder
+from ..store.lock import writer_lock
+from .cache import VectorCache
+from .encode import Encoder, Input, encode_missing
+from .index import build_index, choose_kind, save_index
+from .listings import Listing, Listings, ListingsWriter, row_bytes
+from .vectors import (
+    CURRENT,
+    INDEX,
+    LISTINGS,
+    LOOKUP_ROWS,
+    MANIFEST,
+    PENDING,
+    SCHEMA,
+    VECTORS,
+    AttributeSource,
+    Vectors,
+    catalog_state,
+    described_products,
+    open_current,
+    vectors_folder,
+)
+
+
+@dataclass(frozen=True)
+class EmbedSummary:
+    """What `embed_catalog` did. `encoded` vectors were computed, the others were there; `left_out` products have
+    neither text nor a readable photo; `removed` products were there before; `changed`: a new version was written.
+    """
+
+    embedder: str
+    folder: Path
+    products: int
+    dimension: int
+    encoded: int
+    removed: int
+    left_out: int
+    without_attributes: int
+    index: str
+    index_recall: float
+    changed: bool
+    problems: dict[str, int]
+    seconds: float
+
+
+def embed_catalog(
+    folder: CatalogFolder,
+    settings: Settings,
+    embedder_id: str,
+    load: Callable[[], Encoder],
+    listener: Listener,
+    *,
+    source: AttributeSource | None = None,
+    force: bool = False,
+) -> EmbedSummary:
+    """Bring the vectors of `embedder_id` up to date with the catalog.
+
+    `load` is called only when there is something to encode. `force` computes all vectors anew. Raises DataError when
+    another command is writing, when the catalog can't be read, or when nothing of it can be embedded.
+    """
+    started = time.monotonic()
+    place = make_folder(vectors_folder(folder, embedder_id, settings))
+    with writer_lock(folder.store, "afmrl embed"), Database(folder.database) as database:
+        remove_leftovers(place)
+        before = None if force else open_current(place)
+        pending = VectorCache(place / PENDING)
+        if force:
+            pending.prune(0)
+        problems = Problems()
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=place) as scratch:
+            state = catalog_state(folder)
+            seen = _Seen(Path(scratch) / LISTINGS, {} if before is None else _rows_by_key(before))
+            described = described_products(folder, settings, database, source, problems)
+            there = len(pending)
+            empty = encode_missing(
+                seen.missing(described, count_rows(folder, settings.catalog), listener),
+                pending,
+                load,
+                instruction=settings.embed.target_instruction,
+                catalog=settings.catalog,
+                batch_size=settings.embed.batch_size,
+                max_images=settings.model.max_images,
+                problems=problems,
+                listener=listener,
+            )
+            encoded = len(pending) - there
+            kept = [key for key in seen.keys if key not in empty]
+            if not kept:
+                raise DataError(f"{folder.catalog}: no product has text or a readable photo", "run `afmrl check`")
+            facts = {
+                "embedder": embedder_id,
+                "model": settings.model.model_dump(),
+                "instruction": settings.embed.target_instruction,
+                "enriched": settings.embed.enrich == "both",
+                "attributes": asdict(source) if source and settings.embed.enrich == "both" else None,
+                "data": seen.digest.hexdigest(),
+                "left_out": len(seen.keys) - len(kept),
+                "catalog": state,
+            }
+            now = _bring_up_to_date(place, settings, seen, kept, pending, before, facts, listener)
+    problems.tell(listener)
+    return EmbedSummary(
+        embedder=embedder_id,
+        folder=now.folder,
+        products=len(kept),
+        dimension=now.matrix.shape[1],
+        encoded=encoded,
+        removed=len(set(before.ids) - set(now.ids)) if before else 0,
+        left_out=len(seen.keys) - len(kept),
+        without_attributes=seen.without_attributes if settings.embed.enrich == "both" else 0,
+        index=now.manifest["index"]["kind"],
+        index_recall=now.manifest["index"]["recall"],
+        changed=before is None or now.folder != before.folder,
+        problems={str(kind): count for kind, count in problems.counts.items()},
+        seconds=time.monotonic() - started,
+    )
+
+
+class _Seen:
+    """What one pass over the catalog finds: the rows, written to `file`, and which keys have no vector yet."""
+
+    def __init__(self, file: Path, known: dict[str, int]) -> None:
+        self.file = file
+        self.known = known
+        self.keys: list[str] = []
+        self.digest = hashlib.sha256()
+        self.without_attributes = 0
+
+    def missing(self, described: Iterator[tuple[Product, Listing]], total: int, listener: Listener) -> Iterator[Input]:
+        """The products that have to be encoded; the pass is over when this iterator is."""
+        with ListingsWriter(self.file) as writer:
+            for product, row in described:
+                writer.add(row)
+                self.digest.update(row_bytes(row))
+                self.keys.append(row.key)
+                self.without_attributes += not row.attributes
+                if row.key not in self.known:
+                    yield Input(row.key, enriched_text(row.text, row.attributes), product)
+                if len(self.keys) % LOOKUP_ROWS == 0:
+                    listener.progress("products", len(self.keys), total)
+
+
+def _rows_by_key(vectors: Vectors) -> dict[str, int]:
+    return {key: row for row, key in enumerate(vectors.listings.column("key"))}
+
+
+def _bring_up_to_date(
+    place: Path,
+    settings: Settings,
+    seen: _Seen,
+    kept: list[str],
+    pending: VectorCache,
+    before: Vectors | None,
+    facts: dict[str, Any],
+    listener: Listener,
+) -> Vectors:
+    """The version that holds `kept`: the one before when nothing has changed, else a new one, made current."""
+    kind = choose_kind(settings.embed.index, len(kept), settings.embed.flat_limit)
+    if before is not None and before.manifest["data"] == facts["data"] and before.manifest["index"]["kind"] == kind:
+        if before.manifest["catalog"] != facts["catalog"]:
+            # Rewritten with the same content: remember its new time, so that search need not compare row by row.
+            write_json(before.folder / MANIFEST, {**before.manifest, "catalog": facts["catalog"]})
+        return before
+    name = _next_version(place)
+    with writing_folder(place / name) as folder:
+        _copy_kept(seen, set(kept), folder / LISTINGS)
+        _write_matrix(folder / VECTORS, kept, seen.known, pending, before)
+        matrix = np.load(folder / VECTORS, mmap_mode="r")
+        if kind != "flat":
+            listener.note(f"building the {kind} index over {len(kept):,} vectors")
+        index = build_index(matrix, kind)
+        if kind != "flat":
+            listener.note(f"{kind} index: recall@10 {index.recall:.3f} against exact search on a sample")
+        save_index(index, folder / INDEX)
+        manifest = {
+            "schema": SCHEMA,
+            **facts,
+            "count": len(kept),
+            "dimension": matrix.shape[1],
+            "index": {"kind": kind, "effort": index.effort, "recall": index.recall},
+            "versions": versions(),
+            "created": time.time(),
+        }
+        write_json(folder / MANIFEST, manifest)
+    with writing(place / CURRENT) as temporary:
+        temporary.write_text(name + "\n", "utf-8")
+    for old in place.glob("v*"):
+        if old.name != name:
+            shutil.rmtree(old, ignore_errors=True)
+    pending.prune(0)
+    now = open_current(place)
+    assert now is not None
+    return now
+
+
+def _next_version(place: Path) -> str:
+    numbers = [int(path.name[1:]) for path in place.glob("v*") if path.name[1:].isdecimal()]
+    return f"v{max(numbers, default=0) + 1}"
+
+
+def _copy_kept(seen: _Seen, kept: set[str], file: Path) -> None:
+    if kept.issuperset(seen.keys):
+        shutil.move(seen.file, file)
+        return
+    with ListingsWriter(file) as writer:
+        for row in Listings(seen.file):
+            if row.key in kept:
+                writer.add(row)
+
+
+def _write_matrix(
+    file: Path, kept: list[str], known: dict[str, int], pending: VectorCache, before: Vectors | None
+) -> None:
+    """The vectors of `kept`, one after the other: a full disk is an OSError here, and a crash in a memory map."""
+    first = _vector(kept[0], known, pending, before)
+    with file.open("wb") as out:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (len(kept), len(first))}
+        np.lib.format.write_array_header_1_0(out, header)
+        for key in kept:
+            out.write(np.ascontiguousarray(_vector(key, known, pending, before), dtype="<f4").tobytes())
+
+
+def _vector(key: str, known: dict[str, int], pending: VectorCache, before: Vectors | None) -> NDArray[np.float32]:
+    if before is not None and key in known:
+        row: NDArray[np.float32] = before.matrix[known[key]]
+        return row
+    return pending.get(key)

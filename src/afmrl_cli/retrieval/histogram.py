@@ -1,0 +1,40 @@
+"""The colour baseline: how much of which colour a photo holds, compared by cosine.
+
+    h(photo) = sqrt(share of the 48 x 48 pixels in each of 8 x 8 x 8 cells of RGB)          unit length by construction
+    h(product) = mean of its photos' h, scaled to length 1;   score(q, d) = h(q) . h(d)
+
+The square root makes the cosine the Bhattacharyya coefficient of two distributions, so a large plain background does
+not drown the garment. It knows nothing of shape, and says how far colour alone goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SIDE = 48
+LEVELS = 8
+DIMENSION = LEVELS**3
+
+
+def color_histogram(image: Image) -> NDArray[np.float32]:
+    """The colours of an RGB photo, [512], length 1."""
+    from PIL.Image import Resampling
+
+    pixels = np.asarray(image.convert("RGB").resize((SIDE, SIDE), Resampling.BOX), dtype=np.int64) * LEVELS // 256
+    cells = (pixels[..., 0] * LEVELS + pixels[..., 1]) * LEVELS + pixels[..., 2]
+    shares = np.bincount(cells.ravel(), minlength=DIMENSION) / SIDE**2
+    return np.sqrt(shares).astype(np.float32)
+
+
+def mean_histogram(images: Sequence[Image]) -> NDArray[np.float32]:
+    """The colours of all photos of a product, [512], length 1; `images` is not empty."""
+    mean = np.mean([color_histogram(image) for image in images], axis=0)
+    unit: NDArray[np.float32] = (mean / np.linalg.norm(mean)).astype(np.float32)
+    return unit

@@ -1,0 +1,137 @@
+"""The listings beside their vectors, in an Arrow file that is mapped, not read: a search over a million listings reads
+the ten that it shows.
+
+One row a listing, in the order of the vectors: id, key (what its vector was made from), fingerprint (what its stored
+attributes go by), attributes (text that went into the vector, "" for none), title, text (product text), images (paths,
+relative to the catalog's folder where they lie in it) and fields (JSON; what filters go by).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..catalog.product import Product, product_text
+from ..errors import ModelError
+from ..store.files import hash_json
+from .filters import fields_of
+
+BATCH_ROWS = 2048
+COLUMNS = ("id", "key", "fingerprint", "attributes", "title", "text", "images", "fields")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What search shows and filters of one product, as it was when it was embedded."""
+
+    id: str
+    key: str
+    fingerprint: str
+    attributes: str
+    title: str
+    text: str
+    images: list[str]
+    fields: str
+
+
+def make_listing(product: Product, fingerprint: str, attributes: str, root: Path) -> Listing:
+    """The row of `product`; `attributes` is the text that goes into its vector."""
+    images = [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in product.images]
+    fields = json.dumps(fields_of(product), ensure_ascii=False)
+    key = vector_key(fingerprint, attributes)
+    return Listing(product.id, key, fingerprint, attributes, product.title, product_text(product), images, fields)
+
+
+def vector_key(fingerprint: str, attributes: str) -> str:
+    """What a vector is made from, but for the model and the instruction: SHA-256 (hex)."""
+    return hash_json([fingerprint, attributes])
+
+
+def row_bytes(listing: Listing) -> bytes:
+    """The listing's content in a form that can be hashed."""
+    return json.dumps(asdict(listing), ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+class ListingsWriter:
+    """Writes rows to a file, a batch at a time; use as a context manager."""
+
+    def __init__(self, file: Path) -> None:
+        import pyarrow as pa
+
+        text = pa.string()
+        self._schema = pa.schema([(name, pa.list_(text) if name == "images" else text) for name in COLUMNS])
+        # Through Python's own file, so that a full disk is an OSError that names itself.
+        self._file = file.open("wb")
+        self._writer = pa.ipc.new_file(self._file, self._schema)
+        self._batch: list[Listing] = []
+
+    def add(self, row: Listing) -> None:
+        """Write `row`, sooner or later."""
+        self._batch.append(row)
+        if len(self._batch) == BATCH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._batch:
+            self._writer.write_batch(_record_batch(self._batch, self._schema))
+            self._batch.clear()
+
+    def __enter__(self) -> ListingsWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        with self._file:
+            if error is None:
+                self._flush()
+                self._writer.close()
+
+
+def _record_batch(rows: Sequence[Listing], schema: Any) -> Any:
+    import pyarrow as pa
+
+    columns = [pa.array([getattr(row, name) for row in rows], schema.field(name).type) for name in COLUMNS]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+class Listings:
+    """The rows of a file that `write_listings` wrote. ModelError when it is missing or damaged."""
+
+    def __init__(self, file: Path) -> None:
+        import pyarrow as pa
+
+        try:
+            self._table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ModelError(f"{file}: missing or damaged", "run `afmrl embed --force`") from error
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def column(self, name: str) -> list[Any]:
+        """All values of a column, in order."""
+        values: list[Any] = self._table.column(name).to_pylist()
+        return values
+
+    def row_of(self, id: str) -> int | None:
+        """The row of the listing with this id, None when there is none."""
+        import pyarrow.compute as pc
+
+        row = pc.index(self._table.column("id"), value=id).as_py()
+        return None if row < 0 else int(row)
+
+    def listing(self, row: int) -> Listing:
+        """The listing in a row."""
+        return Listing(**self._table.slice(row, 1).to_pylist()[0])
+
+    def fields(self) -> Iterator[dict[str, str]]:
+        """What filters go by, of all listings in order."""
+        for batch in self._table.column("fields").chunks:
+            yield from (json.loads(text) for text in batch.to_pylist())
+
+    def __iter__(self) -> Iterator[Listing]:
+        for batch in self._table.to_batches(max_chunksize=BATCH_ROWS):
+            yield from (Listing(**row) for row in batch.to_pylist())

@@ -1,0 +1,74 @@
+"""Search results as one HTML file that needs no network: pictures inside, text escaped, fit for phone and print."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..catalog.images import ImageProblem, open_image
+from ..settings import CatalogSettings
+from ..store.files import writing
+from .search import Hit, Question
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+THUMBNAIL_SIDE = 320
+
+
+def thumbnail(image: Image) -> str:
+    """A small JPEG of an RGB photo as a data URI."""
+    small = image.copy()
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=82, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def render(template: str, **content: Any) -> str:
+    """The page `pages/<template>` with `content`; every text is escaped."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    pages = files("afmrl_cli") / "pages"
+    load = FunctionLoader(lambda name: (pages / name).read_text("utf-8"))
+    environment = Environment(loader=load, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.get_template(template).render(**content)
+
+
+def write_search_page(
+    file: Path,
+    question: Question,
+    hits: Sequence[Hit],
+    *,
+    filters: Sequence[str],
+    catalog: str,
+    embedder: str,
+    settings: CatalogSettings,
+) -> None:
+    """Write the results of a search to `file`, atomically."""
+    shown = [{"hit": hit, "picture": _picture(hit, settings)} for hit in hits]
+    page = render(
+        "search.html",
+        question=question,
+        pictures=[thumbnail(image) for image in question.images],
+        hits=shown,
+        filters=filters,
+        catalog=catalog,
+        embedder=embedder,
+    )
+    with writing(file) as temporary:
+        temporary.write_text(page, "utf-8")
+
+
+def _picture(hit: Hit, settings: CatalogSettings) -> str:
+    """The first photo that can be opened, "" when there is none: the page then says so in its place."""
+    for path in hit.images:
+        try:
+            return thumbnail(open_image(path, settings))
+        except ImageProblem:
+            continue
+    return ""

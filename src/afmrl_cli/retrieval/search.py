@@ -1,0 +1,190 @@
+"""Text, photo, both, or a listing -> ranked listings, and why each of them was found.
+
+`--like SKU` asks with the listing's stored vector: no model is loaded, and the listing itself is left out. Everything
+else is encoded with the query instruction. Unfiltered questions go to the index; with a filter the search is exact over
+the listings that pass, so that a filter never loses a result.
+
+"Why" is a help for the reader and no explanation of the model: the attributes whose value shares a word with the
+question (or is the same as the like-listing's), and the words that question and product text share.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..attributes.parse import InvalidAttributes, parse_attributes
+from ..catalog.product import enriched_text
+from ..errors import DataError
+from ..models.embed_input import Item
+from .bm25 import tokenize
+from .encode import Encoder
+from .filters import Filters, check_keys, passes
+from .index import exact_search, search_index
+from .listings import Listing
+from .vectors import Vectors
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MIN_WORD = 2
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: `text` and opened photos, or `like`, a listing's id. `attributes` is attribute text that a
+    generator wrote for the text and photos ("" for none).
+    """
+
+    text: str = ""
+    images: tuple[Image, ...] = ()
+    like: str = ""
+    attributes: str = ""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result. `matching` are the attribute keys, `words` the words that it shares with the question; `images` are
+    absolute paths.
+    """
+
+    rank: int
+    score: float
+    id: str
+    title: str
+    attributes: dict[str, str] = field(default_factory=dict)
+    matching: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    images: tuple[Path, ...] = ()
+
+    @property
+    def why(self) -> str:
+        """The shared attributes and words on one line."""
+        shown = [f"{key}: {self.attributes[key]}" for key in self.matching]
+        return "; ".join([*shown, ", ".join(self.words)] if self.words else shown)
+
+
+def search(
+    vectors: Vectors,
+    question: Question,
+    *,
+    k: int,
+    filters: Filters,
+    load: Callable[[], Encoder],
+    instruction: str,
+    attributes_of: Callable[[list[str]], Mapping[str, str]],
+    root: Path,
+) -> list[Hit]:
+    """The `k` listings nearest to `question` (fewer when the catalog or the filter holds fewer), best first.
+
+    `load` is called when the question needs a model; `attributes_of` gives stored attribute texts by fingerprint;
+    `root` is the folder that image paths are relative to. Raises DataError for an unknown `like`, UsageError for an
+    unknown filter key.
+    """
+    own = None
+    if question.like:
+        own = vectors.listings.row_of(question.like)
+        if own is None:
+            raise _unknown(question.like, vectors)
+        query = np.asarray(vectors.matrix[own])[None]
+    else:
+        item = Item(enriched_text(question.text, question.attributes), question.images)
+        query = load().encode([item], instruction=instruction)
+    wanted = k + (own is not None)
+    scores, rows = _nearest(vectors, query, wanted, filters)
+    found = [(float(score), int(row)) for score, row in zip(scores, rows, strict=True) if row >= 0 and row != own][:k]
+    listings = [vectors.listings.listing(row) for _, row in found]
+    liked = None if own is None else vectors.listings.listing(own)
+    fingerprints = [listing.fingerprint for listing in [*listings, *([liked] if liked else [])]]
+    texts = attributes_of(fingerprints)
+    asked = _Asked.of_listing(liked, texts) if liked else _Asked.of_question(question)
+    return [
+        _hit(rank, score, listing, texts.get(listing.fingerprint, ""), asked, root)
+        for rank, ((score, _), listing) in enumerate(zip(found, listings, strict=True), 1)
+    ]
+
+
+def _nearest(
+    vectors: Vectors, query: NDArray[np.float32], k: int, filters: Filters
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    if filters:
+        fields = list(vectors.listings.fields())
+        check_keys(filters, {key for each in fields for key in each}, "--filter")
+        rows = np.array([row for row, each in enumerate(fields) if passes(each, filters)], dtype=np.int64)
+        scores, found = exact_search(vectors.matrix, query, k, rows)
+    else:
+        scores, found = search_index(vectors.index(), query, k)
+    return scores[0], found[0]
+
+
+def _unknown(id: str, vectors: Vectors) -> DataError:
+    close = difflib.get_close_matches(id, vectors.ids, n=3, cutoff=0.6) if len(vectors.ids) <= 200_000 else []
+    hint = f"did you mean {' or '.join(close)}?" if close else "it may be new since `afmrl embed`, or had no content"
+    return DataError(f"--like {id}: no such listing among the embedded ones", hint)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    words: frozenset[str]
+    attributes: Mapping[str, str]
+
+    @staticmethod
+    def of_question(question: Question) -> _Asked:
+        text = f"{question.text} {question.attributes}"
+        return _Asked(_words(text), read_attributes(question.attributes))
+
+    @staticmethod
+    def of_listing(listing: Listing, texts: Mapping[str, str]) -> _Asked:
+        attributes = read_attributes(texts.get(listing.fingerprint, ""))
+        return _Asked(_words(listing.title), attributes)
+
+
+def _hit(rank: int, score: float, listing: Listing, text: str, asked: _Asked, root: Path) -> Hit:
+    attributes = read_attributes(text)
+    matching = [key for key, value in attributes.items() if _matches(key, value, asked)]
+    shared = [word for word in dict.fromkeys(tokenize(listing.text)) if word in asked.words]
+    images = tuple(root / name for name in listing.images)
+    return Hit(rank, score, listing.id, listing.title, attributes, tuple(matching), tuple(shared), images)
+
+
+def _matches(key: str, value: str, asked: _Asked) -> bool:
+    if key in asked.attributes:
+        return asked.attributes[key].casefold() == value.casefold()
+    return bool(_words(value) & asked.words)
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(word for word in tokenize(text) if len(word) >= MIN_WORD)
+
+
+def read_attributes(text: str) -> dict[str, str]:
+    """Stored attribute text as pairs; one that an older parser let through and this one does not shows as it is."""
+    if not text:
+        return {}
+    try:
+        return parse_attributes(text)
+    except InvalidAttributes:
+        return {"attributes": text}
+
+
+def fields_shown(hits: Sequence[Hit]) -> list[dict[str, object]]:
+    """Hits for a JSON document."""
+    return [
+        {
+            "rank": hit.rank,
+            "score": round(hit.score, 6),
+            "id": hit.id,
+            "title": hit.title,
+            "attributes": hit.attributes,
+            "matching": list(hit.matching),
+            "words": list(hit.words),
+            "images": [str(path) for path in hit.images],
+        }
+        for hit in hits
+    ]

@@ -1,0 +1,167 @@
+"""The stored vectors of a catalog: where they lie, what they were made from, how they are opened.
+
+.afmrl/embeddings/<embedder>-<plain|enriched>-<instruction>/
+    current         the name of the version that counts
+    v7/             vectors.npy (float32 [n, d]), listings.arrow, index.faiss, manifest.json
+    pending/        finished chunks of a run that has not ended yet
+
+A vector is made from the product's text and photos, the attribute text with `enrich = both`, the embedder and the
+target instruction. The last two are in the folder's name, the others in the vector's key: only products with a new key
+are encoded, and a product that left the catalog is gone from the next version. `enrich = none` and `query` share their
+vectors, since they differ on the query's side only.
+
+A version is written beside, renamed into place and then named in `current`, one small file replaced at once. Whoever
+has the old version open goes on reading it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..catalog.fingerprints import Fingerprinter
+from ..catalog.problems import Problems
+from ..catalog.product import Product
+from ..catalog.read import read_products
+from ..errors import ModelError
+from ..settings import Settings
+from ..store.database import Database
+from ..store.files import hash_json
+from ..store.folder import CatalogFolder
+from .index import Index, load_index
+from .listings import Listing, Listings, make_listing
+
+SCHEMA = "afmrl.vectors/1"
+LOOKUP_ROWS = 500
+OPEN_ATTEMPTS = 5
+CURRENT, PENDING, MANIFEST = "current", "pending", "manifest.json"
+VECTORS, LISTINGS, INDEX = "vectors.npy", "listings.arrow", "index.faiss"
+EMBED_HINT = "run `afmrl embed` with these settings"
+
+
+@dataclass(frozen=True)
+class AttributeSource:
+    """Whose stored attribute texts are used: the generator's id and the prompt's hash."""
+
+    generator: str
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The stored vectors of a catalog, opened. `matrix` is float32 [n, d], memory-mapped, rows of length 1."""
+
+    folder: Path
+    matrix: NDArray[np.float32]
+    listings: Listings
+    manifest: dict[str, Any]
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The listings' ids, in the order of the rows."""
+        return self.listings.column("id")
+
+    def index(self) -> Index:
+        """The FAISS index, loaded."""
+        told = self.manifest["index"]
+        count, dimension = self.matrix.shape
+        return load_index(self.folder / INDEX, told["kind"], told["effort"], told["recall"], count, dimension)
+
+
+def vectors_folder(folder: CatalogFolder, embedder_id: str, settings: Settings) -> Path:
+    """Where the vectors of this embedder with these settings lie."""
+    side = "enriched" if settings.embed.enrich == "both" else "plain"
+    instruction = hash_json(settings.embed.target_instruction)[:8]
+    return folder.embeddings / f"{embedder_id}-{side}-{instruction}"
+
+
+def stored_attributes(database: Database, source: AttributeSource | None, fingerprints: list[str]) -> dict[str, str]:
+    """Valid attribute texts by product fingerprint; products without one are left out."""
+    if source is None:
+        return {}
+    rows = database.attributes(source.generator, source.prompt, fingerprints)
+    return {fingerprint: row.text for fingerprint, row in rows.items() if row.failure is None}
+
+
+def described_products(
+    folder: CatalogFolder, settings: Settings, database: Database, source: AttributeSource | None, problems: Problems
+) -> Iterator[tuple[Product, Listing]]:
+    """The catalog's products with their rows; attribute text is in the row (and its key) with `enrich = both`."""
+    wanted = source if settings.embed.enrich == "both" else None
+    products = read_products(folder, settings.catalog, problems)
+    with Fingerprinter(database) as fingerprinter:
+        while batch := list(islice(products, LOOKUP_ROWS)):
+            fingerprints = [fingerprinter.of(product) for product in batch]
+            texts = stored_attributes(database, wanted, fingerprints)
+            for product, fingerprint in zip(batch, fingerprints, strict=True):
+                yield product, make_listing(product, fingerprint, texts.get(fingerprint, ""), folder.root)
+
+
+def catalog_state(folder: CatalogFolder) -> dict[str, Any]:
+    """What tells cheaply that the catalog's file has not been touched: its name, size and time."""
+    status = folder.catalog.stat()
+    return {"name": folder.catalog.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def open_current(place: Path) -> Vectors | None:
+    """The version that counts, None when there is none yet. ModelError when it is damaged."""
+    for attempt in range(OPEN_ATTEMPTS):
+        try:
+            folder = place / (place / CURRENT).read_text("utf-8").strip()
+            manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+            matrix = np.load(folder / VECTORS, mmap_mode="r")
+            vectors = Vectors(folder, matrix, Listings(folder / LISTINGS), manifest)
+        except (OSError, ModelError):
+            # Between reading the name and opening the files a writer may have moved on: look again.
+            if not (place / CURRENT).is_file():
+                return None
+            if attempt + 1 == OPEN_ATTEMPTS:
+                raise ModelError(f"{place}: the stored vectors are incomplete", "run `afmrl embed --force`") from None
+            continue
+        except ValueError as error:
+            raise ModelError(
+                f"{place}: the stored vectors are damaged: {error}", "run `afmrl embed --force`"
+            ) from error
+        if manifest.get("schema") != SCHEMA or not len(vectors.listings) == len(matrix) == manifest["count"]:
+            raise ModelError(f"{folder}: vectors, listings and manifest don't fit", "run `afmrl embed --force`")
+        return vectors
+    raise AssertionError
+
+
+def load_vectors(folder: CatalogFolder, embedder_id: str, settings: Settings) -> Vectors:
+    """The stored vectors of the embedder that the settings name.
+
+    Raises ModelError, naming both, when there are only vectors of another embedder, of another instruction or way of
+    enriching, or none at all.
+    """
+    place = vectors_folder(folder, embedder_id, settings)
+    vectors = open_current(place)
+    if vectors is None:
+        others = sorted(path.parent.name for path in folder.embeddings.glob(f"*/{CURRENT}"))
+        if not others:
+            raise ModelError(f"{folder.root}: no vectors yet", "run `afmrl embed`")
+        raise ModelError(f"the vectors here are of {', '.join(others)}, the settings name {place.name}", EMBED_HINT)
+    if vectors.manifest["embedder"] != embedder_id:
+        made = vectors.manifest["embedder"]
+        raise ModelError(f"{place}: made by {made}, the settings name {embedder_id}", EMBED_HINT)
+    return vectors
+
+
+def stale_products(folder: CatalogFolder, settings: Settings, vectors: Vectors) -> int:
+    """How many products are new, changed or gone since the vectors were made; photos are compared by path only."""
+    if vectors.manifest["catalog"] == catalog_state(folder):
+        return 0
+    stored = {row.id: (row.text, row.images, row.fields) for row in vectors.listings}
+    stale = 0
+    for product in read_products(folder, settings.catalog, Problems()):
+        row = make_listing(product, "", "", folder.root)
+        stale += stored.pop(row.id, None) != (row.text, row.images, row.fields)
+    return stale + len(stored)

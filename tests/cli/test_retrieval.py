@@ -1,0 +1,238 @@
+"""embed, search and eval as a person types them, with a tiny real model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from afmrl_cli.cli.app import app
+from tests.retrieval.shop import shop_rows, write_shop
+
+
+def toml(model: Path) -> str:
+    return f'[model]\nembedder = "{model}"\ngenerator = "{model}"\ndevice = "cpu"\nmax_pixels = 3136\n'
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Path:
+    root = tmp_path_factory.mktemp("shop")
+    write_shop(root, shop_rows(24))
+    (root / "afmrl.toml").write_text(toml(tiny_model("qwen2_vl")))
+    result = CliRunner().invoke(app, ["embed", str(root)])
+    assert result.exit_code == 0, result.output
+    return root
+
+
+@pytest.fixture
+def shop(embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy that a test may spoil, and the folder to stand in."""
+    root = tmp_path / "shop"
+    shutil.copytree(embedded, root)
+    monkeypatch.chdir(root)
+    return root
+
+
+def call(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def document(*words: str, code: int = 0) -> dict[str, Any]:
+    result = call(*words, "--json")
+    assert result.exit_code == code, result.output
+    content = json.loads(result.stdout)
+    assert isinstance(content, dict)
+    return content
+
+
+def write_queries(root: Path) -> None:
+    lines = [
+        {"qid": "t1", "type": "text", "text": "green shirt"},
+        {"qid": "p1", "type": "photo", "images": ["images/4.png"], "listing_id": "s4"},
+        {"qid": "n1", "text": "nothing like it"},
+    ]
+    (root / "queries.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (root / "qrels.trec").write_text("t1 0 s2 1\nt1 0 s3 2\np1 0 s4 1\np1 0 s5 1\nn1 0 s1 0\n")
+
+
+def test_embed_again_does_nothing(shop: Path) -> None:
+    content = document("embed")
+    assert content["schema"] == "afmrl.embed/1"
+    assert (content["products"], content["encoded"], content["changed"]) == (24, 0, False)
+    assert "nothing changed" in call("embed").output
+
+
+def test_search_by_text(shop: Path) -> None:
+    content = document("search", "red shirt", "-k", "3", "--filter", "brand=luma")
+    assert content["schema"] == "afmrl.search/1"
+    assert [hit["rank"] for hit in content["hits"]] == [1, 2, 3]
+    assert all(hit["id"] in {f"s{i}" for i in range(6)} for hit in content["hits"])
+    assert "words in common" in call("search", "red shirt").output
+
+
+def test_search_by_photo_like_and_page(shop: Path) -> None:
+    assert document("search", "--image", "images/0.png", "-k", "1")["hits"]
+    content = document("search", "--like", "s0", "-k", "50", "--html", "out.html")
+    assert len(content["hits"]) == 23
+    assert (shop / "out.html").read_text("utf-8").count("data:image/jpeg") == 23
+
+
+def test_search_after_a_change_says_so(shop: Path) -> None:
+    write_shop(shop, shop_rows(25))
+    result = call("search", "--like", "s0")
+    assert result.exit_code == 0
+    assert "1 products are new, changed or gone" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["search"], 2, "nothing to search for"),
+        (["search", "x", "--like", "s0"], 2, "--like stands alone"),
+        (["search", "--like", "zzz"], 3, "no such listing"),
+        (["search", "--like", "s0", "--filter", "brand"], 2, "key=value"),
+        (["search", "--like", "s0", "-k", "0"], 2, "search.k"),
+        (["search", "--image", "catalog.csv"], 3, "catalog.csv"),
+        (["search", "--like", "s0", "--set", "model.max_images=1"], 4, "the settings name"),
+        (["eval", "--set", "embed.target_instruction=Other"], 4, "the settings name"),
+        (["eval", "--protocol", "none"], 2, "no such protocol"),
+        (["eval", "--protocol", "photo", "--queries", "q.jsonl"], 2, "takes no --queries"),
+        (["eval", "--fail-under", "f1=0.5"], 2, "no such metric"),
+        (["eval", "--fail-under", "recall@10=7"], 2, "between 0 and 1"),
+        (["eval", "--fail-under", "recall@10=nan"], 2, "between 0 and 1"),
+        (["eval", "--fail-under", "recall@10"], 2, "METRIC=X"),
+        (["eval", "--gallery", "brand=none"], 3, "no listing passes"),
+        (["eval", "--gallery", "brnd=x"], 2, "no column brnd"),
+        (["eval", "--queries", "none.jsonl"], 3, "none.jsonl"),
+        (["eval", "--ks", "0"], 2, "eval.ks"),
+        (["embed", "--index", "best"], 2, "embed.index"),
+    ],
+)
+def test_what_cannot_be_done(shop: Path, words: list[str], code: int, message: str) -> None:
+    result = call(*words)
+    assert result.exit_code == code, result.output
+    assert message in " ".join(result.stderr.split())
+
+
+def test_eval_identity_is_the_default_and_is_kept(shop: Path) -> None:
+    content = document("eval", "--baselines", "--fail-under", "recall@20=0", "--run-out", "run.trec")
+    assert content["schema"] == "afmrl.eval/1"
+    assert (content["protocol"], content["queries"], content["gallery"]) == ("identity", 24, 24)
+    systems = {system["system"]: system for system in content["systems"]}
+    assert systems["bm25"]["metrics"]["recall@1"] > 0
+    assert systems["colors"]["metrics"]["recall@5"] > 0.5
+    assert systems["embedder"]["readable"] == 24
+    assert content["checks"][0]["passed"] is True
+    lines = Path("run.trec").read_text().splitlines()
+    assert len(lines) == 24 * 23
+    assert all(line.split()[0] != line.split()[2] for line in lines)  # the query itself is taken out
+    kept = Path(content["folder"])
+    names = {path.name for path in kept.iterdir()}
+    assert {"settings.json", "metrics.json", "per_query.jsonl", "qrels.trec", "run-embedder.trec"} <= names
+    assert len((kept / "per_query.jsonl").read_text().splitlines()) == 24
+
+
+def test_eval_photo_leaves_no_held_out_photo_in_the_gallery(shop: Path) -> None:
+    # A copy of a held-out photo under another name and in another listing would give the answer away.
+    rows = shop_rows(24)
+    rows[1]["image"] += "|images/copy.png"
+    shutil.copy(shop / "images/0b.png", shop / "images/copy.png")
+    write_shop(shop, rows)
+    content = document("eval", "--protocol", "photo", "--baselines")
+    assert (content["queries"], content["gallery"]) == (9, 24)
+    colors = next(system for system in content["systems"] if system["system"] == "colors")
+    assert colors["readable"] == 9
+    bm25 = next(system for system in content["systems"] if system["system"] == "bm25")
+    assert bm25["readable"] == 0
+    assert "can't read these queries" in call("eval", "--protocol", "photo", "--baselines").output
+
+
+def test_eval_queries(shop: Path) -> None:
+    write_queries(shop)
+    content = document("eval", "--protocol", "queries", "--baselines")
+    assert content["queries"] == 2
+    assert content["queries_without_relevant"] == ["n1"]
+    # s4 is what p1 was made from: it can't be the answer, although it was judged.
+    assert any("1 judgements of products outside the gallery or taken out" in note for note in content["notes"])
+    bm25 = next(system for system in content["systems"] if system["system"] == "bm25")
+    assert (bm25["readable"], bm25["metrics"]["hit@5"]) == (1, 0.5)
+    only = document("eval", "--queries", "queries.jsonl", "--gallery", "id=s2", "--gallery", "id=s3")
+    assert (only["gallery"], only["queries"]) == (2, 1)
+    assert only["systems"][0]["metrics"]["recall@5"] == 1.0
+
+
+def test_eval_judgements_of_another_catalog(shop: Path) -> None:
+    write_queries(shop)
+    (shop / "qrels.trec").write_text("t1 0 s2 1\nt1 0 elsewhere 1\n")
+    result = call("eval", "--protocol", "queries")
+    assert result.exit_code == 3
+    assert "qrels.trec:2: unknown product elsewhere" in " ".join(result.stderr.split())
+
+
+def test_eval_image_outside_the_queries_folder(shop: Path) -> None:
+    write_queries(shop)
+    (shop / "queries.jsonl").write_text('{"qid": "t1", "images": ["../secret.png"]}')
+    (shop / "qrels.trec").write_text("t1 0 s2 1\n")
+    result = call("eval", "--protocol", "queries")
+    assert result.exit_code == 3
+    assert "queries.jsonl:1: image ../secret.png" in " ".join(result.stderr.split())
+
+
+def test_eval_without_a_relevant_product(shop: Path) -> None:
+    write_queries(shop)
+    (shop / "qrels.trec").write_text("n1 0 s1 0\n")
+    result = call("eval", "--protocol", "queries")
+    assert result.exit_code == 3
+    assert "no query has a relevant product" in result.stderr
+
+
+def test_eval_threshold_missed(shop: Path) -> None:
+    result = call("eval", "--fail-under", "precision@10=0.9", "--fail-under", "recall@10=0")
+    assert result.exit_code == 1
+    assert "precision@10 is" in result.stderr
+    assert "recall@10 is" not in result.stderr
+    content = document("eval", "--fail-under", "precision@10=0.9", code=1)
+    assert content["schema"] == "afmrl.eval/1"
+    assert content["checks"][0]["passed"] is False
+
+
+def test_eval_sees_the_catalog_as_it_is_now(shop: Path) -> None:
+    before = document("eval")
+    rows = shop_rows(24)
+    for row in rows[:6]:
+        row["title"] += " changed"
+    write_shop(shop, rows)
+    after = document("eval", "--max-queries", "5")
+    assert after["gallery"] == before["gallery"]
+    assert after["queries"] == 5
+    assert any("a sample of 5 of 24 queries" in note for note in after["notes"])
+
+
+def test_nothing_to_evaluate_by(shop: Path) -> None:
+    rows = shop_rows(4)
+    for row in rows:
+        row["product_id"], row["image"] = "", row["image"].split("|")[0]
+    write_shop(shop, rows)
+    result = call("eval")
+    assert result.exit_code == 3
+    assert "nothing to evaluate by" in result.stderr
+
+
+def test_search_before_embed(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    write_shop(tmp_path / "new", shop_rows(2))
+    (tmp_path / "new/afmrl.toml").write_text(toml(tiny_model("qwen2_vl")))
+    result = call("search", "x", "--catalog", str(tmp_path / "new"))
+    assert result.exit_code == 4
+    assert "no vectors yet" in result.stderr
+
+
+def test_enrich_writes_attributes_for_the_question(shop: Path) -> None:
+    # A random model writes nonsense, which is told and not used; the search goes on.
+    result = call("search", "red shirt", "--enrich", "-k", "1", "--set", "attributes.max_new_tokens=8")
+    assert result.exit_code == 0, result.output
+    assert "the generator's answer is not used" in " ".join(result.stderr.split())

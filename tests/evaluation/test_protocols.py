@@ -1,0 +1,133 @@
+"""What is asked and what counts as right, and that nothing gives the answer away."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from afmrl_cli.catalog.fingerprints import Fingerprinter
+from afmrl_cli.catalog.problems import Problems
+from afmrl_cli.catalog.product import Product
+from afmrl_cli.errors import DataError
+from afmrl_cli.evaluation.protocols import (
+    Described,
+    gallery_of,
+    identity_task,
+    offered,
+    photo_task,
+    queries_task,
+    sampled,
+)
+from afmrl_cli.evaluation.systems import bm25_run
+from afmrl_cli.evaluation.trec import QueryRow
+from afmrl_cli.retrieval.filters import parse_filters
+from afmrl_cli.retrieval.listings import make_listing
+from afmrl_cli.retrieval.vectors import described_products
+from afmrl_cli.settings import load_settings
+from afmrl_cli.store.database import Database
+from afmrl_cli.store.files import hash_file
+from afmrl_cli.store.folder import CatalogFolder
+from tests.retrieval.shop import Row, shop_rows, write_shop
+
+Catalog = tuple[Described, CatalogFolder]
+
+
+def read(root: Path, rows: list[Row]) -> Catalog:
+    folder = write_shop(root, rows)
+    with Database(folder.database) as database:
+        return list(described_products(folder, load_settings(), database, None, Problems())), folder
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    return read(tmp_path, shop_rows(12))
+
+
+def test_identity(catalog: Catalog) -> None:
+    task = identity_task(catalog[0], gallery_of(catalog[0], {}))
+    assert len(task.queries) == 12
+    first = task.queries[0]
+    assert (first.id, set(first.exclude), dict(task.qrels["s0"])) == ("s0", {"s0"}, {"s1": 1})
+    assert first.text.startswith("Title: Red shirt 0")
+
+
+def test_identity_asks_only_for_what_the_gallery_holds(catalog: Catalog) -> None:
+    task = identity_task(catalog[0], gallery_of(catalog[0], parse_filters(["id=s1", "id=s4", "id=s5"], "--gallery")))
+    assert {query.id: set(task.qrels[query.id]) for query in task.queries} == {"s0": {"s1"}, "s4": {"s5"}, "s5": {"s4"}}
+
+
+def test_photo_takes_every_copy_of_a_held_out_photo_out(tmp_path: Path) -> None:
+    rows = shop_rows(12)
+    rows[1]["image"] += "|images/copy.png"  # s0's last photo under another name, not as the last of s1
+    rows[1]["image"] = "|".join(reversed(rows[1]["image"].split("|")))
+    rows[2] |= {"image": "images/copy.png", "title": "", "description": "", "category": "", "brand": ""}
+    folder = write_shop(tmp_path, rows)
+    shutil.copy(tmp_path / "images/0b.png", tmp_path / "images/copy.png")
+    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
+        described = list(described_products(folder, load_settings(), database, None, Problems()))
+        task = photo_task(gallery_of(described, {}), fingerprinter, folder.root)
+        changed = {product.id: row.key for product, row in described}
+    asked = {hash_file(query.images[0]) for query in task.queries}
+    shown = {hash_file(path) for document in task.documents for path in document.product.images}
+    assert len(task.queries) == 5
+    assert not asked & shown
+    assert all(not query.text and len(query.images) == 1 for query in task.queries)
+    left = {document.product.id: document for document in task.documents}
+    assert "s2" not in left  # nothing remains of it
+    assert any("s2" in note for note in task.notes)
+    assert [path.name for path in left["s0"].product.images] == ["0.png"]
+    assert left["s0"].row.key != changed["s0"]  # its stored vector has seen the photo: not to be used
+    assert left["s4"].row.key == changed["s4"]
+    assert task.qrels["photo_of_s0"] == {"s0": 1, "s1": 1}
+
+
+def test_photo_of_a_product_that_repeats_its_photo(tmp_path: Path) -> None:
+    rows = shop_rows(2)
+    rows[0]["image"] = "images/0.png|images/again.png"
+    folder = write_shop(tmp_path, rows)
+    shutil.copy(tmp_path / "images/0.png", tmp_path / "images/again.png")
+    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
+        described = list(described_products(folder, load_settings(), database, None, Problems()))
+        task = photo_task(gallery_of(described, {}), fingerprinter, folder.root)
+    assert next(d for d in task.documents if d.product.id == "s0").product.images == ()
+
+
+def test_queries_leave_out_what_nobody_could_find(catalog: Catalog) -> None:
+    gallery = gallery_of(catalog[0], parse_filters(["brand=luma"], "--gallery"))
+    row = QueryRow("q", "shirt", (), "text", frozenset({"s1"}), 1)
+    task = queries_task([row], {"q": {"s0": 2, "s1": 1, "s11": 1}}, gallery)
+    assert task.qrels == {"q": {"s0": 2}}
+    assert task.notes == ["2 judgements of products outside the gallery or taken out are not used"]
+    ranked = [id for id, _ in bm25_run(task, 100).run["q"]]
+    assert set(ranked) == {"s0", "s2", "s3", "s4", "s5"}
+    assert len(bm25_run(task, 2).run["q"]) == 2
+
+
+def test_what_a_catalog_offers(catalog: Catalog, tmp_path: Path) -> None:
+    described, folder = catalog
+    nowhere = tmp_path / "queries.jsonl"
+    assert offered(described, nowhere) == "identity"
+    alone = [
+        (product, row)
+        for product, row in (
+            (Product(p.id, p.title, images=p.images), make_listing(p, "", "", folder.root)) for p, _ in described
+        )
+    ]
+    assert offered(alone, nowhere) == "photo"
+    nowhere.write_text("{}")
+    assert offered(alone, nowhere) == "queries"
+    nowhere.unlink()
+    with pytest.raises(DataError, match="nothing to evaluate by"):
+        offered([pair for pair in alone if len(pair[0].images) < 2], nowhere)
+    with pytest.raises(DataError, match="no two listings"):
+        identity_task(alone, gallery_of(alone, {}))
+
+
+def test_a_sample_is_the_same_every_time(catalog: Catalog) -> None:
+    task = identity_task(catalog[0], gallery_of(catalog[0], {}))
+    one, two = sampled(task, 4, seed=1), sampled(task, 4, seed=1)
+    assert [q.id for q in one.queries] == [q.id for q in two.queries]
+    assert set(one.qrels) == {q.id for q in one.queries}
+    assert sampled(task, 0, seed=1) is task

@@ -1,0 +1,145 @@
+"""Filters, the reasons that a result shows, and the page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from afmrl_cli.catalog.product import Product
+from afmrl_cli.errors import DataError, UsageError
+from afmrl_cli.retrieval.encode import Encoder
+from afmrl_cli.retrieval.filters import check_keys, fields_of, parse_filters, passes
+from afmrl_cli.retrieval.page import write_search_page
+from afmrl_cli.retrieval.search import Hit, Question, search
+from afmrl_cli.retrieval.vectors import Vectors, load_vectors
+from afmrl_cli.settings import CatalogSettings, Settings
+from tests.retrieval.shop import counting, embed, embedder_id, settings_of, shop_rows, write_shop
+
+TEXTS = "color: red; sleeves: short"
+
+
+def must_not_load() -> Encoder:
+    raise AssertionError("a model was loaded")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> tuple[Vectors, Settings, Path]:
+    settings = settings_of(tiny_model_folder)
+    folder = write_shop(tmp_path_factory.mktemp("search"), shop_rows(24))
+    embed(folder, settings)
+    return load_vectors(folder, embedder_id(folder, settings), settings), settings, folder.root
+
+
+def ask(shop: tuple[Vectors, Settings, Path], question: Question, k: int = 5, *filters: str) -> list[Hit]:
+    vectors, settings, root = shop
+    folder = write_shop(root, shop_rows(24))
+    return search(
+        vectors,
+        question,
+        k=k,
+        filters=parse_filters(filters, "--filter"),
+        load=must_not_load if question.like else counting(folder, settings),
+        instruction="Find this product:",
+        attributes_of=lambda fingerprints: dict.fromkeys(fingerprints, TEXTS),
+        root=root,
+    )
+
+
+def test_text_photo_and_both(shop: tuple[Vectors, Settings, Path]) -> None:
+    vectors, settings, root = shop
+    photo = Image.open(root / "images/2.png").convert("RGB")
+    for question in (Question("red shirt"), Question(images=(photo,)), Question("red shirt", (photo,))):
+        hits = ask(shop, question)
+        assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5]
+        scores = [hit.score for hit in hits]
+        assert scores == sorted(scores, reverse=True)
+    # The index agrees with comparing everything.
+    encoder = counting(write_shop(root, shop_rows(24)), settings)()
+    from afmrl_cli.models.embed_input import Item
+
+    query = encoder.encode([Item("red shirt", (photo,))], instruction="Find this product:")
+    best = np.argsort(-(vectors.matrix @ query[0]))[:5]
+    assert [hit.id for hit in hits] == [vectors.ids[row] for row in best]
+
+
+def test_like_loads_no_model_and_leaves_itself_out(shop: tuple[Vectors, Settings, Path]) -> None:
+    hits = ask(shop, Question(like="s3"), 100)
+    assert len(hits) == 23
+    assert "s3" not in {hit.id for hit in hits}
+
+
+def test_unknown_like_names_the_nearest(shop: tuple[Vectors, Settings, Path]) -> None:
+    with pytest.raises(DataError, match="no such listing") as caught:
+        ask(shop, Question(like="s33"))
+    assert "s3" in caught.value.hint
+
+
+def test_filters_lose_nothing(shop: tuple[Vectors, Settings, Path]) -> None:
+    everything = ask(shop, Question(like="s3"), 100)
+    filtered = ask(shop, Question(like="s3"), 100, "color=RED", "color=green", "category=women")
+    expected = [h.id for h in everything if h.title.split()[0] in ("Red", "Green") and int(h.id[1:]) % 4 < 2]
+    assert [hit.id for hit in filtered] == expected != []
+    assert ask(shop, Question(like="s3"), 5, "color=red", "color=green", "brand=none") == []
+
+
+def test_unknown_filter_key_names_the_nearest(shop: tuple[Vectors, Settings, Path]) -> None:
+    with pytest.raises(UsageError, match="no column colour") as caught:
+        ask(shop, Question(like="s3"), 5, "colour=red")
+    assert "color" in caught.value.hint
+
+
+@pytest.mark.parametrize("pair", ["brand", "=x", "brand=", ""])
+def test_filters_that_are_none(pair: str) -> None:
+    with pytest.raises(UsageError, match="key=value"):
+        parse_filters([pair], "--filter")
+
+
+def test_how_values_match() -> None:
+    product = Product("1", brand="Luma", category="Women/Tops", given={"attr_Material": "Mesh|Nylon", "brand": "other"})
+    fields = fields_of(product)
+
+    def holds(*pairs: str) -> bool:
+        return passes(fields, parse_filters(pairs, "--filter"))
+
+    assert holds("brand=LUMA", "category=women", "material=nylon", "id=1")
+    assert holds("Material=mesh|nylon", "brand=x", "brand=luma")
+    assert not holds("brand=lum")
+    assert not holds("category=tops")
+    assert not holds("brand=luma", "material=wool")
+    with pytest.raises(UsageError):
+        check_keys(parse_filters(["size=1"], "--filter"), fields, "--filter")
+
+
+def test_why(shop: tuple[Vectors, Settings, Path]) -> None:
+    hit = next(hit for hit in ask(shop, Question("Red linen SHIRT"), 24) if hit.id == "s0")
+    assert hit.matching == ("color",)
+    assert hit.words == ("red", "shirt", "linen")
+    assert hit.why == "color: red; red, shirt, linen"
+    written = ask(shop, Question("shirt", attributes="sleeves: short; color: blue"), 1)[0]
+    assert written.matching == ("sleeves",)
+    liked = ask(shop, Question(like="s0"), 1)[0]
+    assert liked.matching == ("color", "sleeves")
+
+
+def test_page_needs_no_network_and_escapes(tmp_path: Path) -> None:
+    Image.new("RGB", (900, 600), "red").save(tmp_path / "a.png")
+    (tmp_path / "bad.png").write_text("no photo")
+    hits = [
+        Hit(1, 0.5, "<b>1", "<script>alert(1)</script>", {"a<": "<i>"}, ("a<",), ("<u>",), (tmp_path / "a.png",)),
+        Hit(2, 0.4, "2", "", images=(tmp_path / "bad.png",)),
+    ]
+    page = tmp_path / "out.html"
+    question = Question('"><img src=x>', (Image.new("RGB", (10, 10)),))
+    write_search_page(page, question, hits, filters=["a=<b>"], catalog="c<d", embedder="e", settings=CatalogSettings())
+    text = page.read_text("utf-8")
+    assert "<script" not in text
+    assert "<i>" not in text
+    assert text.count("data:image/jpeg;base64,") == 2
+    assert not re.search(r"<[^>]*\b(?:src|href)=(?!\"data:)", text)
+    assert "http" not in text.replace("http-equiv", "")
+    assert "no photo" in text
+    assert len(text) < 60_000
