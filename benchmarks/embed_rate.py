@@ -84,9 +84,7 @@ def main() -> None:
     for name, median in medians.items():
         ratio = medians["bare forward"] / median
         worked = statistics.median(busy["bare forward"]) / statistics.median(busy[name])
-        print(
-            f"{name:24} {arguments.items / median:8.1f} items/s   {ratio:5.2f} of the bare forward ({worked:.2f} by CPU)"
-        )
+        print(f"{name:24} {arguments.items / median:8.1f} items/s   {ratio:5.2f} of the bare ({worked:.2f} by CPU)")
 
 
 if __name__ == "__main__":
