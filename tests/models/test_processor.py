@@ -44,6 +44,17 @@ def test_rows_are_padded_on_the_left_and_nothing_is_left_out(processor: Processo
     assert set(processor.tensors(["x"], [[]])) == {"input_ids", "attention_mask", "mm_token_type_ids"}
 
 
+def test_tensors_are_those_of_the_whole_processor_bit_by_bit(processor: Processor) -> None:
+    images = [[photo(1, 300, 200), photo(2, 31, 90)], [], [photo(3), Image.new("L", (50, 50), 77).convert("RGB")]]
+    texts = [IMAGE_SLOT * len(row) + f"red shirt {len(row)}\n" for row in images]
+    ours = processor.tensors(texts, images)
+    theirs = processor.inner(text=texts, images=images, padding=True, return_tensors="pt")
+    assert set(ours) == set(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) and ours[name].dtype == theirs[name].dtype for name in ours)
+    with pytest.raises(ValueError, match="one image token per picture"):
+        processor.tensors(["no slot"], [[photo(1)]])
+
+
 def test_pixels_are_the_stock_ones(processor: Processor, base: Base) -> None:
     from transformers import AutoImageProcessor
 

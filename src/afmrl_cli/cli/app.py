@@ -33,7 +33,7 @@ def _root(
 
 
 def _register() -> None:
-    from . import attributes, check, checkpoints, config, demo, embed, eval, search, train_agcl
+    from . import attributes, check, checkpoints, config, demo, doctor, embed, eval, search, train_agcl
 
     app.command("check", rich_help_panel="Data")(guarded(check.check))
     app.command("attributes", rich_help_panel="Use")(guarded(attributes.attributes))
@@ -44,6 +44,7 @@ def _register() -> None:
     app.command("eval", rich_help_panel="Inspect")(guarded(eval.eval))
     app.command("demo", rich_help_panel="Start")(guarded(demo.demo))
     app.command("config", rich_help_panel="Inspect")(guarded(config.config))
+    app.command("doctor", rich_help_panel="Inspect")(guarded(doctor.doctor))
 
 
 _register()

@@ -77,9 +77,9 @@ class LocalGenerator:
         devices = [self.loaded.device] if self.loaded.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self._seed)
-            answers = self._batches.run(
-                lengths, prepare, lambda batch: self._answers(batch, sampled), rows_each=sampled
-            )
+            made = self._batches.run(lengths, prepare, lambda batch: self._tokens(batch, sampled), sampled)
+        # Decoded only now: a tokenizer must not be used while the other thread prepares a batch with it.
+        answers = [[self._generation(row) for row in rows] for rows in made]
         return [row * samples if sampled == 1 else row for row in answers]
 
     def text(self, request: Request) -> str:
@@ -107,11 +107,12 @@ class LocalGenerator:
             **how,
         )
 
-    def _answers(self, batch: dict[str, torch.Tensor], samples: int) -> list[list[Generation]]:
+    def _tokens(self, batch: dict[str, torch.Tensor], samples: int) -> list[list[list[int]]]:
+        """New tokens of `samples` answers for each row."""
         there = {name: tensor.to(self.loaded.device) for name, tensor in batch.items()}
         with torch.inference_mode(), active_adapter(self.loaded.peft, self.adapter):
             tokens = self.loaded.causal.generate(**there, generation_config=self._config(samples))
-        flat = [self._generation(row) for row in tokens[:, batch["input_ids"].shape[1] :].tolist()]
+        flat = tokens[:, batch["input_ids"].shape[1] :].tolist()
         return [flat[i : i + samples] for i in range(0, len(flat), samples)]
 
     def _generation(self, tokens: list[int]) -> Generation:

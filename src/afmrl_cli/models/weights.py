@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,12 +59,15 @@ def download(name: str, revision: str, listener: Listener) -> Path:
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     hint = f"fetch it where there is a network (hf download {name}), or name a folder in model.embedder and .generator"
     if constants.is_offline_mode():
         raise ModelError(
             f"{name} is not in the local cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE is set", hint
         )
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     listener.note(f"fetching {name} from {constants.ENDPOINT} into {constants.HF_HUB_CACHE}")
     try:
         folder = snapshot_download(name, revision=revision or None, allow_patterns=PATTERNS, etag_timeout=5)

@@ -1,0 +1,177 @@
+"""`afmrl doctor`: what is installed, what this machine can do, which models are at hand."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CheckFailed, DataError
+from ..store.folder import find_folder
+from .options import Json, Quiet, Set, Verbose, flags_of
+from .output import Output
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "pillow", "typer")
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that is wrong with the installation, and the commands that mend it."""
+
+    what: str
+    mend: tuple[str, ...]
+
+
+def doctor(json_mode: Json = False, quiet: Quiet = False, verbose: Verbose = False, set_: Set = None) -> None:
+    """Check the installation: versions, GPU, memory, FAISS, torchvision, and which models are at hand.
+
+    Exit code 1 when something is wrong. Example: afmrl doctor --json
+    """
+    from ..settings import load_settings
+
+    flags = flags_of(set_)
+    out = Output(json_mode=json_mode, quiet=quiet, verbose=verbose)
+    try:
+        root = find_folder(None, lambda root: load_settings(root, flags).catalog.path).root
+    except DataError:
+        root = None  # not in a catalog's folder: flags, environment and defaults
+    settings = load_settings(root, flags)
+    versions, device, models, troubles = _versions(), _device(settings), _models(settings), find_troubles(settings)
+    content = {
+        "ok": not troubles,
+        "versions": versions,
+        "device": device,
+        "models": models,
+        "troubles": [{"what": trouble.what, "mend": list(trouble.mend)} for trouble in troubles],
+    }
+    out.document("afmrl.doctor/1", content)
+    out.table(("package", "version"), list(versions.items()))
+    out.table(("device", ""), [(name.replace("_", " "), _shown(value)) for name, value in device.items()])
+    out.table(
+        ("preset", "role", "model", "at hand"), [(m["preset"], m["role"], m["model"], m["state"]) for m in models]
+    )
+    for trouble in troubles:
+        out.text(f"wrong: {trouble.what}")
+        for command in trouble.mend:
+            out.text(f"  {command}")
+    if troubles:
+        if json_mode:  # the document above says it all; a second one would break the first
+            import typer
+
+            raise typer.Exit(CheckFailed.exit_code)
+        raise CheckFailed(f"{len(troubles)} thing{'s' if len(troubles) > 1 else ''} to mend", "run the commands above")
+
+
+def find_troubles(settings: Settings) -> list[Trouble]:
+    """What is wrong with the installation, or does not go with the settings."""
+    from ..errors import ModelError
+    from ..models.device import device_of
+    from ..retrieval.faiss_install import faiss_conflict, installed_faiss
+
+    found = []
+    if conflict := faiss_conflict():
+        found.append(Trouble(conflict.message, conflict.commands))
+    elif not installed_faiss():
+        found.append(Trouble("no FAISS is installed", ("python -m pip install faiss-cpu",)))
+    if reason := broken_torchvision():
+        what = f"torchvision is installed but can't be imported, which breaks transformers: {reason}"
+        found.append(Trouble(what, ("python -m pip uninstall -y torchvision",)))
+    try:
+        device_of(settings.model)
+    except ModelError as error:
+        found.append(Trouble(str(error), ("afmrl config",)))
+    return found
+
+
+def broken_torchvision() -> str:
+    """Why an installed torchvision can't be imported; "" when it can, or is not installed (afmrl does not need it)."""
+    import importlib
+    import importlib.util
+
+    if importlib.util.find_spec("torchvision") is None:
+        return ""
+    try:
+        importlib.import_module("torchvision")
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:
+        return str(error).strip().split("\n", 1)[0][:200]
+    return ""
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    from .. import __version__
+    from ..retrieval.faiss_install import installed_faiss
+
+    found = {"afmrl-cli": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found | installed_faiss()
+
+
+def _device(settings: Settings) -> dict[str, Any]:
+    """The device and precision that models would use; memory in bytes."""
+    from ..models.device import cuda_devices, device_of, precision_of, torch_build
+
+    # A device that is asked for and absent is told as a trouble; the table shows what there is.
+    model = settings.model if settings.model.device == "cpu" else settings.model.model_copy(update={"device": "auto"})
+    found: dict[str, Any] = {
+        "used": device_of(model),
+        "precision": precision_of(model),
+        "processors": os.cpu_count(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "torch_cuda": torch_build() or "none (a CPU build)",
+        "gpus": cuda_devices(),
+    }
+    if cuda_devices():
+        import torch
+
+        for i in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(i)
+            found[f"gpu_{i}"] = torch.cuda.get_device_name(i)
+            found[f"gpu_{i}_memory"], found[f"gpu_{i}_free"] = total, free
+    return found
+
+
+def _models(settings: Settings) -> list[dict[str, str]]:
+    """The model of each preset and of the settings, and whether it is on this disk. No network."""
+    from huggingface_hub import constants
+
+    from ..errors import ModelError
+    from ..models.presets import NANO, PRESETS, base_name, resolve_base
+    from ..models.weights import find_snapshot
+    from ..settings import ModelSettings
+
+    chosen = [(preset, ModelSettings.model_validate({"preset": preset})) for preset in PRESETS]
+    if settings.model.generator or settings.model.embedder:
+        chosen.append(("(settings)", settings.model))
+    absent = "no, and HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "no: fetched at first use"
+    found = []
+    for preset, model in chosen:
+        for role in PRESETS[NANO]:
+            name = base_name(model, role)
+            revision = model.generator_revision if role == "generator" else model.embedder_revision
+            on_hub = name != NANO and not Path(name).expanduser().is_dir() and name.count("/") == 1
+            try:
+                if on_hub and find_snapshot(name, revision) is None:
+                    state = absent
+                else:
+                    state = f"yes ({resolve_base(model, role).revision[:16]})"
+            except ModelError as error:
+                state = f"no: {error}"
+            found.append({"preset": preset, "role": role, "model": name, "state": state})
+    return found
+
+
+def _shown(value: object) -> str:
+    large = isinstance(value, int) and value >= GIB
+    return f"{value / GIB:.1f} GiB" if large and isinstance(value, int) else str(value)

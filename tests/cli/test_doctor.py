@@ -1,0 +1,81 @@
+"""`afmrl doctor`, on installations that are really broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from afmrl_cli.retrieval.faiss_install import faiss_conflict, installed_faiss
+
+
+def doctor(*arguments: str, extra: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return afmrl("doctor", *arguments, extra=extra)
+
+
+def afmrl(*words: str, extra: Path | None = None) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([*([str(extra)] if extra else []), *filter(None, sys.path)])
+    command = [sys.executable, "-m", "afmrl_cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, timeout=60)
+
+
+def install(site: Path, name: str, release: str) -> None:
+    """What pip leaves behind of a distribution."""
+    folder = site / f"{name.replace('-', '_')}-{release}.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {release}\n")
+
+
+def test_a_sound_installation() -> None:
+    done = doctor("--json")
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    assert content["ok"] is True and content["troubles"] == []
+    assert content["versions"]["torch"] == version("torch")
+    assert content["device"]["memory"] > 1 << 30
+    assert {row["preset"] for row in content["models"]} == {"nano", "paper", "qwen3"}
+    table = doctor().stdout
+    assert "Qwen/Qwen2-VL-2B-Instruct" in table and "GiB" in table
+
+
+def test_two_faiss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert faiss_conflict() is None
+    assert "faiss-cpu" in installed_faiss()
+    install(tmp_path, "faiss-gpu", "1.15.1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    conflict = faiss_conflict()
+    assert conflict is not None
+    assert conflict.message == "faiss-cpu and faiss-gpu are both installed and overwrite each other"
+    done = doctor(extra=tmp_path)
+    assert done.returncode == 1
+    assert "python -m pip uninstall -y faiss-cpu faiss-gpu\n" in done.stdout
+    assert "python -m pip install faiss-gpu==1.15.1\n" in done.stdout
+    content = json.loads(doctor("--json", extra=tmp_path).stdout)
+    assert content["troubles"][0]["mend"] == list(conflict.commands)
+    (tmp_path / "catalog.csv").write_text("id,title\n1,a\n", "utf-8")
+    searching = afmrl("search", "a", "--catalog", str(tmp_path), extra=tmp_path)
+    assert "warning: faiss-cpu and faiss-gpu are both installed" in searching.stderr
+
+
+def test_torchvision_that_can_not_be_imported(tmp_path: Path) -> None:
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(
+        "import torch\ntorch.library.register_fake('torchvision::nms')(lambda: None)\n"
+    )
+    done = doctor("--json", extra=tmp_path)
+    assert done.returncode == 1
+    trouble = json.loads(done.stdout)["troubles"][0]
+    assert "torchvision::nms does not exist" in trouble["what"]
+    assert trouble["mend"] == ["python -m pip uninstall -y torchvision"]
+
+
+def test_settings_that_this_machine_can_not_follow() -> None:
+    done = doctor("--set", "model.device=cuda", "--set", "model.embedder=/no/such/model", "--json")
+    content = json.loads(done.stdout)
+    assert any("/no/such/model" in row["model"] and row["state"].startswith("no") for row in content["models"])
+    assert (done.returncode == 1) == bool(content["troubles"])
