@@ -25,7 +25,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -56,6 +56,8 @@ class Variant:
     temperature: float = 0.05
     batch_size: int = 64
     symmetric: bool = False
+    constant: float = 0.0
+    """Instead of weights by attributes: every negative e^constant times heavier, whatever its attributes."""
 
 
 PLAIN = Variant(weights=False, delta=None)
@@ -63,6 +65,7 @@ VARIANTS = {
     "InfoNCE": PLAIN,
     "AGCL": Variant(),
     "AGCL, positive unweighted": Variant(weight_positive=False),
+    "InfoNCE, all negatives x e^1.5": replace(PLAIN, constant=1.5),
     "AGCL, mask off": Variant(delta=None),
     "mask only": Variant(weights=False),
     "AGCL, mask margin 0": Variant(delta=0.0),
@@ -79,7 +82,7 @@ VARIANTS = {
     "InfoNCE, random batches": replace(PLAIN, batches="random"),
     "AGCL, random batches": Variant(batches="random"),
 }
-AGAINST = {name: name.replace("AGCL", "InfoNCE") for name in VARIANTS}
+AGAINST = {name: name.replace("AGCL", "InfoNCE") for name in VARIANTS if "AGCL" in name}
 
 
 @dataclass
@@ -142,6 +145,8 @@ def encode_shop(shop: Path, cache: Path, base: str, most: int) -> None:
     np.save(cache / "shop-queries.npy", embedder.encode(queries, instruction="Find this product:"))
     print("shop queries", len(rows), flush=True)
     np.save(cache / "shop-targets.npy", embedder.encode(targets, instruction="Represent this product:"))
+    words = [Item(text) for text in texts]
+    np.save(cache / "shop-words.npy", embedder.encode(words, instruction="Represent this product:"))
     (cache / "shop.json").write_text(json.dumps(rows))
 
 
@@ -163,12 +168,12 @@ def text_task(cache: Path, name: str, hidden: bool) -> Task:
     return Task(vectors, vectors, products, [own_attributes(r) for r in rows], pairs, identities, asked, gallery, True)
 
 
-def shop_task(cache: Path, hidden: bool) -> Task:
+def shop_task(cache: Path, side: Literal["targets", "words"], hidden: bool) -> Task:
     rows = json.loads((cache / "shop.json").read_text())
     products = [row["product_id"] for row in rows]
     attributes = [{k: v for k, v in row.items() if k.startswith("attr_") and v} for row in rows]
     mine = [i for i, product in enumerate(products) if trained_on(product)]
-    queries, targets = (torch.from_numpy(np.load(cache / f"shop-{side}.npy")) for side in ("queries", "targets"))
+    queries, targets = (torch.from_numpy(np.load(cache / f"shop-{each}.npy")) for each in ("queries", side))
     identities = [str(i) if hidden else products[i] for i in mine]
     gallery = [i for i, product in enumerate(products) if not trained_on(product)]
     pairs = [(i, i) for i in mine]
@@ -231,11 +236,14 @@ def train(task: Task, variant: Variant, seed: int, epochs: int, rate: float) -> 
     for step, batch in enumerate(batches, 1):
         queries, targets = (np.array([task.pairs[i][side] for i in batch]) for side in (0, 1))
         bm25 = torch.as_tensor(lexical.scores(queries, targets), dtype=torch.float32)
+        weights = log_weights(bm25, weight_positive=variant.weight_positive) if variant.weights else None
+        if variant.constant:
+            weights = variant.constant * (1 - torch.eye(len(batch)))
         loss = contrastive_loss(
             head(task.queries[queries]),
             head(task.targets[targets]),
             temperature=variant.temperature,
-            log_weight=log_weights(bm25, weight_positive=variant.weight_positive) if variant.weights else None,
+            log_weight=weights,
             delta=variant.delta,
             symmetric=variant.symmetric,
         )
@@ -258,7 +266,9 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))
 
 
-def compare(task_name: str, task: Task, seeds: Sequence[int], epochs: int, rate: float) -> list[dict[str, Any]]:
+def compare(
+    task_name: str, task: Task, names: Sequence[str], seeds: Sequence[int], epochs: int, rate: float
+) -> list[dict[str, Any]]:
     base = recalls(Head(task.queries.shape[1]), task)
     found: dict[str, dict[str, NDArray[np.float64]]] = {}
     rows: list[dict[str, Any]] = []
@@ -267,12 +277,14 @@ def compare(task_name: str, task: Task, seeds: Sequence[int], epochs: int, rate:
     print("| --- | --- | --- | --- | --- | --- |")
     untrained = " | ".join(f"{100 * base[f'R@{k}'].mean():.1f}" for k in KS)
     print(f"| encoder as it is | {untrained} | | |", flush=True)
-    for name, variant in VARIANTS.items():
+    for name in names:
+        variant = VARIANTS[name]
         runs = [train(task, variant, seed, epochs, rate) for seed in seeds]
         each = [recalls(head, task) for head, _ in runs]
         found[name] = {key: np.stack([one[key] for one in each]) for key in each[0]}
         told = {key: sum(counts[key] for _, counts in runs) for key in runs[0][1]}
-        against = AGAINST[name] if AGAINST[name] in found and AGAINST[name] != name else "InfoNCE"
+        against = AGAINST.get(name, "InfoNCE")
+        against = against if against in found else "InfoNCE"
         difference = 100 * (found[name]["R@1"] - found[against]["R@1"])
         low, high = interval(difference)
         cells = [
@@ -316,7 +328,8 @@ def main() -> None:
     run.add_argument("--seeds", default="0,1,2,3,4")
     run.add_argument("--epochs", type=int, default=8)
     run.add_argument("--rate", type=float, default=1e-3)
-    run.add_argument("--sets", default="")
+    run.add_argument("--sets", default="", help="some of them, with ; in between")
+    run.add_argument("--variants", default="", help="the same; InfoNCE first")
     wanted = parser.parse_args()
     torch.set_num_threads(1)
     if wanted.command == "encode":
@@ -326,13 +339,18 @@ def main() -> None:
         if "shop" in wanted.what:
             encode_shop(wanted.shop, wanted.cache, wanted.model, wanted.listings)
         return
-    tasks = {f"{name}{kind}": (name, bool(kind)) for name in ("shop", *TEXT_SETS) for kind in ("", " (hidden)")}
+    sets = ("shop, photo to text", "shop, photo to listing", *TEXT_SETS)
+    tasks = {f"{name}{kind}": (name, bool(kind)) for name in sets for kind in ("", " (hidden)")}
     rows: list[dict[str, Any]] = []
     for label, (name, hidden) in tasks.items():
-        if wanted.sets and label not in wanted.sets.split(","):
+        if wanted.sets and label not in wanted.sets.split(";"):
             continue
-        task = shop_task(wanted.cache, hidden) if name == "shop" else text_task(wanted.cache, name, hidden)
-        rows += compare(label, task, [int(seed) for seed in wanted.seeds.split(",")], wanted.epochs, wanted.rate)
+        if name.startswith("shop"):
+            task = shop_task(wanted.cache, "words" if name.endswith("text") else "targets", hidden)
+        else:
+            task = text_task(wanted.cache, name, hidden)
+        names = wanted.variants.split(";") if wanted.variants else list(VARIANTS)
+        rows += compare(label, task, names, [int(seed) for seed in wanted.seeds.split(",")], wanted.epochs, wanted.rate)
     wanted.out.write_text(json.dumps(rows, indent=1))
 
 
