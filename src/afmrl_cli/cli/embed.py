@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import ModelError
 from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
 
 if TYPE_CHECKING:
@@ -44,9 +45,13 @@ def embed(
     session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags)
 
     from ..retrieval.embed import embed_catalog
-    from .models import Models
+    from .models import Models, warn_of_two_faiss
 
+    warn_of_two_faiss(session)
     models = Models(session)
+    both = session.settings.embed.enrich == "both"
+    if both and models.source is None:
+        raise ModelError("embed.enrich = both needs the generator that wrote the attributes", "see the note above")
     with session.out:
         summary = embed_catalog(
             session.folder,
@@ -54,7 +59,7 @@ def embed(
             models.embedder_id,
             models.embedder,
             session.out,
-            source=models.source if session.settings.embed.enrich == "both" else None,
+            source=models.source if both else None,
             force=force,
         )
     _show(session, summary)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..retrieval.search import Hit, Question
+    from ..retrieval.vectors import Vectors
     from .models import Models
 
 
@@ -58,13 +59,14 @@ def search(
     from ..retrieval.search import search as find
     from ..retrieval.vectors import load_vectors
     from ..store.database import Database
-    from .models import Models
+    from .models import Models, warn_of_two_faiss
 
+    warn_of_two_faiss(session)
     settings, folder = session.settings, session.folder
     filters = parse_filters(filter_ or [], "--filter")
     models = Models(session)
     vectors = load_vectors(folder, models.embedder_id, settings)
-    _tell_stale(session, vectors.manifest)
+    _tell_stale(session, vectors)
     question = _question(session, models, text.strip(), image or [], like, enrich)
 
     def attributes_of(fingerprints: list[str]) -> Mapping[str, str]:
@@ -100,13 +102,10 @@ def search(
     _show(session, question, hits, models.embedder_id, filter_ or [], html)
 
 
-def _tell_stale(session: Session, manifest: Mapping[str, object]) -> None:
+def _tell_stale(session: Session, vectors: Vectors) -> None:
     """A note when the catalog's file is no longer the one that was embedded."""
-    from ..retrieval.vectors import catalog_state, load_vectors, stale_products
+    from ..retrieval.vectors import stale_products
 
-    if manifest["catalog"] == catalog_state(session.folder):
-        return
-    vectors = load_vectors(session.folder, str(manifest["embedder"]), session.settings)
     if stale := stale_products(session.folder, session.settings, vectors):
         session.out.note(f"{stale:,} products are new, changed or gone since `afmrl embed`: run it again")
 
