@@ -179,6 +179,20 @@ def test_a_database_can_not_be_made_on_a_full_disk(small_disk: Path) -> None:
     assert known and known[2] == 3 and "full" in known[0]
 
 
+def test_a_full_disk_is_not_taken_for_a_damaged_database(small_disk: Path) -> None:
+    path = small_disk / "afmrl.sqlite"
+    with Database(path) as database:
+        database.put_attributes([attributes("old")])
+    ballast = fill(small_disk)
+    with pytest.raises(Exception) as caught, Database(path) as database:
+        database.put_attributes([attributes("new", text="x" * 50_000)])
+    known = explain(caught.value)
+    assert known and known[2] == 3 and "full" in known[0] and "away" not in known[1]
+    ballast.unlink()
+    with Database(path) as database:
+        assert list(database.attributes("g", "p", ["old", "new"])) == ["old"]
+
+
 # A folder that can't be written.
 
 WRITER = """
