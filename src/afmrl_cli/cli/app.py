@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -12,7 +12,7 @@ from ..errors import UsageError
 from .errors import guarded
 from .output import Output
 
-REFUSED = typer.BadParameter.__mro__[1]
+REFUSED = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 """What the parser of the command line raises; Typer gives the class itself no name of its own."""
 
 app = typer.Typer(
@@ -63,5 +63,5 @@ def main() -> None:
         sys.exit(app(standalone_mode=False))
     except REFUSED as error:
         hint = "see `afmrl --help`, or --help after a command"
-        Output(json_mode=True).error(error.format_message(), hint, UsageError.exit_code)  # type: ignore[attr-defined]
+        Output(json_mode=True).error(error.format_message(), hint, UsageError.exit_code)
         sys.exit(UsageError.exit_code)
