@@ -216,19 +216,43 @@ WRITER = """
 """
 
 
+READER = """
+    import sys
+    from pathlib import Path
+    from afmrl_cli.store.database import Database
+    with Database(Path(sys.argv[1]) / "db") as database:
+        print(database.writable, list(database.attributes("g", "p", ["old"])))
+"""
+
+
+def unprivileged() -> tuple[str, ...]:
+    if os.geteuid() != 0:
+        return ()
+    setpriv = shutil.which("setpriv")
+    if not setpriv:
+        pytest.skip("as root this needs setpriv")
+    return (
+        setpriv,
+        "--bounding-set=-dac_override,-dac_read_search",
+    )  # root may write everywhere, unless it waives that
+
+
+def test_a_store_that_can_only_be_read_is_read(tmp_path: Path) -> None:
+    with Database(tmp_path / "db") as database:
+        database.put_attributes([attributes("old")])
+    tmp_path.chmod(0o555)
+    out, err = process(READER, tmp_path, prefix=unprivileged()).communicate(timeout=60)
+    tmp_path.chmod(0o755)
+    assert out == "False ['old']\n", err
+
+
 def test_an_unwritable_folder_is_told(tmp_path: Path) -> None:
-    prefix: tuple[str, ...] = ()
-    if os.geteuid() == 0:  # root may write everywhere, unless it gives that right up
-        setpriv = shutil.which("setpriv")
-        if not setpriv:
-            pytest.skip("as root this needs setpriv")
-        prefix = (setpriv, "--bounding-set=-dac_override,-dac_read_search")
     (tmp_path / "half" / ".afmrl").mkdir(parents=True)
     (tmp_path / "closed").mkdir()
     closed = (tmp_path / "closed", tmp_path / "half" / ".afmrl")
     for folder in closed:
         folder.chmod(0o555)
-    out, err = process(WRITER, tmp_path, prefix=prefix).communicate(timeout=60)
+    out, err = process(WRITER, tmp_path, prefix=unprivileged()).communicate(timeout=60)
     for folder in closed:
         folder.chmod(0o755)
     lines = out.splitlines()

@@ -50,6 +50,8 @@ def _database_failure(error: sqlite3.DatabaseError) -> tuple[str, str]:
         return f"{DATABASE}: the disk is full", FREE_SPACE
     if name in DATABASE_DAMAGED:
         return f"{DATABASE}: {error}", "move the file away to start afresh: attributes are then generated again"
+    if name.startswith("SQLITE_READONLY"):
+        return f"{DATABASE}: {error}", "check the owner and mode of the file and its folder"
     return f"{DATABASE}: {error}", "see that the disk is in order, and run the same command again: nothing is lost"
 
 

@@ -31,7 +31,10 @@ def make_folder(path: Path) -> Path:
 def writing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write a file to; renamed onto `path` at the end, removed on any error."""
     make_folder(path.parent)
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
+    except OSError as error:  # the user knows the file by its own name
+        raise OSError(error.errno, error.strerror, str(path)) from error
     os.close(handle)
     temporary = Path(name)
     try:
