@@ -12,10 +12,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from afmrl_cli.cli.errors import explain
 from afmrl_cli.errors import DataError
+from afmrl_cli.retrieval.cache import VectorCache
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.files import TEMPORARY_PREFIX, hash_json, make_folder, write_json, writing, writing_folder
@@ -155,12 +157,14 @@ def test_a_full_disk_is_told_and_the_store_stays_whole(small_disk: Path, tmp_pat
         for work in (
             lambda: database.put_attributes([attributes(f"new{i}", text="x" * 900) for i in range(200)]),
             lambda: write_json(store.store / "a.json", {"a": "x" * 50_000}),
+            lambda: VectorCache(store.embeddings).add(["a"], np.zeros((1, 50_000), dtype=np.float32)),
             lambda: Checkpoints(store.checkpoints).add(adapter(tmp_path / "adapter", 100_000), manifest()),
         ):
             with pytest.raises(Exception) as caught:
                 work()
             known = explain(caught.value)
             assert known and known[2] == 3 and "full" in known[0], caught.value
+            assert ".afmrl/" in known[0] and "writing" not in known[0]
         assert list(database.attributes("g", "p", ["old", "new0"])) == ["old"]
         assert (store.store / "a.json").read_text() == '{\n  "a": 1\n}\n'
         assert Checkpoints(store.checkpoints).list() == [] and not leftovers(small_disk)
