@@ -59,7 +59,7 @@ def test_commands_and_flags_exist(page: Path) -> None:
             continue
         assert words[1] in known, f"{named(page)}: {' '.join(words)}"
         command = known[words[1]]
-        if hasattr(command, "commands"):  # a group: `afmrl checkpoints list`
+        if hasattr(command, "commands") and len(words) > 2:  # a group: `afmrl checkpoints list`
             assert words[2] in command.commands, f"{named(page)}: {' '.join(words)}"
             command = command.commands[words[2]]
         flags = {flag for parameter in command.params for flag in parameter.opts + parameter.secondary_opts}
