@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import CheckFailed, UsageError
+from ..store.folder import check_output
 from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ def eval(
         raise UsageError(f"--protocol {protocol}: no such protocol", f"one of {', '.join(PROTOCOLS)}")
     if protocol in ("identity", "photo") and (queries or qrels):
         raise UsageError(f"--protocol {protocol} takes no --queries and --qrels", "leave one of them out")
+    if run_out:
+        beside = [session.folder.root / name for name in ("queries.jsonl", "qrels.trec")]
+        check_output(run_out, session.folder, "--run-out", [queries, qrels, *beside])
 
     from ..evaluation.report import Wanted, measure, parse_thresholds
     from .models import Models

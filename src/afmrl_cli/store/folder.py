@@ -6,11 +6,11 @@ my-shop/.afmrl/                             the tool's; deleting it loses nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import DataError
+from ..errors import DataError, UsageError
 
 CATALOG_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 STORE_NAME = ".afmrl"
@@ -78,6 +78,19 @@ def find_folder(start: Path | None, configured: Callable[[Path], str] = lambda r
         raise DataError(f"{root}: no catalog here", hint)
     names = ", ".join(p.name for p in (named or candidates)[:5])
     raise DataError(f"{root}: more than one catalog ({names})", f"give one, or set catalog.path in {SETTINGS_FILE}")
+
+
+def check_output(path: Path, folder: CatalogFolder, flag: str, own: Iterable[Path | None] = ()) -> None:
+    """UsageError naming `flag` when a result at `path` would replace a folder or a file of the retailer's (the catalog,
+    its settings, and those in `own`), or lie in the store."""
+    if path.is_dir():
+        raise UsageError(f"{flag} {path}: is a folder", "give a file's name")
+    place = path.resolve()
+    if folder.store.resolve() in place.parents:
+        raise UsageError(f"{flag} {path}: lies inside {folder.store.name}", "give another place")
+    for file in (folder.catalog, folder.root / SETTINGS_FILE, *own):
+        if file and (place == file.resolve() or (place.exists() and file.exists() and place.samefile(file))):
+            raise UsageError(f"{flag} {path}: is the retailer's own file", "give another name")
 
 
 def _root(start: Path | None) -> Path:
