@@ -8,7 +8,6 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +24,7 @@ QUESTION = "navy dress with long sleeves"
 
 
 def demo(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the shop is written.")] = DEFAULT_FOLDER,
     products: Annotated[int, typer.Option(min=20, help="How many products the shop sells.")] = 300,
     json_mode: Json = False,
@@ -65,7 +65,7 @@ def demo(
         ["search", "--like", listing, "--catalog", str(folder), "-k", "5", "--html", str(pages / "like.html")],
     ):
         out.text(f"\n$ afmrl {shlex.join(words)}")
-        steps.append(_step(words, json_mode=json_mode, quiet=quiet, verbose=verbose))
+        steps.append(_step(context, words, json_mode=json_mode, quiet=quiet, verbose=verbose))
     seconds = round(time.monotonic() - began, 1)
     out.document(
         "afmrl.demo/1", {"folder": folder.resolve(), "pages": pages.resolve(), "seconds": seconds, "steps": steps}
@@ -95,22 +95,16 @@ def _write_shop(folder: Path, products: int, out: Output) -> tuple[Path, str]:
     return folder / photo.shots[0].name, photo.answers[0]
 
 
-def _step(words: list[str], *, json_mode: bool, quiet: bool, verbose: bool) -> dict[str, Any]:
+def _step(context: typer.Context, words: list[str], *, json_mode: bool, quiet: bool, verbose: bool) -> dict[str, Any]:
     """Run one command in this process, its output shown; with --json its document is part of what is returned."""
     flags = [flag for flag, on in (("--json", json_mode), ("-q", quiet), ("-v", verbose)) if on]
     began = time.monotonic()
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed) if json_mode else contextlib.nullcontext():
-        code = _command()([*words, *flags], standalone_mode=False)
+        code = context.find_root().command.main([*words, *flags], standalone_mode=False)
     if code:  # the command has said why
         raise typer.Exit(code)
     step: dict[str, Any] = {"command": ["afmrl", *words], "seconds": round(time.monotonic() - began, 1)}
     if json_mode:
         step["result"] = json.loads(printed.getvalue())
     return step
-
-
-def _command() -> Callable[..., Any]:
-    from .app import app
-
-    return typer.main.get_command(app)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import ModelError
 from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ def embed(
     from .models import Models
 
     models = Models(session)
+    both = session.settings.embed.enrich == "both"
+    if both and models.source is None:
+        raise ModelError("embed.enrich = both needs the generator that wrote the attributes", "see the note above")
     with session.out:
         summary = embed_catalog(
             session.folder,
@@ -54,7 +58,7 @@ def embed(
             models.embedder_id,
             models.embedder,
             session.out,
-            source=models.source if session.settings.embed.enrich == "both" else None,
+            source=models.source if both else None,
             force=force,
         )
     _show(session, summary)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import ModelError
 from .options import Session
 
 if TYPE_CHECKING:
@@ -46,12 +48,26 @@ class Models:
         return load_task(self.session.settings.attributes, self.session.folder.root)
 
     @cached_property
-    def source(self) -> AttributeSource:
-        """Under which ids the stored attribute texts of these settings are kept."""
+    def source(self) -> AttributeSource | None:
+        """Under which ids the stored attribute texts of these settings are kept; None, with a note, when the generator
+        is not on this disk. Reading what is stored is no reason to fetch gigabytes, so nothing is downloaded.
+        """
         from ..models.backends import generator_id
+        from ..models.presets import NANO, base_name
+        from ..models.weights import find_snapshot
         from ..retrieval.vectors import AttributeSource
 
-        return AttributeSource(generator_id(self.session.settings, self.checkpoints, self.session.out), self.task.id)
+        settings, out = self.session.settings, self.session.out
+        name, revision = base_name(settings.model, "generator"), settings.model.generator_revision
+        local = bool(settings.attributes.endpoint) or name == NANO or Path(name).expanduser().is_dir()
+        if not local and find_snapshot(name, revision) is None:
+            out.note(f"stored attributes are not used: the generator {name} has never been used here")
+            return None
+        try:
+            return AttributeSource(generator_id(settings, self.checkpoints, out), self.task.id)
+        except ModelError as error:
+            out.note(f"stored attributes are not used: {error}")
+            return None
 
     @property
     def bases(self) -> Bases:

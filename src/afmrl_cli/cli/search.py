@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..retrieval.search import Hit, Question
+    from ..retrieval.vectors import Vectors
     from .models import Models
 
 
@@ -64,7 +65,7 @@ def search(
     filters = parse_filters(filter_ or [], "--filter")
     models = Models(session)
     vectors = load_vectors(folder, models.embedder_id, settings)
-    _tell_stale(session, vectors.manifest)
+    _tell_stale(session, vectors)
     question = _question(session, models, text.strip(), image or [], like, enrich)
 
     def attributes_of(fingerprints: list[str]) -> Mapping[str, str]:
@@ -100,13 +101,10 @@ def search(
     _show(session, question, hits, models.embedder_id, filter_ or [], html)
 
 
-def _tell_stale(session: Session, manifest: Mapping[str, object]) -> None:
+def _tell_stale(session: Session, vectors: Vectors) -> None:
     """A note when the catalog's file is no longer the one that was embedded."""
-    from ..retrieval.vectors import catalog_state, load_vectors, stale_products
+    from ..retrieval.vectors import stale_products
 
-    if manifest["catalog"] == catalog_state(session.folder):
-        return
-    vectors = load_vectors(session.folder, str(manifest["embedder"]), session.settings)
     if stale := stale_products(session.folder, session.settings, vectors):
         session.out.note(f"{stale:,} products are new, changed or gone since `afmrl embed`: run it again")
 

@@ -89,9 +89,10 @@ def embedder_run(
     inputs = [Input(d.row.key, enriched_text(d.row.text, d.row.attributes), d.product) for d in missing]
     fresh = kitchen.vectors(inputs, embedder, load, embed.target_instruction, "embedding products")
     documents = [d for d in task.documents if d.row.key in stored or d.row.key in fresh]
-    matrix = np.stack(
-        [vectors.matrix[stored[d.row.key]] if d.row.key in stored else fresh[d.row.key] for d in documents]
-    )
+    rows = np.array([stored.get(d.row.key, -1) for d in documents], dtype=np.int64)
+    matrix = np.array(vectors.matrix[rows])
+    for place in np.flatnonzero(rows < 0):
+        matrix[place] = fresh[documents[place].row.key]
     texts = {query.id: enriched_text(query.text, attributes.get(query.fingerprint, "")) for query in task.queries}
     keys = {query.id: query_key(texts[query.id], query.images) for query in task.queries}
     wanted = [Input.of_query(keys[q.id], q.id, texts[q.id], q.images) for q in task.queries]

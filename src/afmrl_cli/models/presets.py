@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import ModelError, UsageError
 from ..listener import Listener, Silent
+from ..nano.model import nano_folder
 from ..settings import ModelSettings
 from ..store.checkpoints import REQUIRED as ADAPTER_FILES
 from ..store.checkpoints import Checkpoints, Manifest, Role
@@ -44,11 +45,6 @@ class Base:
     folder: Path
     min_pixels: int
     max_pixels: int
-
-
-def nano_folder() -> Path:
-    """The built-in model's folder."""
-    return Path(__file__).resolve().parents[1] / "nano" / "weights"
 
 
 def base_name(settings: ModelSettings, role: Role) -> str:

@@ -106,7 +106,9 @@ class Listings:
         try:
             self._table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
         except (OSError, pa.ArrowInvalid) as error:
-            raise ModelError(f"{file}: missing or damaged", "run `afmrl embed --force`") from error
+            raise ModelError(
+                f"{file}: the stored vectors' listings are missing or damaged", "run `afmrl embed --force`"
+            ) from error
 
     def __len__(self) -> int:
         return int(self._table.num_rows)

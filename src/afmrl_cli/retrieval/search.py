@@ -184,6 +184,7 @@ def fields_shown(hits: Sequence[Hit]) -> list[dict[str, object]]:
             "attributes": hit.attributes,
             "matching": list(hit.matching),
             "words": list(hit.words),
+            "why": hit.why,
             "images": [str(path) for path in hit.images],
         }
         for hit in hits

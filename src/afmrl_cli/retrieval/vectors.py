@@ -113,27 +113,31 @@ def catalog_state(folder: CatalogFolder) -> dict[str, Any]:
 
 def open_current(place: Path) -> Vectors | None:
     """The version that counts, None when there is none yet. ModelError when it is damaged."""
-    for attempt in range(OPEN_ATTEMPTS):
+    pointer = place / CURRENT
+    for _ in range(OPEN_ATTEMPTS):
+        if not pointer.is_file():
+            return None
+        named = pointer.read_text("utf-8").strip()
         try:
-            folder = place / (place / CURRENT).read_text("utf-8").strip()
-            manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-            matrix = np.load(folder / VECTORS, mmap_mode="r")
-            vectors = Vectors(folder, matrix, Listings(folder / LISTINGS), manifest)
-        except (OSError, ModelError):
-            # Between reading the name and opening the files a writer may have moved on: look again.
-            if not (place / CURRENT).is_file():
-                return None
-            if attempt + 1 == OPEN_ATTEMPTS:
-                raise ModelError(f"{place}: the stored vectors are incomplete", "run `afmrl embed --force`") from None
-            continue
-        except ValueError as error:
-            raise ModelError(
-                f"{place}: the stored vectors are damaged: {error}", "run `afmrl embed --force`"
-            ) from error
-        if manifest.get("schema") != SCHEMA or not len(vectors.listings) == len(matrix) == manifest["count"]:
-            raise ModelError(f"{folder}: vectors, listings and manifest don't fit", "run `afmrl embed --force`")
-        return vectors
-    raise AssertionError
+            return _open_version(place / named)
+        except ModelError:
+            if pointer.read_text("utf-8").strip() == named:
+                raise
+            # A writer has moved on between reading the name and opening the files: look again.
+    raise ModelError(f"{place}: the stored vectors change faster than they can be opened", "try again")
+
+
+def _open_version(folder: Path) -> Vectors:
+    hint = "run `afmrl embed --force`"
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        matrix = np.load(folder / VECTORS, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise ModelError(f"{folder}: the stored vectors are damaged: {error}", hint) from error
+    listings = Listings(folder / LISTINGS)
+    if manifest.get("schema") != SCHEMA or not len(listings) == len(matrix) == manifest["count"]:
+        raise ModelError(f"{folder}: the stored vectors, listings and manifest don't fit", hint)
+    return Vectors(folder, matrix, listings, manifest)
 
 
 def load_vectors(folder: CatalogFolder, embedder_id: str, settings: Settings) -> Vectors:
@@ -160,8 +164,12 @@ def stale_products(folder: CatalogFolder, settings: Settings, vectors: Vectors) 
     if vectors.manifest["catalog"] == catalog_state(folder):
         return 0
     stored = {row.id: (row.text, row.images, row.fields) for row in vectors.listings}
-    stale = 0
+    stale = bare = 0
     for product in read_products(folder, settings.catalog, Problems()):
         row = make_listing(product, "", "", folder.root)
-        stale += stored.pop(row.id, None) != (row.text, row.images, row.fields)
-    return stale + len(stored)
+        if row.id not in stored and not row.text:
+            bare += 1
+        else:
+            stale += stored.pop(row.id, None) != (row.text, row.images, row.fields)
+    # As many products without text as could not be embedded before are no news.
+    return stale + len(stored) + max(0, bare - int(vectors.manifest["left_out"]))
