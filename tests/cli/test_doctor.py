@@ -15,8 +15,12 @@ from afmrl_cli.retrieval.faiss_install import faiss_conflict, installed_faiss
 
 
 def doctor(*arguments: str, extra: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return afmrl("doctor", *arguments, extra=extra)
+
+
+def afmrl(*words: str, extra: Path | None = None) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([*([str(extra)] if extra else []), *filter(None, sys.path)])
-    command = [sys.executable, "-m", "afmrl_cli", "doctor", *arguments]
+    command = [sys.executable, "-m", "afmrl_cli", *words]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, timeout=60)
 
 
@@ -53,6 +57,9 @@ def test_two_faiss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "python -m pip install faiss-gpu==1.15.1\n" in done.stdout
     content = json.loads(doctor("--json", extra=tmp_path).stdout)
     assert content["troubles"][0]["mend"] == list(conflict.commands)
+    (tmp_path / "catalog.csv").write_text("id,title\n1,a\n", "utf-8")
+    searching = afmrl("search", "a", "--catalog", str(tmp_path), extra=tmp_path)
+    assert "warning: faiss-cpu and faiss-gpu are both installed" in searching.stderr
 
 
 def test_torchvision_that_can_not_be_imported(tmp_path: Path) -> None:

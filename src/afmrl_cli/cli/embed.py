@@ -45,8 +45,9 @@ def embed(
     session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags)
 
     from ..retrieval.embed import embed_catalog
-    from .models import Models
+    from .models import Models, warn_of_two_faiss
 
+    warn_of_two_faiss(session)
     models = Models(session)
     both = session.settings.embed.enrich == "both"
     if both and models.source is None:

@@ -101,3 +101,11 @@ class Models:
         from ..models.backends import load_backend
 
         return load_backend(self.session.settings, self.checkpoints, bases=self.bases, listener=self.session.out)
+
+
+def warn_of_two_faiss(session: Session) -> None:
+    """A warning when faiss-cpu and faiss-gpu are both installed: which of them is imported is then a matter of luck."""
+    from ..retrieval.faiss_install import faiss_conflict
+
+    if conflict := faiss_conflict():
+        session.out.warn(f"{conflict.message}: {' && '.join(conflict.commands)}")

@@ -59,8 +59,9 @@ def search(
     from ..retrieval.search import search as find
     from ..retrieval.vectors import load_vectors
     from ..store.database import Database
-    from .models import Models
+    from .models import Models, warn_of_two_faiss
 
+    warn_of_two_faiss(session)
     settings, folder = session.settings, session.folder
     filters = parse_filters(filter_ or [], "--filter")
     models = Models(session)

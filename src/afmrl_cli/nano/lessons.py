@@ -135,11 +135,11 @@ class Teacher:
         kind = rng.random()
         attributes = garment.attributes()
         shown = [rng.choice(own)]
-        if kind < 0.40:
+        if kind < 0.50:
             text = ""
-        elif kind < 0.50 and len(stated) >= 3:
+        elif kind < 0.59 and len(stated) >= 3:
             shown, attributes = [], stated
-        elif kind < 0.60 and len(own) > 1:
+        elif kind < 0.68 and len(own) > 1:
             shown = own
         messages = chat_messages(attribute_prompt(text), len(shown))
         prompt = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)

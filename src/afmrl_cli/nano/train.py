@@ -44,7 +44,7 @@ class Plan:
     batch_both: int = 40
     rate_look: float = 1e-3
     rate: float = 1e-3
-    weight_pairs: float = 0.7
+    weight_pairs: float = 0.3
     weight_heads: float = 0.5
     save_every_s: float = 120.0
     evaluate_every_s: float = 300.0
