@@ -156,7 +156,9 @@ class EvalSettings(Section):
     seed: int = 0
     systems: Names = Field([], description="more systems in the table: bm25, colors, base, fusion, clip:NAME, ...")
     labels: str = Field("", description="CSV file with labels by listing id, seen by the judging only")
-    label: str = Field("", description="which label coarse and composed go by; empty: category, or what twins differ in")
+    label: str = Field(
+        "", description="which label coarse and composed go by; empty: category, or what twins differ in"
+    )
     ask: Literal["", "all", "text", "title", "photos"] = Field("", description="what of a query's listing is shown")
     show: Literal["", "all", "text", "photos"] = Field("", description="what of the gallery's listings is shown")
     compare: Names = Field([], description="earlier runs to compare with: run folder, its name, or a TREC run file")

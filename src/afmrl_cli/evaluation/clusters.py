@@ -6,10 +6,10 @@
     ARI              agreement over pairs of listings, corrected for chance
     purity           share of listings whose class is the commonest in their cluster
 
-k-means makes as many clusters as there are classes, several times with seeds of their own: means and standard deviations
-over the seeds. Accuracy is over five folds by product: listings of one product are never on both sides, else a kNN would
-only have to find the product's other listing. A class with a single product can't be learnt from others; its listings
-are left out and counted. scikit-learn does the fitting.
+k-means makes as many clusters as there are classes, several times with seeds of their own: means and standard
+deviations over the seeds. Accuracy is over five folds by product: listings of one product are never on both sides, else
+a kNN would only have to find the product's other listing. A class with a single product can't be learnt from others;
+its listings are left out and counted. scikit-learn does the fitting.
 """
 
 from __future__ import annotations
@@ -103,9 +103,7 @@ def accuracies(
     return {name: count / len(classes) for name, count in right.items()}
 
 
-def _clustering(
-    matrix: NDArray[np.float32], classes: NDArray[np.int64], number: int, seed: int
-) -> dict[str, float]:
+def _clustering(matrix: NDArray[np.float32], classes: NDArray[np.int64], number: int, seed: int) -> dict[str, float]:
     from sklearn.cluster import KMeans
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 

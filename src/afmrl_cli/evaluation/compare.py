@@ -69,9 +69,7 @@ def group_sums(figures: NDArray[np.float64], groups: Sequence[str]) -> tuple[NDA
     return sums, sizes
 
 
-def bootstrap_means(
-    figures: NDArray[np.float64], groups: Sequence[str], draws: int, seed: int
-) -> NDArray[np.float64]:
+def bootstrap_means(figures: NDArray[np.float64], groups: Sequence[str], draws: int, seed: int) -> NDArray[np.float64]:
     """Means [draws, m] of `figures` [q, m], each of a sample of groups drawn with replacement."""
     sums, sizes = group_sums(figures, groups)
     rng = np.random.default_rng(seed)

@@ -26,12 +26,7 @@ def read_labels(path: Path, products: Collection[str]) -> dict[str, dict[str, st
     `products` are the ids that exist. Raises DataError with file and line for a file that can't be read, has no column
     with ids or none with labels, names an unknown listing, or the same one twice.
     """
-    try:
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text: {error.reason}") from error
-    except OSError as error:
-        raise DataError(f"{path}: can't be read: {error.strerror}") from error
+    text = _text(path)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=find_delimiter(text))
     names = [_label_name(name) for name in next(reader, [])]
     if "id" not in names or len(names) < 2:
@@ -56,6 +51,15 @@ def read_labels(path: Path, products: Collection[str]) -> dict[str, dict[str, st
     if not found:
         raise DataError(f"{path}: no labels", "a line per listing")
     return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text: {error.reason}") from error
+    except OSError as error:
+        raise DataError(f"{path}: can't be read: {error.strerror}") from error
 
 
 def _label_name(column: str) -> str:

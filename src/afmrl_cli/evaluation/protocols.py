@@ -95,7 +95,9 @@ def photo_task(gallery: list[Document], fingerprinter: Fingerprinter, root: Path
         left = tuple(path for path in product.images if _photo(fingerprinter, path) not in held_out)
         if len(left) == len(product.images):
             documents.append(document)
-        elif shown := redescribed(document, replace(product, images=left), fingerprinter, root):
+        elif shown := redescribed(
+            document, replace(product, images=left), document.row.attributes, fingerprinter, root
+        ):
             documents.append(shown)
         else:
             bare.append(product.id)
@@ -122,9 +124,7 @@ def _word(name: str) -> str:
     return "_".join(name.split())
 
 
-def fine_task(
-    documents: Sequence[Document], gallery: list[Document], fingerprinter: Fingerprinter, root: Path
-) -> Task:
+def fine_task(documents: Sequence[Document], gallery: list[Document], fingerprinter: Fingerprinter, root: Path) -> Task:
     """Queries whose product has twins in the gallery; DataError when none has."""
     if not any(document.group for document in documents):
         raise DataError(

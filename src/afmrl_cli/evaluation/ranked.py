@@ -1,4 +1,4 @@
-"""A ranking in 12 bytes a product: ten thousand queries with a thousand products each are 120 MB, as tuples a gigabyte."""
+"""A ranking in 12 bytes a product: 10,000 queries with 1,000 products each are 120 MB, as tuples a gigabyte."""
 
 from __future__ import annotations
 

@@ -83,9 +83,7 @@ def documents_of(
 ) -> list[Document]:
     """The catalog as documents; `labels` by listing id (of `labels.read_labels`) win over the catalog's columns."""
     labels = labels or {}
-    return [
-        Document(product, row, {**fields_of(product), **labels.get(product.id, {})}) for product, row in described
-    ]
+    return [Document(product, row, {**fields_of(product), **labels.get(product.id, {})}) for product, row in described]
 
 
 def gallery_of(documents: list[Document], filters: Filters) -> list[Document]:
@@ -99,10 +97,12 @@ def gallery_of(documents: list[Document], filters: Filters) -> list[Document]:
     return kept
 
 
-def redescribed(document: Document, product: Product, fingerprinter: Fingerprinter, root: Path) -> Document | None:
-    """`document` showing only what `product` holds, without attribute text; None when nothing can be seen of it."""
-    row = make_listing(product, fingerprinter.of(product), "", root)
-    return Document(product, row, document.labels) if row.text or product.images else None
+def redescribed(
+    document: Document, product: Product, attributes: str, fingerprinter: Fingerprinter, root: Path
+) -> Document | None:
+    """`document` showing only what `product` holds and `attributes`; None when nothing can be seen of it."""
+    row = make_listing(product, fingerprinter.of(product), attributes, root)
+    return Document(product, row, document.labels) if row.text or attributes or product.images else None
 
 
 def narrowed(document: Document, show: str, hide: frozenset[str]) -> Product:
@@ -122,7 +122,7 @@ def show_only(task: Task, show: str, hide: frozenset[str], fingerprinter: Finger
     """
     if show == "all" and not hide:
         return task
-    made = [(d, redescribed(d, narrowed(d, show, hide), fingerprinter, root)) for d in task.documents]
+    made = [(d, redescribed(d, narrowed(d, show, hide), "", fingerprinter, root)) for d in task.documents]
     documents = [document for _, document in made if document is not None]
     if not documents:
         raise DataError(f"no listing of the gallery has {show} to show", "choose another --show")

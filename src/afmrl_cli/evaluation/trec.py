@@ -149,15 +149,15 @@ def read_qrels(path: Path, queries: Collection[str] | None = None, products: Col
 def read_run(path: Path, queries: Collection[str], products: Collection[str]) -> dict[str, list[tuple[str, float]]]:
     """The rankings of a TREC run; ids as they are in `queries` and `products`, the ids that exist.
 
-    A query that is not asked here is left out (a run may answer more than a sample asks). Raises DataError with file and
-    line for a line that has not six parts, a score that is no number, an unknown product or the same one twice, and for
-    a run that is empty or answers none of the queries: it is then of another catalog or protocol.
+    A query that is not asked here is left out (a run may answer more than a sample asks). Raises DataError with file
+    and line for a line that has not six parts, a score that is no number, an unknown product or the same one twice, and
+    for a run that is empty or answers none of the queries: it is then of another catalog or protocol.
     """
-    as_written = {_word(query): query for query in queries}
-    known = {_word(product): product for product in products}
+    as_written = {as_word(query): query for query in queries}
+    known = {as_word(product): product for product in products}
     run: dict[str, dict[str, float]] = {}
-    lines = 0
-    for lines, (number, line) in enumerate(_lines(path), 1):
+    number = 0
+    for number, line in _lines(path):
         where = f"{path}:{number}"
         parts = line.split()
         if len(parts) != 6:
@@ -177,7 +177,7 @@ def read_run(path: Path, queries: Collection[str], products: Collection[str]) ->
         if known[product] in ranking:
             raise DataError(f"{where}: {query} ranks {product} twice")
         ranking[known[product]] = score
-    if not lines:
+    if not number:
         raise DataError(f"{path}: an empty run", "qid Q0 product rank score name")
     if not run:
         raise DataError(f"{path}: answers none of the queries", "is it a run of another catalog or protocol?")
@@ -188,7 +188,7 @@ def write_qrels(path: Path, qrels: Qrels) -> None:
     """Judgements as a TREC file, atomically."""
     with writing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for query, grades in qrels.items():
-            file.writelines(f"{_word(query)} 0 {_word(product)} {grade}\n" for product, grade in grades.items())
+            file.writelines(f"{as_word(query)} 0 {as_word(product)} {grade}\n" for product, grade in grades.items())
 
 
 def write_run(path: Path, run: Run, name: str) -> None:
@@ -198,10 +198,11 @@ def write_run(path: Path, run: Run, name: str) -> None:
             scores = dict(ranking)
             for rank, product in enumerate(ranked_ids(ranking), 1):
                 score = f"{scores[product]:.{SCORE_DECIMALS}f}"
-                file.write(f"{_word(query)} Q0 {_word(product)} {rank} {score} {_word(name)}\n")
+                file.write(f"{as_word(query)} Q0 {as_word(product)} {rank} {score} {as_word(name)}\n")
 
 
-def _word(name: str) -> str:
+def as_word(name: str) -> str:
+    """An id as it is written in qrels and run files."""
     return "_".join(name.split())
 
 

@@ -1,4 +1,4 @@
-"""Other people's models as encoders, to compare with: CLIP and SigLIP, and sentence-transformers. Weights as safetensors.
+"""Other people's models as encoders, to compare with: CLIP and SigLIP, and sentence-transformers.
 
     CLIP, SigLIP            v = unit(text features) or unit(mean of unit(photo features)); of both: unit(their sum)
     sentence-transformers   v = unit(pooled last hidden states), pooled as the model's 1_Pooling/config.json says:
@@ -40,7 +40,9 @@ def find_model(name: str, listener: Listener) -> tuple[Path, str]:
     folder = Path(name).expanduser()
     if not folder.is_dir():
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
-            raise ModelError(f"{name}: no such folder", "give a folder, or a hub name such as openai/clip-vit-base-patch32")
+            raise ModelError(
+                f"{name}: no such folder", "give a folder, or a hub name such as openai/clip-vit-base-patch32"
+            )
         folder = find_snapshot(name) or download(name, "", listener)
     if missing := missing_weights(folder):
         raise ModelError(f"{name}: {missing} is missing in {folder}", "only safetensors are loaded")
@@ -172,7 +174,9 @@ def pooling_of(folder: Path) -> str:
         on = [key.removeprefix("pooling_mode_") for key, value in pooling.items() if value is True]
         chosen = [known.get(key, key) for key in on if f"pooling_mode_{key}" in pooling]
     if len(chosen) != 1 or chosen[0] not in ("mean", "cls", "lasttoken"):
-        raise ModelError(f"{folder}: pooling {' and '.join(chosen) or 'missing'} can't be used here", "mean, cls, lasttoken")
+        raise ModelError(
+            f"{folder}: pooling {' and '.join(chosen) or 'missing'} can't be used here", "mean, cls, lasttoken"
+        )
     return chosen[0]
 
 
