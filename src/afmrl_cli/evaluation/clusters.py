@@ -86,10 +86,10 @@ def accuracies(
 ) -> dict[str, float]:
     """kNN and probe accuracy of `matrix` [n, d] over folds by product."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import GroupKFold
     from sklearn.neighbors import KNeighborsClassifier
 
-    folds = StratifiedGroupKFold(min(FOLDS, len(np.unique(products))), shuffle=True, random_state=seed)
+    folds = GroupKFold(min(FOLDS, len(np.unique(products))), shuffle=True, random_state=seed)
     right = {"knn_accuracy": 0, "probe_accuracy": 0}
     for train, test in folds.split(matrix, classes, products):
         if len(np.unique(classes[train])) < 2:

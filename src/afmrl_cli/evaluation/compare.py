@@ -47,7 +47,7 @@ class Difference:
 
     def words(self, against: str) -> str:
         """The verdict as a person would say it."""
-        change = f"{self.difference:+.4f}, {self.low:+.4f} to {self.high:+.4f}, p = {self.p:.3g}"
+        change = f"{self.difference:+.4f}, {self.low:+.4f} to {self.high:+.4f}, corrected p = {self.p:.3g}"
         if self.verdict == "equal":
             return f"{self.metric}: the same as {against} on every query"
         if self.verdict == "no difference shown":

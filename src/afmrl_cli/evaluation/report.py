@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,8 @@ def measure(
         "enrich": embed.enrich,
         "gallery": len(task.documents),
         "gallery_filters": list(wanted.asked.gallery),
-        "ask": settings.eval.ask,
-        "show": settings.eval.show,
+        "ask": task.ask,
+        "show": task.show,
         "label": task.label,
         "queries": scored[0].figures.queries,
         "groups": len(set(groups_of(task, list(queries_of(scored[0].figures))))),
@@ -146,7 +147,7 @@ def measure(
         "resamples": settings.eval.resamples,
         "systems": [system_figures(each, task, twins, settings) for each in scored],
         "comparisons": comparisons,
-        "slices": {key: slice_figures(key, scored[0], task, twins, settings) for key in slices},
+        "slices": _varied({key: slice_figures(key, scored[0], task, twins, settings) for key in slices}, settings),
         "checks": checks,
         "notes": notes,
         "seconds": round(time.monotonic() - started, 3),
@@ -181,37 +182,51 @@ def _answers(
     kitchen: Kitchen,
     contestant: Callable[[Entry], Contestant],
 ) -> tuple[list[SystemRun], list[str]]:
-    """The embedder's answers first, then those of the entries; what was left out of `--baselines`, in words."""
+    """The embedder's answers first, then those of the entries; what was left out, in words."""
     depth = kitchen.settings.eval.depth
-    answers, notes = [vector_run(task, own, kitchen)], []
-    lexical: SystemRun | None = None
+    lexical = cache(lambda: bm25_run(task, depth))
+    first = vector_run(task, own, kitchen)
+    answers, notes = [first], list[str]()
     for entry in entries:
-        if entry.kind in ("bm25", "fusion"):
-            lexical = lexical or bm25_run(task, depth)
-            answers.append(lexical if entry.kind == "bm25" else fusion_run(answers[0], lexical, depth))
+        if entry.kind == "bm25":
+            answers.append(lexical())
+        elif entry.kind == "fusion":
+            if lexical().readable:
+                answers.append(fusion_run(first, lexical(), depth))
+            else:
+                notes.append("fusion is left out: BM25 can't read these queries")
         elif entry.kind == "bm25-attributes":
-            if any(texts.get(document.row.fingerprint) for document in task.documents):
-                answers.append(bm25_attributes_run(task, texts, depth))
-            elif not entry.optional:
-                raise DataError("bm25-attributes: no listing has stored attributes", "run `afmrl attributes` first")
+            answers += _attribute_run(entry, task, texts, depth)
         elif entry.kind == "colors":
             answers.append(histogram_run(task, kitchen))
         elif entry.kind == "run":
             answers.append(_file_run(entry, task))
-        elif entry.optional and not kitchen.settings.model.embedder_checkpoint:
-            continue  # the embedder is its own base
-        else:
+        elif not entry.optional or kitchen.settings.model.embedder_checkpoint:  # without one, the base is the embedder
             rival = contestant(entry)
-            if rival.id == own.id:
-                notes.append(f"{entry.name} is the embedder itself: its row says nothing new")
             answers.append(vector_run(task, rival, kitchen))
+            notes += [f"{entry.name} is the embedder itself: its row says nothing new"] if rival.id == own.id else []
     return answers, notes
+
+
+def _attribute_run(entry: Entry, task: Task, texts: Mapping[str, str], depth: int) -> list[SystemRun]:
+    if any(texts.get(document.row.fingerprint) for document in task.documents):
+        return [bm25_attributes_run(task, texts, depth)]
+    if entry.optional:
+        return []
+    raise DataError("bm25-attributes: no listing has stored attributes", "run `afmrl attributes` first")
 
 
 def _file_run(entry: Entry, task: Task) -> SystemRun:
     file = Path(entry.argument).expanduser()
     run = read_run(file, [query.id for query in task.queries], [document.id for document in task.documents])
     return SystemRun(entry.name, run, frozenset(run))
+
+
+def _varied(slices: dict[str, list[dict[str, Any]]], settings: Settings) -> dict[str, list[dict[str, Any]]]:
+    """Of `--slices all` only those with more than one value: the others repeat the first table."""
+    if "all" not in settings.eval.slices:
+        return slices
+    return {key: rows for key, rows in slices.items() if len(rows) > 1 or key in settings.eval.slices}
 
 
 def _notes(

@@ -14,6 +14,8 @@ def systems_table(content: Content) -> Table:
     names = list(content["systems"][0]["metrics"])
     rows = [_row(system, names, content["queries"]) for system in content["systems"]]
     title = f"{content['protocol']}: {content['queries']:,} queries, gallery of {content['gallery']:,}"
+    title += f", asked with {content['ask']}" if content["ask"] != "all" else ""
+    title += f", shown {content['show']}" if content["show"] != "all" else ""
     return title, ["system", names[0], f"{content['confidence']:.0%} interval", *names[1:]], rows
 
 
@@ -54,7 +56,8 @@ def class_table(content: Content) -> list[Table]:
 
 def slice_tables(content: Content) -> list[Table]:
     """The embedder's figures by slice, one table a key."""
-    names = list(content["systems"][0]["metrics"])
+    # hit and precision are left to the JSON document: a table of slices is to be read across.
+    names = [name for name in content["systems"][0]["metrics"] if not name.startswith(("hit", "precision"))]
     made: list[Table] = []
     for key, rows in content["slices"].items():
         columns = [key, "queries", names[0], f"{content['confidence']:.0%} interval", *names[1:]]

@@ -76,6 +76,8 @@ class Task:
     qrels: Qrels
     notes: list[str] = field(default_factory=list)
     label: str = ""
+    ask: str = "all"
+    show: str = "all"
 
 
 def documents_of(
@@ -134,7 +136,7 @@ def show_only(task: Task, show: str, hide: frozenset[str], fingerprinter: Finger
         query: {id: grade for id, grade in grades.items() if id in there} if gone else grades
         for query, grades in task.qrels.items()
     }
-    return replace(task, documents=documents, qrels=qrels, notes=notes)
+    return replace(task, documents=documents, qrels=qrels, notes=notes, show=show)
 
 
 def ask_only(task: Task, ask: str) -> Task:
@@ -151,7 +153,8 @@ def ask_only(task: Task, ask: str) -> Task:
         raise DataError(f"no query has {ask} to ask with", "choose another --ask")
     gone = len(task.queries) - len(asked)
     notes = [*task.notes, f"{gone:,} queries have no {ask} to ask with and are left out"] if gone else task.notes
-    return replace(task, queries=asked, qrels={query.id: task.qrels[query.id] for query in asked}, notes=notes)
+    qrels = {query.id: task.qrels[query.id] for query in asked}
+    return replace(task, queries=asked, qrels=qrels, notes=notes, ask=ask)
 
 
 def query_text(product: Product, hide: frozenset[str]) -> str:

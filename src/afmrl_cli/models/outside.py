@@ -24,6 +24,7 @@ from ..catalog.images import open_image
 from ..errors import ModelError
 from ..listener import Listener
 from ..settings import CatalogSettings, ModelSettings
+from .base import quiet
 from .device import device_of
 from .embed_input import Item
 from .weights import download, find_snapshot, fingerprint_files, missing_weights
@@ -62,9 +63,11 @@ class PictureTextEncoder:
             raise ModelError(f"{folder}: a model of type {kind!r}, not CLIP or SigLIP", f"known: {PICTURE_MODELS}")
         self.id = id
         self._device = device_of(settings)
-        self._model: Any = AutoModel.from_pretrained(folder, use_safetensors=True).eval().to(self._device)
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        self._images: Any = AutoImageProcessor.from_pretrained(folder, backend="pil")
+        with quiet():
+            model = AutoModel.from_pretrained(folder, use_safetensors=True)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+            self._images: Any = AutoImageProcessor.from_pretrained(folder, backend="pil")
+        self._model: Any = model.eval().to(self._device)
         self._batch = batch_size
         # SigLIP was trained on texts padded to their full length, and reads shorter ones differently.
         self._padding = "max_length" if kind.startswith("siglip") else True
@@ -116,8 +119,10 @@ class SentenceEncoder:
         self.id = id
         self._pooling = pooling_of(folder)
         self._device = device_of(settings)
-        self._model: Any = AutoModel.from_pretrained(folder, use_safetensors=True).eval().to(self._device)
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        with quiet():
+            model = AutoModel.from_pretrained(folder, use_safetensors=True)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self._model: Any = model.eval().to(self._device)
         own = _config(folder / "sentence_bert_config.json").get("max_seq_length")
         most = int(getattr(self._model.config, "max_position_embeddings", 512))
         self._length = min(int(own or most), most)
