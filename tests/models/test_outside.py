@@ -89,7 +89,8 @@ def test_picture_models_equal_transformers(tmp_path: Path, kind: str) -> None:
 
 def features(made: Any) -> np.ndarray:
     rows = (made if isinstance(made, torch.Tensor) else made.pooler_output).numpy()
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit
 
 
 def save_bert(
