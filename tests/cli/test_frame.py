@@ -184,3 +184,13 @@ def test_no_catalog_here_and_two_catalogs(tmp_path: Path) -> None:
 def test_shell_completion_is_there() -> None:
     done = run("--show-completion", _AFMRL_COMPLETE="", SHELL="/bin/bash")
     assert "complete" in done.stdout or "complete" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("embed", "--nope"), ("attributes", "--limit", "0"), ("nonsense",)])
+def test_what_the_parser_refuses_is_one_json_document_too(words: tuple[str, ...]) -> None:
+    done = run(*words, "--json")
+    assert done.returncode == 2
+    error = json.loads(done.stdout)["error"]
+    assert error["exit_code"] == 2
+    assert error["message"] in done.stderr
+    assert "Traceback" not in done.stderr

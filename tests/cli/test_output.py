@@ -52,3 +52,16 @@ def test_progress_in_a_pipe_is_a_plain_line_every_few_seconds(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert lines[0] == "embedding: 25 of 100"
+
+
+def test_a_product_text_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "a\x1b[31mred\x9b0m\u202eback\ud83d\N{NO-BREAK SPACE}é \N{WOMAN}\N{ZERO WIDTH JOINER}\N{DRESS}"
+    shown = "a\ufffd[31mred\ufffd0m\ufffdback\ufffd\N{NO-BREAK SPACE}é \N{WOMAN}\N{ZERO WIDTH JOINER}\N{DRESS}"
+    out = Output()
+    out.text(hostile)
+    out.table(["title"], [[hostile]])
+    out.warn(hostile)
+    stdout, stderr = capsys.readouterr()
+    assert stdout.splitlines()[0] == shown
+    assert stderr == f"warning: {shown}\n"
+    assert not {"\x1b", "\x9b", "\u202e", "\ud83d"} & set(stdout)

@@ -12,10 +12,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from afmrl_cli.cli.errors import explain
 from afmrl_cli.errors import DataError
+from afmrl_cli.retrieval.cache import VectorCache
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.files import TEMPORARY_PREFIX, hash_json, make_folder, write_json, writing, writing_folder
@@ -155,12 +157,14 @@ def test_a_full_disk_is_told_and_the_store_stays_whole(small_disk: Path, tmp_pat
         for work in (
             lambda: database.put_attributes([attributes(f"new{i}", text="x" * 900) for i in range(200)]),
             lambda: write_json(store.store / "a.json", {"a": "x" * 50_000}),
+            lambda: VectorCache(store.embeddings).add(["a"], np.zeros((1, 50_000), dtype=np.float32)),
             lambda: Checkpoints(store.checkpoints).add(adapter(tmp_path / "adapter", 100_000), manifest()),
         ):
             with pytest.raises(Exception) as caught:
                 work()
             known = explain(caught.value)
             assert known and known[2] == 3 and "full" in known[0], caught.value
+            assert ".afmrl/" in known[0] and "writing" not in known[0]
         assert list(database.attributes("g", "p", ["old", "new0"])) == ["old"]
         assert (store.store / "a.json").read_text() == '{\n  "a": 1\n}\n'
         assert Checkpoints(store.checkpoints).list() == [] and not leftovers(small_disk)
@@ -177,6 +181,20 @@ def test_a_database_can_not_be_made_on_a_full_disk(small_disk: Path) -> None:
         Database(small_disk / ".afmrl" / "afmrl.sqlite")
     known = explain(caught.value)
     assert known and known[2] == 3 and "full" in known[0]
+
+
+def test_a_full_disk_is_not_taken_for_a_damaged_database(small_disk: Path) -> None:
+    path = small_disk / "afmrl.sqlite"
+    with Database(path) as database:
+        database.put_attributes([attributes("old")])
+    ballast = fill(small_disk)
+    with pytest.raises(Exception) as caught, Database(path) as database:
+        database.put_attributes([attributes("new", text="x" * 50_000)])
+    known = explain(caught.value)
+    assert known and known[2] == 3 and "full" in known[0] and "away" not in known[1]
+    ballast.unlink()
+    with Database(path) as database:
+        assert list(database.attributes("g", "p", ["old", "new"])) == ["old"]
 
 
 # A folder that can't be written.
@@ -202,19 +220,43 @@ WRITER = """
 """
 
 
+READER = """
+    import sys
+    from pathlib import Path
+    from afmrl_cli.store.database import Database
+    with Database(Path(sys.argv[1]) / "db") as database:
+        print(database.writable, list(database.attributes("g", "p", ["old"])))
+"""
+
+
+def unprivileged() -> tuple[str, ...]:
+    if os.geteuid() != 0:
+        return ()
+    setpriv = shutil.which("setpriv")
+    if not setpriv:
+        pytest.skip("as root this needs setpriv")
+    return (
+        setpriv,
+        "--bounding-set=-dac_override,-dac_read_search",
+    )  # root may write everywhere, unless it waives that
+
+
+def test_a_store_that_can_only_be_read_is_read(tmp_path: Path) -> None:
+    with Database(tmp_path / "db") as database:
+        database.put_attributes([attributes("old")])
+    tmp_path.chmod(0o555)
+    out, err = process(READER, tmp_path, prefix=unprivileged()).communicate(timeout=60)
+    tmp_path.chmod(0o755)
+    assert out == "False ['old']\n", err
+
+
 def test_an_unwritable_folder_is_told(tmp_path: Path) -> None:
-    prefix: tuple[str, ...] = ()
-    if os.geteuid() == 0:  # root may write everywhere, unless it gives that right up
-        setpriv = shutil.which("setpriv")
-        if not setpriv:
-            pytest.skip("as root this needs setpriv")
-        prefix = (setpriv, "--bounding-set=-dac_override,-dac_read_search")
     (tmp_path / "half" / ".afmrl").mkdir(parents=True)
     (tmp_path / "closed").mkdir()
     closed = (tmp_path / "closed", tmp_path / "half" / ".afmrl")
     for folder in closed:
         folder.chmod(0o555)
-    out, err = process(WRITER, tmp_path, prefix=prefix).communicate(timeout=60)
+    out, err = process(WRITER, tmp_path, prefix=unprivileged()).communicate(timeout=60)
     for folder in closed:
         folder.chmod(0o755)
     lines = out.splitlines()

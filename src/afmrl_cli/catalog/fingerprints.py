@@ -53,7 +53,8 @@ class Fingerprinter:
         return content
 
     def flush(self) -> None:
-        """Write the new hashes to the database."""
+        """Write the new hashes to the database, if it may be written: whoever only reads hashes again."""
         if self._new:
-            self._database.put_image_hashes(list(self._new.values()))
+            if self._database.writable:
+                self._database.put_image_hashes(list(self._new.values()))
             self._new.clear()

@@ -97,10 +97,10 @@ class Problems:
             first.append(problem)
 
     def report(self, problem: Problem, policy: Literal["skip", "fail"], file: Path) -> None:
-        """Take note of `problem` and, when it is an error and the policy is to fail, raise it as a DataError."""
-        self.add(problem)
+        """Raise `problem` as a DataError when it is an error and the policy is to fail; else take note of it."""
         if policy == "fail" and problem.severity == "error":
             raise DataError(f"{file}: {problem.where}: {problem.kind}: {problem.message}", MEND[problem.kind])
+        self.add(problem)
 
     @property
     def counts(self) -> dict[Kind, int]:

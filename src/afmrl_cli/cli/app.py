@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import Annotated, cast
 
 import typer
 
 from .. import __version__
+from ..errors import UsageError
 from .errors import guarded
+from .output import Output
+
+REFUSED = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+"""What the parser of the command line raises; Typer gives the class itself no name of its own."""
 
 app = typer.Typer(
     name="afmrl",
@@ -50,4 +56,12 @@ _register()
 
 def main() -> None:
     """Entry point of the `afmrl` script."""
-    app()
+    if "--json" not in sys.argv[1:]:
+        app()
+    # What the command line's parser refuses never reaches a command: --json has its one document all the same.
+    try:
+        sys.exit(app(standalone_mode=False))
+    except REFUSED as error:
+        hint = "see `afmrl --help`, or --help after a command"
+        Output(json_mode=True).error(error.format_message(), hint, UsageError.exit_code)
+        sys.exit(UsageError.exit_code)

@@ -116,7 +116,7 @@ def attributes(
         exported = None
         if out_file:
             exported = export_attributes(products(Problems()), task, name, database, fingerprinter, out_file)
-    _show(session, name, summary, exported)
+    _show(session, name, summary, problems, exported)
 
 
 def _check_flags(session: Session, model: str | None, limit: int | None, sample: int | None) -> None:
@@ -136,7 +136,13 @@ def _show_plan(session: Session, generator: str, total: int, needed: int) -> Non
     session.out.table(["products", "need work", "generator"], [[total, needed, generator]])
 
 
-def _show(session: Session, generator: str, summary: AttributeSummary, exported: ExportSummary | None) -> None:
+def _show(
+    session: Session,
+    generator: str,
+    summary: AttributeSummary,
+    problems: Problems,
+    exported: ExportSummary | None,
+) -> None:
     out = session.out
     document: dict[str, Any] = {
         "generator": generator,
@@ -146,6 +152,7 @@ def _show(session: Session, generator: str, summary: AttributeSummary, exported:
         "valid": summary.valid,
         "valid_share": summary.valid_share,
         "failures": dict(summary.failures.most_common()),
+        "problems": {str(kind): count for kind, count in problems.counts.items()},
         "products_per_second": summary.products_per_second,
         "examples": [
             {"id": product.id, "title": product.title, "attributes": text} for product, text in summary.examples

@@ -16,6 +16,10 @@ from ..errors import AfmrlError, CheckFailed
 from .output import Output
 
 ISSUES_HINT = "this is a bug: please report it with the lines above"
+FREE_SPACE = "free some space and run the same command again: nothing is lost"
+DATABASE = ".afmrl/afmrl.sqlite"
+DATABASE_DISK_FULL = {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}  # the latter: no room for the index of its journal
+DATABASE_DAMAGED = {"SQLITE_CORRUPT", "SQLITE_NOTADB"}
 DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "read-only disk"}
 
 
@@ -29,15 +33,26 @@ def explain(error: BaseException) -> tuple[str, str, int] | None:
         return f"{error.filename}: no permission", "check the owner and mode of the file or folder", 3
     if isinstance(error, OSError) and error.errno in DISK:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{DISK[error.errno]}", "free some space and run the same command again: nothing is lost", 3
-    if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
-        return "the disk is full", "free some space and run the same command again: nothing is lost", 3
+        return f"{where}{DISK[error.errno]}", FREE_SPACE, 3
+    if isinstance(error, OSError) and error.errno and error.filename:
+        return f"{error.filename}: {error.strerror}", "see that the path is right and the disk in order", 3
     if isinstance(error, sqlite3.DatabaseError):
-        hint = "move .afmrl/afmrl.sqlite away to start afresh: attributes are then generated again"
-        return f".afmrl/afmrl.sqlite: {error}", hint, 3
+        return *_database_failure(error), 3
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory", "lower the batch size, model.max_pixels, or use a smaller model", 5
     return None
+
+
+def _database_failure(error: sqlite3.DatabaseError) -> tuple[str, str]:
+    """(message, hint). Only of a damaged file may anybody be told to move it away."""
+    name = getattr(error, "sqlite_errorname", "")
+    if name in DATABASE_DISK_FULL:
+        return f"{DATABASE}: the disk is full", FREE_SPACE
+    if name in DATABASE_DAMAGED:
+        return f"{DATABASE}: {error}", "move the file away to start afresh: attributes are then generated again"
+    if name.startswith("SQLITE_READONLY"):
+        return f"{DATABASE}: {error}", "check the owner and mode of the file and its folder"
+    return f"{DATABASE}: {error}", "see that the disk is in order, and run the same command again: nothing is lost"
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:

@@ -7,6 +7,7 @@ error, else a plain line every few seconds. NO_COLOR and a pipe turn colour off.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 PLAIN_PROGRESS_SECONDS = 5.0
+STEERS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
+"""Control characters but for tab and line break, marks that turn the direction of writing, halves of characters."""
+
+
+def printable(text: str) -> str:
+    """`text` without what would steer a terminal: a title or a model's answer may hold anything."""
+    return STEERS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _jsonable(value: object) -> object:
@@ -68,7 +76,7 @@ class Output:
         """A line of the result for a person."""
         if not self.json_mode:
             self.end_progress()
-            print(line)
+            print(printable(line))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
         """A table of the result for a person; numbers right-aligned; cells are never read as markup."""
@@ -86,7 +94,7 @@ class Output:
             table.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in rows:
             cells = (f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row)
-            table.add_row(*(Text(cell) for cell in cells))
+            table.add_row(*(Text(printable(cell)) for cell in cells))
         piped = not sys.stdout.isatty()
         Console(width=200 if piped else None, highlight=False).print(table)
 
@@ -95,7 +103,7 @@ class Output:
     def _say(self, message: str, style: str = "") -> None:
         from rich.text import Text
 
-        self.err.print(Text(message, style=style))
+        self.err.print(Text(printable(message), style=style))
 
     def note(self, message: str) -> None:
         """Something worth knowing; silent with --quiet."""

@@ -7,6 +7,7 @@ does not count. The name is a hash of the keys, so that two processes that add t
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from functools import lru_cache
@@ -52,7 +53,10 @@ class VectorCache:
         make_folder(self.folder)
         name = hash_json(list(keys))[:24]
         with writing(self.folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, np.ascontiguousarray(vectors, dtype=np.float32), allow_pickle=False)
+            # Through Python's own file: what np.save raises on a full disk does not say so.
+            whole = io.BytesIO()
+            np.save(whole, np.ascontiguousarray(vectors, dtype=np.float32), allow_pickle=False)
+            file.write(whole.getbuffer())
         write_json(self.folder / f"{name}.json", list(keys))
         self._place.update((key, (name, row)) for row, key in enumerate(keys))
 

@@ -30,6 +30,7 @@ from ..store.database import Database
 from ..store.files import (
     TEMPORARY_PREFIX,
     make_folder,
+    naming,
     remove_leftovers,
     write_json,
     writing,
@@ -104,7 +105,7 @@ def embed_catalog(
         if force:
             pending.prune(0)
         problems = Problems()
-        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=place) as scratch:
+        with naming(place), tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=place) as scratch:
             state = catalog_state(folder)
             seen = _Seen(Path(scratch) / LISTINGS, {} if before is None else _rows_by_key(before))
             described = described_products(folder, settings, database, source, problems)

@@ -5,6 +5,7 @@ In WAL mode a writer never blocks readers. Every batch is one transaction, so th
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -57,8 +58,17 @@ class StoredImageHash:
     sha256: str
 
 
+def _connect(path: Path, writable: bool) -> sqlite3.Connection:
+    if writable:
+        return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    # Somebody else's, or a read-only disk: SQLite may read it as long as it need not make the journal's files.
+    mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+    return sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+
+
 class Database:
-    """The catalog's database; made when it is not there. Use as a context manager.
+    """The catalog's database; made when it is not there. Use as a context manager. One that can't be written
+    can be read (`writable`).
 
     Raises DataError when it can't be opened or was written by a newer afmrl; a damaged file raises
     sqlite3.DatabaseError, a full disk sqlite3.OperationalError (both have their message in `cli.errors`).
@@ -66,8 +76,9 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         make_folder(path.parent)
+        self.writable = not path.is_file() or (os.access(path.parent, os.W_OK) and os.access(path, os.W_OK))
         try:
-            self._connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+            self._connection = _connect(path, self.writable)
         except sqlite3.OperationalError as error:
             raise DataError(f"{path}: {error}", "check the owner and mode of the file and its folder") from error
         try:

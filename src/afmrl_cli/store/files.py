@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -28,19 +29,35 @@ def make_folder(path: Path) -> Path:
 
 
 @contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """The user knows a file by its own name: give it to failures that name none, or a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        # A full disk is that of what is written, even where a copy names what is read.
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        named = error.filename is not None and TEMPORARY_PREFIX not in str(error.filename)
+        if error.errno is None or (named and not full):
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+@contextlib.contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write a file to; renamed onto `path` at the end, removed on any error."""
     make_folder(path.parent)
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
+    with naming(path):
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
-        temporary.chmod(mode)
-        temporary.replace(path)
+        with naming(path):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
+            temporary.chmod(mode)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -49,15 +66,17 @@ def writing(path: Path) -> Iterator[Path]:
 def writing_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`, renamed onto it at the end; `path` must not exist yet."""
     make_folder(path.parent)
-    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent))
+    with naming(path):
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent))
     try:
-        yield temporary
-        for written in temporary.rglob("*"):
-            if written.is_file():
-                with written.open("rb+") as file:
-                    os.fsync(file.fileno())
-        temporary.chmod(0o777 & ~_umask())
-        temporary.replace(path)
+        with naming(path):
+            yield temporary
+            for written in temporary.rglob("*"):
+                if written.is_file():
+                    with written.open("rb+") as file:
+                        os.fsync(file.fileno())
+            temporary.chmod(0o777 & ~_umask())
+            temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

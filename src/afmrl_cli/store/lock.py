@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DataError
-from .files import make_folder, remove_leftovers
+from .files import make_folder, naming, remove_leftovers
 
 
 @contextlib.contextmanager
@@ -31,7 +31,8 @@ def writer_lock(store: Path, command: str, wait_seconds: float = 0.0) -> Iterato
         ) from None
     try:
         remove_leftovers(store)
-        holder.write_text(json.dumps({"command": command, "pid": os.getpid(), "since": int(time.time())}), "utf-8")
+        with naming(holder):
+            holder.write_text(json.dumps({"command": command, "pid": os.getpid(), "since": int(time.time())}), "utf-8")
         yield
     finally:
         holder.unlink(missing_ok=True)
