@@ -13,6 +13,7 @@ from pathlib import Path
 from ..errors import DataError, UsageError
 
 CATALOG_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+CATALOG_NAMES = ("catalog", "corpus")  # corpus.jsonl: a BEIR folder
 STORE_NAME = ".afmrl"
 SETTINGS_FILE = "afmrl.toml"
 
@@ -70,7 +71,7 @@ def find_folder(start: Path | None, configured: Callable[[Path], str] = lambda r
             raise DataError(f"{file}: no such file", f"catalog.path in {root / SETTINGS_FILE} names it")
         return CatalogFolder(file.resolve())
     candidates = sorted(p for p in root.iterdir() if p.suffix.lower() in CATALOG_SUFFIXES and p.is_file())
-    named = [p for p in candidates if p.stem.lower() == "catalog"]
+    named = [p for p in candidates if p.stem.lower() in CATALOG_NAMES]
     if len(named) == 1 or len(candidates) == 1:
         return CatalogFolder((named or candidates)[0])
     if not candidates:
