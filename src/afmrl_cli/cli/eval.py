@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -99,9 +100,8 @@ def eval(
         raise UsageError(f"--protocol {protocol}: no such protocol", f"one of {', '.join(PROTOCOLS)}")
     if protocol not in (None, "queries") and (queries or qrels):
         raise UsageError(f"--protocol {protocol} takes no --queries and --qrels", "leave one of them out")
-    if run_out:
-        beside = [session.folder.root / name for name in ("queries.jsonl", "qrels.trec")]
-        check_output(run_out, session.folder, "--run-out", [queries, qrels, *beside])
+    outputs = {"--run-out": run_out, "--html": html, "--markdown": markdown, "--junit": junit}
+    _check_outputs(session, outputs, [queries, qrels])
 
     from ..evaluation.build import Asked
     from ..evaluation.outputs import github_annotations, write_junit, write_markdown
@@ -148,6 +148,13 @@ def _measure(session: Session, asked: object, baselines: bool, fail_under: list[
     return measure(
         session.folder, settings, wanted, models.embedder_id, models.embedder, source, session.out, contestant
     )
+
+
+def _check_outputs(session: Session, outputs: Mapping[str, Path | None], given: Sequence[Path | None]) -> None:
+    beside = [session.folder.root / name for name in ("queries.jsonl", "qrels.trec")]
+    for flag, path in outputs.items():
+        if path:
+            check_output(path, session.folder, flag, [*given, *beside])
 
 
 def _show(session: Session, report: Report, files: list[Path]) -> None:
