@@ -117,6 +117,7 @@ def test_search_after_a_change_says_so(shop: Path) -> None:
         (["search", "--like", "s0", "--html", "images"], 2, "must end in .html"),
         (["eval", "--run-out", "catalog.csv"], 2, "retailer's own file"),
         (["eval", "--run-out", "images/../qrels.trec"], 2, "retailer's own file"),
+        (["eval", "--markdown", "catalog.csv"], 2, "retailer's own file"),
     ],
 )
 def test_what_cannot_be_done(shop: Path, words: list[str], code: int, message: str) -> None:
