@@ -131,7 +131,7 @@ def test_what_is_no_photo_has_a_reason(tmp_path: Path) -> None:
             open_image(write(tmp_path / name, content), SETTINGS)
         assert reason in caught.value.reason, name
         assert name in str(caught.value) and caught.value.exit_code == 3
-    for path, reason in ((tmp_path, "not a plain file"), (tmp_path / "gone.jpg", "No such file")):
+    for path, reason in ((tmp_path, "not a plain file"), (tmp_path / "gone.jpg", "no such file")):
         with pytest.raises(ImageProblem, match=reason):
             open_image(path, SETTINGS)
 

@@ -111,11 +111,20 @@ def test_search_after_a_change_says_so(shop: Path) -> None:
         (["eval", "--queries", "none.jsonl"], 3, "none.jsonl"),
         (["eval", "--ks", "0"], 2, "eval.ks"),
         (["embed", "--index", "best"], 2, "embed.index"),
+        (["search", "--image", "none.jpg"], 3, "none.jpg: no such file"),
+        (["search", "--like", "s0", "--html", "catalog.csv"], 2, "must end in .html"),
+        (["search", "--like", "s0", "--html", ".afmrl/a.html"], 2, "lies inside .afmrl"),
+        (["search", "--like", "s0", "--html", "images"], 2, "must end in .html"),
+        (["eval", "--run-out", "catalog.csv"], 2, "retailer's own file"),
+        (["eval", "--run-out", "images/../qrels.trec"], 2, "retailer's own file"),
+        (["eval", "--markdown", "catalog.csv"], 2, "retailer's own file"),
     ],
 )
 def test_what_cannot_be_done(shop: Path, words: list[str], code: int, message: str) -> None:
+    before = (shop / "catalog.csv").read_bytes()
     result = call(*words)
     assert result.exit_code == code, result.output
+    assert (shop / "catalog.csv").read_bytes() == before
     assert message in " ".join(result.stderr.split())
 
 

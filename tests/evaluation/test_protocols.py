@@ -11,16 +11,9 @@ from afmrl_cli.catalog.fingerprints import Fingerprinter
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.product import Product
 from afmrl_cli.errors import DataError
-from afmrl_cli.evaluation.protocols import (
-    Described,
-    gallery_of,
-    identity_task,
-    offered,
-    photo_task,
-    queries_task,
-    sampled,
-)
+from afmrl_cli.evaluation.protocols import identity_task, offered, photo_task, queries_task
 from afmrl_cli.evaluation.systems import bm25_run
+from afmrl_cli.evaluation.task import Document, documents_of, gallery_of, sampled
 from afmrl_cli.evaluation.trec import QueryRow
 from afmrl_cli.retrieval.filters import parse_filters
 from afmrl_cli.retrieval.listings import make_listing
@@ -31,13 +24,13 @@ from afmrl_cli.store.files import hash_file
 from afmrl_cli.store.folder import CatalogFolder
 from tests.retrieval.shop import Row, shop_rows, write_shop
 
-Catalog = tuple[Described, CatalogFolder]
+Catalog = tuple[list[Document], CatalogFolder]
 
 
 def read(root: Path, rows: list[Row]) -> Catalog:
     folder = write_shop(root, rows)
     with Database(folder.database) as database:
-        return list(described_products(folder, load_settings(), database, None, Problems())), folder
+        return documents_of(described_products(folder, load_settings(), database, None, Problems())), folder
 
 
 @pytest.fixture
@@ -66,9 +59,9 @@ def test_photo_takes_every_copy_of_a_held_out_photo_out(tmp_path: Path) -> None:
     folder = write_shop(tmp_path, rows)
     shutil.copy(tmp_path / "images/0b.png", tmp_path / "images/copy.png")
     with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        described = list(described_products(folder, load_settings(), database, None, Problems()))
+        described = documents_of(described_products(folder, load_settings(), database, None, Problems()))
         task = photo_task(gallery_of(described, {}), fingerprinter, folder.root)
-        changed = {product.id: row.key for product, row in described}
+        changed = {document.id: document.row.key for document in described}
     asked = {hash_file(query.images[0]) for query in task.queries}
     shown = {hash_file(path) for document in task.documents for path in document.product.images}
     assert len(task.queries) == 5
@@ -89,7 +82,7 @@ def test_photo_of_a_product_that_repeats_its_photo(tmp_path: Path) -> None:
     folder = write_shop(tmp_path, rows)
     shutil.copy(tmp_path / "images/0.png", tmp_path / "images/again.png")
     with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        described = list(described_products(folder, load_settings(), database, None, Problems()))
+        described = documents_of(described_products(folder, load_settings(), database, None, Problems()))
         task = photo_task(gallery_of(described, {}), fingerprinter, folder.root)
     assert next(d for d in task.documents if d.product.id == "s0").product.images == ()
 
@@ -109,18 +102,14 @@ def test_what_a_catalog_offers(catalog: Catalog, tmp_path: Path) -> None:
     described, folder = catalog
     nowhere = tmp_path / "queries.jsonl"
     assert offered(described, nowhere) == "identity"
-    alone = [
-        (product, row)
-        for product, row in (
-            (Product(p.id, p.title, images=p.images), make_listing(p, "", "", folder.root)) for p, _ in described
-        )
-    ]
+    bare = [Product(d.id, d.product.title, images=d.product.images) for d in described]
+    alone = documents_of((product, make_listing(product, "", "", folder.root)) for product in bare)
     assert offered(alone, nowhere) == "photo"
     nowhere.write_text("{}")
     assert offered(alone, nowhere) == "queries"
     nowhere.unlink()
     with pytest.raises(DataError, match="nothing to evaluate by"):
-        offered([pair for pair in alone if len(pair[0].images) < 2], nowhere)
+        offered([document for document in alone if len(document.product.images) < 2], nowhere)
     with pytest.raises(DataError, match="no two listings"):
         identity_task(alone, gallery_of(alone, {}))
 

@@ -23,7 +23,7 @@ from ..catalog.product import Product
 from ..errors import UsageError
 from ..store.database import Database, StoredAttributes
 from ..store.files import writing
-from ..store.folder import SETTINGS_FILE, CatalogFolder
+from ..store.folder import CatalogFolder, check_output
 from .generate import stored_attributes
 from .parse import parse_attributes
 from .task import AttributeTask
@@ -51,14 +51,7 @@ def check_export_path(path: Path, folder: CatalogFolder) -> bool:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--out {path}: the name must end in {', '.join(SUFFIXES)}", "the suffix chooses the format")
-    if path.is_dir():
-        raise UsageError(f"--out {path}: is a folder", "give a file's name")
-    place = path.resolve()
-    if folder.store.resolve() in place.parents:
-        raise UsageError(f"--out {path}: lies inside {folder.store.name}", "give another place")
-    for own in (folder.catalog, folder.root / SETTINGS_FILE):
-        if place == own.resolve() or (place.exists() and own.exists() and place.samefile(own)):
-            raise UsageError(f"--out {path}: is the retailer's own file", "give another name, such as attributes.csv")
+    check_output(path, folder, "--out")
     return path.exists()
 
 

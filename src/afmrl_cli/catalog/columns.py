@@ -34,7 +34,7 @@ COMMON_NAMES = {
     "description": (
         "description product_description item_description long_description full_description body_html body desc "
         "details short_description beschreibung produktbeschreibung artikelbeschreibung langtext beskrivning "
-        "produktbeskrivning description_produit descripcion descripcion_producto"
+        "produktbeskrivning description_produit descripcion descripcion_producto text"
     ),
     "category": (
         "category category_path product_category categories product_type google_product_category category_name "

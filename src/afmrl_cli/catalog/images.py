@@ -152,6 +152,8 @@ def open_image(path: Path, settings: CatalogSettings) -> Image.Image:
             return _upright(_rgb(image), image)
     except UnidentifiedImageError as error:
         raise ImageProblem(path, _not_an_image(path)) from error
+    except FileNotFoundError as error:
+        raise ImageProblem(path, "no such file", "missing image") from error
     except DECODER_ERRORS as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ImageProblem(path, f"damaged: {reason.splitlines()[0][:120]}") from error

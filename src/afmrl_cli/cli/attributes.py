@@ -169,7 +169,8 @@ def _show(
         if _looks_like_a_catalog(session, exported.path):
             out.note(f"two tables lie in {session.folder.root} now: name the catalog in catalog.path of afmrl.toml")
     out.document("afmrl.attributes/1", document)
-    out.table(["id", "title", "attributes"], [[p.id, p.title, text] for p, text in summary.examples])
+    if summary.examples:
+        out.table(["id", "title", "attributes"], [[p.id, p.title, text] for p, text in summary.examples])
     rate = f"{summary.products_per_second:.1f}" if summary.asked else "-"
     out.table(
         ["products", "generated", "done before", "valid", "products/s", "generator"],

@@ -119,6 +119,10 @@ class Output:
         """Something to look at; shown even with --quiet."""
         self._say(f"warning: {message}", "yellow")
 
+    def annotate(self, line: str) -> None:
+        """A workflow command for the CI that runs this, as it is; on standard error: --json is one document."""
+        print(line, file=sys.stderr)
+
     def error(self, message: str, hint: str, exit_code: int) -> None:
         """A failure: one or two lines, and with --json a document too."""
         self.end_progress()

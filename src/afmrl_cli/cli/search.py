@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import DataError, UsageError
+from ..store.folder import check_output
 from .options import CatalogOption, Json, Quiet, Session, Set, Verbose, start
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ..retrieval.search import Hit, Question
     from ..retrieval.vectors import Vectors
     from .models import Models
+
+PAGE_SUFFIXES = (".html", ".htm")
 
 
 def search(
@@ -54,6 +57,10 @@ def search(
         raise UsageError("--like stands alone", "it asks with the listing's stored vector; leave out the rest")
     if not like and not text.strip() and not image:
         raise UsageError("nothing to search for", 'give a text, --image or --like, as in: afmrl search "red shirt"')
+    if html:
+        if html.suffix.lower() not in PAGE_SUFFIXES:
+            raise UsageError(f"--html {html}: the name must end in {' or '.join(PAGE_SUFFIXES)}", "it is a web page")
+        check_output(html, session.folder, "--html")
 
     from ..retrieval.filters import parse_filters
     from ..retrieval.search import search as find

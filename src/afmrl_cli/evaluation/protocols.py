@@ -1,10 +1,16 @@
-"""What is asked of retrieval and what counts as right: three ways of making queries from a retailer's files.
+"""What is asked of retrieval and what counts as right: seven ways of making queries from a retailer's files.
 
 identity   every listing that has another listing of the same `product_id` in the gallery asks for it. The listing
            itself is taken out of its ranking: it would always stand first.
 photo      every product with two photos or more: its last photo alone, no text, asks for the product. Every held-out
            photo is taken out of whatever listing shows it (compared by content, so a copy under another name too), and
            that listing is encoded anew from what remains. Otherwise the query would be compared with itself.
+fine       identity (or photo, where no two listings share a product), but only queries whose product has a twin in the
+           gallery: same `group_id`, other product. A twin ranked first is counted apart from any other mistake.
+coarse     every listing asks for listings of its category (or another label). The label's own text is hidden on both
+           sides, and listings of the very same product are taken out: both would give the answer away.
+text       every title asks a gallery that shows photos only. Listings that share the title are all right.
+composed   a listing's photo and "color: red" ask for its twin in red. The listing itself is taken out.
 queries    queries.jsonl and qrels.trec, whatever they ask. `listing_id` and `exclude` are taken out of the ranking.
 
 The gallery is the catalog, or the listings that pass `--gallery` filters. Judgements of products outside the gallery,
@@ -13,69 +19,31 @@ and of those taken out of a query's ranking, are left out: nobody could find the
 
 from __future__ import annotations
 
-import random
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.product import Product
-from ..errors import DataError
-from ..retrieval.filters import Filters, check_keys, fields_of, passes
-from ..retrieval.listings import Listing, make_listing
+from ..errors import DataError, UsageError
 from .metrics import Qrels
+from .task import Document, Query, Task, query_text, redescribed, sample, twins_of
 from .trec import QueryRow
 
-Protocol = Literal["identity", "photo", "queries"]
-PHOTO_QUERY = "photo of "
+PROTOCOLS = ("identity", "photo", "fine", "coarse", "text", "composed", "queries")
+PHOTO_QUERY, TITLE_QUERY = "photo of ", "title of "
+COARSE_QUERIES = 1000
+STANDARD_LABELS = ("id", "product_id", "group_id", "brand", "category")
 
 
-@dataclass(frozen=True)
-class Query:
-    """One question. `fingerprint` is that of the listing it was made from ("" for none): its stored attributes are the
-    query's. `exclude` are listings that can't be the answer.
-    """
-
-    id: str
-    text: str
-    images: tuple[Path, ...]
-    exclude: frozenset[str] = frozenset()
-    fingerprint: str = ""
-    kind: str = ""
-
-
-@dataclass(frozen=True)
-class Document:
-    """One listing of the gallery as it may be seen: `product.images` lacks held-out photos, `row` fits that."""
-
-    product: Product
-    row: Listing
-
-
-@dataclass(frozen=True)
-class Task:
-    """Queries, gallery and judgements. `notes` say what was left out, for people."""
-
-    protocol: Protocol
-    queries: list[Query]
-    documents: list[Document]
-    qrels: Qrels
-    notes: list[str]
-
-
-Described = Sequence[tuple[Product, Listing]]
-"""The catalog's products with their rows, as `retrieval.vectors.described_products` gives them."""
-
-
-def offered(described: Described, queries_file: Path) -> Protocol:
+def offered(documents: Sequence[Document], queries_file: Path) -> str:
     """The protocol that the catalog offers: identity, else its queries.jsonl, else photo. DataError when none fits."""
-    identities = [product.product_id for product, _ in described if product.product_id]
-    if len(set(identities)) < len(identities):
+    if _shares_identities(documents):
         return "identity"
     if queries_file.is_file():
         return "queries"
-    if any(len(product.images) >= 2 for product, _ in described):
+    if any(len(document.product.images) >= 2 for document in documents):
         return "photo"
     raise DataError(
         "nothing to evaluate by: no two listings share a product_id, no product has two photos",
@@ -83,45 +51,43 @@ def offered(described: Described, queries_file: Path) -> Protocol:
     )
 
 
-def gallery_of(described: Described, filters: Filters) -> list[Document]:
-    """The listings that pass `filters`; UsageError for an unknown key, DataError when none passes."""
-    documents = [Document(product, row) for product, row in described]
-    if not filters:
-        return documents
-    fields = [fields_of(document.product) for document in documents]
-    check_keys(filters, {key for each in fields for key in each}, "--gallery")
-    kept = [document for document, each in zip(documents, fields, strict=True) if passes(each, filters)]
-    if not kept:
-        raise DataError("no listing passes the --gallery filters", "look at the column's values with `afmrl check`")
-    return kept
+def _shares_identities(documents: Sequence[Document]) -> bool:
+    identities = [document.identity for document in documents]
+    return len(set(identities)) < len(identities)
 
 
-def identity_task(described: Described, gallery: list[Document]) -> Task:
+def identity_task(documents: Sequence[Document], gallery: list[Document]) -> Task:
     """Listings that share a `product_id`; DataError when no two do."""
     holders: dict[str, list[str]] = {}
     for document in gallery:
-        if document.product.product_id:
-            holders.setdefault(document.product.product_id, []).append(document.product.id)
+        holders.setdefault(document.identity, []).append(document.id)
     queries, qrels = [], {}
-    for product, row in described:
-        others = [id for id in holders.get(product.product_id or "", []) if id != product.id]
+    for document in documents:
+        others = [id for id in holders.get(document.identity, []) if id != document.id]
         if others:
-            query = Query(product.id, row.text, product.images, frozenset([product.id]), row.fingerprint, "listing")
-            queries.append(query)
-            qrels[product.id] = dict.fromkeys(others, 1)
+            queries.append(_listing_query(document, frozenset([document.id])))
+            qrels[document.id] = dict.fromkeys(others, 1)
     if not queries:
         raise DataError(
             "protocol identity: no two listings share a product_id", "is the column found? see `afmrl check`"
         )
-    return Task("identity", queries, gallery, qrels, [])
+    return Task("identity", queries, gallery, qrels)
+
+
+def _listing_query(document: Document, exclude: frozenset[str], hide: frozenset[str] = frozenset()) -> Query:
+    product, row = document.product, document.row
+    text, fingerprint = (query_text(product, hide), "") if hide else (row.text, row.fingerprint)
+    return Query(
+        document.id, text, product.images, exclude, fingerprint, "listing", product.title, group=document.identity
+    )
 
 
 def photo_task(gallery: list[Document], fingerprinter: Fingerprinter, root: Path) -> Task:
     """The last photo of each product with several; DataError when no product has two."""
-    asked = [document.product for document in gallery if len(document.product.images) >= 2]
+    asked = [document for document in gallery if len(document.product.images) >= 2]
     if not asked:
         raise DataError("protocol photo: no product has two photos", "name the columns: catalog.columns.image")
-    held_out = {_photo(fingerprinter, product.images[-1]) for product in asked}
+    held_out = {_photo(fingerprinter, document.product.images[-1]) for document in asked}
     documents: list[Document] = []
     bare: list[str] = []
     for document in gallery:
@@ -129,20 +95,22 @@ def photo_task(gallery: list[Document], fingerprinter: Fingerprinter, root: Path
         left = tuple(path for path in product.images if _photo(fingerprinter, path) not in held_out)
         if len(left) == len(product.images):
             documents.append(document)
-            continue
-        product = replace(product, images=left)
-        row = make_listing(product, fingerprinter.of(product), document.row.attributes, root)
-        if left or row.text or row.attributes:
-            documents.append(Document(product, row))
+        elif shown := redescribed(
+            document, replace(product, images=left), document.row.attributes, fingerprinter, root
+        ):
+            documents.append(shown)
         else:
             bare.append(product.id)
     by_identity: dict[str, dict[str, int]] = {}
     for document in documents:
-        by_identity.setdefault(document.product.identity, {})[document.product.id] = 1
-    queries = [Query(PHOTO_QUERY + product.id, "", product.images[-1:], kind="photo") for product in asked]
-    queries = [replace(query, id="_".join(query.id.split())) for query in queries]
-    qrels = {query.id: by_identity.get(product.identity, {}) for query, product in zip(queries, asked, strict=True)}
-    notes = [f"{len(held_out):,} photos are held out; {len(gallery) - len(documents):,} listings show nothing else"]
+        by_identity.setdefault(document.identity, {})[document.id] = 1
+    queries = [
+        Query(_word(PHOTO_QUERY + document.id), "", document.product.images[-1:], kind="photo", group=document.identity)
+        for document in asked
+    ]
+    qrels = {query.id: by_identity.get(query.group, {}) for query in queries}
+    hidden = len(gallery) - len(documents)
+    notes = [f"{len(held_out):,} photos are held out; {hidden:,} listings show nothing else"]
     notes += [f"left out, since nothing remains of them: {', '.join(bare[:5])}"] if bare else []
     return Task("photo", queries, documents, qrels, notes)
 
@@ -152,10 +120,150 @@ def _photo(fingerprinter: Fingerprinter, path: Path) -> str:
     return fingerprinter.of(Product("", images=(path,)))
 
 
+def _word(name: str) -> str:
+    return "_".join(name.split())
+
+
+def fine_task(documents: Sequence[Document], gallery: list[Document], fingerprinter: Fingerprinter, root: Path) -> Task:
+    """Queries whose product has twins in the gallery; DataError when none has."""
+    if not any(document.group for document in documents):
+        raise DataError(
+            "protocol fine: no listing has a group_id, so that nothing is known as a twin",
+            "name the column (catalog.columns.group_id) or give --labels with a column group_id",
+        )
+    shared = _shares_identities(documents)
+    task = identity_task(documents, gallery) if shared else photo_task(gallery, fingerprinter, root)
+    twins = twins_of(task, 1)
+    queries = [query for query in task.queries if query.id in twins]
+    if not queries:
+        raise DataError("protocol fine: no query's product has a twin in the gallery", "same group_id, other product")
+    notes = [*task.notes, f"{len(queries):,} of {len(task.queries):,} queries have a twin in the gallery"]
+    return replace(task, protocol="fine", queries=queries, qrels={q.id: task.qrels[q.id] for q in queries}, notes=notes)
+
+
+def coarse_task(gallery: list[Document], label: str, number: int, seed: int) -> Task:
+    """Listings of the same class; `label` "" is the category. At most `number` queries (0: 1,000).
+
+    Raises UsageError for a label that no listing has, DataError when all are of one class.
+    """
+    label = label or "category"
+    classes: dict[str, list[Document]] = {}
+    for document in gallery:
+        if value := document.labels.get(label, "").strip():
+            classes.setdefault(value, []).append(document)
+    if not classes:
+        raise UsageError(f"protocol coarse: no listing has a {label}", f"--label: {_known_labels(gallery)}")
+    if len(classes) < 2:
+        raise DataError(
+            f"protocol coarse: all listings are of one class, {label} = {next(iter(classes))}", "--label another one"
+        )
+    labelled = [document for holders in classes.values() for document in holders]
+    asked = sample(labelled, number or COARSE_QUERIES, seed)
+    hide = hidden_fields(label)
+    queries, qrels = [], {}
+    same: dict[str, list[str]] = {}
+    for document in labelled:
+        same.setdefault(document.identity, []).append(document.id)
+    for document in asked:
+        query = _listing_query(document, frozenset(same[document.identity]), hide)
+        if query.text or query.images:
+            queries.append(query)
+            holders = classes[document.labels[label].strip()]
+            qrels[query.id] = {other.id: 1 for other in holders if other.identity != document.identity}
+    if not any(qrels.values()):
+        raise DataError(f"protocol coarse: no two products share a {label}", "--label another one")
+    notes = [f"a sample of {len(asked):,} of {len(labelled):,} queries"] if len(asked) < len(labelled) else []
+    if missing := len(gallery) - len(labelled):
+        notes.append(f"{missing:,} listings have no {label}: they can be found, and are never right")
+    return Task("coarse", queries, gallery, qrels, notes, label)
+
+
+def hidden_fields(label: str) -> frozenset[str]:
+    """The text fields that say a label aloud."""
+    return frozenset([label]) & {"category", "brand"}
+
+
+def text_task(gallery: list[Document]) -> Task:
+    """Titles ask for listings with photos; DataError when no listing has both."""
+    holders: dict[str, list[Document]] = {}
+    for document in gallery:
+        if document.product.images and (title := " ".join(document.product.title.split())):
+            holders.setdefault(title, []).append(document)
+    if not holders:
+        raise DataError("protocol text: no listing has a title and a photo", "see `afmrl check`")
+    queries, qrels = [], {}
+    by_identity: dict[str, list[str]] = {}
+    for document in gallery:
+        by_identity.setdefault(document.identity, []).append(document.id)
+    for title, found in holders.items():
+        id = _word(TITLE_QUERY + found[0].id)
+        queries.append(Query(id, title, (), kind="title", title=title, group=found[0].identity))
+        qrels[id] = {other: 1 for document in found for other in by_identity[document.identity]}
+    return Task("text", queries, gallery, qrels)
+
+
+def composed_task(gallery: list[Document], label: str) -> Task:
+    """A photo and the wanted value of `label` ask for the twin that has it; "" is what twins differ in most often.
+
+    Raises DataError when no listing with a photo has a twin with another value, UsageError for an unknown label.
+    """
+    groups: dict[str, list[Document]] = {}
+    for document in gallery:
+        if document.group:
+            groups.setdefault(document.group, []).append(document)
+    chosen = label or _what_differs(groups)
+    if label and not any(document.labels.get(label) for document in gallery):
+        raise UsageError(f"protocol composed: no listing has a {label}", f"--label: {_known_labels(gallery)}")
+    queries, qrels = [], {}
+    for document in gallery:
+        images, own = document.product.images[:1], document.labels.get(chosen, "")
+        wanted: dict[str, list[str]] = {}
+        for other in groups.get(document.group, []) if images and own else []:
+            value = other.labels.get(chosen, "")
+            if value and value != own and other.identity != document.identity:
+                wanted.setdefault(value, []).append(other.id)
+        for value, right in wanted.items():
+            id = _word(f"{document.id} in {value}")
+            query = Query(id, f"{chosen}: {value}", images, frozenset([document.id]), kind="composed")
+            queries.append(replace(query, group=document.group))
+            qrels[id] = dict.fromkeys(right, 1)
+    if not queries:
+        raise DataError(
+            "protocol composed: no listing with a photo has a twin that differs in a label",
+            "twins share a group_id; --label says what they differ in",
+        )
+    return Task("composed", queries, gallery, qrels, [f"twins are asked for by {chosen}"])
+
+
+def _what_differs(groups: dict[str, list[Document]]) -> str:
+    """The label of which a group's listings have different values in the most groups, "" for none."""
+    counts: Counter[str] = Counter()
+    for members in groups.values():
+        keys = {key for document in members for key in document.labels} - set(STANDARD_LABELS)
+        for key in keys:
+            values = [document.labels.get(key, "") for document in members]
+            if all(values) and len(set(values)) > 1:
+                counts[key] += 1
+    # Not what is different on every listing: a price or a file's name is no wish that a person would utter.
+    spoken = {key: n for key, n in counts.items() if _few_values(key, groups)}
+    return max(sorted(spoken), key=lambda key: spoken[key]) if spoken else ""
+
+
+def _few_values(key: str, groups: dict[str, list[Document]]) -> bool:
+    values = [d.labels.get(key, "") for members in groups.values() for d in members if d.labels.get(key)]
+    named = any(char.isalpha() for value in values for char in value)
+    return named and len(set(values)) <= max(10, len(values) // 5)
+
+
+def _known_labels(documents: Sequence[Document]) -> str:
+    known = sorted({key for document in documents for key, value in document.labels.items() if value})
+    return f"one of {', '.join(known[:20])}"
+
+
 def queries_task(rows: Sequence[QueryRow], qrels: Qrels, gallery: list[Document]) -> Task:
     """Judged queries of a file."""
-    there = {document.product.id for document in gallery}
-    queries = [Query(row.id, row.text, row.images, row.exclude, kind=row.kind) for row in rows]
+    there = {document.id for document in gallery}
+    queries = [Query(row.id, row.text, row.images, row.exclude, kind=row.kind, title=row.title) for row in rows]
     used = {
         query.id: {
             id: grade for id, grade in qrels.get(query.id, {}).items() if id in there and id not in query.exclude
@@ -165,13 +273,3 @@ def queries_task(rows: Sequence[QueryRow], qrels: Qrels, gallery: list[Document]
     outside = sum(len(qrels.get(query.id, {})) - len(used[query.id]) for query in queries)
     notes = [f"{outside:,} judgements of products outside the gallery or taken out are not used"] if outside else []
     return Task("queries", queries, gallery, used, notes)
-
-
-def sampled(task: Task, number: int, seed: int) -> Task:
-    """`task` with at most `number` of its queries (0: all), always the same ones for a seed."""
-    if not number or number >= len(task.queries):
-        return task
-    chosen = sorted(random.Random(seed).sample(range(len(task.queries)), number))
-    queries = [task.queries[i] for i in chosen]
-    notes = [*task.notes, f"a sample of {number:,} of {len(task.queries):,} queries"]
-    return replace(task, queries=queries, qrels={query.id: task.qrels[query.id] for query in queries}, notes=notes)

@@ -1,21 +1,20 @@
-"""One evaluation from settings to figures: read, build the task, let each system answer, score, keep."""
+"""One evaluation from settings to figures: build the task, let each system answer, score, compare, keep."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..catalog.fingerprints import Fingerprinter
-from ..catalog.images import ImagePaths, ImageProblem
 from ..catalog.problems import Problems
 from ..errors import DataError, UsageError
 from ..listener import Listener
 from ..retrieval.encode import Encoder
-from ..retrieval.filters import parse_filters
 from ..retrieval.vectors import AttributeSource, described_products, load_vectors, stored_attributes
 from ..settings import Settings
 from ..store.checkpoints import versions
@@ -23,35 +22,37 @@ from ..store.database import Database
 from ..store.files import write_json, writing
 from ..store.folder import CatalogFolder
 from ..store.runs import new_run
-from .metrics import Evaluation, Run, check_metric, evaluate, metric_names
-from .protocols import (
-    Described,
-    Protocol,
-    Task,
-    gallery_of,
-    identity_task,
-    offered,
-    photo_task,
-    queries_task,
-    sampled,
+from .build import Asked, build_task, labels_file
+from .earlier import Earlier, find_run
+from .entries import Entry
+from .labels import read_labels
+from .metrics import Evaluation, Run, metric_names
+from .score import compare_all, groups_of, queries_of, score, slice_figures, system_figures
+from .slices import check_slices
+from .systems import (
+    Contestant,
+    Kitchen,
+    SystemRun,
+    bm25_attributes_run,
+    bm25_run,
+    fusion_run,
+    histogram_run,
+    vector_run,
 )
-from .systems import Kitchen, SystemRun, bm25_run, embedder_run, histogram_run
-from .trec import read_qrels, read_queries, write_qrels, write_run
+from .task import Document, Task, documents_of, twins_of
+from .thresholds import check_cuts, floor_checks, parse_thresholds
+from .trec import read_run, write_qrels, write_run
 
+SCHEMA = "afmrl.eval/1"
 NAMED_QUERIES = 5
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to evaluate: `protocol` None is what the catalog offers; `gallery` are `key=value` filters; `thresholds`
-    what the embedder's figures must reach.
-    """
+    """What to evaluate: the task, the rows of the table beside the embedder, and what its figures must reach."""
 
-    protocol: Protocol | None = None
-    queries: Path | None = None
-    qrels: Path | None = None
-    gallery: tuple[str, ...] = ()
-    baselines: bool = False
+    asked: Asked = field(default_factory=Asked)
+    entries: tuple[Entry, ...] = ()
     thresholds: Mapping[str, float] | None = None
 
 
@@ -63,31 +64,13 @@ class Report:
     runs: dict[str, Run]
     notes: list[str]
     folder: Path
+    task: Task
+    twins: dict[str, frozenset[str]]
+    per_query: Mapping[str, Mapping[str, float]]
 
     def failed(self) -> list[str]:
-        """What did not reach its threshold, in words."""
-        return [
-            f"{check['metric']} is {check['value']:.4f}, below {check['threshold']:g}"
-            for check in self.content["checks"]
-            if not check["passed"]
-        ]
-
-
-def parse_thresholds(written: Sequence[str]) -> dict[str, float]:
-    """`["recall@10=0.7"]` -> {"recall@10": 0.7}; UsageError for an unknown metric or a number not between 0 and 1."""
-    thresholds: dict[str, float] = {}
-    for pair in written:
-        name, equals, number = pair.partition("=")
-        if not equals:
-            raise UsageError(f"--fail-under {pair}: not of the form METRIC=X", "for example recall@10=0.7")
-        try:
-            threshold = float(number)
-        except ValueError:
-            raise UsageError(f"--fail-under {pair}: {number!r} is no number", "for example recall@10=0.7") from None
-        if not 0 <= threshold <= 1:
-            raise UsageError(f"--fail-under {pair}: {number} is not between 0 and 1", "for example recall@10=0.7")
-        thresholds[check_metric(name.strip().lower())] = threshold
-    return thresholds
+        """What did not pass its check, in words."""
+        return [check["message"] for check in self.content["checks"] if not check["passed"]]
 
 
 def measure(
@@ -98,87 +81,152 @@ def measure(
     load: Callable[[], Encoder],
     source: AttributeSource | None,
     listener: Listener,
+    contestant: Callable[[Entry], Contestant],
 ) -> Report:
-    """Evaluate the embedder, and the baselines when asked for.
+    """Evaluate the embedder and the systems beside it.
 
-    Raises DataError when the catalog or the files don't offer what is asked, or when no query has a relevant product;
-    ModelError when the catalog has not been embedded with this embedder.
+    `contestant` makes the models of the entries base, checkpoint, clip and text. Raises DataError when the catalog or
+    the files don't offer what is asked, or when no query has a relevant product; ModelError when the catalog has not
+    been embedded with this embedder; UsageError for settings that can't go together.
     """
     started = time.monotonic()
+    drops = parse_thresholds(settings.eval.max_drop, "--max-drop")
+    if drops and not settings.eval.compare:
+        raise UsageError("--max-drop needs a run to compare with", "add --compare RUN")
     vectors = load_vectors(folder, embedder_id, settings)
     problems = Problems()
     with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        described = list(described_products(folder, settings, database, source, problems))
-        task = _task(described, folder, settings, wanted, fingerprinter)
-        texts = stored_attributes(database, source, [query.fingerprint for query in task.queries if query.fingerprint])
+        task = build_task(
+            _documents(folder, settings, database, source, problems), folder, settings, wanted.asked, fingerprinter
+        )
+        prints = [*(q.fingerprint for q in task.queries), *(d.row.fingerprint for d in task.documents)]
+        texts = stored_attributes(database, source, sorted({each for each in prints if each}))
     kitchen = Kitchen(folder, settings, problems, listener)
-    answers = [embedder_run(task, vectors, load, texts, kitchen)]
-    if wanted.baselines:
-        answers += [bm25_run(task, settings.eval.depth), histogram_run(task, kitchen)]
-    names = list(dict.fromkeys([*metric_names(settings.eval.ks), *(wanted.thresholds or {})]))
-    scored = [evaluate(answer.run, task.qrels, names, settings.eval.min_grade) for answer in answers]
-    if not scored[0].means:
+    embed = settings.embed
+    own = Contestant(
+        "embedder",
+        embedder_id,
+        load,
+        query_instruction=embed.query_instruction,
+        target_instruction=embed.target_instruction,
+        stored=vectors,
+        attributes=texts,
+    )
+    names = list(dict.fromkeys([*metric_names(settings.eval.ks), *(wanted.thresholds or {}), *drops]))
+    notes = check_cuts(names, [*(wanted.thresholds or {}), *drops], len(task.documents))
+    slices = check_slices(task, settings.eval.slices)
+    earlier = _earlier(settings.eval.compare, folder, task)
+    merged = _earlier(settings.eval.merge, folder, task)
+    answers, left_out = _answers(task, own, wanted.entries, texts, kitchen, contestant)
+    scored = [score(answer, task, names, settings, merged if i == 0 else ()) for i, answer in enumerate(answers)]
+    if not scored[0].figures.means:
         raise DataError("no query has a relevant product in the gallery", "look at the qrels, --gallery and min_grade")
     problems.tell(listener)
-    notes = [*task.notes, *_notes(task, answers, scored[0], texts, settings)]
+    notes += [*task.notes, *left_out, *_notes(task, answers, scored[0].figures, texts, settings)]
+    twins = twins_of(task, settings.eval.min_grade)
+    listener.progress("statistics", 0, None)
+    comparisons, checks = compare_all(scored, earlier, task, names, drops, settings)
+    checks = [*floor_checks(wanted.thresholds or {}, scored[0].figures.means), *checks]
     content = {
         "catalog": str(folder.catalog),
         "protocol": task.protocol,
         "embedder": embedder_id,
-        "enrich": settings.embed.enrich,
+        "enrich": embed.enrich,
         "gallery": len(task.documents),
-        "gallery_filters": list(wanted.gallery),
-        "queries": scored[0].queries,
-        "queries_without_relevant": scored[0].without_relevant,
+        "gallery_filters": list(wanted.asked.gallery),
+        "ask": task.ask,
+        "show": task.show,
+        "label": task.label,
+        "queries": scored[0].figures.queries,
+        "groups": len(set(groups_of(task, list(queries_of(scored[0].figures))))),
+        "queries_without_relevant": scored[0].figures.without_relevant,
+        "queries_with_twins": sum(query in twins for query in queries_of(scored[0].figures)),
         "min_grade": settings.eval.min_grade,
         "depth": settings.eval.depth,
-        "systems": [
-            {"system": answer.system, "readable": _readable(answer, each), "metrics": each.means}
-            for answer, each in zip(answers, scored, strict=True)
-        ],
-        "checks": [
-            {"metric": name, "threshold": least, "value": value, "passed": value >= least}
-            for name, least in (wanted.thresholds or {}).items()
-            for value in [scored[0].means[name]]
-        ],
+        "confidence": settings.eval.confidence,
+        "resamples": settings.eval.resamples,
+        "systems": [system_figures(each, task, twins, settings) for each in scored],
+        "comparisons": comparisons,
+        "slices": _varied({key: slice_figures(key, scored[0], task, twins, settings) for key in slices}, settings),
+        "checks": checks,
         "notes": notes,
         "seconds": round(time.monotonic() - started, 3),
     }
     runs: dict[str, Run] = {answer.system: answer.run for answer in answers}
-    kept = _keep(folder, settings, content, task, runs, scored[0])
-    return Report({**content, "folder": str(kept)}, runs, notes, kept)
+    kept = _keep(folder, settings, content, task, runs, scored[0].figures)
+    return Report({**content, "folder": str(kept)}, runs, notes, kept, task, twins, scored[0].figures.per_query)
 
 
-def _task(
-    described: Described, folder: CatalogFolder, settings: Settings, wanted: Wanted, fingerprinter: Fingerprinter
-) -> Task:
-    beside = folder.root / "queries.jsonl"
-    gallery = gallery_of(described, parse_filters(wanted.gallery, "--gallery"))
-    protocol = wanted.protocol or offered(described, beside)
-    if protocol == "identity":
-        task = identity_task(described, gallery)
-    elif protocol == "photo":
-        task = photo_task(gallery, fingerprinter, folder.root)
-    else:
-        queries = wanted.queries or beside
-        qrels = wanted.qrels or queries.with_name(queries.stem.replace("queries", "qrels") + ".trec")
-        paths = ImagePaths(queries.parent, settings.catalog)
-
-        def image_path(cell: str) -> Path:
-            try:
-                return paths.find(cell)
-            except ImageProblem as problem:
-                raise ValueError(problem.reason) from problem
-
-        rows = read_queries(queries, image_path)
-        judged = read_qrels(qrels, {row.id for row in rows}, {product.id for product, _ in described})
-        task = queries_task(rows, judged, gallery)
-    return sampled(task, settings.eval.max_queries, settings.eval.seed)
+def _documents(
+    folder: CatalogFolder,
+    settings: Settings,
+    database: Database,
+    source: AttributeSource | None,
+    problems: Problems,
+) -> list[Document]:
+    described = list(described_products(folder, settings, database, source, problems))
+    file = labels_file(settings, folder.root)
+    return documents_of(described, read_labels(file, {product.id for product, _ in described}) if file else None)
 
 
-def _readable(answer: SystemRun, scored: Evaluation) -> int:
-    """Of the queries that count, how many the system could read."""
-    return len(answer.readable & next(iter(scored.per_query.values())).keys())
+def _earlier(written: Sequence[str], folder: CatalogFolder, task: Task) -> list[Earlier]:
+    products = [document.id for document in task.documents]
+    return [find_run(each, folder, task, products) for each in written]
+
+
+def _answers(
+    task: Task,
+    own: Contestant,
+    entries: Sequence[Entry],
+    texts: Mapping[str, str],
+    kitchen: Kitchen,
+    contestant: Callable[[Entry], Contestant],
+) -> tuple[list[SystemRun], list[str]]:
+    """The embedder's answers first, then those of the entries; what was left out, in words."""
+    depth = kitchen.settings.eval.depth
+    lexical = cache(lambda: bm25_run(task, depth))
+    first = vector_run(task, own, kitchen)
+    answers, notes = [first], list[str]()
+    for entry in entries:
+        if entry.kind == "bm25":
+            answers.append(lexical())
+        elif entry.kind == "fusion":
+            if lexical().readable:
+                answers.append(fusion_run(first, lexical(), depth))
+            else:
+                notes.append("fusion is left out: BM25 can't read these queries")
+        elif entry.kind == "bm25-attributes":
+            answers += _attribute_run(entry, task, texts, depth)
+        elif entry.kind == "colors":
+            answers.append(histogram_run(task, kitchen))
+        elif entry.kind == "run":
+            answers.append(_file_run(entry, task))
+        elif not entry.optional or kitchen.settings.model.embedder_checkpoint:  # without one, the base is the embedder
+            rival = contestant(entry)
+            answers.append(vector_run(task, rival, kitchen))
+            notes += [f"{entry.name} is the embedder itself: its row says nothing new"] if rival.id == own.id else []
+    return answers, notes
+
+
+def _attribute_run(entry: Entry, task: Task, texts: Mapping[str, str], depth: int) -> list[SystemRun]:
+    if any(texts.get(document.row.fingerprint) for document in task.documents):
+        return [bm25_attributes_run(task, texts, depth)]
+    if entry.optional:
+        return []
+    raise DataError("bm25-attributes: no listing has stored attributes", "run `afmrl attributes` first")
+
+
+def _file_run(entry: Entry, task: Task) -> SystemRun:
+    file = Path(entry.argument).expanduser()
+    run = read_run(file, [query.id for query in task.queries], [document.id for document in task.documents])
+    return SystemRun(entry.name, run, frozenset(run))
+
+
+def _varied(slices: dict[str, list[dict[str, Any]]], settings: Settings) -> dict[str, list[dict[str, Any]]]:
+    """Of `--slices all` only those with more than one value: the others repeat the first table."""
+    if "all" not in settings.eval.slices:
+        return slices
+    return {key: rows for key, rows in slices.items() if len(rows) > 1 or key in settings.eval.slices}
 
 
 def _notes(
@@ -190,10 +238,11 @@ def _notes(
         notes.append(f"{len(without):,} queries have no relevant product and are left out of the means: {named}")
     if unreadable := [query.id for query in task.queries if query.id not in answers[0].readable]:
         notes.append(f"{len(unreadable):,} queries could not be read and count as not found: {unreadable[0]}, ...")
-    if task.protocol == "identity" and settings.embed.enrich != "none":
-        bare = sum(query.fingerprint not in texts for query in task.queries)
+    made = [query.fingerprint for query in task.queries if query.fingerprint]
+    if made and settings.embed.enrich != "none":
+        bare = sum(fingerprint not in texts for fingerprint in made)
         if bare:
-            notes.append(f"{bare:,} of {len(task.queries):,} queries have no stored attributes: run `afmrl attributes`")
+            notes.append(f"{bare:,} of {len(made):,} queries have no stored attributes: run `afmrl attributes`")
     return notes
 
 
@@ -207,7 +256,7 @@ def _keep(
 ) -> Path:
     kept = new_run(folder.runs, "eval")
     write_json(kept / "settings.json", settings.model_dump())
-    write_json(kept / "metrics.json", {"schema": "afmrl.eval/1", **content, "versions": versions()})
+    write_json(kept / "metrics.json", {"schema": SCHEMA, **content, "versions": versions()})
     write_qrels(kept / "qrels.trec", task.qrels)
     for system, run in runs.items():
         write_run(kept / f"run-{system}.trec", run, system)

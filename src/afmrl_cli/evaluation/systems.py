@@ -1,20 +1,21 @@
-"""Who answers a task: the embedder and the two baselines. Each gives a run: a ranking of the gallery for every query.
+"""Who answers a task. Each system gives a run: a ranking of the gallery for every query that it can read.
 
 Scores are rounded to six decimals before anything is ranked, so that exact twins tie (matrix products differ in the
 eighth place with a row's position) and a written run file holds the very ranking that was scored. At most `depth`
-products are ranked. A baseline that can't read a query (BM25 without text, colours without photo) answers nothing, and
+products are ranked. A system that can't read a query (BM25 without text, colours without photo) answers nothing, and
 how many queries it could read is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..attributes.parse import parse_attributes
 from ..catalog.problems import Problems
 from ..catalog.product import enriched_text
 from ..listener import Listener
@@ -28,7 +29,10 @@ from ..retrieval.vectors import Vectors
 from ..settings import Settings
 from ..store.files import hash_file, hash_json
 from ..store.folder import CatalogFolder
-from .protocols import Document, Query, Task
+from .fusion import fused
+from .metrics import Run
+from .ranked import Ranked
+from .task import Document, Query, Task
 from .trec import SCORE_DECIMALS
 
 CACHED_VECTORS = 200_000
@@ -37,11 +41,32 @@ COLOR_HISTOGRAM = "color-histogram-1"
 
 @dataclass(frozen=True)
 class SystemRun:
-    """The answers of one system; `readable` are the ids of the queries that it could read."""
+    """The answers of one system; `readable` are the ids of the queries that it could read. `vectors` [n, d] are those
+    of the listings `ids`, for systems that have any.
+    """
 
     system: str
-    run: dict[str, list[tuple[str, float]]]
+    run: Run
     readable: frozenset[str]
+    id: str = ""
+    ids: tuple[str, ...] = ()
+    vectors: NDArray[np.float32] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model that turns queries and listings into vectors. `stored` are those of an embedded catalog."""
+
+    system: str
+    id: str
+    load: Callable[[], Encoder]
+    text: bool = True
+    photos: bool = True
+    query_instruction: str = ""
+    target_instruction: str = ""
+    stored: Vectors | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Stored attribute texts by fingerprint, added to the queries."""
 
 
 @dataclass(frozen=True)
@@ -75,31 +100,53 @@ class Kitchen:
         return found
 
 
-def embedder_run(
-    task: Task, vectors: Vectors, load: Callable[[], Encoder], attributes: dict[str, str], kitchen: Kitchen
-) -> SystemRun:
+def vector_run(task: Task, contestant: Contestant, kitchen: Kitchen) -> SystemRun:
     """Rank by the inner product of query and product vectors.
 
     Stored vectors are used where they are of the product as the task shows it; others (changed since `afmrl embed`, a
-    photo held out) are encoded and cached. `attributes` are stored texts by fingerprint, added to the queries.
+    photo held out) are encoded and cached. Listings and queries of which the system can read nothing are left out.
     """
-    embed, embedder = kitchen.settings.embed, vectors.manifest["embedder"]
-    stored = {key: row for row, key in enumerate(vectors.listings.column("key"))}
-    missing = [document for document in task.documents if document.row.key not in stored]
-    inputs = [Input(d.row.key, enriched_text(d.row.text, d.row.attributes), d.product) for d in missing]
-    fresh = kitchen.vectors(inputs, embedder, load, embed.target_instruction, "embedding products")
-    documents = [d for d in task.documents if d.row.key in stored or d.row.key in fresh]
-    rows = np.array([stored.get(d.row.key, -1) for d in documents], dtype=np.int64)
-    matrix = np.array(vectors.matrix[rows])
-    for place in np.flatnonzero(rows < 0):
-        matrix[place] = fresh[documents[place].row.key]
-    texts = {query.id: enriched_text(query.text, attributes.get(query.fingerprint, "")) for query in task.queries}
-    keys = {query.id: query_key(texts[query.id], query.images) for query in task.queries}
-    wanted = [Input.of_query(keys[q.id], q.id, texts[q.id], q.images) for q in task.queries]
-    asked = kitchen.vectors(wanted, embedder, load, embed.query_instruction, "embedding queries")
-    questions = [(query, asked[keys[query.id]]) for query in task.queries if keys[query.id] in asked]
+    stored = {key: row for row, key in enumerate(contestant.stored.listings.column("key"))} if contestant.stored else {}
+    inputs = {d.id: _document_input(d, contestant) for d in task.documents}
+    missing = [wanted for wanted in inputs.values() if wanted is not None and wanted.key not in stored]
+    fresh = kitchen.vectors(
+        missing, contestant.id, contestant.load, contestant.target_instruction, f"{contestant.system}: products"
+    )
+    shown = [
+        (d, wanted.key)
+        for d in task.documents
+        if (wanted := inputs[d.id]) and (wanted.key in stored or wanted.key in fresh)
+    ]
+    asked = {query.id: _query_input(query, contestant) for query in task.queries}
+    wanted_queries = [wanted for wanted in asked.values() if wanted is not None]
+    made = kitchen.vectors(
+        wanted_queries, contestant.id, contestant.load, contestant.query_instruction, f"{contestant.system}: queries"
+    )
+    questions = [(q, made[wanted.key]) for q in task.queries if (wanted := asked[q.id]) and wanted.key in made]
+    if not shown or not questions:
+        return SystemRun(contestant.system, {}, frozenset(), contestant.id)
+    matrix = _matrix([key for _, key in shown], stored, contestant.stored, fresh)
+    documents = [document for document, _ in shown]
     run = _rank_vectors(questions, documents, matrix, kitchen.settings.eval.depth)
-    return SystemRun("embedder", run, frozenset(run))
+    ids = tuple(document.id for document in documents)
+    return SystemRun(contestant.system, run, frozenset(run), contestant.id, ids, matrix)
+
+
+def _document_input(document: Document, contestant: Contestant) -> Input | None:
+    row, product = document.row, document.product
+    if contestant.text and contestant.photos:
+        return Input(row.key, enriched_text(row.text, row.attributes), product)
+    text = enriched_text(row.text, row.attributes) if contestant.text else ""
+    return _input(document.id, text, product.images if contestant.photos else ())
+
+
+def _query_input(query: Query, contestant: Contestant) -> Input | None:
+    text = enriched_text(query.text, contestant.attributes.get(query.fingerprint, "")) if contestant.text else ""
+    return _input(query.id, text, query.images if contestant.photos else ())
+
+
+def _input(name: str, text: str, images: Sequence[Path]) -> Input | None:
+    return Input.of_query(query_key(text, images), name, text, images) if text or images else None
 
 
 def query_key(text: str, images: Sequence[Path]) -> str:
@@ -107,47 +154,85 @@ def query_key(text: str, images: Sequence[Path]) -> str:
     return hash_json(["query", text, [hash_file(path) if path.is_file() else "unreadable" for path in images]])
 
 
+def _matrix(
+    keys: Sequence[str], rows: Mapping[str, int], stored: Vectors | None, fresh: Mapping[str, NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Vectors [n, d] of `keys`, from the stored ones where they are there."""
+    if stored is None:
+        return np.stack([fresh[key] for key in keys])
+    where = np.array([rows.get(key, -1) for key in keys], dtype=np.int64)
+    matrix: NDArray[np.float32] = np.array(stored.matrix[where])
+    for place in np.flatnonzero(where < 0):
+        matrix[place] = fresh[keys[int(place)]]
+    return matrix
+
+
 def bm25_run(task: Task, depth: int) -> SystemRun:
     """Rank by BM25 over product texts; only products that share a word with the query are ranked."""
-    corpus = build_bm25([tokenize(document.row.text) for document in task.documents])
-    ids = np.array([document.product.id for document in task.documents])
-    run: dict[str, list[tuple[str, float]]] = {}
-    readable = [query for query in task.queries if query.text]
-    for query in readable:
-        scores = corpus.scores(tokenize(query.text)).round(SCORE_DECIMALS)
+    texts = {query.id: tokenize(query.text) for query in task.queries if query.text}
+    return _lexical_run("bm25", task, [tokenize(document.row.text) for document in task.documents], texts, depth)
+
+
+def bm25_attributes_run(task: Task, attributes: Mapping[str, str], depth: int) -> SystemRun:
+    """Rank by BM25 over stored attribute values alone (`attributes` by fingerprint).
+
+    A query without attributes of its own (words typed by a person) asks with its text. Values are read as words: a
+    person's "navy blouse" has no keys. A listing without stored attributes is not ranked.
+    """
+    documents = [_value_words(attributes.get(document.row.fingerprint, "")) for document in task.documents]
+    asked = {}
+    for query in task.queries:
+        own = attributes.get(query.fingerprint, "")
+        if words := _value_words(own) if own else tokenize(query.text):
+            asked[query.id] = words
+    return _lexical_run("bm25-attributes", task, documents, asked, depth)
+
+
+def _value_words(text: str) -> list[str]:
+    return (
+        [word for value in parse_attributes(text, max_pairs=1000).values() for word in tokenize(value)] if text else []
+    )
+
+
+def _lexical_run(
+    name: str, task: Task, documents: Sequence[Sequence[str]], asked: Mapping[str, list[str]], depth: int
+) -> SystemRun:
+    corpus = build_bm25(documents)
+    ids = [document.id for document in task.documents]
+    places = {id: row for row, id in enumerate(ids)}
+    run: dict[str, Ranked] = {}
+    for query in task.queries:
+        if query.id not in asked:
+            continue
+        scores = corpus.scores(asked[query.id]).round(SCORE_DECIMALS)
+        scores[[places[id] for id in query.exclude if id in places]] = 0
         rows = np.flatnonzero(scores > 0)
-        order = rows[np.lexsort((rows, -scores[rows]))][: depth + len(query.exclude)]
-        found = [(str(ids[row]), float(scores[row])) for row in order if str(ids[row]) not in query.exclude]
-        run[query.id] = found[:depth]
-    return SystemRun("bm25", run, frozenset(run))
+        if len(rows) > depth:  # at the edge all that tie are kept, and the first of them then
+            edge = np.partition(scores[rows], len(rows) - depth)[len(rows) - depth]
+            rows = rows[scores[rows] >= edge]
+        order = rows[np.lexsort((rows, -scores[rows]))][:depth]
+        run[query.id] = Ranked(ids, order, scores[order])
+    return SystemRun(name, run, frozenset(run))
+
+
+class Colors:
+    """The histogram as an encoder, so that it shares the cache and the care for broken photos."""
+
+    id = COLOR_HISTOGRAM
+
+    def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
+        """Colours [n, 512] of the photos of each item."""
+        return np.stack([mean_histogram([i for i in item.images if not isinstance(i, Path)]) for item in items])
 
 
 def histogram_run(task: Task, kitchen: Kitchen) -> SystemRun:
     """Rank by the colours of the photos; products without a readable photo are not ranked."""
+    return vector_run(task, Contestant("colors", COLOR_HISTOGRAM, Colors, text=False), kitchen)
 
-    class Colors:
-        """The histogram as an encoder, so that it shares the cache and the care for broken photos."""
 
-        id = COLOR_HISTOGRAM
-
-        def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
-            return np.stack([mean_histogram([i for i in item.images if not isinstance(i, Path)]) for item in items])
-
-    def inputs(owners: Sequence[tuple[str, Sequence[Path]]]) -> list[Input]:
-        return [Input.of_query(query_key("", images), name, "", images) for name, images in owners if images]
-
-    documents = inputs([(document.product.id, document.product.images) for document in task.documents])
-    queries = inputs([(query.id, query.images) for query in task.queries])
-    vectors = kitchen.vectors([*documents, *queries], COLOR_HISTOGRAM, Colors, "", "colours")
-    by_product = {wanted.product.id: vectors[wanted.key] for wanted in documents if wanted.key in vectors}
-    by_query = {wanted.product.id: vectors[wanted.key] for wanted in queries if wanted.key in vectors}
-    shown = [document for document in task.documents if document.product.id in by_product]
-    questions = [(query, by_query[query.id]) for query in task.queries if query.id in by_query]
-    if not shown or not questions:
-        return SystemRun("colors", {}, frozenset())
-    matrix = np.stack([by_product[document.product.id] for document in shown])
-    run = _rank_vectors(questions, shown, matrix, kitchen.settings.eval.depth)
-    return SystemRun("colors", run, frozenset(run))
+def fusion_run(first: SystemRun, second: SystemRun, depth: int) -> SystemRun:
+    """Reciprocal rank fusion of two systems' runs."""
+    return SystemRun("fusion", fused([first.run, second.run], depth), first.readable | second.readable)
 
 
 def _rank_vectors(
@@ -155,16 +240,14 @@ def _rank_vectors(
     documents: Sequence[Document],
     matrix: NDArray[np.float32],
     depth: int,
-) -> dict[str, list[tuple[str, float]]]:
-    if not questions:
-        return {}
+) -> dict[str, Ranked]:
+    ids = [document.id for document in documents]
+    places = {id: row for row, id in enumerate(ids)}
     spare = max(len(query.exclude) for query, _ in questions)
     scores, rows = exact_search(matrix, np.stack([vector for _, vector in questions]), depth + spare)
-    run: dict[str, list[tuple[str, float]]] = {}
+    run: dict[str, Ranked] = {}
     for (query, _), found, where in zip(questions, scores, rows, strict=True):
-        ranked = [
-            (documents[row].product.id, round(float(score), SCORE_DECIMALS))
-            for score, row in zip(found, where, strict=True)
-        ]
-        run[query.id] = [pair for pair in ranked if pair[0] not in query.exclude][:depth]
+        out = [places[id] for id in query.exclude if id in places]
+        keep = ~np.isin(where, out) if out else slice(None)
+        run[query.id] = Ranked(ids, where[keep][:depth], found[keep][:depth].astype(np.float64).round(SCORE_DECIMALS))
     return run

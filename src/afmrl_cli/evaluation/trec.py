@@ -10,6 +10,7 @@ queries.jsonl   one JSON object a line:
   At least one of text and images must be there. Other keys (price, counts) are ignored.
 
 qrels.trec      `qid iteration product grade`, white space between; the iteration is ignored
+qrels/*.tsv     BEIR's: `query-id corpus-id score` under that heading; queries that it does not judge are not asked
 run.trec        `qid Q0 product rank score name`, the score with six decimals (scores are rounded to that before they
                 are ranked, so whoever reads the file sees the same ties)
 
@@ -19,6 +20,7 @@ White space inside an id is written as "_" in qrels and run files, which know no
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,7 @@ from ..store.files import writing
 from .metrics import Qrels, Run, ranked_ids
 
 SCORE_DECIMALS = 6
+BEIR_HEADINGS = ("query-id", "query_id")
 ID_KEYS = ("qid", "query_id", "_id")
 TEXT_KEYS = ("title", "brand", "category", "description")
 
@@ -44,6 +47,7 @@ class QueryRow:
     kind: str
     exclude: frozenset[str]
     line: int
+    title: str = ""
 
 
 def read_queries(path: Path, image_path: Callable[[str], Path] | None = None) -> list[QueryRow]:
@@ -89,7 +93,8 @@ def _query(row: Mapping[str, Any], path: Path, number: int, image_path: Callable
     if not text and not images:
         raise DataError(f"{where}: query {name} has neither text nor image", "text, title or images")
     exclude = frozenset([*_strings(row, "listing_id", where), *_strings(row, "exclude", where)])
-    return QueryRow(name, text, tuple(images), _string(row, "type", where), exclude, number)
+    kind, title = _string(row, "type", where), _string(row, "title", where)
+    return QueryRow(name, text, tuple(images), kind, exclude, number, title)
 
 
 def _string(row: Mapping[str, Any], key: str, where: str) -> str:
@@ -110,18 +115,22 @@ def _strings(row: Mapping[str, Any], key: str, where: str) -> list[str]:
 
 
 def read_qrels(path: Path, queries: Collection[str] | None = None, products: Collection[str] | None = None) -> Qrels:
-    """The judgements of a TREC file.
+    """The judgements of a TREC file, or of a BEIR one when its first line is BEIR's heading.
 
     `queries` and `products` are the ids that exist. Raises DataError with file and line for a line that has not four
     parts, a grade that is no whole number, an unknown id, or the same pair with two grades.
     """
     grades: dict[str, dict[str, int]] = {}
+    form = "qid iteration product grade"
     for number, line in _lines(path):
         where = f"{path}:{number}"
         parts = line.split()
-        if len(parts) != 4:
-            raise DataError(f"{where}: {len(parts)} parts, not 4", "qid iteration product grade")
-        query, _, product, written = parts
+        if not grades and parts[0].casefold() in BEIR_HEADINGS:
+            form = "query-id corpus-id score"
+            continue
+        if len(parts) != len(form.split()):
+            raise DataError(f"{where}: {len(parts)} parts, not {len(form.split())}", form)
+        query, product, written = parts[0], parts[-2], parts[-1]
         try:
             grade = int(written)
         except ValueError:
@@ -137,11 +146,49 @@ def read_qrels(path: Path, queries: Collection[str] | None = None, products: Col
     return grades
 
 
+def read_run(path: Path, queries: Collection[str], products: Collection[str]) -> dict[str, list[tuple[str, float]]]:
+    """The rankings of a TREC run; ids as they are in `queries` and `products`, the ids that exist.
+
+    A query that is not asked here is left out (a run may answer more than a sample asks). Raises DataError with file
+    and line for a line that has not six parts, a score that is no number, an unknown product or the same one twice, and
+    for a run that is empty or answers none of the queries: it is then of another catalog or protocol.
+    """
+    as_written = {as_word(query): query for query in queries}
+    known = {as_word(product): product for product in products}
+    run: dict[str, dict[str, float]] = {}
+    number = 0
+    for number, line in _lines(path):
+        where = f"{path}:{number}"
+        parts = line.split()
+        if len(parts) != 6:
+            raise DataError(f"{where}: {len(parts)} parts, not 6", "qid Q0 product rank score name")
+        query, product = parts[0], parts[2]
+        try:
+            score = float(parts[4])
+        except ValueError:
+            raise DataError(f"{where}: score {parts[4]} is no number") from None
+        if not math.isfinite(score):
+            raise DataError(f"{where}: score {parts[4]} is no finite number")
+        if query not in as_written:
+            continue
+        if product not in known:
+            raise DataError(f"{where}: unknown product {product}", "is this a run over this catalog and --gallery?")
+        ranking = run.setdefault(as_written[query], {})
+        if known[product] in ranking:
+            raise DataError(f"{where}: {query} ranks {product} twice")
+        ranking[known[product]] = score
+    if not number:
+        raise DataError(f"{path}: an empty run", "qid Q0 product rank score name")
+    if not run:
+        raise DataError(f"{path}: answers none of the queries", "is it a run of another catalog or protocol?")
+    return {query: list(ranking.items()) for query, ranking in run.items()}
+
+
 def write_qrels(path: Path, qrels: Qrels) -> None:
     """Judgements as a TREC file, atomically."""
     with writing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for query, grades in qrels.items():
-            file.writelines(f"{_word(query)} 0 {_word(product)} {grade}\n" for product, grade in grades.items())
+            file.writelines(f"{as_word(query)} 0 {as_word(product)} {grade}\n" for product, grade in grades.items())
 
 
 def write_run(path: Path, run: Run, name: str) -> None:
@@ -151,10 +198,11 @@ def write_run(path: Path, run: Run, name: str) -> None:
             scores = dict(ranking)
             for rank, product in enumerate(ranked_ids(ranking), 1):
                 score = f"{scores[product]:.{SCORE_DECIMALS}f}"
-                file.write(f"{_word(query)} Q0 {_word(product)} {rank} {score} {_word(name)}\n")
+                file.write(f"{as_word(query)} Q0 {as_word(product)} {rank} {score} {as_word(name)}\n")
 
 
-def _word(name: str) -> str:
+def as_word(name: str) -> str:
+    """An id as it is written in qrels and run files."""
     return "_".join(name.split())
 
 

@@ -6,13 +6,14 @@ my-shop/.afmrl/                             the tool's; deleting it loses nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import DataError
+from ..errors import DataError, UsageError
 
 CATALOG_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+CATALOG_NAMES = ("catalog", "corpus")  # corpus.jsonl: a BEIR folder
 STORE_NAME = ".afmrl"
 SETTINGS_FILE = "afmrl.toml"
 
@@ -70,7 +71,7 @@ def find_folder(start: Path | None, configured: Callable[[Path], str] = lambda r
             raise DataError(f"{file}: no such file", f"catalog.path in {root / SETTINGS_FILE} names it")
         return CatalogFolder(file.resolve())
     candidates = sorted(p for p in root.iterdir() if p.suffix.lower() in CATALOG_SUFFIXES and p.is_file())
-    named = [p for p in candidates if p.stem.lower() == "catalog"]
+    named = [p for p in candidates if p.stem.lower() in CATALOG_NAMES]
     if len(named) == 1 or len(candidates) == 1:
         return CatalogFolder((named or candidates)[0])
     if not candidates:
@@ -78,6 +79,19 @@ def find_folder(start: Path | None, configured: Callable[[Path], str] = lambda r
         raise DataError(f"{root}: no catalog here", hint)
     names = ", ".join(p.name for p in (named or candidates)[:5])
     raise DataError(f"{root}: more than one catalog ({names})", f"give one, or set catalog.path in {SETTINGS_FILE}")
+
+
+def check_output(path: Path, folder: CatalogFolder, flag: str, own: Iterable[Path | None] = ()) -> None:
+    """UsageError naming `flag` when a result at `path` would replace a folder or a file of the retailer's (the catalog,
+    its settings, and those in `own`), or lie in the store."""
+    if path.is_dir():
+        raise UsageError(f"{flag} {path}: is a folder", "give a file's name")
+    place = path.resolve()
+    if folder.store.resolve() in place.parents:
+        raise UsageError(f"{flag} {path}: lies inside {folder.store.name}", "give another place")
+    for file in (folder.catalog, folder.root / SETTINGS_FILE, *own):
+        if file and (place == file.resolve() or (place.exists() and file.exists() and place.samefile(file))):
+            raise UsageError(f"{flag} {path}: is the retailer's own file", "give another name")
 
 
 def _root(start: Path | None) -> Path:

@@ -1,0 +1,104 @@
+"""From settings and flags to a task: labels, gallery, protocol, what is asked and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..catalog.fingerprints import Fingerprinter
+from ..catalog.images import ImagePaths, ImageProblem
+from ..errors import UsageError
+from ..retrieval.filters import parse_filters
+from ..settings import CatalogSettings, Settings
+from ..store.folder import CatalogFolder
+from .protocols import (
+    coarse_task,
+    composed_task,
+    fine_task,
+    hidden_fields,
+    identity_task,
+    offered,
+    photo_task,
+    queries_task,
+    text_task,
+)
+from .task import Document, Task, ask_only, gallery_of, sampled, show_only
+from .trec import read_qrels, read_queries
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which task: `protocol` None is what the catalog offers; `gallery` are `key=value` filters."""
+
+    protocol: str | None = None
+    queries: Path | None = None
+    qrels: Path | None = None
+    gallery: tuple[str, ...] = ()
+
+
+def labels_file(settings: Settings, root: Path) -> Path | None:
+    """`eval.labels`, from where one stands or from the catalog's folder; None for none."""
+    if not settings.eval.labels:
+        return None
+    given = Path(settings.eval.labels).expanduser()
+    return given if given.is_file() else root / given
+
+
+def build_task(
+    documents: list[Document], folder: CatalogFolder, settings: Settings, asked: Asked, fingerprinter: Fingerprinter
+) -> Task:
+    """The task over the catalog's `documents`. Raises as the protocols do, UsageError for what can't go together."""
+    chosen = settings.eval
+    gallery = gallery_of(documents, parse_filters(asked.gallery, "--gallery"))
+    protocol = asked.protocol or offered(documents, folder.root / "queries.jsonl")
+    label = chosen.label.strip().casefold().removeprefix("attr_")
+    hide: frozenset[str] = frozenset()
+    if protocol == "identity":
+        task = identity_task(documents, gallery)
+    elif protocol == "photo":
+        task = photo_task(gallery, fingerprinter, folder.root)
+    elif protocol == "fine":
+        task = fine_task(documents, gallery, fingerprinter, folder.root)
+    elif protocol == "coarse":
+        task = coarse_task(gallery, label, chosen.max_queries, chosen.seed)
+        hide = hidden_fields(task.label)
+    elif protocol == "text":
+        task = text_task(gallery)
+    elif protocol == "composed":
+        task = composed_task(gallery, label)
+    else:
+        task = _file_task(documents, gallery, folder.root, settings.catalog, asked)
+    if label and protocol not in ("coarse", "composed"):
+        raise UsageError(f"--label is for coarse and composed, not for {protocol}", "leave it out")
+    task = sampled(task, chosen.max_queries, chosen.seed)
+    task = ask_only(task, chosen.ask or ("title" if protocol == "text" else "all"))
+    show = chosen.show or ("photos" if protocol == "text" else "all")
+    return show_only(task, show, hide, fingerprinter, folder.root)
+
+
+def _file_task(
+    documents: Sequence[Document], gallery: list[Document], root: Path, settings: CatalogSettings, asked: Asked
+) -> Task:
+    queries = asked.queries or root / "queries.jsonl"
+    qrels = asked.qrels or queries.with_name(queries.stem.replace("queries", "qrels") + ".trec")
+    beir = queries.with_name("qrels") / "test.tsv"
+    if asked.qrels is None and not qrels.is_file() and beir.is_file():
+        qrels = beir
+    paths = ImagePaths(queries.parent, settings)
+
+    def image_path(cell: str) -> Path:
+        try:
+            return paths.find(cell)
+        except ImageProblem as problem:
+            raise ValueError(problem.reason) from problem
+
+    rows = read_queries(queries, image_path)
+    judged = read_qrels(qrels, {row.id for row in rows}, {document.id for document in documents})
+    if qrels.suffix != ".tsv":
+        return queries_task(rows, judged, gallery)
+    # BEIR keeps the queries of all splits in one file: those of another split are not asked at all.
+    kept = [row for row in rows if row.id in judged]
+    task = queries_task(kept, judged, gallery)
+    others = len(rows) - len(kept)
+    return replace(task, notes=[*task.notes, f"{others:,} queries are not judged in {qrels.name}"]) if others else task

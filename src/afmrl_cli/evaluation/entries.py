@@ -1,0 +1,110 @@
+"""Which systems stand in the table: `eval.systems` and what each name means.
+
+bm25               BM25 over the text of the listings
+bm25-attributes    BM25 over stored attribute values
+colors             colour histograms of the photos
+fusion             the embedder and BM25 over text, by reciprocal ranks
+base               the embedder's base without its checkpoint (zero-shot)
+checkpoint:NAME    the embedder with another checkpoint, such as one trained with plain InfoNCE
+clip:NAME          a CLIP or SigLIP, a folder or a hub name
+text:NAME          a sentence-transformers model, a folder or a hub name
+run:FILE           a TREC run that another tool wrote
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+from ..listener import Listener
+from ..retrieval.encode import Encoder
+from ..settings import Settings
+from ..store.checkpoints import Checkpoints
+from .systems import Contestant
+
+if TYPE_CHECKING:
+    from ..models.base import Bases
+
+PLAIN = ("bm25", "bm25-attributes", "colors", "fusion", "base")
+NAMED = ("checkpoint", "clip", "text", "run")
+BASELINES = ("bm25", "bm25-attributes", "colors", "fusion", "base")
+"""What `--baselines` adds, as far as there is something to go by."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the table beside the embedder. `name` is the row's, fit for a file; `optional`: left out with a note
+    when the catalog or the settings have nothing to make it from.
+    """
+
+    kind: str
+    argument: str
+    name: str
+    optional: bool = False
+
+
+def parse_entries(systems: Sequence[str], baselines: bool) -> list[Entry]:
+    """The rows that the settings ask for, each once; UsageError for an unknown one."""
+    entries: dict[str, Entry] = {}
+    for written in systems:
+        kind, colon, argument = written.partition(":")
+        kind, argument = kind.strip().casefold(), argument.strip()
+        if (kind in PLAIN and colon) or (kind in NAMED and not argument) or kind not in (*PLAIN, *NAMED):
+            known = ", ".join([*PLAIN, *(f"{each}:NAME" for each in NAMED)])
+            raise UsageError(f"eval.systems: {written}: no such system", f"known: {known}")
+        name = kind
+        if argument:
+            name += "-" + (re.sub(r"[^A-Za-z0-9.]+", "-", Path(argument).name).strip("-.") or "model")
+        if name in entries and entries[name].argument != argument:
+            name = next(f"{name}-{i}" for i in range(2, len(systems) + 2) if f"{name}-{i}" not in entries)
+        entries[name] = Entry(kind, argument, name)
+    for kind in BASELINES if baselines else ():
+        entries.setdefault(kind, Entry(kind, "", kind, optional=True))
+    return list(entries.values())
+
+
+def model_contestant(
+    entry: Entry, settings: Settings, checkpoints: Checkpoints, bases: Bases, listener: Listener
+) -> Contestant:
+    """The contestant of a base, checkpoint, clip or text entry; nothing is loaded yet. ModelError: not to be had."""
+    if entry.kind in ("base", "checkpoint"):
+        return _own_model(entry, settings, checkpoints, bases, listener)
+    from ..models.outside import PictureTextEncoder, SentenceEncoder, find_model
+
+    folder, id = find_model(entry.argument, listener)
+    reads_photos = entry.kind == "clip"
+    encoder = PictureTextEncoder if reads_photos else SentenceEncoder
+
+    @cache
+    def load() -> Encoder:
+        return encoder(folder, id, settings.model, settings.eval.batch_size)
+
+    return Contestant(entry.name, id, load, photos=reads_photos)
+
+
+def _own_model(
+    entry: Entry, settings: Settings, checkpoints: Checkpoints, bases: Bases, listener: Listener
+) -> Contestant:
+    from ..models.embedder import load_embedder
+    from ..models.presets import model_id
+
+    model = settings.model.model_copy(update={"embedder_checkpoint": entry.argument})
+
+    @cache
+    def load() -> Encoder:
+        return load_embedder(
+            model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog, listener=listener
+        )
+
+    return Contestant(
+        entry.name,
+        model_id(model, "embedder", checkpoints, listener),
+        load,
+        query_instruction=settings.embed.query_instruction,
+        target_instruction=settings.embed.target_instruction,
+    )

@@ -1,0 +1,70 @@
+"""Labels from a file of their own: identity, variants, categories, attributes that the catalog itself does not show.
+
+    id,product_id,group_id,color
+    s1,p1,g1,red
+
+The first column that is named like a listing's number (id, sku, ...) says which listing a line is about. Columns named
+like an identity or a group are read as such (gtin, style_id, ...), all others are labels under their own name, without
+`attr_`. They judge: queries, right answers, classes and slices go by them, and nothing of them becomes text.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection
+from pathlib import Path
+
+from ..catalog.columns import COMMON, plain
+from ..catalog.tables import find_delimiter
+from ..errors import DataError
+
+
+def read_labels(path: Path, products: Collection[str]) -> dict[str, dict[str, str]]:
+    """Labels by listing id; empty cells are no labels.
+
+    `products` are the ids that exist. Raises DataError with file and line for a file that can't be read, has no column
+    with ids or none with labels, names an unknown listing, or the same one twice.
+    """
+    text = _text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=find_delimiter(text))
+    names = [_label_name(name) for name in next(reader, [])]
+    if "id" not in names or len(names) < 2:
+        raise DataError(f"{path}: no column with listing ids and labels", "such as: id,product_id,group_id,color")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{path}: two columns are read as {twice}", "leave one of them out")
+    found: dict[str, dict[str, str]] = {}
+    for cells in reader:
+        where = f"{path}:{reader.line_num}"
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(names):
+            raise DataError(f"{where}: {len(cells)} cells, not {len(names)}")
+        row = {name: cell.strip() for name, cell in zip(names, cells, strict=True) if cell.strip()}
+        id = row.pop("id", "")
+        if id not in products:
+            raise DataError(f"{where}: unknown listing {id or '(none)'}", "is this the labels file of this catalog?")
+        if id in found:
+            raise DataError(f"{where}: listing {id} stands twice")
+        found[id] = row
+    if not found:
+        raise DataError(f"{path}: no labels", "a line per listing")
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text: {error.reason}") from error
+    except OSError as error:
+        raise DataError(f"{path}: can't be read: {error.strerror}") from error
+
+
+def _label_name(column: str) -> str:
+    name = plain(column)
+    for role in ("id", "product_id", "group_id"):
+        if name in COMMON[role]:
+            return role
+    return column.strip().casefold().removeprefix("attr_")

@@ -1,0 +1,121 @@
+"""A finished evaluation for other programs: Markdown for a pull request, JUnit XML and GitHub annotations for CI.
+
+All three read the JSON document, so that they say what it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from ..store.files import writing
+
+Content = Mapping[str, Any]
+
+
+def markdown(content: Content) -> str:
+    """The table of systems, the comparisons in words, the slices and the checks."""
+    names = list(content["systems"][0]["metrics"])
+    share = f"{content['confidence']:.0%}"
+    lines = [
+        f"## afmrl eval: {_cell(content['protocol'])}",
+        "",
+        f"{content['queries']:,} queries ({content['groups']:,} products), gallery of {content['gallery']:,}, "
+        f"embedder `{content['embedder']}`. In brackets: {share} intervals.",
+        "",
+        *_table(["system", *names], [_system_row(system, names) for system in content["systems"]]),
+    ]
+    if extra := [system for system in content["systems"] if system["twins"]]:
+        rows = [[s["system"], f"{s['twins']['twin@1']:.4f}", f"{s['twins']['above_twins']:.4f}"] for s in extra]
+        lines += ["", *_table(["system", "a twin stands first", "right above all twins"], rows)]
+    if classed := [system for system in content["systems"] if system["classes"]]:
+        figures = list(classed[0]["classes"]["metrics"])
+        rows = [[s["system"], *(f"{s['classes']['metrics'][name]:.4f}" for name in figures)] for s in classed]
+        lines += ["", *_table(["system", *figures], rows)]
+    for comparison in content["comparisons"]:
+        lines += ["", f"Against {_cell(comparison['against'])}:", ""]
+        lines += [f"- {_cell(words)}" for words in comparison["words"]]
+    for key, rows_of in content["slices"].items():
+        rows = [[row["value"], f"{row['queries']:,}", *_figures(row, names)] for row in rows_of]
+        lines += ["", *_table([key, "queries", *names], rows)]
+    if content["checks"]:
+        lines += ["", *(f"- {'passed' if c['passed'] else '**failed**'}: {c['message']}" for c in content["checks"])]
+    if content["notes"]:
+        lines += ["", *(f"> {_cell(note)}" for note in content["notes"])]
+    return "\n".join(lines) + "\n"
+
+
+def _system_row(system: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    if not system["readable"]:
+        return [f"{system['system']} (can't read these queries)", *("-" for _ in names)]
+    return [system["system"], *_figures(system, names)]
+
+
+def _figures(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    ends = row["intervals"]
+    return [f"{row['metrics'][name]:.4f} [{ends[name][0]:.3f}, {ends[name][1]:.3f}]" for name in names]
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    head = "| " + " | ".join(_cell(name) for name in columns) + " |"
+    rule = "| --- |" + " ---: |" * (len(columns) - 1)
+    return [head, rule, *("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)]
+
+
+def _cell(text: str) -> str:
+    """`text` inside a line of Markdown: neither a table's bar nor HTML, no line breaks."""
+    escaped = str(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    return " ".join(escaped.split())
+
+
+def write_markdown(path: Path, content: Content) -> None:
+    """`markdown` as a file, atomically."""
+    with writing(path) as temporary:
+        temporary.write_text(markdown(content), "utf-8")
+
+
+def write_junit(path: Path, content: Content) -> None:
+    """The checks as JUnit test cases, atomically; without any check one case that says the evaluation was done."""
+    checks = content["checks"]
+    failed = sum(not check["passed"] for check in checks)
+    name = f"afmrl.eval.{content['protocol']}"
+    suite = ElementTree.Element(
+        "testsuite",
+        name=name,
+        tests=str(max(1, len(checks))),
+        failures=str(failed),
+        errors="0",
+        time=f"{content['seconds']:.3f}",
+    )
+    for check in checks:
+        case = ElementTree.SubElement(suite, "testcase", classname=name, name=f"{check['kind']} {check['metric']}")
+        if not check["passed"]:
+            ElementTree.SubElement(case, "failure", message=check["message"]).text = check["message"]
+    if not checks:
+        ElementTree.SubElement(suite, "testcase", classname=name, name="evaluation")
+    root = ElementTree.Element("testsuites")
+    root.append(suite)
+    ElementTree.indent(root)
+    with writing(path) as temporary:
+        temporary.write_bytes(ElementTree.tostring(root, "utf-8", xml_declaration=True) + b"\n")
+
+
+def github_annotations(content: Content) -> list[str]:
+    """Workflow commands: an error for each failed check, a warning where a compared run was better, a notice else."""
+    lines = [_annotation("error", check["message"]) for check in content["checks"] if not check["passed"]]
+    for comparison in content["comparisons"]:
+        if comparison["given"]:
+            worse = [d["words"] for d in comparison["differences"] if d["verdict"] == "worse"]
+            lines += [_annotation("warning", words) for words in worse]
+    if not lines:
+        system = content["systems"][0]
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in system["metrics"].items())
+        lines.append(_annotation("notice", f"{content['protocol']}: {figures}"))
+    return lines
+
+
+def _annotation(level: str, message: str) -> str:
+    escaped = message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return f"::{level} title=afmrl eval::{escaped}"

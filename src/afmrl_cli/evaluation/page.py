@@ -1,0 +1,107 @@
+"""The report as one HTML file that needs no network: tables, comparisons, and the worst queries with their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..catalog.images import ImageProblem, open_image
+from ..retrieval.page import render, thumbnail
+from ..settings import CatalogSettings, Settings
+from ..store.files import writing
+from .metrics import ranked_ids
+from .report import Report
+from .tables import class_table, slice_tables, systems_table, twins_table
+from .task import Document, Query
+
+WORST, SHOWN, RIGHT = 24, 4, 2
+TEXT_CHARS = 160
+
+
+def write_page(file: Path, report: Report, settings: Settings) -> None:
+    """Write the report to `file`, atomically. Photos that can't be opened are missing on the page, which says so."""
+    content = report.content
+    tables = [systems_table(content), *twins_table(content), *class_table(content), *slice_tables(content)]
+    page = render(
+        "eval.html",
+        content=content,
+        tables=[{"title": title, "columns": columns, "rows": _cells(rows)} for title, columns, rows in tables],
+        worst=_worst(report, settings),
+    )
+    with writing(file) as temporary:
+        temporary.write_text(page, "utf-8")
+
+
+def _cells(rows: Sequence[Sequence[object]]) -> list[list[str]]:
+    return [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+
+
+def worst_queries(report: Report) -> list[str]:
+    """Queries from the worst: by reciprocal rank, then nDCG, then id. Those found first are not among them."""
+    ranks, gains = report.per_query["mrr"], report.per_query["ndcg@10"]
+    return sorted((query for query in ranks if ranks[query] < 1), key=lambda query: (ranks[query], gains[query], query))
+
+
+def _worst(report: Report, settings: Settings) -> list[dict[str, Any]]:
+    by_id = {document.id: document for document in report.task.documents}
+    queries = {query.id: query for query in report.task.queries}
+    pictures = _Pictures(settings.catalog)
+    return [_case(queries[id], report, by_id, settings, pictures) for id in worst_queries(report)[:WORST]]
+
+
+def _case(
+    query: Query, report: Report, by_id: Mapping[str, Document], settings: Settings, pictures: _Pictures
+) -> dict[str, Any]:
+    ids = ranked_ids(report.runs["embedder"].get(query.id, ()))
+    grades, twins = report.task.qrels[query.id], report.twins.get(query.id, frozenset())
+    right = {id for id, grade in grades.items() if grade >= settings.eval.min_grade}
+    places = {id: rank for rank, id in enumerate(ids, 1)}
+
+    def card(id: str) -> dict[str, Any]:
+        document = by_id[id]
+        kind = "right" if id in right else "twin" if id in twins else "wrong"
+        text = document.product.title or document.row.text
+        rank = places.get(id)
+        return {
+            "id": id,
+            "kind": kind,
+            "rank": rank,
+            "text": _short(text),
+            "picture": pictures.of(document.product.images),
+        }
+
+    best = sorted(right, key=lambda id: (places.get(id, len(ids) + 1), id))
+    return {
+        "id": query.id,
+        "text": _short(query.text),
+        "pictures": [picture for path in query.images[:2] if (picture := pictures.of([path]))],
+        "found": [card(id) for id in ids[:SHOWN]],
+        "right": [card(id) for id in best[:RIGHT] if places.get(id, SHOWN + 1) > SHOWN],
+        "right_count": len(right),
+    }
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= TEXT_CHARS else line[: TEXT_CHARS - 1] + "…"
+
+
+class _Pictures:
+    """Small pictures, each made once."""
+
+    def __init__(self, settings: CatalogSettings) -> None:
+        self._settings = settings
+        self._made: dict[Path, str] = {}
+
+    def of(self, paths: Sequence[Path]) -> str:
+        """The first of `paths` that can be opened, "" for none: the page then says so in its place."""
+        for path in paths:
+            if path not in self._made:
+                try:
+                    self._made[path] = thumbnail(open_image(path, self._settings))
+                except ImageProblem:
+                    self._made[path] = ""
+            if self._made[path]:
+                return self._made[path]
+        return ""

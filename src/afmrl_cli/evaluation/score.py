@@ -1,0 +1,193 @@
+"""From answers to figures with intervals: per system, against other systems and earlier runs, by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..settings import Settings
+from .clusters import class_figures
+from .compare import bootstrap_means, differences, interval, spread, table_of
+from .earlier import Earlier
+from .metrics import Evaluation, evaluate, ranked_ids
+from .slices import slice_values, sliced
+from .systems import SystemRun
+from .task import Task, sample
+from .thresholds import drop_checks
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A system's answers with their figures. `runs` are the answers of other seeds that were merged with them."""
+
+    answer: SystemRun
+    figures: Evaluation
+    spread: Mapping[str, float]
+    merged: int = 1
+
+
+def score(answer: SystemRun, task: Task, names: Sequence[str], settings: Settings, merged: Sequence[Earlier]) -> Scored:
+    """Figures of `answer`, averaged query by query with those of the runs of other seeds."""
+    level = settings.eval.min_grade
+    own = evaluate(answer.run, task.qrels, names, level)
+    if not merged or not own.means:
+        return Scored(answer, own, {})
+    return _merged(answer, [own, *(evaluate(each.run, task.qrels, names, level) for each in merged)])
+
+
+def _merged(answer: SystemRun, runs: Sequence[Evaluation]) -> Scored:
+    queries = queries_of(runs[0])
+    tables = [table_of(run.per_query, queries) for run in runs]
+    mean = sum(tables[1:], tables[0]) / len(tables)
+    per_query = {name: dict(zip(queries, mean[:, i].tolist(), strict=True)) for i, name in enumerate(runs[0].per_query)}
+    means = dict(zip(per_query, mean.mean(axis=0).tolist(), strict=True))
+    figures = replace(runs[0], means=means, per_query=per_query)
+    return Scored(answer, figures, dict(zip(per_query, spread(tables), strict=True)), len(runs))
+
+
+def queries_of(figures: Evaluation) -> list[str]:
+    """The queries that the means are over."""
+    return list(next(iter(figures.per_query.values()), {}))
+
+
+def groups_of(task: Task, queries: Sequence[str]) -> list[str]:
+    """What each of `queries` is about: queries of one product are not independent."""
+    group = {query.id: query.group or f"query {query.id}" for query in task.queries}
+    return [group[query] for query in queries]
+
+
+def compare_all(
+    scored: Sequence[Scored],
+    earlier: Sequence[Earlier],
+    task: Task,
+    names: Sequence[str],
+    drops: Mapping[str, float],
+    settings: Settings,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The embedder against the runs of `--compare` (several: seeds of one thing) and against every system beside it."""
+    queries = queries_of(scored[0].figures)
+    groups = groups_of(task, queries)
+    ours = table_of(scored[0].figures.per_query, queries)
+    chosen = settings.eval
+    rivals: list[tuple[str, Scored, bool]] = []
+    if earlier:
+        evaluations = [evaluate(each.run, task.qrels, names, chosen.min_grade) for each in earlier]
+        answer = SystemRun("compared", earlier[0].run, frozenset(earlier[0].run))
+        rivals.append((", ".join(each.name for each in earlier), _merged(answer, evaluations), True))
+    rivals += [(each.answer.system, each, False) for each in scored[1:] if each.answer.readable]
+    comparisons, checks = [], []
+    headline = "map" if task.label else names[0]  # of hundreds of right answers, recall@1 says nothing
+    for against, rival, given in rivals:
+        theirs = table_of(rival.figures.per_query, queries)
+        found = differences(
+            names, ours, theirs, groups, draws=chosen.resamples, confidence=chosen.confidence, seed=chosen.seed
+        )
+        if given:
+            checks += drop_checks(drops, found, against, chosen.confidence)
+        told = [
+            {
+                "metric": each.metric,
+                "value": each.value,
+                "other": each.other,
+                "difference": each.difference,
+                "low": each.low,
+                "high": each.high,
+                "p": each.p,
+                "verdict": each.verdict,
+                "words": each.words(against),
+            }
+            for each in found
+        ]
+        comparisons.append(
+            {
+                "against": against,
+                "given": given,
+                "runs": rival.merged,
+                "spread": dict(rival.spread),
+                "differences": told,
+                "words": [each.words(against) for each in found if given or each.metric == headline],
+            }
+        )
+    return comparisons, checks
+
+
+def system_figures(
+    scored: Scored, task: Task, twins: Mapping[str, frozenset[str]], settings: Settings
+) -> dict[str, Any]:
+    """A system's part of the JSON document."""
+    answer, queries = scored.answer, queries_of(scored.figures)
+    chosen = settings.eval
+    table = table_of(scored.figures.per_query, queries)
+    ends = interval(bootstrap_means(table, groups_of(task, queries), chosen.resamples, chosen.seed), chosen.confidence)
+    readable = len(answer.readable.intersection(queries))
+    classes = _classes(answer, task, settings) if task.label and answer.vectors is not None else None
+    return {
+        "system": answer.system,
+        "id": answer.id,
+        "readable": readable,
+        "metrics": scored.figures.means,
+        "intervals": dict(zip(scored.figures.means, ends.T.tolist(), strict=True)),
+        "runs": scored.merged,
+        "spread": dict(scored.spread),
+        "twins": _twin_figures(answer, task, twins, chosen.min_grade) if readable else None,
+        "classes": classes,
+    }
+
+
+def _classes(answer: SystemRun, task: Task, settings: Settings) -> dict[str, Any]:
+    by_id = {document.id: document for document in task.documents}
+    labels = [by_id[id].labels.get(task.label, "").strip() for id in answer.ids]
+    rows = sample([i for i, label in enumerate(labels) if label], settings.eval.cluster_sample, settings.eval.seed)
+    assert answer.vectors is not None
+    made = class_figures(
+        answer.vectors[rows],
+        [labels[i] for i in rows],
+        [by_id[answer.ids[i]].identity for i in rows],
+        neighbors=settings.eval.neighbors,
+        clusterings=settings.eval.clusterings,
+        seed=settings.eval.seed,
+    )
+    return {
+        "label": task.label,
+        "listings": made.listings,
+        "classes": made.classes,
+        "left_out": made.left_out,
+        "metrics": made.metrics,
+        "deviations": made.deviations,
+    }
+
+
+def _twin_figures(
+    answer: SystemRun, task: Task, twins: Mapping[str, frozenset[str]], level: int
+) -> dict[str, float] | None:
+    """twin@1: share of queries with twins where a twin stands first; above_twins: where the first right answer stands
+    above every twin (found or not; a query without a right answer in its ranking is not).
+    """
+    first, above, count = 0, 0, 0
+    for query, others in twins.items():
+        grades, count = task.qrels[query], count + 1
+        for place, id in enumerate(ranked_ids(answer.run.get(query, ()))):
+            if id in others:
+                first += place == 0
+                break
+            if grades.get(id, 0) >= level:
+                above += 1
+                break
+    return {"queries": count, "twin@1": first / count, "above_twins": above / count} if count else None
+
+
+def slice_figures(
+    key: str, scored: Scored, task: Task, twins: Mapping[str, frozenset[str]], settings: Settings
+) -> list[dict[str, Any]]:
+    """The figures of a system by the values of slice `key`."""
+    chosen = settings.eval
+    queries = queries_of(scored.figures)
+    return sliced(
+        slice_values(task, key, twins, chosen.min_grade),
+        scored.figures.per_query,
+        dict(zip(queries, groups_of(task, queries), strict=True)),
+        draws=chosen.resamples,
+        confidence=chosen.confidence,
+        seed=chosen.seed,
+    )

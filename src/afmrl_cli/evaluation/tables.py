@@ -1,0 +1,70 @@
+"""The JSON document as tables for a terminal and a page: (title, columns, rows); numbers stay numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Content = Mapping[str, Any]
+Table = tuple[str, list[str], list[list[object]]]
+
+
+def systems_table(content: Content) -> Table:
+    """The figures of every system; beside the first figure its interval."""
+    names = list(content["systems"][0]["metrics"])
+    rows = [_row(system, names, content["queries"]) for system in content["systems"]]
+    title = f"{content['protocol']}: {content['queries']:,} queries, gallery of {content['gallery']:,}"
+    title += f", asked with {content['ask']}" if content["ask"] != "all" else ""
+    title += f", shown {content['show']}" if content["show"] != "all" else ""
+    return title, ["system", names[0], f"{content['confidence']:.0%} interval", *names[1:]], rows
+
+
+def _row(system: Mapping[str, Any], names: Sequence[str], queries: int) -> list[object]:
+    if not system["readable"]:
+        return [f"{system['system']} (can't read these queries)", *("-" for _ in [*names, ""])]
+    name = system["system"]
+    if system["readable"] < queries:
+        name += f" (reads {system['readable']:,} of {queries:,} queries)"
+    if system["runs"] > 1:
+        name += f" (mean of {system['runs']} runs, ±{system['spread'][names[0]]:.4f})"
+    low, high = system["intervals"][names[0]]
+    first, *others = (system["metrics"][each] for each in names)
+    return [name, first, f"{low:.3f} to {high:.3f}", *others]
+
+
+def twins_table(content: Content) -> list[Table]:
+    """How often a twin stands first; none when no query has twins."""
+    shown = [system for system in content["systems"] if system["twins"]]
+    if not shown:
+        return []
+    title = f"twins: {shown[0]['twins']['queries']:,} queries whose product has twins in the gallery"
+    rows = [[each["system"], each["twins"]["twin@1"], each["twins"]["above_twins"]] for each in shown]
+    return [(title, ["system", "a twin stands first", "right above all twins"], rows)]
+
+
+def class_table(content: Content) -> list[Table]:
+    """Classification and clustering; none but with coarse."""
+    shown = [system for system in content["systems"] if system["classes"]]
+    if not shown:
+        return []
+    first = shown[0]["classes"]
+    left_out = f", {first['left_out']:,} left out" if first["left_out"] else ""
+    title = f"classes: {first['classes']:,} of {first['label']}, {first['listings']:,} listings{left_out}"
+    names = list(first["metrics"])
+    return [(title, ["system", *names], [[s["system"], *s["classes"]["metrics"].values()] for s in shown])]
+
+
+def slice_tables(content: Content) -> list[Table]:
+    """The embedder's figures by slice, one table a key."""
+    # hit and precision are left to the JSON document: a table of slices is to be read across.
+    names = [name for name in content["systems"][0]["metrics"] if not name.startswith(("hit", "precision"))]
+    made: list[Table] = []
+    for key, rows in content["slices"].items():
+        columns = [key, "queries", names[0], f"{content['confidence']:.0%} interval", *names[1:]]
+        cells: list[list[object]] = []
+        for row in rows:
+            low, high = row["intervals"][names[0]]
+            first, *others = (row["metrics"][each] for each in names)
+            cells.append([row["value"], row["queries"], first, f"{low:.3f} to {high:.3f}", *others])
+        made.append((f"embedder by {key}", columns, cells))
+    return made

@@ -1,0 +1,206 @@
+"""What a protocol makes: queries, the gallery that they search, and which answers are right.
+
+Labels (identity, group, category, attributes) come from the catalog's own columns or from a separate file; they judge
+and never become text. What a query may ask with and what the gallery shows can be narrowed (`ask`, `show`, `hide`):
+such a listing is described anew from what remains, and stored attribute texts, written by a model that saw all of it,
+are not used on a narrowed side.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from ..catalog.fingerprints import Fingerprinter
+from ..catalog.product import Product, product_text
+from ..errors import DataError
+from ..retrieval.filters import Filters, check_keys, fields_of, passes
+from ..retrieval.listings import Listing, make_listing
+from .metrics import Qrels
+
+Labels = Mapping[str, str]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Query:
+    """One question. `fingerprint` is that of the listing it was made from ("" for none): its stored attributes are the
+    query's. `exclude` are listings that can't be the answer. `group` joins queries that are about one product, which
+    intervals and tests must not take for independent ("": the query stands alone).
+    """
+
+    id: str
+    text: str
+    images: tuple[Path, ...]
+    exclude: frozenset[str] = frozenset()
+    fingerprint: str = ""
+    kind: str = ""
+    title: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One listing as it may be seen: `product.images` lacks held-out photos, `row` fits that. `labels` judge it."""
+
+    product: Product
+    row: Listing
+    labels: Labels
+
+    @property
+    def id(self) -> str:
+        """The listing's id."""
+        return self.product.id
+
+    @property
+    def identity(self) -> str:
+        """What it shares with other listings of the same product; its own id when it is labelled with none."""
+        return self.labels.get("product_id") or self.product.id
+
+    @property
+    def group(self) -> str:
+        """What it shares with its variants, "" when it is not labelled."""
+        return self.labels.get("group_id", "")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Queries, gallery and judgements. `notes` say what was left out, for people. `label` is what coarse goes by."""
+
+    protocol: str
+    queries: list[Query]
+    documents: list[Document]
+    qrels: Qrels
+    notes: list[str] = field(default_factory=list)
+    label: str = ""
+    ask: str = "all"
+    show: str = "all"
+
+
+def documents_of(
+    described: Iterable[tuple[Product, Listing]], labels: Mapping[str, Labels] | None = None
+) -> list[Document]:
+    """The catalog as documents; `labels` by listing id (of `labels.read_labels`) win over the catalog's columns."""
+    labels = labels or {}
+    return [Document(product, row, {**fields_of(product), **labels.get(product.id, {})}) for product, row in described]
+
+
+def gallery_of(documents: list[Document], filters: Filters) -> list[Document]:
+    """The listings that pass `filters`; UsageError for an unknown key, DataError when none passes."""
+    if not filters:
+        return documents
+    check_keys(filters, {key for document in documents for key in document.labels}, "--gallery")
+    kept = [document for document in documents if passes(document.labels, filters)]
+    if not kept:
+        raise DataError("no listing passes the --gallery filters", "look at the column's values with `afmrl check`")
+    return kept
+
+
+def redescribed(
+    document: Document, product: Product, attributes: str, fingerprinter: Fingerprinter, root: Path
+) -> Document | None:
+    """`document` showing only what `product` holds and `attributes`; None when nothing can be seen of it."""
+    row = make_listing(product, fingerprinter.of(product), attributes, root)
+    return Document(product, row, document.labels) if row.text or attributes or product.images else None
+
+
+def narrowed(document: Document, show: str, hide: frozenset[str]) -> Product:
+    """The product of which only `show` (all, text, photos) is seen, and not the text fields in `hide`."""
+    product = document.product
+    if show == "photos":
+        product = replace(product, title="", description="", category="", brand="")
+    if show == "text":
+        product = replace(product, images=())
+    return replace(product, **dict.fromkeys(hide, ""))  # type: ignore[arg-type]
+
+
+def show_only(task: Task, show: str, hide: frozenset[str], fingerprinter: Fingerprinter, root: Path) -> Task:
+    """`task` with a gallery that shows `show` and hides the fields `hide`. DataError when nothing remains to be seen.
+
+    Judgements of listings of which nothing can be seen are left out.
+    """
+    if show == "all" and not hide:
+        return task
+    made = [(d, redescribed(d, narrowed(d, show, hide), "", fingerprinter, root)) for d in task.documents]
+    documents = [document for _, document in made if document is not None]
+    if not documents:
+        raise DataError(f"no listing of the gallery has {show} to show", "choose another --show")
+    notes = list(task.notes)
+    if gone := [old.id for old, new in made if new is None]:
+        notes.append(f"{len(gone):,} listings have nothing to show and are left out: {', '.join(gone[:5])}")
+    there = {document.id for document in documents}
+    qrels = {
+        query: {id: grade for id, grade in grades.items() if id in there} if gone else grades
+        for query, grades in task.qrels.items()
+    }
+    return replace(task, documents=documents, qrels=qrels, notes=notes, show=show)
+
+
+def ask_only(task: Task, ask: str) -> Task:
+    """`task` asked with `ask` alone: text, title, photos or all. DataError when no query has any of it."""
+    if ask == "all":
+        return task
+    asked = []
+    for query in task.queries:
+        text = {"text": query.text, "title": query.title, "photos": ""}[ask]
+        images = query.images if ask == "photos" else ()
+        if text or images:
+            asked.append(replace(query, text=text, images=images, fingerprint=""))
+    if not asked:
+        raise DataError(f"no query has {ask} to ask with", "choose another --ask")
+    gone = len(task.queries) - len(asked)
+    notes = [*task.notes, f"{gone:,} queries have no {ask} to ask with and are left out"] if gone else task.notes
+    qrels = {query.id: task.qrels[query.id] for query in asked}
+    return replace(task, queries=asked, qrels=qrels, notes=notes, ask=ask)
+
+
+def query_text(product: Product, hide: frozenset[str]) -> str:
+    """The text of a query that is made from a listing, without the fields in `hide`."""
+    return product_text(replace(product, **dict.fromkeys(hide, "")))  # type: ignore[arg-type]
+
+
+def sampled(task: Task, number: int, seed: int) -> Task:
+    """`task` with at most `number` of its queries (0: all), always the same ones for a seed."""
+    if not number or number >= len(task.queries):
+        return task
+    queries = sample(task.queries, number, seed)
+    notes = [*task.notes, f"a sample of {number:,} of {len(task.queries):,} queries"]
+    return replace(task, queries=queries, qrels={query.id: task.qrels[query.id] for query in queries}, notes=notes)
+
+
+def sample(items: Sequence[T], number: int, seed: int) -> list[T]:
+    """`number` of `items` in their order, the same ones for a seed; all when there are no more."""
+    if number >= len(items):
+        return list(items)
+    return [items[i] for i in sorted(random.Random(seed).sample(range(len(items)), number))]
+
+
+def twins_of(task: Task, level: int) -> dict[str, frozenset[str]]:
+    """By query, the listings that are variants of a right answer and another product: what fine-grained is about.
+
+    Queries without one are left out. A listing that is right itself, or taken out, is no twin.
+    """
+    if task.label:  # judged by a label: all listings of a category are right, so that no twin is wrong
+        return {}
+    by_group: dict[str, list[Document]] = {}
+    by_id = {}
+    for document in task.documents:
+        by_id[document.id] = document
+        if document.group:
+            by_group.setdefault(document.group, []).append(document)
+    twins: dict[str, frozenset[str]] = {}
+    for query in task.queries:
+        right = {id for id, grade in task.qrels[query.id].items() if grade >= level}
+        products = {by_id[id].identity for id in right}
+        found = frozenset(
+            other.id
+            for group in {by_id[id].group for id in right} - {""}
+            for other in by_group[group]
+            if other.identity not in products and other.id not in right and other.id not in query.exclude
+        )
+        if found:
+            twins[query.id] = found
+    return twins

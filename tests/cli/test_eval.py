@@ -1,0 +1,222 @@
+"""`afmrl eval` as a person and a CI type it: comparing, merging, gates, files for other programs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from afmrl_cli.cli.app import app
+from tests.retrieval.shop import shop_rows, write_shop
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Path:
+    root = tmp_path_factory.mktemp("shop")
+    write_shop(root, shop_rows(24))
+    model = tiny_model("qwen2_vl")
+    settings = f'embedder = "{model}"\ngenerator = "{model}"\ndevice = "cpu"\nmax_pixels = 3136\n'
+    (root / "afmrl.toml").write_text(f"[model]\n{settings}[eval]\nresamples = 200\n")
+    result = CliRunner().invoke(app, ["embed", str(root)])
+    assert result.exit_code == 0, result.output
+    assert call("eval", str(root), "--baselines").exit_code == 0  # fills the caches
+    shutil.rmtree(root / ".afmrl" / "runs")
+    return root
+
+
+@pytest.fixture
+def shop(embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "shop"
+    shutil.copytree(embedded, root)
+    monkeypatch.chdir(root)
+    return root
+
+
+def call(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def document(*words: str, code: int = 0) -> dict[str, Any]:
+    result = call("eval", *words, "--json")
+    assert result.exit_code == code, result.output
+    content = json.loads(result.stdout)
+    assert isinstance(content, dict)
+    assert content["schema"] == "afmrl.eval/1"
+    return content
+
+
+def without_last(folder: Path, file: Path, drop: int) -> None:
+    """A run that answers all but the last `drop` queries of the embedder's run in `folder`."""
+    lines = (folder / "run-embedder.trec").read_text().splitlines(keepends=True)
+    kept = sorted({line.split()[0] for line in lines})[: 24 - drop]
+    file.write_text("".join(line for line in lines if line.split()[0] in kept))
+
+
+def test_intervals_and_every_baseline_by_one_flag(shop: Path) -> None:
+    content = document("--baselines")
+    assert [system["system"] for system in content["systems"]] == ["embedder", "bm25", "colors", "fusion"]
+    for system in content["systems"]:
+        for name, value in system["metrics"].items():
+            low, high = system["intervals"][name]
+            assert low <= value + 1e-9 and value <= high + 1e-9
+    assert content["groups"] == 12  # pairs ask for each other: half as much evidence as queries
+    assert [comparison["against"] for comparison in content["comparisons"]] == ["bm25", "colors", "fusion"]
+    assert "95% interval" in call("eval", "--baselines").output
+
+
+def test_the_same_run_shows_no_difference(shop: Path) -> None:
+    first = Path(document()["folder"])
+    for written in (str(first), first.name, str(first / "run-embedder.trec")):
+        content = document("--compare", written, "--max-drop", "recall@10=0")
+        [comparison] = content["comparisons"]
+        assert {each["verdict"] for each in comparison["differences"]} == {"equal"}
+        assert content["checks"][0]["passed"] is True
+    assert f"recall@1: the same as {first.name} on every query" in call("eval", "--compare", first.name).output
+
+
+def test_a_drop_fails_the_build_and_is_written_for_it(shop: Path) -> None:
+    # The compared run found all; ours can't have, so the drop is real.
+    qrels = (Path(document()["folder"]) / "qrels.trec").read_text().splitlines()
+    Path("best.trec").write_text("".join(f"{q} Q0 {d} 1 1.0 best\n" for q, _, d, _ in map(str.split, qrels)))
+    words = ["--compare", "best.trec", "--max-drop", "recall@1=0.01", "--fail-under", "mrr=0"]
+    files = ["--junit", "out.xml", "--markdown", "out.md", "--html", "out.html", "--github"]
+    result = call("eval", *words, *files)
+    assert result.exit_code == 1, result.output
+    assert "recall@1: worse than best.trec" in result.output
+    assert "::error title=afmrl eval::recall@1 is" in result.stderr
+    suite = ElementTree.parse("out.xml").getroot()[0]
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
+    assert [case.get("name") for case in suite] == ["fail_under mrr", "max_drop recall@1"]
+    text = Path("out.md").read_text("utf-8")
+    assert "**failed**: recall@1 is" in text
+    assert "| embedder |" in text
+    page = Path("out.html").read_text("utf-8")
+    assert "http" not in page.replace("http-equiv", "")
+    assert page.count("data:image/jpeg") > 10
+    assert document(*words, code=1)["checks"][1]["passed"] is False
+
+
+def test_a_difference_of_two_queries_is_not_called_one(shop: Path) -> None:
+    without_last(Path(document()["folder"]), Path("less.trec"), 1)
+    content = document("--compare", "less.trec")
+    mrr = next(each for each in content["comparisons"][0]["differences"] if each["metric"] == "mrr")
+    assert mrr["difference"] > 0
+    assert mrr["verdict"] == "no difference shown"
+    assert "mrr: no difference to less.trec shown" in mrr["words"]
+
+
+def test_seeds_are_merged(shop: Path) -> None:
+    first = document()
+    folder = Path(first["folder"])
+    without_last(folder, Path("less.trec"), 12)
+    content = document("--merge", "less.trec", "--compare", folder.name, "--compare", "less.trec")
+    ours = content["systems"][0]
+    assert (ours["runs"], content["comparisons"][0]["runs"]) == (2, 2)
+    assert ours["metrics"]["mrr"] < first["systems"][0]["metrics"]["mrr"]
+    assert ours["spread"]["mrr"] > 0
+    assert {each["verdict"] for each in content["comparisons"][0]["differences"]} == {"equal"}
+    assert "(mean of 2 runs, ±" in " ".join(call("eval", "--merge", "less.trec").output.split())
+
+
+def test_a_run_of_another_tool_and_classes(shop: Path) -> None:
+    folder = Path(document()["folder"])
+    shutil.copy(folder / "run-embedder.trec", "theirs.trec")
+    content = document("--systems", "run:theirs.trec", "--systems", "bm25")
+    assert [system["system"] for system in content["systems"]] == ["embedder", "run-theirs.trec", "bm25"]
+    assert content["systems"][0]["metrics"] == content["systems"][1]["metrics"]
+    coarse = document("--protocol", "coarse", "--systems", "colors", "--systems", "bm25")
+    embedder, colors, bm25 = coarse["systems"]
+    assert set(colors["classes"]["metrics"]) == {"knn_accuracy", "probe_accuracy", "nmi", "ari", "purity"}
+    assert (embedder["classes"]["classes"], bm25["classes"]) == (2, None)
+
+
+def test_fine_with_labels_from_a_file(shop: Path) -> None:
+    lines = ["id,product_id,group_id", *(f"s{i},x{i // 2},g{i // 4}" for i in range(24))]
+    Path("labels.csv").write_text("\n".join(lines))
+    content = document("--protocol", "fine", "--labels", "labels.csv", "--slices", "all", "--systems", "colors")
+    assert content["queries_with_twins"] == 24
+    assert content["systems"][1]["twins"]["above_twins"] > 0.5
+    assert set(content["slices"]) == {"category", "brand"}
+    assert sum(row["queries"] for row in content["slices"]["brand"]) == 24
+    assert call("eval", "--protocol", "fine").exit_code == 3
+
+
+def test_beir_folder(tmp_path: Path, embedded: Path) -> None:
+    root = tmp_path / "beir"
+    (root / "qrels").mkdir(parents=True)
+    shutil.copy(embedded / "afmrl.toml", root)
+    corpus = [
+        {"_id": f"d{i}", "title": f"{name} shirt", "text": "cotton", "metadata": {}}
+        for i, name in enumerate(("red", "blue"))
+    ]
+    (root / "corpus.jsonl").write_text("\n".join(map(json.dumps, corpus)))
+    queries = [{"_id": "1", "text": "red"}, {"_id": "2", "text": "of another split"}]
+    (root / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)))
+    (root / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\td0\t1\n")
+    assert call("embed", str(root)).exit_code == 0
+    content = document(str(root), "--systems", "bm25", "--ks", "1")
+    assert (content["protocol"], content["queries"], content["gallery"]) == ("queries", 1, 2)
+    assert content["systems"][1]["metrics"]["recall@1"] == 1.0
+    assert "1 queries are not judged in test.tsv" in content["notes"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--compare", "none"], 3, "none: no such run"),
+        (["--compare", "images"], 3, "not a finished evaluation"),
+        (["--compare", "empty.trec"], 3, "an empty run"),
+        (["--compare", "other.trec"], 3, "answers none of the queries"),
+        (["--compare", "foreign.trec"], 3, "foreign.trec:1: unknown product zz"),
+        (["--compare", "short.trec"], 3, "short.trec:1: 3 parts, not 6"),
+        (["--compare", "nan.trec"], 3, "no finite number"),
+        (["--compare", "twice.trec"], 3, "ranks s1 twice"),
+        (["--systems", "run:none.trec"], 3, "none.trec"),
+        (["--systems", "elsewhere"], 2, "no such system"),
+        (["--systems", "clip"], 2, "no such system"),
+        (["--systems", "clip:none"], 4, "none: no such folder"),
+        (["--systems", "checkpoint:none"], 4, "none"),
+        (["--systems", "bm25-attributes"], 3, "no listing has stored attributes"),
+        (["--max-drop", "mrr=0.1"], 2, "needs a run to compare with"),
+        (["--max-drop", "mrr=2", "--compare", "x"], 2, "between 0 and 1"),
+        (["--fail-under", "recall@50=0.5"], 2, "recall@50 over a gallery of 24"),
+        (["--ks", "30,50"], 2, "every cut is above the gallery"),
+        (["--labels", "none.csv"], 3, "none.csv"),
+        (["--protocol", "fine"], 3, "no listing has a group_id"),
+        (["--protocol", "coarse", "--label", "size"], 2, "no listing has a size"),
+        (["--label", "color"], 2, "--label is for coarse and composed"),
+        (["--slices", "size"], 2, "no such label"),
+        (["--ask", "sound"], 2, "eval.ask"),
+    ],
+)
+def test_bad_input(shop: Path, words: list[str], code: int, message: str) -> None:
+    runs = {
+        "empty": "",
+        "other": "q9 Q0 s1 1 1.0 x\n",
+        "foreign": "s0 Q0 zz 1 1.0 x\n",
+        "short": "s0 s1 1\n",
+        "nan": "s0 Q0 s1 1 nan x\n",
+        "twice": "s0 Q0 s1 1 1.0 x\ns0 Q0 s1 2 0.9 x\n",
+    }
+    for name, text in runs.items():
+        Path(f"{name}.trec").write_text(text)
+    result = call("eval", *words)
+    assert result.exit_code == code, result.output
+    assert message in " ".join(result.stderr.split())
+
+
+def test_a_run_that_was_judged_otherwise(shop: Path) -> None:
+    folder = Path(document("--max-queries", "5")["folder"])
+    result = call("eval", "--compare", folder.name)
+    assert result.exit_code == 3
+    assert "not the same evaluation" in result.stderr
+
+
+def test_a_cut_above_the_gallery_is_told(shop: Path) -> None:
+    assert any("recall@100, hit@100: above the gallery of 24" in note for note in document("--ks", "1,100")["notes"])
