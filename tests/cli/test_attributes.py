@@ -129,8 +129,14 @@ def test_one_writer_at_a_time(server, tmp_path):
 
 def process(server: ChatServer, root: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "afmrl_cli", *words(server, str(root), "--batch-size", "2", *more)]
+    # A job started in the background ignores SIGINT and so would what it starts: put it back to what a person has.
     return subprocess.Popen(
-        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "NO_COLOR": "1"}
+        command,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "NO_COLOR": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
 
 

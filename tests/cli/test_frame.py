@@ -188,7 +188,6 @@ def test_shell_completion_is_there() -> None:
     assert CliRunner().invoke(app, [], prog_name="afmrl", env=words).stdout.split() == ["embed"]
 
 
-
 @pytest.mark.parametrize("words", [("embed", "--nope"), ("attributes", "--limit", "0"), ("nonsense",)])
 def test_what_the_parser_refuses_is_one_json_document_too(words: tuple[str, ...]) -> None:
     done = run(*words, "--json")
