@@ -193,6 +193,8 @@ def test_beir_folder(tmp_path: Path, embedded: Path) -> None:
         (["--label", "color"], 2, "--label is for coarse and composed"),
         (["--slices", "size"], 2, "no such label"),
         (["--ask", "sound"], 2, "eval.ask"),
+        (["--html", "catalog.csv"], 2, "--html catalog.csv: is the retailer's own file"),
+        (["--junit", "twice.trec", "--merge", "twice.trec"], 2, "--junit twice.trec"),
     ],
 )
 def test_bad_input(shop: Path, words: list[str], code: int, message: str) -> None:

@@ -100,27 +100,19 @@ def eval(
         raise UsageError(f"--protocol {protocol}: no such protocol", f"one of {', '.join(PROTOCOLS)}")
     if protocol not in (None, "queries") and (queries or qrels):
         raise UsageError(f"--protocol {protocol} takes no --queries and --qrels", "leave one of them out")
-    outputs = {"--run-out": run_out, "--html": html, "--markdown": markdown, "--junit": junit}
-    _check_outputs(session, outputs, [queries, qrels])
+    files = {"--run-out": run_out, "--html": html, "--markdown": markdown, "--junit": junit}
+    _check_outputs(
+        session, files, [queries, qrels, *map(Path, [*([labels] if labels else []), *(compare or []), *(merge or [])])]
+    )
 
     from ..evaluation.build import Asked
-    from ..evaluation.outputs import github_annotations, write_junit, write_markdown
-    from ..evaluation.page import write_page
+    from ..evaluation.outputs import github_annotations
 
     asked = Asked("queries" if queries or qrels else protocol, queries, qrels, tuple(gallery or ()))
     with session.out:
         report = _measure(session, asked, baselines, fail_under or [])
-    if run_out:
-        from ..evaluation.trec import write_run
-
-        write_run(run_out, report.runs["embedder"], report.content["embedder"])
-    if html:
-        write_page(html, report, session.settings)
-    if markdown:
-        write_markdown(markdown, report.content)
-    if junit:
-        write_junit(junit, report.content)
-    _show(session, report, [path for path in (run_out, html, markdown, junit) if path])
+    _write(session, report, files)
+    _show(session, report, [path for path in files.values() if path])
     if github:
         for line in github_annotations(report.content):
             session.out.annotate(line)
@@ -150,11 +142,26 @@ def _measure(session: Session, asked: object, baselines: bool, fail_under: list[
     )
 
 
-def _check_outputs(session: Session, outputs: Mapping[str, Path | None], given: Sequence[Path | None]) -> None:
+def _check_outputs(session: Session, files: Mapping[str, Path | None], own: Sequence[Path | None]) -> None:
     beside = [session.folder.root / name for name in ("queries.jsonl", "qrels.trec")]
-    for flag, path in outputs.items():
-        if path:
-            check_output(path, session.folder, flag, [*given, *beside])
+    for flag, file in files.items():
+        if file:
+            check_output(file, session.folder, flag, [*own, *beside])
+
+
+def _write(session: Session, report: Report, files: Mapping[str, Path | None]) -> None:
+    from ..evaluation.outputs import write_junit, write_markdown
+    from ..evaluation.page import write_page
+    from ..evaluation.trec import write_run
+
+    if file := files["--run-out"]:
+        write_run(file, report.runs["embedder"], report.content["embedder"])
+    if file := files["--html"]:
+        write_page(file, report, session.settings)
+    if file := files["--markdown"]:
+        write_markdown(file, report.content)
+    if file := files["--junit"]:
+        write_junit(file, report.content)
 
 
 def _show(session: Session, report: Report, files: list[Path]) -> None:
