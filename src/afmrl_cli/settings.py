@@ -172,6 +172,57 @@ class EvalSettings(Section):
     cluster_sample: int = Field(5000, ge=10, description="listings that are classified and clustered at most")
 
 
+def _as_number(value: object) -> object:
+    """ "16" from a flag or variable stands for 16: Literal takes no strings for numbers."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+class AgclSettings(Section):
+    """Training of the embedder: loss, pairs, batches, optimiser."""
+
+    loss: Literal["agcl", "infonce"] = Field("agcl", description="infonce: all weights equal, no mask by similarity")
+    temperature: float = Field(0.02, gt=0, description="tau")
+    weight_positive: bool = Field(True, description="false: only the negatives are weighted, the paper's other reading")
+    mask: bool = Field(True, description="drop negatives that are more similar to the query than the positive")
+    mask_margin: float = Field(0.1, ge=-2, le=2, description="delta: by how much more, in cosine")
+    bm25_tokens: Literal["values", "pairs"] = Field("values", description="words of values, or key=value as one")
+    bm25_normalise: bool = Field(False, description="ours: BM25 divided by the query's own score, for graded weights")
+    bm25_scale: float = Field(1.0, ge=0, description="ours: multiplies what goes into the tanh")
+    symmetric: bool = Field(False, description="ours: candidates ask for queries too")
+    attributes: Literal["generated", "given"] = Field(
+        "generated", description="given: weights from the catalog's own columns, queries are then not enriched"
+    )
+    given: Names = Field([], description="which columns, with attributes = given; empty: all that are no other field")
+    pairs: Names = Field([], description="listings, photos, image-text; empty: the best that each listing offers")
+    attribute_dropout: float = Field(0.5, ge=0, le=1, description="share of queries that lose their attributes")
+    batches: Literal["auto", "random", "category", "neighbours"] = Field("auto", description="how batches are filled")
+    batch_size: int = Field(128, ge=2, description="pairs that are each other's negatives, over all processes")
+    cluster: int = Field(8, ge=2, description="neighbours that stand together in a batch")
+    chunk_tokens: int = Field(
+        4096, ge=1, description="tokens that are in memory with a graph; lower it for less memory"
+    )
+    epochs: float = Field(3.0, gt=0)
+    steps: int = Field(0, ge=0, description="0: as many as the epochs take")
+    learning_rate: float = Field(0.0, ge=0, description="0: 1e-3 for nano, 5e-5 for all others")
+    schedule: Literal["linear", "cosine"] = "linear"
+    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps")
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest length of the gradient")
+    rank: Annotated[Literal[8, 16, 32, 64, 128, 256], BeforeValidator(_as_number)] = Field(
+        16, description="of the adapter; what vLLM can serve"
+    )
+    alpha: float = Field(64.0, gt=0)
+    lora_dropout: float = Field(0.1, ge=0, lt=1)
+    activation_checkpointing: bool = Field(False, description="less memory in a chunk, a third more time")
+    validate_every: int = Field(50, ge=1, description="steps between two looks at the validation split")
+    validation_queries: int = Field(500, ge=1)
+    best_by: Literal["recall@1", "recall@5", "recall@10"] = Field("recall@1", description="which adapter is kept")
+    save_every: int = Field(20, ge=1, description="steps that a kill can cost")
+    tensorboard: bool = Field(False, description="write TensorBoard files too; needs the package tensorboard")
+    seed: int = 0
+    name: str = Field("", description="of the checkpoint; empty: embedder-1, embedder-2, ...")
+
+
 class Settings(Section):
     """All settings; `load_settings` makes it."""
 
@@ -180,6 +231,7 @@ class Settings(Section):
     model: ModelSettings = ModelSettings()
     attributes: AttributeSettings = AttributeSettings()
     embed: EmbedSettings = EmbedSettings()
+    agcl: AgclSettings = AgclSettings()
     search: SearchSettings = SearchSettings()
     eval: EvalSettings = EvalSettings()
 

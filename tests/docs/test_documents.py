@@ -58,7 +58,11 @@ def test_commands_and_flags_exist(page: Path) -> None:
         if len(words) < 2 or words[1].startswith("-"):
             continue
         assert words[1] in known, f"{named(page)}: {' '.join(words)}"
-        flags = {flag for parameter in known[words[1]].params for flag in parameter.opts + parameter.secondary_opts}
+        command = known[words[1]]
+        if hasattr(command, "commands") and len(words) > 2:  # a group: `afmrl checkpoints list`
+            assert words[2] in command.commands, f"{named(page)}: {' '.join(words)}"
+            command = command.commands[words[2]]
+        flags = {flag for parameter in command.params for flag in parameter.opts + parameter.secondary_opts}
         used = {word.split("=")[0] for word in words[2:] if re.match(r"--?[a-z]", word)}
         assert used <= flags | {"-h", "--help"}, f"{named(page)}: {' '.join(words)}: {used - flags}"
 
@@ -84,9 +88,10 @@ def test_toml_blocks_are_settings(page: Path, tmp_path: Path) -> None:
 
 def test_every_command_has_a_page_and_stands_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
-    for info in app.registered_commands:
-        assert f"`afmrl {info.name}`" in readme
-        page = "settings" if info.name == "config" else info.name
+    names = [info.name for info in app.registered_commands] + [info.name for info in app.registered_groups]
+    for name in names:
+        assert f"`afmrl {name}`" in readme
+        page = "settings" if name == "config" else name
         assert (ROOT / "docs" / f"{page}.md").is_file()
 
 

@@ -90,10 +90,15 @@ class Embedder:
     def forward(self, batch: dict[str, torch.Tensor]) -> NDArray[np.float32]:
         """Vectors [n, dimension] of what `processor.tensors` made."""
         with torch.inference_mode(), active_adapter(self.loaded.peft, self.adapter):
-            there = {name: tensor.to(self.loaded.device) for name, tensor in batch.items()}
-            hidden = self.loaded.trunk(**there, use_cache=False).last_hidden_state[:, -1]
-            unit = torch.nn.functional.normalize(hidden.float(), dim=-1)
-            return unit.cpu().numpy()
+            return self.unit_vectors(batch).cpu().numpy()
+
+    def unit_vectors(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The same as a tensor on the model's device, with a gradient where one is wanted, from whatever adapter is
+        switched on: for training.
+        """
+        there = {name: tensor.to(self.loaded.device) for name, tensor in batch.items()}
+        hidden = self.loaded.trunk(**there, use_cache=False).last_hidden_state[:, -1]
+        return torch.nn.functional.normalize(hidden.float(), dim=-1)
 
     def _text_lengths(self, texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in self.processor.tokenizer(list(texts))["input_ids"]] if texts else []

@@ -148,6 +148,14 @@ class Database:
             found.update((row[0], StoredAttributes(*row)) for row in rows)
         return found
 
+    def attribute_sources(self) -> dict[str, int]:
+        """Of which generators there are valid texts, and how many, the most frequent first."""
+        rows = self._connection.execute(
+            "SELECT generator, COUNT(*) AS number FROM attributes WHERE failure IS NULL "
+            "GROUP BY generator ORDER BY number DESC, generator"
+        )
+        return {generator: int(number) for generator, number in rows}
+
     def put_attributes(self, rows: Sequence[StoredAttributes]) -> None:
         """Store `rows` in one transaction; one with the same key (fingerprint to sample) is replaced."""
         with self._transaction():

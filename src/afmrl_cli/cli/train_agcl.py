@@ -1,0 +1,111 @@
+"""`afmrl train-agcl`: trains the embedder on the catalog."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
+
+if TYPE_CHECKING:
+    from ..training.run import AgclSummary
+
+
+def train_agcl(
+    catalog: CatalogArgument = None,
+    loss: Annotated[
+        str | None, typer.Option(help="agcl, or infonce for the plain baseline.", show_default=False)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done, and what it would take.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Train again what is done, or afresh what was stopped.")
+    ] = False,
+    epochs: Annotated[float | None, typer.Option(help="Times through all pairs.", show_default=False)] = None,
+    steps: Annotated[int | None, typer.Option(help="Instead of epochs.", show_default=False)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pairs in a batch.", show_default=False)] = None,
+    chunk_tokens: Annotated[
+        int | None, typer.Option(help="Tokens in memory at a time; lower it for less memory.", show_default=False)
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak.", show_default=False)] = None,
+    temperature: Annotated[float | None, typer.Option(help="tau.", show_default=False)] = None,
+    batches: Annotated[
+        str | None, typer.Option(help="auto, random, category or neighbours.", show_default=False)
+    ] = None,
+    attributes: Annotated[
+        str | None, typer.Option(help="generated, or given: the catalog's own columns.", show_default=False)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed, another run.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Option(help="Of the checkpoint.", show_default=False)] = None,
+    preset: Annotated[str | None, typer.Option(help="Models: nano, paper or qwen3.", show_default=False)] = None,
+    embedder: Annotated[str | None, typer.Option(help="Hub name or folder of a Qwen-VL.", show_default=False)] = None,
+    json_mode: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    set_: Set = None,
+) -> None:
+    """Train the embedder to tell near-identical products apart (AGCL); the adapter goes into the checkpoint store.
+
+    Interrupted or killed, the same command goes on from the last saved step. Several GPUs: torchrun -m afmrl_cli.
+
+    Example: afmrl train-agcl --epochs 3; then afmrl embed --set model.embedder_checkpoint=embedder-1
+    """
+    flags = {
+        "agcl.loss": loss,
+        "agcl.epochs": epochs,
+        "agcl.steps": steps,
+        "agcl.batch_size": batch_size,
+        "agcl.chunk_tokens": chunk_tokens,
+        "agcl.learning_rate": learning_rate,
+        "agcl.temperature": temperature,
+        "agcl.batches": batches,
+        "agcl.attributes": attributes,
+        "agcl.seed": seed,
+        "agcl.name": name,
+        "model.preset": preset,
+        "model.embedder": embedder,
+    }
+    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags)
+
+    from ..training.run import train_agcl as run
+
+    with session.out:
+        summary = run(session.folder, session.settings, session.out, dry_run=dry_run, force=force)
+    if summary is not None:
+        _show(session, summary)
+
+
+def _show(session: Session, summary: AgclSummary) -> None:
+    out, estimate = session.out, summary.estimate
+    document = {
+        "run": summary.run,
+        "plan": summary.plan,
+        "checkpoint": summary.checkpoint or None,
+        "metrics": summary.metrics,
+        "negatives": summary.negatives,
+        "resumed_from": summary.resumed_from,
+        "seconds": summary.seconds,
+        "already_done": summary.already_done,
+    }
+    if estimate is not None:
+        document["estimate"] = {
+            "peak_bytes": estimate.peak_bytes,
+            "step_seconds": estimate.step_seconds,
+            "seconds": estimate.whole_seconds,
+        }
+        document["settings"] = session.settings.model_dump()
+    out.document("afmrl.train-agcl/1", document)
+    if estimate is not None:
+        out.table(["setting", "value"], [[f"agcl.{k}", v] for k, v in session.settings.agcl.model_dump().items()])
+        out.table(["plan", ""], [[key, value] for key, value in summary.plan.items()])
+        memory, hours = estimate.peak_bytes / 2**30, estimate.whole_seconds / 3600
+        out.text(f"measured: {estimate.step_seconds:.2f} s a step, {hours:.2f} h in all; peak memory {memory:.2f} GiB")
+        return
+    rows = [[key, value] for key, value in summary.metrics.items()]
+    rows += [["masked share of negatives", float(summary.negatives["masked_share"])]]
+    out.table(["validation", "value"], rows)
+    out.text(f"checkpoint {summary.checkpoint}" + (" (trained before; --force trains again)" * summary.already_done))
+    out.note(f"curve, metrics and the report on negatives: {summary.run}")
+    out.note(f"use it: afmrl embed --set model.embedder_checkpoint={summary.checkpoint}")

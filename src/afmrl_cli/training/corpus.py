@@ -1,0 +1,145 @@
+"""What a run is trained on: listings of the train and validation splits with their attributes and readable photos.
+
+The test split is never looked at. Photos are decoded once at the start: an unreadable one is told and left out there,
+instead of stopping a run in the middle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..attributes.generate import stored_attributes
+from ..attributes.parse import parse_attributes
+from ..catalog.fingerprints import Fingerprinter
+from ..catalog.images import ImageProblem, open_image
+from ..catalog.problems import Problem, Problems
+from ..catalog.product import Product, product_text
+from ..catalog.read import count_rows, read_products
+from ..catalog.splits import split_of
+from ..errors import DataError
+from ..listener import Listener
+from ..settings import Settings
+from ..store.database import Database
+from ..store.folder import CatalogFolder
+from .lexical import attribute_tokens
+from .pairs import Photo, TrainListing
+
+DECODERS = 4
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """`tokens` are the train listings' attribute tokens, in their order ([] where a listing has none).
+
+    `fingerprint` is a hash of everything here that training sees; `described` of the train listings have attributes.
+    """
+
+    train: list[TrainListing]
+    validation: list[TrainListing]
+    tokens: list[list[str]]
+    fingerprint: str
+    described: int
+
+
+def load_corpus(
+    folder: CatalogFolder,
+    settings: Settings,
+    generator: str,
+    task: str,
+    database: Database,
+    problems: Problems,
+    listener: Listener,
+) -> Corpus:
+    """Read the catalog for a run of `train-agcl`.
+
+    `generator` and `task` say whose stored attributes are used. Raises DataError when the loss needs attributes and
+    there are none, naming the generators whose attributes there are.
+    """
+    train: list[TrainListing] = []
+    validation: list[TrainListing] = []
+    tokens: list[list[str]] = []
+    digest = hashlib.sha256()
+    total = count_rows(folder, settings.catalog)
+    products = read_products(folder, settings.catalog, problems)
+    with Fingerprinter(database) as fingerprinter, ThreadPoolExecutor(max_workers=DECODERS) as threads:
+        wanted = (product for product in products if split_of(product, settings.split) != "test")
+        # A little ahead of the loop, so that several threads decode: as many products as `stored_attributes` looks up.
+        for product, fingerprint, stored in stored_attributes(wanted, task, generator, database, fingerprinter):
+            text = stored.text if stored is not None and stored.failure is None else ""
+            photos = _readable(product, settings, problems, fingerprinter, threads)
+            listing = TrainListing(product.id, product.identity, product.category, product_text(product), photos, text)
+            digest.update(f"{fingerprint}\0{product.identity}\0{product.category}\0{text}\0{len(photos)}\n".encode())
+            if split_of(product, settings.split) == "validation":
+                validation.append(listing)
+                continue
+            train.append(listing)
+            own = _own_tokens(product, text, settings)
+            digest.update(("\0".join(own) + "\n").encode())
+            tokens.append(own)
+            listener.progress("reading", len(train) + len(validation), total)
+    described = sum(bool(own) for own in tokens)
+    if settings.agcl.loss == "agcl" and not described:
+        raise _no_attributes(settings, generator, database, train)
+    return Corpus(train, validation, tokens, digest.hexdigest(), described)
+
+
+def _readable(
+    product: Product,
+    settings: Settings,
+    problems: Problems,
+    fingerprinter: Fingerprinter,
+    threads: ThreadPoolExecutor,
+) -> tuple[Photo, ...]:
+    """The photos of `product` that can be opened; the others go to `problems`."""
+
+    def size(path: Path) -> tuple[int, int] | ImageProblem:
+        try:
+            return open_image(path, settings.catalog).size
+        except ImageProblem as problem:
+            return problem
+
+    found: list[Photo] = []
+    for path, result in zip(product.images, threads.map(size, product.images), strict=True):
+        if isinstance(result, ImageProblem):
+            problem = Problem("unreadable image", product.row, f"{path.name}: {result.reason}", "", product.id)
+            problems.report(problem, settings.catalog.bad_images, path)
+        else:
+            found.append(Photo(path, result, fingerprinter.of(Product("", images=(path,)))))
+    return tuple(found)
+
+
+def _own_tokens(product: Product, text: str, settings: Settings) -> list[str]:
+    if settings.agcl.attributes == "generated":
+        return attribute_tokens(_pairs_of(text, settings), settings.agcl.bm25_tokens)
+    keys: Iterable[str] = settings.agcl.given or product.given
+    return attribute_tokens({key: product.given.get(key, "") for key in keys}, settings.agcl.bm25_tokens)
+
+
+def _pairs_of(text: str, settings: Settings) -> dict[str, str]:
+    return parse_attributes(text, max_pairs=settings.attributes.max_pairs) if text else {}
+
+
+def _no_attributes(settings: Settings, generator: str, database: Database, train: Sequence[TrainListing]) -> DataError:
+    if settings.agcl.attributes == "given":
+        columns = ", ".join(settings.agcl.given) or "any column but the known ones"
+        return DataError(
+            f"agcl.attributes = given, but no training product has a value in {columns}",
+            "name columns that the catalog has in agcl.given; `afmrl check` lists them",
+        )
+    stored = database.attribute_sources()
+    if stored:
+        other = " with another schema or template"
+        known = ", ".join(f"{name}{other if name == generator else ''} ({n:,})" for name, n in stored.items())
+        return DataError(
+            f"no attributes by {generator} for these products; stored are attributes by: {known}",
+            "run `afmrl attributes`, or name the generator that wrote them (model.preset, model.generator, "
+            "model.generator_checkpoint, and the schema and template in [attributes])",
+        )
+    return DataError(
+        "no attributes yet, and AGCL weights negatives by them",
+        "run `afmrl attributes` first, or use the catalog's own columns: --set agcl.attributes=given",
+    )

@@ -1,0 +1,180 @@
+"""Positive pairs from the catalog itself: what a query and what its answer look like.
+
+listings     two listings that share a `product_id`, both whole (text and photos)
+photos       one photo of a listing, alone, asks for the rest of the listing
+image-text   the text of a listing asks for its photos or a photo for the text, in turn by chance
+
+By default every listing gives one pair of the first kind that it offers, in this order; `agcl.pairs` names other kinds,
+and then every listing gives a pair of each of them that it offers. Which listing, photo or direction it is, is drawn
+anew in each epoch. Photos are kept apart from text on the query's side, since a title would give the answer away.
+
+The query's attributes are dropped at random (`agcl.attribute_dropout`), so that plain and enriched queries are both in
+distribution; the target has attributes only with `embed.enrich = both`, as in inference.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..catalog.product import enriched_text
+from ..errors import DataError
+from ..store.files import hash_json
+
+Kind = Literal["listings", "photos", "image-text"]
+KINDS: tuple[Kind, ...] = ("listings", "photos", "image-text")
+Enrich = Literal["none", "query", "both"]
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A readable photo: `size` is (width, height) in pixels, `content` a hash of its bytes."""
+
+    path: Path
+    size: tuple[int, int]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainListing:
+    """A listing as training sees it. `attributes` is generated attribute text, "" for none."""
+
+    id: str
+    identity: str
+    category: str
+    text: str
+    photos: tuple[Photo, ...] = ()
+    attributes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Positive:
+    """A listing that can be asked for, and how. `others` are the listings (numbers) of the same product."""
+
+    kind: Kind
+    listing: int
+    others: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What the embedder reads as query or target: listing number, text (attributes included) and photos."""
+
+    listing: int
+    text: str
+    photos: tuple[Photo, ...] = ()
+
+    @property
+    def content(self) -> str:
+        """Equal for sides that the embedder can't tell apart: a hash of text and photos."""
+        return hash_json([self.text, [photo.content for photo in self.photos]])
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A query and its positive."""
+
+    kind: Kind
+    query: Side
+    target: Side
+
+
+def find_positives(
+    listings: Sequence[TrainListing], wanted: Sequence[Kind] = (), *, required: bool = True
+) -> list[Positive]:
+    """What the catalog offers: with `wanted` empty the best kind for each listing, else every kind that is named.
+
+    In the order of the listings. DataError when there is none, and one is `required`.
+    """
+    holders: dict[str, list[int]] = {}
+    for i, listing in enumerate(listings):
+        holders.setdefault(listing.identity, []).append(i)
+    found: list[Positive] = []
+    for i, listing in enumerate(listings):
+        others = tuple(j for j in holders[listing.identity] if j != i and (listings[j].text or listings[j].photos))
+        offered = [kind for kind in wanted or KINDS if _offers(listing, kind, others)]
+        found += [Positive(kind, i, others) for kind in (offered if wanted else offered[:1])]
+    if not found and required:
+        message = "no positive pairs: no two listings share a product_id, none has two photos, none has photo and text"
+        if wanted:
+            message = f"no positive pairs of the kinds {', '.join(wanted)} (agcl.pairs)"
+        raise DataError(message, "name the columns (catalog.columns.product_id, .image), or see `afmrl check`")
+    return found
+
+
+def _offers(listing: TrainListing, kind: Kind, others: tuple[int, ...]) -> bool:
+    if kind == "listings":
+        return bool(others) and bool(listing.text or listing.photos)
+    if kind == "photos":
+        return len({photo.content for photo in listing.photos}) >= 2
+    return bool(listing.photos and listing.text)
+
+
+def draw_pair(
+    positive: Positive,
+    listings: Sequence[TrainListing],
+    rng: np.random.Generator,
+    *,
+    max_photos: int,
+    enrich: Enrich,
+    dropout: float,
+) -> Pair:
+    """One pair of `positive`, by chance. `dropout` is the share of queries that lose their attributes; 0: none."""
+    listing, number = listings[positive.listing], positive.listing
+    if positive.kind == "listings":
+        number = positive.others[int(rng.integers(len(positive.others)))]
+    other = listings[number]
+    query_text, target_text = listing.text, other.text
+    query_photos, target_photos = listing.photos, other.photos
+    if positive.kind == "photos":
+        chosen = listing.photos[int(rng.integers(len(listing.photos)))]
+        query_text, query_photos = "", (chosen,)
+        target_photos = tuple(photo for photo in listing.photos if photo.content != chosen.content)
+    elif positive.kind == "image-text":
+        if rng.random() < 0.5:
+            query_photos, target_text = (), ""
+        else:
+            query_text, target_photos = "", ()
+    keeps = rng.random() >= dropout
+    if enrich != "none" and keeps:
+        query_text = enriched_text(query_text, listing.attributes)
+    if enrich == "both":
+        target_text = enriched_text(target_text, other.attributes)
+    return Pair(
+        positive.kind,
+        Side(positive.listing, query_text, query_photos[:max_photos]),
+        Side(number, target_text, target_photos[:max_photos]),
+    )
+
+
+def mix(positives: Sequence[Positive]) -> dict[str, int]:
+    """How many pairs of each kind."""
+    return dict(Counter(positive.kind for positive in positives))
+
+
+def indistinguishable(pairs: Sequence[Pair], listings: Sequence[TrainListing]) -> NDArray[np.bool_]:
+    """bool [n, n]: candidate j is no negative of query i, whatever a model thinks; the diagonal is False.
+
+    True where both are listings of one product, or where the embedder reads identical content: the same target as the
+    positive, the query itself as a target, or two queries that are the same. Identical means text and photos: colour
+    twins under one title and different photos stay negatives, they are the very thing to learn.
+    """
+    identity = [listings[pair.query.listing].identity for pair in pairs]
+    query = [pair.query.content for pair in pairs]
+    target = [pair.target.content for pair in pairs]
+    found = _equal(identity, identity) | _equal(target, target) | _equal(query, target) | _equal(query, query)
+    np.fill_diagonal(found, False)
+    return found
+
+
+def _equal(rows: list[str], columns: list[str]) -> NDArray[np.bool_]:
+    number = {value: i for i, value in enumerate(dict.fromkeys(rows + columns))}
+    left = np.array([number[value] for value in rows])
+    right = np.array([number[value] for value in columns])
+    return np.asarray(left[:, None] == right[None, :])

@@ -1,0 +1,90 @@
+"""Several processes (torchrun, accelerate launch): each encodes its share of a batch, all see the whole loss.
+
+The vectors of all processes are gathered, and every process computes the same loss over the same whole batch, weights
+and masks included, which are computed from the batch and so stand in the same order everywhere. Its gradient with
+respect to a process's own vectors is exactly that of one big batch, so that the parameters' gradients are summed over
+the processes, not averaged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..errors import UsageError
+
+
+@dataclass(frozen=True)
+class World:
+    """Which of how many processes this is."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and talks."""
+        return self.rank == 0
+
+    def share(self, count: int) -> range:
+        """This process's part of `count` things; UsageError when they can't be divided evenly."""
+        if count % self.size:
+            raise UsageError(
+                f"agcl.batch_size = {count} can't be divided among {self.size} processes",
+                f"set agcl.batch_size to a multiple of {self.size}",
+            )
+        each = count // self.size
+        return range(self.rank * each, (self.rank + 1) * each)
+
+
+def join_world() -> World:
+    """Meet the other processes that torchrun started (RANK, WORLD_SIZE); alone when there are none."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World()
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if cuda else "gloo")
+    return World(dist.get_rank(), size)
+
+
+def leave_world(world: World) -> None:
+    """The end of `join_world`."""
+    if world.size > 1 and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def gather_rows(rows: Tensor, world: World) -> Tensor:
+    """[k, d] of each process -> [size * k, d] in the order of the processes, the same everywhere; no gradient."""
+    if world.size == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(world.size)]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
+
+
+def gather_objects(own: Any, world: World) -> list[Any]:
+    """What each process gives, in their order."""
+    if world.size == 1:
+        return [own]
+    found: list[Any] = [None] * world.size
+    dist.all_gather_object(found, own)
+    return found
+
+
+def sum_gradients(parameters: Iterable[torch.nn.Parameter], world: World) -> None:
+    """Replace every gradient by its sum over the processes."""
+    if world.size == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        dist.all_reduce(parameter.grad)

@@ -1,0 +1,125 @@
+"""What a run will do, before any model is loaded: pairs, batches, steps, and the key by which it is found again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import UsageError
+from ..models.presets import NANO, Base
+from ..settings import Settings
+from ..store.files import hash_json
+from .batches import Strategy, choose_strategy, plan_batches
+from .corpus import Corpus
+from .lexical import Lexical, build_lexical
+from .pairs import KINDS, Enrich, Kind, Pair, Positive, draw_pair, find_positives, mix
+
+NANO_RATE, RATE = 1e-3, 5e-5
+NOT_THE_RESULT = {"save_every", "tensorboard", "name"}
+"""Settings that do not change what is learnt."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Positives, lexical weights (None: InfoNCE) and the number of steps of a run."""
+
+    settings: Settings
+    corpus: Corpus
+    positives: list[Positive]
+    lexical: Lexical | None
+    strategy: Strategy
+    steps: int
+    steps_per_epoch: int
+    peak_rate: float
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """The batches of an epoch, as numbers of positives."""
+        agcl, train = self.settings.agcl, self.corpus.train
+        listings = [positive.listing for positive in self.positives]
+        return plan_batches(
+            [train[i].identity for i in listings],
+            [train[i].category for i in listings],
+            listings,
+            self.lexical,
+            batch_size=agcl.batch_size,
+            strategy=self.strategy,
+            cluster=agcl.cluster,
+            seed=(agcl.seed, epoch),
+        )
+
+    def draw(self, batch: list[int], epoch: int) -> list[Pair]:
+        """The pairs of a batch, drawn for this epoch."""
+        agcl = self.settings.agcl
+        enrich: Enrich = self.settings.embed.enrich if agcl.attributes == "generated" else "none"
+        return [
+            draw_pair(
+                self.positives[i],
+                self.corpus.train,
+                np.random.default_rng((agcl.seed, epoch, i)),
+                max_photos=self.settings.model.max_images,
+                enrich=enrich,
+                dropout=agcl.attribute_dropout,
+            )
+            for i in batch
+        ]
+
+    def from_step(self, epoch: int, at: int) -> Iterator[tuple[int, int, list[Pair]]]:
+        """Without end: (epoch, number of the next batch in it, pairs), from batch `at` of `epoch` on."""
+        while True:
+            batches = self.batches(epoch)
+            for i in range(at, len(batches)):
+                yield epoch, i + 1, self.draw(batches[i], epoch)
+            epoch, at = epoch + 1, 0
+
+
+def make_plan(corpus: Corpus, settings: Settings, base: Base) -> Plan:
+    """Raises UsageError for settings that can't be used, DataError without positives or with too few products."""
+    agcl = settings.agcl
+    if unknown := [kind for kind in agcl.pairs if kind not in KINDS]:
+        raise UsageError(f"agcl.pairs: {unknown[0]!r} is no kind of pair", f"known: {', '.join(KINDS)}")
+    kinds: list[Kind] = [kind for kind in KINDS if kind in agcl.pairs]
+    positives = find_positives(corpus.train, kinds)
+    # InfoNCE gets the same batches, so that nothing differs but the loss.
+    lexical = build_lexical(corpus.tokens, normalise=agcl.bm25_normalise, scale=agcl.bm25_scale)
+    strategy = choose_strategy(agcl.batches, agcl.batch_size, corpus.described > 0)
+    if strategy == "neighbours" and not corpus.described:
+        raise UsageError("agcl.batches = neighbours needs attributes, and there are none", "set it to category")
+    rate = agcl.learning_rate or (NANO_RATE if base.name == NANO else RATE)
+    plan = Plan(settings, corpus, positives, lexical, strategy, 0, 0, rate)
+    each = len(plan.batches(0))
+    steps = agcl.steps or max(1, round(agcl.epochs * each))
+    return Plan(settings, corpus, positives, lexical, strategy, steps, each, rate)
+
+
+def run_key(plan: Plan, embedder_id: str, generator: str, task: str, processes: int) -> str:
+    """Hash of all that decides what is learnt: the same key, the same run."""
+    settings = plan.settings
+    content = {
+        "agcl": settings.agcl.model_dump(exclude=NOT_THE_RESULT),
+        "instructions": [settings.embed.query_instruction, settings.embed.target_instruction, settings.embed.enrich],
+        "embedder": embedder_id,
+        "attributes": [generator, task] if settings.agcl.attributes == "generated" else "given",
+        "data": plan.corpus.fingerprint,
+        "processes": processes,
+    }
+    return hash_json(content)[:10]
+
+
+def describe(plan: Plan) -> dict[str, object]:
+    """The choices made, for --dry-run, reports and manifests."""
+    train = plan.corpus.train
+    return {
+        "loss": plan.settings.agcl.loss,
+        "train_listings": len(train),
+        "validation_listings": len(plan.corpus.validation),
+        "with_attributes": plan.corpus.described,
+        "pairs": mix(plan.positives),
+        "products": len({train[positive.listing].identity for positive in plan.positives}),
+        "batches": plan.strategy,
+        "batch_size": plan.settings.agcl.batch_size,
+        "steps": plan.steps,
+        "steps_per_epoch": plan.steps_per_epoch,
+        "learning_rate": plan.peak_rate,
+    }

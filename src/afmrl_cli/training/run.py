@@ -1,0 +1,245 @@
+"""`train-agcl` from catalog to checkpoint: what is read, which run it is, training, and what is written at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..attributes.task import load_task
+from ..catalog.problems import Problems
+from ..errors import ModelError
+from ..listener import Listener, Silent
+from ..models.backends import generator_id
+from ..models.embedder import Embedder, load_embedder
+from ..models.presets import Base, name_of, resolve_adapter, resolve_base
+from ..settings import Settings
+from ..store.checkpoints import Checkpoints, Manifest
+from ..store.database import Database
+from ..store.files import make_folder, write_json, writing
+from ..store.folder import CatalogFolder
+from ..store.lock import writer_lock
+from .adapter import add_trainable
+from .card import model_card
+from .corpus import load_corpus
+from .curve import training_curve
+from .pairs import indistinguishable
+from .parallel import World, gather_objects, join_world, leave_world
+from .plan import Plan, describe, make_plan, run_key
+from .step import Reader, accumulate, make_batch
+from .trainer import Trained, Trainer
+
+MEASURED_PAIRS = 64
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one step was found to take: peak memory of the process and seconds; `whole_seconds` is for all steps."""
+
+    peak_bytes: int
+    step_seconds: float
+    whole_seconds: float
+
+
+@dataclass(frozen=True)
+class AgclSummary:
+    """What `train_agcl` did or, for a dry run, would do (`estimate`). `checkpoint` "" when nothing was trained."""
+
+    run: Path
+    plan: dict[str, object]
+    checkpoint: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    negatives: dict[str, Any] = field(default_factory=dict)
+    resumed_from: int = 0
+    seconds: float = 0.0
+    already_done: bool = False
+    estimate: Estimate | None = None
+
+
+def train_agcl(
+    folder: CatalogFolder, settings: Settings, listener: Listener, *, dry_run: bool = False, force: bool = False
+) -> AgclSummary | None:
+    """Train the embedder on the catalog and put the adapter into the checkpoint store.
+
+    The same settings and catalog continue a run that was stopped, and do nothing when it is done (`force`: train
+    again). None in all but the first of several processes. Raises UsageError, DataError and ModelError as the parts do.
+    """
+    world = join_world()
+    try:
+        return _train(folder, settings, listener if world.first else Silent(), world, dry_run, force)
+    finally:
+        leave_world(world)
+
+
+def _train(
+    folder: CatalogFolder, settings: Settings, listener: Listener, world: World, dry_run: bool, force: bool
+) -> AgclSummary | None:
+    world.share(settings.agcl.batch_size)
+    checkpoints = Checkpoints(folder.checkpoints)
+    base = resolve_base(settings.model, "embedder", listener)
+    parent = resolve_adapter(settings.model, "embedder", base, checkpoints)
+    generator, task = _source(folder, settings, checkpoints, listener)
+    problems = Problems()
+    with _lock(folder, world, dry_run):
+        with Database(folder.database) as database:
+            corpus = load_corpus(folder, settings, generator, task, database, problems, listener)
+        problems.tell(listener)
+        plan = make_plan(corpus, settings, base)
+        embedder_id = name_of(settings.model, base, parent)
+        run = folder.runs / f"train-agcl-{run_key(plan, embedder_id, generator, task, world.size)}"
+        _tell_plan(plan, listener)
+        if dry_run:
+            return AgclSummary(run, describe(plan), estimate=_measure(plan, settings, checkpoints, parent, listener))
+        if not force and (done := _done(run, checkpoints)) is not None:
+            return AgclSummary(run, describe(plan), **done, already_done=True) if world.first else None
+        _refuse_taken_name(settings, checkpoints)
+        gather_objects(None, world)  # nobody looks for states before all have seen that there is work to do
+        if world.first:
+            if force:
+                shutil.rmtree(run, ignore_errors=True)
+            make_folder(run)
+            write_json(run / "settings.json", settings.model_dump())
+        gather_objects(None, world)
+        embedder = _load(settings, checkpoints, listener)
+        model = add_trainable(embedder, settings.agcl, parent, checkpoints)
+        trainer = Trainer(plan, embedder, model, base, run, world, listener)
+        trained = trainer.train(model_card(base, plan, parent))
+        if not world.first:
+            return None
+        return _finish(plan, trainer, trained, checkpoints, base, parent)
+
+
+def _refuse_taken_name(settings: Settings, checkpoints: Checkpoints) -> None:
+    """Before hours of training rather than after them."""
+    if settings.agcl.name and checkpoints.path(settings.agcl.name).exists():
+        raise ModelError(f"checkpoint {settings.agcl.name!r} exists already", "choose another --name")
+
+
+def _source(folder: CatalogFolder, settings: Settings, checkpoints: Checkpoints, listener: Listener) -> tuple[str, str]:
+    """(generator's id, task's id): whose stored attributes are used. Nothing is needed of a generator otherwise."""
+    if settings.agcl.attributes == "given":
+        return "", ""
+    return generator_id(settings, checkpoints, listener), load_task(settings.attributes, folder.root).id
+
+
+@contextlib.contextmanager
+def _lock(folder: CatalogFolder, world: World, dry_run: bool) -> Iterator[None]:
+    if dry_run or not world.first:
+        yield
+        return
+    with writer_lock(folder.store, "afmrl train-agcl"):
+        yield
+
+
+def _load(settings: Settings, checkpoints: Checkpoints, listener: Listener) -> Embedder:
+    """The bare base as an embedder; the adapter comes on top, to be trained."""
+    bare = settings.model.model_copy(update={"embedder_checkpoint": ""})
+    return load_embedder(bare, settings.embed, checkpoints, catalog=settings.catalog, listener=listener)
+
+
+def _tell_plan(plan: Plan, listener: Listener) -> None:
+    told = describe(plan)
+    pairs = ", ".join(f"{number:,} {kind}" for kind, number in plan_pairs(told).items())
+    listener.note(f"pairs: {pairs}; batches of {told['batch_size']}: {plan.strategy}; {plan.steps:,} steps")
+    missing = len(plan.corpus.train) - plan.corpus.described
+    if plan.settings.agcl.loss == "agcl" and missing:
+        listener.warn(f"{missing:,} training products have no attributes: nothing is weighted against them")
+    if plan.strategy == "category":
+        counts: dict[str, int] = {}
+        for listing in plan.corpus.train:
+            counts[listing.category] = counts.get(listing.category, 0) + 1
+        if alone := [category or "(none)" for category, number in counts.items() if number == 1]:
+            listener.warn(
+                f"{len(alone)} categories have one product, such as {alone[0]}: they share mixed batches, "
+                "where their negatives are easy ones"
+            )
+
+
+def plan_pairs(described: dict[str, object]) -> dict[str, int]:
+    """How many pairs of each kind a described plan has."""
+    pairs = described["pairs"]
+    return dict(pairs) if isinstance(pairs, dict) else {}
+
+
+def _done(run: Path, checkpoints: Checkpoints) -> dict[str, Any] | None:
+    """What a finished run says of itself, None when it is not finished or its checkpoint is gone."""
+    file = run / "done.json"
+    if not file.is_file():
+        return None
+    content: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    there = any(manifest.name == content["checkpoint"] for manifest in checkpoints.list())
+    return content if there else None
+
+
+def _finish(
+    plan: Plan, trainer: Trainer, trained: Trained, checkpoints: Checkpoints, base: Base, parent: Manifest | None
+) -> AgclSummary:
+    """Reports, the checkpoint, and the note that the run is done."""
+    run, settings = trainer.run, plan.settings
+    trainer.negatives.write(run, plan.corpus.train, plan.corpus.tokens)
+    _draw_curve(run, settings)
+    stored = checkpoints.add(
+        trained.adapter,
+        Manifest(
+            role="embedder",
+            base=base.name,
+            base_revision=base.revision,
+            name=settings.agcl.name,
+            parent=parent.name if parent else None,
+            data=plan.corpus.fingerprint,
+            settings={"agcl": settings.agcl.model_dump(), "embed": settings.embed.model_dump(), "plan": describe(plan)},
+            metrics=trained.metrics,
+        ),
+    )
+    done: dict[str, Any] = {
+        "checkpoint": stored.name,
+        "metrics": trained.metrics,
+        "negatives": trainer.negatives.summary(),
+        "seconds": trained.seconds,
+    }
+    write_json(run / "done.json", done)
+    for state in run.glob("state-*"):
+        shutil.rmtree(state)
+    return AgclSummary(run, describe(plan), **done, resumed_from=trained.resumed_from)
+
+
+def _draw_curve(run: Path, settings: Settings) -> None:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    loss = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    name = settings.agcl.best_by
+    recall = [(row["step"], row[f"eval_{name}"]) for row in rows if f"eval_{name}" in row]
+    with writing(run / "curve.svg") as temporary:
+        temporary.write_text(training_curve(run.name, loss, recall, f"validation {name}"), "utf-8")
+
+
+def _measure(
+    plan: Plan, settings: Settings, checkpoints: Checkpoints, parent: Manifest | None, listener: Listener
+) -> Estimate:
+    """Load the model and do the work of a few pairs once; time and memory of a whole step follow from that."""
+    embedder = _load(settings, checkpoints, listener)
+    model = add_trainable(embedder, settings.agcl, parent, checkpoints).train()
+    pairs = next(plan.from_step(0, 0))[2][:MEASURED_PAIRS]
+    batch = make_batch(pairs, plan.lexical, indistinguishable(pairs, plan.corpus.train))
+    reader = Reader(embedder, settings)
+    cuda = embedder.loaded.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    for _ in range(2):  # the first one warms up
+        begin = time.monotonic()
+        loss, _ = accumulate(reader, batch, settings.agcl, World())
+        if cuda:
+            torch.cuda.synchronize()
+        seconds = (time.monotonic() - begin) * settings.agcl.batch_size / len(pairs)
+    del model
+    if not torch.isfinite(loss.value):
+        raise ModelError("the loss is no number on the first batch", "try model.precision=fp32")
+    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Estimate(peak, seconds, seconds * plan.steps)

@@ -1,0 +1,75 @@
+"""What a killed run goes on from: weights, optimiser and counters, written as one folder that is renamed into place.
+
+No pickles: tensors are safetensors, the rest is JSON. Random numbers need no state, since every step draws its own from
+(seed, step, process).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..errors import ModelError
+from ..store.files import writing_folder
+
+TENSORS, COUNTERS = "state.safetensors", "state.json"
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+def save_state(
+    run: Path,
+    step: int,
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    counters: Mapping[str, Any],
+) -> Path:
+    """Write `state-<step>` and remove the older ones. `counters` is anything that JSON can hold."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, parameter in parameters.items():
+        tensors[f"weight.{name}"] = parameter.detach().cpu().contiguous()
+        for moment, value in optimizer.state[parameter].items():
+            tensors[f"{moment}.{name}"] = value.detach().cpu().contiguous()
+    place = run / f"state-{step}"
+    if place.exists():
+        return place
+    with writing_folder(place) as folder:
+        save_file(tensors, folder / TENSORS)
+        (folder / COUNTERS).write_text(json.dumps(counters), "utf-8")
+    for other in find_states(run):
+        if other != place:
+            shutil.rmtree(other)
+    return place
+
+
+def find_states(run: Path) -> list[Path]:
+    """The states in a run's folder, the latest last."""
+    return sorted(run.glob("state-*"), key=lambda path: int(path.name.removeprefix("state-")))
+
+
+def load_state(
+    place: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Put weights and moments back; returns the counters. ModelError when the folder is damaged or does not fit."""
+    try:
+        tensors = load_file(place / TENSORS)
+        counters: dict[str, Any] = json.loads((place / COUNTERS).read_text("utf-8"))
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(tensors[f"weight.{name}"])
+                if f"step.{name}" in tensors:
+                    moments = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS}
+                    optimizer.state[parameter] = {
+                        moment: value if moment == "step" else value.to(parameter.device)
+                        for moment, value in moments.items()
+                    }
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        hint = "start afresh with --force"
+        raise ModelError(f"{place}: can't go on from here: {str(error).splitlines()[0]}", hint) from error
+    return counters

@@ -1,0 +1,130 @@
+"""One step of AGCL on one batch: pairs -> vectors in chunks -> loss over the whole batch -> gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..models.embed_input import Item
+from ..models.embedder import Embedder
+from ..settings import AgclSettings, CatalogSettings, Settings
+from .agcl import Loss, contrastive_loss, log_weights
+from .gradcache import cached_gradients, token_chunks
+from .lexical import Lexical
+from .pairs import Pair, Side
+from .parallel import World, gather_rows
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs with what the loss needs to know of them: `bm25` (None for InfoNCE) and `known` [n, n]."""
+
+    pairs: list[Pair]
+    bm25: NDArray[np.float64] | None
+    known: NDArray[np.bool_]
+
+
+class Reader:
+    """Turns sides into tensors for the embedder; the same text and pictures that `Embedder.encode` reads."""
+
+    def __init__(self, embedder: Embedder, settings: Settings) -> None:
+        self.embedder = embedder
+        self.query, self.target = settings.embed.query_instruction, settings.embed.target_instruction
+        self.catalog: CatalogSettings = settings.catalog
+
+    def texts(self, pairs: Sequence[Pair]) -> tuple[list[Side], list[str]]:
+        """All queries, then all targets: sides and the strings that are tokenised for them."""
+        queries, targets = [pair.query for pair in pairs], [pair.target for pair in pairs]
+        texts = self.embedder.texts([_item(side) for side in queries], self.query)
+        return queries + targets, texts + self.embedder.texts([_item(side) for side in targets], self.target)
+
+    def lengths(self, sides: Sequence[Side], texts: Sequence[str]) -> list[int]:
+        """Tokens of each row, pictures included."""
+        processor = self.embedder.processor
+        ids = processor.tokenizer(list(texts))["input_ids"]
+        return [
+            len(row) + sum(processor.image_tokens(photo.size) for photo in side.photos)
+            for row, side in zip(ids, sides, strict=True)
+        ]
+
+    def tensors(self, sides: Sequence[Side], texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
+        """What the model takes for these rows, photos opened."""
+        from ..catalog.images import open_image
+
+        images = [[open_image(photo.path, self.catalog) for photo in sides[row].photos] for row in rows]
+        return self.embedder.processor.tensors([texts[row] for row in rows], images)
+
+
+def _item(side: Side) -> Item:
+    return Item(side.text, tuple(photo.path for photo in side.photos))
+
+
+def make_batch(pairs: list[Pair], lexical: Lexical | None, known: NDArray[np.bool_]) -> Batch:
+    """`pairs` with B_ij of query i's listing against target j's listing; `lexical` None: InfoNCE."""
+    if lexical is None:
+        return Batch(pairs, None, known)
+    queries, targets = [pair.query.listing for pair in pairs], [pair.target.listing for pair in pairs]
+    return Batch(pairs, lexical.scores(queries, targets), known)
+
+
+def batch_loss(vectors: Tensor, batch: Batch, settings: AgclSettings, world: World) -> tuple[Loss, Tensor]:
+    """The loss over the whole batch, and its gradient for this process's own vectors.
+
+    `vectors` [2k, d] are this process's share: its k queries, then its k targets.
+    """
+    rows, dimension = vectors.shape
+    leaf = gather_rows(vectors, world).reshape(world.size, 2, rows // 2, dimension).detach().requires_grad_()
+    weighted = settings.loss == "agcl" and batch.bm25 is not None
+    weights = None
+    if weighted:
+        bm25 = torch.as_tensor(batch.bm25, dtype=vectors.dtype, device=vectors.device)
+        weights = log_weights(bm25, weight_positive=settings.weight_positive)
+    with torch.enable_grad():
+        loss = contrastive_loss(
+            leaf[:, 0].reshape(-1, dimension),
+            leaf[:, 1].reshape(-1, dimension),
+            temperature=settings.temperature,
+            log_weight=weights,
+            delta=settings.mask_margin if settings.mask and settings.loss == "agcl" else None,
+            known=torch.as_tensor(batch.known, device=vectors.device),
+            symmetric=settings.symmetric,
+        )
+        (gradient,) = torch.autograd.grad(loss.value, leaf)
+    return loss, gradient[world.rank].reshape(rows, dimension)
+
+
+def accumulate(reader: Reader, batch: Batch, settings: AgclSettings, world: World) -> tuple[Loss, int]:
+    """Add the batch's gradient to the adapter's parameters; (the loss, how many tokens this process read)."""
+    own = [batch.pairs[i] for i in world.share(len(batch.pairs))]
+    sides, texts = reader.texts(own)
+    lengths = reader.lengths(sides, texts)
+
+    def prepare(rows: Sequence[int]) -> dict[str, Tensor]:
+        return reader.tensors(sides, texts, rows)
+
+    def loss_of(vectors: Tensor) -> tuple[Loss, Tensor]:
+        return batch_loss(vectors, batch, settings, world)
+
+    chunks = token_chunks(lengths, settings.chunk_tokens)
+    return cached_gradients(chunks, prepare, reader.embedder.unit_vectors, loss_of), sum(lengths)
+
+
+def learning_rate(step: int, total: int, settings: AgclSettings, peak: float) -> float:
+    """Of step 1..total: rises over the warm-up, then falls to 0 in a line or half a cosine."""
+    warm = round(settings.warmup * total)
+    if step <= warm:
+        return peak * step / warm
+    left = (total - step + 1) / (total - warm + 1)
+    return peak * (left if settings.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2)
+
+
+def make_optimizer(parameters: Any, settings: AgclSettings) -> torch.optim.AdamW:
+    """AdamW over the adapter."""
+    return torch.optim.AdamW(parameters, lr=0.0, betas=(0.9, 0.999), weight_decay=settings.weight_decay)

@@ -1,0 +1,86 @@
+"""Recall on a fixed gallery of the validation split: the same queries and the same products at every look.
+
+    recall@k = share of a query's relevant targets that stand among its k nearest, mean over the queries
+
+Relevant are the targets of the same product. Where listings ask for listings, the one that asks is no answer to itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..settings import Settings
+from .pairs import KINDS, Kind, Pair, Side, TrainListing, draw_pair, find_positives
+
+KS = (1, 5, 10)
+GALLERY_PER_QUERY = 4
+LEAST_QUERIES = 5
+
+Encode = Callable[[Sequence[Side], str], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """`relevant` and `excluded` are bool [queries, gallery]."""
+
+    queries: list[Side]
+    gallery: list[Side]
+    relevant: NDArray[np.bool_]
+    excluded: NDArray[np.bool_]
+
+    def recall(self, encode: Encode, settings: Settings) -> dict[str, float]:
+        """{"recall@1": ...}; `encode(sides, instruction)` gives unit vectors."""
+        queries = encode(self.queries, settings.embed.query_instruction)
+        gallery = encode(self.gallery, settings.embed.target_instruction)
+        return recall_at(queries @ gallery.T, self.relevant, self.excluded, KS)
+
+
+def recall_at(
+    scores: NDArray[np.float32], relevant: NDArray[np.bool_], excluded: NDArray[np.bool_], ks: Sequence[int]
+) -> dict[str, float]:
+    """Mean recall of scores [queries, gallery]; every query has something relevant that is not excluded."""
+    scores = np.where(excluded, -np.inf, scores)
+    wanted = relevant & ~excluded
+    order = np.argsort(-scores, axis=1, kind="stable")
+    ranked = np.take_along_axis(wanted, order, axis=1)
+    return {f"recall@{k}": float((ranked[:, :k].sum(1) / wanted.sum(1)).mean()) for k in ks}
+
+
+def make_validation(listings: Sequence[TrainListing], settings: Settings) -> Validation | None:
+    """The queries and gallery that the settings mean; None when the validation split offers fewer than five pairs."""
+    agcl = settings.agcl
+    kinds: list[Kind] = [kind for kind in KINDS if kind in agcl.pairs]
+    if not listings:
+        return None
+    positives = find_positives(listings, kinds, required=False)
+    rng = np.random.default_rng(agcl.seed)
+    chosen = sorted(rng.permutation(len(positives))[: GALLERY_PER_QUERY * agcl.validation_queries].tolist())
+    pairs: list[Pair] = [
+        draw_pair(
+            positives[i],
+            listings,
+            np.random.default_rng((agcl.seed, i)),
+            max_photos=settings.model.max_images,
+            enrich=settings.embed.enrich if agcl.attributes == "generated" else "none",
+            dropout=0.0,
+        )
+        for i in chosen
+    ]
+    asking = pairs[:: max(1, -(-len(pairs) // agcl.validation_queries))]
+    if len(asking) < LEAST_QUERIES:
+        return None
+    identity = np.array([listings[pair.target.listing].identity for pair in pairs])
+    own = np.array([listings[pair.query.listing].identity for pair in asking])
+    self_answer = np.array(
+        [[p.target.listing == q.query.listing and q.kind == "listings" for p in pairs] for q in asking]
+    )
+    return Validation(
+        [pair.query for pair in asking],
+        [pair.target for pair in pairs],
+        own[:, None] == identity[None, :],
+        self_answer,
+    )

@@ -1,0 +1,131 @@
+"""What the catalog offers as positives, and what may not be a negative."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from afmrl_cli.errors import DataError
+from afmrl_cli.training.pairs import (
+    Enrich,
+    Pair,
+    Photo,
+    Positive,
+    Side,
+    TrainListing,
+    draw_pair,
+    find_positives,
+    indistinguishable,
+    mix,
+)
+
+
+def photo(name: str) -> Photo:
+    return Photo(Path(f"/shop/{name}.jpg"), (64, 64), name)
+
+
+def listing(
+    id: str, text: str = "Title: x", photos: str = "", identity: str = "", attributes: str = ""
+) -> TrainListing:
+    return TrainListing(id, identity or id, "", text, tuple(photo(name) for name in photos.split()), attributes)
+
+
+def draws(positive: Positive, listings: list[TrainListing], *, enrich: Enrich = "query", n: int = 200) -> list[Pair]:
+    return [
+        draw_pair(positive, listings, np.random.default_rng((7, i)), max_photos=3, enrich=enrich, dropout=0.5)
+        for i in range(n)
+    ]
+
+
+def test_each_listing_gives_the_best_that_it_offers() -> None:
+    listings = [
+        listing("a", photos="1 2", identity="P"),
+        listing("b", identity="P"),
+        listing("c", photos="3 4"),
+        listing("d", photos="5"),
+        listing("e"),
+        listing("f", text="", photos="6"),
+    ]
+    found = find_positives(listings)
+    assert [(p.kind, p.listing) for p in found] == [("listings", 0), ("listings", 1), ("photos", 2), ("image-text", 3)]
+    assert found[0].others == (1,)
+    assert mix(found) == {"listings": 2, "photos": 1, "image-text": 1}
+
+
+def test_named_kinds_are_a_mix() -> None:
+    listings = [listing("a", photos="1 2", identity="P"), listing("b", identity="P"), listing("c")]
+    found = find_positives(listings, ["listings", "photos", "image-text"])
+    assert mix(found) == {"listings": 2, "photos": 1, "image-text": 1}
+
+
+def test_a_photo_twice_is_not_two_photos() -> None:
+    assert mix(find_positives([listing("a", photos="1 1")])) == {"image-text": 1}
+
+
+def test_no_positives() -> None:
+    with pytest.raises(DataError, match="no positive pairs: no two listings share"):
+        find_positives([listing("a"), listing("b")])
+    with pytest.raises(DataError, match=r"of the kinds photos \(agcl.pairs\)"):
+        find_positives([listing("a", photos="1")], ["photos"])
+
+
+def test_listings_ask_for_another_listing_of_the_product() -> None:
+    listings = [listing(id, text=id, identity="P") for id in "abc"]
+    pairs = draws(find_positives(listings)[0], listings)
+    assert {pair.query.listing for pair in pairs} == {0}
+    assert {pair.target.listing for pair in pairs} == {1, 2}
+    assert {(pair.target.listing, pair.target.text) for pair in pairs} == {(1, "b"), (2, "c")}
+
+
+def test_a_photo_asks_without_text_for_the_listing_without_that_photo() -> None:
+    listings = [listing("a", text="shirt", photos="1 2 3", attributes="colour: red")]
+    pairs = draws(find_positives(listings)[0], listings, enrich="none")
+    assert {pair.query.photos[0].content for pair in pairs} == {"1", "2", "3"}
+    for pair in pairs:
+        assert (pair.query.text, pair.target.text, len(pair.query.photos)) == ("", "shirt", 1)
+        assert pair.query.photos[0] not in pair.target.photos and len(pair.target.photos) == 2
+
+
+def test_image_and_text_ask_for_each_other() -> None:
+    listings = [listing("a", text="shirt", photos="1")]
+    seen = {
+        (pair.query.text, len(pair.query.photos), pair.target.text, len(pair.target.photos))
+        for pair in draws(find_positives(listings)[0], listings, enrich="none")
+    }
+    assert seen == {("shirt", 0, "", 1), ("", 1, "shirt", 0)}
+
+
+def test_attributes_are_dropped_from_about_half_of_the_queries() -> None:
+    listings = [listing(id, text="shirt", identity="P", attributes=f"size: {id}") for id in "ab"]
+    positive = find_positives(listings)[0]
+    enriched = [pair for pair in draws(positive, listings) if pair.query.text == "shirt\nAttributes: size: a"]
+    assert 70 < len(enriched) < 130
+    assert {pair.query.text for pair in draws(positive, listings)} == {"shirt", "shirt\nAttributes: size: a"}
+    assert {pair.target.text for pair in draws(positive, listings)} == {"shirt"}
+    assert {pair.target.text for pair in draws(positive, listings, enrich="both")} == {"shirt\nAttributes: size: b"}
+    assert {pair.query.text for pair in draws(positive, listings, enrich="none")} == {"shirt"}
+
+
+def test_a_draw_is_decided_by_its_seed_alone() -> None:
+    listings = [listing("a", photos="1 2 3", attributes="colour: red")]
+    positive = find_positives(listings)[0]
+    assert draws(positive, listings) == draws(positive, listings)
+
+
+def test_what_can_not_be_told_apart_is_no_negative() -> None:
+    listings = [listing("a", identity="P"), listing("b", identity="P"), listing("c"), listing("d"), listing("e")]
+
+    def pair(i: int, query: str, target: str, photo_name: str) -> Pair:
+        return Pair("listings", Side(i, query), Side(i, target, (photo(photo_name),)))
+
+    pairs = [
+        pair(0, "q0", "t0", "1"),
+        pair(1, "q1", "t1", "2"),  # the same product as 0
+        pair(2, "q2", "t", "3"),
+        pair(3, "q3", "t", "3"),  # the same target as 2
+        pair(4, "q3", "t", "4"),  # the same query as 3; the target's text as 2 and 3, but another photo
+    ]
+    found = indistinguishable(pairs, listings)
+    assert sorted(zip(*np.nonzero(found), strict=True)) == [(0, 1), (1, 0), (2, 3), (3, 2), (3, 4), (4, 3)]

@@ -1,0 +1,102 @@
+"""Validation recall, the saved state, the report on negatives and the curve, each by itself."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from afmrl_cli.errors import ModelError
+from afmrl_cli.training.curve import training_curve
+from afmrl_cli.training.negatives import Negatives
+from afmrl_cli.training.pairs import TrainListing
+from afmrl_cli.training.state import find_states, load_state, save_state
+from afmrl_cli.training.validation import recall_at
+
+
+def test_recall_by_hand() -> None:
+    scores = np.array([[0.9, 0.8, 0.1], [0.9, 0.8, 0.7]], dtype=np.float32)
+    relevant = np.array([[False, True, False], [True, False, True]])
+    nothing = np.zeros_like(relevant)
+    assert recall_at(scores, relevant, nothing, (1, 2, 3)) == {"recall@1": 0.25, "recall@2": 0.75, "recall@3": 1.0}
+    own = np.array([[True, False, False], [True, False, False]])
+    assert recall_at(scores, relevant, own, (1, 2)) == {"recall@1": 0.5, "recall@2": 1.0}
+
+
+def make_state() -> tuple[dict[str, torch.nn.Parameter], torch.optim.AdamW]:
+    torch.manual_seed(0)
+    parameters = {name: torch.nn.Parameter(torch.randn(3)) for name in "ab"}
+    return parameters, torch.optim.AdamW(parameters.values(), lr=0.1)
+
+
+def take_steps(parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.AdamW, number: int) -> None:
+    for _ in range(number):
+        optimizer.zero_grad()
+        sum((p**2).sum() for p in parameters.values()).backward()  # type: ignore[union-attr]
+        optimizer.step()
+
+
+def test_state_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    parameters, optimizer = make_state()
+    take_steps(parameters, optimizer, 3)
+    save_state(tmp_path, 3, parameters, optimizer, {"epoch": 1})
+    take_steps(parameters, optimizer, 2)
+    save_state(tmp_path, 5, parameters, optimizer, {"epoch": 2})
+    assert [path.name for path in find_states(tmp_path)] == ["state-5"], "only the last one is kept"
+
+    others, other = make_state()
+    assert load_state(tmp_path / "state-5", others, other) == {"epoch": 2}
+    take_steps(parameters, optimizer, 2)
+    take_steps(others, other, 2)
+    for name in parameters:
+        assert torch.equal(parameters[name], others[name])
+
+
+def test_a_damaged_state_is_told(tmp_path: Path) -> None:
+    parameters, optimizer = make_state()
+    place = save_state(tmp_path, 1, parameters, optimizer, {})
+    (place / "state.safetensors").write_bytes(b"half")
+    with pytest.raises(ModelError, match="can't go on from here") as error:
+        load_state(place, parameters, optimizer)
+    assert "--force" in error.value.hint
+
+
+def test_negatives_are_counted_and_survive_a_kill(tmp_path: Path) -> None:
+    counted = Negatives()
+    cosines = np.array([[0.5, 0.8], [0.1, 0.9]], dtype=np.float32)
+    masked = np.array([[False, True], [False, False]])
+    bm25 = np.array([[9.0, 3.0], [0.0, 9.0]])
+    for times in (1, 2):
+        counted.add(
+            np.array([4, 7]),
+            np.array([4, 7]),
+            bm25,
+            cosines + 0.01 * np.float32(times),
+            masked,
+            ~np.eye(2, dtype=bool) & ~masked,
+        )
+    counted = Negatives.from_json(counted.as_json())
+    told = counted.summary()
+    assert (told["negatives"], told["masked_share"], told["known_share"], told["masked_pairs"]) == (4, 0.5, 0.5, 1)
+    assert told["bm25"]["count"][0] == 2 and sum(told["bm25"]["count"]) == 4, "the diagonal is not counted"
+    pair = counted.masked[4, 7]
+    assert (pair.times, round(pair.similarity, 2), round(pair.positive, 2)) == (2, 0.82, 0.52)
+
+    listings = [TrainListing(f"S{i}", f"P{i}", "", f"Title: shirt {i}\nBrand: x") for i in range(8)]
+    counted.write(tmp_path, listings, [["red", f"n{i % 3}"] for i in range(8)])
+    lines = (tmp_path / "masked_pairs.csv").read_text().splitlines()
+    assert lines[1] == "S4,S7,0.8200,0.5200,2,n1 red,shirt 4,shirt 7"
+    assert "| S4 | S7 | 0.8200 | 0.5200 | 2 | n1 red |" in (tmp_path / "negatives.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("loss", "recall"), [([(1.0, 2.0), (2.0, 1.0)], [(0.0, 0.1), (2.0, 0.4)]), ([(1.0, 0.0)], []), ([], [])]
+)
+def test_the_curve_is_a_picture(loss: list[tuple[float, float]], recall: list[tuple[float, float]]) -> None:
+    drawn = ElementTree.fromstring(training_curve("a <run>", loss, recall, "recall@1"))
+    lines = [each.attrib["points"].split() for each in drawn.iter("{http://www.w3.org/2000/svg}polyline")]
+    assert [len(points) for points in lines] == [len(loss), len(recall)]
+    assert "nan" not in str(lines)

@@ -1,0 +1,131 @@
+"""A step on a real (tiny) Qwen2-VL with photos: chunks, processes, precision, and what is trained."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import afmrl_cli
+from afmrl_cli.errors import UsageError
+from afmrl_cli.settings import AgclSettings, Settings
+from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.training.gradcache import token_chunks
+from afmrl_cli.training.parallel import World
+from afmrl_cli.training.step import batch_loss, learning_rate
+from tests.training.rig import Rig, make_rig
+
+MakeSettings = Callable[..., Settings]
+ALONE = World()
+
+
+def big_batch(rig: Rig, settings: Settings) -> dict[str, torch.Tensor]:
+    """Gradients of the same chunks with all their graphs in memory at once, and plain backpropagation."""
+    sides, texts = rig.reader.texts(rig.batch.pairs)
+    chunks = token_chunks(rig.reader.lengths(sides, texts), settings.agcl.chunk_tokens)
+    assert len(chunks) > 2
+    torch.manual_seed(11)
+    rows: dict[int, torch.Tensor] = {}
+    for chunk in chunks:
+        vectors = rig.reader.embedder.unit_vectors(rig.reader.tensors(sides, texts, chunk))
+        rows.update(zip(chunk, vectors, strict=True))
+    vectors = torch.stack([rows[i] for i in range(len(sides))])
+    _, gradient = batch_loss(vectors.detach(), rig.batch, settings.agcl, ALONE)
+    names = list(rig.parameters)
+    return dict(zip(names, torch.autograd.grad(vectors, list(rig.parameters.values()), gradient), strict=True))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_chunks_equal_the_big_batch(shop: CatalogFolder, settings: MakeSettings, checkpointing: bool) -> None:
+    chosen = settings(**{"agcl.lora_dropout": 0.3, "agcl.activation_checkpointing": checkpointing})
+    rig = make_rig(shop, chosen)
+    expected = big_batch(rig, chosen)
+    _, found = rig.gradients(chosen, ALONE)
+    assert max(float(g.abs().max()) for g in expected.values()) > 1e-3
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-5)
+
+
+def test_only_the_language_model_is_trained(shop: CatalogFolder, settings: MakeSettings) -> None:
+    rig = make_rig(shop, settings())
+    assert len(rig.parameters) == 2 * 7 * 2, "A and B of seven layers in two blocks"
+    assert all("language_model" in name and "visual" not in name for name in rig.parameters)
+    assert all(parameter.dtype == torch.float32 for parameter in rig.parameters.values())
+
+
+def test_nf4(shop: CatalogFolder, settings: MakeSettings) -> None:
+    chosen = settings(**{"model.precision": "nf4"})
+    loss, gradients = make_rig(shop, chosen).gradients(chosen, ALONE)
+    assert loss > 0 and all(torch.isfinite(gradient).all() for gradient in gradients.values())
+
+
+def test_two_processes_equal_one(shop: CatalogFolder, settings: MakeSettings, tmp_path: Path) -> None:
+    chosen = settings(**{"agcl.lora_dropout": 0.0})
+    loss, expected = make_rig(shop, chosen).gradients(chosen, ALONE)
+    (tmp_path / "settings.json").write_text(chosen.model_dump_json())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    root = Path(afmrl_cli.__file__).parents[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    path = os.pathsep.join([str(root), str(Path(__file__).parents[2])])
+    command = [sys.executable, "-m", "tests.training.rig", str(shop.catalog), str(tmp_path / "settings.json")]
+    processes = [
+        subprocess.Popen(
+            [*command, str(tmp_path / "out")],
+            env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": path},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    for rank in range(2):
+        found = load_file(tmp_path / f"out-{rank}.safetensors")
+        assert found.pop("loss").item() == pytest.approx(loss, abs=1e-5)
+        assert found.keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_a_batch_that_can_not_be_divided() -> None:
+    with pytest.raises(UsageError, match="batch_size = 9 can't be divided among 2 processes"):
+        World(0, 2).share(9)
+    assert list(World(1, 2).share(8)) == [4, 5, 6, 7]
+
+
+def test_infonce_ignores_weights_and_similarity(shop: CatalogFolder, settings: MakeSettings) -> None:
+    rig, n = make_rig(shop, settings()), 8
+    vectors = torch.nn.functional.normalize(torch.randn(2 * n, 16), dim=1)
+    plain = settings(**{"agcl.loss": "infonce"}).agcl
+    loss, _ = batch_loss(vectors, rig.batch, plain, ALONE)
+    expected = torch.nn.functional.cross_entropy(vectors[:n] @ vectors[n:].T / 0.02, torch.arange(n))
+    assert loss.value.item() == pytest.approx(expected.item(), rel=1e-5)
+    weighted, _ = batch_loss(vectors, rig.batch, settings().agcl, ALONE)
+    assert weighted.value.item() != pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_the_gradient_is_that_of_the_loss(shop: CatalogFolder, settings: MakeSettings) -> None:
+    rig = make_rig(shop, settings())
+    vectors = torch.nn.functional.normalize(torch.randn(16, 6, dtype=torch.float64), dim=1)
+    agcl = settings(**{"agcl.temperature": 0.5, "agcl.mask": False}).agcl
+    loss, gradient = batch_loss(vectors, rig.batch, agcl, ALONE)
+    nudge = 1e-6 * torch.randn_like(vectors)
+    moved, _ = batch_loss(vectors + nudge, rig.batch, agcl, ALONE)
+    assert moved.value.item() - loss.value.item() == pytest.approx(float((gradient * nudge).sum()), rel=1e-3)
+
+
+def test_schedules() -> None:
+    linear, cosine = AgclSettings(warmup=0.2), AgclSettings(warmup=0.2, schedule="cosine")
+    rates = [learning_rate(step, 10, linear, 1.0) for step in range(1, 11)]
+    assert rates[:2] == [0.5, 1.0]
+    assert rates[2:] == pytest.approx([8 / 9, 7 / 9, 6 / 9, 5 / 9, 4 / 9, 3 / 9, 2 / 9, 1 / 9])
+    curved = [learning_rate(step, 10, cosine, 1.0) for step in range(1, 11)]
+    assert curved[:2] == [0.5, 1.0] and curved == sorted(curved[:1]) + sorted(curved[1:], reverse=True)
+    assert all(0 < rate <= 1 for rate in curved)
+    assert learning_rate(1, 10, AgclSettings(warmup=0), 1.0) == pytest.approx(10 / 11)
