@@ -182,8 +182,10 @@ def test_no_catalog_here_and_two_catalogs(tmp_path: Path) -> None:
 
 
 def test_shell_completion_is_there() -> None:
-    done = run("--show-completion", _AFMRL_COMPLETE="", SHELL="/bin/bash")
-    assert "complete" in done.stdout or "complete" in done.stderr
+    done = CliRunner().invoke(app, [], prog_name="afmrl", env={"_AFMRL_COMPLETE": "source_bash"})
+    assert "complete -o default -F _afmrl_completion afmrl" in done.stdout
+    words = {"_AFMRL_COMPLETE": "complete_bash", "COMP_WORDS": "afmrl em", "COMP_CWORD": "1"}
+    assert CliRunner().invoke(app, [], prog_name="afmrl", env=words).stdout.split() == ["embed"]
 
 
 @pytest.mark.parametrize("words", [("embed", "--nope"), ("attributes", "--limit", "0"), ("nonsense",)])

@@ -118,7 +118,7 @@ def test_killed_and_resumed_gives_the_same_vectors(tmp_path: Path, model: Path) 
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "src")])}
     process = subprocess.Popen([sys.executable, "-c", script, killed.catalog, model], env=environment)
     pending = vectors_folder(killed, embedder_id(killed, settings), settings) / "pending"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(list(pending.glob("*.json"))) < 3 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
