@@ -113,8 +113,10 @@ def test_only_changed_products_are_asked_about_again(server, tmp_path):
 def test_another_question_or_model_is_asked_anew_and_the_old_answers_stay(server, tmp_path):
     folder, settings = make_shop(tmp_path, 4), settings_for(server)
     run(folder, settings)
+    assert "Write in" not in " ".join(server.prompts())
     for changed in ({"language": "Swedish"}, {"endpoint_model": "n"}, {"temperature": 0.5}, {"max_new_tokens": 32}):
         assert run(folder, settings_for(server, **changed)).generated == 4
+    assert sum("Write in Swedish." in prompt for prompt in server.prompts()) == 4
     assert run(folder, settings_for(server, concurrency=1, timeout=9.0), never).skipped == 4
 
 

@@ -1,9 +1,12 @@
 """BM25 against rank_bm25's own scores with the same idf put in."""
 
 import random
+import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rank_bm25 import BM25Okapi
 
 from afmrl_cli.retrieval.bm25 import build_bm25, idf, tokenize
@@ -39,6 +42,14 @@ def test_corpus_without_words(corpus: list[list[str]]) -> None:
         ("Färskost Ekologisk", ["farskost", "ekologisk"]),
         ("苹果手机 case", ["苹", "果", "手", "机", "苹果", "果手", "手机", "case"]),
         ("ポロ", ["ポ", "ロ", "ポロ"]),
+        ("時々 ﾎﾟﾛ", ["時", "々", "時々", "ポ", "ロ", "ポロ"]),
+        ("เท้าผ้า 42", ["เท้า", "ผ้า", "เท้าผ้า", "42"]),
+        ("Чёрный ЙОГУРТ, чай", ["черный", "йогурт", "чай"]),
+        ("Łódź Smørrebrød Straße Bœuf İstanbul ısı", ["lodz", "smorrebrod", "strasse", "boeuf", "istanbul", "isi"]),
+        ("Ωμέγα ΧΡΏΜΑ", ["ωμεγα", "χρωμα"]),
+        ("सूती कुर्ता", ["सूती", "कुर्ता"]),
+        ("فُسْتان קָפֶה", ["فستان", "קפה"]),
+        ("Schuh\u00adcreme cafe\u0301", ["schuhcreme", "cafe"]),
         ("  ...  ", []),
         ("", []),
     ],
@@ -49,3 +60,30 @@ def test_tokens(text: str, tokens: list[str]) -> None:
 
 def test_accents_can_be_kept() -> None:
     assert tokenize("Éclair", fold_accents=False) == ["éclair"]
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=60))
+def test_plain_latin_text_is_its_words_and_numbers(text: str) -> None:
+    assert tokenize(text) == re.findall("[a-z0-9]+", text.lower()) == tokenize(text + " ß")[:-1]
+
+
+SHOPS = {
+    "Swedish": (["Röd kjol i bomull", "Blå klänning", "Svarta vinterstövlar"], {"ROD KJOL": 0, "stovlar svarta": 2}),
+    "Russian": (["Чёрные кожаные сапоги", "Шёлковый шарф", "Белая рубашка"], {"черные сапоги": 0, "ШЕЛКОВЫЙ": 1}),
+    "Chinese": (["男士纯棉短袖T恤", "女士羊毛连衣裙", "儿童运动鞋"], {"连衣裙": 1, "运动鞋 儿童": 2, "棉 T恤": 0}),
+    "Japanese": (
+        ["綿のＴシャツ 半袖", "レディース ワンピース", "革のスニーカー"],
+        {"ﾜﾝﾋﾟｰｽ": 1, "tシャツ": 0, "スニーカー": 2},
+    ),
+    "Thai": (["เสื้อยืดผู้ชายสีดำ", "รองเท้าผ้าใบผู้หญิง", "กางเกงยีนส์ขายาว"], {"รองเท้า": 1, "ยีนส์": 2, "เสื้อสีดำ": 0}),
+    "Korean": (["남성 반팔티셔츠", "여성용 원피스", "가죽운동화"], {"운동화": 2, "원피스 여성": 1, "티셔츠": 0}),
+}
+
+
+@pytest.mark.parametrize("language", SHOPS)
+def test_shops_of_many_languages_are_searched(language: str) -> None:
+    titles, queries = SHOPS[language]
+    corpus = build_bm25([tokenize(title) for title in titles])
+    for query, best in queries.items():
+        scores = corpus.scores(tokenize(query))
+        assert scores.argmax() == best and scores[best] > 1.5 * np.sort(scores)[-2], query

@@ -16,33 +16,52 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-_CJK = "぀-ヿ㐀-䶿一-鿿豈-﫿가-힯"
-_WORD = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+")
-_ACCENT = re.compile("[\u0300-\u036f]")  # Latin, Greek and Cyrillic accents; the marks of kana are no accents
-_IS_CJK = re.compile(rf"[{_CJK}]")
+_CJK = "々-〇぀-ヿㇰ-ㇿ㐀-䶿一-鿿豈-\ufaff가-힯\U00020000-\U000323af"
+_THAI = "\u0e00-\u0e4e\u0e80-\u0ece\u1000-\u1049\u1050-\u109f\u1780-\u17d3"  # and Lao, Burmese, Khmer
+_MARKS = "".join(c for c in map(chr, range(0x300, 0x1E00)) if unicodedata.category(c).startswith("M"))
+"""Signs that belong to the letter before them, such as the vowels of Hindi; to `re` they are no part of a word."""
+_WORD = re.compile(rf"[{_CJK}]+|[{_THAI}]+|(?:[^\W_{_CJK}{_THAI}][{_MARKS}]*)+")
+_UNSPACED = re.compile(rf"[{_CJK}{_THAI}]")
+_UNIT = re.compile(rf"[เ-ไເ-ໄ]?.[{_MARKS}]*[ะาๅະາ]?")
+"""A letter with its vowels: some Thai ones are written before it, some after it."""
+_ACCENT = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670]")
+"""Of Latin, Greek, Cyrillic, Hebrew and Arabic; elsewhere marks are vowels and make another word."""
+_PLAIN = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ı": "i", "æ": "ae", "œ": "oe"})  # no accent to take
+_ASCII_WORD = re.compile("[a-z0-9]+")
+_INVISIBLE = re.compile("[\u00ad\u0640\u200c\u200d\u2060\ufeff]")  # soft hyphen, tatweel, joiners
 
 
 def tokenize(text: str, *, fold_accents: bool = True) -> list[str]:
     """Lower-case words and numbers of `text`; "V-neck 900D" -> ["v", "neck", "900d"].
 
-    Chinese, Japanese and Korean, which put no space between words, become single characters and pairs of neighbours.
-    `fold_accents` reads "Éclair" as "eclair".
+    Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese, which put no space between words or put it elsewhere,
+    become single characters (a letter with its vowels) and pairs of neighbours. `fold_accents` reads "Éclair" as
+    "eclair" and "Łódź" as "lodz".
     """
-    text = unicodedata.normalize("NFKC", text).casefold()
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
+    text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text).casefold())
     if fold_accents:
-        decomposed = unicodedata.normalize("NFD", text)
-        text = unicodedata.normalize("NFC", _ACCENT.sub("", decomposed))
+        text = _fold(text)
     tokens: list[str] = []
     for word in _WORD.findall(text):
-        if _IS_CJK.match(word):
-            tokens += [*word, *(word[i : i + 2] for i in range(len(word) - 1))]
+        if _UNSPACED.match(word):
+            units = _UNIT.findall(word)
+            tokens += [*units, *map("".join, pairwise(units))]
         else:
             tokens.append(word)
     return tokens
+
+
+def _fold(text: str) -> str:
+    # The breve of Cyrillic й makes another letter, not another accent, so it is kept.
+    decomposed = unicodedata.normalize("NFD", text).replace("и\u0306", "й")
+    return unicodedata.normalize("NFC", _ACCENT.sub("", decomposed).translate(_PLAIN))
 
 
 @dataclass(frozen=True)
