@@ -177,7 +177,26 @@ def _as_number(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
-class AgclSettings(Section):
+class TrainingSettings(Section):
+    """What every training has: optimiser, adapter, states."""
+
+    steps: int = Field(0, ge=0, description="0: as many as the epochs take")
+    learning_rate: float = Field(0.0, ge=0, description="0: 1e-3 for nano, 5e-5 for all others")
+    schedule: Literal["linear", "cosine"] = "linear"
+    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps")
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest length of the gradient")
+    rank: Annotated[Literal[8, 16, 32, 64, 128, 256], BeforeValidator(_as_number)] = Field(
+        16, description="of the adapter; what vLLM can serve"
+    )
+    alpha: float = Field(64.0, gt=0)
+    lora_dropout: float = Field(0.1, ge=0, lt=1)
+    activation_checkpointing: bool = Field(False, description="less memory, a third more time")
+    save_every: int = Field(20, ge=1, description="steps that a kill can cost")
+    seed: int = 0
+
+
+class AgclSettings(TrainingSettings):
     """Training of the embedder: loss, pairs, batches, optimiser."""
 
     loss: Literal["agcl", "infonce"] = Field("agcl", description="infonce: all weights equal, no mask by similarity")
@@ -202,24 +221,10 @@ class AgclSettings(Section):
         4096, ge=1, description="tokens that are in memory with a graph; lower it for less memory"
     )
     epochs: float = Field(3.0, gt=0)
-    steps: int = Field(0, ge=0, description="0: as many as the epochs take")
-    learning_rate: float = Field(0.0, ge=0, description="0: 1e-3 for nano, 5e-5 for all others")
-    schedule: Literal["linear", "cosine"] = "linear"
-    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps")
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0, description="largest length of the gradient")
-    rank: Annotated[Literal[8, 16, 32, 64, 128, 256], BeforeValidator(_as_number)] = Field(
-        16, description="of the adapter; what vLLM can serve"
-    )
-    alpha: float = Field(64.0, gt=0)
-    lora_dropout: float = Field(0.1, ge=0, lt=1)
-    activation_checkpointing: bool = Field(False, description="less memory in a chunk, a third more time")
     validate_every: int = Field(50, ge=1, description="steps between two looks at the validation split")
     validation_queries: int = Field(500, ge=1)
     best_by: Literal["recall@1", "recall@5", "recall@10"] = Field("recall@1", description="which adapter is kept")
-    save_every: int = Field(20, ge=1, description="steps that a kill can cost")
     tensorboard: bool = Field(False, description="write TensorBoard files too; needs the package tensorboard")
-    seed: int = 0
     name: str = Field("", description="of the checkpoint; empty: embedder-1, embedder-2, ...")
 
 

@@ -29,7 +29,8 @@ from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database, StoredAttributes
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.run import AgclSummary, train_agcl
-from afmrl_cli.training.trainer import Trainer, stop_between_steps
+from afmrl_cli.training.stop import stop_between_steps
+from afmrl_cli.training.trainer import Trainer
 from tests.training.shop import write_shop
 
 MakeSettings = Callable[..., Settings]

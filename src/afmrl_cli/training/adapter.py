@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from ..models.base import quiet
-from ..models.embedder import Embedder
+from ..models.base import LoadedBase, quiet
 from ..models.presets import Base
-from ..settings import AgclSettings
+from ..settings import TrainingSettings
 from ..store.checkpoints import Checkpoints, Manifest
 
 TRAINED = "default"
@@ -20,12 +19,28 @@ TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|d
 """All linear layers of the language model, none of the vision tower, whose layers share some of these names."""
 
 
+TaskType = Literal["FEATURE_EXTRACTION", "CAUSAL_LM"]
+"""What PEFT notes in the adapter's configuration: of an embedder, of a generator."""
+
+
+class Adapted(Protocol):
+    """An embedder or a generator: a base in memory, and which of the adapters on it is used."""
+
+    loaded: LoadedBase
+    adapter: str | None
+
+
 def add_trainable(
-    embedder: Embedder, settings: AgclSettings, parent: Manifest | None, checkpoints: Checkpoints
+    user: Adapted,
+    settings: TrainingSettings,
+    parent: Manifest | None,
+    checkpoints: Checkpoints,
+    task_type: TaskType = "FEATURE_EXTRACTION",
 ) -> PeftModel:
-    """Hang a new adapter on the embedder's base, or `parent`'s to go on from, and make it what `embedder` encodes with.
+    """Hang a new adapter on the base of `user`, or `parent`'s to go on from, and make it what `user` works with.
 
     A new one is drawn from `settings.seed`, so that it is the same in every process; it changes nothing at first.
+    Adapters that are on the base already stay, frozen and switched off.
     """
     torch.manual_seed(settings.seed)
     config = LoraConfig(
@@ -33,22 +48,27 @@ def add_trainable(
         lora_alpha=settings.alpha,
         lora_dropout=settings.lora_dropout,
         target_modules=TARGETS,
-        task_type="FEATURE_EXTRACTION",
+        task_type=task_type,
     )
-    causal = embedder.loaded.causal
+    loaded = user.loaded
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", FutureWarning
         )  # names that are about to go, but are still the only ones in 5.15
-        if parent is None:
-            model = get_peft_model(causal, config, adapter_name=TRAINED)
+        folder = str(checkpoints.path(parent.name)) if parent else ""
+        if loaded.peft is not None and parent is not None:
+            loaded.peft.load_adapter(folder, adapter_name=TRAINED, is_trainable=True)
+        elif loaded.peft is not None:
+            loaded.peft.add_adapter(TRAINED, config)
+        elif parent is not None:
+            loaded.peft = PeftModel.from_pretrained(loaded.causal, folder, adapter_name=TRAINED, is_trainable=True)
         else:
-            folder = str(checkpoints.path(parent.name))
-            model = PeftModel.from_pretrained(causal, folder, adapter_name=TRAINED, is_trainable=True)
+            loaded.peft = get_peft_model(loaded.causal, config, adapter_name=TRAINED)
+        loaded.peft.set_adapter(TRAINED)
         if settings.activation_checkpointing:
-            embedder.loaded.trunk.gradient_checkpointing_enable({"use_reentrant": False})
-    embedder.loaded.peft, embedder.adapter = model, TRAINED
-    return model
+            loaded.trunk.gradient_checkpointing_enable({"use_reentrant": False})
+    user.adapter = TRAINED
+    return loaded.peft
 
 
 def trainable(model: PeftModel) -> dict[str, torch.nn.Parameter]:

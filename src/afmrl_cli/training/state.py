@@ -6,6 +6,7 @@ No pickles: tensors are safetensors, the rest is JSON. Random numbers need no st
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -29,8 +30,11 @@ def save_state(
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     counters: Mapping[str, Any],
+    files: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write `state-<step>` and remove the older ones. `counters` is anything that JSON can hold."""
+    """Write `state-<step>` and remove the older ones. `counters` is anything that JSON can hold; `files` are texts to
+    put beside it by name.
+    """
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in parameters.items():
         tensors[f"weight.{name}"] = parameter.detach().cpu().contiguous()
@@ -42,6 +46,8 @@ def save_state(
     with writing_folder(place) as folder:
         save_file(tensors, folder / TENSORS)
         (folder / COUNTERS).write_text(json.dumps(counters), "utf-8")
+        for name, text in (files or {}).items():
+            (folder / name).write_text(text, "utf-8")
     for other in find_states(run):
         if other != place:
             shutil.rmtree(other)
@@ -57,6 +63,8 @@ def load_state(
     place: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
     """Put weights and moments back; returns the counters. ModelError when the folder is damaged or does not fit."""
+    # A fused AdamW keeps its count of steps where the parameters are, others on the CPU.
+    fused = bool(optimizer.param_groups[0].get("fused"))
     try:
         tensors = load_file(place / TENSORS)
         counters: dict[str, Any] = json.loads((place / COUNTERS).read_text("utf-8"))
@@ -66,10 +74,22 @@ def load_state(
                 if f"step.{name}" in tensors:
                     moments = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS}
                     optimizer.state[parameter] = {
-                        moment: value if moment == "step" else value.to(parameter.device)
+                        moment: value if moment == "step" and not fused else value.to(parameter.device)
                         for moment, value in moments.items()
                     }
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         hint = "start afresh with --force"
         raise ModelError(f"{place}: can't go on from here: {str(error).splitlines()[0]}", hint) from error
     return counters
+
+
+def cut_metrics(file: Path, step: int) -> None:
+    """Leave out what a killed run wrote after its last state: it will be written again."""
+    if not file.is_file():
+        return
+    kept = []
+    for line in file.read_text("utf-8").splitlines():
+        with contextlib.suppress(ValueError):  # the last line of a killed run may be half a line
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+    file.write_text("".join(kept), "utf-8")

@@ -7,18 +7,14 @@ everything that decides the result, so the same command finds its run again.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import shutil
-import signal
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -37,8 +33,9 @@ from .negatives import Negatives
 from .pairs import Pair, Side, indistinguishable
 from .parallel import World, gather_objects, sum_gradients
 from .plan import Plan
-from .state import find_states, load_state, save_state
+from .state import cut_metrics, find_states, load_state, save_state
 from .step import Reader, accumulate, learning_rate, make_batch, make_optimizer
+from .stop import stop_between_steps
 from .validation import make_validation
 
 RECENT = 20
@@ -238,7 +235,7 @@ class Trainer:
             for folder in self.run.glob("best-*"):
                 if int(folder.name.removeprefix("best-")) > self.progress.step:
                     shutil.rmtree(folder)
-            _cut_metrics(self.run / "metrics.jsonl", self.progress.step if states else -1)
+            cut_metrics(self.run / "metrics.jsonl", self.progress.step if states else -1)
         return self.progress.step
 
     def _epochs(self) -> float:
@@ -264,45 +261,9 @@ def _item(side: Side) -> Item:
     return Item(side.text, tuple(photo.path for photo in side.photos))
 
 
-def _cut_metrics(file: Path, step: int) -> None:
-    """Leave out what a killed run wrote after its last state: it will be written again."""
-    if not file.is_file():
-        return
-    kept = []
-    for line in file.read_text("utf-8").splitlines():
-        with contextlib.suppress(ValueError):  # the last line of a killed run may be half a line
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-    file.write_text("".join(kept), "utf-8")
-
-
 def _tensorboard(run: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UsageError("agcl.tensorboard needs the package tensorboard", "pip install tensorboard") from error
     return SummaryWriter(str(run / "tensorboard"))
-
-
-@dataclass
-class Stop:
-    """Whether somebody asked to stop."""
-
-    wanted: bool = False
-
-
-@contextlib.contextmanager
-def stop_between_steps() -> Iterator[Stop]:
-    """The first Ctrl-C asks to stop after the step at hand, the second one stops at once."""
-    stop = Stop()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stop.wanted:
-            raise KeyboardInterrupt
-        stop.wanted = True
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,236 @@
+"""Transformers' trainers, made to go on after a kill at any moment to the very weights of an unbroken run.
+
+    class SftTrainer(Resumable, Trainer): ...          class RarTrainer(Resumable, GRPOTrainer): ...
+    args = TrainingArguments(**common_arguments(settings, run, steps=..., peak_rate=..., device=...))
+    resumed_from = train_resumably(trainer, listener, steps_per_epoch=...)
+
+A transformers trainer writes pickles, and writes them file by file into the folder that the next run would go on from.
+Here a state is one folder `state-<step>`, the same as `train-agcl` writes: tensors as safetensors, the rest as JSON,
+renamed into place when it is complete, the one before removed after that. It holds the trained parameters, the
+optimiser's moments, the scheduler and the trainer's own counters. Random numbers need no state, since every forward
+draws its own from (seed, step, part of the step, process). Neither does the order of the data, if it follows from the
+position alone: give a dataset of one epoch in its final order (`common_arguments` reads it in sequence).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import PrinterCallback, TrainerCallback, set_seed
+
+from ..errors import ModelError
+from ..listener import Listener
+from ..models.base import quiet
+from ..settings import TrainingSettings
+from ..store.files import write_json, writing_folder
+from .adapter import trainable
+from .state import cut_metrics, find_states, load_state, save_state
+from .stop import Stop, stop_between_steps
+
+TRAINER_STATE = "trainer_state.json"
+"""The name under which transformers looks for its counters in the folder that it goes on from."""
+
+if TYPE_CHECKING:
+    # What the mixin stands on: mypy sees no bases in untyped transformers.
+    from transformers import Trainer as _Trainer
+else:
+    _Trainer = object
+
+
+def common_arguments(
+    settings: TrainingSettings, run: Path, *, steps: int, peak_rate: float, device: str
+) -> dict[str, Any]:
+    """What every configuration of a trainer gets (TrainingArguments, GRPOConfig): steps, optimiser, states, silence.
+
+    Weights keep their type: the base is loaded in what it computes in, and the adapter is fp32.
+    """
+    return {
+        "output_dir": str(run),
+        "max_steps": steps,
+        "learning_rate": peak_rate,
+        "lr_scheduler_type": settings.schedule,
+        "warmup_steps": round(settings.warmup * steps),
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.clip,
+        "optim": "adamw_torch",
+        "save_strategy": "steps",
+        "save_steps": settings.save_every,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "train_sampling_strategy": "sequential",
+        "remove_unused_columns": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": device == "cpu",
+        "bf16": False,
+        "seed": settings.seed,
+    }
+
+
+class Resumable(_Trainer):  # type: ignore[misc]
+    """Mixin before a transformers trainer: saving, going on, and stopping before numbers spoil the weights.
+
+    Only the parameters that require a gradient are saved. `run` is `args.output_dir`.
+    """
+
+    _part: tuple[int, int] = (-1, 0)
+    """(step, how many forwards of it have begun)."""
+
+    def __init__(self, *positional: Any, args: Any, **named: Any) -> None:
+        if args.n_gpu > 1:  # several GPUs are for several processes; transformers would copy the model at every step
+            args._n_gpu = 1
+        super().__init__(*positional, args=args, **named)
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        return Path(self.args.output_dir)
+
+    def extra_state(self) -> Mapping[str, Any]:
+        """More counters to save, as JSON; a subclass that has some says so."""
+        return {}
+
+    def load_extra_state(self, counters: Mapping[str, Any]) -> None:
+        """Take back what `extra_state` gave."""
+
+    def products_of_step(self) -> list[str]:
+        """Ids of the products that the step at hand is about, for messages; a subclass that knows them says so."""
+        return []
+
+    # Saving
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if not self.args.should_save:
+            return
+        counters = {
+            "scheduler": self.lr_scheduler.state_dict(),
+            "rates": [group["lr"] for group in self.optimizer.param_groups],
+            "extra": dict(self.extra_state()),
+        }
+        state = dataclasses.replace(self.state, stateful_callbacks={}, log_history=[])
+        files = {TRAINER_STATE: json.dumps(dataclasses.asdict(state))}
+        save_state(self.run, self.state.global_step, trainable(self.model), self.optimizer, counters, files)
+        for other in self.run.glob("best-*"):
+            if other.name != f"best-{self.state.best_global_step}":
+                shutil.rmtree(other)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Refused: transformers would write pickles; adapters are written by `save_adapter`."""
+        raise NotImplementedError("use save_adapter")
+
+    def keep_best(self, save: Any) -> None:
+        """Write `best-<step>` by `save(folder)`; the one before stays until a state names the new one."""
+        self.state.best_global_step = self.state.global_step
+        place = self.run / f"best-{self.state.global_step}"
+        if self.args.should_save and not place.exists():
+            with writing_folder(place) as folder:
+                save(folder)
+
+    # Going on
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Nothing yet: weights come with the optimiser's moments."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        counters = load_state(Path(checkpoint), trainable(self.model), self.optimizer)
+        self.lr_scheduler.load_state_dict(counters["scheduler"])
+        for group, rate in zip(self.optimizer.param_groups, counters["rates"], strict=True):
+            group["lr"] = rate
+        self.load_extra_state(counters["extra"])
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Nothing: `training_step` draws afresh."""
+
+    # Steps
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """One forward and backward, with random numbers of its own; ModelError when its loss is no number."""
+        step, part = self.state.global_step, self._part[1] + 1 if self._part[0] == self.state.global_step else 0
+        self._part = step, part
+        entropy = (self.args.seed, step, part, self.args.process_index)
+        set_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            self._break_down(f"loss {loss.item():g}")
+        return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        length = super()._clip_grad_norm(model)
+        if length is not None and not math.isfinite(float(length)):
+            self._break_down(f"gradient {float(length):g}")
+        return length
+
+    def _break_down(self, what: str) -> None:
+        """Stop before the optimiser takes over what would spoil the weights."""
+        step, ids, states = self.state.global_step + 1, self.products_of_step(), find_states(self.run)
+        write_json(self.run / "failed-batch.json", {"step": step, "what": what, "products": ids})
+        named = f" on products {', '.join(ids[:8])}" if ids else ""
+        more = f" and {len(ids) - 8} more (failed-batch.json)" if len(ids) > 8 else ""
+        good = f"the last good state is {states[-1]}" if states else "there is no state yet"
+        raise ModelError(
+            f"step {step}: training broke down ({what}){named}{more}; {good}",
+            "lower the learning rate; look at these products; try model.precision=fp32",
+        )
+
+
+class _Watch(TrainerCallback):  # type: ignore[misc]
+    """Tells progress, writes metrics.jsonl, and stops the trainer after a saved state when somebody asked to."""
+
+    def __init__(self, run: Path, steps_per_epoch: float, listener: Listener, stop: Stop) -> None:
+        self.run, self.steps_per_epoch, self.listener, self.stop = run, steps_per_epoch, listener, stop
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.listener.progress("training", state.global_step, state.max_steps)
+        if self.stop.wanted:
+            control.should_save = control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        if not args.should_save or "train_runtime" in logs:
+            return
+        row = {"step": state.global_step, **logs, "epoch": state.global_step / self.steps_per_epoch}
+        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({name: value for name, value in row.items() if name != "total_flos"}) + "\n")
+
+
+def train_resumably(
+    trainer: Any, listener: Listener, *, steps_per_epoch: float, at_start: Callable[[], object] | None = None
+) -> int:
+    """Train to the last step, from the last state if there is one; returns the step that it went on from (0: none).
+
+    `at_start` is called before the first step of a new run. Raises KeyboardInterrupt after the first Ctrl-C, when a
+    state has been saved; the second one stops at once.
+    """
+    run, steps = trainer.run, trainer.args.max_steps
+    state = next(reversed(find_states(run)), None)
+    resumed = int(state.name.removeprefix("state-")) if state else 0
+    if state:
+        listener.note(f"going on after step {resumed} of {steps}")
+    if trainer.args.should_save:
+        for folder in run.glob("best-*"):
+            if int(folder.name.removeprefix("best-")) > resumed:
+                shutil.rmtree(folder)
+        cut_metrics(run / "metrics.jsonl", resumed if state else -1)
+    listener.progress("training", resumed, steps)
+    trainer.remove_callback(PrinterCallback)
+    with stop_between_steps() as stop, quiet():
+        trainer.add_callback(_Watch(run, steps_per_epoch, listener, stop))
+        if state is None and at_start is not None:
+            at_start()
+        if state is not None and resumed == steps:  # killed after the last step, before the run was finished
+            trainer.state = type(trainer.state).load_from_json(str(state / TRAINER_STATE))
+        else:
+            trainer.train(resume_from_checkpoint=str(state) if state else None)
+        if stop.wanted and trainer.state.global_step < steps:
+            raise KeyboardInterrupt
+    return resumed
