@@ -141,7 +141,7 @@ def test_states_that_do_not_fit(tmp_path: Path, settings: MakeSettings) -> None:
 
 
 def test_a_generators_adapter_beside_the_embedders(tmp_path: Path, settings: MakeSettings, shop: Any) -> None:
-    """One base, the embedder's frozen adapter on it already: the generator's is trained, the embedder stays as it was."""
+    """One base with the embedder's frozen adapter on it: the generator's is trained, the embedder stays as it was."""
     checkpoint = run(shop, settings()).checkpoint
     chosen = settings(**{"model.embedder_checkpoint": checkpoint, "attributes.max_new_tokens": 8})
     checkpoints, bases = Checkpoints(shop.checkpoints), Bases()
