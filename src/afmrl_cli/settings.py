@@ -228,6 +228,21 @@ class AgclSettings(TrainingSettings):
     name: str = Field("", description="of the checkpoint; empty: embedder-1, embedder-2, ...")
 
 
+class RarSettings(Section):
+    """Training of the generator by the embedder's reward: environment, reward."""
+
+    query: Literal["auto", "listings", "photos", "photo-to-text", "text-to-photos"] = Field(
+        "auto", description="what asks for what; auto: the first of these that the catalog offers often enough"
+    )
+    queries: int = Field(512, ge=1, description="queries to learn from, those of middling rank preferred")
+    gallery: int = Field(10_000, ge=0, description="training listings that are searched; 0: all")
+    reward: Literal["recall", "rank"] = Field("recall", description="rank: 2 at rank 1, 1 at 10, 0 from 100 on")
+    k: int = Field(50, ge=1, description="of the recall that is the reward")
+    eta: float = Field(-0.1, description="reward of an invalid answer, in place of the recall")
+    validation_queries: int = Field(500, ge=1, description="held-out queries, from the validation split")
+    seed: int = 0
+
+
 class Settings(Section):
     """All settings; `load_settings` makes it."""
 
@@ -237,6 +252,7 @@ class Settings(Section):
     attributes: AttributeSettings = AttributeSettings()
     embed: EmbedSettings = EmbedSettings()
     agcl: AgclSettings = AgclSettings()
+    rar: RarSettings = RarSettings()
     search: SearchSettings = SearchSettings()
     eval: EvalSettings = EvalSettings()
 

@@ -48,10 +48,12 @@ class AttributeTask:
 
     def request(self, product: Product, images: Sequence[Image]) -> Request:
         """The request for `product` with its opened photos."""
-        text = product_text(product)
-        schema_text = self.schema.prompt_text(product.category)
-        prompt = attribute_prompt(text, schema_text, self.settings.language, self.template)
-        return Request(prompt, tuple(images), self.schema.json_schema(product.category), text)
+        return self.ask(product_text(product), product.category, images)
+
+    def ask(self, text: str, category: str, images: Sequence[Image]) -> Request:
+        """The request for what is shown: product text, category and photos, any of which may be empty."""
+        prompt = attribute_prompt(text, self.schema.prompt_text(category), self.settings.language, self.template)
+        return Request(prompt, tuple(images), self.schema.json_schema(category), text)
 
     def read(self, answer: Generation, product: Product) -> tuple[str, None] | tuple[None, Failure]:
         """`answer` as (attribute text, None), or (None, why it is invalid)."""

@@ -64,12 +64,12 @@ class Embedder:
                 raise DataError(f"item {i} to embed has neither text nor pictures")
         texts = self.texts(items, instruction)
         lengths = [
-            length + sum(self._image_tokens(image) for image in item.images)
+            length + sum(self.image_tokens(image) for image in item.images)
             for length, item in zip(self._text_lengths(texts), items, strict=True)
         ]
 
         def prepare(indices: list[int]) -> dict[str, torch.Tensor]:
-            images = [[self._open(image) for image in items[i].images] for i in indices]
+            images = [[self.opened(image) for image in items[i].images] for i in indices]
             return self.processor.tensors([texts[i] for i in indices], images) if indices else {}
 
         rows: list[NDArray[np.float32]] = self._batches.run(lengths, prepare, self.forward)
@@ -103,11 +103,12 @@ class Embedder:
     def _text_lengths(self, texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in self.processor.tokenizer(list(texts))["input_ids"]] if texts else []
 
-    def _image_tokens(self, image: Path | Image) -> int:
-        # Only for sorting: a path is taken for a large photo rather than opened twice.
+    def image_tokens(self, image: Path | Image) -> int:
+        """How many tokens a picture takes, for sorting: a path is taken for a large photo rather than opened twice."""
         return self.processor.most_image_tokens if isinstance(image, Path) else self.processor.image_tokens(image.size)
 
-    def _open(self, image: Path | Image) -> Image:
+    def opened(self, image: Path | Image) -> Image:
+        """The picture itself; ImageProblem (a DataError) when its file can't be read."""
         if not isinstance(image, Path):
             return image
         from ..catalog.images import open_image

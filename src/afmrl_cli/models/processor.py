@@ -104,18 +104,26 @@ class Processor:
         pictures = [image for row in images for image in row]
         if [text.count(IMAGE_TOKEN) for text in texts] != [len(row) for row in images]:
             raise ValueError("a text must hold one image token per picture of its row")
-        made = _pixels(self.inner.image_processor, pictures, self._levels) if pictures else {}
+        made = self.pixels(pictures)
         merged = self.inner.image_processor.merge_size**2
         counts = iter((made["image_grid_thw"].prod(1) // merged).tolist() if pictures else [])
         tokens = self.tokenizer([_expanded(text, counts) for text in texts], padding=True, return_tensors="pt")
         ids = tokens["input_ids"]
-        if (length := ids.shape[1] + room) > self.max_positions:
+        self.refuse_too_long(ids.shape[1] + room)
+        kinds = (ids == self.inner.image_token_id).long() + 2 * (ids == self.inner.video_token_id).long()
+        return {"input_ids": ids, "attention_mask": tokens["attention_mask"], "mm_token_type_ids": kinds, **made}
+
+    def pixels(self, pictures: Sequence[Image]) -> dict[str, torch.Tensor]:
+        """pixel_values [patches, d] and image_grid_thw [pictures, 3] of `pictures`; nothing of none."""
+        return _pixels(self.inner.image_processor, pictures, self._levels) if pictures else {}
+
+    def refuse_too_long(self, length: int) -> None:
+        """ModelError when a row of `length` tokens is longer than the model's positions."""
+        if length > self.max_positions:
             raise ModelError(
                 f"a text with its pictures takes {length} tokens, the model has {self.max_positions} positions",
                 "lower model.max_pixels, model.max_images or model.max_text_tokens",
             )
-        kinds = (ids == self.inner.image_token_id).long() + 2 * (ids == self.inner.video_token_id).long()
-        return {"input_ids": ids, "attention_mask": tokens["attention_mask"], "mm_token_type_ids": kinds, **made}
 
 
 def _expanded(text: str, counts: Iterator[int]) -> str:

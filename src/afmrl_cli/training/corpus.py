@@ -53,10 +53,12 @@ def load_corpus(
     database: Database,
     problems: Problems,
     listener: Listener,
+    *,
+    for_agcl: bool = True,
 ) -> Corpus:
-    """Read the catalog for a run of `train-agcl`.
+    """Read the catalog for a run of `train-agcl` or, without `for_agcl`, of one that writes attributes itself.
 
-    `generator` and `task` say whose stored attributes are used. Raises DataError when the loss needs attributes and
+    `generator` and `task` say whose stored attributes are used. Raises DataError when AGCL's loss needs attributes and
     there are none, naming the generators whose attributes there are.
     """
     train: list[TrainListing] = []
@@ -82,7 +84,7 @@ def load_corpus(
             tokens.append(own)
             listener.progress("reading", len(train) + len(validation), total)
     described = sum(bool(own) for own in tokens)
-    if settings.agcl.loss == "agcl" and not described:
+    if for_agcl and settings.agcl.loss == "agcl" and not described:
         raise _no_attributes(settings, generator, database, train)
     return Corpus(train, validation, tokens, digest.hexdigest(), described)
 

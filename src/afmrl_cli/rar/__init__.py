@@ -1,0 +1,1 @@
+"""RAR: the generator learns to write the attributes that make the frozen embedder find the product."""

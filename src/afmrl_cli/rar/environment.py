@@ -1,0 +1,328 @@
+"""RAR's environment: the frozen embedder, a fixed gallery, the queries, and what an attribute text does to their ranks.
+
+    rank(p) = 1 + |{rows before p}| by  z(query text + attributes, query photos) . z(row)
+
+The query's text is product text plus attributes by `catalog.product.enriched_text`, the very function that search and
+eval use; the generator is shown what the query's side shows and nothing else. Rows are encoded once by the embedder
+that the settings name, without a gradient, and kept in the run's folder under a key made of embedder, instruction and
+content: another embedder, product or instruction is encoded anew, and a killed run goes on with what is there.
+
+The held-out environment asks with listings of the validation split, and its gallery is the training gallery plus the
+listings of the validation split: about as hard as what is trained on, so that one k does for both. Its queries are
+drawn without looking at ranks; the training queries are those of middling plain rank, preferably.
+
+Scores that differ by no more than 1e-6 count as equal, and equal rows stand in the gallery's order: a rank must not
+depend on how a batch was rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..attributes.request import Generation, Request
+from ..attributes.schema import read_answer
+from ..attributes.task import AttributeTask
+from ..catalog.images import open_image
+from ..catalog.problems import Problems
+from ..catalog.product import enriched_text
+from ..errors import DataError, UsageError
+from ..listener import Listener
+from ..models.backends import generator_id
+from ..models.batching import Batches
+from ..models.embed_input import Item
+from ..models.embedder import Embedder
+from ..retrieval.cache import VectorCache
+from ..retrieval.encode import Input, encode_missing
+from ..settings import Settings
+from ..store.checkpoints import Checkpoints
+from ..store.database import Database
+from ..store.files import hash_json, write_json
+from ..store.folder import CatalogFolder
+from ..training.corpus import load_corpus
+from ..training.pairs import Side, TrainListing
+from .frozen import frozen
+from .prefix import encode_groups
+from .queries import QueryKind, RarQuery, choose_kind, offered, pose, prefer_middling, some_products
+from .reward import Reward, invalid_reward, recall_at_k, valid_reward
+
+LEAST_QUERIES = 5
+CANDIDATES_EACH = 4
+"""Queries whose plain rank is looked up for each that is kept."""
+EQUAL_SCORES = 1e-6
+
+
+class Environment:
+    """Queries, a gallery and its vectors [rows, d]; `make_environments` makes it. A query's number is its place in
+    `queries`, a row's number its place in `gallery`.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        task: AttributeTask,
+        settings: Settings,
+        kind: QueryKind,
+        gallery: list[Side],
+        vectors: NDArray[np.float32],
+        queries: Sequence[RarQuery],
+        listener: Listener,
+    ) -> None:
+        self.embedder = embedder
+        self.task = task
+        self.settings = settings
+        self.kind = kind
+        self.gallery = gallery
+        self.vectors = vectors
+        self.queries = tuple(queries)
+        self._batches = Batches(settings.embed.batch_size, listener, "reward")
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what ranks depend on beside the attributes: embedder, instructions, gallery rows in order."""
+        embed = self.settings.embed
+        rows = [row.content for row in self.gallery]
+        return hash_json([self.embedder.id, embed.query_instruction, embed.target_instruction, rows])
+
+    def request(self, number: int) -> Request:
+        """What the generator is asked about a query, with its photos opened: what the query's side shows, no more."""
+        query = self.queries[number]
+        photos = [open_image(photo.path, self.settings.catalog) for photo in query.side.photos]
+        return self.task.ask(query.side.text, query.category, photos)
+
+    def ranks(self, numbers: Sequence[int], attribute_texts: Sequence[str | None]) -> list[tuple[int, ...]]:
+        """For each pair of a query's number and an attribute text (None: without) the ranks, from 1, of the query's
+        positives in their order. Texts of one query share one pass over what they begin with.
+        """
+        members: dict[int, list[int]] = {}
+        for place, number in enumerate(numbers):
+            members.setdefault(number, []).append(place)
+        groups = [
+            [self._item(self.queries[number], attribute_texts[place]) for place in places]
+            for number, places in members.items()
+        ]
+        with frozen(self.embedder):
+            instruction = self.settings.embed.query_instruction
+            found = encode_groups(self.embedder, groups, instruction=instruction, batches=self._batches)
+        ranks: dict[int, tuple[int, ...]] = {}
+        for (number, places), vectors in zip(members.items(), found, strict=True):
+            rows = ranks_of(vectors @ self.vectors.T, self.queries[number])
+            ranks.update(zip(places, rows, strict=True))
+        return [ranks[place] for place in range(len(numbers))]
+
+    def rewards(self, numbers: Sequence[int], answers: Sequence[str], cut: Sequence[bool]) -> list[Reward]:
+        """The reward of each answer to a query; `cut`: no end token within the budget. Only valid ones are encoded."""
+        read = [
+            read_answer(answer, cut_off, self.task.schema, self.queries[number].category, self.task.settings)
+            for number, answer, cut_off in zip(numbers, answers, cut, strict=True)
+        ]
+        valid = [place for place, (text, _) in enumerate(read) if text is not None]
+        found = self.ranks([numbers[place] for place in valid], [read[place][0] for place in valid])
+        ranks = dict(zip(valid, found, strict=True))
+        rar = self.settings.rar
+        rewards = []
+        for place, (text, failure) in enumerate(read):
+            if text is not None:
+                rewards.append(valid_reward(text, ranks[place], k=rar.k, shape=rar.reward))
+            elif failure is not None:
+                rewards.append(invalid_reward(failure, eta=rar.eta))
+        return rewards
+
+    def read(self, number: int, answer: Generation) -> str | None:
+        """The attribute text of an answer to a query, None when it is invalid: what `recall` takes."""
+        category = self.queries[number].category
+        return read_answer(answer.text, answer.cut_off, self.task.schema, category, self.task.settings)[0]
+
+    def recall(self, attribute_texts: Sequence[str | None], ks: Sequence[int]) -> dict[str, float]:
+        """{"recall@10": ...}: mean over all queries, with one attribute text for each (None: without)."""
+        if len(attribute_texts) != len(self.queries):
+            raise ValueError(f"{len(attribute_texts)} texts for {len(self.queries)} queries")
+        return mean_recall(self.ranks(range(len(self.queries)), attribute_texts), ks)
+
+    def _item(self, query: RarQuery, attributes: str | None) -> Item:
+        text = enriched_text(query.side.text, attributes or "")
+        return Item(text, tuple(photo.path for photo in query.side.photos))
+
+
+@dataclass(frozen=True)
+class Environments:
+    """To train in and to validate in. `offers`: how many queries of each kind the training split has."""
+
+    train: Environment
+    heldout: Environment
+    offers: dict[QueryKind, int]
+    no_room: int
+    """Training queries left out because their text alone fills model.max_text_tokens: attributes would be cut off."""
+
+
+def mean_recall(ranks: Iterable[Sequence[int]], ks: Sequence[int]) -> dict[str, float]:
+    """{"recall@10": ...} of the ranks of each query's positives, mean over the queries."""
+    every = list(ranks)
+    return {f"recall@{k}": float(np.mean([recall_at_k(ranks, k) for ranks in every])) for k in ks}
+
+
+def ranks_of(scores: NDArray[np.float32], query: RarQuery) -> list[tuple[int, ...]]:
+    """Ranks of the query's positives in each row of scores [texts, gallery], hidden rows left out."""
+    scores = scores.copy()
+    scores[:, list(query.hidden)] = -np.inf
+    before = np.stack(
+        [
+            (scores > scores[:, [p]] + EQUAL_SCORES).sum(1)
+            + (np.abs(scores[:, :p] - scores[:, [p]]) <= EQUAL_SCORES).sum(1)
+            for p in query.positives
+        ],
+        axis=1,
+    )
+    return [tuple(row) for row in (before + 1).tolist()]
+
+
+def make_environments(
+    folder: CatalogFolder,
+    settings: Settings,
+    checkpoints: Checkpoints,
+    task: AttributeTask,
+    embedder: Embedder,
+    run: Path,
+    problems: Problems,
+    listener: Listener,
+) -> Environments:
+    """Read the catalog, encode the gallery (into `run`/gallery), choose the queries.
+
+    Raises UsageError when queries are not enriched at all, DataError when nothing asks or answers or the gallery is too
+    small for `rar.k`.
+    """
+    rar, most = settings.rar, settings.model.max_images
+    if settings.embed.enrich == "none":
+        message = "embed.enrich = none: queries get no attributes, so no attribute could be rewarded"
+        raise UsageError(message, "set embed.enrich to query (the default) or both")
+    enrich = settings.embed.enrich == "both"
+    generator = generator_id(settings, checkpoints, listener) if enrich else ""
+    with Database(folder.database) as database:
+        corpus = load_corpus(folder, settings, generator, task.id, database, problems, listener, for_agcl=False)
+    if enrich and not corpus.described:
+        message = f"embed.enrich = both, and {generator} has written no attributes for the gallery"
+        raise DataError(message, "run `afmrl attributes` first, or set embed.enrich=query")
+    offers = offered(corpus.train, max_photos=most, seed=rar.seed)
+    kind = choose_kind(rar.query, offers, LEAST_QUERIES)
+    shown = some_products(corpus.train, rar.gallery, rar.seed)
+
+    def posed(listings: list[TrainListing], asking: list[bool]) -> tuple[list[Side], list[RarQuery]]:
+        return pose(listings, asking, kind, max_photos=most, enrich=enrich, seed=rar.seed)
+
+    gallery, queries = posed(shown, [True] * len(shown))
+    wider, heldout = posed(shown + corpus.validation, [False] * len(shown) + [True] * len(corpus.validation))
+    _check_sizes(kind, len(gallery), queries, heldout, settings)
+    roomy = [query for query in queries if _has_room(query, embedder)]
+    if not roomy:
+        message = "every query's text alone fills model.max_text_tokens, so attributes would be cut off"
+        raise UsageError(message, "raise model.max_text_tokens")
+    chosen = _some(roomy, CANDIDATES_EACH * rar.queries, rar.seed)
+    asked = _some(heldout, rar.validation_queries, rar.seed)
+
+    vectors = _Vectors(embedder, settings, VectorCache(run / "gallery"), problems, listener)
+    rows = vectors.of(wider, settings.embed.target_instruction, "gallery")
+    train_rows = rows[: len(gallery)]
+    chosen = _ranked(chosen, vectors, train_rows)
+    kept = prefer_middling([query.rank for query in chosen], rar.k, rar.queries, rar.seed)
+    parts = (embedder, task, settings, kind)
+    made = Environments(
+        Environment(*parts, gallery, train_rows, [chosen[i] for i in kept], listener),
+        Environment(*parts, wider, rows, _ranked(asked, vectors, rows), listener),
+        offers,
+        len(queries) - len(roomy),
+    )
+    write_json(run / "gallery.json", describe(made))
+    return made
+
+
+def describe(made: Environments) -> dict[str, object]:
+    """What was made, for manifests and for people; plain recall is that of the best positive, without attributes."""
+    settings = made.train.settings
+    k = settings.rar.k
+    return {
+        "embedder": made.train.embedder.id,
+        "query": made.train.kind,
+        "offers": made.offers,
+        "gallery": made.train.fingerprint,
+        "gallery_rows": len(made.train.gallery),
+        "queries": len(made.train.queries),
+        "without_room": made.no_room,
+        "heldout_gallery": made.heldout.fingerprint,
+        "heldout_gallery_rows": len(made.heldout.gallery),
+        "heldout_queries": len(made.heldout.queries),
+        "plain_hit": float(np.mean([query.rank <= k for query in made.train.queries])),
+        "heldout_plain_hit": float(np.mean([query.rank <= k for query in made.heldout.queries])),
+    }
+
+
+def _check_sizes(
+    kind: QueryKind, rows: int, queries: Sequence[RarQuery], heldout: Sequence[RarQuery], settings: Settings
+) -> None:
+    rar = settings.rar
+    least = rows - max((len(query.hidden) for query in queries), default=0)
+    if least <= rar.k:
+        message = f"the gallery has {least:,} products to choose from, so recall@{rar.k} would always be 1"
+        raise DataError(message, f"set rar.k well below that, such as {max(1, least // 20)}, or take a larger catalog")
+    if len(heldout) < LEAST_QUERIES:
+        message = f"the validation split has {len(heldout)} queries of the kind {kind}, {LEAST_QUERIES} are needed"
+        raise DataError(message, "raise split.validation, or choose another rar.query")
+
+
+def _has_room(query: RarQuery, embedder: Embedder) -> bool:
+    """Whether attributes would reach the embedder at all, which cuts text at model.max_text_tokens."""
+    text = embedder.processor.clean(enriched_text(query.side.text, "x: y"))
+    return embedder.processor.cut(text, embedder.max_text_tokens) == text
+
+
+def _some(queries: list[RarQuery], most: int, seed: int) -> list[RarQuery]:
+    chosen = np.random.default_rng((seed, 3)).permutation(len(queries))[:most]
+    return [queries[i] for i in sorted(chosen.tolist())]
+
+
+def _ranked(queries: list[RarQuery], vectors: _Vectors, rows: NDArray[np.float32]) -> list[RarQuery]:
+    """The queries with the plain rank of their best positive."""
+    plain = vectors.of([query.side for query in queries], vectors.settings.embed.query_instruction, "queries")
+    return [
+        replace(query, rank=min(ranks_of(vector[None] @ rows.T, query)[0]))
+        for query, vector in zip(queries, plain, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Vectors:
+    """Sides -> vectors, through the run's cache."""
+
+    embedder: Embedder
+    settings: Settings
+    cache: VectorCache
+    problems: Problems
+    listener: Listener
+
+    def of(self, sides: Sequence[Side], instruction: str, what: str) -> NDArray[np.float32]:
+        """float32 [sides, d]; what the cache does not hold is encoded."""
+        keys = [hash_json([self.embedder.id, instruction, side.content]) for side in sides]
+        inputs = (
+            Input.of_query(key, f"listing {side.listing}", side.text, [photo.path for photo in side.photos])
+            for key, side in zip(keys, sides, strict=True)
+        )
+        with frozen(self.embedder):
+            empty = encode_missing(
+                inputs,
+                self.cache,
+                lambda: self.embedder,
+                instruction=instruction,
+                catalog=self.settings.catalog,
+                batch_size=self.settings.embed.batch_size,
+                max_images=self.settings.model.max_images,
+                problems=self.problems,
+                listener=self.listener,
+                what=f"embedding {what}",
+                total=len(sides),
+            )
+        if empty:
+            raise DataError(f"{len(empty)} photos can't be opened any more", "run the same command again")
+        return np.stack([self.cache.get(key) for key in keys])
