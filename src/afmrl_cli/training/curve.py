@@ -1,4 +1,4 @@
-"""The training curve as an SVG file: loss and validation recall over steps, without a plotting library."""
+"""The training curve as an SVG file: loss or reward and a validation figure, without a plotting library."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ LOSS, RECALL = "#b5482a", "#2a6ab5"
 Points = Sequence[tuple[float, float]]
 
 
-def training_curve(title: str, loss: Points, recall: Points, recall_name: str) -> str:
-    """An SVG document; `loss` and `recall` are (step, value), the scale of the first is left, of the second right."""
+def training_curve(title: str, loss: Points, recall: Points, recall_name: str, loss_name: str = "loss") -> str:
+    """An SVG document; `loss` and `recall` are (step, value), the scale of the first is left, of the second right.
+
+    What lies below 0 is drawn on the ground.
+    """
     steps = [x for x, _ in (*loss, *recall)] or [0.0]
     first, last = min(steps), max(max(steps), min(steps) + 1)
-    top = max([y for _, y in loss], default=1.0) or 1.0
+    top = max([0.0, *(y for _, y in loss)]) or 1.0
 
     def x(step: float) -> float:
         return LEFT + (step - first) / (last - first) * (WIDTH - LEFT - RIGHT)
 
     def y(value: float, most: float) -> float:
-        return HEIGHT - BOTTOM - value / most * (HEIGHT - TOP - BOTTOM)
+        return HEIGHT - BOTTOM - max(0.0, value) / most * (HEIGHT - TOP - BOTTOM)
 
     def line(points: Points, most: float, colour: str) -> str:
         path = " ".join(f"{x(step):.1f},{y(value, most):.1f}" for step, value in points)
@@ -45,6 +48,6 @@ def training_curve(title: str, loss: Points, recall: Points, recall_name: str) -
             text(x(first + part * (last - first)), ground + 16, f"{first + part * (last - first):.0f}", "middle")
         )
     parts += [line(loss, top, LOSS), line(recall, 1.0, RECALL)]
-    parts += [text(LEFT, HEIGHT - 6, "loss", "start", LOSS), text(WIDTH / 2, HEIGHT - 6, "step", "middle")]
+    parts += [text(LEFT, HEIGHT - 6, loss_name, "start", LOSS), text(WIDTH / 2, HEIGHT - 6, "step", "middle")]
     parts += [text(WIDTH - RIGHT, HEIGHT - 6, recall_name, "end", RECALL), "</svg>"]
     return "\n".join(parts) + "\n"

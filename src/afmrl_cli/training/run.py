@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import resource
 import shutil
 import time
@@ -24,13 +23,13 @@ from ..models.presets import Base, name_of, resolve_adapter, resolve_base
 from ..settings import Settings
 from ..store.checkpoints import Checkpoints, Manifest
 from ..store.database import Database
-from ..store.files import make_folder, write_json, writing
+from ..store.files import make_folder, write_json
 from ..store.folder import CatalogFolder
 from ..store.lock import writer_lock
 from .adapter import add_trainable
 from .card import model_card
 from .corpus import load_corpus
-from .curve import training_curve
+from .outcome import draw_curve, find_done, refuse_taken_name
 from .pairs import indistinguishable
 from .parallel import World, gather_objects, join_world, leave_world
 from .plan import Plan, describe, make_plan, run_key
@@ -98,9 +97,9 @@ def _train(
         _tell_plan(plan, listener)
         if dry_run:
             return AgclSummary(run, describe(plan), estimate=_measure(plan, settings, checkpoints, parent, listener))
-        if not force and (done := _done(run, checkpoints)) is not None:
+        if not force and (done := find_done(run, checkpoints)) is not None:
             return AgclSummary(run, describe(plan), **done, already_done=True) if world.first else None
-        _refuse_taken_name(settings, checkpoints)
+        refuse_taken_name(settings.agcl.name, checkpoints)
         gather_objects(None, world)  # nobody looks for states before all have seen that there is work to do
         if world.first:
             if force:
@@ -115,12 +114,6 @@ def _train(
         if not world.first:
             return None
         return _finish(plan, trainer, trained, checkpoints, base, parent)
-
-
-def _refuse_taken_name(settings: Settings, checkpoints: Checkpoints) -> None:
-    """Before hours of training rather than after them."""
-    if settings.agcl.name and checkpoints.path(settings.agcl.name).exists():
-        raise ModelError(f"checkpoint {settings.agcl.name!r} exists already", "choose another --name")
 
 
 def _source(folder: CatalogFolder, settings: Settings, checkpoints: Checkpoints, listener: Listener) -> tuple[str, str]:
@@ -169,23 +162,13 @@ def plan_pairs(described: dict[str, object]) -> dict[str, int]:
     return dict(pairs) if isinstance(pairs, dict) else {}
 
 
-def _done(run: Path, checkpoints: Checkpoints) -> dict[str, Any] | None:
-    """What a finished run says of itself, None when it is not finished or its checkpoint is gone."""
-    file = run / "done.json"
-    if not file.is_file():
-        return None
-    content: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    there = any(manifest.name == content["checkpoint"] for manifest in checkpoints.list())
-    return content if there else None
-
-
 def _finish(
     plan: Plan, trainer: Trainer, trained: Trained, checkpoints: Checkpoints, base: Base, parent: Manifest | None
 ) -> AgclSummary:
     """Reports, the checkpoint, and the note that the run is done."""
     run, settings = trainer.run, plan.settings
     trainer.negatives.write(run, plan.corpus.train, plan.corpus.tokens)
-    _draw_curve(run, settings)
+    draw_curve(run, "loss", settings.agcl.best_by)
     stored = checkpoints.add(
         trained.adapter,
         Manifest(
@@ -209,15 +192,6 @@ def _finish(
     for state in run.glob("state-*"):
         shutil.rmtree(state)
     return AgclSummary(run, describe(plan), **done, resumed_from=trained.resumed_from)
-
-
-def _draw_curve(run: Path, settings: Settings) -> None:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
-    loss = [(row["step"], row["loss"]) for row in rows if "loss" in row]
-    name = settings.agcl.best_by
-    recall = [(row["step"], row[f"eval_{name}"]) for row in rows if f"eval_{name}" in row]
-    with writing(run / "curve.svg") as temporary:
-        temporary.write_text(training_curve(run.name, loss, recall, f"validation {name}"), "utf-8")
 
 
 def _measure(

@@ -1,0 +1,41 @@
+"""What every training run leaves behind, and how the next one finds it: done.json, the checkpoint, the curve."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+from ..store.checkpoints import Checkpoints
+from ..store.files import writing
+from .curve import training_curve
+
+
+def find_done(run: Path, checkpoints: Checkpoints) -> dict[str, Any] | None:
+    """What a finished run says of itself (done.json), None when it is not finished or its checkpoint is gone.
+
+    `checkpoint` is "" where a run ended without one.
+    """
+    file = run / "done.json"
+    if not file.is_file():
+        return None
+    content: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    name = content["checkpoint"]
+    there = not name or any(manifest.name == name for manifest in checkpoints.list())
+    return content if there else None
+
+
+def refuse_taken_name(name: str, checkpoints: Checkpoints) -> None:
+    """Before hours of training rather than after them."""
+    if name and checkpoints.path(name).exists():
+        raise ModelError(f"checkpoint {name!r} exists already", "choose another --name")
+
+
+def draw_curve(run: Path, left: str, right: str) -> None:
+    """curve.svg from metrics.jsonl: the figure `left` of every step, and `eval_<right>` where it was measured."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    steps = [(row["step"], row[left]) for row in rows if left in row]
+    measured = [(row["step"], row[f"eval_{right}"]) for row in rows if f"eval_{right}" in row]
+    with writing(run / "curve.svg") as temporary:
+        temporary.write_text(training_curve(run.name, steps, measured, f"validation {right}", left), "utf-8")
