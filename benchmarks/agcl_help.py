@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 
 from afmrl_cli.catalog.product import Product, product_text
-from afmrl_cli.training.agcl import contrastive_loss, log_weights
+from afmrl_cli.training.agcl import contrastive_loss, false_negatives, log_weights
 from afmrl_cli.training.batches import Strategy, plan_batches
 from afmrl_cli.training.lexical import Tokens, attribute_tokens, build_lexical
 
@@ -56,6 +56,8 @@ class Variant:
     temperature: float = 0.05
     batch_size: int = 64
     symmetric: bool = False
+    agreed: float = 0.0
+    """The mask only takes candidates whose BM25 is at least this share of the query's own."""
     constant: float = 0.0
     """Instead of weights by attributes: every negative e^constant times heavier, whatever its attributes."""
 
@@ -66,23 +68,37 @@ VARIANTS = {
     "AGCL": Variant(),
     "AGCL, positive unweighted": Variant(weight_positive=False),
     "InfoNCE, all negatives x e^1.5": replace(PLAIN, constant=1.5),
+    "AGCL, positive unweighted, mask off": Variant(weight_positive=False, delta=None),
+    "AGCL, positive unweighted, mask margin 0.2": Variant(weight_positive=False, delta=0.2),
+    "AGCL, positive unweighted, mask if 80 % of B": Variant(weight_positive=False, agreed=0.8),
+    "AGCL, positive unweighted, mask margin 0 if 80 % of B": Variant(weight_positive=False, delta=0.0, agreed=0.8),
+    "AGCL, positive unweighted, B normalised": Variant(weight_positive=False, normalise=True),
     "AGCL, mask off": Variant(delta=None),
     "mask only": Variant(weights=False),
     "AGCL, mask margin 0": Variant(delta=0.0),
     "AGCL, B normalised": Variant(normalise=True),
     "AGCL, B normalised x 3": Variant(normalise=True, scale=3.0),
     "AGCL, key=value tokens": Variant(tokens="pairs"),
+    "InfoNCE, symmetric": replace(PLAIN, symmetric=True),
     "AGCL, symmetric": Variant(symmetric=True),
     "InfoNCE, tau 0.02": replace(PLAIN, temperature=0.02),
     "AGCL, tau 0.02": Variant(temperature=0.02),
+    "AGCL, positive unweighted, tau 0.02": Variant(weight_positive=False, temperature=0.02),
     "InfoNCE, tau 0.1": replace(PLAIN, temperature=0.1),
     "AGCL, tau 0.1": Variant(temperature=0.1),
+    "AGCL, positive unweighted, tau 0.1": Variant(weight_positive=False, temperature=0.1),
+    "InfoNCE, all negatives x e^1.5, tau 0.1": replace(PLAIN, constant=1.5, temperature=0.1),
     "InfoNCE, batch 256": replace(PLAIN, batch_size=256),
     "AGCL, batch 256": Variant(batch_size=256),
     "InfoNCE, random batches": replace(PLAIN, batches="random"),
     "AGCL, random batches": Variant(batches="random"),
 }
-AGAINST = {name: name.replace("AGCL", "InfoNCE") for name in VARIANTS if "AGCL" in name}
+CHANGES = ("symmetric", "tau 0.02", "tau 0.1", "batch 256", "random batches")
+"""What InfoNCE is trained with too, so that a variant and its InfoNCE differ in nothing but the loss."""
+
+
+def baseline_of(name: str) -> str:
+    return next((f"InfoNCE, {change}" for change in CHANGES if name.endswith(change)), "InfoNCE")
 
 
 @dataclass
@@ -239,17 +255,24 @@ def train(task: Task, variant: Variant, seed: int, epochs: int, rate: float) -> 
         weights = log_weights(bm25, weight_positive=variant.weight_positive) if variant.weights else None
         if variant.constant:
             weights = variant.constant * (1 - torch.eye(len(batch)))
+        both = head(task.queries[queries]), head(task.targets[targets])
+        known, delta = None, variant.delta
+        if variant.agreed and delta is not None:
+            own = np.maximum(lexical.self_scores(queries), 1e-9)
+            alike = torch.as_tensor(lexical.raw(queries, targets) / own[:, None] >= variant.agreed)
+            known, delta = false_negatives(both[0] @ both[1].T, delta) & alike, None
         loss = contrastive_loss(
-            head(task.queries[queries]),
-            head(task.targets[targets]),
+            *both,
             temperature=variant.temperature,
             log_weight=weights,
-            delta=variant.delta,
+            delta=delta,
+            known=known,
             symmetric=variant.symmetric,
         )
+        taken = (loss.too_similar | loss.known).numpy()
         twice = (products[queries][:, None] == products[targets][None, :]) & ~np.eye(len(batch), dtype=bool)
-        masked += int(loss.too_similar.sum())
-        right += int((loss.too_similar.numpy() & twice).sum())
+        masked += int(taken.sum())
+        right += int((taken & twice).sum())
         false += int(twice.sum())
         for group in optimizer.param_groups:
             group["lr"] = rate * min(step / (0.1 * len(batches)), 1.0, (len(batches) - step + 1) / (0.9 * len(batches)))
@@ -273,7 +296,7 @@ def compare(
     found: dict[str, dict[str, NDArray[np.float64]]] = {}
     rows: list[dict[str, Any]] = []
     print(f"\n### {task_name}: {len(task.pairs)} pairs, {len(task.asked)} questions, gallery {len(task.gallery)}\n")
-    print("| loss | R@1 | R@5 | R@10 | R@1 against InfoNCE (95 %) | masked, of these duplicates |")
+    print("| loss | R@1 | R@5 | R@10 | R@1 against the same InfoNCE (95 %) | masked, of these duplicates |")
     print("| --- | --- | --- | --- | --- | --- |")
     untrained = " | ".join(f"{100 * base[f'R@{k}'].mean():.1f}" for k in KS)
     print(f"| encoder as it is | {untrained} | | |", flush=True)
@@ -283,8 +306,7 @@ def compare(
         each = [recalls(head, task) for head, _ in runs]
         found[name] = {key: np.stack([one[key] for one in each]) for key in each[0]}
         told = {key: sum(counts[key] for _, counts in runs) for key in runs[0][1]}
-        against = AGAINST.get(name, "InfoNCE")
-        against = against if against in found else "InfoNCE"
+        against = baseline_of(name)
         difference = 100 * (found[name]["R@1"] - found[against]["R@1"])
         low, high = interval(difference)
         cells = [
@@ -350,6 +372,8 @@ def main() -> None:
         else:
             task = text_task(wanted.cache, name, hidden)
         names = wanted.variants.split(";") if wanted.variants else list(VARIANTS)
+        if missing := {baseline_of(name) for name in names} - set(names):
+            parser.error(f"--variants: they are compared with {', '.join(sorted(missing))}, name it too")
         rows += compare(label, task, names, [int(seed) for seed in wanted.seeds.split(",")], wanted.epochs, wanted.rate)
     wanted.out.write_text(json.dumps(rows, indent=1))
 

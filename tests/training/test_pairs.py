@@ -129,3 +129,19 @@ def test_what_can_not_be_told_apart_is_no_negative() -> None:
     ]
     found = indistinguishable(pairs, listings)
     assert sorted(zip(*np.nonzero(found), strict=True)) == [(0, 1), (1, 0), (2, 3), (3, 2), (3, 4), (4, 3)]
+
+
+def test_identical_texts_are_no_negatives_where_a_side_has_nothing_but_text() -> None:
+    listings = [listing(id) for id in "abcdef"]
+    targets = [
+        Side(0, "Navy blouse"),
+        Side(1, "Navy blouse"),  # the same text: nothing else could tell them apart
+        Side(2, "Navy blouse", (photo("1"),)),  # 0 and 1 fit it as well as its own query does
+        Side(3, "Navy blouse", (photo("2"),)),  # a twin of 2: the photos tell them apart
+        Side(4, "", (photo("3"),)),
+        Side(5, "", (photo("4"),)),  # no text at all is not the same text
+    ]
+    pairs = [Pair("image-text", Side(i, "", (photo(f"query {i}"),)), target) for i, target in enumerate(targets)]
+    found = {(int(i), int(j)) for i, j in zip(*np.nonzero(indistinguishable(pairs, listings)), strict=True)}
+    one_way = {(0, 1), (0, 2), (0, 3), (1, 2), (1, 3)}
+    assert found == one_way | {(j, i) for i, j in one_way}

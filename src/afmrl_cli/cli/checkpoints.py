@@ -10,27 +10,20 @@ import typer
 
 from ..errors import UsageError
 from .errors import guarded
-from .options import CatalogOption, Json, Quiet, Set, Verbose, start
+from .options import Session, in_session
 
 checkpoints = typer.Typer(no_args_is_help=True, help="List, show and export trained adapters.")
 
 Name = Annotated[str, typer.Argument(help="The checkpoint's name, as in `afmrl checkpoints list`.")]
 
 
-def list_(
-    catalog: CatalogOption = None,
-    json_mode: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    set_: Set = None,
-) -> None:
+def list_(session: Session) -> None:
     """List the checkpoints, the oldest first.
 
     Example: afmrl checkpoints list
     """
     from ..store.checkpoints import Checkpoints
 
-    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_)
     found = Checkpoints(session.folder.checkpoints).list()
     rows = [
         {"name": m.name, "role": m.role, "base": m.base, "parent": m.parent, "metrics": m.metrics, "created": m.created}
@@ -54,14 +47,7 @@ def list_(
     session.out.table(["name", "role", "base", "parent", "trained", "validation"], cells)
 
 
-def show(
-    name: Name,
-    catalog: CatalogOption = None,
-    json_mode: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    set_: Set = None,
-) -> None:
+def show(session: Session, name: Name) -> None:
     """Show a checkpoint's manifest; its files are checked against their hashes.
 
     Example: afmrl checkpoints show embedder-1
@@ -71,7 +57,6 @@ def show(
 
     from ..store.checkpoints import Checkpoints
 
-    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_)
     store = Checkpoints(session.folder.checkpoints)
     manifest = dataclasses.asdict(store.get(name))
     session.out.document("afmrl.checkpoint/1", {**manifest, "folder": store.path(name)})
@@ -80,16 +65,12 @@ def show(
 
 
 def export(
+    session: Session,
     name: Name,
     out_folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder to write.")],
     to: Annotated[
         str, typer.Option("--to", help="sentence-transformers (embedders), or peft.")
     ] = "sentence-transformers",
-    catalog: CatalogOption = None,
-    json_mode: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    set_: Set = None,
 ) -> None:
     """Write a checkpoint as a folder that other programs open.
 
@@ -100,7 +81,6 @@ def export(
         raise UsageError(f"--to {to}: unknown", f"known: {', '.join(kinds)}")
     from ..store.checkpoints import Checkpoints
 
-    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_)
     store, settings = Checkpoints(session.folder.checkpoints), session.settings
     manifest = store.get(name)
     if to == "sentence-transformers" and manifest.role != "embedder":
@@ -120,6 +100,6 @@ def export(
     session.out.text(str(out_folder))
 
 
-checkpoints.command("list")(guarded(list_))
-checkpoints.command("show")(guarded(show))
-checkpoints.command("export")(guarded(export))
+checkpoints.command("list")(guarded(in_session(list_)))
+checkpoints.command("show")(guarded(in_session(show)))
+checkpoints.command("export")(guarded(in_session(export)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -71,3 +73,28 @@ def start(
     return Session(
         load_settings(folder.root, chosen), folder, Output(json_mode=json_mode, quiet=quiet, verbose=verbose)
     )
+
+
+def in_session(command: Callable[..., None]) -> Callable[..., None]:
+    """`command`, whose first parameter is a Session, with the flags that every command shares added to its own."""
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    shared: dict[str, tuple[Any, Any]] = {
+        "catalog": (CatalogOption, None),
+        "json_mode": (Json, False),
+        "quiet": (Quiet, False),
+        "verbose": (Verbose, False),
+        "set_": (Set, None),
+    }
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        session = start(given.pop("catalog"), **{name: given.pop(name) for name in shared if name in given})
+        command(session, **given)
+
+    every = own + [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in shared.items()
+    ]
+    run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
+    return run

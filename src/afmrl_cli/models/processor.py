@@ -182,14 +182,18 @@ def load_processor(base: Base) -> Processor:
             raise ModelError(f"{base.name}: {token} has another number in the tokenizer than in config.json")
     if tokenizer.pad_token is None:
         raise ModelError(f"{base.name}: the tokenizer has no padding token")
-    kind = config["model_type"]
+    template = tokenizer.chat_template or _old_chat_template(base)
+    inner = without_video(config["model_type"], pictures, tokenizer, template)
+    text_config = config.get("text_config") or config
+    return Processor(inner, int(text_config.get("max_position_embeddings") or 32768))
+
+
+def without_video(kind: str, image_processor: Any, tokenizer: Any, chat_template: str | None) -> Any:
+    """The ProcessorMixin of a model type, such as "qwen2_vl", that does without a video processor and torchvision."""
     name = _STOCK_NAMES[kind]
     # A saved folder carries the class's name; under another one a stock AutoProcessor quietly returns the tokenizer.
     made = type(name, (_WithoutVideo,), {"__module__": getattr(transformers, name).__module__})
-    template = tokenizer.chat_template or _old_chat_template(base)
-    inner = made(image_processor=pictures, tokenizer=tokenizer, chat_template=template)
-    text_config = config.get("text_config") or config
-    return Processor(inner, int(text_config.get("max_position_embeddings") or 32768))
+    return made(image_processor=image_processor, tokenizer=tokenizer, chat_template=chat_template)
 
 
 def _old_chat_template(base: Base) -> str | None:

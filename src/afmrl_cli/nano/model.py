@@ -149,7 +149,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:
         merge_size=2,
         size={"shortest_edge": IMAGE_PIXELS, "longest_edge": IMAGE_PIXELS},
     )
-    return _processor_class()(image_processor=pictures, tokenizer=tokenizer, chat_template=tokenizer.chat_template)
+    return _processor(pictures, tokenizer)
 
 
 def load_nano_processor(folder: Path | None = None) -> Qwen2VLProcessor:
@@ -160,22 +160,14 @@ def load_nano_processor(folder: Path | None = None) -> Qwen2VLProcessor:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.padding_side = "left"  # lost when a tokenizer is saved and opened again
     pictures = Qwen2VLImageProcessorPil.from_pretrained(folder)
-    return _processor_class()(image_processor=pictures, tokenizer=tokenizer, chat_template=tokenizer.chat_template)
+    return _processor(pictures, tokenizer)
 
 
-def _processor_class() -> type[Any]:
-    from transformers import ProcessorMixin, Qwen2VLProcessor
+def _processor(pictures: Any, tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:
+    from ..models.processor import without_video
 
-    class WithoutVideo(Qwen2VLProcessor):  # type: ignore[misc]
-        def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None, **_: Any):
-            self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
-            self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-            self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
-            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
-
-    # Saved folders carry the class's name; under another one a stock AutoProcessor would quietly hand back a tokenizer.
-    WithoutVideo.__name__ = WithoutVideo.__qualname__ = "Qwen2VLProcessor"
-    return WithoutVideo
+    made: Qwen2VLProcessor = without_video("qwen2_vl", pictures, tokenizer, tokenizer.chat_template)
+    return made
 
 
 def load_nano(folder: Path | None = None) -> tuple[Qwen2VLForConditionalGeneration, Qwen2VLProcessor]:
@@ -200,7 +192,6 @@ def save_nano(model: Qwen2VLForConditionalGeneration, processor: Qwen2VLProcesso
     half.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)  # written readable by the owner alone
     processor.save_pretrained(folder)
-    processor.image_processor.save_pretrained(folder)  # stock AutoProcessor also wants preprocessor_config.json
     # On disk in fp16, but to be opened in fp32 unless asked otherwise: half precision crawls on a CPU.
     _amend(folder / "config.json", {"dtype": "float32"})
     _amend(folder / "tokenizer_config.json", {"padding_side": "left"}, drop=("is_local", "local_files_only"))

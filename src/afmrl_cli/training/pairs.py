@@ -161,16 +161,24 @@ def mix(positives: Sequence[Positive]) -> dict[str, int]:
 def indistinguishable(pairs: Sequence[Pair], listings: Sequence[TrainListing]) -> NDArray[np.bool_]:
     """bool [n, n]: candidate j is no negative of query i, whatever a model thinks; the diagonal is False.
 
-    True where both are listings of one product, or where the embedder reads identical content: the same target as the
-    positive, the query itself as a target, or two queries that are the same. Identical means text and photos: colour
-    twins under one title and different photos stay negatives, they are the very thing to learn.
+    True where both are listings of one product, or where the embedder reads the same: the same target as the positive,
+    the query itself as a target, or two queries that are the same. The same are two sides with identical text and
+    photos, and two with identical text where one of them has nothing but text; sides without text go by their photos.
+    Colour twins under one text and with different photos stay negatives, they are the very thing to learn.
     """
     identity = [listings[pair.query.listing].identity for pair in pairs]
-    query = [pair.query.content for pair in pairs]
-    target = [pair.target.content for pair in pairs]
-    found = _equal(identity, identity) | _equal(target, target) | _equal(query, target) | _equal(query, query)
+    queries, targets = [pair.query for pair in pairs], [pair.target for pair in pairs]
+    found = _equal(identity, identity) | _same(targets, targets) | _same(queries, targets) | _same(queries, queries)
     np.fill_diagonal(found, False)
     return found
+
+
+def _same(rows: list[Side], columns: list[Side]) -> NDArray[np.bool_]:
+    texts = _equal([side.text for side in rows], [side.text for side in columns])
+    written = np.array([bool(side.text) for side in rows])
+    bare, bare_too = (np.array([not side.photos for side in sides]) for sides in (rows, columns))
+    text_decides = texts & written[:, None] & (bare[:, None] | bare_too[None, :])
+    return _equal([side.content for side in rows], [side.content for side in columns]) | text_decides
 
 
 def _equal(rows: list[str], columns: list[str]) -> NDArray[np.bool_]:

@@ -7,12 +7,14 @@ everything that decides the result, so the same command finds its run again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
 import statistics
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,7 +84,9 @@ class Trainer:
         self.validation = make_validation(plan.corpus.validation, plan.settings)
         self.negatives = Negatives()
         self.progress = Progress()
-        self.board = _tensorboard(run) if self.agcl.tensorboard and world.first else None
+        self.board: Any = None
+        if self.agcl.tensorboard and world.first:
+            _need_tensorboard()
 
     def train(self, card: str) -> Trained:
         """Go on from the last state to the last step. `card` is the text of the adapter's model card.
@@ -90,6 +94,10 @@ class Trainer:
         Raises ModelError when the loss is no number or explodes, KeyboardInterrupt after a state was saved.
         """
         resumed = self._resume()
+        with self._tensorboard(resumed):
+            return self._train(card, resumed)
+
+    def _train(self, card: str, resumed: int) -> Trained:
         if self.validation is None:
             self.listener.warn(
                 "the validation split has too few pairs to measure recall: the last step's adapter is kept "
@@ -238,6 +246,19 @@ class Trainer:
             cut_metrics(self.run / "metrics.jsonl", self.progress.step if states else -1)
         return self.progress.step
 
+    @contextlib.contextmanager
+    def _tensorboard(self, resumed: int) -> Iterator[None]:
+        """Event files while it lasts, when they are wanted; what a killed run wrote after its last state is hidden."""
+        if not (self.agcl.tensorboard and self.world.first):
+            yield
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        begin = resumed + 1 if resumed else 0
+        with SummaryWriter(str(self.run / "tensorboard"), purge_step=begin) as self.board:
+            yield
+        self.board = None
+
     def _epochs(self) -> float:
         return self.progress.step / self.plan.steps_per_epoch
 
@@ -261,9 +282,10 @@ def _item(side: Side) -> Item:
     return Item(side.text, tuple(photo.path for photo in side.photos))
 
 
-def _tensorboard(run: Path) -> Any:
+def _need_tensorboard() -> None:
+    """Said before the training starts."""
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
-        raise UsageError("agcl.tensorboard needs the package tensorboard", "pip install tensorboard") from error
-    return SummaryWriter(str(run / "tensorboard"))
+        hint = "pip install 'afmrl-cli[tensorboard]'"
+        raise UsageError("agcl.tensorboard needs the package tensorboard", hint) from error
