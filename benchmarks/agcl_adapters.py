@@ -302,7 +302,8 @@ def compared(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], way: str,
                 table.append(np.mean([side[question][seed] for seed in seeds], axis=0))
             groups.append(question[1])
     names = [f"R@{k}" for k in KS]
-    return differences(names, *map(np.array, tables), groups, draws=2000, confidence=0.95, seed=0)
+    first, second = np.array(tables[0]), np.array(tables[1])
+    return differences(names, first, second, groups, draws=2000, confidence=0.95, seed=0)
 
 
 def gain(difference: Difference) -> str:

@@ -20,11 +20,12 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, Genera
 from transformers.utils import logging as transformers_logging
 
 from ..errors import ModelError, OutOfMemory
+from ..listener import Listener
 from ..settings import ModelSettings
-from ..store.checkpoints import WEIGHTS, Manifest
+from ..store.checkpoints import WEIGHTS, Checkpoints, Manifest, Role
 from .batching import is_out_of_memory
 from .device import Device, Precision, device_of, precision_of
-from .presets import Base
+from .presets import Base, name_of, resolve_adapter, resolve_base
 from .processor import Processor, load_processor
 
 FULL_PRECISION = ["model.visual", "lm_head"]
@@ -79,6 +80,27 @@ class Bases:
         self._loaded.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A base in memory for one role. `adapter` is the name to switch its adapter on by, None for the bare base."""
+
+    id: str
+    base: Base
+    loaded: LoadedBase
+    adapter: str | None
+
+
+def open_role(
+    settings: ModelSettings, role: Role, checkpoints: Checkpoints, bases: Bases | None, listener: Listener
+) -> Opened:
+    """The base and adapter that the settings mean for `role`, loaded. ModelError when that fails."""
+    base = resolve_base(settings, role, listener)
+    adapter = resolve_adapter(settings, role, base, checkpoints)
+    loaded = (bases or Bases()).get(base, settings)
+    name = add_adapter(loaded, adapter, checkpoints.path(adapter.name)) if adapter else None
+    return Opened(name_of(settings, base, adapter), base, loaded, name)
 
 
 def load_base(base: Base, precision: Precision, device: Device) -> Any:

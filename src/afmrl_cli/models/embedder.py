@@ -20,10 +20,10 @@ from ..errors import DataError, ModelError
 from ..listener import Listener, Silent
 from ..settings import CatalogSettings, EmbedSettings, ModelSettings
 from ..store.checkpoints import Checkpoints
-from .base import Bases, LoadedBase, active_adapter, add_adapter
+from .base import Bases, LoadedBase, active_adapter, open_role
 from .batching import Batches
 from .embed_input import Item, embedder_text
-from .presets import Base, name_of, resolve_adapter, resolve_base
+from .presets import Base
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -131,14 +131,12 @@ def load_embedder(
     ModelError when base or adapter can't be had or don't fit each other.
     """
     listener = listener or Silent()
-    base = resolve_base(settings, "embedder", listener)
-    adapter = resolve_adapter(settings, "embedder", base, checkpoints)
-    loaded = (bases or Bases()).get(base, settings)
+    opened = open_role(settings, "embedder", checkpoints, bases, listener)
     return Embedder(
-        name_of(settings, base, adapter),
-        loaded,
-        base,
-        add_adapter(loaded, adapter, checkpoints.path(adapter.name)) if adapter else None,
+        opened.id,
+        opened.loaded,
+        opened.base,
+        opened.adapter,
         max_text_tokens=settings.max_text_tokens,
         batch_size=embed.batch_size,
         catalog=catalog or CatalogSettings(),

@@ -14,9 +14,9 @@ from ..errors import ModelError
 from ..listener import Listener, Silent
 from ..settings import AttributeSettings, ModelSettings
 from ..store.checkpoints import Checkpoints
-from .base import Bases, LoadedBase, active_adapter, add_adapter
+from .base import Bases, LoadedBase, active_adapter, open_role
 from .batching import Batches
-from .presets import Base, name_of, resolve_adapter, resolve_base
+from .presets import Base
 from .processor import IMAGE_TOKEN, VIDEO_TOKEN
 
 END_TOKENS = ("<|im_end|>", "<|endoftext|>")
@@ -135,14 +135,12 @@ def load_generator(
     don't fit each other.
     """
     listener = listener or Silent()
-    base = resolve_base(settings, "generator", listener)
-    adapter = resolve_adapter(settings, "generator", base, checkpoints)
-    loaded = (bases or Bases()).get(base, settings)
+    opened = open_role(settings, "generator", checkpoints, bases, listener)
     return LocalGenerator(
-        name_of(settings, base, adapter),
-        loaded,
-        base,
-        add_adapter(loaded, adapter, checkpoints.path(adapter.name)) if adapter else None,
+        opened.id,
+        opened.loaded,
+        opened.base,
+        opened.adapter,
         attributes=attributes,
         max_text_tokens=settings.max_text_tokens,
         listener=listener,

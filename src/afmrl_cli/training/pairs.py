@@ -178,7 +178,8 @@ def _same(rows: list[Side], columns: list[Side]) -> NDArray[np.bool_]:
     written = np.array([bool(side.text) for side in rows])
     bare, bare_too = (np.array([not side.photos for side in sides]) for sides in (rows, columns))
     text_decides = texts & written[:, None] & (bare[:, None] | bare_too[None, :])
-    return _equal([side.content for side in rows], [side.content for side in columns]) | text_decides
+    contents = _equal([side.content for side in rows], [side.content for side in columns])
+    return np.asarray(contents | text_decides)
 
 
 def _equal(rows: list[str], columns: list[str]) -> NDArray[np.bool_]:
