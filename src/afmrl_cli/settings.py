@@ -19,6 +19,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from .errors import UsageError
 from .store.folder import SETTINGS_FILE
 
+BUILT_IN = "nano"
+"""The name of the model that comes with the tool, which no folder of that name takes."""
+
 RESERVED_ENVIRONMENT = {"AFMRL_DEBUG", "AFMRL_API_KEY"}
 """Variables that are no settings: tracebacks on known failures, and the endpoint's key (never in a file)."""
 
@@ -293,6 +296,28 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, st
     return found
 
 
+def _beside_the_catalog(tree: dict[str, Any], folder: Path) -> None:
+    """Make model folders in a file's `tree` absolute: there they are relative to the file, not to where one stands.
+
+    A name under which `folder` holds nothing is left as it is: it means a hub model.
+    """
+
+    def found(written: object) -> object:
+        there = isinstance(written, str) and written not in ("", BUILT_IN) and (folder / written).exists()
+        return str((folder / str(written)).resolve()) if there else written
+
+    def system(written: object) -> object:
+        kind, colon, name = written.partition(":") if isinstance(written, str) else ("", "", "")
+        return f"{kind}:{found(name.strip())}" if colon and kind.strip() in ("clip", "text", "run") else written
+
+    model, evaluation = tree.get("model"), tree.get("eval")
+    if isinstance(model, dict):
+        model.update({key: found(model[key]) for key in ("generator", "embedder") if key in model})
+    if isinstance(evaluation, dict) and "systems" in evaluation:
+        names = _as_list(evaluation["systems"])
+        evaluation["systems"] = [system(name) for name in names] if isinstance(names, list) else names
+
+
 def _explain(error: ValidationError, origin: Mapping[str, str], file: Path | None) -> UsageError:
     first = error.errors()[0]
     parts = [str(part) for part in first["loc"]]
@@ -326,6 +351,7 @@ def load_settings(
             raise UsageError(f"{file}: not valid TOML: {error}", "mend the file or remove it") from error
         except OSError as error:
             raise UsageError(f"{file}: can't be read: {error.strerror}") from error
+        _beside_the_catalog(tree, file.parent)
     for key, (value, name) in _from_environment(os.environ if environment is None else environment).items():
         _put(tree, key, value)
         origin[key] = name

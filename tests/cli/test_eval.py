@@ -111,6 +111,20 @@ def test_a_difference_of_two_queries_is_not_called_one(shop: Path) -> None:
     assert "mrr: no difference to less.trec shown" in mrr["words"]
 
 
+def test_from_elsewhere_with_a_model_beside_the_catalog(
+    shop: Path, tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_model("qwen2_vl"), shop / "models" / "ours")
+    models = 'embedder = "models/ours"\ngenerator = "models/ours"\n'
+    (shop / "afmrl.toml").write_text(f'[model]\n{models}device = "cpu"\n[eval]\ncompare = "earlier.trec"\n')
+    monkeypatch.chdir(tmp_path)
+    assert call("embed", str(shop)).exit_code == 0
+    (shop / "earlier.trec").write_text("s0 Q0 s1 1 1.0 x\n")
+    content = document(str(shop))
+    assert content["embedder"].startswith("ours-")
+    assert content["comparisons"][0]["against"] == "earlier.trec"
+
+
 def test_seeds_are_merged(shop: Path) -> None:
     first = document()
     folder = Path(first["folder"])
@@ -195,6 +209,8 @@ def test_beir_folder(tmp_path: Path, embedded: Path) -> None:
         (["--ask", "sound"], 2, "eval.ask"),
         (["--html", "catalog.csv"], 2, "--html catalog.csv: is the retailer's own file"),
         (["--junit", "twice.trec", "--merge", "twice.trec"], 2, "--junit twice.trec"),
+        (["--junit", "twice.trec", "--systems", "run:twice.trec"], 2, "--junit twice.trec"),
+        (["--junit", "x.out", "--html", "./x.out"], 2, "--html and --junit both write x.out"),
     ],
 )
 def test_bad_input(shop: Path, words: list[str], code: int, message: str) -> None:

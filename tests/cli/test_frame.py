@@ -16,6 +16,7 @@ from afmrl_cli import __version__
 from afmrl_cli.cli.app import app
 from afmrl_cli.cli.errors import guarded
 from afmrl_cli.errors import AfmrlError, CheckFailed, DataError, ModelError, OutOfMemory, UsageError
+from afmrl_cli.settings import load_settings
 
 HEAVY = ("torch", "transformers", "pandas", "faiss", "peft", "pyarrow", "numpy", "PIL")
 
@@ -83,6 +84,25 @@ def test_flags_over_environment_over_file_over_defaults(tmp_path: Path) -> None:
     assert batch_size() == 4
     assert batch_size(AFMRL_EMBED_BATCH_SIZE="5") == 5
     assert batch_size("--set", "embed.batch_size=6", AFMRL_EMBED_BATCH_SIZE="5") == 6
+
+
+def test_model_folders_in_the_file_are_relative_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop, elsewhere = tmp_path / "shop", tmp_path / "elsewhere"
+    for folder in (shop / "models" / "ours", shop / "nano", elsewhere / "models" / "ours"):
+        folder.mkdir(parents=True)
+    (shop / "run.trec").write_text("")
+    monkeypatch.chdir(elsewhere)
+    systems = '["text:models/ours", "clip:openai/clip", "run:run.trec", "bm25"]'
+    models = 'generator = "nano"\nembedder = "models/ours"\n'
+    (shop / "afmrl.toml").write_text(f"[model]\n{models}[eval]\nsystems = {systems}\n")
+    found = load_settings(shop, environment={})
+    ours = str(shop / "models" / "ours")
+    assert (found.model.generator, found.model.embedder) == ("nano", ours)
+    assert found.eval.systems == [f"text:{ours}", "clip:openai/clip", f"run:{shop / 'run.trec'}", "bm25"]
+    # A flag means the folder where one stands, as everywhere in a shell.
+    assert load_settings(shop, {"model.embedder": "models/ours"}, {}).model.embedder == "models/ours"
+    (shop / "afmrl.toml").write_text('[model]\nembedder = "Qwen/Qwen2-VL-2B-Instruct"\n')
+    assert load_settings(shop, environment={}).model.embedder == "Qwen/Qwen2-VL-2B-Instruct"
 
 
 @pytest.mark.parametrize(

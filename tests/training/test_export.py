@@ -78,6 +78,19 @@ def test_list_and_show(shop: CatalogFolder, trained: Settings) -> None:
     assert shown["settings"]["agcl"]["steps"] == 3 and "adapter_model.safetensors" in shown["files"]
 
 
+def test_a_damaged_one_is_named_and_the_others_are_listed(shop: CatalogFolder, trained: Settings) -> None:
+    (shop.checkpoints / "embedder-2").mkdir()
+    (shop.checkpoints / "embedder-2" / "manifest.json").write_text("{")
+    result = CliRunner().invoke(app, ["checkpoints", "list", "-c", str(shop.root), "--json"])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert [row["name"] for row in told["checkpoints"]] == ["embedder-1"]
+    assert [row["name"] for row in told["damaged"]] == ["embedder-2"]
+    assert "embedder-2/manifest.json: damaged: not a manifest" in result.stderr
+    used = CliRunner().invoke(app, ["checkpoints", "show", "embedder-2", "-c", str(shop.root)])
+    assert used.exit_code == 4 and "embedder-2/manifest.json: damaged" in used.stderr
+
+
 def test_export_refuses(shop: CatalogFolder, trained: Settings, tmp_path: Path) -> None:
     def fails(*words: str) -> tuple[int, str]:
         result = CliRunner().invoke(app, ["checkpoints", *words, "-c", str(shop.root)])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import UsageError
+from .models import Models
 from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
 
 if TYPE_CHECKING:
@@ -22,24 +23,36 @@ if TYPE_CHECKING:
 EXAMPLES, MAX_EXAMPLES = 3, 20
 
 
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N products that need work.")]
+Sample = Annotated[int | None, typer.Option(min=1, help="Only N random products, always the same ones.")]
+Force = Annotated[bool, typer.Option("--force", help="Ask again about products that are done.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Ask again where the answer failed.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count what needs work; no model.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Write all attributes to .csv, .jsonl or .parquet.")
+]
+BatchSize = Annotated[int | None, typer.Option(help="Products at a time.", show_default=False)]
+Preset = Annotated[str | None, typer.Option(help="Models: nano, paper or qwen3.", show_default=False)]
+GeneratorName = Annotated[str | None, typer.Option(help="Hub name or folder of a Qwen-VL.", show_default=False)]
+Language = Annotated[str | None, typer.Option(help="Of keys and values.", show_default=False)]
+Endpoint = Annotated[str | None, typer.Option(metavar="URL", help="OpenAI-compatible server instead of a local model.")]
+EndpointModel = Annotated[str | None, typer.Option(metavar="NAME", help="The model's name at the endpoint.")]
+
+
 def attributes(
     catalog: CatalogArgument = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N products that need work.")] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Only N random products, always the same ones.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Ask again about products that are done.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again where the answer failed.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what needs work; no model.")] = False,
-    out_file: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write all attributes to .csv, .jsonl or .parquet.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Products at a time.", show_default=False)] = None,
-    preset: Annotated[str | None, typer.Option(help="Models: nano, paper or qwen3.", show_default=False)] = None,
-    generator: Annotated[str | None, typer.Option(help="Hub name or folder of a Qwen-VL.", show_default=False)] = None,
-    language: Annotated[str | None, typer.Option(help="Of keys and values.", show_default=False)] = None,
-    endpoint: Annotated[
-        str | None, typer.Option(metavar="URL", help="OpenAI-compatible server instead of a local model.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="The model's name at the endpoint.")] = None,
+    limit: Limit = None,
+    sample: Sample = None,
+    force: Force = False,
+    retry_failed: RetryFailed = False,
+    dry_run: DryRun = False,
+    out_file: Out = None,
+    batch_size: BatchSize = None,
+    preset: Preset = None,
+    generator: GeneratorName = None,
+    language: Language = None,
+    endpoint: Endpoint = None,
+    model: EndpointModel = None,
     json_mode: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -61,61 +74,86 @@ def attributes(
     }
     session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags)
     _check_flags(session, model, limit, sample)
+    asked = Asked(limit, sample, force, retry_failed)
+    if dry_run:
+        _plan(session, asked)
+    else:
+        _generate(session, asked, out_file)
 
-    from ..attributes.export import check_export_path, export_attributes
-    from ..attributes.generate import count_needed, generate_attributes, sample_products
-    from ..attributes.task import load_task
+
+@dataclass(frozen=True)
+class Asked:
+    """About which products the generator is asked."""
+
+    limit: int | None
+    sample: int | None
+    force: bool
+    retry_failed: bool
+
+    def products(self, session: Session, problems: Problems) -> Iterable[Product]:
+        """The catalog, or the sample of it."""
+        from ..attributes.generate import sample_products
+        from ..catalog.read import read_products
+
+        stream = read_products(session.folder, session.settings.catalog, problems)
+        return sample_products(stream, self.sample, session.settings.attributes.seed) if self.sample else stream
+
+
+def _plan(session: Session, asked: Asked) -> None:
+    from ..attributes.generate import count_needed
     from ..catalog.fingerprints import Fingerprinter
     from ..catalog.problems import Problems
-    from ..catalog.read import count_rows, read_products
-    from ..models.backends import generator_id, load_backend
-    from ..store.checkpoints import Checkpoints
+    from ..store.database import Database
+
+    models, problems = Models(session), Problems()
+    name = models.generator_id
+    with session.out, Database(session.folder.database) as database, Fingerprinter(database) as fingerprinter:
+        products = asked.products(session, problems)
+        total, needed = count_needed(
+            products, models.task, name, database, fingerprinter, force=asked.force, retry_failed=asked.retry_failed
+        )
+    problems.tell(session.out)
+    _show_plan(session, name, total, needed if asked.limit is None else min(needed, asked.limit))
+
+
+def _generate(session: Session, asked: Asked, out_file: Path | None) -> None:
+    from ..attributes.export import check_export_path, export_attributes
+    from ..attributes.generate import generate_attributes
+    from ..catalog.fingerprints import Fingerprinter
+    from ..catalog.problems import Problems
+    from ..catalog.read import count_rows
     from ..store.database import Database
     from ..store.lock import writer_lock
 
-    settings, folder, out = session.settings, session.folder, session.out
+    settings, folder, out, models = session.settings, session.folder, session.out, Models(session)
     if out_file and check_export_path(out_file, folder):
         out.note(f"{out_file}: is there already and will be replaced")
-    task = load_task(settings.attributes, folder.root)
-    checkpoints = Checkpoints(folder.checkpoints)
-    name = generator_id(settings, checkpoints, out)
-    lock = contextlib.nullcontext() if dry_run else writer_lock(folder.store, "afmrl attributes")
-    problems = Problems()
+    task, name, problems = models.task, models.generator_id, Problems()
+    lock = writer_lock(folder.store, "afmrl attributes")
     with out, lock, Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-
-        def products(found: Problems) -> Iterable[Product]:
-            stream = read_products(folder, settings.catalog, found)
-            return sample_products(stream, sample, settings.attributes.seed) if sample else stream
-
-        if dry_run:
-            total, needed = count_needed(
-                products(problems), task, name, database, fingerprinter, force=force, retry_failed=retry_failed
-            )
-            problems.tell(out)
-            _show_plan(session, name, total, needed if limit is None else min(needed, limit))
-            return
         try:
             summary = generate_attributes(
-                products(problems),
+                asked.products(session, problems),
                 task,
                 name,
-                lambda: load_backend(settings, checkpoints, listener=out),
+                models.generator,
                 database,
                 fingerprinter,
                 settings,
                 problems,
                 out,
-                force=force,
-                retry_failed=retry_failed,
-                limit=limit,
-                total=sample or (None if limit else count_rows(folder, settings.catalog)),
-                examples=min(sample, MAX_EXAMPLES) if sample else EXAMPLES,
+                force=asked.force,
+                retry_failed=asked.retry_failed,
+                limit=asked.limit,
+                total=asked.sample or (None if asked.limit else count_rows(folder, settings.catalog)),
+                examples=min(asked.sample, MAX_EXAMPLES) if asked.sample else EXAMPLES,
             )
         finally:
             problems.tell(out)
         exported = None
         if out_file:
-            exported = export_attributes(products(Problems()), task, name, database, fingerprinter, out_file)
+            products = asked.products(session, Problems())
+            exported = export_attributes(products, task, name, database, fingerprinter, out_file)
     _show(session, name, summary, problems, exported)
 
 

@@ -18,20 +18,24 @@ Name = Annotated[str, typer.Argument(help="The checkpoint's name, as in `afmrl c
 
 
 def list_(session: Session) -> None:
-    """List the checkpoints, the oldest first.
+    """List the checkpoints, the oldest first; one whose manifest is damaged is named in a warning.
 
     Example: afmrl checkpoints list
     """
     from ..store.checkpoints import Checkpoints
 
-    found = Checkpoints(session.folder.checkpoints).list()
+    found, damaged = Checkpoints(session.folder.checkpoints).survey()
     rows = [
         {"name": m.name, "role": m.role, "base": m.base, "parent": m.parent, "metrics": m.metrics, "created": m.created}
         for m in found
     ]
-    session.out.document("afmrl.checkpoints/1", {"checkpoints": rows})
+    wrong = [{"name": name, "error": str(error)} for name, error in damaged.items()]
+    session.out.document("afmrl.checkpoints/1", {"checkpoints": rows, "damaged": wrong})
+    for error in damaged.values():
+        session.out.warn(f"{error} ({error.hint})")
     if not found:
-        session.out.note("no checkpoints yet: `afmrl train-agcl` makes one")
+        if not damaged:
+            session.out.note("no checkpoints yet: `afmrl train-agcl` makes one")
         return
     cells = [
         [

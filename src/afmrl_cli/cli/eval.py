@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -16,58 +16,68 @@ if TYPE_CHECKING:
     from ..evaluation.report import Report
 
 PROTOCOLS = ("identity", "photo", "fine", "coarse", "text", "composed", "queries")
-Many = list[str] | None
+
+Text: TypeAlias = str | None
+Many: TypeAlias = list[str] | None
+File: TypeAlias = Path | None
+Protocol = Annotated[Text, typer.Option(help=f"{', '.join(PROTOCOLS)}; by default what the catalog offers.")]
+Queries = Annotated[File, typer.Option(metavar="FILE", help="JSON Lines; by default queries.jsonl beside the catalog.")]
+Qrels = Annotated[File, typer.Option(metavar="FILE", help="Judgements, TREC or BEIR; by default beside the queries.")]
+Gallery = Annotated[Many, typer.Option(metavar="KEY=VALUE", help="Only these listings can be found. Repeatable.")]
+Labels = Annotated[Text, typer.Option(metavar="FILE", help="CSV with labels that only the judging sees.")]
+Label = Annotated[Text, typer.Option(help="Which label coarse and composed go by.")]
+Ask = Annotated[Text, typer.Option(help="Ask with text, title, photos or all.")]
+Show = Annotated[Text, typer.Option(help="What the gallery shows: text, photos or all.")]
+Baselines = Annotated[
+    bool, typer.Option("--baselines", help="Add BM25 over text and attributes, colours, fusion, the bare base.")
+]
+Systems = Annotated[
+    Many, typer.Option(metavar="NAME", help="More rows: bm25, checkpoint:NAME, clip:NAME, ... Repeatable.")
+]
+Compare = Annotated[
+    Many, typer.Option(metavar="RUN", help="Earlier run to compare with; several are seeds of one. Repeatable.")
+]
+Merge = Annotated[Many, typer.Option(metavar="RUN", help="Run of another seed, averaged with this one. Repeatable.")]
+Slices = Annotated[Text, typer.Option(metavar="KEYS", help="Figures by category, brand, ...; or all.")]
+Enrich = Annotated[Text, typer.Option(help="Which side gets attribute text: none, query or both.")]
+Ks = Annotated[Text, typer.Option(help="Cuts, such as 1,5,10.")]
+MaxQueries = Annotated[int | None, typer.Option(help="A fixed sample of so many queries; 0: all.")]
+FailUnder = Annotated[Many, typer.Option(metavar="METRIC=X", help="Exit 1 when the embedder is below. Repeatable.")]
+MaxDrop = Annotated[
+    Many, typer.Option(metavar="METRIC=X", help="Exit 1 when it fell by more than X since --compare. Repeatable.")
+]
+RunOut = Annotated[File, typer.Option(metavar="FILE", help="Write the ranking as a TREC run.")]
+Html = Annotated[File, typer.Option(metavar="FILE", help="Write a page with tables and the worst queries' pictures.")]
+Markdown = Annotated[File, typer.Option(metavar="FILE", help="Write the tables as Markdown.")]
+Junit = Annotated[File, typer.Option(metavar="FILE", help="Write the checks as JUnit XML.")]
+Github = Annotated[bool, typer.Option("--github", help="Annotate the GitHub workflow that this runs in.")]
 
 
 def eval(
     catalog: CatalogArgument = None,
-    protocol: Annotated[
-        str | None, typer.Option(help=f"{', '.join(PROTOCOLS)}; by default what the catalog offers.")
-    ] = None,
-    queries: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON Lines; by default queries.jsonl beside the catalog.")
-    ] = None,
-    qrels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Judgements, TREC or BEIR; by default beside the queries.")
-    ] = None,
-    gallery: Annotated[
-        Many, typer.Option("--gallery", metavar="KEY=VALUE", help="Only these listings can be found. Repeatable.")
-    ] = None,
-    labels: Annotated[
-        str | None, typer.Option(metavar="FILE", help="CSV with labels that only the judging sees.")
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="Which label coarse and composed go by.")] = None,
-    ask: Annotated[str | None, typer.Option(help="Ask with text, title, photos or all.")] = None,
-    show: Annotated[str | None, typer.Option(help="What the gallery shows: text, photos or all.")] = None,
-    baselines: Annotated[
-        bool, typer.Option("--baselines", help="Add BM25 over text and attributes, colours, fusion, the bare base.")
-    ] = False,
-    systems: Annotated[
-        Many, typer.Option(metavar="NAME", help="More rows: bm25, checkpoint:NAME, clip:NAME, ... Repeatable.")
-    ] = None,
-    compare: Annotated[
-        Many, typer.Option(metavar="RUN", help="Earlier run to compare with; several are seeds of one. Repeatable.")
-    ] = None,
-    merge: Annotated[
-        Many, typer.Option(metavar="RUN", help="Run of another seed, averaged with this one. Repeatable.")
-    ] = None,
-    slices: Annotated[str | None, typer.Option(metavar="KEYS", help="Figures by category, brand, ...; or all.")] = None,
-    enrich: Annotated[str | None, typer.Option(help="Which side gets attribute text: none, query or both.")] = None,
-    ks: Annotated[str | None, typer.Option(help="Cuts, such as 1,5,10.")] = None,
-    max_queries: Annotated[int | None, typer.Option(help="A fixed sample of so many queries; 0: all.")] = None,
-    fail_under: Annotated[
-        Many, typer.Option("--fail-under", metavar="METRIC=X", help="Exit 1 when the embedder is below. Repeatable.")
-    ] = None,
-    max_drop: Annotated[
-        Many, typer.Option(metavar="METRIC=X", help="Exit 1 when it fell by more than X since --compare. Repeatable.")
-    ] = None,
-    run_out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the ranking as a TREC run.")] = None,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page with tables and the worst queries' pictures.")
-    ] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the tables as Markdown.")] = None,
-    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the checks as JUnit XML.")] = None,
-    github: Annotated[bool, typer.Option("--github", help="Annotate the GitHub workflow that this runs in.")] = False,
+    protocol: Protocol = None,
+    queries: Queries = None,
+    qrels: Qrels = None,
+    gallery: Gallery = None,
+    labels: Labels = None,
+    label: Label = None,
+    ask: Ask = None,
+    show: Show = None,
+    baselines: Baselines = False,
+    systems: Systems = None,
+    compare: Compare = None,
+    merge: Merge = None,
+    slices: Slices = None,
+    enrich: Enrich = None,
+    ks: Ks = None,
+    max_queries: MaxQueries = None,
+    fail_under: FailUnder = None,
+    max_drop: MaxDrop = None,
+    run_out: RunOut = None,
+    html: Html = None,
+    markdown: Markdown = None,
+    junit: Junit = None,
+    github: Github = False,
     json_mode: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -96,31 +106,45 @@ def eval(
         "eval.slices": slices,
     }
     session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags)
+    files = {"--run-out": run_out, "--html": html, "--markdown": markdown, "--junit": junit}
+    _check(session, protocol, queries, qrels, files)
+    with session.out:
+        report = _measure(session, protocol, queries, qrels, gallery or [], baselines, fail_under or [])
+    _write(session, report, files)
+    _show(session, report, [path for path in files.values() if path])
+    _conclude(session, report, github)
+
+
+def _check(
+    session: Session, protocol: str | None, queries: Path | None, qrels: Path | None, files: Mapping[str, Path | None]
+) -> None:
+    """What can be refused before anything is read; no result may replace a file that the evaluation reads."""
     if protocol is not None and protocol not in PROTOCOLS:
         raise UsageError(f"--protocol {protocol}: no such protocol", f"one of {', '.join(PROTOCOLS)}")
     if protocol not in (None, "queries") and (queries or qrels):
         raise UsageError(f"--protocol {protocol} takes no --queries and --qrels", "leave one of them out")
-    files = {"--run-out": run_out, "--html": html, "--markdown": markdown, "--junit": junit}
-    _check_outputs(
-        session, files, [queries, qrels, *map(Path, [*([labels] if labels else []), *(compare or []), *(merge or [])])]
-    )
-
-    from ..evaluation.build import Asked
-    from ..evaluation.outputs import github_annotations
-
-    asked = Asked("queries" if queries or qrels else protocol, queries, qrels, tuple(gallery or ()))
-    with session.out:
-        report = _measure(session, asked, baselines, fail_under or [])
-    _write(session, report, files)
-    _show(session, report, [path for path in files.values() if path])
-    if github:
-        for line in github_annotations(report.content):
-            session.out.annotate(line)
-    if failed := report.failed():
-        raise CheckFailed("; ".join(failed), f"the rankings are in {report.folder}")
+    chosen, root = session.settings.eval, session.folder.root
+    read = [queries, qrels, root / "queries.jsonl", root / "qrels.trec"]
+    runs = [name.removeprefix("run:") for name in chosen.systems if name.startswith("run:")]
+    for name in [*([chosen.labels] if chosen.labels else []), *chosen.compare, *chosen.merge, *runs]:
+        read += [Path(name), root / name]
+    written: dict[Path, str] = {}
+    for flag, file in files.items():
+        if file:
+            check_output(file, session.folder, flag, read)
+            if (other := written.setdefault(file.resolve(), flag)) != flag:
+                raise UsageError(f"{other} and {flag} both write {file}", "give each a file of its own")
 
 
-def _measure(session: Session, asked: object, baselines: bool, fail_under: list[str]) -> Report:
+def _measure(
+    session: Session,
+    protocol: str | None,
+    queries: Path | None,
+    qrels: Path | None,
+    gallery: list[str],
+    baselines: bool,
+    fail_under: list[str],
+) -> Report:
     from ..evaluation.build import Asked
     from ..evaluation.entries import Entry, model_contestant, parse_entries
     from ..evaluation.report import Wanted, measure
@@ -128,8 +152,8 @@ def _measure(session: Session, asked: object, baselines: bool, fail_under: list[
     from ..evaluation.thresholds import parse_thresholds
     from .models import Models
 
-    assert isinstance(asked, Asked)
     settings, models = session.settings, Models(session)
+    asked = Asked("queries" if queries or qrels else protocol, queries, qrels, tuple(gallery))
     entries = tuple(parse_entries(settings.eval.systems, baselines))
 
     def contestant(entry: Entry) -> Contestant:
@@ -140,13 +164,6 @@ def _measure(session: Session, asked: object, baselines: bool, fail_under: list[
     return measure(
         session.folder, settings, wanted, models.embedder_id, models.embedder, source, session.out, contestant
     )
-
-
-def _check_outputs(session: Session, files: Mapping[str, Path | None], own: Sequence[Path | None]) -> None:
-    beside = [session.folder.root / name for name in ("queries.jsonl", "qrels.trec")]
-    for flag, file in files.items():
-        if file:
-            check_output(file, session.folder, flag, [*own, *beside])
 
 
 def _write(session: Session, report: Report, files: Mapping[str, Path | None]) -> None:
@@ -184,3 +201,14 @@ def _show(session: Session, report: Report, files: list[Path]) -> None:
     for file in files:
         out.text(f"written: {file}")
     out.text(f"{report.folder}")
+
+
+def _conclude(session: Session, report: Report, github: bool) -> None:
+    """Annotations, and exit code 1 when a check failed: after everything is written and shown."""
+    from ..evaluation.outputs import github_annotations
+
+    if github:
+        for line in github_annotations(report.content):
+            session.out.annotate(line)
+    if failed := report.failed():
+        raise CheckFailed("; ".join(failed), f"the rankings are in {report.folder}")

@@ -41,6 +41,13 @@ class Models:
         return model_id(self.session.settings.model, "embedder", self.checkpoints, self.session.out)
 
     @cached_property
+    def generator_id(self) -> str:
+        """The generator's id: of the local model, or of the endpoint's."""
+        from ..models.backends import generator_id
+
+        return generator_id(self.session.settings, self.checkpoints, self.session.out)
+
+    @cached_property
     def task(self) -> AttributeTask:
         """What the generator is asked."""
         from ..attributes.task import load_task
@@ -52,7 +59,6 @@ class Models:
         """Under which ids the stored attribute texts of these settings are kept; None, with a note, when the generator
         is not on this disk. Reading what is stored is no reason to fetch gigabytes, so nothing is downloaded.
         """
-        from ..models.backends import generator_id
         from ..models.presets import NANO, base_name
         from ..models.weights import find_snapshot
         from ..retrieval.vectors import AttributeSource
@@ -64,7 +70,7 @@ class Models:
             out.note(f"stored attributes are not used: the generator {name} has never been used here")
             return None
         try:
-            return AttributeSource(generator_id(settings, self.checkpoints, out), self.task.id)
+            return AttributeSource(self.generator_id, self.task.id)
         except ModelError as error:
             out.note(f"stored attributes are not used: {error}")
             return None

@@ -32,9 +32,9 @@ def find_run(written: str, folder: CatalogFolder, task: Task, products: Collecti
 
     Raises DataError when there is no such run, when it is empty or of another catalog, or judged by other answers.
     """
-    place = Path(written).expanduser()
-    if not place.exists():
-        place = folder.runs / written
+    given = Path(written).expanduser()
+    places = [given, folder.root / given, folder.runs / given]
+    place = next((each for each in places if each.exists()), given)
     queries = [query.id for query in task.queries]
     if place.is_file():
         return Earlier(written, read_run(place, queries, products))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -203,6 +203,8 @@ def _answers(
             answers.append(_file_run(entry, task))
         elif not entry.optional or kitchen.settings.model.embedder_checkpoint:  # without one, the base is the embedder
             rival = contestant(entry)
+            if entry.kind in ("base", "checkpoint"):  # they are asked with and shown what the embedder is
+                rival = replace(rival, attributes=texts)
             answers.append(vector_run(task, rival, kitchen))
             notes += [f"{entry.name} is the embedder itself: its row says nothing new"] if rival.id == own.id else []
     return answers, notes

@@ -65,8 +65,8 @@ class Contestant:
     query_instruction: str = ""
     target_instruction: str = ""
     stored: Vectors | None = None
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    """Stored attribute texts by fingerprint, added to the queries."""
+    attributes: Mapping[str, str] | None = None
+    """Stored attribute texts by fingerprint, added to the queries; None: a model that is shown no attributes at all."""
 
 
 @dataclass(frozen=True)
@@ -134,14 +134,16 @@ def vector_run(task: Task, contestant: Contestant, kitchen: Kitchen) -> SystemRu
 
 def _document_input(document: Document, contestant: Contestant) -> Input | None:
     row, product = document.row, document.product
-    if contestant.text and contestant.photos:
+    if contestant.attributes is not None:
         return Input(row.key, enriched_text(row.text, row.attributes), product)
-    text = enriched_text(row.text, row.attributes) if contestant.text else ""
+    text = row.text if contestant.text else ""
     return _input(document.id, text, product.images if contestant.photos else ())
 
 
 def _query_input(query: Query, contestant: Contestant) -> Input | None:
-    text = enriched_text(query.text, contestant.attributes.get(query.fingerprint, "")) if contestant.text else ""
+    text = query.text if contestant.text else ""
+    if contestant.attributes:
+        text = enriched_text(text, contestant.attributes.get(query.fingerprint, ""))
     return _input(query.id, text, query.images if contestant.photos else ())
 
 

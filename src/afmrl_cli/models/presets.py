@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import ModelError, UsageError
 from ..listener import Listener, Silent
 from ..nano.model import nano_folder
-from ..settings import ModelSettings
+from ..settings import BUILT_IN, ModelSettings
 from ..store.checkpoints import REQUIRED as ADAPTER_FILES
 from ..store.checkpoints import Checkpoints, Manifest, Role
 from ..store.files import hash_json
@@ -24,7 +24,7 @@ from .weights import download, find_snapshot, fingerprint_files, missing_weights
 ARCHITECTURES = {"qwen2_vl": 28, "qwen2_5_vl": 28, "qwen3_vl": 32}
 """The model types that can be used, and the side in pixels of the square that becomes one token."""
 
-NANO = "nano"
+NANO = BUILT_IN
 PRESETS: dict[str, dict[Role, str]] = {
     "nano": {"generator": NANO, "embedder": NANO},
     "paper": {"generator": "Qwen/Qwen2.5-VL-3B-Instruct", "embedder": "Qwen/Qwen2-VL-2B-Instruct"},

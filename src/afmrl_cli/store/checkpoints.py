@@ -7,6 +7,7 @@ checkpoints/generator-1/manifest.json
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import json
 import platform
@@ -74,11 +75,19 @@ class Checkpoints:
         return self.folder / name
 
     def list(self) -> list[Manifest]:
-        """All checkpoints, the oldest first. Raises ModelError at a damaged manifest; weights are not read."""
-        if not self.folder.is_dir():
-            return []
-        names = [p.name for p in self.folder.iterdir() if p.is_dir() and not p.name.startswith(TEMPORARY_PREFIX)]
-        return sorted((self._manifest(name) for name in names), key=lambda m: (m.created, m.name))
+        """All checkpoints whose manifest can be read, the oldest first; weights are not read."""
+        return self.survey()[0]
+
+    def survey(self) -> tuple[builtins.list[Manifest], dict[str, ModelError]]:
+        """All checkpoints, the oldest first, and by folder what is wrong with those whose manifest is damaged."""
+        found, damaged = [], {}
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        for name in sorted(p.name for p in paths if p.is_dir() and not p.name.startswith(TEMPORARY_PREFIX)):
+            try:
+                found.append(self._manifest(name))
+            except ModelError as error:
+                damaged[name] = error
+        return sorted(found, key=lambda m: (m.created, m.name)), damaged
 
     def get(self, name: str) -> Manifest:
         """The checkpoint `name`, its files checked against their hashes.

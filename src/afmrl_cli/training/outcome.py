@@ -15,15 +15,19 @@ from .curve import training_curve
 def find_done(run: Path, checkpoints: Checkpoints) -> dict[str, Any] | None:
     """What a finished run says of itself (done.json), None when it is not finished or its checkpoint is gone.
 
-    `checkpoint` is "" where a run ended without one.
+    `checkpoint` is "" where a run ended without one. Raises ModelError when its checkpoint is there and damaged.
     """
     file = run / "done.json"
     if not file.is_file():
         return None
     content: dict[str, Any] = json.loads(file.read_text("utf-8"))
     name = content["checkpoint"]
-    there = not name or any(manifest.name == name for manifest in checkpoints.list())
-    return content if there else None
+    if not name:
+        return content
+    if not checkpoints.path(name).is_dir():
+        return None
+    checkpoints.get(name)
+    return content
 
 
 def refuse_taken_name(name: str, checkpoints: Checkpoints) -> None:
