@@ -37,6 +37,24 @@ def test_nf4_quantises_the_language_model_and_nothing_else(tiny_model: TinyModel
     assert set(rest) == {torch.float32}
 
 
+def test_nf4_has_the_same_values_and_gradients_after_a_pass_in_eval_mode(tiny_model: TinyModel) -> None:
+    settings = settings_for(tiny_model("qwen2_vl"), precision="nf4")
+    model = Bases().get(resolve_base(settings, "embedder"), settings).causal
+    layer = next(module for module in model.modules() if isinstance(module, bnb.nn.Linear4bit))
+
+    def both() -> tuple[torch.Tensor, torch.Tensor]:
+        rows = torch.linspace(-1, 1, 3 * layer.in_features).reshape(3, -1).requires_grad_()
+        values = layer.train()(rows)
+        (gradient,) = torch.autograd.grad(values.square().sum(), rows)
+        return values.detach(), gradient
+
+    values, gradient = both()
+    with torch.no_grad():
+        again = layer.eval()(torch.linspace(-1, 1, 3 * layer.in_features).reshape(3, -1))
+    assert torch.equal(again, values)
+    assert all(torch.equal(a, b) for a, b in zip(both(), (values, gradient), strict=True))
+
+
 def test_precisions(tiny_model: TinyModel) -> None:
     base = resolve_base(settings_for(tiny_model("qwen2_vl")), "embedder")
     assert {p.dtype for p in load_base(base, "fp32", "cpu").parameters()} == {torch.float32}

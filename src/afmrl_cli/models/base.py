@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, GenerationConfig
@@ -142,6 +143,11 @@ def load_base(base: Base, precision: Precision, device: Device) -> Any:
     if missing := sorted(report["missing_keys"]):
         message = f"{base.name}: the weights lack {len(missing)} tensors, such as {missing[0]}"
         raise ModelError(message, "fetch or copy the model again")
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            # On CPUs with AVX512-BF16 the first pass in eval mode would pack the weights for a kernel that computes in
+            # bf16 and has no gradient, for good: training after it would learn from what is left.
+            module.support_avx512bf16_for_cpu = False
     # The folder's own sampling habits (temperature, repetition penalty) must not seep into ours.
     model.generation_config = GenerationConfig()
     return model.eval()

@@ -10,7 +10,8 @@ right, and the vector is the last real token's. Positions are counted as the mod
 (M-RoPE: on from the largest position of the pictures), and DeepStack (Qwen3-VL) adds only where pictures are, which is
 in the prefix.
 
-Equal to encoding every text in full but for rounding: the same numbers are added in another order.
+A single text is encoded in full, together with those of other queries: nothing would be gained. All of it equals
+encoding every text in full but for rounding, the same numbers being added in another order.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from ..models.embedder import Embedder
 class Group:
     """Texts of one query as tokens, one image token standing for each whole picture.
 
-    `rests` follow `prefix`, all different and none empty; `place` says which of them each text of the group has.
+    `rests` follow `prefix` (empty: each is encoded in full), all different and none empty; `place` says which of them
+    each text of the group has.
     """
 
     item: Item
@@ -67,10 +69,10 @@ def encode_groups(
     lengths = [len(group.prefix) + sum(embedder.image_tokens(image) for image in group.item.images) for group in shared]
     most = max((len(group.rests) for group in shared), default=1)
     rows = iter(batches.run(lengths, prepare, lambda batch: _forward(embedder, batch), most))
+    single = [item for group, items in zip(split, groups, strict=True) if not group.prefix for item in items]
+    whole = iter(embedder.encode(single, instruction=instruction))
     found = [
-        # Not even the first token is shared where no instruction, text or picture stands before the attributes.
-        next(rows)[group.place] if group.prefix else embedder.encode(items, instruction=instruction)
-        for group, items in zip(split, groups, strict=True)
+        next(rows)[group.place] if group.prefix else np.stack([next(whole) for _ in group.place]) for group in split
     ]
     if not all(np.isfinite(vectors).all() for vectors in found):
         raise ModelError(f"{embedder.id} gives vectors that are not numbers", "try model.precision=fp32")
@@ -78,12 +80,16 @@ def encode_groups(
 
 
 def split_group(embedder: Embedder, items: Sequence[Item], instruction: str) -> Group:
-    """The tokens that all of `items` begin with, and how each goes on: at least one token, for there the vector is."""
+    """The tokens that all of `items` begin with, and how each goes on: at least one token, for there the vector is.
+
+    No prefix where nothing is gained: a single text, or not even the first token in common.
+    """
     if any(item.images != items[0].images for item in items):
         raise ValueError("the items of a group must show the same pictures")
     ids: list[list[int]] = embedder.processor.tokenizer(embedder.texts(items, instruction))["input_ids"]
     shortest = min(len(row) for row in ids) - 1
     length = next((i for i in range(shortest) if len({row[i] for row in ids}) > 1), shortest)
+    length = length if len(set(map(tuple, ids))) > 1 else 0
     rests = list(dict.fromkeys(tuple(row[length:]) for row in ids))
     number = {rest: i for i, rest in enumerate(rests)}
     return Group(

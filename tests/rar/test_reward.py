@@ -1,0 +1,109 @@
+"""Rewards worked out by hand."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from afmrl_cli.rar.reward import (
+    Group,
+    expected_recall,
+    invalid_reward,
+    propose_k,
+    propose_size,
+    rank_shaped,
+    recall_at_k,
+    spread_at,
+    valid_reward,
+)
+
+
+def test_recall_is_a_hit_with_one_positive_and_a_fraction_with_several() -> None:
+    assert [recall_at_k([3], k) for k in (1, 2, 3, 50)] == [0, 0, 1, 1]
+    assert recall_at_k([1, 4, 50, 51], 50) == 0.75
+    assert recall_at_k([50, 2], 1) == 0
+    with pytest.raises(ValueError, match="positives"):
+        recall_at_k([], 1)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "reward"),
+    [
+        ([1], 2),
+        ([10], 1),
+        ([100], 0),
+        ([5000], 0),
+        ([4], 2 - 3 / 9),
+        ([55], 0.5),
+        ([1, 100], 1),
+        ([1, 10, 55], 3.5 / 3),
+    ],
+)
+def test_rank_shaped_reward_falls_in_two_lines(ranks: list[int], reward: float) -> None:
+    assert rank_shaped(ranks) == pytest.approx(reward)
+
+
+def test_every_rank_up_to_100_is_worth_less_than_the_one_before() -> None:
+    rewards = [rank_shaped([rank]) for rank in range(1, 101)]
+    assert all(a > b for a, b in itertools.pairwise(rewards))
+
+
+def test_valid_and_invalid_rewards() -> None:
+    good = valid_reward("colour: red", [2, 60], k=50, shape="recall")
+    assert (good.value, good.recall, good.valid, good.text) == (0.5, 0.5, True, "colour: red")
+    shaped = valid_reward("colour: red", [1], k=50, shape="rank")
+    assert (shaped.value, shaped.recall) == (2.0, 1.0)
+    bad = invalid_reward("cut off")
+    assert (bad.value, bad.recall, bad.valid, bad.reason, bad.ranks) == (-0.1, None, False, "cut off", ())
+    assert invalid_reward("empty", eta=-1).value == -1
+
+
+def test_a_worst_valid_answer_is_still_better_than_an_invalid_one() -> None:
+    for shape in ("recall", "rank"):
+        assert valid_reward("a: b", [10**6], k=50, shape=shape).value > invalid_reward("empty").value
+
+
+def test_reward_does_not_look_at_the_length_of_the_text() -> None:
+    short, long = (valid_reward(text, [7], k=50, shape="rank").value for text in ("a: b", "a: b; c: " + "d" * 100))
+    assert short == long
+
+
+GROUPS: list[Group] = [[[1], [2], [30]], [[40], [60], [60]], [[5], [5], None]]
+
+
+def test_spread_is_the_share_of_groups_whose_rewards_differ() -> None:
+    assert spread_at(GROUPS[:2], 1) == 0.5
+    assert spread_at(GROUPS[:2], 2) == 0.5
+    assert spread_at(GROUPS[:2], 50) == 0.5
+    assert spread_at(GROUPS[:2], 35) == 0
+    assert spread_at(GROUPS, 35) == pytest.approx(1 / 3)  # eta against two hits
+    assert spread_at([[[3, 9], [9, 3]]], 5) == 0  # the same fraction
+
+
+def test_the_proposed_k_has_the_most_groups_with_spread_among_valid_answers() -> None:
+    groups: list[Group] = [[[1], [12]], [[2], [15]], [[40], [45]], [[9], None]]
+    best, shares = propose_k(groups, (1, 5, 10, 42, 50))
+    assert shares == {1: 0.25, 5: 0.5, 10: 0.5, 42: 0.25, 50: 0}
+    assert best == 10  # of equal ones the largest
+
+
+def test_expected_recall_in_a_smaller_gallery() -> None:
+    assert expected_recall([3], rows=10, size=10, k=2) == 0
+    assert expected_recall([3], rows=10, size=10, k=3) == 1
+    # Rank 2 of 3 rows, one of the two others kept: the row before it is the one in half of the cases.
+    assert expected_recall([2], rows=3, size=2, k=1) == pytest.approx(0.5)
+    # Rank 3 of 4, two others kept of three: both before it with 1/3, one of them with 2/3.
+    assert expected_recall([3], rows=4, size=3, k=1) == pytest.approx(0)
+    assert expected_recall([3], rows=4, size=3, k=2) == pytest.approx(2 / 3)
+    assert expected_recall([1, 500], rows=1000, size=100, k=5) == pytest.approx(0.5, abs=0.01)
+    with pytest.raises(ValueError, match="size"):
+        expected_recall([1], rows=3, size=4, k=1)
+
+
+def test_the_proposed_size_makes_plain_recall_a_half() -> None:
+    ranks = list(range(1, 1001))
+    size = propose_size(ranks, rows=1000, k=10)
+    assert expected_recall(ranks, 1000, size, 10) == pytest.approx(0.5, abs=0.05)
+    assert propose_size([1, 1, 1], rows=1000, k=10) == 1000  # nothing makes them harder than the whole gallery
+    assert propose_size([900], rows=1000, k=10) == 20
