@@ -58,8 +58,16 @@ class CatalogSettings(Section):
 
     path: str = Field("", description="the catalog's file, relative to this folder; empty: the only one there")
     columns: Columns = Columns()
+    format: Literal["", "google", "shopify", "woocommerce", "csv", "tsv", "jsonl", "parquet", "xlsx", "xml"] = Field(
+        "", description="empty: found from the content; a shop's export, or the file's kind for plain rows"
+    )
+    encoding: str = Field("", description="of a text file, such as cp1252; empty: found from the file")
     delimiter: str = Field("", description="of a CSV file; empty: found from the file")
     image_separator: str = Field("", description="between image paths in one cell; empty: | ; , or a line break")
+    image_folder: str = Field(
+        "",
+        description="folder with photos named by id (A-1.jpg, A-1_2.jpg, A-1/front.jpg), for a catalog without paths",
+    )
     bad_rows: Literal["skip", "fail"] = Field("skip", description="empty rows, rows without id, duplicate ids")
     bad_images: Literal["skip", "fail"] = Field("skip", description="missing or unreadable images")
     allow_outside: bool = Field(False, description="let image paths leave the catalog's folder")

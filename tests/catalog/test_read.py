@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import itertools
 import json
@@ -158,20 +159,23 @@ NO_CATALOGS = {
     "blank.csv": (b"\n\n", "the file is empty"),
     "header_only.csv": (b"id,title\n", "no products: there is no row after the column names"),
     "all_bad.csv": (b"id,title\n,a\n,b\n", "no usable product: no id in 2 rows, first row 2"),
-    "utf16.csv": ("id,title\n1,a\n".encode("utf-16"), "UTF-16"),
-    "utf16_no_bom.csv": ("id,title\n1,a\n".encode("utf-16-le"), "UTF-16"),
-    "latin.csv": ("id,title\n1,a\n2,Röd\n".encode("latin-1"), "row 3: byte 0xF6 after '2,R'"),
     "nul.csv": (b"id,title\n1,a\n2,\0\0\n", "row 3: a NUL byte"),
-    "zip.csv": (b"PK\x03\x04rest", "an Excel or ZIP file"),
+    "zip.csv": (b"PK\x03\x04rest", "not an Excel workbook, or damaged"),
     "noise.csv": (bytes(range(256)) * 40, "row 1"),
     "mac.csv": (b"id,title\r1,a\r2,b\r", "lines end in CR alone"),
     "empty.jsonl": (b"", "the file is empty"),
     "array.jsonl": (b'[{"id": 1}]', "a JSON array"),
     "no_id.jsonl": (b'{"title": "a"}\n', "no id column; the columns are: title"),
-    "not_json.jsonl": (b"id,title\n1,a\n", "broken row in 2 rows, first row 1: not JSON"),
+    "not_json.jsonl": (b"{id,title\n1,a\n", "broken row in 2 rows, first row 1: not JSON"),
+    "old.xls": (b"\xd0\xcf\x11\xe0rest", "an old Excel file"),
+    "login.csv": (b"<!DOCTYPE html><html><body>Log in", "a web page and no catalog"),
+    "other.xml": (b"<a><b/></a>", "no <item>, <entry> or <product>"),
+    "no.xml": (b"<", "no <item>, <entry> or <product>"),
+    "damaged.csv.gz": (b"\x1f\x8bno", "damaged gzip file"),
+    "cut.csv.gz": (gzip.compress(b"id,title\n1,a\n" * 99)[:-9], "damaged gzip file"),
     "damaged.parquet": (b"PAR1 and then nothing", "not a Parquet file, or damaged"),
-    "empty.parquet": (b"", "not a Parquet file, or damaged"),
-    "sheet.xlsx": (b"PK\x03\x04rest", "can't read .xlsx"),
+    "empty.parquet": (b"", "the file is empty"),
+    "sheet.xlsx": (b"PK\x03\x04rest", "not an Excel workbook, or damaged"),
 }
 
 

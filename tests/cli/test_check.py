@@ -90,8 +90,8 @@ def test_settings_that_fail_do_not_hide_the_rest(shop: Path) -> None:
         ("catalog.csv", "id,title\n", 3, "no products"),
         ("catalog.csv", "id,title\n,a\n", 1, "no id: 1"),
         ("catalog.csv", "title,price\na,b\n", 3, "no id column; the columns are: title, price"),
-        ("catalog.csv", "PK\x03\x04", 3, "an Excel or ZIP file"),
-        ("catalog.parquet", "text", 3, "not a Parquet file"),
+        ("catalog.csv", "PK\x03\x04", 3, "not an Excel workbook, or damaged"),
+        ("catalog.parquet", "PAR1 text", 3, "not a Parquet file"),
     ],
 )
 def test_bad_input(name: str, content: str, code: int, words: str, tmp_path: Path) -> None:

@@ -42,20 +42,21 @@ COMMON_NAMES = {
         "department type"
     ),
     "brand": (
-        "brand brand_name manufacturer vendor maker marke hersteller varumarke tillverkare marque fabricant marca "
-        "fabricante"
+        "brand brand_name brands manufacturer vendor maker marke hersteller varumarke tillverkare marque fabricant "
+        "marca fabricante"
     ),
     "image": (
         "image images image_path image_paths image_file image_files image_filename main_image photo photos photo_path "
         "picture pictures img bild bilder bildpfad bilddatei bildfil foto fotos imagen imagenes image_principale "
-        "image_link image_url image_urls image_src img_url bild_url bildurl"
+        "image_link image_url image_urls image_src product_image_url img_url bild_url bildurl"
     ),
     "product_id": (
-        "product_id productid gtin gtin13 gtin_13 ean ean13 ean_13 ean_code upc barcode variant_barcode isbn"
+        "product_id productid gtin gtin13 gtin_13 ean ean13 ean_13 ean_code upc barcode variant_barcode isbn "
+        "gtin_upc_ean_or_isbn"
     ),
     "group_id": (
         "group_id item_group_id style_id style_number style_no parent_sku parent_id parent_product_id parent handle "
-        "variant_group master_id"
+        "url_handle variant_group master_id"
     ),
 }
 COMMON = {role: tuple(names.split()) for role, names in COMMON_NAMES.items()}
@@ -64,7 +65,7 @@ ALSO_ID = ("product_id", "productid", "gtin", "gtin13", "ean", "ean13", "upc", "
 
 MORE_IMAGES = re.compile(
     r"(image|img|photo|picture|bild|foto|imagen)(_(path|file|link|url))?_?\d+"
-    r"|(additional|more|extra|other|alternate|gallery)_(images?|photos?|pictures?)(_(links?|paths?|files?))?"
+    r"|(additional|more|extra|other|alternate|gallery)_(images?|photos?|pictures?)(_(links?|urls?|paths?|files?))?(_?\d+)?"
 )
 """Names of columns with further photos; all of them are read."""
 
@@ -126,6 +127,11 @@ def map_columns(names: Sequence[str], settings: Columns, file: Path) -> ColumnMa
     taken = {i for positions in roles.values() for i in positions}
     rest = [(i, name) for i, name in enumerate(names) if name and i not in taken]
     return ColumnMap(tuple(names), roles, tuple((i, _given_key(name, names)) for i, name in rest))
+
+
+def holds_images(name: str) -> bool:
+    """Whether a column of this name holds photos."""
+    return plain(name) in COMMON["image"] or MORE_IMAGES.fullmatch(plain(name)) is not None
 
 
 def known_names(names: Sequence[str]) -> int:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 LINK = re.compile(r"[a-z][a-z0-9+.-]+://|data:|//", re.IGNORECASE)
 SEPARATORS = re.compile(r"[|;\r\n]")
+LINKS_APART = re.compile(r"\s*[|;,\s]\s*(?=https?://)", re.IGNORECASE)
 FILE_END = re.compile(r"\.\w{2,5}\s*$")
 ORIENTATION = 0x0112
 DECODER_ERRORS = (
@@ -67,6 +68,8 @@ def image_cells(cell: str, separator: str) -> list[str]:
             return [part.strip() for part in parts if part.strip()]
     if separator:
         parts = cell.split(separator)
+    elif LINK.match(cell):  # a link may hold any of the separators, so the next one starts with a scheme
+        parts = LINKS_APART.split(cell)
     else:
         parts = SEPARATORS.split(cell)
         if len(parts) == 1 and all(FILE_END.search(part) for part in cell.split(",")):

@@ -1,53 +1,32 @@
-"""The lines of a text file: decoded strictly as UTF-8, never longer than a limit, counted, with clear errors."""
+"""The lines of a UTF-8 file, never longer than a limit, counted; a wrong byte is mended and told with its row."""
 
 from __future__ import annotations
 
-import codecs
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import DataError
+from .encodings import repair_utf8
+from .problems import Problem
+from .table import Report
 
 HEAD_BYTES = 65_536
 READ_CHUNK = 1 << 20
-
-OTHER_FORMATS = {
-    b"PK\x03\x04": "an Excel or ZIP file",
-    b"\xd0\xcf\x11\xe0": "an old Excel file",
-    b"\x1f\x8b": "a gzip file",
-    b"PAR1": "a Parquet file",
-    b"SQLite format 3": "an SQLite database",
-    b"%PDF": "a PDF",
-    b"\x89PNG": "a PNG image",
-    b"\xff\xd8\xff": "a JPEG image",
-}
 
 
 class LongLine(Exception):
     """A line is longer than the limit; it has been read past. A signal to the reader of the table, never shown."""
 
 
-def refuse_binary(head: bytes, file: Path) -> None:
-    """Raise DataError when the first bytes of `file` are no UTF-8 text: UTF-16, a known other format, NUL bytes."""
-    if not head:
-        raise DataError(f"{file}: the file is empty", "the first row must hold the column names")
-    for magic, what in OTHER_FORMATS.items():
-        if head.startswith(magic):
-            raise DataError(f"{file}: not text but {what}", "export the catalog as CSV (UTF-8), JSONL or Parquet")
-    utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    if utf16 or (head.count(0) > len(head) // 4 and (not any(head[1::2]) or not any(head[::2]))):
-        raise DataError(f"{file}: row 1: encoded as UTF-16, not UTF-8", "save the file as UTF-8 (Excel: CSV UTF-8)")
-
-
 class Lines:
     """An iterator over lines that knows what the record being read has used of them.
 
-    `row` is the record's number (1 = the first), `number` the physical line's. A BOM is left out. Raises DataError at
-    a byte that is not UTF-8 or is NUL, naming the row, and LongLine past a line of more than `limit` bytes.
+    `row` is the record's number (1 = the first), `number` the physical line's. Bytes that are not UTF-8 go to `report`.
+    Raises DataError at a NUL byte, naming the row, and LongLine past a line of more than `limit` bytes.
     """
 
-    def __init__(self, source: BinaryIO, file: Path, limit: int) -> None:
-        self._source, self._file, self._limit = source, file, limit
+    def __init__(self, source: BinaryIO, file: Path, limit: int, report: Report) -> None:
+        self._source, self._file, self._limit, self._report = source, file, limit, report
         self.row = self.number = 0
         self.lines = self.bytes = self.quotes = 0
         self.ended = False
@@ -72,16 +51,11 @@ class Lines:
             while not raw.endswith(b"\n") and (raw := self._source.readline(READ_CHUNK)):
                 self._count(raw)
             raise LongLine
-        if self.number == 1:
-            raw = raw.removeprefix(codecs.BOM_UTF8)
         try:
             line = raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            before = raw[max(0, error.start - 12) : error.start].decode("utf-8", "replace").strip()
-            raise DataError(
-                f"{self._file}: row {self.row}: byte 0x{raw[error.start]:02X} after {before!r} is not UTF-8",
-                "save the file as UTF-8 (Excel: CSV UTF-8); it may be Windows-1252 or Latin-1 now",
-            ) from error
+        except UnicodeDecodeError:
+            line, told = repair_utf8(raw)
+            self._report(Problem("wrong byte", self.row, told))
         if "\0" in line:
             raise DataError(f"{self._file}: row {self.row}: a NUL byte: this is not a text file", "export it again")
         return line

@@ -27,10 +27,18 @@ Kind = Literal[
     "unnamed column",
     "late column",
     "binary column",
+    "wrong byte",
+    "guessed encoding",
+    "other sheets",
+    "broken xml",
+    "row apart",
+    "lost digits",
 ]
 Severity = Literal["error", "warning"]
 
-WARNINGS: frozenset[Kind] = frozenset({"image url", "unnamed column", "late column", "binary column"})
+WARNINGS: frozenset[Kind] = frozenset(
+    {"image url", "unnamed column", "late column", "binary column", "wrong byte", "guessed encoding", "other sheets"}
+)
 """Kinds that lose nothing which this tool could have used. All others lose a row or a photo."""
 
 MEND: dict[Kind, str] = {
@@ -49,6 +57,12 @@ MEND: dict[Kind, str] = {
     "image url": "put the photos beside the catalog and their paths into the cells: links are not fetched",
     "unnamed column": "give the column a name, or remove it",
     "late column": "let the column stand in one of the first rows, or name it in catalog.columns",
+    "wrong byte": "save the file as UTF-8 throughout (Excel: CSV UTF-8)",
+    "guessed encoding": "save the file as UTF-8 (Excel: CSV UTF-8), or name its encoding in catalog.encoding",
+    "other sheets": "put all products into one sheet, the first",
+    "broken xml": "let the shop's feed generator escape & and < (&amp; and &lt;) and close its elements",
+    "row apart": "sort the export so that rows of one product follow each other, the parent first",
+    "lost digits": "format the column as text before Excel saves it: digits beyond the shown ones are gone",
     "binary column": "keep photos as files beside the catalog and their paths in a column",
 }
 """What to do about each kind, in one line."""

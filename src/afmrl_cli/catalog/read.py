@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,14 +14,23 @@ from ..errors import DataError
 from ..settings import CatalogSettings
 from ..store.folder import CatalogFolder
 from .columns import JOINERS, ColumnMap, map_columns
+from .detect import kind_of, read_table
+from .encodings import GUNZIP_ERRORS, unpacked
 from .images import ImagePaths, ImageProblem, image_cells
+from .markup import plain_text
+from .named_photos import NamedPhotos
 from .problems import Kind, Problem, Problems, clipped
 from .product import Product
-from .tables import Cell, Rows, read_table
+from .table import Cell, Rows, one_text
 
 COUNT_CHUNK = 1 << 20
-LIST_JOINER = "|"
-"""Between the parts of a list from JSONL or Parquet in `Product.given`."""
+SHEET_ROW_BYTES = 100
+"""Of a workbook, packed, for a row: about."""
+ITEM_ENDS = (b"</item>", b"</entry>", b"</product>")
+NO_IDENTITY = {"-", "0", "n/a", "na", "none", "null", "nan", "does not apply"}
+"""What exports write where there is no GTIN."""
+SCIENTIFIC = re.compile(r"\d[.,]?\d*[eE]\+?\d{1,2}")
+"""A long number as Excel shows it, 4.00638E+12: many products share it."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,8 @@ class Catalog:
 
     columns: ColumnMap
     products: Iterator[Product]
+    layout: str
+    """Whose export it is (google, shopify, woocommerce), "" for a plain table."""
 
 
 def read_products(folder: CatalogFolder, settings: CatalogSettings, problems: Problems) -> Iterator[Product]:
@@ -73,7 +85,21 @@ def open_catalog(folder: CatalogFolder, settings: CatalogSettings, problems: Pro
         for i, name in enumerate(table.names):
             if not name:
                 problems.add(Problem("unnamed column", 1, f"column {i + 1} has no name and is not read"))
-        yield Catalog(columns, _products(table.rows, columns, folder, settings, problems))
+        named = _named_photos(folder, settings, columns)
+        yield Catalog(columns, _products(table.rows, columns, folder, settings, problems, named), table.layout)
+
+
+def _named_photos(folder: CatalogFolder, settings: CatalogSettings, columns: ColumnMap) -> NamedPhotos | None:
+    """Photos by their names, when the settings say so or the catalog has no column of photos."""
+    if "image" in columns.roles and not settings.image_folder:
+        return None
+
+    def ids() -> Iterator[str]:
+        with _opened(folder.catalog) as source:
+            for row in read_table(source, folder.catalog, settings, lambda problem: None).rows:
+                yield _text("id", row.cells, columns)
+
+    return NamedPhotos.find(folder, settings, ids)
 
 
 @contextmanager
@@ -87,7 +113,12 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
 
 
 def _products(
-    rows: Rows, columns: ColumnMap, folder: CatalogFolder, settings: CatalogSettings, problems: Problems
+    rows: Rows,
+    columns: ColumnMap,
+    folder: CatalogFolder,
+    settings: CatalogSettings,
+    problems: Problems,
+    named: NamedPhotos | None,
 ) -> Iterator[Product]:
     seen = SeenIds()
     paths = ImagePaths(folder.root, settings)
@@ -98,10 +129,10 @@ def _products(
     def lost(problem: Problem) -> None:
         problems.report(problem, settings.bad_images, folder.catalog)
 
-    for row, cells in rows:
+    for row, cells, more in rows:
         listing = _text("id", cells, columns)
         if not listing:
-            if any(map(_one, cells)):
+            if any(map(one_text, cells)):
                 bad("no id", row, "the id is empty")
             else:
                 bad("empty row", row, "nothing in it")
@@ -109,15 +140,17 @@ def _products(
         if first := seen.add(listing, row):
             bad("duplicate id", row, f"row {first} has the same id", listing)
             continue
+        images = _images(cells, columns, listing, row, paths, settings.image_separator, lost)
+        given = {key: plain_text(text) for i, key in columns.given if (text := one_text(cells[i]))}
         product = Product(
             id=listing,
-            title=_text("title", cells, columns),
-            description=_text("description", cells, columns),
-            category=_text("category", cells, columns),
-            brand=_text("brand", cells, columns),
-            images=_images(cells, columns, listing, row, paths, settings.image_separator, lost),
-            given={key: text for i, key in columns.given if (text := _one(cells[i]))},
-            product_id=_text("product_id", cells, columns) or None,
+            title=plain_text(_text("title", cells, columns)),
+            description=plain_text(_text("description", cells, columns)),
+            category=plain_text(_text("category", cells, columns)),
+            brand=plain_text(_text("brand", cells, columns)),
+            images=(*images, *named.of(listing)) if named else images,
+            given=given | {key: plain_text(text) for key, text in more.items()} if more else given,
+            product_id=_identity(cells, columns, listing, row, bad),
             group_id=_text("group_id", cells, columns) or None,
             row=row,
         )
@@ -148,15 +181,23 @@ def _images(
     return tuple(found)
 
 
-def _one(cell: Cell) -> str:
-    return cell.strip() if isinstance(cell, str) else LIST_JOINER.join(cell)
-
-
 def _text(role: str, cells: Sequence[Cell], columns: ColumnMap) -> str:
     positions = columns.roles.get(role, ())
     if len(positions) == 1:
-        return _one(cells[positions[0]])
-    return JOINERS.get(role, "-").join(text for i in positions if (text := _one(cells[i])))
+        return one_text(cells[positions[0]])
+    return JOINERS.get(role, "-").join(text for i in positions if (text := one_text(cells[i])))
+
+
+def _identity(
+    cells: Sequence[Cell], columns: ColumnMap, listing: str, row: int, bad: Callable[[Kind, int, str, str], None]
+) -> str | None:
+    text = _text("product_id", cells, columns)
+    if not text or text.lower() in NO_IDENTITY:
+        return None
+    if SCIENTIFIC.fullmatch(text):
+        bad("lost digits", row, f"{text} is no identity: Excel has rounded it", listing)
+        return None
+    return text
 
 
 class SeenIds:
@@ -204,26 +245,52 @@ class SeenIds:
 def count_rows(folder: CatalogFolder, settings: CatalogSettings) -> int:
     """About how many products the catalog has, for progress: rows after the header, bad ones and all.
 
-    Quick: a Parquet file says it, other files have their line breaks outside of quotes counted.
+    Quick: a Parquet file says it, a sheet's is guessed from its size, of others line breaks outside of quotes or the
+    ends of a feed's items are counted.
     """
     file = folder.catalog
-    if file.suffix.lower() == ".parquet":
-        import pyarrow as pa
-        from pyarrow.parquet import ParquetFile
-
+    with _opened(file) as opened:
         try:
-            return int(ParquetFile(file).metadata.num_rows)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{file}: not a Parquet file, or damaged", "export it again") from error
-    jsonl = file.suffix.lower() == ".jsonl"
-    lines, quoted, last = 0, False, b"\n"
-    with _opened(file) as source:
-        while chunk := source.read(COUNT_CHUNK):
-            if jsonl:
-                lines += chunk.count(b"\n")
-            else:
-                parts = chunk.split(b'"')
-                lines += sum(part.count(b"\n") for part in parts[int(quoted) :: 2])
-                quoted ^= len(parts) % 2 == 0
-            last = chunk[-1:]
-    return max(0, lines + (last != b"\n") - (0 if jsonl else 1))
+            source, _ = unpacked(opened)
+            head = source.read(512)
+            source.seek(0)
+            if head.startswith(b"PAR1") or settings.format == "parquet":
+                return _parquet_rows(file)
+            if head.startswith(b"PK"):
+                return file.stat().st_size // SHEET_ROW_BYTES
+            kind = kind_of(head.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe"))
+            return _count_items(source) if kind == "xml" else _count_lines(source, quotes=kind == "csv")
+        except GUNZIP_ERRORS as error:
+            raise DataError(f"{file}: damaged gzip file: {clipped(str(error))}", "export it again") from error
+
+
+def _parquet_rows(file: Path) -> int:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        return int(ParquetFile(file).metadata.num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file}: not a Parquet file, or damaged", "export it again") from error
+
+
+def _count_items(source: BinaryIO) -> int:
+    count, rest = 0, b""
+    while chunk := source.read(COUNT_CHUNK):
+        chunk = rest + chunk
+        count += sum(chunk.count(end) for end in ITEM_ENDS)
+        rest = chunk[1 - len(ITEM_ENDS[-1]) :]
+    return count
+
+
+def _count_lines(source: BinaryIO, *, quotes: bool) -> int:
+    every, lines, quoted, last = 0, 0, False, b"\n"
+    while chunk := source.read(COUNT_CHUNK):
+        every += chunk.count(b"\n")
+        if quotes:
+            parts = chunk.split(b'"')
+            lines += sum(part.count(b"\n") for part in parts[int(quoted) :: 2])
+            quoted ^= len(parts) % 2 == 0
+        last = chunk[-1:]
+    lines = lines if quotes and not quoted else every  # an odd number of quotes: they are no quotes, but inches
+    return max(0, lines + (last != b"\n") - (1 if quotes else 0))

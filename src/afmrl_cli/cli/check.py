@@ -19,11 +19,13 @@ EXAMPLES_SHOWN = 3
 CATEGORIES_SHOWN = 3
 COLUMNS_CHARS = 100
 Images = Annotated[bool, typer.Option("--images/--no-images", help="Open every photo, or only see that it is there.")]
+Format = Annotated[str | None, typer.Option(help="google, shopify, woocommerce, csv, ...; found from the content.")]
 
 
 def check(
     catalog: CatalogArgument = None,
     images: Images = True,
+    format: Format = None,
     json_mode: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -35,7 +37,9 @@ def check(
 
     Example: afmrl check catalog.csv
     """
-    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_)
+    session = start(
+        catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags={"catalog.format": format}
+    )
     with session.out as out:
         summary = check_catalog(session.folder, session.settings.catalog, out, open_photos=images)
         if not summary.products and not summary.problems.errors:

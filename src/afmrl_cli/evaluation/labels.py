@@ -16,7 +16,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..catalog.columns import COMMON, plain
-from ..catalog.tables import find_delimiter
+from ..catalog.formats.delimited import find_delimiter
 from ..errors import DataError
 
 

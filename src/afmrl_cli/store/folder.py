@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..errors import DataError, UsageError
 
-CATALOG_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+CATALOG_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx", ".xml")
+PACKED_SUFFIX = ".gz"
 CATALOG_NAMES = ("catalog", "corpus")  # corpus.jsonl: a BEIR folder
 STORE_NAME = ".afmrl"
 SETTINGS_FILE = "afmrl.toml"
@@ -70,8 +71,8 @@ def find_folder(start: Path | None, configured: Callable[[Path], str] = lambda r
         if not file.is_file():
             raise DataError(f"{file}: no such file", f"catalog.path in {root / SETTINGS_FILE} names it")
         return CatalogFolder(file.resolve())
-    candidates = sorted(p for p in root.iterdir() if p.suffix.lower() in CATALOG_SUFFIXES and p.is_file())
-    named = [p for p in candidates if p.stem.lower() in CATALOG_NAMES]
+    candidates = sorted(p for p in root.iterdir() if may_be_catalog(p))
+    named = [p for p in candidates if p.name.split(".")[0].lower() in CATALOG_NAMES]
     if len(named) == 1 or len(candidates) == 1:
         return CatalogFolder((named or candidates)[0])
     if not candidates:
@@ -79,6 +80,12 @@ def find_folder(start: Path | None, configured: Callable[[Path], str] = lambda r
         raise DataError(f"{root}: no catalog here", hint)
     names = ", ".join(p.name for p in (named or candidates)[:5])
     raise DataError(f"{root}: more than one catalog ({names})", f"give one, or set catalog.path in {SETTINGS_FILE}")
+
+
+def may_be_catalog(path: Path) -> bool:
+    """Whether a file's name is one of a catalog: by its suffix, packed or not; hidden and Excel's lock files aren't."""
+    name = path.name.lower().removesuffix(PACKED_SUFFIX)
+    return name.endswith(CATALOG_SUFFIXES) and not name.startswith((".", "~$")) and path.is_file()
 
 
 def check_output(path: Path, folder: CatalogFolder, flag: str, own: Iterable[Path | None] = ()) -> None:

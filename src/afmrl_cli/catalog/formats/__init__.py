@@ -1,0 +1,1 @@
+"""What shops export: files (delimited, jsonl, parquet, sheet, feed) and layouts (google, shopify, woocommerce)."""

@@ -1,0 +1,99 @@
+"""Excel workbooks (XLSX): the first sheet that holds anything; rows are the sheet's own."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ...errors import DataError
+from ...settings import CatalogSettings
+from ..problems import Problem, clipped
+from ..table import Report, Row, Rows, Table, as_cell, too_long
+from .delimited import number_images
+
+UNPACKED_BYTES = 2 << 30
+SHARED_BYTES = 256 << 20
+"""A workbook that unpacks to more is refused; the second is for the texts that all cells share, held in memory."""
+
+
+def sheet_table(source: BinaryIO, file: Path, settings: CatalogSettings, report: Report) -> Table:
+    """The table in `source`. Raises DataError for what is no workbook, and for one that would unpack to gigabytes."""
+    from openpyxl import load_workbook
+
+    _refuse_bombs(source, file)
+    # openpyxl warns of styles and extensions that it does not read.
+    warnings.filterwarnings("ignore", category=UserWarning, module="openpyxl")
+    try:
+        book = load_workbook(source, read_only=True, data_only=True, keep_links=False)
+        for sheet in book.worksheets:
+            sheet.reset_dimensions()  # some programs write wrong ones
+            rows = _filled(sheet.iter_rows(values_only=True))
+            if first := next(rows, None):
+                break
+        else:
+            raise DataError(f"{file}: the workbook is empty", "the first row must hold the column names")
+    except DataError:
+        raise
+    except Exception as error:  # openpyxl raises whatever damaged XML makes it stumble over
+        raise _damaged(file, error) from error
+    if others := [other.title for other in book.worksheets if other.title != sheet.title]:
+        message = f"only sheet {clipped(sheet.title, 40)!r} is read, not {clipped(', '.join(others), 80)!r}"
+        report(Problem("other sheets", 0, message))
+    names = number_images([str(as_cell(value)).strip() for value in first[1]])
+    return Table(tuple(names), _rows(rows, first[0], names, file, settings, report))
+
+
+def _refuse_bombs(source: BinaryIO, file: Path) -> None:
+    try:
+        with zipfile.ZipFile(source) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+        raise _damaged(file, error) from error
+    if "xl/workbook.xml" not in {part.filename.lower() for part in parts}:
+        raise DataError(f"{file}: a ZIP file and no Excel workbook", "unpack it, and give the catalog's file")
+    shared = sum(part.file_size for part in parts if "sharedstrings" in part.filename.lower())
+    if sum(part.file_size for part in parts) > UNPACKED_BYTES or shared > SHARED_BYTES:
+        raise DataError(f"{file}: the workbook unpacks to gigabytes", "export the catalog as CSV")
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    return DataError(f"{file}: not an Excel workbook, or damaged: {clipped(str(error), 100)}", "export it again")
+
+
+def _filled(rows: Iterator[Sequence[Any]]) -> Iterator[tuple[int, list[Any]]]:
+    """(row's number, values up to the last one) of the rows that hold anything."""
+    for number, values in enumerate(rows, 1):
+        cells = list(values)
+        while cells and cells[-1] in (None, ""):
+            cells.pop()
+        if cells:
+            yield number, cells
+
+
+def _rows(
+    rows: Iterator[tuple[int, list[Any]]],
+    number: int,
+    names: Sequence[str],
+    file: Path,
+    settings: CatalogSettings,
+    report: Report,
+) -> Rows:
+    width = len(names)
+    try:
+        for number, values in rows:
+            cells = [as_cell(value) for value in values[:width]] + [""] * (width - len(values))
+            if len(values) > width:
+                report(Problem("row too long", number, f"{len(values)} cells, the header has {width}"))
+            elif problem := too_long(cells, names, number, settings.max_field_chars):
+                report(problem)
+            else:
+                yield Row(number, cells)
+    except DataError:
+        raise
+    except Exception as error:  # see sheet_table
+        raise DataError(
+            f"{file}: after row {number}: damaged: {clipped(str(error), 100)}", "export it again"
+        ) from error
