@@ -227,8 +227,8 @@ def one_run(name: str, loss: str, seed: int, wanted: argparse.Namespace) -> dict
         settings = load_settings(None, shared | chosen, {})
         summary = train_agcl(folder, settings, Silent())
         assert summary is not None
-        told = {"pairs": summary.plan["pairs"], "masked": masked(summary.run, task), "masked_share": None}
-        told["masked_share"] = summary.negatives["masked_share"]
+        told = {"pairs": summary.plan["pairs"], "similar": similar(summary.run, task)}
+        told["similar_share"] = summary.negatives["too_similar_share"]
         model = settings.model.model_copy(update={"embedder_checkpoint": summary.checkpoint})
     trained = time.monotonic() - begin
     settings = load_settings(None, shared, {})
@@ -244,11 +244,11 @@ def one_run(name: str, loss: str, seed: int, wanted: argparse.Namespace) -> dict
     return {**key_of(name, loss, seed, wanted), **told, "listings": len(task.rows), "seconds": seconds, "asked": found}
 
 
-def masked(run: Path, task: Task) -> list[int]:
-    """[masked pairs of listings, of these listings of one product]."""
+def similar(run: Path, task: Task) -> list[int]:
+    """[pairs of listings above the mask's margin, of these listings of one product]."""
     product = {row["id"]: row.get("product_id", "") for row in task.rows}
     product |= {row["id"]: row["product_id"] for row in read(task.photos) if row["id"] in product}
-    with (run / "masked_pairs.csv").open(newline="", encoding="utf-8") as file:
+    with (run / "similar_pairs.csv").open(newline="", encoding="utf-8") as file:
         pairs = [list(row.values())[:2] for row in csv.DictReader(file)]
     return [len(pairs), sum(product[a] == product[b] for a, b in pairs)]
 
@@ -277,7 +277,7 @@ def run(wanted: argparse.Namespace) -> None:
                     file.write(json.dumps(row) + "\n")
                 means = {way: np.mean([place == 0 for *_, place in asked]) for way, asked in row["asked"].items()}
                 shown = {way: round(100 * float(mean), 2) for way, mean in means.items()}
-                print(name, loss, seed, wanted.temperature, row["seconds"], row.get("masked"), shown, flush=True)
+                print(name, loss, seed, wanted.temperature, row["seconds"], row.get("similar"), shown, flush=True)
 
 
 def hits(runs: list[dict[str, Any]], way: str, among: str) -> dict[tuple[str, str], dict[int, NDArray[np.float64]]]:

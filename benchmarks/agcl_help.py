@@ -87,6 +87,7 @@ VARIANTS = {
     "InfoNCE, tau 0.1": replace(PLAIN, temperature=0.1),
     "AGCL, tau 0.1": Variant(temperature=0.1),
     "AGCL, positive unweighted, tau 0.1": Variant(weight_positive=False, temperature=0.1),
+    "AGCL, positive unweighted, mask off, tau 0.1": Variant(weight_positive=False, delta=None, temperature=0.1),
     "InfoNCE, all negatives x e^1.5, tau 0.1": replace(PLAIN, constant=1.5, temperature=0.1),
     "InfoNCE, batch 256": replace(PLAIN, batch_size=256),
     "AGCL, batch 256": Variant(batch_size=256),

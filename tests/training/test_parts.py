@@ -80,14 +80,14 @@ def test_negatives_are_counted_and_survive_a_kill(tmp_path: Path) -> None:
         )
     counted = Negatives.from_json(counted.as_json())
     told = counted.summary()
-    assert (told["negatives"], told["masked_share"], told["known_share"], told["masked_pairs"]) == (4, 0.5, 0.5, 1)
+    assert (told["negatives"], told["masked_share"], told["known_share"], told["similar_pairs"]) == (4, 0.5, 0.5, 1)
     assert told["bm25"]["count"][0] == 2 and sum(told["bm25"]["count"]) == 4, "the diagonal is not counted"
-    pair = counted.masked[4, 7]
+    pair = counted.similar[4, 7]
     assert (pair.times, round(pair.similarity, 2), round(pair.positive, 2)) == (2, 0.82, 0.52)
 
     listings = [TrainListing(f"S{i}", f"P{i}", "", f"Title: shirt {i}\nBrand: x") for i in range(8)]
     counted.write(tmp_path, listings, [["red", f"n{i % 3}"] for i in range(8)])
-    lines = (tmp_path / "masked_pairs.csv").read_text().splitlines()
+    lines = (tmp_path / "similar_pairs.csv").read_text().splitlines()
     assert lines[1] == "S4,S7,0.8200,0.5200,2,n1 red,shirt 4,shirt 7"
     assert "| S4 | S7 | 0.8200 | 0.5200 | 2 | n1 red |" in (tmp_path / "negatives.md").read_text()
 

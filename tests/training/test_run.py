@@ -72,7 +72,7 @@ def test_a_run_writes_a_checkpoint_that_the_embedder_uses(shop: CatalogFolder, s
     assert [row["step"] for row in rows if "eval_recall@1" in row] == [0, 3, 6]
     assert {"learning_rate", "grad_norm", "samples_per_second", "epoch"} <= rows[1].keys()
     names = {path.name for path in summary.run.iterdir()}
-    assert {"settings.json", "curve.svg", "negatives.json", "negatives.md", "masked_pairs.csv", "done.json"} <= names
+    assert {"settings.json", "curve.svg", "negatives.json", "negatives.md", "similar_pairs.csv", "done.json"} <= names
     assert not any(name.startswith("state-") for name in names)
 
     manifest = Checkpoints(shop.checkpoints).get("embedder-1")
@@ -149,7 +149,7 @@ def test_killed_and_going_on_gives_the_same_weights(
         for summary in (whole, resumed)
     ]
     assert timeless[0] == timeless[1]
-    for name in ("negatives.json", "masked_pairs.csv"):
+    for name in ("negatives.json", "similar_pairs.csv"):
         assert (whole.run / name).read_text() == (resumed.run / name).read_text()
 
 
@@ -212,15 +212,18 @@ def test_infonce_has_the_same_batches(shop: CatalogFolder, settings: MakeSetting
     assert metrics_of(agcl)[0] == metrics_of(plain)[0], "the same start"
 
 
-def test_masked_pairs_are_reported(shop: CatalogFolder, settings: MakeSettings) -> None:
-    summary = run(shop, settings(**{"agcl.mask_margin": -0.5}))
-    with (summary.run / "masked_pairs.csv").open(newline="") as file:
+@pytest.mark.parametrize("mask", [True, False])
+def test_pairs_above_the_margin_are_reported(shop: CatalogFolder, settings: MakeSettings, mask: bool) -> None:
+    summary = run(shop, settings(**{"agcl.mask_margin": -0.5, "agcl.mask": mask}))
+    with (summary.run / "similar_pairs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert summary.negatives["masked_share"] > 0 and len(rows) == summary.negatives["masked_pairs"]
+    assert (summary.negatives["masked_share"] > 0) == mask and summary.negatives["too_similar_share"] > 0
+    assert len(rows) == summary.negatives["similar_pairs"] > 0
     similarity = [float(row["similarity"]) for row in rows]
     assert similarity == sorted(similarity, reverse=True)
     assert {"id", "other_id", "positive", "times", "shared", "title", "other_title"} <= rows[0].keys()
-    assert "probable duplicates" in (summary.run / "negatives.md").read_text()
+    page = (summary.run / "negatives.md").read_text()
+    assert "probable duplicates" in page and ("not masked" in page) != mask
 
 
 def test_going_on_from_a_checkpoint(shop: CatalogFolder, settings: MakeSettings) -> None:

@@ -98,14 +98,27 @@ def _show(session: Session, summary: AgclSummary) -> None:
         document["settings"] = session.settings.model_dump()
     out.document("afmrl.train-agcl/1", document)
     if estimate is not None:
-        out.table(["setting", "value"], [[f"agcl.{k}", v] for k, v in session.settings.agcl.model_dump().items()])
-        out.table(["plan", ""], [[key, value] for key, value in summary.plan.items()])
+        chosen = session.settings.agcl.model_dump()
+        out.table(["setting", "value"], [[f"agcl.{key}", _plain(value)] for key, value in chosen.items()])
+        out.table(["plan", ""], [[key, _plain(value)] for key, value in summary.plan.items()])
         memory, hours = estimate.peak_bytes / 2**30, estimate.whole_seconds / 3600
         out.text(f"measured: {estimate.step_seconds:.2f} s a step, {hours:.2f} h in all; peak memory {memory:.2f} GiB")
         return
     rows = [[key, value] for key, value in summary.metrics.items()]
     rows += [["masked share of negatives", float(summary.negatives["masked_share"])]]
+    rows += [["share of negatives above the answer", float(summary.negatives["too_similar_share"])]]
     out.table(["validation", "value"], rows)
     out.text(f"checkpoint {summary.checkpoint}" + (" (trained before; --force trains again)" * summary.already_done))
     out.note(f"curve, metrics and the report on negatives: {summary.run}")
     out.note(f"use it: afmrl embed --set model.embedder_checkpoint={summary.checkpoint}")
+
+
+def _plain(value: object) -> str:
+    """A setting as one would type it: 5e-05 is not 0.0001."""
+    if isinstance(value, dict):
+        return ", ".join(f"{number:,} {name}" for name, number in value.items())
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)

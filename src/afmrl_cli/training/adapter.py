@@ -80,5 +80,8 @@ def save_adapter(model: PeftModel, base: Base, folder: Path, card: str) -> None:
     """Write adapter_model.safetensors, adapter_config.json (with the base's name) and the model card into `folder`."""
     config: Any = model.peft_config[TRAINED]
     config.base_model_name_or_path, config.revision = base.name, base.revision
-    model.save_pretrained(str(folder), selected_adapters=[TRAINED], safe_serialization=True)
+    # No embedding is trained; left to itself PEFT asks the hub whether the base's vocabulary has grown.
+    model.save_pretrained(
+        str(folder), selected_adapters=[TRAINED], safe_serialization=True, save_embedding_layers=False
+    )
     (folder / "README.md").write_text(card, "utf-8")

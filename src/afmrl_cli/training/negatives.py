@@ -1,7 +1,8 @@
 """Which negatives a run weighted or masked, and why: counted as it trains, written as a report at the end.
 
-The masked pairs are those that the model, at that moment, found more like the query than its own positive. They double
-as a list of probable duplicates in the catalog, and are written with similarity and shared attributes.
+The pairs that the model, at that moment, found more like the query than its own positive by the margin are what the
+mask takes out. They are counted and listed, with similarity and shared attributes, whether there is a mask or not:
+some are duplicates that the catalog does not know of.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ SHOW = 20
 
 
 @dataclass
-class MaskedPair:
-    """Two listings (numbers, the lower first) that were masked: how often, and at the highest similarity."""
+class SimilarPair:
+    """Two listings (numbers, the lower first) above the margin: how often, and at the highest similarity."""
 
     times: int
     similarity: float
@@ -37,14 +38,15 @@ class MaskedPair:
 
 @dataclass
 class Negatives:
-    """Counts over a run; `masked` is bounded, the least similar pairs go first."""
+    """Counts over a run; `similar` is bounded, the least similar pairs go first. `masks`: they were masked."""
 
+    masks: bool = True
     negatives: int = 0
     too_similar: int = 0
     known: int = 0
     b_counts: list[int] = field(default_factory=lambda: [0] * len(B_EDGES))
     w_counts: list[int] = field(default_factory=lambda: [0] * len(W_EDGES))
-    masked: dict[tuple[int, int], MaskedPair] = field(default_factory=dict)
+    similar: dict[tuple[int, int], SimilarPair] = field(default_factory=dict)
 
     def add(
         self,
@@ -66,26 +68,26 @@ class Negatives:
             _count(self.w_counts, W_EDGES, np.tanh(values))
         for i, j in zip(*np.nonzero(too_similar), strict=True):
             first, second = sorted((int(query[i]), int(target[j])))
-            seen = self.masked.setdefault((first, second), MaskedPair(0, -1.0, 0.0))
+            seen = self.similar.setdefault((first, second), SimilarPair(0, -1.0, 0.0))
             seen.times += 1
             if cosines[i, j] > seen.similarity:
                 seen.similarity, seen.positive = float(cosines[i, j]), float(cosines[i, i])
-        if len(self.masked) > 2 * KEEP:
-            self.masked = dict(self._nearest(KEEP))
+        if len(self.similar) > 2 * KEEP:
+            self.similar = dict(self._nearest(KEEP))
 
-    def _nearest(self, number: int) -> list[tuple[tuple[int, int], MaskedPair]]:
-        return sorted(self.masked.items(), key=lambda item: (-item[1].similarity, item[0]))[:number]
+    def _nearest(self, number: int) -> list[tuple[tuple[int, int], SimilarPair]]:
+        return sorted(self.similar.items(), key=lambda item: (-item[1].similarity, item[0]))[:number]
 
     def as_json(self) -> dict[str, Any]:
         """For the state that a killed run goes on from."""
-        pairs = [[i, j, pair.times, pair.similarity, pair.positive] for (i, j), pair in self.masked.items()]
-        return {**{name: getattr(self, name) for name in _COUNTS}, "masked": pairs}
+        pairs = [[i, j, pair.times, pair.similarity, pair.positive] for (i, j), pair in self.similar.items()]
+        return {**{name: getattr(self, name) for name in _COUNTS}, "similar": pairs}
 
     @staticmethod
     def from_json(content: dict[str, Any]) -> Negatives:
         """The inverse of `as_json`."""
         made = Negatives(**{name: content[name] for name in _COUNTS})
-        made.masked = {(i, j): MaskedPair(times, s, p) for i, j, times, s, p in content["masked"]}
+        made.similar = {(i, j): SimilarPair(times, s, p) for i, j, times, s, p in content["similar"]}
         return made
 
     def summary(self) -> dict[str, Any]:
@@ -93,15 +95,16 @@ class Negatives:
         total = max(1, self.negatives)
         return {
             "negatives": self.negatives,
-            "masked_share": self.too_similar / total,
+            "too_similar_share": self.too_similar / total,
+            "masked_share": self.too_similar / total if self.masks else 0.0,
             "known_share": self.known / total,
-            "masked_pairs": len(self.masked),
+            "similar_pairs": len(self.similar),
             "bm25": {"from": list(B_EDGES), "count": self.b_counts},
             "tanh_bm25": {"from": list(W_EDGES), "count": self.w_counts},
         }
 
     def write(self, run: Path, listings: Sequence[TrainListing], tokens: Sequence[Sequence[str]]) -> None:
-        """negatives.json, masked_pairs.csv (the most similar first) and negatives.md in the run's folder."""
+        """negatives.json, similar_pairs.csv (the most similar first) and negatives.md in the run's folder."""
         write_json(run / "negatives.json", self.summary())
         rows = []
         for (i, j), pair in self._nearest(KEEP):
@@ -109,7 +112,7 @@ class Negatives:
             title = [listings[k].text.split("\n", 1)[0].removeprefix("Title: ") for k in (i, j)]
             numbers = [f"{pair.similarity:.4f}", f"{pair.positive:.4f}", pair.times]
             rows.append([listings[i].id, listings[j].id, *numbers, " ".join(shared), *title])
-        with writing(run / "masked_pairs.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        with writing(run / "similar_pairs.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["id", "other_id", "similarity", "positive", "times", "shared", "title", "other_title"])
             writer.writerows(rows)
@@ -118,11 +121,12 @@ class Negatives:
 
     def _page(self, rows: Sequence[Sequence[object]]) -> str:
         told = self.summary()
+        done = "masked" if self.masks else "not masked"
         lines = [
             "# Negatives of this run",
             "",
             f"{self.negatives:,} pairs of a query and another product's target met in batches.",
-            f"- masked, more similar than the positive by the margin: {told['masked_share']:.3%}",
+            f"- more similar than the positive by the margin, and {done}: {told['too_similar_share']:.3%}",
             f"- left out, the same product or identical content: {told['known_share']:.3%}",
             "",
             "| BM25 of the attributes from | share |",
@@ -135,7 +139,7 @@ class Negatives:
         lines += [f"| {edge:.2f} | {n / counted:.2%} |" for edge, n in zip(edges, self.w_counts, strict=True)]
         lines += [
             "",
-            f"## The most similar masked pairs: probable duplicates ({len(self.masked):,} in masked_pairs.csv)",
+            f"## The most similar of them, {done}: probable duplicates ({len(self.similar):,} in similar_pairs.csv)",
         ]
         lines += [
             "",
@@ -146,7 +150,7 @@ class Negatives:
         return "\n".join(lines) + "\n"
 
 
-_COUNTS = ("negatives", "too_similar", "known", "b_counts", "w_counts")
+_COUNTS = ("masks", "negatives", "too_similar", "known", "b_counts", "w_counts")
 
 
 def _count(counts: list[int], edges: Sequence[float], values: NDArray[np.float64]) -> None:

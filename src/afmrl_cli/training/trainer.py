@@ -30,7 +30,7 @@ from ..models.embedder import Embedder
 from ..models.presets import Base
 from ..store.files import write_json, writing_folder
 from .adapter import save_adapter, trainable
-from .agcl import Loss
+from .agcl import Loss, false_negatives
 from .negatives import Negatives
 from .pairs import Pair, Side, indistinguishable
 from .parallel import World, gather_objects, sum_gradients
@@ -82,7 +82,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.parameters.values(), self.agcl)
         self.reader = Reader(embedder, plan.settings)
         self.validation = make_validation(plan.corpus.validation, plan.settings)
-        self.negatives = Negatives()
+        self.negatives = Negatives(masks=self.agcl.mask and self.agcl.loss == "agcl")
         self.progress = Progress()
         self.board: Any = None
         if self.agcl.tensorboard and world.first:
@@ -162,7 +162,8 @@ class Trainer:
     def _count(self, pairs: list[Pair], bm25: Any, loss: Loss) -> None:
         query = np.array([pair.query.listing for pair in pairs])
         target = np.array([pair.target.listing for pair in pairs])
-        arrays = [each.cpu().numpy() for each in (loss.cosines, loss.too_similar, loss.known)]
+        similar = false_negatives(loss.cosines, self.agcl.mask_margin) & ~loss.known
+        arrays = [each.cpu().numpy() for each in (loss.cosines, similar, loss.known)]
         self.negatives.add(query, target, bm25, *arrays)
 
     def _check(self, step: int, loss: float, length: float, pairs: list[Pair]) -> None:
