@@ -211,9 +211,9 @@ class AgclSettings(TrainingSettings):
     """Training of the embedder: loss, pairs, batches, optimiser."""
 
     loss: Literal["agcl", "infonce"] = Field("agcl", description="infonce: all weights equal, no mask by similarity")
-    temperature: float = Field(0.02, gt=0, description="tau")
-    weight_positive: bool = Field(True, description="false: only the negatives are weighted, the paper's other reading")
-    mask: bool = Field(True, description="drop negatives that are more similar to the query than the positive")
+    temperature: float = Field(0.05, gt=0, description="tau; the paper's base was trained with 0.02")
+    weight_positive: bool = Field(False, description="true: the paper's formula; else only negatives are weighted")
+    mask: bool = Field(False, description="true, as in the paper: drop negatives more similar than the positive")
     mask_margin: float = Field(0.1, ge=-2, le=2, description="delta: by how much more, in cosine")
     bm25_tokens: Literal["values", "pairs"] = Field("values", description="words of values, or key=value as one")
     bm25_normalise: bool = Field(False, description="ours: BM25 divided by the query's own score, for graded weights")

@@ -8,14 +8,20 @@
 It is computed as the cross-entropy with target i over the logits s_ij/tau + 1 + tanh(B_ij), masked entries at -inf;
 with the positive itself in the denominator it is finite even when every negative is masked. s is the cosine.
 
-What the paper leaves open, and where we depart:
+These functions are the paper's. What it leaves open, and what we chose:
 - Mask: j is no negative when s_ij > s_ii + delta, delta = 0.1, on cosines without gradient. Besides, always: candidates
-  that are known positives, and candidates whose content is identical (`known`). The positive is never masked.
-- The positive is weighted, as in the formula. `weight_positive = False` is the other reading (only the negatives of the
-  denominator are multiplied), which makes every negative e to e^2 times heavier than in InfoNCE.
+  that are known positives, and candidates whose content is identical (`known`; `training.pairs` says what is). The
+  positive is never masked.
 - Weights and mask carry no gradient.
-- Ours, off by default: `symmetric` adds the same loss with candidates asking for queries, and halves the sum.
-  Scaling B before the tanh is up to whoever computes B (`training.lexical`).
+
+Where `train-agcl` departs from the paper by default, because the paper's form did not beat InfoNCE on any set that we
+measured and was worse on some (docs/agcl-evidence.md):
+- `agcl.weight_positive = false`: only the negatives of the denominator are weighted, by e to e^2. With the positive
+  weighted as well, whose own B is high, no negative is ever heavier than in InfoNCE: unrelated ones become lighter.
+- `agcl.mask = false`: what stands above the positive is mostly what the model gets wrong, not a duplicate.
+- `agcl.temperature = 0.05` in place of 0.02.
+Ours too, off by default: `symmetric` adds the same loss with candidates asking for queries, and halves the sum.
+Scaling B before the tanh is up to whoever computes B (`training.lexical`).
 """
 
 from __future__ import annotations
