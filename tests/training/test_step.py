@@ -104,10 +104,26 @@ def test_infonce_ignores_weights_and_similarity(shop: CatalogFolder, settings: M
     vectors = torch.nn.functional.normalize(torch.randn(2 * n, 16), dim=1)
     plain = settings(**{"agcl.loss": "infonce"}).agcl
     loss, _ = batch_loss(vectors, rig.batch, plain, ALONE)
-    expected = torch.nn.functional.cross_entropy(vectors[:n] @ vectors[n:].T / 0.02, torch.arange(n))
+    expected = torch.nn.functional.cross_entropy(vectors[:n] @ vectors[n:].T / 0.05, torch.arange(n))
     assert loss.value.item() == pytest.approx(expected.item(), rel=1e-5)
     weighted, _ = batch_loss(vectors, rig.batch, settings().agcl, ALONE)
     assert weighted.value.item() != pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_our_default_and_the_papers_form(shop: CatalogFolder, settings: MakeSettings) -> None:
+    rig, n = make_rig(shop, settings()), 8
+    vectors = torch.nn.functional.normalize(torch.randn(2 * n, 6, dtype=torch.float64), dim=1)
+    cosines, eye = vectors[:n] @ vectors[n:].T, torch.eye(n, dtype=torch.bool)
+    weights = 1 + torch.tanh(torch.as_tensor(rig.batch.bm25))
+    above = (cosines > cosines.diagonal()[:, None] + 0.1) & ~eye
+    assert above.any() and not rig.batch.known.any()
+    ours = cosines / 0.05 + weights.masked_fill(eye, 0.0)
+    papers = (cosines / 0.02 + weights).masked_fill(above, -torch.inf)
+    flags = {"agcl.weight_positive": True, "agcl.mask": True, "agcl.temperature": 0.02}
+    for logits, chosen in ((ours, settings()), (papers, settings(**flags))):
+        loss, _ = batch_loss(vectors, rig.batch, chosen.agcl, ALONE)
+        expected = torch.nn.functional.cross_entropy(logits, torch.arange(n))
+        assert loss.value.item() == pytest.approx(expected.item(), rel=1e-9)
 
 
 def test_the_gradient_is_that_of_the_loss(shop: CatalogFolder, settings: MakeSettings) -> None:
