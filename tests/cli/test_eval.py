@@ -99,6 +99,7 @@ def test_a_drop_fails_the_build_and_is_written_for_it(shop: Path) -> None:
     page = Path("out.html").read_text("utf-8")
     assert "http" not in page.replace("http-equiv", "")
     assert page.count("data:image/jpeg") > 10
+    assert "<h1>Evaluation: identity</h1>" in page
     assert document(*words, code=1)["checks"][1]["passed"] is False
 
 
@@ -202,6 +203,8 @@ def test_beir_folder(tmp_path: Path, embedded: Path) -> None:
         (["--fail-under", "recall@50=0.5"], 2, "recall@50 over a gallery of 24"),
         (["--ks", "30,50"], 2, "every cut is above the gallery"),
         (["--labels", "none.csv"], 3, "none.csv"),
+        (["--queries", "asked.jsonl"], 3, "asked.trec: no judgements beside asked.jsonl"),
+        (["--queries", "none.jsonl"], 3, "none.jsonl: can't be read"),
         (["--protocol", "fine"], 3, "no listing has a group_id"),
         (["--protocol", "coarse", "--label", "size"], 2, "no listing has a size"),
         (["--label", "color"], 2, "--label is for coarse and composed"),
@@ -222,6 +225,7 @@ def test_bad_input(shop: Path, words: list[str], code: int, message: str) -> Non
         "nan": "s0 Q0 s1 1 nan x\n",
         "twice": "s0 Q0 s1 1 1.0 x\ns0 Q0 s1 2 0.9 x\n",
     }
+    Path("asked.jsonl").write_text('{"qid": "q", "text": "red"}')
     for name, text in runs.items():
         Path(f"{name}.trec").write_text(text)
     result = call("eval", *words)

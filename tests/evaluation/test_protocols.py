@@ -98,6 +98,16 @@ def test_queries_leave_out_what_nobody_could_find(catalog: Catalog) -> None:
     assert len(bm25_run(task, 2).run["q"]) == 2
 
 
+def test_queries_about_one_product_are_one_piece_of_evidence(catalog: Catalog) -> None:
+    """s0 and s1 are listings of p0: two photos of it are not independent; "shirt" has answers of several products."""
+    rows = [QueryRow(id, "shirt", (), "", frozenset(), 1) for id in ("a", "b", "many", "none")]
+    qrels = {"a": {"s0": 1, "s2": 0}, "b": {"s0": 2, "s1": 1}, "many": {"s0": 1, "s2": 1}}
+    groups = {query.id: query.group for query in queries_task(rows, qrels, catalog[0]).queries}
+    assert groups == {"a": "p0", "b": "p0", "many": "", "none": ""}
+    strict = {query.id: query.group for query in queries_task(rows, qrels, catalog[0], level=2).queries}
+    assert strict == {"a": "", "b": "p0", "many": "", "none": ""}
+
+
 def test_what_a_catalog_offers(catalog: Catalog, tmp_path: Path) -> None:
     described, folder = catalog
     nowhere = tmp_path / "queries.jsonl"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.images import ImagePaths, ImageProblem
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from ..retrieval.filters import parse_filters
-from ..settings import CatalogSettings, Settings
+from ..settings import Settings
 from ..store.folder import CatalogFolder
 from .protocols import (
     coarse_task,
@@ -68,7 +68,7 @@ def build_task(
     elif protocol == "composed":
         task = composed_task(gallery, label)
     else:
-        task = _file_task(documents, gallery, folder.root, settings.catalog, asked)
+        task = _file_task(documents, gallery, folder.root, settings, asked)
     if label and protocol not in ("coarse", "composed"):
         raise UsageError(f"--label is for coarse and composed, not for {protocol}", "leave it out")
     task = sampled(task, chosen.max_queries, chosen.seed)
@@ -78,14 +78,17 @@ def build_task(
 
 
 def _file_task(
-    documents: Sequence[Document], gallery: list[Document], root: Path, settings: CatalogSettings, asked: Asked
+    documents: Sequence[Document], gallery: list[Document], root: Path, settings: Settings, asked: Asked
 ) -> Task:
+    level = settings.eval.min_grade
     queries = asked.queries or root / "queries.jsonl"
     qrels = asked.qrels or queries.with_name(queries.stem.replace("queries", "qrels") + ".trec")
     beir = queries.with_name("qrels") / "test.tsv"
     if asked.qrels is None and not qrels.is_file() and beir.is_file():
         qrels = beir
-    paths = ImagePaths(queries.parent, settings)
+    if asked.qrels is None and queries.is_file() and not qrels.is_file():
+        raise DataError(f"{qrels}: no judgements beside {queries.name}", "give them with --qrels FILE")
+    paths = ImagePaths(queries.parent, settings.catalog)
 
     def image_path(cell: str) -> Path:
         try:
@@ -96,9 +99,9 @@ def _file_task(
     rows = read_queries(queries, image_path)
     judged = read_qrels(qrels, {row.id for row in rows}, {document.id for document in documents})
     if qrels.suffix != ".tsv":
-        return queries_task(rows, judged, gallery)
+        return queries_task(rows, judged, gallery, level)
     # BEIR keeps the queries of all splits in one file: those of another split are not asked at all.
     kept = [row for row in rows if row.id in judged]
-    task = queries_task(kept, judged, gallery)
+    task = queries_task(kept, judged, gallery, level)
     others = len(rows) - len(kept)
     return replace(task, notes=[*task.notes, f"{others:,} queries are not judged in {qrels.name}"]) if others else task

@@ -74,7 +74,7 @@ def _case(
     best = sorted(right, key=lambda id: (places.get(id, len(ids) + 1), id))
     return {
         "id": query.id,
-        "text": _short(query.text),
+        "text": _short(query.title or query.text),
         "pictures": [picture for path in query.images[:2] if (picture := pictures.of([path]))],
         "found": [card(id) for id in ids[:SHOWN]],
         "right": [card(id) for id in best[:RIGHT] if places.get(id, SHOWN + 1) > SHOWN],
