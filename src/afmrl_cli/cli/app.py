@@ -39,8 +39,9 @@ def _root(
 
 
 def _register() -> None:
-    from . import attributes, check, checkpoints, config, demo, doctor, embed, eval, search, train_agcl
+    from . import attributes, check, checkpoints, config, demo, doctor, embed, eval, init, search, train_agcl
 
+    app.command("init", rich_help_panel="Start")(guarded(init.init))
     app.command("check", rich_help_panel="Data")(guarded(check.check))
     app.command("attributes", rich_help_panel="Use")(guarded(attributes.attributes))
     app.add_typer(checkpoints.checkpoints, name="checkpoints", rich_help_panel="Train")
