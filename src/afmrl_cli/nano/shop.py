@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -57,6 +57,8 @@ class Listing:
     price: str
     garment: Garment
     shots: tuple[Shot, ...]
+    stated: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """The attributes that title and description name."""
 
     def row(self) -> dict[str, str]:
         """The listing as the catalog's columns; attributes that don't apply are empty."""
@@ -138,7 +140,7 @@ def _listing(name: str, product: str, group: str, garment: Garment, copy: int, s
     words = listing_words(garment, Random(f"words {seed} {group if shared else product} {copy}"), brand, leave_out)
     count = Random(f"count {seed} {product} {copy}").randint(2, 3)
     shots = tuple(Shot(f"images/{name}-{n + 1}.jpg", garment, 10 * copy + n) for n in range(count))
-    return Listing(name, product, group, words.title, words.description, brand, price, garment, shots)
+    return Listing(name, product, group, words.title, words.description, brand, price, garment, shots, words.stated)
 
 
 def plan_queries(listings: tuple[Listing, ...], seed: int, text: int, photo: int) -> tuple[Query, ...]:

@@ -37,7 +37,8 @@ class RarQuery:
     """One query. `side` is what the embedder reads without attributes and all that the generator is shown.
 
     `category` is the listing's where its text is shown, else "", as at search time. `positives` and `hidden` are rows
-    of the gallery; `rank` is that of the best positive without attributes (0: not looked up yet).
+    of the gallery; `rank` is that of the best positive without attributes (0: not looked up yet). `id` is the
+    listing's, for people.
     """
 
     side: Side
@@ -45,6 +46,7 @@ class RarQuery:
     positives: tuple[int, ...]
     hidden: tuple[int, ...]
     rank: int = 0
+    id: str = ""
 
 
 def views(
@@ -112,7 +114,7 @@ def pose(
             continue
         hidden = alike.union(*(of_content[contents[row]] for row in positives)) - set(positives)
         category = listing.category if side.text else ""
-        queries.append(RarQuery(side, category, positives, tuple(sorted(hidden))))
+        queries.append(RarQuery(side, category, positives, tuple(sorted(hidden)), id=listing.id))
     return gallery, queries
 
 
