@@ -124,6 +124,7 @@ def main() -> None:
             "rar.queries": wanted.groups,
             "rar.k": 10,
             "rar.validation_queries": 300,
+            "split.validation": 0.2,
             "model.embedder_checkpoint": wanted.embedder,
             "model.generator_checkpoint": wanted.generator,
         }
