@@ -239,8 +239,8 @@ class AgclSettings(TrainingSettings):
     name: str = Field("", description="of the checkpoint; empty: embedder-1, embedder-2, ...")
 
 
-class RarSettings(Section):
-    """Training of the generator by the embedder's reward: environment, reward."""
+class RarSettings(TrainingSettings):
+    """Training of the generator by the embedder's reward: environment, reward, GRPO, watchdog."""
 
     query: Literal["auto", "listings", "photos", "photo-to-text", "text-to-photos"] = Field(
         "auto", description="what asks for what; auto: the first of these that the catalog offers often enough"
@@ -250,8 +250,27 @@ class RarSettings(Section):
     reward: Literal["recall", "rank"] = Field("recall", description="rank: 2 at rank 1, 1 at 10, 0 from 100 on")
     k: int = Field(50, ge=1, description="of the recall that is the reward")
     eta: float = Field(-0.1, description="reward of an invalid answer, in place of the recall")
+    group: int = Field(8, ge=2, description="G: answers to one query that are compared with each other")
+    prompts: int = Field(16, ge=1, description="queries a step")
+    temperature: float = Field(1.0, gt=0, description="of the sampled answers")
+    resample: int = Field(0, ge=0, description="times that groups whose answers are all worth the same are replaced")
+    beta: float = Field(0.001, ge=0, description="weight of the KL to the policy that training starts from")
+    epsilon: float = Field(0.2, gt=0, description="the clip; nothing is clipped while updates = 1")
+    updates: int = Field(1, ge=1, description="optimiser steps for each batch of answers")
+    loss: Literal["dr_grpo", "dapo", "bnpo", "grpo"] = Field(
+        "dr_grpo", description="how token losses are summed; grpo prefers short right and long wrong answers"
+    )
+    scale: Literal["group", "batch", "none"] = Field("group", description="whose spread advantages are divided by")
+    from_base: bool = Field(False, description="start from the bare base, without SFT")
+    chunk_answers: int = Field(8, ge=1, description="answers in memory with a graph; lower it for less memory")
+    steps: int = Field(200, ge=1)
+    learning_rate: float = Field(0.0, ge=0, description="0: 1e-4 for nano, 1e-5 for all others")
+    lora_dropout: float = Field(0.0, ge=0, le=0, description="always 0: with dropout the KL would not start at 0")
+    save_every: int = Field(5, ge=1, description="steps that a kill can cost")
+    validate_every: int = Field(25, ge=1, description="steps between two looks at the held-out queries")
     validation_queries: int = Field(500, ge=1, description="held-out queries, from the validation split")
-    seed: int = 0
+    margin: float = Field(0.1, gt=0, description="fall of valid share or held-out recall that stops the run")
+    name: str = Field("", description="of the checkpoint; empty: generator-1, generator-2, ...")
 
 
 class Settings(Section):

@@ -39,13 +39,14 @@ def _root(
 
 
 def _register() -> None:
-    from . import attributes, check, checkpoints, config, demo, doctor, embed, eval, init, search, train_agcl
+    from . import attributes, check, checkpoints, config, demo, doctor, embed, eval, init, search, train_agcl, train_rar
 
     app.command("init", rich_help_panel="Start")(guarded(init.init))
     app.command("check", rich_help_panel="Data")(guarded(check.check))
     app.command("attributes", rich_help_panel="Use")(guarded(attributes.attributes))
     app.add_typer(checkpoints.checkpoints, name="checkpoints", rich_help_panel="Train")
     app.command("train-agcl", rich_help_panel="Train")(guarded(train_agcl.train_agcl))
+    app.command("train-rar", rich_help_panel="Train")(guarded(train_rar.train_rar))
     app.command("embed", rich_help_panel="Use")(guarded(embed.embed))
     app.command("search", rich_help_panel="Use")(guarded(search.search))
     app.command("eval", rich_help_panel="Inspect")(guarded(eval.eval))

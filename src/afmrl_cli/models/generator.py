@@ -52,8 +52,8 @@ class LocalGenerator:
                 f"{base.name}: no chat template, so it can't be prompted", "use an instruction-tuned model"
             )
         known = tokenizer.get_vocab()
-        self._ends = sorted({known[token] for token in END_TOKENS if token in known} | {tokenizer.eos_token_id})
-        self._never = sorted(known[token] for token in NEVER_WRITTEN if token in known)
+        self.ends = sorted({known[token] for token in END_TOKENS if token in known} | {tokenizer.eos_token_id})
+        self.never = sorted(known[token] for token in NEVER_WRITTEN if token in known)
 
     def generate(self, requests: Sequence[Request], samples: int = 1) -> list[list[Generation]]:
         """`samples` answers for each request, in the order of the requests.
@@ -79,7 +79,7 @@ class LocalGenerator:
             torch.manual_seed(self._seed)
             made = self._batches.run(lengths, prepare, lambda batch: self._tokens(batch, sampled), sampled)
         # Decoded only now: a tokenizer must not be used while the other thread prepares a batch with it.
-        answers = [[self._generation(row) for row in rows] for rows in made]
+        answers = [[self.generation(row) for row in rows] for rows in made]
         return [row * samples if sampled == 1 else row for row in answers]
 
     def text(self, request: Request) -> str:
@@ -87,12 +87,17 @@ class LocalGenerator:
 
         Special tokens are taken out of the prompt, and the product's part of it is cut to `max_text_tokens`.
         """
+        made: str = self.processor.inner.apply_chat_template(
+            self.messages(request), add_generation_prompt=True, tokenize=False
+        )
+        return made
+
+    def messages(self, request: Request) -> list[dict[str, object]]:
+        """The conversation that `text` writes down: one turn, a slot per picture and the prompt."""
         prompt = request.prompt
         if request.product:
             prompt = prompt.replace(request.product, self.processor.cut(request.product, self.max_text_tokens), 1)
-        messages = chat_messages(self.processor.clean(prompt), len(request.images))
-        made: str = self.processor.inner.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        return made
+        return chat_messages(self.processor.clean(prompt), len(request.images))
 
     def _config(self, samples: int) -> GenerationConfig:
         how: dict[str, Any] = {"do_sample": False}
@@ -101,9 +106,9 @@ class LocalGenerator:
             how["num_return_sequences"] = samples
         return GenerationConfig(
             max_new_tokens=self.max_new_tokens,
-            eos_token_id=self._ends,
+            eos_token_id=self.ends,
             pad_token_id=self.processor.tokenizer.pad_token_id,
-            suppress_tokens=self._never,
+            suppress_tokens=self.never,
             **how,
         )
 
@@ -115,8 +120,9 @@ class LocalGenerator:
         flat = tokens[:, batch["input_ids"].shape[1] :].tolist()
         return [flat[i : i + samples] for i in range(0, len(flat), samples)]
 
-    def _generation(self, tokens: list[int]) -> Generation:
-        end = next((i for i, token in enumerate(tokens) if token in self._ends), None)
+    def generation(self, tokens: list[int]) -> Generation:
+        """What the model wrote, as an answer: the text up to its first end token."""
+        end = next((i for i, token in enumerate(tokens) if token in self.ends), None)
         text = self.processor.tokenizer.decode(tokens[:end], skip_special_tokens=True)
         return Generation(text.strip(), cut_off=end is None)
 

@@ -86,6 +86,10 @@ class Processor:
         width, height = max(width, -(-height // MAX_ASPECT)), max(height, -(-width // MAX_ASPECT))
         return int(pictures.get_number_of_image_patches(height, width) // pictures.merge_size**2)
 
+    def resized(self, image: Image) -> Image:
+        """`image` as small as the model looks at it: the same pixel values, for whoever keeps or copies pictures."""
+        return _resized(self.inner.image_processor, image)
+
     @property
     def most_image_tokens(self) -> int:
         """How many tokens a large picture becomes."""
@@ -144,12 +148,10 @@ def _pixels(pictures: Any, images: Sequence[Image], levels: NDArray[np.float32])
     makes them and faster: Pillow's resizing, then each byte looked up in `levels`.
     """
     side, merge, frames = pictures.patch_size, pictures.merge_size, pictures.temporal_patch_size
-    low, high = pictures.size["shortest_edge"], pictures.size["longest_edge"]
     rows, grids = [], []
-    for image in map(_not_too_long, images):
-        height, width = smart_resize(image.height, image.width, side * merge, low, high)
-        small = (image if image.mode == "RGB" else image.convert("RGB")).resize((width, height), pictures.resample)
-        grid = height // side, width // side
+    for image in images:
+        small = _resized(pictures, image)
+        grid = small.height // side, small.width // side
         # [h / side / merge, merge, side, w / side / merge, merge, side, 3] -> patches of one square stand together
         bytes_ = np.asarray(small).reshape(grid[0] // merge, merge, side, grid[1] // merge, merge, side, 3)
         patches = bytes_.transpose(0, 3, 1, 4, 6, 2, 5).reshape(-1, 3, 1, side * side)
@@ -157,6 +159,15 @@ def _pixels(pictures: Any, images: Sequence[Image], levels: NDArray[np.float32])
         rows.append(np.broadcast_to(values, (len(values), 3, frames, side * side)).reshape(len(values), -1))
         grids.append((1, *grid))
     return {"pixel_values": torch.from_numpy(np.concatenate(rows)), "image_grid_thw": torch.tensor(grids)}
+
+
+def _resized(pictures: Any, image: Image) -> Image:
+    """`image` in the size that the model sees; one that has it already stays as it is."""
+    image = _not_too_long(image)
+    low, high = pictures.size["shortest_edge"], pictures.size["longest_edge"]
+    height, width = smart_resize(image.height, image.width, pictures.patch_size * pictures.merge_size, low, high)
+    plain = image if image.mode == "RGB" else image.convert("RGB")
+    return plain if plain.size == (width, height) else plain.resize((width, height), pictures.resample)
 
 
 def load_processor(base: Base) -> Processor:

@@ -43,7 +43,7 @@ from ..store.checkpoints import Checkpoints
 from ..store.database import Database
 from ..store.files import hash_json, write_json
 from ..store.folder import CatalogFolder
-from ..training.corpus import load_corpus
+from ..training.corpus import Corpus, load_corpus
 from ..training.pairs import Side, TrainListing
 from .frozen import frozen
 from .prefix import encode_groups
@@ -180,22 +180,18 @@ def ranks_of(scores: NDArray[np.float32], query: RarQuery) -> list[tuple[int, ..
     return [tuple(row) for row in (before + 1).tolist()]
 
 
-def make_environments(
+def read_corpus(
     folder: CatalogFolder,
     settings: Settings,
     checkpoints: Checkpoints,
     task: AttributeTask,
-    embedder: Embedder,
-    run: Path,
     problems: Problems,
     listener: Listener,
-) -> Environments:
-    """Read the catalog, encode the gallery (into `run`/gallery), choose the queries.
+) -> Corpus:
+    """The catalog's listings; attributes are read where the gallery has them (`embed.enrich` = both).
 
-    Raises UsageError when queries are not enriched at all, DataError when nothing asks or answers or the gallery is too
-    small for `rar.k`.
+    Raises UsageError when queries are not enriched at all, DataError when the gallery's attributes are missing.
     """
-    rar, most = settings.rar, settings.model.max_images
     if settings.embed.enrich == "none":
         message = "embed.enrich = none: queries get no attributes, so no attribute could be rewarded"
         raise UsageError(message, "set embed.enrich to query (the default) or both")
@@ -206,6 +202,28 @@ def make_environments(
     if enrich and not corpus.described:
         message = f"embed.enrich = both, and {generator} has written no attributes for the gallery"
         raise DataError(message, "run `afmrl attributes` first, or set embed.enrich=query")
+    return corpus
+
+
+def make_environments(
+    folder: CatalogFolder,
+    settings: Settings,
+    checkpoints: Checkpoints,
+    task: AttributeTask,
+    embedder: Embedder,
+    run: Path,
+    problems: Problems,
+    listener: Listener,
+    corpus: Corpus | None = None,
+) -> Environments:
+    """Encode the gallery (into `run`/gallery) and choose the queries; `corpus` is what `read_corpus` gave, if it was
+    asked before.
+
+    Raises as `read_corpus` does, and DataError when nothing asks or answers or the gallery is too small for `rar.k`.
+    """
+    rar, most = settings.rar, settings.model.max_images
+    corpus = corpus or read_corpus(folder, settings, checkpoints, task, problems, listener)
+    enrich = settings.embed.enrich == "both"
     offers = offered(corpus.train, max_photos=most, seed=rar.seed)
     kind = choose_kind(rar.query, offers, LEAST_QUERIES)
     shown = some_products(corpus.train, rar.gallery, rar.seed)

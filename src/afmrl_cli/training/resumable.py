@@ -32,7 +32,7 @@ from ..models.base import quiet
 from ..settings import TrainingSettings
 from ..store.files import write_json, writing_folder
 from .adapter import trainable
-from .state import cut_metrics, find_states, load_state, save_state
+from .state import COUNTERS, cut_metrics, find_states, load_state, save_state
 from .stop import Stop, stop_between_steps
 
 TRAINER_STATE = "trainer_state.json"
@@ -229,6 +229,7 @@ def train_resumably(
             at_start()
         if state is not None and resumed == steps:  # killed after the last step, before the run was finished
             trainer.state = type(trainer.state).load_from_json(str(state / TRAINER_STATE))
+            trainer.load_extra_state(json.loads((state / COUNTERS).read_text("utf-8"))["extra"])
         else:
             trainer.train(resume_from_checkpoint=str(state) if state else None)
         if stop.wanted and trainer.state.global_step < steps:

@@ -1,0 +1,77 @@
+"""A look at the held-out queries: greedy answers of the policy, how many are valid, and what they do to recall."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..store.files import write_json, writing
+from .environment import Environment
+from .policy import Policy
+
+SAMPLES = 10
+
+
+@dataclass(frozen=True)
+class Look:
+    """`figures`: recall@k, valid_share and mean length (in pairs and in characters). `answers`: the first few as they
+    came, invalid ones included.
+    """
+
+    figures: dict[str, float]
+    answers: list[str]
+
+
+class HeldOut:
+    """The held-out environment, and whom to ask. `main` is the figure by which the best is chosen."""
+
+    def __init__(self, environment: Environment, policy: Policy) -> None:
+        k = environment.settings.rar.k
+        self.environment, self.policy = environment, policy
+        self.ks = sorted({1, 10, k})
+        self.main = f"recall@{k}"
+
+    def plain(self) -> dict[str, float]:
+        """Recall of the queries without attributes."""
+        return self.environment.recall([None] * len(self.environment.queries), self.ks)
+
+    def look(self) -> Look:
+        """Ask and search."""
+        answers = self.policy.answers(self.environment.queries)
+        texts = [self.environment.read(number, answer) for number, answer in enumerate(answers)]
+        valid = [text for text in texts if text is not None]
+        figures = {
+            **self.environment.recall(texts, self.ks),
+            "valid_share": len(valid) / len(texts),
+            "pairs": _mean([text.count("; ") + 1 for text in valid]),
+            "characters": _mean([len(text) for text in valid]),
+        }
+        return Look(figures, [answer.text for answer in answers[:SAMPLES]])
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers) if numbers else 0.0
+
+
+def write_samples(run: Path, environment: Environment, before: Sequence[str], after: Sequence[str], step: int) -> None:
+    """samples.json, and samples.md for reading: what the generator said of the first held-out products and says now."""
+    rows: list[Mapping[str, Any]] = [
+        {
+            "product": query.id,
+            "text": query.side.text,
+            "photos": [photo.path.name for photo in query.side.photos],
+            "before": old,
+            "after": new,
+        }
+        for query, old, new in zip(environment.queries, before, after, strict=False)
+    ]
+    write_json(run / "samples.json", {"step": step, "samples": rows})
+    lines = [f"# Attributes before and after {step} steps", ""]
+    for row in rows:
+        shown = " / ".join([*row["text"].splitlines(), *row["photos"]])
+        same = "the same" if row["before"] == row["after"] else row["after"]
+        lines += [f"**{row['product']}**: {shown}", "", f"- before: {row['before']}", f"- after: {same}", ""]
+    with writing(run / "samples.md") as temporary:
+        temporary.write_text("\n".join(lines), "utf-8")

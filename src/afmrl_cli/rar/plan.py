@@ -1,0 +1,71 @@
+"""What a run of `train-rar` will do: from which policy, in which environment, which queries in which step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..models.presets import NANO, Base
+from ..settings import Settings
+from ..store.checkpoints import Manifest
+from .environment import Environments, describe
+
+NANO_RATE, RATE = 1e-4, 1e-5
+NOT_THE_RESULT = {"save_every", "name", "chunk_answers"}
+"""Settings that do not change what is learnt (but for rounding)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the generator is trained, and how: `prompts` queries a step, answered `group` times each."""
+
+    settings: Settings
+    environments: Environments
+    base: Base
+    parent: Manifest | None
+    generator: str
+    """The id of the generator that training starts from."""
+    prompts: int
+    peak_rate: float
+
+    @property
+    def order(self) -> list[int]:
+        """The queries of all batches of rollouts, one after another."""
+        rar = self.settings.rar
+        batches = -(-rar.steps // rar.updates)
+        return query_order(len(self.environments.train.queries), batches, self.prompts, rar.seed)
+
+    def describe(self) -> dict[str, object]:
+        """For people, manifests and cards."""
+        rar = self.settings.rar
+        return {
+            **describe(self.environments),
+            "generator": self.generator,
+            "reference": "the base" if self.parent is None else self.parent.name,
+            "prompts": self.prompts,
+            "answers_a_step": self.prompts * rar.group,
+            "steps": rar.steps,
+            "learning_rate": self.peak_rate,
+        }
+
+
+def make_plan(
+    settings: Settings, environments: Environments, base: Base, parent: Manifest | None, generator: str
+) -> Plan:
+    """The plan that the settings mean; a step asks no more queries than there are."""
+    rar = settings.rar
+    rate = rar.learning_rate or (NANO_RATE if base.name == NANO else RATE)
+    prompts = min(rar.prompts, len(environments.train.queries))
+    return Plan(settings, environments, base, parent, generator, prompts, rate)
+
+
+def query_order(queries: int, batches: int, size: int, seed: int) -> list[int]:
+    """`batches` times `size` numbers below `queries`: shuffled anew each time round, no number twice in a batch."""
+    order: list[int] = []
+    epoch = 0
+    while len(order) < batches * size:
+        shuffled = np.random.default_rng((seed, epoch)).permutation(queries)
+        order += shuffled[: queries // size * size].tolist()
+        epoch += 1
+    return order[: batches * size]

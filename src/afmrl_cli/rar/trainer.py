@@ -1,0 +1,337 @@
+"""GRPO on the generator, by TRL's GRPOTrainer, with the embedder's reward.
+
+    A_g  = (r_g - mean r) / (std r + 1e-4)                      over the G answers to one query
+    L    = -min(rho A, clip(rho, 1 - eps, 1 + eps) A) + beta (pi_ref / pi - log(pi_ref / pi) - 1)        per token
+    rho  = pi / pi_of_the_rollouts, 1 where `rar.updates` is 1 (then nothing is clipped)
+
+What is ours beside the reward: rollouts are kept apart from TRL's scoring, so that groups without spread can be drawn
+again before anything is spent on them; a step draws its random numbers from its own number, so that a resumed run goes
+on as if never stopped; pictures are looked at once a step; and the policy's weights stay in fp32.
+
+Departures from TRL's defaults: the sum of token losses is divided by a constant (`dr_grpo`), which has no length bias
+at all; the paper of that loss leaves out the division by std, AFMRL has it, so `rar.scale` is "group". Dropout is off:
+with it the KL to the reference is not 0 at the start. No autocast, no activation checkpointing unless asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
+from trl.data_utils import prepare_multimodal_messages
+
+from ..errors import ModelError
+from ..listener import Listener, Silent
+from ..models.base import quiet
+from ..training.adapter import trainable
+from ..training.resumable import Resumable, common_arguments, train_resumably
+from .held_out import HeldOut, Look
+from .plan import Plan
+from .policy import REFERENCE, Policy
+from .reward import Reward, propose_k, spread_at
+from .vision import VisionOnce
+from .watchdog import Watchdog
+
+
+@dataclass
+class Rollouts:
+    """The answers of a step: `numbers` are the groups' queries, the rest has `group` entries for each of them."""
+
+    numbers: list[int]
+    tokens: list[list[int]]
+    rewards: list[Reward]
+    drawn: int = 0
+    """Groups that were rolled out for these, those that were drawn again included."""
+    flat: int = 0
+    """Of `drawn`, those without spread."""
+    seconds: dict[str, float] = field(default_factory=lambda: {"rollout": 0.0, "reward": 0.0})
+
+
+@dataclass
+class Progress:
+    """What a state holds beside tensors. Figures are held-out ones: without attributes, of the policy that training
+    starts from, of the best step; `best_step` 0: no step was as good as the start.
+    """
+
+    plain: dict[str, float] = field(default_factory=dict)
+    start: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    best_step: int = 0
+    before: list[str] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)
+    spread_by_k: dict[str, float] = field(default_factory=dict)
+    collapsed: str = ""
+    seconds: float = 0.0
+
+
+class RarTrainer(Resumable, GRPOTrainer):  # type: ignore[misc]
+    """One run of `plan` in the folder `run`; `keep` writes the trained adapter into a folder.
+
+    After `train_resumably` the fields of `progress` say what came of it.
+    """
+
+    def __init__(self, plan: Plan, policy: Policy, run: Path, keep: Callable[[Path], None], listener: Listener) -> None:
+        self.policy, self.rar, self.listener = policy, plan.settings.rar, listener
+        self.environment = plan.environments.train
+        self.held_out = HeldOut(plan.environments.heldout, policy)
+        self.watchdog = Watchdog(self.rar.margin)
+        self.progress = Progress()
+        self.vision = VisionOnce(policy.generator.loaded.trunk)
+        self.rollouts = Rollouts([], [], [])
+        self.looks = True
+        self._keep = keep
+        loaded = policy.generator.loaded
+        if loaded.peft is None:
+            raise ValueError("the policy is an adapter, and there is none")
+        # All that may end an answer elsewhere ends it in rollouts, too.
+        loaded.causal.generation_config.eos_token_id = policy.generator.ends
+        before = {name: parameter.detach().clone() for name, parameter in trainable(loaded.peft).items()}
+        with quiet():
+            super().__init__(
+                model=loaded.peft,
+                reward_funcs=self.reward,
+                args=GRPOConfig(**grpo_arguments(plan, policy, run)),
+                train_dataset=Dataset.from_dict({"query": plan.order}),
+                processing_class=policy.generator.processor.inner,
+            )
+        # On a 4-bit base TRL casts the adapter to bf16, in which steps of 1e-5 are rounded away.
+        for name, parameter in trainable(loaded.peft).items():
+            parameter.data = before[name]
+        if plan.parent is None and REFERENCE in loaded.peft.peft_config:
+            loaded.peft.delete_adapter(REFERENCE)  # a copy of nothing; without it TRL switches the adapter off
+
+    def _send_telemetry(self) -> None:
+        """Nothing leaves this machine."""
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """One part of a step; the first part of a batch of rollouts makes them."""
+        with self.vision.remembering():
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    def products_of_step(self) -> list[str]:
+        """Ids of the products that were asked about."""
+        return [self.environment.queries[number].id for number in self.rollouts.numbers]
+
+    # Rollouts
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self.vision.forget()
+        numbers = [row["query"] for row in inputs][:: self.num_generations]
+        self.rollouts = self._roll_out(numbers)
+        return super()._generate_and_score_completions(self._rows(self.rollouts.numbers))  # type: ignore[no-any-return]
+
+    def _rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """TRL's rows: every query as often as it is answered."""
+        rows = [{"query": number, **self.policy.row(self.environment.queries[number])} for number in numbers]
+        return [row for row in rows for _ in range(self.num_generations)]
+
+    def _roll_out(self, numbers: list[int]) -> Rollouts:
+        """Answers and rewards for a batch of queries; groups without spread give way to others `rar.resample` times."""
+        made = self._roll_out_once(numbers)
+        size = self.num_generations
+        for attempt in range(self.rar.resample):
+            flat = [i for i, group in enumerate(_groups(made.rewards, size)) if not has_spread(group)]
+            spare = self._spare(made.numbers, len(flat), attempt)
+            if not spare:
+                break
+            other = self._roll_out_once(spare)
+            for i, (group, number) in enumerate(zip(_groups(other.rewards, size), other.numbers, strict=True)):
+                if has_spread(group):
+                    place = flat.pop(0)
+                    made.numbers[place] = number
+                    made.rewards[place * size : (place + 1) * size] = group
+                    made.tokens[place * size : (place + 1) * size] = other.tokens[i * size : (i + 1) * size]
+            made.drawn, made.flat = made.drawn + other.drawn, made.flat + other.flat
+            for part, seconds in other.seconds.items():
+                made.seconds[part] += seconds
+        return made
+
+    def _spare(self, used: Sequence[int], number: int, attempt: int) -> list[int]:
+        """Queries to draw instead, decided by the step alone."""
+        left = sorted(set(range(len(self.environment.queries))) - set(used))
+        rng = np.random.default_rng((self.args.seed, self.state.global_step, attempt))
+        return [left[i] for i in rng.permutation(len(left))[:number]]
+
+    def _roll_out_once(self, numbers: list[int]) -> Rollouts:
+        begin = time.perf_counter()
+        prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in self._rows(numbers)]
+        ids, images, fields = self._tokenize_prompts(prompts)
+        tokens, _ = super()._generate_single_turn(ids, images, fields, self.num_generations)
+        between = time.perf_counter()
+        answers = [self.policy.generator.generation(row) for row in tokens]
+        asked = [number for number in numbers for _ in range(self.num_generations)]
+        rewards = self.environment.rewards(asked, [each.text for each in answers], [each.cut_off for each in answers])
+        seconds = {"rollout": between - begin, "reward": time.perf_counter() - between}
+        flat = sum(not has_spread(group) for group in _groups(rewards, self.num_generations))
+        return Rollouts(list(numbers), tokens, rewards, len(numbers), flat, seconds)
+
+    def _generate_single_turn(self, *_: Any, **__: Any) -> tuple[list[list[int]], None]:
+        """What has been rolled out already, for TRL to score."""
+        return self.rollouts.tokens, None
+
+    def reward(self, **_: Any) -> list[float]:
+        """What has been rewarded already, in the order of the rollouts."""
+        return [reward.value for reward in self.rollouts.rewards]
+
+    # Looking
+
+    def start(self) -> None:
+        """Before the first step: what the policy is worth as it is. ModelError when none of its answers is valid."""
+        look = self.held_out.look()
+        self.progress.plain, self.progress.start = self.held_out.plain(), look.figures
+        self.progress.before = look.answers
+        if not look.figures["valid_share"]:
+            raise never_valid(f"none of {len(self.held_out.environment.queries)} answers is valid", look.answers)
+        self.watchdog.held_out(look.figures["valid_share"], look.figures[self.held_out.main])
+        self._write_look(look)
+
+    def measure(self) -> None:
+        """Train without a look at the held-out queries, for what a step takes."""
+        self.looks = False
+        train_resumably(self, Silent(), steps_per_epoch=self.steps_per_epoch)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps in which as many queries are asked as there are."""
+        asked: float = self.args.generation_batch_size / self.num_generations / self.rar.updates
+        return len(self.environment.queries) / asked
+
+    def _look(self) -> str:
+        """Held-out recall now; keeps the adapter when it is the best so far. Why to stop, or ""."""
+        look, main, progress = self.held_out.look(), self.held_out.main, self.progress
+        self._write_look(look)
+        best = progress.best or progress.start
+        if look.figures[main] >= best[main]:
+            progress.best, progress.best_step, progress.after = look.figures, self.state.global_step, look.answers
+            self.keep_best(self._keep)
+        elif not progress.best_step:
+            progress.after = look.answers
+        return self.watchdog.held_out(look.figures["valid_share"], look.figures[main])
+
+    def _write_look(self, look: Look) -> None:
+        step = self.state.global_step
+        row = {"step": step, **{f"eval_{name}": value for name, value in look.figures.items()}}
+        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        main = self.held_out.main
+        told = f"held-out {main} {look.figures[main]:.3f}, valid {look.figures['valid_share']:.0%}"
+        self.listener.note(f"step {step}: {told}, {look.figures['pairs']:.1f} pairs an answer")
+
+    def extra_state(self) -> Mapping[str, Any]:
+        """Progress and watchdog."""
+        return {"progress": asdict(self.progress), "watchdog": asdict(self.watchdog)}
+
+    def load_extra_state(self, counters: Mapping[str, Any]) -> None:
+        """The inverse of `extra_state`."""
+        self.progress = Progress(**counters["progress"])
+        self.watchdog = Watchdog(**counters["watchdog"])
+
+    # Telling
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """A line a step: TRL's figures under TRL's names, and what the rollouts got; then the watchdog."""
+        if "loss" not in logs:  # the summary at the end
+            return
+        found = self._metrics["train"]
+        for name in REPLACED:
+            found.pop(name, None)
+        self.progress.seconds += sum(found["step_time"])
+        figures = self.figures()
+        super().log({**logs, **figures}, start_time)
+        if self.state.global_step == 1:
+            self._propose_k()
+        if self.looks:
+            self._watch(figures["valid_share"])
+
+    def _watch(self, valid_share: float) -> None:
+        """Stop a policy that collapses, and one that never gives a valid answer."""
+        step = self.state.global_step
+        stop = self.watchdog.rollouts(valid_share)
+        if not self.watchdog.any_valid():
+            texts = [self.policy.generator.generation(row).text for row in self.rollouts.tokens]
+            raise never_valid(f"none of the sampled answers of {step} steps is valid", texts)
+        if step == self.state.max_steps or step % self.rar.validate_every == 0:
+            stop = self._look() or stop
+        self.progress.collapsed = self.progress.collapsed or stop
+        if self.progress.collapsed:
+            self.control.should_training_stop = self.control.should_save = True
+
+    def _propose_k(self) -> None:
+        """Which k would leave the most groups with something to learn from."""
+        groups = _groups(self.rollouts.rewards, self.num_generations)
+        k, shares = propose_k([[each.ranks if each.valid else None for each in group] for group in groups])
+        self.progress.spread_by_k = {str(each): share for each, share in shares.items()}
+        mine = spread_at([[each.ranks if each.valid else None for each in group] for group in groups], self.rar.k)
+        most = f"the most would be at k = {k}: {shares[k]:.0%}" if shares[k] else "no other k has any"
+        self.listener.note(f"groups with spread at rar.k = {self.rar.k}: {mine:.0%}; {most}")
+
+    def figures(self) -> dict[str, float]:
+        """Of the last rollouts."""
+        made, rewards = self.rollouts, self.rollouts.rewards
+        valid = [reward for reward in rewards if reward.valid]
+        return {
+            "valid_share": len(valid) / len(rewards),
+            "recall": float(np.mean([reward.recall for reward in valid])) if valid else 0.0,
+            "frac_reward_zero_std": made.flat / made.drawn,
+            "groups_drawn": made.drawn,
+            "distinct_answers": len({tuple(row) for row in made.tokens}) / len(made.tokens),
+            "pictures_looked_at": self.vision.looked / max(1, self.vision.asked),
+            **{f"seconds/{part}": seconds for part, seconds in made.seconds.items()},
+        }
+
+
+def _groups(rewards: Sequence[Reward], size: int) -> list[list[Reward]]:
+    return [list(rewards[i : i + size]) for i in range(0, len(rewards), size)]
+
+
+def has_spread(group: Sequence[Reward]) -> bool:
+    """Whether some answers of a group are worth more than others: without, there is nothing to learn from it."""
+    return len({reward.value for reward in group}) > 1
+
+
+def never_valid(what: str, answers: Sequence[str]) -> ModelError:
+    """The generator never gives what the schema asks for."""
+    return ModelError(
+        f"{what}: the policy would only be punished; it writes, for example, {answers[0][:80]!r}",
+        "train it to the schema first (`afmrl train-sft`), or mend attributes.keys and attributes.max_new_tokens",
+    )
+
+
+def grpo_arguments(plan: Plan, policy: Policy, run: Path) -> dict[str, Any]:
+    """What GRPOConfig gets."""
+    rar = plan.settings.rar
+    answers = plan.prompts * rar.group
+    rows = max(number for number in range(1, min(rar.chunk_answers, answers) + 1) if answers % number == 0)
+    device = policy.generator.loaded.device.type
+    shared = common_arguments(rar, run, steps=rar.steps, peak_rate=plan.peak_rate, device=device)
+    return shared | {
+        # States only between batches of rollouts: within one a resumed run would have to roll out anew.
+        "save_steps": -(-rar.save_every // rar.updates) * rar.updates,
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": answers // rows,
+        "num_generations": rar.group,
+        "num_iterations": rar.updates,
+        "beta": rar.beta,
+        "epsilon": rar.epsilon,
+        "temperature": rar.temperature,
+        "loss_type": rar.loss,
+        "scale_rewards": rar.scale,
+        "max_completion_length": policy.generator.max_new_tokens,
+        "generation_kwargs": {"suppress_tokens": policy.generator.never},
+        "disable_dropout": True,
+        "shuffle_dataset": False,
+        "gradient_checkpointing": rar.activation_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+    }
+
+
+REPLACED = {"frac_reward_zero_std", "rewards/reward/mean", "rewards/reward/std"}
+"""Figures that ours replace: shares over what was drawn, not over what was kept; and one reward is all there is."""

@@ -1,0 +1,107 @@
+"""A generator to train on a small shop: the nano model with a slight adapter, rewarded by itself with another one.
+
+Run as a program it is `train_rar`, for a test that kills it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+
+from afmrl_cli.attributes.task import load_task
+from afmrl_cli.catalog.problems import Problems
+from afmrl_cli.listener import Silent
+from afmrl_cli.models.base import Bases, load_base
+from afmrl_cli.models.embedder import load_embedder
+from afmrl_cli.models.generator import load_generator
+from afmrl_cli.models.presets import resolve_adapter, resolve_base
+from afmrl_cli.rar.environment import make_environments
+from afmrl_cli.rar.plan import Plan, make_plan
+from afmrl_cli.rar.policy import Policy
+from afmrl_cli.rar.run import train_rar
+from afmrl_cli.rar.trainer import RarTrainer
+from afmrl_cli.settings import Settings, load_settings
+from afmrl_cli.store.checkpoints import Checkpoints, Manifest, Role
+from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.training.adapter import TARGETS, add_trainable
+
+
+def rar_settings(**changes: object) -> Settings:
+    """Nano for both roles, a reward that is hardly ever flat, two queries with four answers a step."""
+    flags: dict[str, object] = {
+        "model.device": "cpu",
+        "model.precision": "fp32",
+        "split.validation": 0.3,
+        "split.test": 0.0,
+        "attributes.max_new_tokens": 48,
+        "rar.query": "photos",
+        "rar.reward": "rank",
+        "rar.k": 3,
+        "rar.group": 4,
+        "rar.prompts": 2,
+        "rar.steps": 3,
+        "rar.temperature": 1.5,
+        "rar.learning_rate": 0.001,
+        "rar.validation_queries": 6,
+        "rar.validate_every": 3,
+        "rar.save_every": 1,
+    }
+    return load_settings(None, flags | changes, {})
+
+
+def add_slight(folder: CatalogFolder, settings: Settings, name: str, role: Role, size: float = 0.02) -> Manifest:
+    """Store an adapter with small random weights: it changes numbers, but hardly what is written."""
+    base, checkpoints = resolve_base(settings.model, role), Checkpoints(folder.checkpoints)
+    torch.manual_seed(len(name))
+    config = LoraConfig(r=8, lora_alpha=8, target_modules=TARGETS, task_type="CAUSAL_LM", init_lora_weights=False)
+    model = get_peft_model(load_base(base, "fp32", "cpu"), config)
+    with tempfile.TemporaryDirectory() as place, torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.mul_(size)
+        model.save_pretrained(place, save_embedding_layers=False)
+        return checkpoints.add(Path(place), Manifest(role, base.name, base.revision, name))
+
+
+@dataclass
+class Rig:
+    plan: Plan
+    policy: Policy
+    trainer: RarTrainer
+    kept: list[Path]
+
+    @property
+    def peft(self) -> Any:
+        return self.policy.generator.loaded.peft
+
+
+def make_rig(folder: CatalogFolder, settings: Settings, run: Path) -> Rig:
+    """All that `train_rar` makes before it trains."""
+    checkpoints, bases = Checkpoints(folder.checkpoints), Bases()
+    base = resolve_base(settings.model, "generator")
+    parent = resolve_adapter(settings.model, "generator", base, checkpoints)
+    bare = settings.model.model_copy(update={"generator_checkpoint": ""})
+    task = load_task(settings.attributes, folder.root)
+    policy = Policy(load_generator(bare, settings.attributes, checkpoints, bases=bases), task, settings)
+    add_trainable(policy.generator, settings.rar, parent, checkpoints, "CAUSAL_LM")
+    embedder = load_embedder(settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog)
+    environments = make_environments(
+        folder, settings, checkpoints, task, embedder, run / "gallery", Problems(), Silent()
+    )
+    plan = make_plan(settings, environments, base, parent, policy.generator.id)
+    kept: list[Path] = []
+    rig = Rig(plan, policy, RarTrainer(plan, policy, run, kept.append, Silent()), kept)
+    rig.peft.train()  # as transformers does before the first step
+    return rig
+
+
+if __name__ == "__main__":
+    chosen = Settings.model_validate(json.loads(Path(sys.argv[2]).read_text()))
+    train_rar(CatalogFolder(Path(sys.argv[1])), chosen, Silent())

@@ -1,0 +1,63 @@
+"""`afmrl train-rar` as it is typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from afmrl_cli.cli.app import app
+from tests.training.shop import write_shop
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_shop(tmp_path / "shop", 24)
+
+
+def invoke(root: Path, *words: str) -> Result:
+    fixed = ["model.device=cpu", "split.validation=0.4", "split.test=0", "rar.validation_queries=5"]
+    fixed += ["rar.query=photos"]
+    short = ["rar.reward=rank", "attributes.max_new_tokens=48", "rar.margin=0.2"]
+    sets = [word for pair in fixed + short for word in ("--set", pair)]
+    return CliRunner().invoke(
+        app, ["train-rar", str(root), "--prompts", "2", "--group", "2", "--k", "2", *sets, *words]
+    )
+
+
+def test_training_then_nothing_to_do(root: Path) -> None:
+    words = ["--from-base", "--steps", "1", "--name", "first", "--learning-rate", "1e-9"]
+    trained = invoke(root, *words)
+    assert trained.exit_code == 0, trained.output
+    assert "checkpoint first" in trained.stdout and "no attributes" in trained.stdout and "recall@10" in trained.stdout
+    assert "queries (photos) against" in trained.stderr and "held-out recall@2" in trained.stderr
+    assert "Warning" not in trained.stderr and "{'loss'" not in trained.output
+
+    again = json.loads(invoke(root, *words, "--json").stdout)
+    assert again["schema"] == "afmrl.train-rar/1" and again["already_done"] is True and again["checkpoint"] == "first"
+
+
+def test_a_collapse_is_a_failed_check(root: Path) -> None:
+    result = invoke(
+        root, "--from-base", "--steps", "9", "--learning-rate", "1", "--set", "rar.validate_every=1", "--json"
+    )
+    assert result.exit_code == 1, result.output
+    assert "collapsed" in result.stdout and "at the start" in json.loads(result.stdout)["collapsed"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([], 4, "no SFT checkpoint to start from"),
+        (["--from-base", "--loss", "ppo"], 2, "rar.loss"),
+        (["--from-base", "--embedder", "embedder-9"], 4, "no checkpoint 'embedder-9'"),
+        (["--from-base", "--k", "50"], 3, "the gallery has"),
+    ],
+)
+def test_one_message_and_an_exit_code(root: Path, words: list[str], code: int, said: str) -> None:
+    result = invoke(root, *words)
+    assert result.exit_code == code, result.output
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and said in errors[0] and "Traceback" not in result.output

@@ -1,0 +1,221 @@
+"""Whole runs of `train-rar` on the nano model: what they write, going on after a kill, stopping when they collapse."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import afmrl_cli
+from afmrl_cli.errors import AfmrlError, DataError, ModelError, UsageError
+from afmrl_cli.listener import Silent
+from afmrl_cli.models.generator import load_generator
+from afmrl_cli.rar.run import RarSummary, train_rar
+from afmrl_cli.settings import Settings
+from afmrl_cli.store.checkpoints import Checkpoints
+from afmrl_cli.store.folder import CatalogFolder
+from tests.rar.rig import add_slight, rar_settings
+from tests.training.shop import write_shop
+
+STARTED = {"model.generator_checkpoint": "sft", "model.embedder_checkpoint": "judge"}
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+
+    def warn(self, message: str) -> None:
+        self.said.append("warning: " + message)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shop of 30 products with an SFT checkpoint and an embedder's, made once."""
+    root = write_shop(tmp_path_factory.mktemp("template") / "shop", 30)
+    for name, role in (("sft", "generator"), ("judge", "embedder")):
+        add_slight(CatalogFolder(root / "catalog.csv"), rar_settings(), name, role)  # type: ignore[arg-type]
+    return root
+
+
+@pytest.fixture
+def shop(template: Path, tmp_path: Path) -> CatalogFolder:
+    shutil.copytree(template, tmp_path / "shop")
+    return CatalogFolder(tmp_path / "shop" / "catalog.csv")
+
+
+def rows_of(summary: RarSummary) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (summary.run / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder: CatalogFolder, name: str) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(folder.checkpoints / name / "adapter_model.safetensors")
+    return found
+
+
+def test_a_run_writes_a_checkpoint_that_the_generator_uses(shop: CatalogFolder) -> None:
+    heard = Heard()
+    chosen = rar_settings(**STARTED, **{"rar.margin": 1.0, "rar.learning_rate": 1e-5})
+    summary = train_rar(shop, chosen, heard)
+    rows = rows_of(summary)
+    steps = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in steps] == [1, 2, 3]
+    assert [row["step"] for row in rows if "eval_recall@3" in row] == [0, 3]
+    assert steps[0]["kl"] == 0.0, "the reference is the policy that training starts from"
+    assert steps[1]["kl"] > 0.0
+    assert {"reward", "valid_share", "frac_reward_zero_std", "entropy", "completions/mean_length"} <= steps[0].keys()
+    assert any(line.startswith("groups with spread at rar.k = 3") for line in heard.said)
+    names = {path.name for path in summary.run.iterdir()}
+    assert {"settings.json", "plan.json", "curve.svg", "samples.json", "samples.md", "done.json"} <= names
+    assert not any(name.startswith(("state-", "checkpoint-")) for name in names)
+    samples = json.loads((summary.run / "samples.json").read_text())["samples"]
+    assert len(samples) == 6 and all(sample["before"] and sample["photos"] for sample in samples)
+
+    assert summary.checkpoint == "generator-1" and summary.metrics["recall@3"] >= summary.start["recall@3"]
+    manifest = Checkpoints(shop.checkpoints).get("generator-1")
+    plan = manifest.settings["plan"]
+    assert manifest.parent == "sft" and "judge" in plan["embedder"] and len(plan["gallery"]) == 64
+    assert {path.name for path in (shop.checkpoints / "generator-1").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "manifest.json",
+        "README.md",
+    }, "no ref/ of TRL's"
+    stored = weights(shop, "generator-1")
+    assert stored and all("language_model" in name and ".ref." not in name for name in stored)
+    assert any(not torch.equal(stored[name], value) for name, value in weights(shop, "sft").items())
+
+    used = rar_settings(**{"model.generator_checkpoint": "generator-1"})
+    assert "generator-1" in load_generator(used.model, used.attributes, Checkpoints(shop.checkpoints)).id
+    again = train_rar(shop, chosen, Silent())
+    assert again.already_done and again.checkpoint == "generator-1" and again.start == summary.start
+
+
+def test_killed_and_going_on_gives_the_same_weights(shop: CatalogFolder, tmp_path: Path) -> None:
+    shutil.copytree(shop.root, tmp_path / "other")
+    other = CatalogFolder(tmp_path / "other" / "catalog.csv")
+    changes = {"rar.steps": 6, "rar.resample": 1, "rar.validate_every": 2, "rar.margin": 1.0}
+    # A margin of all and the easiest of comparisons: the last step is always kept.
+    chosen = rar_settings(**STARTED, **changes, **{"rar.k": 20, "rar.learning_rate": 1e-4})
+    whole = train_rar(shop, chosen, Silent())
+
+    (tmp_path / "settings.json").write_text(chosen.model_dump_json())
+    root = Path(afmrl_cli.__file__).parents[1]
+    path = os.pathsep.join([str(root), str(Path(__file__).parents[2])])
+    program = [sys.executable, "-m", "tests.rar.rig", str(other.catalog), str(tmp_path / "settings.json")]
+    for step in (2, 4):
+        process = subprocess.Popen(program, env=os.environ | {"PYTHONPATH": path})
+        try:
+            while process.poll() is None and not list(other.runs.glob(f"*/state-{step}")):
+                time.sleep(0.02)
+            assert process.poll() is None, "it is still training"
+        finally:
+            process.kill()  # SIGKILL
+            process.wait()
+    assert [each.name for each in Checkpoints(other.checkpoints).list()] == ["sft", "judge"]
+    resumed = train_rar(other, chosen, Silent())
+    assert resumed.resumed_from >= 4
+    assert resumed.checkpoint == whole.checkpoint and whole.checkpoint
+    for name, tensor in weights(shop, whole.checkpoint).items():
+        assert torch.equal(weights(other, resumed.checkpoint)[name], tensor), name
+    timed = ("seconds/rollout", "seconds/reward", "step_time", "pictures_looked_at")
+    both = [[{k: v for k, v in row.items() if k not in timed} for row in rows_of(each)] for each in (whole, resumed)]
+    assert both[0] == both[1]
+    assert (whole.run / "samples.json").read_text() == (resumed.run / "samples.json").read_text()
+
+
+def test_a_collapse_stops_the_run(shop: CatalogFolder) -> None:
+    chosen = rar_settings(**STARTED, **{"rar.learning_rate": 1.0, "rar.steps": 20, "rar.validate_every": 1})
+    summary = train_rar(shop, chosen, Silent())
+    assert "at the start" in summary.collapsed
+    assert [row["step"] for row in rows_of(summary)][-1] < 20
+    again = train_rar(shop, chosen, Silent())
+    assert again.already_done and again.collapsed == summary.collapsed
+
+
+def test_no_better_step_makes_no_checkpoint(shop: CatalogFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    from afmrl_cli.rar.held_out import HeldOut, Look
+
+    looks = iter([0.9, 0.8, 0.8])
+    look = HeldOut.look
+
+    def worse(self: HeldOut) -> Look:
+        found = look(self)
+        return Look(found.figures | {self.main: next(looks)}, found.answers)
+
+    monkeypatch.setattr(HeldOut, "look", worse)
+    heard = Heard()
+    chosen = rar_settings(**STARTED, **{"rar.steps": 2, "rar.validate_every": 1, "rar.margin": 0.5})
+    summary = train_rar(shop, chosen, heard)
+    assert summary.checkpoint == "" and summary.step == 0 and not summary.collapsed
+    assert any("no step was as good as the start" in line for line in heard.said)
+    assert train_rar(shop, chosen, Silent()).already_done
+
+
+def test_a_schema_that_is_never_satisfied(shop: CatalogFolder) -> None:
+    chosen = rar_settings(**STARTED, **{"attributes.keys": {"sku": {"values": ["1", "2"]}}})
+    with pytest.raises(ModelError, match="none of 6 answers is valid") as error:
+        train_rar(shop, chosen, Silent())
+    assert error.value.exit_code == 4 and "train-sft" in error.value.hint
+    assert len(Checkpoints(shop.checkpoints).list()) == 2
+
+
+def test_dry_run_trains_nothing(shop: CatalogFolder) -> None:
+    summary = train_rar(shop, rar_settings(**{"rar.from_base": True}), Silent(), dry_run=True)
+    assert summary.estimate is not None and summary.estimate.peak_bytes > 0
+    assert summary.estimate.whole_seconds == pytest.approx(3 * summary.estimate.step_seconds)
+    assert summary.spread_by_k and summary.plan["reference"] == "the base"
+    assert not summary.run.exists() and len(Checkpoints(shop.checkpoints).list()) == 2
+
+
+BAD: list[tuple[dict[str, object], type[AfmrlError], str]] = [
+    ({}, ModelError, "no SFT checkpoint to start from"),
+    ({"model.generator_checkpoint": "sft", "rar.from_base": True}, UsageError, "contradict each other"),
+    ({"model.generator_checkpoint": "judge"}, ModelError, "belongs to the embedder"),
+    ({"rar.from_base": True, "model.embedder_checkpoint": "embedder-9"}, ModelError, "no checkpoint 'embedder-9'"),
+    ({"rar.from_base": True, "attributes.endpoint": "http://localhost:1"}, UsageError, "only a local generator"),
+    ({"rar.from_base": True, "rar.k": 50}, DataError, "the gallery has 2[0-9] products"),
+    ({"rar.from_base": True, "rar.query": "listings"}, DataError, "fewer than 5 training products"),
+    ({"rar.from_base": True, "embed.enrich": "none"}, UsageError, "queries get no attributes"),
+]
+
+
+@pytest.mark.parametrize(("changes", "kind", "message"), BAD)
+def test_bad_input(shop: CatalogFolder, changes: dict[str, object], kind: type[AfmrlError], message: str) -> None:
+    with pytest.raises(kind, match=message) as error:
+        train_rar(shop, rar_settings(**changes), Silent())
+    assert error.value.hint and "\n" not in str(error.value)
+
+
+def test_the_hint_names_the_sft_checkpoint_that_there_is(shop: CatalogFolder) -> None:
+    with pytest.raises(ModelError) as error:
+        train_rar(shop, rar_settings(), Silent())
+    assert "model.generator_checkpoint=sft" in error.value.hint
+
+
+def test_a_base_that_differs_from_the_checkpoints(shop: CatalogFolder, tiny_model: Any) -> None:
+    changes = {"model.generator_checkpoint": "sft", "model.generator": str(tiny_model("qwen2_vl"))}
+    with pytest.raises(ModelError, match="was trained on"):
+        train_rar(shop, rar_settings(**changes), Silent())
+
+
+def test_settings_of_another_run(shop: CatalogFolder) -> None:
+    """What changes the result has a run of its own; what does not, has not."""
+    first = train_rar(shop, rar_settings(**{"rar.from_base": True}), Silent(), dry_run=True)
+
+    def run(settings: Settings) -> Path:
+        return train_rar(shop, settings, Silent(), dry_run=True).run
+
+    assert run(rar_settings(**{"rar.from_base": True, "rar.save_every": 9})) == first.run
+    assert run(rar_settings(**{"rar.from_base": True, "rar.beta": 0.5})) != first.run
