@@ -54,7 +54,8 @@ def rows(rig: Rig, numbers: list[int]) -> list[dict[str, Any]]:
 def adapters(rig: Rig) -> tuple[Any, set[str], set[str]]:
     """(the active adapter, names of what is trained, modules in training mode)."""
     trained = {name for name, parameter in rig.peft.named_parameters() if parameter.requires_grad}
-    return rig.peft.active_adapter, trained, {name for name, module in rig.peft.named_modules() if module.training}
+    modules = rig.policy.generator.loaded.causal.named_modules()
+    return rig.peft.active_adapter, trained, {name for name, module in modules if module.training}
 
 
 def test_the_prompt_is_that_of_generation(shop: CatalogFolder, tmp_path: Path) -> None:
