@@ -266,10 +266,11 @@ class RarTrainer(Resumable, GRPOTrainer):  # type: ignore[misc]
 
     def _propose_k(self) -> None:
         """Which k would leave the most groups with something to learn from."""
-        groups = _groups(self.rollouts.rewards, self.num_generations)
-        k, shares = propose_k([[each.ranks if each.valid else None for each in group] for group in groups])
+        every = _groups(self.rollouts.rewards, self.num_generations)
+        groups = [[each.ranks for each in group if each.valid] for group in every]
+        k, shares = propose_k(groups)
         self.progress.spread_by_k = {str(each): share for each, share in shares.items()}
-        mine = spread_at([[each.ranks if each.valid else None for each in group] for group in groups], self.rar.k)
+        mine = spread_at(groups, self.rar.k)
         most = f"the most would be at k = {k}: {shares[k]:.0%}" if shares[k] else "no other k has any"
         self.listener.note(f"groups with spread at rar.k = {self.rar.k}: {mine:.0%}; {most}")
 
