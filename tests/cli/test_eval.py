@@ -240,5 +240,12 @@ def test_a_run_that_was_judged_otherwise(shop: Path) -> None:
     assert "not the same evaluation" in result.stderr
 
 
+def test_bm25_has_no_figures_where_the_gallery_shows_photos_only(shop: Path) -> None:
+    content = document("--show", "photos", "--baselines")
+    readable = {system["system"]: system["readable"] for system in content["systems"]}
+    assert readable == {"embedder": 24, "bm25": 0, "colors": 24}
+    assert "fusion is left out: BM25 can't read these queries or this gallery" in content["notes"]
+
+
 def test_a_cut_above_the_gallery_is_told(shop: Path) -> None:
     assert any("recall@100, hit@100: above the gallery of 24" in note for note in document("--ks", "1,100")["notes"])

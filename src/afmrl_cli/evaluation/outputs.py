@@ -49,7 +49,7 @@ def markdown(content: Content) -> str:
 
 def _system_row(system: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     if not system["readable"]:
-        return [f"{system['system']} (can't read these queries)", *("-" for _ in names)]
+        return [f"{system['system']} (can't read what is asked or shown)", *("-" for _ in names)]
     return [system["system"], *_figures(system, names)]
 
 

@@ -194,7 +194,7 @@ def _answers(
             if lexical().readable:
                 answers.append(fusion_run(first, lexical(), depth))
             else:
-                notes.append("fusion is left out: BM25 can't read these queries")
+                notes.append("fusion is left out: BM25 can't read these queries or this gallery")
         elif entry.kind == "bm25-attributes":
             answers += _attribute_run(entry, task, texts, depth)
         elif entry.kind == "colors":

@@ -199,6 +199,8 @@ def _value_words(text: str) -> list[str]:
 def _lexical_run(
     name: str, task: Task, documents: Sequence[Sequence[str]], asked: Mapping[str, list[str]], depth: int
 ) -> SystemRun:
+    if not any(documents):  # a gallery of photos: all would be "not found", as if it had looked
+        return SystemRun(name, {}, frozenset())
     corpus = build_bm25(documents)
     ids = [document.id for document in task.documents]
     places = {id: row for row, id in enumerate(ids)}

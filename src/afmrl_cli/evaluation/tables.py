@@ -21,7 +21,7 @@ def systems_table(content: Content) -> Table:
 
 def _row(system: Mapping[str, Any], names: Sequence[str], queries: int) -> list[object]:
     if not system["readable"]:
-        return [f"{system['system']} (can't read these queries)", *("-" for _ in [*names, ""])]
+        return [f"{system['system']} (can't read what is asked or shown)", *("-" for _ in [*names, ""])]
     name = system["system"]
     if system["readable"] < queries:
         name += f" (reads {system['readable']:,} of {queries:,} queries)"
