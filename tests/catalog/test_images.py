@@ -71,6 +71,12 @@ def test_exif_turns_the_photo_upright(orientation: int, tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(opened), np.asarray(expected))
 
 
+def test_heic_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+    with pytest.raises(ImageProblem, match="HEIC, as phones make it, is not read"):
+        open_image(tmp_path / "a.heic", CatalogSettings())
+
+
 def test_damaged_exif_does_not_cost_the_photo(tmp_path: Path) -> None:
     Image.new("RGB", (4, 6), "red").save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
     assert open_image(tmp_path / "a.jpg", SETTINGS).size == (4, 6)

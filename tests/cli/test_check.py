@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import csv
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,8 @@ def test_one_screen(shop: Path) -> None:
         "identities               3, 1 with several listings",
         "product_id               column gtin",
         "filters and labels       color, price (2 in all)",
+        "filled                 2 of 2 in at least half of the products; least: color 50%, price 50%",
+        "pairs for training       1 identities with several listings, 1 listings with several photos, 2 with text",
         "error: unreadable image: 2",
         "row 3 (id 2): b.png: no photo but text",
         "error: missing image: 1\n    row 5, column image (id 4): gone.png: no such file\n    mend: check the path",
@@ -52,6 +56,56 @@ def test_one_screen(shop: Path) -> None:
         assert words in output
     assert len(output.splitlines()) <= 45
     assert not (shop.parent / ".afmrl").exists()
+
+
+def test_a_photo_that_many_products_share_is_told_but_not_among_variants(tmp_path: Path) -> None:
+    photo(tmp_path / "none.png", "gray")
+    photo(tmp_path / "again.png", "gray")  # the same bytes under another name
+    photo(tmp_path / "style.png", "red")
+    rows = [f"{i},Thing {i},{'none' if i % 2 else 'again'}.png,\n" for i in range(6)]
+    rows += [f"v{i},Blouse size {i},style.png,blouse\n" for i in range(6)]
+    write(tmp_path / "catalog.csv", "id,title,image,group_id\n" + "".join(rows))
+    output = run(str(tmp_path), code=0)
+    assert "warning: shared photo: 1\n    row 3 (id 1): none.png: 6 different products have this photo" in output
+    assert "style.png" not in output
+    assert "shared photo" not in run(str(tmp_path), "--no-images", code=0)  # three rows for each name
+    assert "6 different" not in run(str(tmp_path), "--no-images", code=0)
+
+
+def test_every_problem_as_a_line_of_a_file(shop: Path, tmp_path: Path) -> None:
+    out = tmp_path / "problems.csv"
+    write(shop, TEXT + "".join(f"=cmd{i},x,y,gone{i}.png,,,\n" for i in range(30)))
+    run(str(shop), "--out", str(out), code=1)
+    with out.open(encoding="utf-8-sig", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert Counter(line["kind"] for line in lines)["missing image"] == 31
+    first = next(line for line in lines if line["kind"] == "unreadable image")
+    assert first["row"] == "3" and first["listing"] == "2" and first["severity"] == "error" and first["mend"]
+    assert all(not line["listing"].startswith("=") for line in lines)  # a spreadsheet would run it
+    assert "is the retailer's own file" in run(str(shop), "--out", str(shop), code=2)
+    assert "lies inside" in run(str(shop), "--out", str(shop.parent / ".afmrl/x.csv"), code=2)
+
+
+def test_a_shop_export_on_one_screen(tmp_path: Path) -> None:
+    write(tmp_path / "products.csv", (Path(__file__).parents[1] / "data/shopify.csv").read_bytes())
+    output = run(str(tmp_path), code=0)
+    for words in (
+        "read as Shopify export",
+        "groups of variants       2, 1 with several",
+        "warning: image url: 10",
+        "Variant SKU",
+    ):
+        assert words in output
+    assert len(output.splitlines()) <= 45
+    content = json.loads(CliRunner().invoke(app, ["check", "--json", str(tmp_path)]).stdout)
+    assert content["layout"] == "shopify" and content["attributes"]["Color"] == 3
+    assert "read as" not in run(str(tmp_path), "--format", "csv", code=1)
+
+
+def test_languages(tmp_path: Path) -> None:
+    titles = ["Röd kjol i bomull med fickor", "Blå klänning till sommaren", "Röda skor av läder för barn"]
+    write(tmp_path / "catalog.csv", "id,title\n" + "".join(f"{i},{title} {i}\n" for i, title in enumerate(titles * 4)))
+    assert "languages                Swedish 100%" in run(str(tmp_path), code=0)
 
 
 def test_json_is_one_document(shop: Path) -> None:

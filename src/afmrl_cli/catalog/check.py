@@ -10,13 +10,14 @@ from ..listener import Listener
 from ..settings import CatalogSettings
 from ..store.folder import CatalogFolder
 from .columns import ROLES, ColumnMap
-from .images import ImageProblem, open_image
-from .problems import Problem, Problems
-from .product import Product
+from .languages import LanguageSample
+from .photo_check import PhotoCheck
+from .problems import Problems
 from .read import count_rows, open_catalog
 
 TELL_EVERY = 500
 MOST_CATEGORIES = 10_000
+MOST_KEYS = 1_000
 """Distinct categories that are counted; a column with more is hardly one of categories."""
 
 
@@ -24,7 +25,8 @@ MOST_CATEGORIES = 10_000
 class CatalogSummary:
     """What a catalog holds. Counts are of usable products; `problems` has everything else.
 
-    `filled` counts, by role, the products that have it: a column may be there and empty.
+    `filled` counts, by role, the products that have it: a column may be there and empty. `attributes` counts the same
+    for the retailer's own attributes, `languages` are shares of a sample of the texts.
     """
 
     columns: ColumnMap
@@ -33,12 +35,17 @@ class CatalogSummary:
     without_photo: int
     without_text: int
     several_photos: int
+    text_and_photo: int
     identities: int
     shared_identities: int
     groups: int
+    shared_groups: int
     categories: Counter[str]
+    languages: dict[str, float]
     opened: bool
     filled: Counter[str]
+    attributes: Counter[str]
+    layout: str
     problems: Problems
 
     def read_as(self) -> dict[str, list[str]]:
@@ -69,26 +76,37 @@ class Tally:
 
 
 def check_catalog(
-    folder: CatalogFolder, settings: CatalogSettings, listener: Listener, *, open_photos: bool
+    folder: CatalogFolder,
+    settings: CatalogSettings,
+    listener: Listener,
+    *,
+    open_photos: bool,
+    problems: Problems | None = None,
 ) -> CatalogSummary:
     """Read the whole catalog, and with `open_photos` decode every photo once.
 
     Nothing in a row is fatal here, whatever the settings say: all is found and counted. Raises DataError when the
-    file can't be read as a catalog.
+    file can't be read as a catalog. `problems` takes what is found, a new one by default.
     """
     settings = settings.model_copy(update={"bad_rows": "skip", "bad_images": "skip"})
-    problems = Problems()
+    problems = problems or Problems()
     total = count_rows(folder, settings)
     identities, groups = Tally(), Tally()
     categories: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     filled: Counter[str] = Counter()
-    with open_catalog(folder, settings, problems) as catalog:
+    attributes: Counter[str] = Counter()
+    languages = LanguageSample()
+    with (
+        open_catalog(folder, settings, problems) as catalog,
+        PhotoCheck(settings, problems, open_photos=open_photos) as photos,
+    ):
         for product in catalog.products:
             counts["products"] += 1
             counts["photos"] += len(product.images)
             counts["without photo"] += not product.images
             counts["without text"] += not (product.title or product.description)
+            counts["text and photo"] += bool(product.images and (product.title or product.description))
             filled.update(role for role in ROLES if getattr(product, "images" if role == "image" else role))
             counts["several photos"] += len(product.images) > 1
             identities.add(product.identity)
@@ -96,11 +114,14 @@ def check_catalog(
                 groups.add(product.group_id)
             if product.category and (product.category in categories or len(categories) < MOST_CATEGORIES):
                 categories[product.category] += 1
-            if open_photos:
-                _open_photos(product, settings, problems)
+            keys = product.given.keys()
+            attributes.update(keys if len(attributes) < MOST_KEYS else keys & attributes.keys())
+            languages.add(f"{product.title} {product.description}".strip())
+            photos.add(product)
             if counts["products"] % TELL_EVERY == 0:
                 listener.progress("reading", counts["products"], max(total, counts["products"]))
         columns = catalog.columns
+    styles, shared_styles = groups.distinct_and_repeated()
     distinct, shared = identities.distinct_and_repeated()
     return CatalogSummary(
         columns=columns,
@@ -109,20 +130,16 @@ def check_catalog(
         without_photo=counts["without photo"],
         without_text=counts["without text"],
         several_photos=counts["several photos"],
+        text_and_photo=counts["text and photo"],
         identities=distinct,
         shared_identities=shared,
-        groups=groups.distinct_and_repeated()[0],
+        groups=styles,
+        shared_groups=shared_styles,
         categories=categories,
+        languages=languages.languages(),
         opened=open_photos,
         filled=filled,
+        attributes=attributes,
+        layout=catalog.layout,
         problems=problems,
     )
-
-
-def _open_photos(product: Product, settings: CatalogSettings, problems: Problems) -> None:
-    for path in product.images:
-        try:
-            open_image(path, settings)  # one at a time: a product may have dozens
-        except ImageProblem as problem:
-            message = f"{path.name}: {problem.reason}"
-            problems.add(Problem("unreadable image", product.row, message, listing=product.id))

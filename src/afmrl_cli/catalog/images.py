@@ -12,6 +12,8 @@ import stat
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +31,7 @@ LINK = re.compile(r"[a-z][a-z0-9+.-]+://|data:|//", re.IGNORECASE)
 SEPARATORS = re.compile(r"[|;\r\n]")
 LINKS_APART = re.compile(r"\s*[|;,\s]\s*(?=https?://)", re.IGNORECASE)
 FILE_END = re.compile(r"\.\w{2,5}\s*$")
+HEIC = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 ORIENTATION = 0x0112
 DECODER_ERRORS = (
     OSError,
@@ -133,6 +136,21 @@ def open_image(path: Path, settings: CatalogSettings) -> Image.Image:
     Raises ImageProblem, with a reason, for anything that is not a readable photo of at most
     `settings.max_image_pixels` pixels; the pixels are counted from the header, before decoding.
     """
+    with _header(path, settings) as image:
+        image.load()
+        return _upright(_rgb(image), image)
+
+
+def check_image(path: Path, settings: CatalogSettings) -> None:
+    """Raise what `open_image` would raise, in less time: all of the file is read, a JPEG at an eighth of its size."""
+    with _header(path, settings) as image:
+        image.draft("L", (1, 1))
+        image.load()
+
+
+@contextmanager
+def _header(path: Path, settings: CatalogSettings) -> Iterator[Image.Image]:
+    """The photo at `path` with its header read and nothing decoded; what fails inside the block is an ImageProblem."""
     from PIL import Image, UnidentifiedImageError
 
     # Pillow warns on standard error of damaged metadata that it gets over.
@@ -151,8 +169,7 @@ def open_image(path: Path, settings: CatalogSettings) -> Image.Image:
             if width * height > settings.max_image_pixels:
                 limit = f"{settings.max_image_pixels:,} (catalog.max_image_pixels)"
                 raise ImageProblem(path, f"{width:,} x {height:,} pixels, at most {limit}")
-            image.load()
-            return _upright(_rgb(image), image)
+            yield image
     except UnidentifiedImageError as error:
         raise ImageProblem(path, _not_an_image(path)) from error
     except FileNotFoundError as error:
@@ -227,6 +244,8 @@ def _not_an_image(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(64)
     known = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF"
+    if head[4:8] == b"ftyp" and head[8:12] in HEIC:
+        return "HEIC, as phones make it, is not read: export the photo as JPEG"
     if head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")):
         return "damaged: its header can't be read"
     if head.lstrip()[:1] == b"<":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,11 +34,21 @@ Kind = Literal[
     "broken xml",
     "row apart",
     "lost digits",
+    "shared photo",
 ]
 Severity = Literal["error", "warning"]
 
 WARNINGS: frozenset[Kind] = frozenset(
-    {"image url", "unnamed column", "late column", "binary column", "wrong byte", "guessed encoding", "other sheets"}
+    {
+        "image url",
+        "unnamed column",
+        "late column",
+        "binary column",
+        "wrong byte",
+        "guessed encoding",
+        "other sheets",
+        "shared photo",
+    }
 )
 """Kinds that lose nothing which this tool could have used. All others lose a row or a photo."""
 
@@ -63,6 +74,7 @@ MEND: dict[Kind, str] = {
     "broken xml": "let the shop's feed generator escape & and < (&amp; and &lt;) and close its elements",
     "row apart": "sort the export so that rows of one product follow each other, the parent first",
     "lost digits": "format the column as text before Excel saves it: digits beyond the shown ones are gone",
+    "shared photo": "leave placeholders and size charts out: they say nothing of the product",
     "binary column": "keep photos as files beside the catalog and their paths in a column",
 }
 """What to do about each kind, in one line."""
@@ -96,16 +108,22 @@ class Problem:
 
 
 class Problems:
-    """Collects problems in bounded memory: all are counted, the first `keep` of each kind are kept."""
+    """Collects problems in bounded memory: all are counted, the first `keep` of each kind kept.
 
-    def __init__(self, keep: int = KEEP_PER_KIND) -> None:
+    `every` is called with each of them.
+    """
+
+    def __init__(self, keep: int = KEEP_PER_KIND, every: Callable[[Problem], None] | None = None) -> None:
         self._keep = keep
+        self._every = every
         self._counts: Counter[Kind] = Counter()
         self._first: dict[Kind, list[Problem]] = {}
 
     def add(self, problem: Problem) -> None:
         """Take note of `problem`."""
         self._counts[problem.kind] += 1
+        if self._every:
+            self._every(problem)
         first = self._first.setdefault(problem.kind, [])
         if len(first) < self._keep:
             first.append(problem)

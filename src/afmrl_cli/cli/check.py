@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..catalog.check import MOST_CATEGORIES, CatalogSummary, check_catalog
-from ..catalog.problems import MEND, WARNINGS, clipped
+from ..catalog.problems import MEND, WARNINGS, Problem, Problems, clipped
 from ..catalog.read import no_products
 from ..errors import CheckFailed
-from ..store.folder import CatalogFolder
+from ..store.files import writing
+from ..store.folder import CatalogFolder, check_output
 from .options import CatalogArgument, Json, Quiet, Set, Verbose, start
-from .output import Output
+from .output import Output, printable
 
 EXAMPLES_SHOWN = 3
+KINDS_WITH_EXAMPLES = 5
+"""With more kinds of problems, one example of each: all must stand on one screen."""
+ATTRIBUTES_SHOWN = 3
 CATEGORIES_SHOWN = 3
 COLUMNS_CHARS = 100
 Images = Annotated[bool, typer.Option("--images/--no-images", help="Open every photo, or only see that it is there.")]
 Format = Annotated[str | None, typer.Option(help="google, shopify, woocommerce, csv, ...; found from the content.")]
+
+ProblemsFile = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE.csv", help="Every problem as a line of a CSV file.")
+]
 
 
 def check(
     catalog: CatalogArgument = None,
     images: Images = True,
     format: Format = None,
+    out_file: ProblemsFile = None,
     json_mode: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -33,15 +46,20 @@ def check(
 ) -> None:
     """Show what is in a catalog and what is wrong with it, by row and column; exit 1 when something is lost.
 
-    Nothing is written. With --no-images photos are not opened, which is much quicker.
+    Nothing is written but --out. With --no-images photos are not opened, which is much quicker.
 
     Example: afmrl check catalog.csv
     """
     session = start(
         catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags={"catalog.format": format}
     )
+    if out_file:
+        check_output(out_file, session.folder, "--out")
     with session.out as out:
-        summary = check_catalog(session.folder, session.settings.catalog, out, open_photos=images)
+        with problems_file(out_file) if out_file else nullcontext(Problems()) as problems:
+            summary = check_catalog(
+                session.folder, session.settings.catalog, out, open_photos=images, problems=problems
+            )
         if not summary.products and not summary.problems.errors:
             raise no_products(session.folder.catalog, summary.problems)
         out.document("afmrl.check/1", _document(session.folder, summary))
@@ -49,6 +67,56 @@ def check(
         _show_problems(summary, out)
     if errors := summary.problems.errors:
         raise CheckFailed(f"{errors:,} problem{'s' if errors > 1 else ''}: rows or photos that can't be used")
+
+
+@contextmanager
+def problems_file(path: Path) -> Iterator[Problems]:
+    """Problems that are also written to `path`, a line each; the file is there when the block ends without an error."""
+    with writing(path) as target, target.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "column", "listing", "severity", "kind", "message", "mend"])
+
+        def write(problem: Problem) -> None:
+            told = (
+                problem.column,
+                problem.listing,
+                problem.severity,
+                problem.kind,
+                problem.message,
+                MEND[problem.kind],
+            )
+            writer.writerow([problem.row or "", *map(_cell, told)])
+
+        yield Problems(every=write)
+
+
+def _cell(text: str) -> str:
+    # A spreadsheet would run what starts like a formula, and ids and messages come from anywhere.
+    safe = printable(text)
+    return f"'{safe}" if safe.startswith(("=", "+", "-", "@", "\t", "\r")) else safe
+
+
+def _pairs(summary: CatalogSummary) -> str:
+    """What training can learn from: see training/pairs.py."""
+    found = [
+        (summary.shared_identities, "identities with several listings"),
+        (summary.several_photos, "listings with several photos"),
+        (summary.text_and_photo, "with text and photo"),
+    ]
+    return (
+        ", ".join(f"{count:,} {what}" for count, what in found if count > 0)
+        or "none: they need a shared identity, several photos, or text and photo"
+    )
+
+
+def _filled(summary: CatalogSummary) -> str:
+    """How complete the retailer's own attributes are: columns, and names that stand in the rows (options)."""
+    shares = {key: 0.0 for key in summary.given()}
+    shares.update({key: count / max(1, summary.products) for key, count in summary.attributes.items()})
+    half = sum(share >= 0.5 for share in shares.values())
+    least = sorted(shares.items(), key=lambda item: item[1])[:ATTRIBUTES_SHOWN]
+    named = ", ".join(f"{clipped(key, 24)} {share:.0%}" for key, share in least if share < 1)
+    return f"{half} of {len(shares)} in at least half of the products" + (f"; least: {named}" if named else "")
 
 
 def _document(folder: CatalogFolder, summary: CatalogSummary) -> dict[str, object]:
@@ -65,10 +133,14 @@ def _document(folder: CatalogFolder, summary: CatalogSummary) -> dict[str, objec
         "identities": summary.identities,
         "identities_with_several_listings": summary.shared_identities,
         "groups": summary.groups,
+        "groups_with_several_listings": summary.shared_groups,
+        "layout": summary.layout,
+        "languages": summary.languages,
         "categories": dict(summary.categories.most_common()),
         "columns": summary.read_as(),
         "filled": dict(summary.filled),
         "given": summary.given(),
+        "attributes": dict(summary.attributes.most_common()),
         "problems": [
             {
                 "kind": kind,
@@ -95,11 +167,17 @@ def _show_content(folder: CatalogFolder, summary: CatalogSummary, out: Output) -
         ("  products without", f"{summary.without_photo:,}"),
         ("  with several", f"{summary.several_photos:,}"),
         ("no title or description", f"{summary.without_text:,}"),
+        ("languages", ", ".join(f"{name} {share:.0%}" for name, share in summary.languages.items()) or "not clear"),
         ("categories", categories),
         ("identities", f"{summary.identities:,}" + (f", {shared:,} with several listings" if shared else "")),
-        ("groups of variants", f"{summary.groups:,}" if summary.groups else "none"),
+        (
+            "groups of variants",
+            f"{summary.groups:,}, {summary.shared_groups:,} with several" if summary.groups else "none",
+        ),
+        ("pairs for training", _pairs(summary)),
     ]
-    out.text(str(folder.catalog))
+    layout = f"  (read as {summary.layout.capitalize()} export)" if summary.layout else ""
+    out.text(f"{folder.catalog}{layout}")
     out.text()
     for name, value in rows:
         out.text(f"{name:<25}{value}")
@@ -109,6 +187,8 @@ def _show_content(folder: CatalogFolder, summary: CatalogSummary, out: Output) -
         out.text(f"{role:<25}{'column ' + ', '.join(columns) + empty if columns else '-'}")
     if given := summary.given():
         out.text(f"{'filters and labels':<25}{clipped(', '.join(given), COLUMNS_CHARS)} ({len(given)} in all)")
+    if summary.attributes:
+        out.text(f"{'  filled':<25}{_filled(summary)}")
     out.text()
 
 
@@ -116,10 +196,11 @@ def _show_problems(summary: CatalogSummary, out: Output) -> None:
     problems = summary.problems
     if not problems.counts:
         out.text("no problems found")
+    shown = EXAMPLES_SHOWN if len(problems.counts) <= KINDS_WITH_EXAMPLES else 1
     for kind, count in sorted(problems.counts.items(), key=lambda item: (item[0] in WARNINGS, -item[1])):
         out.text(f"{'warning' if kind in WARNINGS else 'error'}: {kind}: {count:,}")
-        for problem in problems.first(kind)[:EXAMPLES_SHOWN]:
+        for problem in problems.first(kind)[:shown]:
             out.text(f"    {problem.where}: {problem.message}" if problem.where else f"    {problem.message}")
-        if count > EXAMPLES_SHOWN:
-            out.text(f"    and {count - EXAMPLES_SHOWN:,} more")
+        if count > shown:
+            out.text(f"    and {count - shown:,} more")
         out.text(f"    mend: {MEND[kind]}")

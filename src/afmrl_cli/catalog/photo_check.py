@@ -1,0 +1,98 @@
+"""Every photo of a catalog opened once, several at a time, and photos that many different products share found.
+
+A placeholder ("no photo yet") or a chart of sizes says nothing of a product and makes products look alike that are not.
+Variants of one style share photos rightly, so products count by `group_id`, else by title, else by identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from ..settings import CatalogSettings
+from .images import ImageProblem, check_image
+from .problems import Problem, Problems
+from .product import Product
+
+SHARED_BY = 5
+"""Different products that make a photo one that is reported."""
+AHEAD = 64
+MOST_KEYS = 10_000
+
+
+@dataclass
+class _Sighting:
+    path: Path
+    row: int
+    listing: str
+    products: set[int] = field(default_factory=set)
+
+
+class PhotoCheck:
+    """Checks photos as products come by; a context manager, whose end waits for the last ones."""
+
+    def __init__(self, settings: CatalogSettings, problems: Problems, *, open_photos: bool) -> None:
+        self._settings, self._problems, self._open = settings, problems, open_photos
+        self._pool = ThreadPoolExecutor(os.cpu_count() or 1)  # Pillow decodes outside of Python's lock
+        self._waiting: deque[tuple[Product, Path, Future[int | ImageProblem]]] = deque()
+        self._first: dict[int, int] = {}  # photo -> the one product that has been seen with it
+        self._again: dict[int, _Sighting] = {}
+
+    def __enter__(self) -> PhotoCheck:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if error is None:
+            while self._waiting:
+                self._finish()
+            self._report_shared()
+        self._pool.shutdown(cancel_futures=True)
+
+    def add(self, product: Product) -> None:
+        """Check the photos of `product`; what is wrong with them is reported in the catalog's order."""
+        for path in product.images:
+            if self._open:
+                self._waiting.append((product, path, self._pool.submit(self._check, path)))
+                if len(self._waiting) > AHEAD:
+                    self._finish()
+            else:
+                self._sight(hash(str(path)), product, path)
+
+    def _check(self, path: Path) -> int | ImageProblem:
+        try:
+            check_image(path, self._settings)
+            with path.open("rb") as file:
+                return int.from_bytes(hashlib.file_digest(file, "sha256").digest()[:8])
+        except ImageProblem as problem:
+            return problem
+        except OSError as error:
+            return ImageProblem(path, error.strerror or str(error))
+
+    def _finish(self) -> None:
+        product, path, future = self._waiting.popleft()
+        result = future.result()
+        if isinstance(result, ImageProblem):
+            message = f"{path.name}: {result.reason}"
+            self._problems.add(Problem("unreadable image", product.row, message, listing=product.id))
+        else:
+            self._sight(result, product, path)
+
+    def _sight(self, photo: int, product: Product, path: Path) -> None:
+        key = hash(product.group_id or product.title.casefold() or product.identity)
+        if photo in self._again:
+            if len(self._again[photo].products) < MOST_KEYS:
+                self._again[photo].products.add(key)
+        elif (first := self._first.setdefault(photo, key)) != key:
+            self._again[photo] = _Sighting(path, product.row, product.id, {first, key})
+
+    def _report_shared(self) -> None:
+        shared = [sighting for sighting in self._again.values() if len(sighting.products) >= SHARED_BY]
+        for sighting in sorted(shared, key=lambda sighting: -len(sighting.products)):
+            count = f"{len(sighting.products):,}" + (" or more" if len(sighting.products) >= MOST_KEYS else "")
+            message = f"{sighting.path.name}: {count} different products have this photo"
+            self._problems.add(Problem("shared photo", sighting.row, message, listing=sighting.listing))
