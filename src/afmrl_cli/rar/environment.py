@@ -48,7 +48,7 @@ from ..training.pairs import Side, TrainListing
 from .frozen import frozen
 from .prefix import encode_groups
 from .queries import QueryKind, RarQuery, choose_kind, offered, pose, prefer_middling, some_products
-from .reward import Reward, invalid_reward, recall_at_k, valid_reward
+from .reward import Reward, invalid_reward, middling_k, propose_size, recall_at_k, valid_reward
 
 LEAST_QUERIES = 5
 CANDIDATES_EACH = 4
@@ -258,9 +258,13 @@ def make_environments(
 
 
 def describe(made: Environments) -> dict[str, object]:
-    """What was made, for manifests and for people; plain recall is that of the best positive, without attributes."""
+    """What was made, for manifests and for people; a plain hit is that of the best positive, without attributes.
+
+    `middling_k` and `middling_gallery_rows`: what would make the held-out plain hit about a half, either by itself.
+    """
     settings = made.train.settings
     k = settings.rar.k
+    ranks, rows = [query.rank for query in made.heldout.queries], len(made.heldout.gallery)
     return {
         "embedder": made.train.embedder.id,
         "query": made.train.kind,
@@ -273,7 +277,9 @@ def describe(made: Environments) -> dict[str, object]:
         "heldout_gallery_rows": len(made.heldout.gallery),
         "heldout_queries": len(made.heldout.queries),
         "plain_hit": float(np.mean([query.rank <= k for query in made.train.queries])),
-        "heldout_plain_hit": float(np.mean([query.rank <= k for query in made.heldout.queries])),
+        "heldout_plain_hit": float(np.mean([rank <= k for rank in ranks])),
+        "middling_k": middling_k(ranks),
+        "middling_gallery_rows": propose_size(ranks, rows, k),
     }
 
 

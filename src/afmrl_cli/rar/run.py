@@ -178,7 +178,7 @@ def _tell_plan(plan: Plan, listener: Listener) -> None:
     if not 0.1 < share < 0.9:
         listener.warn(
             f"without attributes {share:.0%} of the queries already have an answer among the first {k}: "
-            "another rar.k or rar.gallery would leave more to learn"
+            f"rar.k = {told['middling_k']} or rar.gallery = {told['middling_gallery_rows']} would leave more to learn"
         )
 
 
