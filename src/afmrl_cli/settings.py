@@ -211,7 +211,7 @@ class AgclSettings(TrainingSettings):
     """Training of the embedder: loss, pairs, batches, optimiser."""
 
     loss: Literal["agcl", "infonce"] = Field("agcl", description="infonce: all weights equal, no mask by similarity")
-    temperature: float = Field(0.05, gt=0, description="tau; the paper's base was trained with 0.02")
+    temperature: float = Field(0.05, gt=0, description="tau; VLM2Vec's is 0.02")
     weight_positive: bool = Field(False, description="true: the paper's formula; else only negatives are weighted")
     mask: bool = Field(False, description="true, as in the paper: drop negatives more similar than the positive")
     mask_margin: float = Field(0.1, ge=-2, le=2, description="delta: by how much more, in cosine")

@@ -19,7 +19,7 @@ measured and was worse on some (docs/agcl-evidence.md):
 - `agcl.weight_positive = false`: only the negatives of the denominator are weighted, by e to e^2. With the positive
   weighted as well, whose own B is high, no negative is ever heavier than in InfoNCE: unrelated ones become lighter.
 - `agcl.mask = false`: what stands above the positive is mostly what the model gets wrong, not a duplicate.
-- `agcl.temperature = 0.05` in place of 0.02.
+- `agcl.temperature = 0.05`. The paper names none; VLM2Vec, on which its embedder builds, has 0.02.
 Ours too, off by default: `symmetric` adds the same loss with candidates asking for queries, and halves the sum.
 Scaling B before the tanh is up to whoever computes B (`training.lexical`).
 """
