@@ -71,6 +71,8 @@ class CatalogSettings(Section):
     bad_rows: Literal["skip", "fail"] = Field("skip", description="empty rows, rows without id, duplicate ids")
     bad_images: Literal["skip", "fail"] = Field("skip", description="missing or unreadable images")
     allow_outside: bool = Field(False, description="let image paths leave the catalog's folder")
+    fetch_private: bool = Field(False, description="let fetch-images reach private networks and this machine")
+    max_image_bytes: int = Field(30_000_000, gt=0, description="fetch-images refuses larger files")
     max_image_pixels: int = Field(50_000_000, gt=0, description="larger images are refused")
     max_field_chars: int = Field(1_000_000, gt=0, description="longer cells are refused")
 

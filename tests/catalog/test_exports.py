@@ -63,7 +63,7 @@ def test_shopify_variants_take_what_the_first_row_has(tmp_path: Path) -> None:
 
 
 def test_shopify_photos_are_the_variants_own_first_and_never_anothers(tmp_path: Path) -> None:
-    navy = ["lb-navy.jpg?v=1 a link, not a file", "lb-back.jpg?v=1", "lb-detail.jpg?v=1"]
+    navy = ["lb-navy.jpg?v=1 a link that has not been fetched", "lb-back.jpg?v=1", "lb-detail.jpg?v=1"]
     by_listing = links(sample("shopify.csv", tmp_path))
     assert by_listing["LB-NAVY-S"] == by_listing["LB-NAVY-M"] == [navy[0].split(" ")[0], *navy[1:]]
     assert by_listing["LB-RED-S"] == ["lb-red.jpg?v=1", "lb-back.jpg?v=1", "lb-detail.jpg?v=1"]

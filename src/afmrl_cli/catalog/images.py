@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from ..settings import CatalogSettings
+from .links import full_link, place_of
 from .problems import Kind, Problem, Problems
 from .product import Product
 
@@ -92,11 +93,12 @@ class ImagePaths:
     def find(self, cell: str) -> Path:
         """The photo that `cell` names, relative to the catalog's folder.
 
-        Raises ImageProblem: "image url", "image outside" (`../`, absolute, or a link that leaves the folder, unless
-        the settings allow it) or "missing image". The file is not opened.
+        A link is found where `afmrl fetch-images` put its photo. Raises ImageProblem: "image url" (it did not yet),
+        "image outside" (`../`, absolute, or a link that leaves the folder, unless the settings allow it) or "missing
+        image". The file is not opened.
         """
         if LINK.match(cell):
-            raise ImageProblem(cell[:80], "a link, not a file", "image url")
+            return self._fetched(cell)
         try:
             try:
                 return self._find(cell)
@@ -107,6 +109,17 @@ class ImagePaths:
         except (OSError, ValueError, RuntimeError) as error:  # too long a name, a NUL in it, links in a circle
             reason = getattr(error, "strerror", None) or str(error)
             raise ImageProblem(cell[:80], reason, "missing image") from error
+
+    def _fetched(self, cell: str) -> Path:
+        if not (link := full_link(cell)):
+            raise ImageProblem(cell[:80], "a link, and not of http or https", "image url")
+        path = place_of(self._root, link)
+        try:
+            if stat.S_ISREG(path.lstat().st_mode):
+                return path
+        except FileNotFoundError:
+            pass
+        raise ImageProblem(cell[:80], "a link that has not been fetched", "image url")
 
     def _find(self, cell: str) -> Path:
         named = self._root / cell

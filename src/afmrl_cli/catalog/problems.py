@@ -35,6 +35,7 @@ Kind = Literal[
     "row apart",
     "lost digits",
     "shared photo",
+    "failed download",
 ]
 Severity = Literal["error", "warning"]
 
@@ -65,7 +66,7 @@ MEND: dict[Kind, str] = {
     "missing image": "check the path: it is relative to the catalog's folder",
     "image outside": "move the photo into the catalog's folder, or set catalog.allow_outside",
     "unreadable image": "replace the photo",
-    "image url": "put the photos beside the catalog and their paths into the cells: links are not fetched",
+    "image url": "`afmrl fetch-images` fetches linked photos; or put them beside the catalog and name their paths",
     "unnamed column": "give the column a name, or remove it",
     "late column": "let the column stand in one of the first rows, or name it in catalog.columns",
     "wrong byte": "save the file as UTF-8 throughout (Excel: CSV UTF-8)",
@@ -75,6 +76,7 @@ MEND: dict[Kind, str] = {
     "row apart": "sort the export so that rows of one product follow each other, the parent first",
     "lost digits": "format the column as text before Excel saves it: digits beyond the shown ones are gone",
     "shared photo": "leave placeholders and size charts out: they say nothing of the product",
+    "failed download": "mend the link, or run `afmrl fetch-images` again when its server answers",
     "binary column": "keep photos as files beside the catalog and their paths in a column",
 }
 """What to do about each kind, in one line."""

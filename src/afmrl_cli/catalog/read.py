@@ -16,7 +16,7 @@ from ..store.folder import CatalogFolder
 from .columns import JOINERS, ColumnMap, map_columns
 from .detect import kind_of, read_table
 from .encodings import GUNZIP_ERRORS, unpacked
-from .images import ImagePaths, ImageProblem, image_cells
+from .images import LINK, ImagePaths, ImageProblem, image_cells
 from .markup import plain_text
 from .named_photos import NamedPhotos
 from .problems import Kind, Problem, Problems, clipped
@@ -24,6 +24,7 @@ from .product import Product
 from .table import Cell, Rows, one_text
 
 COUNT_CHUNK = 1 << 20
+OnLink = Callable[[str, int, str, str], None]
 SHEET_ROW_BYTES = 100
 """Of a workbook, packed, for a row: about."""
 ITEM_ENDS = (b"</item>", b"</entry>", b"</product>")
@@ -69,9 +70,12 @@ def no_products(file: Path, problems: Problems) -> DataError:
 
 
 @contextmanager
-def open_catalog(folder: CatalogFolder, settings: CatalogSettings, problems: Problems) -> Iterator[Catalog]:
+def open_catalog(
+    folder: CatalogFolder, settings: CatalogSettings, problems: Problems, on_link: OnLink | None = None
+) -> Iterator[Catalog]:
     """Open the catalog and find out what its columns are; the products can be read inside the block. Errors as in
-    `read_products`, but no products are no error."""
+    `read_products`, but no products are no error. `on_link` gets (cell, row, column, listing) of each link to a
+    photo."""
     file = folder.catalog
 
     def report(problem: Problem) -> None:
@@ -86,7 +90,7 @@ def open_catalog(folder: CatalogFolder, settings: CatalogSettings, problems: Pro
             if not name:
                 problems.add(Problem("unnamed column", 1, f"column {i + 1} has no name and is not read"))
         named = _named_photos(folder, settings, columns)
-        yield Catalog(columns, _products(table.rows, columns, folder, settings, problems, named), table.layout)
+        yield Catalog(columns, _products(table.rows, columns, folder, settings, problems, named, on_link), table.layout)
 
 
 def _named_photos(folder: CatalogFolder, settings: CatalogSettings, columns: ColumnMap) -> NamedPhotos | None:
@@ -119,6 +123,7 @@ def _products(
     settings: CatalogSettings,
     problems: Problems,
     named: NamedPhotos | None,
+    on_link: OnLink | None,
 ) -> Iterator[Product]:
     seen = SeenIds()
     paths = ImagePaths(folder.root, settings)
@@ -140,7 +145,7 @@ def _products(
         if first := seen.add(listing, row):
             bad("duplicate id", row, f"row {first} has the same id", listing)
             continue
-        images = _images(cells, columns, listing, row, paths, settings.image_separator, lost)
+        images = _images(cells, columns, listing, row, paths, settings.image_separator, lost, on_link)
         given = {key: plain_text(text) for i, key in columns.given if (text := one_text(cells[i]))}
         product = Product(
             id=listing,
@@ -168,11 +173,14 @@ def _images(
     paths: ImagePaths,
     separator: str,
     lost: Callable[[Problem], None],
+    on_link: OnLink | None,
 ) -> tuple[Path, ...]:
     found: dict[Path, None] = {}  # keeps the order, drops repetitions
     for i in columns.roles.get("image", ()):
         cell = cells[i]
         for name in image_cells(cell.strip(), separator) if isinstance(cell, str) else cell:
+            if on_link and LINK.match(name):
+                on_link(name, row, columns.names[i], listing)
             try:
                 found[paths.find(name)] = None
             except ImageProblem as problem:

@@ -39,10 +39,25 @@ def _root(
 
 
 def _register() -> None:
-    from . import attributes, check, checkpoints, config, demo, doctor, embed, eval, init, search, train_agcl, train_rar
+    from . import (
+        attributes,
+        check,
+        checkpoints,
+        config,
+        demo,
+        doctor,
+        embed,
+        eval,
+        fetch_images,
+        init,
+        search,
+        train_agcl,
+        train_rar,
+    )
 
     app.command("init", rich_help_panel="Start")(guarded(init.init))
     app.command("check", rich_help_panel="Data")(guarded(check.check))
+    app.command("fetch-images", rich_help_panel="Data")(guarded(fetch_images.fetch_images))
     app.command("attributes", rich_help_panel="Use")(guarded(attributes.attributes))
     app.add_typer(checkpoints.checkpoints, name="checkpoints", rich_help_panel="Train")
     app.command("train-agcl", rich_help_panel="Train")(guarded(train_agcl.train_agcl))

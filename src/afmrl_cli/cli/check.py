@@ -161,9 +161,11 @@ def _show_content(folder: CatalogFolder, summary: CatalogSummary, out: Output) -
         largest = summary.categories.most_common(CATEGORIES_SHOWN)
         categories += ", largest: " + ", ".join(f"{clipped(name, 40)} ({count:,})" for name, count in largest)
     shared = summary.shared_identities
+    unfetched = summary.problems.counts.get("image url", 0)
+    links = f", {unfetched:,} links not fetched" if unfetched else ""
     rows = [
         ("products", f"{summary.products:,}"),
-        ("photos", f"{summary.photos:,}" + ("" if summary.opened or not summary.photos else " (not opened)")),
+        ("photos", f"{summary.photos:,}" + ("" if summary.opened or not summary.photos else " (not opened)") + links),
         ("  products without", f"{summary.without_photo:,}"),
         ("  with several", f"{summary.several_photos:,}"),
         ("no title or description", f"{summary.without_text:,}"),

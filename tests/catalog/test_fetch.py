@@ -1,0 +1,234 @@
+"""Linked photos, fetched from a real server on this machine."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import ipaddress
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from afmrl_cli.catalog import fetch
+from afmrl_cli.catalog.fetch import is_public
+from afmrl_cli.catalog.images import open_image
+from afmrl_cli.cli.app import app
+from afmrl_cli.settings import CatalogSettings
+
+from .shop import found, read, write
+
+
+def png(size: tuple[int, int] = (8, 8), color: str = "red") -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", size, color).save(out, "PNG")
+    return out.getvalue()
+
+
+ANSWERS = {
+    "moved": (302, b"", {"Location": "/1.png"}),
+    "loop": (302, b"", {"Location": "/loop"}),
+    "file": (302, b"", {"Location": "file:///etc/passwd"}),
+    "down": (500, b"no", {}),
+    "html": (200, b"<html>Log in</html>", {"Content-Type": "image/png"}),
+    "bomb": (200, png((6000, 6000)), {}),
+    "big": (200, bytes(300_000), {}),
+    "packed": (200, gzip.compress(png()), {"Content-Encoding": "gzip"}),
+}
+
+
+class Shop(BaseHTTPRequestHandler):
+    """Serves what the path says; counts what was asked for."""
+
+    asked: ClassVar[Counter[str]] = Counter()
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        name = self.path.split("?")[0].strip("/")
+        self.asked[self.path] += 1
+        if name in ANSWERS:
+            self.answer(*ANSWERS[name])
+        elif name.endswith(".png"):
+            self.answer(200, png(color=f"hsl({int(name[:-4]) * 7 % 360}, 100%, 50%)"), {})
+        elif name == "elsewhere":
+            port = self.headers["Host"].split(":")[1]
+            self.answer(302, b"", {"Location": f"http://127.0.0.2:{port}/1.png"})
+        elif name == "flaky":
+            self.answer(*((503, b"later") if self.asked[self.path] < 3 else (200, png())), {})
+        elif name in ("endless", "cut"):
+            self.close_connection = True
+            self.send_response(200)
+            if name == "cut":
+                self.send_header("Content-Length", "5000")
+            self.end_headers()
+            self.wfile.write(png() if name == "cut" else bytes(1_000_000))
+        else:
+            self.answer(404, b"gone", {})
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Whoever fetches hangs up on what is too big."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(fetch, "WAIT_SECONDS", 0.01)
+    Shop.asked.clear()
+    with Server(("0.0.0.0", 0), Shop) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{serving.server_address[1]}"
+        serving.shutdown()
+
+
+def catalog(folder: Path, *links: str) -> Path:
+    lines = [f'{i},"thing {i}","{link}"\n' for i, link in enumerate(links)]
+    return write(folder / "catalog.csv", "id,title,image\n" + "".join(lines))
+
+
+def run(folder: Path, *flags: str, code: int = 0) -> str:
+    done = CliRunner().invoke(app, ["fetch-images", str(folder), *flags])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_photos_are_fetched_once_and_then_found(server: str, tmp_path: Path) -> None:
+    links = [f"{server}/{i}.png?w=1,2" for i in range(20)]
+    file = catalog(tmp_path, *links, f"{server}/0.png?w=1,2", f"{server}/moved, {server}/flaky")
+    assert not any(product.images for product in read(file)[0])
+    assert "22 photos fetched" in run(tmp_path, "--private")
+    products, problems = read(file)
+    assert not problems.counts and [len(product.images) for product in products] == [1] * 21 + [2]
+    assert products[0].images == products[20].images
+    colors = [open_image(product.images[0], CatalogSettings()).getpixel((0, 0)) for product in products[:20]]
+    assert len(set(colors)) == 20
+    asked = Counter(Shop.asked)
+    left = write(tmp_path / ".afmrl/images/.writing-killed", "half of a photo")
+    assert "0 photos fetched (0.0 MB), 22 were there, 0 failed" in run(tmp_path, "--private")
+    assert Shop.asked == asked and max(asked.values()) == 3  # three times only what said 503 twice
+    with file.open("a") as more:
+        more.write(f"new,new,{server}/77.png\n")
+    assert "1 photos fetched" in run(tmp_path, "--private")
+    assert not left.exists()
+
+
+BAD = {
+    "gone": "the server says 404",
+    "down": "the server says 500",
+    "loop": "more than 5 redirects",
+    "file": "neither http nor https",
+    "html": "no photo but HTML",
+    "big": "more than 200,000 bytes (catalog.max_image_bytes)",
+    "endless": "more than 200,000 bytes (catalog.max_image_bytes)",
+    "bomb": "6,000 x 6,000 pixels",
+    "cut": "cut off",
+    "packed": "packed",
+}
+
+
+def test_what_is_no_photo_is_told_with_its_row_and_leaves_nothing(server: str, tmp_path: Path) -> None:
+    file = catalog(
+        tmp_path, f"{server}/1.png", *(f"{server}/{name}" for name in BAD), "http://no.such.host.invalid/a.png"
+    )
+    limits = ["--set", "catalog.max_image_bytes=200000", "--set", "catalog.max_image_pixels=1000000"]
+    done = CliRunner().invoke(app, ["fetch-images", str(tmp_path), "--private", "--json", *limits])
+    content = json.loads(done.stdout)
+    assert (content["schema"], content["fetched"], content["failed"]) == ("afmrl.fetch-images/1", 1, len(BAD) + 1)
+    told = {failure["row"]: failure for failure in content["first_failures"]}
+    for row, (name, words) in enumerate(BAD.items(), 3):
+        assert words in told[row]["message"] and told[row]["listing"] == str(row - 2), name
+    assert "no such host" in told[len(BAD) + 3]["message"]
+    assert Shop.asked["/down"] == 4 and Shop.asked["/gone"] == 1
+    assert len([path for path in (tmp_path / ".afmrl/images").rglob("*") if path.is_file()]) == 1
+    assert found(read(file)[1]) == [("image url", row) for row in range(3, len(BAD) + 4)]
+    assert "row 3, column image" in run(tmp_path, "--private", "--set", "catalog.bad_images=fail", code=3)
+
+
+def test_private_addresses_are_refused_before_anything_is_asked(server: str, tmp_path: Path) -> None:
+    port = server.rsplit(":", 1)[1]
+    hosts = (
+        "127.0.0.1",
+        "localhost",
+        "[::1]",
+        "2130706433",
+        "0x7f.1",
+        "0.0.0.0",
+        "169.254.169.254",
+        "[::ffff:127.0.0.1]",
+    )
+    catalog(tmp_path, *(f"http://{host}:{port}/1.png" for host in hosts))
+    output = run(tmp_path, code=3)
+    assert "no link led to a photo" in output and "which is not on the public internet" in output
+    assert not Shop.asked
+
+
+def test_a_redirect_to_a_refused_address_is_refused(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "is_public", lambda address: str(address) == "127.0.0.1")
+    catalog(tmp_path, f"{server}/1.png", f"{server}/elsewhere")
+    output = run(tmp_path)
+    assert "1 photos fetched" in output and "127.0.0.2 is 127.0.0.2, which is not on the public" in output
+    assert Shop.asked == {"/1.png": 1, "/elsewhere": 1}
+
+
+def test_a_name_that_also_has_a_private_address_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [(2, 1, 6, "", ("93.184.216.34", 80)), (2, 1, 6, "", ("10.0.0.1", 80))]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: answers)
+    catalog(tmp_path, "http://rebinding.example/1.png")
+    assert "rebinding.example is 10.0.0.1, which is not on the public internet" in run(tmp_path, code=3)
+
+
+def test_a_host_that_is_not_there_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "WAIT_SECONDS", 0.001)
+    catalog(tmp_path, *(f"http://127.0.0.1:9/{i}.png" for i in range(60)))
+    began = time.monotonic()
+    output = run(tmp_path, "--private", code=3)
+    assert "can't connect" in output and time.monotonic() - began < 30
+    catalog(tmp_path, "ftp://example.com/a.png", "data:image/png;base64,AAAA")
+    assert "0 photos fetched (0.0 MB), 0 were there, 0 failed" in run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("93.184.216.34", True),
+        ("2606:2800:220:1::1", True),
+        ("10.1.2.3", False),
+        ("100.64.0.1", False),
+        ("169.254.169.254", False),
+        ("192.168.0.1", False),
+        ("224.0.0.1", False),
+        ("255.255.255.255", False),
+        ("::1", False),
+        ("fe80::1", False),
+        ("fd00::1", False),
+        ("::ffff:10.0.0.1", False),
+        ("::ffff:93.184.216.34", True),
+        ("64:ff9b::a00:1", False),
+        ("2002:a00:1::", False),
+    ],
+)
+def test_addresses(address: str, public: bool) -> None:
+    assert is_public(ipaddress.ip_address(address)) is public
