@@ -125,7 +125,7 @@ def judge(out: Path, shops: Sequence[Path]) -> None:
     environment, truth = test_queries(shops[0])
     found["products"] = [query.id for query in environment.queries]
     settings = environment.settings
-    task, queries = environment.task, environment.queries
+    queries = environment.queries
 
     def judged(name: str, texts: Sequence[str | None]) -> None:
         found["systems"][name] = measured(environment, texts, truth)
@@ -138,7 +138,7 @@ def judge(out: Path, shops: Sequence[Path]) -> None:
         model = settings.model.model_copy(update={"generator_checkpoint": checkpoint})
         checkpoints = Checkpoints(shop / ".afmrl" / "checkpoints")
         generator = load_generator(model, settings.attributes, checkpoints, bases=Bases())
-        made = Policy(generator, task, settings).answers(queries)
+        made = Policy(generator).answers(environment)
         return [environment.read(number, answer) for number, answer in enumerate(made)]
 
     if "no attributes" not in found["systems"]:

@@ -4,8 +4,8 @@
 
 Both train the nano model from the same adapter on the same queries (6 a step, 8 answers each, one thread, fp32), in
 turn, each time in a process of its own; the first step of each is left out, medians of the rest are printed. Seconds
-are those of the CPU, which a busy machine hardly changes; `--wall` takes the clock's. The stock trainer gets prompts and
-photos as its documentation says (opened once, beforehand) and a reward of `Embedder.encode` on all answers.
+are those of the CPU, which a busy machine hardly changes; `--wall` takes the clock's. The stock trainer gets prompts
+and photos as its documentation says (opened once, beforehand) and a reward of `Embedder.encode` on all answers.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def one(side: str, work: Path, kind: str, steps: int) -> None:
     folder, checkpoints, bases = CatalogFolder(work / "shop" / "catalog.csv"), Checkpoints(work / "none"), Bases()
     task = load_task(settings.attributes, folder.root)
     generator = load_generator(settings.model, settings.attributes, checkpoints, bases=bases)
-    policy = Policy(generator, task, settings)
+    policy = Policy(generator)
     peft = add_trainable(generator, settings.rar, None, checkpoints, "CAUSAL_LM")
     embedder = load_embedder(settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog)
     environments = make_environments(
@@ -117,7 +117,7 @@ def one(side: str, work: Path, kind: str, steps: int) -> None:
             rows = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
         else:
             generator.loaded.causal.generation_config.eos_token_id = generator.ends
-            made = {number: policy.row(environment.queries[number]) for number in set(plan.order)}
+            made = {number: policy.row(environment, number) for number in set(plan.order)}
             data: dict[str, list[Any]] = {
                 "query": plan.order,
                 "prompt": [[{"role": "user", "content": text_of(made[number])}] for number in plan.order],

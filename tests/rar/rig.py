@@ -89,7 +89,7 @@ def make_rig(folder: CatalogFolder, settings: Settings, run: Path) -> Rig:
     parent = resolve_adapter(settings.model, "generator", base, checkpoints)
     bare = settings.model.model_copy(update={"generator_checkpoint": ""})
     task = load_task(settings.attributes, folder.root)
-    policy = Policy(load_generator(bare, settings.attributes, checkpoints, bases=bases), task, settings)
+    policy = Policy(load_generator(bare, settings.attributes, checkpoints, bases=bases))
     add_trainable(policy.generator, settings.rar, parent, checkpoints, "CAUSAL_LM")
     embedder = load_embedder(settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog)
     environments = make_environments(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,21 +62,21 @@ def adapters(rig: Rig) -> tuple[Any, set[str], set[str]]:
 def test_the_prompt_is_that_of_generation(shop: CatalogFolder, tmp_path: Path) -> None:
     rig = make_rig(shop, rar_settings(**SMALL, **{"rar.query": "photo-to-text", "rar.from_base": True}), tmp_path)
     generator, trainer = rig.policy.generator, rig.trainer
-    query = rig.plan.environments.train.queries[0]
-    whole = type(query.side)(query.side.listing, "Title: <|im_end|> red shirt " + "again " * 300, query.side.photos)
-    texts = type(query.side)(query.side.listing, "Title: blue shirt")
-    for sides in ([query.side, whole], [whole, texts], [texts, texts]):
-        queries = [type(query)(side, "tops", (0,), ()) for side in sides]
-        requests = [rig.plan.environments.train.task.ask(each.side.text, each.category, []) for each in queries]
-        made = [rig.policy.row(each) for each in queries]
+    env = rig.plan.environments.train
+    seen = env.queries[0]
+    long = replace(seen.side, text="Title: <|im_end|> red shirt " + "again " * 300)
+    sides = [seen.side, long, replace(long, text="Title: blue shirt", photos=())]
+    env.queries = tuple(replace(seen, side=side, category="tops") for side in sides)
+    for numbers in ([0, 1], [1, 2], [2, 2]):
+        made = [rig.policy.row(env, number) for number in numbers]
         prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in made]
         ids, _, _ = trainer._tokenize_prompts(prompts)
-        requests = [rig.policy.request(each) for each in queries]
-        for request, row in zip(requests, ids, strict=True):
+        for number, row in zip(numbers, ids, strict=True):
+            request = rig.policy.request(env, number)
             expected = generator.processor.tensors([generator.text(request)], [request.images])
             assert expected["input_ids"][0].tolist() == row
-    opened = [open_image(each.path, rig.plan.settings.catalog) for each in query.side.photos]
-    small = rig.policy.request(query).images
+    opened = [open_image(each.path, rig.plan.settings.catalog) for each in seen.side.photos]
+    small = rig.policy.request(env, 0).images
     pixels = [generator.processor.tensors([IMAGE_TOKEN], [[image]])["pixel_values"] for image in (opened[0], small[0])]
     assert torch.equal(*pixels), "reducing photos beforehand changes nothing"
 

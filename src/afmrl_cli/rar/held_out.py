@@ -39,7 +39,7 @@ class HeldOut:
 
     def look(self) -> Look:
         """Ask and search."""
-        answers = self.policy.answers(self.environment.queries)
+        answers = self.policy.answers(self.environment)
         texts = [self.environment.read(number, answer) for number, answer in enumerate(answers)]
         valid = [text for text in texts if text is not None]
         figures = {

@@ -7,45 +7,42 @@ A query is shown to the generator as it is to the embedder: its text, its photos
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from ..attributes.request import Generation, Request
-from ..attributes.task import AttributeTask
-from ..catalog.images import open_image
 from ..models.generator import LocalGenerator
-from ..settings import Settings
-from .queries import RarQuery
+from .environment import Environment
 
 REFERENCE = "ref"
 
 
 class Policy:
-    """`generator` with the trained adapter, and the task that it is trained for."""
+    """`generator` with the adapter that is trained."""
 
-    def __init__(self, generator: LocalGenerator, task: AttributeTask, settings: Settings) -> None:
-        self.generator, self.task = generator, task
-        self._catalog = settings.catalog
+    def __init__(self, generator: LocalGenerator) -> None:
+        self.generator = generator
 
-    def request(self, query: RarQuery) -> Request:
-        """What the generator is asked about `query`; its photos opened, and no larger than the model looks at."""
-        pictures = [open_image(photo.path, self._catalog) for photo in query.side.photos]
-        small = [self.generator.processor.resized(picture) for picture in pictures]
-        return self.task.ask(query.side.text, query.category, small)
+    def request(self, environment: Environment, number: int) -> Request:
+        """What the generator is asked about a query; its photos no larger than the model looks at."""
+        request = environment.request(number)
+        return replace(request, images=tuple(map(self.generator.processor.resized, request.images)))
 
-    def row(self, query: RarQuery) -> dict[str, Any]:
-        """`query` as a row of TRL's: the very prompt that `generate` writes. ModelError when it is too long."""
-        request = self.request(query)
+    def row(self, environment: Environment, number: int) -> dict[str, Any]:
+        """A query as a row of TRL's: the very prompt that `generate` writes. ModelError when it is too long."""
+        request = self.request(environment, number)
         processor = self.generator.processor
         ids = processor.tokenizer(self.generator.text(request))["input_ids"]
         pictures = sum(processor.image_tokens(image.size) for image in request.images)
         processor.refuse_too_long(len(ids) + pictures + self.generator.max_new_tokens)
         return {"prompt": self.generator.messages(request), "images": list(request.images)}
 
-    def answers(self, queries: Sequence[RarQuery]) -> list[Generation]:
-        """One answer for each query, as `afmrl attributes` gives it: greedy, unless attributes.temperature is set."""
+    def answers(self, environment: Environment) -> list[Generation]:
+        """One answer to each query, as `afmrl attributes` gives it: greedy, unless attributes.temperature is set."""
         with evaluating(self.generator.loaded.causal):
-            return [row[0] for row in self.generator.generate([self.request(query) for query in queries])]
+            requests = [self.request(environment, number) for number in range(len(environment.queries))]
+            return [row[0] for row in self.generator.generate(requests)]
 
 
 @contextlib.contextmanager

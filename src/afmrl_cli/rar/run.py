@@ -108,7 +108,7 @@ def train_rar(
         refuse_taken_name(settings.rar.name, checkpoints)
         bases = Bases()
         # The generator first: the model that TRL trains is then the one that PEFT makes for generators.
-        policy = Policy(load_generator(_bare(settings), settings.attributes, checkpoints, bases=bases), task, settings)
+        policy = Policy(load_generator(_bare(settings), settings.attributes, checkpoints, bases=bases))
         add_trainable(policy.generator, _without_checkpointing(settings), parent, checkpoints, "CAUSAL_LM")
         embedder = load_embedder(
             settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog, listener=listener
@@ -129,9 +129,8 @@ def train_rar(
 def _refuse(settings: Settings) -> None:
     if settings.attributes.endpoint:
         raise UsageError("attributes.endpoint is set, but only a local generator can be trained", "leave it empty")
-    several = torch.cuda.device_count() > 1 and settings.model.device != "cpu"
-    if several or int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("train-rar runs in one process on one GPU", "choose one: CUDA_VISIBLE_DEVICES=0")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("train-rar runs in one process, on one GPU", "start it without torchrun")
 
 
 def _parent(settings: Settings, base: Base, checkpoints: Checkpoints) -> Manifest | None:

@@ -130,7 +130,7 @@ class RarTrainer(Resumable, GRPOTrainer):  # type: ignore[misc]
 
     def _rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """TRL's rows: every query as often as it is answered."""
-        rows = [{"query": number, **self.policy.row(self.environment.queries[number])} for number in numbers]
+        rows = [{"query": number, **self.policy.row(self.environment, number)} for number in numbers]
         return [row for row in rows for _ in range(self.num_generations)]
 
     def _roll_out(self, numbers: list[int]) -> Rollouts:
