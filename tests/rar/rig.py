@@ -34,14 +34,14 @@ from afmrl_cli.training.adapter import TARGETS, add_trainable
 
 
 def rar_settings(**changes: object) -> Settings:
-    """Nano for both roles, a reward that is hardly ever flat, two queries with four answers a step."""
+    """Nano for both roles, a reward that is hardly ever flat, two queries with four short answers a step."""
     flags: dict[str, object] = {
         "model.device": "cpu",
         "model.precision": "fp32",
         "split.validation": 0.3,
         "split.test": 0.0,
-        "attributes.max_new_tokens": 48,
-        "rar.query": "photos",
+        "attributes.max_new_tokens": 24,
+        "rar.query": "text-to-photos",
         "rar.reward": "rank",
         "rar.k": 3,
         "rar.group": 4,

@@ -19,8 +19,8 @@ def root(tmp_path: Path) -> Path:
 
 def invoke(root: Path, *words: str) -> Result:
     fixed = ["model.device=cpu", "split.validation=0.4", "split.test=0", "rar.validation_queries=5"]
-    fixed += ["rar.query=photos"]
-    short = ["rar.reward=rank", "attributes.max_new_tokens=48", "rar.margin=0.2"]
+    fixed += ["rar.query=text-to-photos"]
+    short = ["rar.reward=rank", "attributes.max_new_tokens=24", "rar.margin=0.2"]
     sets = [word for pair in fixed + short for word in ("--set", pair)]
     return CliRunner().invoke(
         app, ["train-rar", str(root), "--prompts", "2", "--group", "2", "--k", "2", *sets, *words]
@@ -32,19 +32,21 @@ def test_training_then_nothing_to_do(root: Path) -> None:
     trained = invoke(root, *words)
     assert trained.exit_code == 0, trained.output
     assert "checkpoint first" in trained.stdout and "no attributes" in trained.stdout and "recall@10" in trained.stdout
-    assert "queries (photos) against" in trained.stderr and "held-out recall@2" in trained.stderr
+    assert "queries (text-to-photos) against" in trained.stderr and "held-out recall@2" in trained.stderr
     assert "Warning" not in trained.stderr and "{'loss'" not in trained.output
 
     again = json.loads(invoke(root, *words, "--json").stdout)
     assert again["schema"] == "afmrl.train-rar/1" and again["already_done"] is True and again["checkpoint"] == "first"
 
 
-def test_a_collapse_is_a_failed_check(root: Path) -> None:
-    result = invoke(
-        root, "--from-base", "--steps", "9", "--learning-rate", "1", "--set", "rar.validate_every=1", "--json"
-    )
-    assert result.exit_code == 1, result.output
-    assert "collapsed" in result.stdout and "at the start" in json.loads(result.stdout)["collapsed"]
+def test_a_collapse_stops_the_run_and_is_a_failed_check(root: Path) -> None:
+    words = ["--from-base", "--steps", "9", "--learning-rate", "1", "--set", "rar.validate_every=1"]
+    stopped = invoke(root, *words, "--json")
+    assert stopped.exit_code == 1, stopped.output
+    told = json.loads(stopped.stdout)
+    assert "at the start" in told["collapsed"] and told["step"] < 9
+    again = invoke(root, *words)
+    assert again.exit_code == 1 and "error: the policy collapsed: " in again.stderr and "--beta" in again.stderr
 
 
 @pytest.mark.parametrize(

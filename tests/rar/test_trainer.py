@@ -40,12 +40,13 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> CatalogFolder:
 
 
 SMALL: dict[str, object] = {"split.validation": 0.4, "rar.validation_queries": 5}
+LOOKING: dict[str, object] = {"rar.query": "photos", "attributes.max_new_tokens": 48}
 STARTED = SMALL | {"model.generator_checkpoint": "sft", "model.embedder_checkpoint": "judge"}
 
 
 @pytest.fixture(scope="module")
 def rig(shop: CatalogFolder, tmp_path_factory: pytest.TempPathFactory) -> Rig:
-    return make_rig(shop, rar_settings(**STARTED), tmp_path_factory.mktemp("run"))
+    return make_rig(shop, rar_settings(**STARTED, **LOOKING), tmp_path_factory.mktemp("run"))
 
 
 def rows(rig: Rig, numbers: list[int]) -> list[dict[str, Any]]:
@@ -97,10 +98,14 @@ def test_the_reference_is_a_frozen_copy_of_the_sft_adapter(rig: Rig, shop: Catal
 def base_logps(rig: Rig, batch: dict[str, Any]) -> torch.Tensor:
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
-    names = ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")
+    names = [name for name in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids") if name in batch]
     with torch.no_grad(), active_adapter(rig.peft, None):
         found: torch.Tensor = rig.trainer._get_per_token_logps_and_entropies(
-            rig.peft, ids, mask, batch["completion_ids"].shape[1], **{name: batch[name] for name in names}
+            rig.peft,
+            ids,
+            mask,
+            batch["completion_ids"].shape[1],
+            **{name: batch[name] for name in names},
         )[0]
     return found
 
@@ -142,13 +147,13 @@ def test_adapters_come_back_even_when_a_reward_raises(rig: Rig, monkeypatch: pyt
 
 
 def test_rollouts_never_hold_tokens_that_break_a_text(shop: CatalogFolder, tmp_path: Path, tiny_model: Any) -> None:
-    """At a temperature at which every token is as likely as any other: 512 of them."""
+    """At a temperature at which each of the 512 tokens is as likely as any other."""
     model = str(tiny_model("qwen2_vl"))
     tiny = {"model.generator": model, "model.embedder": model, "rar.from_base": True, "rar.temperature": 1000.0}
     rig = make_rig(shop, rar_settings(**SMALL, **tiny, **{"rar.group": 64, "rar.query": "photo-to-text"}), tmp_path)
     tokens = [token for row in rig.trainer._roll_out_once([0, 1]).tokens for token in row]
     known = rig.policy.generator.processor.tokenizer.get_vocab()
-    assert len(set(tokens)) > 480 and len(tokens) > 3000
+    assert len(set(tokens)) > 480 and len(tokens) > 2500
     assert not {known[IMAGE_TOKEN], known[VIDEO_TOKEN], known["<|vision_start|>"]} & set(tokens)
     assert known["<|endoftext|>"] in {row[-1] for row in rig.trainer._roll_out_once([0, 1]).tokens}, "ends, too"
 
