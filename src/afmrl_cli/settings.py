@@ -241,6 +241,29 @@ class AgclSettings(TrainingSettings):
     name: str = Field("", description="of the checkpoint; empty: embedder-1, embedder-2, ...")
 
 
+class SftSettings(TrainingSettings):
+    """Teaching the generator by examples: targets, batches, optimiser."""
+
+    source: Literal["teacher", "columns", "file"] = Field(
+        "teacher", description="of the right answers: another generator's, the catalog's own columns, or a file"
+    )
+    teacher: str = Field("", description="whose stored attributes: generator id, model folder or model name")
+    columns: Names = Field([], description="which columns; empty: the schema's keys, without a schema all attr_*")
+    file: str = Field("", description="table with listing ids and attributes, relative to the catalog's folder")
+    key_dropout: float = Field(
+        0.2, ge=0, le=1, description="columns only: drops a key this often, times the share of listings without it"
+    )
+    max_products: int = Field(20_000, ge=1, description="products to learn from, a fixed sample of more")
+    batch_size: int = Field(32, ge=1, description="products in a step")
+    chunk_size: int = Field(8, ge=1, description="products in memory at a time; lower it for less memory")
+    epochs: float = Field(3.0, gt=0)
+    learning_rate: float = Field(0.0, ge=0, description="0: 1e-3 for nano, 1e-4 for all others")
+    validate_every: int = Field(50, ge=1, description="steps between two looks at the validation split")
+    validation_products: int = Field(200, ge=1)
+    best_by: Literal["accuracy", "exact", "valid"] = Field("accuracy", description="which adapter is kept")
+    name: str = Field("", description="of the checkpoint; empty: generator-1, generator-2, ...")
+
+
 class RarSettings(TrainingSettings):
     """Training of the generator by the embedder's reward: environment, reward, GRPO, watchdog."""
 
@@ -284,6 +307,7 @@ class Settings(Section):
     attributes: AttributeSettings = AttributeSettings()
     embed: EmbedSettings = EmbedSettings()
     agcl: AgclSettings = AgclSettings()
+    sft: SftSettings = SftSettings()
     rar: RarSettings = RarSettings()
     search: SearchSettings = SearchSettings()
     eval: EvalSettings = EvalSettings()

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ..catalog.fingerprints import Fingerprinter
-from ..catalog.images import open_images
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..errors import ModelError
@@ -23,6 +22,7 @@ from ..listener import Listener
 from ..settings import Settings
 from ..store.database import Database, StoredAttributes
 from ..store.files import hash_json
+from .asking import open_request
 from .request import Generation, Generator, Request
 from .task import AttributeTask
 
@@ -35,9 +35,6 @@ ASKED_AGAIN = (ENDPOINT_ERROR, NOTHING_TO_READ)
 LOOKUP_PRODUCTS = 256
 WINDOW_BATCHES = 4
 """Batches that a local model gets at a time: it sorts them by length, and gets one ready while another is running."""
-MIN_PHOTO_PIXELS = 2**20
-"""Photos are reduced to this, or model.max_pixels if that is more, as soon as they are opened: a window of camera
-pictures would take gigabytes, and no model looks at more."""
 KEPT_CHARS = 1000
 REMEMBERED = 100_000
 
@@ -206,7 +203,10 @@ class _Run:
             return
         begin = time.monotonic()
         firsts = {fingerprint: same[0] for fingerprint, same in self.waiting.items()}
-        requests = {fingerprint: self._request(product) for fingerprint, product in firsts.items()}
+        requests = {
+            fingerprint: open_request(self.task, product, self.settings, self.problems)
+            for fingerprint, product in firsts.items()
+        }
         answers = self._answers({key: request for key, request in requests.items() if request is not None})
         rows = [self._row(fingerprint, product, answers.get(fingerprint)) for fingerprint, product in firsts.items()]
         # With --force and a server that is out of order, a valid text must not give way to an error.
@@ -221,18 +221,6 @@ class _Run:
                 self.summary.count(product, row, new=True, examples=self.examples)
         self.waiting.clear()
         self.valid_before.clear()
-
-    def _request(self, product: Product) -> Request | None:
-        """The question with its photos; None when there is neither text nor a photo that can be opened."""
-        model = self.settings.model
-        opened = open_images(product, self.settings.catalog, self.problems, model.max_images)
-        for image in opened:
-            limit = max(MIN_PHOTO_PIXELS, model.max_pixels)
-            if image.width * image.height > limit:
-                scale = (limit / (image.width * image.height)) ** 0.5
-                image.thumbnail((max(1, int(image.width * scale)), max(1, int(image.height * scale))))
-        request = self.task.request(product, opened)
-        return request if opened or request.product else None
 
     def _answers(self, requests: dict[str, Request]) -> dict[str, Generation]:
         if not requests:

@@ -34,9 +34,9 @@ class AttributeSchema:
         seen: dict[str, str] = {}
         for name, entry in settings.keys.items():
             key = " ".join(name.lower().split())
-            if (twin := seen.get(_folded(key))) is not None:
+            if (twin := seen.get(folded(key))) is not None:
                 raise UsageError(f"attributes.keys.{name}: the same key as {twin}", "rename one of them")
-            seen[_folded(key)] = name
+            seen[folded(key)] = name
             values = [" ".join(value.split()) for value in entry.values]
             _check_writable(name, key, values)
             keys[key] = entry.model_copy(update={"values": values})
@@ -44,11 +44,11 @@ class AttributeSchema:
 
     def keys_for(self, category: str) -> dict[str, SchemaKey]:
         """The keys that apply to a product of this category: no categories, or its beginning."""
-        wanted = _folded(category)
+        wanted = folded(category)
         return {
             key: entry
             for key, entry in self.keys.items()
-            if not entry.categories or any(wanted.startswith(_folded(prefix)) for prefix in entry.categories)
+            if not entry.categories or any(wanted.startswith(folded(prefix)) for prefix in entry.categories)
         }
 
     def prompt_text(self, category: str) -> str:
@@ -86,10 +86,10 @@ class AttributeSchema:
         keys = self.keys_for(category)
         if not keys:
             return dict(attributes)
-        spelled = {_folded(key): key for key in keys}
+        spelled = {folded(key): key for key in keys}
         checked: dict[str, str] = {}
         for written, value in attributes.items():
-            key = spelled.get(_folded(written))
+            key = spelled.get(folded(written))
             if key is None:
                 raise InvalidAttributes("outside schema", f"no key {written!r}")
             if key in checked:
@@ -123,7 +123,7 @@ def validated(
     return found
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
     """How keys and values are compared: `Neck_Type` and `neck-type` are `neck type`; a minus sign stays."""
     plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     return re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W_])", " ", plain)
@@ -132,11 +132,11 @@ def _folded(text: str) -> str:
 def _spelled_value(key: str, entry: SchemaKey, value: str) -> str:
     if not entry.values:
         return value
-    spelled = {_folded(allowed): allowed for allowed in entry.values}
-    if (whole := spelled.get(_folded(value))) is not None:
+    spelled = {folded(allowed): allowed for allowed in entry.values}
+    if (whole := spelled.get(folded(value))) is not None:
         return whole
     if entry.multiple:
-        parts = [spelled.get(_folded(part)) for part in value.split(",")]
+        parts = [spelled.get(folded(part)) for part in value.split(",")]
         known = [part for part in parts if part is not None]
         if len(known) == len(parts):
             return ", ".join(dict.fromkeys(known))
@@ -169,8 +169,8 @@ def _check_writable(name: str, key: str, values: list[str]) -> None:
             raise UsageError(f"{where}: {error}", "neither ';' nor ': ' fits into keys and values") from error
         if not same:
             raise UsageError(f"{where}: {value!r} can't be a value", "it must not end with a full stop")
-    folded = [_folded(value) for value in values]
-    for i, value in enumerate(folded):
-        if value in folded[:i]:
-            twin = values[folded.index(value)]
+    plain = [folded(value) for value in values]
+    for i, value in enumerate(plain):
+        if value in plain[:i]:
+            twin = values[plain.index(value)]
             raise UsageError(f"{where}: {values[i]!r} is the same value as {twin!r}", "leave one of them out")

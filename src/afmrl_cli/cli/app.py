@@ -53,6 +53,7 @@ def _register() -> None:
         search,
         train_agcl,
         train_rar,
+        train_sft,
     )
 
     app.command("init", rich_help_panel="Start")(guarded(init.init))
@@ -60,6 +61,7 @@ def _register() -> None:
     app.command("fetch-images", rich_help_panel="Data")(guarded(fetch_images.fetch_images))
     app.command("attributes", rich_help_panel="Use")(guarded(attributes.attributes))
     app.add_typer(checkpoints.checkpoints, name="checkpoints", rich_help_panel="Train")
+    app.command("train-sft", rich_help_panel="Train")(guarded(train_sft.train_sft))
     app.command("train-agcl", rich_help_panel="Train")(guarded(train_agcl.train_agcl))
     app.command("train-rar", rich_help_panel="Train")(guarded(train_rar.train_rar))
     app.command("embed", rich_help_panel="Use")(guarded(embed.embed))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +13,6 @@ import torch
 
 from ..attributes.task import load_task
 from ..catalog.problems import Problems
-from ..errors import ModelError
 from ..listener import Listener, Silent
 from ..models.backends import generator_id
 from ..models.embedder import Embedder, load_embedder
@@ -29,6 +26,7 @@ from ..store.lock import writer_lock
 from .adapter import add_trainable
 from .card import model_card
 from .corpus import load_corpus
+from .estimate import Estimate, measure
 from .outcome import draw_curve, find_done, refuse_taken_name
 from .pairs import indistinguishable
 from .parallel import World, gather_objects, join_world, leave_world
@@ -37,15 +35,6 @@ from .step import Reader, accumulate, make_batch
 from .trainer import Trained, Trainer
 
 MEASURED_PAIRS = 64
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What one step was found to take: peak memory of the process and seconds; `whole_seconds` is for all steps."""
-
-    peak_bytes: int
-    step_seconds: float
-    whole_seconds: float
 
 
 @dataclass(frozen=True)
@@ -199,21 +188,12 @@ def _measure(
 ) -> Estimate:
     """Load the model and do the work of a few pairs once; time and memory of a whole step follow from that."""
     embedder = _load(settings, checkpoints, listener)
-    model = add_trainable(embedder, settings.agcl, parent, checkpoints).train()
+    add_trainable(embedder, settings.agcl, parent, checkpoints).train()
     pairs = next(plan.from_step(0, 0))[2][:MEASURED_PAIRS]
     batch = make_batch(pairs, plan.lexical, indistinguishable(pairs, plan.corpus.train))
     reader = Reader(embedder, settings)
-    cuda = embedder.loaded.device.type == "cuda"
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    for _ in range(2):  # the first one warms up
-        begin = time.monotonic()
-        loss, _ = accumulate(reader, batch, settings.agcl, World())
-        if cuda:
-            torch.cuda.synchronize()
-        seconds = (time.monotonic() - begin) * settings.agcl.batch_size / len(pairs)
-    del model
-    if not torch.isfinite(loss.value):
-        raise ModelError("the loss is no number on the first batch", "try model.precision=fp32")
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Estimate(peak, seconds, seconds * plan.steps)
+
+    def some() -> torch.Tensor:
+        return accumulate(reader, batch, settings.agcl, World())[0].value
+
+    return measure(some, embedder.loaded.device, settings.agcl.batch_size / len(pairs), plan.steps)

@@ -1,0 +1,200 @@
+"""Who is taught and who is asked: products of the train and validation splits with their targets.
+
+The test split is never looked at. Photos are decoded once at the start: an unreadable one is told there and left out,
+as generation leaves it out, instead of stopping a run in the middle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from ..attributes.asking import open_request
+from ..attributes.generate import NOTHING_TO_READ, stored_attributes
+from ..attributes.task import AttributeTask
+from ..catalog.fingerprints import Fingerprinter
+from ..catalog.problems import Problems
+from ..catalog.product import Product
+from ..catalog.read import count_rows, no_products, open_catalog
+from ..catalog.splits import Split, split_of
+from ..errors import DataError
+from ..listener import Listener
+from ..models.processor import Processor
+from ..settings import Settings
+from ..store.database import Database, StoredAttributes
+from ..store.files import hash_json
+from ..store.folder import CatalogFolder
+from .targets import NO_TARGET, Source, Target, open_source, read_target, sparseness
+
+TOO_LONG = "longer than attributes.max_new_tokens"
+SPECIAL = "a special token"
+"""Failures of targets beside the parser's: the model could not end in time; it would learn to write a turn's end."""
+DECODERS = 4
+AT_A_TIME = 64
+
+
+@dataclass(frozen=True)
+class Example:
+    """A product and what the generator is to answer."""
+
+    product: Product
+    target: Target
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """`left_out` counts products of both splits by reason; `first` is one example of each: (product's id, text).
+
+    `sparse` is the share of products that lack a key ({} where nothing is dropped); `fingerprint` is a hash of
+    everything here that training sees.
+    """
+
+    source: Source
+    train: list[Example]
+    validation: list[Example]
+    left_out: Counter[str]
+    first: dict[str, tuple[str, str]]
+    sparse: dict[str, float]
+    fingerprint: str
+
+
+@dataclass
+class _Reading:
+    """Examples with their rank in a fixed random order, and the hash of what is seen of them."""
+
+    examples: dict[Split, list[tuple[Example, str]]] = field(default_factory=lambda: {"train": [], "validation": []})
+    left_out: Counter[str] = field(default_factory=Counter)
+    first: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def leave_out(self, reason: str, product: Product, text: str) -> None:
+        self.left_out[reason] += 1
+        self.first.setdefault(reason, (product.id, text))
+
+
+def load_corpus(
+    folder: CatalogFolder,
+    settings: Settings,
+    task: AttributeTask,
+    processor: Processor,
+    student: str,
+    database: Database,
+    problems: Problems,
+    listener: Listener,
+) -> Corpus:
+    """Read the catalog for a run of `train-sft`; `student` is the id of the generator that is taught.
+
+    Raises DataError when no training product has a valid target, saying why the targets were left out.
+    """
+    reading = _Reading()
+    total = count_rows(folder, settings.catalog)
+    with open_catalog(folder, settings.catalog, problems) as catalog, Fingerprinter(database) as fingerprinter:
+        source = open_source(folder, settings, task, catalog, database, student)
+        wanted = (product for product in catalog.products if split_of(product, settings.split) != "test")
+        rows = stored_attributes(wanted, task.id, source.teacher, database, fingerprinter)
+        kept = _with_targets(rows, source, task, processor, reading)
+        for number, (example, seen) in enumerate(_readable(kept, task, settings, problems, reading)):
+            reading.examples[split_of(example.product, settings.split)].append((example, seen))
+            listener.progress("reading", number + 1, total)
+    if not any(reading.examples.values()) and not reading.left_out and problems.errors:
+        raise no_products(folder.catalog, problems)
+    train = _sample(reading.examples["train"], settings.sft.max_products, settings.sft.seed)
+    validation = _sample(reading.examples["validation"], settings.sft.validation_products, settings.sft.seed)
+    if not train:
+        raise _no_targets(source, reading, task)
+    digest = hashlib.sha256()
+    for part in (train, validation):
+        for example, seen in part:
+            digest.update(f"{seen}\0{example.product.category}\0{example.target.text}\n".encode())
+        digest.update(b"\n")
+    examples = [example for example, _ in train]
+    dropping = settings.sft.source == "columns" and settings.sft.key_dropout > 0
+    return Corpus(
+        source,
+        examples,
+        [example for example, _ in validation],
+        reading.left_out,
+        reading.first,
+        sparseness(((e.product, e.target) for e in examples), task.schema) if dropping else {},
+        digest.hexdigest(),
+    )
+
+
+def _with_targets(
+    rows: Iterable[tuple[Product, str, StoredAttributes | None]],
+    source: Source,
+    task: AttributeTask,
+    processor: Processor,
+    reading: _Reading,
+) -> Iterator[tuple[Example, str]]:
+    """Examples with their product's fingerprint; what has no valid target is counted."""
+    for product, fingerprint, row in rows:
+        text, reason = source.raw(product, row)
+        if not text:
+            reading.leave_out(reason or NO_TARGET, product, row.text if row is not None else "")
+            continue
+        target = read_target(text, product, task, source.keys)
+        if isinstance(target, str):
+            reading.leave_out(target, product, text)
+        elif processor.clean(target.text) != target.text:
+            reading.leave_out(SPECIAL, product, text)
+        # One token more, for the end of the turn.
+        elif len(processor.tokenizer(target.text)["input_ids"]) + 1 > task.settings.max_new_tokens:
+            reading.leave_out(TOO_LONG, product, text)
+        else:
+            yield Example(product, target), fingerprint
+
+
+def _readable(
+    examples: Iterator[tuple[Example, str]],
+    task: AttributeTask,
+    settings: Settings,
+    problems: Problems,
+    reading: _Reading,
+) -> Iterator[tuple[Example, str]]:
+    """The examples that there is something to read of, photos decoded in several threads to find out."""
+
+    def look(pair: tuple[Example, str]) -> tuple[bool, Problems]:
+        own = Problems()
+        return open_request(task, pair[0].product, settings, own) is not None, own
+
+    with ThreadPoolExecutor(max_workers=DECODERS) as threads:
+        while some := list(itertools.islice(examples, AT_A_TIME)):
+            for pair, (readable, found) in zip(some, threads.map(look, some), strict=True):
+                for kind in found.counts:
+                    for problem in found.first(kind):
+                        problems.add(problem)
+                if readable:
+                    yield pair
+                else:
+                    reading.leave_out(NOTHING_TO_READ, pair[0].product, "")
+
+
+def _sample(examples: list[tuple[Example, str]], number: int, seed: int) -> list[tuple[Example, str]]:
+    """A fixed random sample, in the catalog's order."""
+    if len(examples) <= number:
+        return examples
+    chosen = heapq.nsmallest(number, range(len(examples)), key=lambda i: hash_json([seed, examples[i][0].product.id]))
+    return [examples[i] for i in sorted(chosen)]
+
+
+def _no_targets(source: Source, reading: _Reading, task: AttributeTask) -> DataError:
+    message = f"no targets from {source.name} for the training products"
+    if not reading.left_out:
+        return DataError(message, "the training split is empty: see split.validation, split.test, `afmrl check`")
+    reason, number = reading.left_out.most_common(1)[0]
+    product, text = reading.first[reason]
+    message += f": {reason} in {number:,} of {sum(reading.left_out.values()):,}, first {product}"
+    message += f" ({text[:80]})" if text else ""
+    hints = {
+        "outside schema": "mend the values or the schema: [attributes.keys] must allow what the source says",
+        TOO_LONG: f"raise attributes.max_new_tokens (now {task.settings.max_new_tokens})",
+        "too many pairs": "raise attributes.max_pairs, or name fewer columns in sft.columns",
+        NO_TARGET: "name another source (sft.source), or for a teacher run `afmrl attributes` with the same schema, "
+        "template and limits in [attributes] first",
+    }
+    return DataError(message, hints.get(reason, "mend the source, or name another one (sft.source)"))

@@ -1,0 +1,98 @@
+"""What a run will do, before any model is loaded: order, batches, steps, and the key by which it is found again."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..attributes.task import AttributeTask
+from ..errors import UsageError
+from ..models.presets import NANO, Base
+from ..settings import Settings
+from ..store.files import hash_json
+from .corpus import Corpus, Example
+from .targets import Target
+
+NANO_RATE, RATE = 1e-3, 1e-4
+NOT_THE_RESULT = {"save_every", "chunk_size", "name"}
+"""Settings that do not change what is learnt."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The examples and how often they are gone through: `steps` of `sft.batch_size`."""
+
+    settings: Settings
+    task: AttributeTask
+    corpus: Corpus
+    steps: int
+    steps_per_epoch: float
+    peak_rate: float
+
+    def __len__(self) -> int:
+        """Examples of the whole run: its epochs, one after the other."""
+        return self.steps * self.settings.sft.batch_size
+
+    def __getitem__(self, position: int) -> Example:
+        """The example at a position of the run: in each epoch another order, and other keys dropped."""
+        if not 0 <= position < len(self):
+            raise IndexError(position)
+        train, seed = self.corpus.train, self.settings.sft.seed
+        epoch, at = divmod(position, len(train))
+        example = train[int(_order(len(train), seed, epoch)[at])]
+        if not self.corpus.sparse:
+            return example
+        return Example(example.product, self._drop(example.target, np.random.default_rng((seed, position))))
+
+    def _drop(self, target: Target, rng: np.random.Generator) -> Target:
+        """`target` without some of the keys that the shop fills only here and there.
+
+        A cell that nobody filled is no statement. Without this, the keys that stand in an answer would tell which
+        of the others will follow: the model would learn who fills the table, not what the photo shows.
+        """
+        dropout, sparse = self.settings.sft.key_dropout, self.corpus.sparse
+        kept = {key: value for key, value in target.pairs.items() if rng.random() >= dropout * sparse.get(key, 0.0)}
+        return Target(kept) if len(kept) >= self.settings.attributes.min_pairs else target
+
+
+@functools.lru_cache(maxsize=2)
+def _order(number: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch)).permutation(number)
+
+
+def make_plan(corpus: Corpus, task: AttributeTask, settings: Settings, base: Base) -> Plan:
+    """Raises UsageError for batches that can't be made."""
+    sft = settings.sft
+    chunk = min(sft.chunk_size, sft.batch_size)
+    if sft.batch_size % chunk:
+        raise UsageError(
+            f"sft.batch_size = {sft.batch_size} is no multiple of sft.chunk_size = {chunk}", "change one of them"
+        )
+    each = len(corpus.train) / sft.batch_size
+    rate = sft.learning_rate or (NANO_RATE if base.name == NANO else RATE)
+    return Plan(settings, task, corpus, sft.steps or max(1, round(sft.epochs * each)), each, rate)
+
+
+def run_key(plan: Plan, student: str) -> str:
+    """Hash of all that decides what is learnt: the same key, the same run."""
+    sft = plan.settings.sft.model_dump(exclude=NOT_THE_RESULT)
+    return hash_json({"sft": sft, "student": student, "task": plan.task.id, "data": plan.corpus.fingerprint})[:10]
+
+
+def describe(plan: Plan) -> dict[str, object]:
+    """The choices made, for --dry-run, reports and manifests."""
+    corpus, sft = plan.corpus, plan.settings.sft
+    return {
+        "source": corpus.source.name,
+        "train_products": len(corpus.train),
+        "validation_products": len(corpus.validation),
+        "left_out": dict(corpus.left_out.most_common()),
+        "keys": sorted({key for example in corpus.train for key in example.target.pairs}),
+        "batch_size": sft.batch_size,
+        "steps": plan.steps,
+        "steps_per_epoch": round(plan.steps_per_epoch, 2),
+        "learning_rate": plan.peak_rate,
+    }

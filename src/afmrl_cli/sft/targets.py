@@ -1,0 +1,251 @@
+"""What the generator is taught to answer: from a teacher's stored attributes, the shop's own columns, or a file.
+
+Whatever the source, `read_answer` decides: a target that would be invalid as an answer is no target. It is counted
+with its reason and left out. What passes is written one way: keys in the schema's order (a shop's own columns without
+a schema: in the catalog's order), several values of one key in the schema's order, spelled as the schema spells them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..attributes.parse import clean_value, parse_attributes, write_attributes
+from ..attributes.schema import AttributeSchema, folded, read_answer
+from ..attributes.task import AttributeTask
+from ..catalog.columns import COMMON, plain
+from ..catalog.detect import read_table
+from ..catalog.problems import Problem
+from ..catalog.product import Product
+from ..catalog.read import Catalog
+from ..catalog.table import one_text
+from ..errors import DataError, UsageError
+from ..settings import CatalogSettings, Settings
+from ..store.database import Database, StoredAttributes
+from ..store.folder import CatalogFolder
+
+NO_TARGET = "no target"
+"""The source has nothing for the product; all other reasons are those of the parser or of `corpus`."""
+
+Raw = Callable[[Product, StoredAttributes | None], tuple[str, str]]
+"""What a source says of a product: (text, ""), or ("", why there is none)."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where targets come from. `teacher` is a generator's id, "" for the other sources; `name` is for people."""
+
+    name: str
+    raw: Raw
+    teacher: str = ""
+    keys: tuple[str, ...] = ()
+    """The shop's own columns in their order, as keys of attribute text; () for the other sources."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A valid answer as pairs in their final order."""
+
+    pairs: Mapping[str, str]
+
+    @property
+    def text(self) -> str:
+        """As the generator is to write it."""
+        return write_attributes(self.pairs)
+
+
+def read_target(text: str, product: Product, task: AttributeTask, order: Sequence[str] = ()) -> Target | str:
+    """`text` as a target, or the parser's reason why it is none. `order` counts where the schema names no keys."""
+    valid, failure = read_answer(text, False, task.schema, product.category, task.settings)
+    if valid is None:
+        return str(failure)
+    pairs = parse_attributes(valid, max_pairs=task.settings.max_pairs)
+    keys = task.schema.keys_for(product.category)
+    ordered = sorted(pairs, key=_rank(list(keys) or order))
+    return Target({key: _in_order(pairs[key], keys[key].values) if key in keys else pairs[key] for key in ordered})
+
+
+def _rank(order: Sequence[str]) -> Callable[[str], int]:
+    places = {key: i for i, key in enumerate(order)}
+    return lambda key: places.get(key, len(places))
+
+
+def _in_order(value: str, values: Sequence[str]) -> str:
+    """Several values in the order that the schema lists them; any other value as it is."""
+    parts = value.split(", ")
+    return ", ".join(sorted(parts, key=values.index)) if len(parts) > 1 and set(parts) <= set(values) else value
+
+
+def open_source(
+    folder: CatalogFolder,
+    settings: Settings,
+    task: AttributeTask,
+    catalog: Catalog,
+    database: Database,
+    student: str,
+) -> Source:
+    """The source that `sft.source` means. `student` is the id of the generator that is to be taught.
+
+    Raises UsageError and DataError when there is nothing to learn from, saying what there is.
+    """
+    if settings.sft.source == "teacher":
+        teacher = _find_teacher(settings, database, student)
+        return Source(f"teacher {teacher}", _stored, teacher)
+    if settings.sft.source == "file":
+        path = _file(settings, folder)
+        texts = read_targets_file(path)
+        return Source(f"file {path.name}", lambda product, _: (texts.get(product.id, ""), NO_TARGET))
+    found = _columns(settings, task.schema, catalog)
+    keys = {folded(given): key for given, key in found}
+    named = ", ".join(given for given, _ in found)
+    return Source(f"columns {named}", lambda product, _: _own_text(product, keys), keys=tuple(keys.values()))
+
+
+# A teacher
+
+
+def _stored(product: Product, row: StoredAttributes | None) -> tuple[str, str]:
+    if row is None:
+        return "", NO_TARGET
+    return ("", row.failure) if row.failure is not None else (row.text, "")
+
+
+def _find_teacher(settings: Settings, database: Database, student: str) -> str:
+    """The generator whose stored answers are learnt: named by its id, or by the model's name at its beginning."""
+    wanted = settings.sft.teacher
+    stored = database.attribute_sources()
+    others = [name for name in stored if name != student]
+    known = ", ".join(f"{name} ({stored[name]:,})" for name in stored) or "none"
+    how = "run `afmrl attributes` with the teacher first (--generator FOLDER, or --endpoint URL --model NAME)"
+    if not wanted:
+        if len(others) == 1:
+            return others[0]
+        if not others:
+            raise DataError(f"no attributes by a teacher; stored are attributes by: {known}", how)
+        raise UsageError(f"several generators have written attributes: {known}", "name one in sft.teacher")
+    name = Path(wanted.rstrip("/")).name.lower()
+    begins = re.sub(r"[^a-z0-9.]+", "-", name).strip("-.")
+    found = [each for each in stored if each in (wanted, name) or re.fullmatch(rf"{re.escape(begins)}-\w{{10}}", each)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(f"sft.teacher = {wanted} may be any of: {', '.join(found)}", "give the whole id")
+    raise DataError(f"no attributes by {wanted}; stored are attributes by: {known}", how)
+
+
+# The shop's own columns
+
+
+def _columns(settings: Settings, schema: AttributeSchema, catalog: Catalog) -> list[tuple[str, str]]:
+    """(name in `Product.given`, key of attribute text) of the columns that targets are made from.
+
+    A shop's export (`catalog.layout`) has attributes that no column is named by: those are found row by row.
+    """
+    columns = catalog.columns
+    given = [key for _, key in columns.given]
+    if settings.sft.columns:
+        short = {key: key for key in given} | {columns.names[i]: key for i, key in columns.given}
+        if not catalog.layout and (missing := [name for name in settings.sft.columns if name not in short]):
+            raise UsageError(f"sft.columns: no column {missing[0]!r}", f"there are: {', '.join(given) or 'none'}")
+        chosen = [short.get(name, name) for name in settings.sft.columns]
+    elif schema.keys:
+        keys = {folded(key) for key in schema.keys}
+        chosen = list(schema.keys) if catalog.layout else [key for key in given if folded(key) in keys]
+        if not chosen:
+            raise DataError(
+                f"no column is named like a key of the schema ({', '.join(schema.keys)})",
+                f"name columns in sft.columns, or rename keys; the columns are: {', '.join(given) or 'none'}",
+            )
+    else:
+        chosen = [key for i, key in columns.given if columns.names[i] != key]
+        if not chosen:
+            raise DataError(
+                "no attribute columns: no column's name begins with attr_, and there is no schema",
+                f"name them in sft.columns; the columns are: {', '.join(given) or 'none'}",
+            )
+    spelled = {folded(key): key for key in schema.keys}
+    return [(key, spelled.get(folded(key)) or " ".join(key.replace("_", " ").lower().split())) for key in chosen]
+
+
+def _own_text(product: Product, keys: Mapping[str, str]) -> tuple[str, str]:
+    """`keys` are keys of attribute text by the columns' names, folded."""
+    given = {folded(name): value for name, value in product.given.items()}
+    values = {key: clean_value(given.get(name, "").replace("|", ", ")) for name, key in keys.items()}
+    return write_attributes({key: value for key, value in values.items() if value}), NO_TARGET
+
+
+# A file
+
+
+def _file(settings: Settings, folder: CatalogFolder) -> Path:
+    if not settings.sft.file:
+        raise UsageError("sft.source = file needs a file", "name it in sft.file: .csv, .tsv, .jsonl or .parquet")
+    return folder.root / settings.sft.file
+
+
+def read_targets_file(path: Path) -> dict[str, str]:
+    """Attribute text by listing id, from a table with ids and `attributes`, such as `afmrl attributes --out` writes.
+
+    Instead of `attributes`, JSONL may have an object `pairs`. Raises DataError when the file can't be read, lacks these
+    columns, or names a listing twice.
+    """
+
+    def refuse(problem: Problem) -> None:
+        if problem.severity == "error":
+            raise DataError(f"{path}: {problem.where}: {problem.kind}: {problem.message}", "mend this row")
+
+    found: dict[str, str] = {}
+    try:
+        with path.open("rb") as source:
+            table = read_table(source, path, CatalogSettings(), refuse)
+            names = [plain(name) for name in table.names]
+            ids = [i for i, name in enumerate(names) if name in COMMON["id"]]
+            texts = [i for i, name in enumerate(names) if name in ("attributes", "pairs")]
+            if not ids or not texts:
+                raise DataError(
+                    f"{path}: no column with ids and one with attributes; the columns are: {', '.join(table.names)}",
+                    "such as: id,attributes",
+                )
+            for row, cells, _ in table.rows:
+                id = one_text(cells[ids[0]])
+                if id in found:
+                    raise DataError(f"{path}: row {row}: listing {id} stands twice", "leave one of them out")
+                found[id] = next((text for i in texts if (text := _attribute_text(one_text(cells[i])))), "")
+    except OSError as error:
+        raise DataError(f"{path}: can't be read: {error.strerror}", "sft.file names it") from error
+    return found
+
+
+def _attribute_text(text: str) -> str:
+    """A JSON object becomes attribute text; everything else is attribute text, or what the parser will refuse."""
+    if not text.startswith("{"):
+        return text
+    try:
+        pairs = json.loads(text)
+    except ValueError:
+        return text
+    written = {str(key): clean_value(_joined(value)) for key, value in pairs.items() if value is not None}
+    return write_attributes({key: value for key, value in written.items() if value})
+
+
+def _joined(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def sparseness(products: Iterator[tuple[Product, Target]], schema: AttributeSchema) -> dict[str, float]:
+    """For each key, the share of the products it applies to that have no value of it."""
+    has: dict[str, int] = {}
+    lacks: dict[str, int] = {}
+    total = 0
+    for product, target in products:
+        total += 1
+        for key in target.pairs:
+            has[key] = has.get(key, 0) + 1
+        for key in schema.keys_for(product.category).keys() - target.pairs.keys():
+            lacks[key] = lacks.get(key, 0) + 1
+    if not schema.keys:
+        lacks = {key: total - number for key, number in has.items()}
+    return {key: lacks.get(key, 0) / (number + lacks.get(key, 0)) for key, number in has.items()}

@@ -1,0 +1,156 @@
+"""Transformers' Trainer on answers: the tensors of a batch, the loss on the answer alone, and validation by asking.
+
+    loss = - sum over the tokens of the answers of log p(token | prompt, photos, tokens before) / number of those tokens
+
+A row is what generation would read (`LocalGenerator.text`, the same photos) with the answer and the end of the turn
+after it. Rows are padded on the left, so that all answers end in the last column, and scores over the vocabulary are
+computed for the last columns only: with a real vocabulary they would take most of the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import Trainer, TrainingArguments
+
+from ..attributes.asking import open_request
+from ..attributes.task import AttributeTask
+from ..catalog.problems import Problems
+from ..errors import DataError, ModelError
+from ..listener import Listener
+from ..models.generator import END_TOKENS, LocalGenerator
+from ..models.presets import Base
+from ..settings import Settings
+from ..training.adapter import save_adapter
+from ..training.resumable import Resumable, common_arguments
+from .corpus import Example
+from .plan import Plan
+from .score import Score, score_generator
+
+IGNORED = -100
+"""The label of a token that has no part in the loss."""
+
+
+class Collator:
+    """Examples -> what the model's forward takes, with labels."""
+
+    def __init__(self, generator: LocalGenerator, task: AttributeTask, settings: Settings) -> None:
+        self.generator, self.task, self.settings = generator, task, settings
+        known = generator.processor.tokenizer.get_vocab()
+        self.end = next((token for token in END_TOKENS if token in known), generator.processor.tokenizer.eos_token)
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """`labels` [n, t] are those of the last t columns (`logits_to_keep`), at least one of them before the answer.
+
+        Raises ModelError when the tokenizer joins prompt and answer, or a row is longer than the model's positions.
+        """
+        processor = self.generator.processor
+        prompts, answers, pictures = [], [], []
+        for example in examples:
+            request = open_request(self.task, example.product, self.settings, Problems())
+            if request is None:
+                raise DataError(f"product {example.product.id}: its photos can't be opened any more", "put them back")
+            prompts.append(self.generator.text(request))
+            answers.append(example.target.text + self.end)
+            pictures.append(request.images)
+        batch = processor.tensors([p + a for p, a in zip(prompts, answers, strict=True)], pictures)
+        ids = processor.tokenizer(answers)["input_ids"]
+        kept = max(map(len, ids)) + 1
+        labels = torch.full((len(ids), kept), IGNORED)
+        for i, answer in enumerate(ids):
+            labels[i, kept - len(answer) :] = batch["input_ids"][i, -len(answer) :]
+            if batch["input_ids"][i, -len(answer) :].tolist() != answer:
+                raise ModelError(
+                    "the tokenizer joins the prompt's end with the answer's beginning",
+                    "use a model whose chat template ends in a line break, as Qwen's do",
+                )
+        return batch | {"labels": labels, "logits_to_keep": kept, "use_cache": False}
+
+
+class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
+    """Trains the adapter that hangs on `generator`; `save` writes an adapter's folder."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        generator: LocalGenerator,
+        model: PeftModel,
+        run: Path,
+        base: Base,
+        card: str,
+        listener: Listener,
+    ) -> None:
+        sft = plan.settings.sft
+        chunk = min(sft.chunk_size, sft.batch_size)
+        device = generator.loaded.device.type
+        arguments = common_arguments(sft, run, steps=plan.steps, peak_rate=plan.peak_rate, device=device)
+        args = TrainingArguments(
+            per_device_train_batch_size=chunk,
+            gradient_accumulation_steps=sft.batch_size // chunk,
+            eval_strategy="steps" if plan.corpus.validation else "no",
+            eval_steps=sft.validate_every,
+            **arguments,
+        )
+        super().__init__(
+            model,
+            args=args,
+            data_collator=Collator(generator, plan.task, plan.settings),
+            train_dataset=plan,
+            eval_dataset=plan.corpus.validation or None,
+        )
+        self.plan, self.generator, self.listener = plan, generator, listener
+        self.save: Callable[[Path], None] = lambda folder: save_adapter(model, base, folder, card)
+        self.before: dict[str, Any] = {}
+        self.best: dict[str, Any] = {}
+
+    def evaluate(self, *args: Any, **named: Any) -> dict[str, float]:
+        """Ask about the validation products; keeps the adapter when it is the best so far."""
+        self.model.eval()
+        plan = self.plan
+        score = score_generator(self.generator, plan.corpus.validation, plan.task, plan.settings, self.listener)
+        found, name = score.figures(), plan.settings.sft.best_by
+        self.log({f"eval_{key}": value for key, value in found.items()})
+        step = self.state.global_step
+        self.listener.note(
+            f"step {step}: validation accuracy {found['accuracy']:.3f}, valid {found['valid']:.3f}, "
+            f"{found['length']:.1f} tokens an answer" + _losses(score)
+        )
+        told = {"step": step, **found, "keys": score.by_key(), "failures": score.failures}
+        if step == 0:
+            self.before = told
+        elif not self.best or found[name] > self.best[name]:
+            self.best = told
+            self.keep_best(self.save)
+        self.control.should_evaluate, self.control.should_save = False, step > 0
+        return {f"eval_{key}": value for key, value in found.items()}
+
+    def keep_last(self) -> None:
+        """Without a validation split the last adapter is the one to keep."""
+        if not self.state.best_global_step:
+            self.keep_best(self.save)
+
+    def products_of_step(self) -> list[str]:
+        """Ids of the products of the step at hand."""
+        size = self.plan.settings.sft.batch_size
+        begin = self.state.global_step * size
+        return [self.plan[i].product.id for i in range(begin, begin + size)]
+
+    def extra_state(self) -> Mapping[str, Any]:
+        """The scores that the end of the run tells."""
+        return {"before": self.before, "best": self.best}
+
+    def load_extra_state(self, counters: Mapping[str, Any]) -> None:
+        """Take them back."""
+        self.before, self.best = counters["before"], counters["best"]
+
+
+def _losses(score: Score) -> str:
+    """The most frequent kind of invalid answer, if there is one."""
+    if not score.failures:
+        return ""
+    kind, number = max(score.failures.items(), key=lambda item: item[1])
+    return f"; {number} answers are invalid, most often: {kind}"

@@ -1,0 +1,284 @@
+"""Whole runs of `train-sft` on a tiny model: what is learnt, what is written, going on after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+import afmrl_cli
+from afmrl_cli.attributes.asking import open_request
+from afmrl_cli.attributes.request import Generation
+from afmrl_cli.attributes.task import load_task
+from afmrl_cli.catalog.problems import Problems
+from afmrl_cli.catalog.product import Product
+from afmrl_cli.cli.app import app
+from afmrl_cli.errors import AfmrlError, DataError, ModelError, UsageError
+from afmrl_cli.models.generator import LocalGenerator, load_generator
+from afmrl_cli.settings import Settings
+from afmrl_cli.sft.corpus import Example
+from afmrl_cli.sft.run import SftSummary, train_sft
+from afmrl_cli.sft.score import Score
+from afmrl_cli.sft.targets import Target
+from afmrl_cli.sft.trainer import IGNORED, Collator
+from afmrl_cli.store.checkpoints import Checkpoints
+from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.training.adapter import add_trainable
+from tests.tiny import LINEAR_LAYERS
+from tests.training.test_run import Heard
+
+from .test_targets import corpus_of
+
+MakeSettings = Callable[..., Settings]
+
+
+def run(folder: CatalogFolder, settings: Settings, heard: Heard | None = None, **options: bool) -> SftSummary:
+    return train_sft(folder, settings, heard or Heard(), **options)
+
+
+def metrics_of(summary: SftSummary) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (summary.run / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder: CatalogFolder, name: str) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(folder.checkpoints / name / "adapter_model.safetensors")
+    return found
+
+
+def collator_of(folder: CatalogFolder, settings: Settings) -> tuple[Collator, LocalGenerator, list[Example]]:
+    generator = load_generator(settings.model, settings.attributes, Checkpoints(folder.checkpoints))
+    task = load_task(settings.attributes, folder.root)
+    return Collator(generator, task, settings), generator, corpus_of(folder, settings).train[:3]
+
+
+def test_the_prompt_is_generations_own(shop: CatalogFolder, settings: MakeSettings) -> None:
+    """Token by token and pixel by pixel what generation reads, then the answer and the end of the turn."""
+    chosen = settings(**{"attributes.keys.colour.description": "main one", "sft.columns": "attr_colour"})
+    collate, generator, examples = collator_of(shop, chosen)
+    batch = collate(examples)
+    requests = [open_request(collate.task, example.product, chosen, Problems()) for example in examples]
+    read: list[dict[str, torch.Tensor]] = []
+    tensors = generator.processor.tensors
+
+    def spy(*args: Any) -> dict[str, torch.Tensor]:
+        read.append(tensors(*args))
+        return read[-1]
+
+    generator.processor.tensors = spy  # type: ignore[assignment, method-assign]
+    generator.generate([request for request in requests if request is not None])
+    by_rows = {tuple(_row(batch_, i)): batch_ for batch_ in read if batch_ for i in range(len(batch_["input_ids"]))}
+    end = generator.processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    for i, example in enumerate(examples):
+        answer = [*generator.processor.tokenizer(example.target.text)["input_ids"], end]
+        row = _row(batch, i)
+        assert row[-len(answer) :] == answer
+        assert tuple(row[: -len(answer)]) in by_rows
+        labels = batch["labels"][i].tolist()
+        assert labels == [IGNORED] * (len(labels) - len(answer)) + answer and labels[0] == IGNORED
+    assert {len(r["pixel_values"]) for r in read if r} == {len(batch["pixel_values"])}
+    pixels = torch.cat([r["pixel_values"] for r in read if r]).flatten().sort().values
+    assert torch.equal(pixels, batch["pixel_values"].flatten().sort().values)
+
+
+def _row(batch: dict[str, torch.Tensor], i: int) -> list[int]:
+    ids: list[int] = batch["input_ids"][i][batch["attention_mask"][i] == 1].tolist()
+    return ids
+
+
+def test_the_loss_is_that_of_the_answer_alone(shop: CatalogFolder, settings: MakeSettings) -> None:
+    collate, generator, examples = collator_of(shop, settings())
+    model = add_trainable(generator, settings().sft, None, Checkpoints(shop.checkpoints), "CAUSAL_LM").eval()
+    batch = collate(examples)
+    with torch.no_grad():
+        loss = model(**batch).loss.item()
+        total, number = 0.0, 0
+        for example in examples:  # one by one, scores of all positions
+            alone = collate([example])
+            answer = (alone["labels"] != IGNORED).sum().item()
+            inputs = {k: v for k, v in alone.items() if k not in ("labels", "logits_to_keep")}
+            scores = model(**inputs).logits[0].log_softmax(-1)
+            ids = alone["input_ids"][0]
+            for at in range(len(ids) - answer, len(ids)):
+                total -= scores[at - 1, ids[at]].item()
+                number += 1
+    assert loss == pytest.approx(total / number, rel=1e-5)
+
+
+def test_a_run_teaches_and_attributes_uses_it(shop: CatalogFolder, settings: MakeSettings) -> None:
+    """One answer for all is soon learnt by heart, photos or not: from nothing valid to everything right."""
+    changes: dict[str, object] = {
+        "sft.columns": "attr_kind",
+        "sft.steps": 24,
+        "sft.validate_every": 12,
+        "sft.learning_rate": 0.02,
+        "attributes.max_new_tokens": 16,
+    }
+    text = shop.catalog.read_text().splitlines()
+    shop.catalog.write_text("\n".join([text[0] + ",attr_kind", *(line + ",shirt" for line in text[1:])]) + "\n")
+    heard = Heard()
+    summary = run(shop, settings(**changes), heard)
+    assert summary.checkpoint == "generator-1"
+    assert summary.before["accuracy"] == 0.0 and summary.best["accuracy"] == summary.best["exact"] == 1.0
+    assert summary.best["keys"] == {
+        "kind": {"references": summary.plan["validation_products"], "exact": 1, "accuracy": 1}
+    }
+    assert any("targets from columns kind" in line for line in heard.said)
+    rows = metrics_of(summary)
+    assert [row["step"] for row in rows if "loss" in row] == [*range(1, 25)]
+    assert [row["step"] for row in rows if "eval_accuracy" in row] == [0, 12, 24]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[-1] < 0.2 * losses[0]
+    assert {path.name.partition("-")[0] for path in summary.run.iterdir()} == {
+        "best", "curve.svg", "done.json", "metrics.jsonl", "settings.json",
+    }  # fmt: skip
+
+    manifest = Checkpoints(shop.checkpoints).get("generator-1")
+    assert manifest.role == "generator" and manifest.metrics["accuracy.kind"] == 1.0
+    assert manifest.settings["sft"]["source"] == "columns"
+    card = (shop.checkpoints / "generator-1" / "README.md").read_text()
+    assert "train-sft" in card and str(shop.root) not in card
+    _serves(shop, "generator-1")
+
+    model = settings().model.generator
+    words = ["--set", "model.device=cpu", "--set", "attributes.max_new_tokens=16", "--generator", model, "--json"]
+    used = CliRunner().invoke(
+        app, ["attributes", str(shop.root), *words, "--set", "model.generator_checkpoint=generator-1"]
+    )
+    assert used.exit_code == 0, used.output
+    assert json.loads(used.stdout)["valid"] == 40
+    again = run(shop, settings(**changes))
+    assert again.already_done and again.checkpoint == "generator-1" and again.best == summary.best
+
+
+def _serves(shop: CatalogFolder, name: str) -> None:
+    """What vLLM asks of an adapter: a rank that it knows, linear layers of the language model only, plain LoRA."""
+    config = json.loads((shop.checkpoints / name / "adapter_config.json").read_text())
+    assert config["r"] in (8, 16, 32, 64, 128, 256, 320, 512) and config["task_type"] == "CAUSAL_LM"
+    assert not config["use_dora"] and config["bias"] == "none" and not config["modules_to_save"]
+    tensors = weights(shop, name)
+    layer = r"base_model\.model\.model\.language_model\.layers\.\d+\.(self_attn|mlp)\.[a-z]+_proj\.lora_[AB]\.weight"
+    assert len(tensors) == 2 * LINEAR_LAYERS and all(re.fullmatch(layer, key) for key in tensors)
+
+
+def test_killed_and_going_on_gives_the_same_weights(
+    shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
+) -> None:
+    shutil.copytree(shop.root, tmp_path / "other")
+    other = CatalogFolder(tmp_path / "other" / "catalog.csv")
+    chosen = settings(**{"sft.lora_dropout": 0.2, "sft.steps": 9, "sft.save_every": 2, "sft.validate_every": 4})
+    whole = run(shop, chosen)
+
+    (tmp_path / "settings.json").write_text(chosen.model_dump_json())
+    root = Path(afmrl_cli.__file__).parents[1]
+    path = os.pathsep.join([str(root), str(Path(__file__).parents[2])])
+    program = [sys.executable, "-m", "tests.sft.one_run", str(other.catalog), str(tmp_path / "settings.json")]
+    process = subprocess.Popen(program, env=os.environ | {"PYTHONPATH": path})
+    try:
+        while process.poll() is None and not list(other.runs.glob("*/state-4")):
+            time.sleep(0.01)
+        assert process.poll() is None, "it is still training"
+    finally:
+        process.kill()  # SIGKILL
+        process.wait()
+    assert not Checkpoints(other.checkpoints).list()
+    heard = Heard()
+    resumed = run(other, chosen, heard)
+    assert resumed.resumed_from >= 4 and any("going on after step" in line for line in heard.said)
+    for name, tensor in weights(shop, whole.checkpoint).items():
+        assert torch.equal(weights(other, resumed.checkpoint)[name], tensor), name
+    assert metrics_of(resumed) == metrics_of(whole)
+    assert (resumed.before, resumed.best) == (whole.before, whole.best)
+
+
+def test_the_chunk_size_changes_memory_not_the_result(shop: CatalogFolder, settings: MakeSettings) -> None:
+    """The loss counts tokens over the whole step; another chunk also draws other dropout, which is off here."""
+    changes: dict[str, object] = {"sft.lora_dropout": 0.0, "sft.steps": 3, "split.validation": 0.0}
+    small = run(shop, settings(**changes, **{"sft.chunk_size": 1}))
+    rows = metrics_of(small)
+    large = run(shop, settings(**changes, **{"sft.chunk_size": 4}), force=True)
+    assert large.run == small.run and large.checkpoint != small.checkpoint
+    for one, other in zip(rows, metrics_of(large), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+
+
+def test_without_validation_products(shop: CatalogFolder, settings: MakeSettings) -> None:
+    heard = Heard()
+    summary = run(shop, settings(**{"split.validation": 0.0, "sft.steps": 2}), heard)
+    assert summary.checkpoint and summary.best == {}
+    assert any("the last step's adapter is kept" in line for line in heard.said)
+
+
+def test_going_on_from_a_checkpoint(shop: CatalogFolder, settings: MakeSettings) -> None:
+    first = run(shop, settings(**{"sft.steps": 2}))
+    more: dict[str, object] = {"model.generator_checkpoint": first.checkpoint, "sft.steps": 3, "sft.name": "second"}
+    second = run(shop, settings(**more))
+    assert Checkpoints(shop.checkpoints).get("second").parent == first.checkpoint
+    assert metrics_of(second)[1]["loss"] < metrics_of(first)[1]["loss"], "it starts where that was"
+    with pytest.raises(ModelError, match="'second' exists already"):
+        run(shop, settings(**more, **{"sft.seed": 1}))
+
+
+def test_dry_run_trains_nothing(shop: CatalogFolder, settings: MakeSettings) -> None:
+    summary = run(shop, settings(), dry_run=True)
+    assert summary.estimate is not None and summary.estimate.peak_bytes > 0
+    assert summary.estimate.whole_seconds == pytest.approx(6 * summary.estimate.step_seconds)
+    assert summary.plan["steps"] == 6 and not summary.run.exists() and not shop.checkpoints.exists()
+
+
+def test_a_photo_that_is_broken_is_told_and_left_out(shop: CatalogFolder, settings: MakeSettings) -> None:
+    corpus = corpus_of(shop, settings())
+    product = corpus.train[0].product
+    product.images[0].write_bytes(b"no photo")
+    heard = Heard()
+    assert run(shop, settings(**{"sft.steps": 1}), heard).checkpoint
+    assert any("unreadable image" in line and product.images[0].name in line for line in heard.said)
+
+
+BAD: list[tuple[dict[str, object], type[AfmrlError], str]] = [
+    ({"sft.batch_size": 5}, UsageError, "sft.batch_size = 5 is no multiple of sft.chunk_size = 2"),
+    ({"sft.source": "teacher"}, DataError, "no attributes by a teacher"),
+    ({"model.generator_checkpoint": "generator-9"}, ModelError, "no checkpoint 'generator-9'"),
+    ({"attributes.keys.colour.values": ["mauve"]}, DataError, "outside schema"),
+]
+
+
+@pytest.mark.parametrize(("changes", "kind", "message"), BAD)
+def test_bad_input(
+    shop: CatalogFolder, settings: MakeSettings, changes: dict[str, object], kind: type[AfmrlError], message: str
+) -> None:
+    with pytest.raises(kind, match=message) as error:
+        run(shop, settings(**changes))
+    assert error.value.hint and "\n" not in str(error.value)
+    assert not shop.runs.exists()
+
+
+def test_figures(shop: CatalogFolder, settings: MakeSettings) -> None:
+    """By hand: two products, three pairs, one answer that the parser refuses."""
+    keys = {"attributes.keys.colour.values": ["Red", "blue"], "attributes.keys.material.multiple": True}
+    task = load_task(settings(**keys).attributes, shop.root)
+    score = Score()
+    first = Example(Product("1"), Target({"colour": "Red", "material": "wool, silk"}))
+    score.add(Generation("Colour: red; material: silk, wool", False), 10, first, task)
+    score.add(
+        Generation("colour: blue; colour: red", False), 6, Example(Product("2"), Target({"colour": "blue"})), task
+    )
+    third = Example(Product("3"), Target({"colour": "blue"}))
+    score.add(Generation("colour: blue; material: wool", False), 8, third, task)
+    assert score.figures() == {"accuracy": 3 / 4, "exact": 1 / 4, "valid": 2 / 3, "length": 8.0, "extra": 1 / 3}
+    assert score.failures == {"repeated key": 1}
+    assert score.by_key() == {
+        "colour": {"references": 3, "exact": 1 / 3, "accuracy": 2 / 3},
+        "material": {"references": 1, "exact": 0.0, "accuracy": 1.0},
+    }
