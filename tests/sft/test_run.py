@@ -220,6 +220,40 @@ def test_without_validation_products(shop: CatalogFolder, settings: MakeSettings
     assert any("the last step's adapter is kept" in line for line in heard.said)
 
 
+def test_killed_before_the_checkpoint_was_stored(
+    shop: CatalogFolder, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step is done and saved: the next run only finishes, with the adapter that was trained."""
+    changes: dict[str, object] = {"split.validation": 0.0, "sft.steps": 2}
+    whole = run(shop, settings(**changes))
+    trained = weights(shop, whole.checkpoint)
+    shutil.rmtree(whole.run)
+
+    def die(*args: Any) -> None:
+        raise RuntimeError("dead")
+
+    monkeypatch.setattr(Checkpoints, "add", die)
+    with pytest.raises(RuntimeError, match="dead"):
+        run(shop, settings(**changes))
+    monkeypatch.undo()
+    finished = run(shop, settings(**changes))
+    assert finished.resumed_from == 2 and finished.checkpoint == "generator-2"
+    for name, tensor in weights(shop, "generator-2").items():
+        assert torch.equal(trained[name], tensor), name
+
+
+def test_four_bits(shop: CatalogFolder, settings: MakeSettings) -> None:
+    """QLoRA: the base in NF4 learns as the fp32 one does, and the adapter is the same plain one."""
+    changes: dict[str, object] = {"split.validation": 0.0, "sft.steps": 3, "sft.columns": "attr_colour"}
+    full = run(shop, settings(**changes))
+    quantised = run(shop, settings(**changes, **{"model.precision": "nf4"}))
+    assert quantised.run != full.run
+    losses = [[row["loss"] for row in metrics_of(each)] for each in (full, quantised)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.1) and losses[1][-1] < losses[1][0]
+    assert weights(shop, quantised.checkpoint).keys() == weights(shop, full.checkpoint).keys()
+    assert {tensor.dtype for tensor in weights(shop, quantised.checkpoint).values()} == {torch.float32}
+
+
 def test_going_on_from_a_checkpoint(shop: CatalogFolder, settings: MakeSettings) -> None:
     first = run(shop, settings(**{"sft.steps": 2}))
     more: dict[str, object] = {"model.generator_checkpoint": first.checkpoint, "sft.steps": 3, "sft.name": "second"}

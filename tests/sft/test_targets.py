@@ -230,7 +230,7 @@ def test_a_file_as_exported_or_with_pairs(shop: CatalogFolder, settings: MakeSet
     [
         ("id,colour\nS0-0,red\n", "no column with ids and one with attributes; the columns are: id, colour"),
         ("id,attributes\nS0-0,a: b\nS0-0,a: c\n", "row 3: listing S0-0 stands twice"),
-        ("id,attributes\nS0-0,a: b,c\n", "row 2: row too long"),
+        ("id,attributes\nS0-0,a: b,c\n", "row 2 .id S0-0.: row too long"),
         ("", "the file is empty"),
     ],
 )

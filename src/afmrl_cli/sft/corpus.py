@@ -1,7 +1,7 @@
 """Who is taught and who is asked: products of the train and validation splits with their targets.
 
-The test split is never looked at. Photos are decoded once at the start: an unreadable one is told there and left out,
-as generation leaves it out, instead of stopping a run in the middle.
+The test split is never looked at. Photos of those chosen are decoded once at the start: an unreadable one is told
+there and left out, as generation leaves it out, instead of stopping a run in the middle.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Corpus:
 
 @dataclass
 class _Reading:
-    """Examples with their rank in a fixed random order, and the hash of what is seen of them."""
+    """Examples, each with the hash of what is seen of its product, and what was left out."""
 
     examples: dict[Split, list[tuple[Example, str]]] = field(default_factory=lambda: {"train": [], "validation": []})
     left_out: Counter[str] = field(default_factory=Counter)
@@ -96,14 +96,16 @@ def load_corpus(
         source = open_source(folder, settings, task, catalog, database, student)
         wanted = (product for product in catalog.products if split_of(product, settings.split) != "test")
         rows = stored_attributes(wanted, task.id, source.teacher, database, fingerprinter)
-        kept = _with_targets(rows, source, task, processor, reading)
-        for number, (example, seen) in enumerate(_readable(kept, task, settings, problems, reading)):
+        for number, (example, seen) in enumerate(_with_targets(rows, source, task, processor, reading)):
             reading.examples[split_of(example.product, settings.split)].append((example, seen))
             listener.progress("reading", number + 1, total)
     if not any(reading.examples.values()) and not reading.left_out and problems.errors:
         raise no_products(folder.catalog, problems)
-    train = _sample(reading.examples["train"], settings.sft.max_products, settings.sft.seed)
-    validation = _sample(reading.examples["validation"], settings.sft.validation_products, settings.sft.seed)
+    sft = settings.sft
+    chosen = _sample(reading.examples["train"], sft.max_products, sft.seed)
+    train = list(_readable(chosen, task, settings, problems, reading))
+    chosen = _sample(reading.examples["validation"], sft.validation_products, sft.seed)
+    validation = list(_readable(chosen, task, settings, problems, reading))
     if not train:
         raise _no_targets(source, reading, task)
     digest = hashlib.sha256()
@@ -150,7 +152,7 @@ def _with_targets(
 
 
 def _readable(
-    examples: Iterator[tuple[Example, str]],
+    examples: Iterable[tuple[Example, str]],
     task: AttributeTask,
     settings: Settings,
     problems: Problems,
@@ -162,8 +164,9 @@ def _readable(
         own = Problems()
         return open_request(task, pair[0].product, settings, own) is not None, own
 
+    stream = iter(examples)
     with ThreadPoolExecutor(max_workers=DECODERS) as threads:
-        while some := list(itertools.islice(examples, AT_A_TIME)):
+        while some := list(itertools.islice(stream, AT_A_TIME)):
             for pair, (readable, found) in zip(some, threads.map(look, some), strict=True):
                 for kind in found.counts:
                     for problem in found.first(kind):

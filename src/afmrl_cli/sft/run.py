@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,10 +82,9 @@ def train_sft(
         generator = _load(settings, checkpoints, listener)
         model = add_trainable(generator, settings.sft, parent, checkpoints, "CAUSAL_LM")
         trainer = SftTrainer(plan, generator, model, run, base, model_card(base, plan, parent), listener)
-        begin = time.monotonic()
         asked = trainer.evaluate if plan.corpus.validation else None
         resumed = train_resumably(trainer, listener, steps_per_epoch=plan.steps_per_epoch, at_start=asked)
-        return _finish(plan, trainer, checkpoints, base, parent, resumed, time.monotonic() - begin, listener)
+        return _finish(plan, trainer, checkpoints, base, parent, resumed, listener)
 
 
 def _plan(
@@ -125,13 +123,10 @@ def _finish(
     base: Base,
     parent: Manifest | None,
     resumed: int,
-    seconds: float,
     listener: Listener,
 ) -> SftSummary:
     """The curve, the checkpoint, and the note that the run is done."""
     run, settings, best, before = trainer.run, plan.settings, trainer.best, trainer.before
-    if not best:
-        trainer.keep_last()
     draw_curve(run, "loss", settings.sft.best_by)
     if best and not best["valid"]:
         kind = max(best["failures"], key=best["failures"].__getitem__)
@@ -157,7 +152,7 @@ def _finish(
             metrics=figures,
         ),
     )
-    done: dict[str, Any] = {"checkpoint": stored.name, "before": before, "best": best, "seconds": seconds}
+    done: dict[str, Any] = {"checkpoint": stored.name, "before": before, "best": best, "seconds": trainer.seconds}
     write_json(run / "done.json", done)
     for state in run.glob("state-*"):
         shutil.rmtree(state)

@@ -9,6 +9,7 @@ computed for the last columns only: with a real vocabulary they would take most 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,7 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         self.save: Callable[[Path], None] = lambda folder: save_adapter(model, base, folder, card)
         self.before: dict[str, Any] = {}
         self.best: dict[str, Any] = {}
+        self._seconds_before, self._begin = 0.0, time.monotonic()
 
     def evaluate(self, *args: Any, **named: Any) -> dict[str, float]:
         """Ask about the validation products; keeps the adapter when it is the best so far."""
@@ -128,10 +130,11 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         self.control.should_evaluate, self.control.should_save = False, step > 0
         return {f"eval_{key}": value for key, value in found.items()}
 
-    def keep_last(self) -> None:
-        """Without a validation split the last adapter is the one to keep."""
-        if not self.state.best_global_step:
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # Without a validation split the last adapter is the one to keep.
+        if not self.plan.corpus.validation and self.state.global_step == self.plan.steps:
             self.keep_best(self.save)
+        super()._save_checkpoint(model, trial)
 
     def products_of_step(self) -> list[str]:
         """Ids of the products of the step at hand."""
@@ -140,12 +143,18 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         return [self.plan[i].product.id for i in range(begin, begin + size)]
 
     def extra_state(self) -> Mapping[str, Any]:
-        """The scores that the end of the run tells."""
-        return {"before": self.before, "best": self.best}
+        """What the end of the run tells."""
+        return {"before": self.before, "best": self.best, "seconds": self.seconds}
+
+    @property
+    def seconds(self) -> float:
+        """Of the run, those before it was stopped included."""
+        return self._seconds_before + time.monotonic() - self._begin
 
     def load_extra_state(self, counters: Mapping[str, Any]) -> None:
-        """Take them back."""
+        """Take it back."""
         self.before, self.best = counters["before"], counters["best"]
+        self._seconds_before, self._begin = counters["seconds"], time.monotonic()
 
 
 def _losses(score: Score) -> str:
