@@ -55,7 +55,7 @@ def copy_catalog(data: Path, work: Path, show: str) -> CatalogFolder:
     for name in attributes:
         cells = [cell for row in rows if (cell := row[name])]
         several = any("|" in cell for cell in cells)
-        values = sorted({part.strip() for cell in cells for part in (cell.split("|") if several else [cell])})
+        values = sorted({part.strip().lower() for cell in cells for part in (cell.split("|") if several else [cell])})
         key = name.removeprefix("attr_").replace("_", " ").lower()
         lines.append(f'[attributes.keys."{key}"]\nvalues = {json.dumps(values)}\nmultiple = {str(several).lower()}\n')
     (place / "afmrl.toml").write_text("\n".join(lines), "utf-8")
