@@ -51,7 +51,7 @@ def test_one_screen(shop: Path) -> None:
         "row 3 (id 2): b.png: no photo but text",
         "error: missing image: 1\n    row 5, column image (id 4): gone.png: no such file\n    mend: check the path",
         "error: duplicate id: 1\n    row 7 (id 1): row 2 has the same id",
-        "5 problems: rows or photos that can't be used",
+        "5 problems: rows, photos or settings that can't be used",
     ):
         assert words in output
     assert len(output.splitlines()) <= 45
@@ -100,6 +100,17 @@ def test_a_shop_export_on_one_screen(tmp_path: Path) -> None:
     content = json.loads(CliRunner().invoke(app, ["check", "--json", str(tmp_path)]).stdout)
     assert content["layout"] == "shopify" and content["attributes"]["Color"] == 3
     assert "read as" not in run(str(tmp_path), "--format", "csv", code=1)
+
+
+def test_what_lets_a_later_command_fail(tmp_path: Path) -> None:
+    write(tmp_path / "catalog.csv", "id,title\n1,a\n2,b\n")
+    output = run(str(tmp_path), code=0)
+    assert "warning: nothing to train on: 1" in output and "pairs for training       none" in output
+    write(tmp_path / "catalog.csv", "id,title,gtin\n1,a,1\n2,b,1\n")
+    assert "nothing to train on" not in run(str(tmp_path), code=0)
+    write(tmp_path / "afmrl.toml", '[attributes]\ntemplate = "gone.txt"\n')
+    output = run(str(tmp_path), code=1)
+    assert "error: bad settings: 1" in output and "gone.txt: No such file" in output
 
 
 def test_languages(tmp_path: Path) -> None:

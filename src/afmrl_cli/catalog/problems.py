@@ -36,6 +36,8 @@ Kind = Literal[
     "lost digits",
     "shared photo",
     "failed download",
+    "nothing to train on",
+    "bad settings",
 ]
 Severity = Literal["error", "warning"]
 
@@ -49,6 +51,7 @@ WARNINGS: frozenset[Kind] = frozenset(
         "guessed encoding",
         "other sheets",
         "shared photo",
+        "nothing to train on",
     }
 )
 """Kinds that lose nothing which this tool could have used. All others lose a row or a photo."""
@@ -77,6 +80,8 @@ MEND: dict[Kind, str] = {
     "lost digits": "format the column as text before Excel saves it: digits beyond the shown ones are gone",
     "shared photo": "leave placeholders and size charts out: they say nothing of the product",
     "failed download": "mend the link, or run `afmrl fetch-images` again when its server answers",
+    "nothing to train on": "train-agcl needs listings that share product_id, several photos, or text and photo",
+    "bad settings": "mend afmrl.toml: `afmrl attributes` would end with this error",
     "binary column": "keep photos as files beside the catalog and their paths in a column",
 }
 """What to do about each kind, in one line."""

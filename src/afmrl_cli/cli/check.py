@@ -14,10 +14,10 @@ import typer
 from ..catalog.check import MOST_CATEGORIES, CatalogSummary, check_catalog
 from ..catalog.problems import MEND, WARNINGS, Problem, Problems, clipped
 from ..catalog.read import no_products
-from ..errors import CheckFailed
+from ..errors import AfmrlError, CheckFailed
 from ..store.files import writing
 from ..store.folder import CatalogFolder, check_output
-from .options import CatalogArgument, Json, Quiet, Set, Verbose, start
+from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
 from .output import Output, printable
 
 EXAMPLES_SHOWN = 3
@@ -60,13 +60,14 @@ def check(
             summary = check_catalog(
                 session.folder, session.settings.catalog, out, open_photos=images, problems=problems
             )
+            _check_further(session, summary)
         if not summary.products and not summary.problems.errors:
             raise no_products(session.folder.catalog, summary.problems)
         out.document("afmrl.check/1", _document(session.folder, summary))
         _show_content(session.folder, summary, out)
         _show_problems(summary, out)
     if errors := summary.problems.errors:
-        raise CheckFailed(f"{errors:,} problem{'s' if errors > 1 else ''}: rows or photos that can't be used")
+        raise CheckFailed(f"{errors:,} problem{'s' if errors > 1 else ''}: rows, photos or settings that can't be used")
 
 
 @contextmanager
@@ -90,23 +91,36 @@ def problems_file(path: Path) -> Iterator[Problems]:
         yield Problems(every=write)
 
 
+def _check_further(session: Session, summary: CatalogSummary) -> None:
+    """What lets a later command fail though every row can be read."""
+    from ..attributes.task import load_task
+
+    if summary.products and not _signals(summary):
+        summary.problems.add(Problem("nothing to train on", 0, "no two views of one product"))
+    try:
+        load_task(session.settings.attributes, session.folder.root)
+    except AfmrlError as error:
+        summary.problems.add(Problem("bad settings", 0, str(error)))
+
+
 def _cell(text: str) -> str:
     # A spreadsheet would run what starts like a formula, and ids and messages come from anywhere.
     safe = printable(text)
     return f"'{safe}" if safe.startswith(("=", "+", "-", "@", "\t", "\r")) else safe
 
 
-def _pairs(summary: CatalogSummary) -> str:
-    """What training can learn from: see training/pairs.py."""
+def _signals(summary: CatalogSummary) -> list[tuple[int, str]]:
+    """What training can learn from, and how much of it: see training/pairs.py."""
     found = [
         (summary.shared_identities, "identities with several listings"),
         (summary.several_photos, "listings with several photos"),
         (summary.text_and_photo, "with text and photo"),
     ]
-    return (
-        ", ".join(f"{count:,} {what}" for count, what in found if count > 0)
-        or "none: they need a shared identity, several photos, or text and photo"
-    )
+    return [(count, what) for count, what in found if count]
+
+
+def _pairs(summary: CatalogSummary) -> str:
+    return ", ".join(f"{count:,} {what}" for count, what in _signals(summary)) or "none"
 
 
 def _filled(summary: CatalogSummary) -> str:
