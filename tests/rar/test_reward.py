@@ -86,7 +86,10 @@ def test_the_proposed_k_has_the_most_groups_with_spread_among_valid_answers() ->
     groups: list[Group] = [[[1], [12]], [[2], [15]], [[40], [45]], [[9], None]]
     best, shares = propose_k(groups, (1, 5, 10, 42, 50))
     assert shares == {1: 0.25, 5: 0.5, 10: 0.5, 42: 0.25, 50: 0}
-    assert best == 10  # of equal ones the largest
+    assert best == 10  # of equal ones the nearest to the median rank, 12
+    assert propose_k([[[1], [1]], [[1], [2]]], (2, 50, 500))[0] == 2  # everything is found: no easier k is of use
+    assert propose_k([[[300], [300]]], (2, 50, 500))[0] == 500
+    assert propose_k([[None, None]], (1, 50))[0] == 1
 
 
 def test_expected_recall_in_a_smaller_gallery() -> None:

@@ -92,12 +92,14 @@ def spread_at(groups: Sequence[Group], k: int, *, eta: float = ETA) -> float:
 def propose_k(groups: Sequence[Group], ks: Sequence[int] = PROPOSED_KS) -> tuple[int, dict[int, float]]:
     """(the k with the most groups of non-zero spread, {k: share of such groups}).
 
-    Only spread among valid answers counts: that eta differs from a recall says nothing about k. Of equal ones the
-    largest k is proposed, whose hits are the least rare.
+    Only spread among valid answers counts: that eta differs from a recall says nothing about k. Of equal ones that
+    nearest to the median rank is proposed: where no group has spread, hits are then neither certain nor out of reach.
     """
     well_formed = [[ranks for ranks in group if ranks is not None] for group in groups]
     shares = {k: spread_at(well_formed, k) for k in sorted(ks)}
-    best = max(shares, key=lambda k: (shares[k], k))
+    every = [rank for group in groups for ranks in group if ranks is not None for rank in ranks]
+    middle = np.log(np.median(every)) if every else 0.0
+    best = max(shares, key=lambda k: (shares[k], -abs(np.log(k) - middle)))
     return best, shares
 
 
