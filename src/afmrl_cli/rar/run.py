@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import resource
 import shutil
 import tempfile
 import warnings
@@ -31,8 +30,9 @@ from ..store.files import hash_json, make_folder, write_json
 from ..store.folder import CatalogFolder
 from ..store.lock import writer_lock
 from ..training.adapter import add_trainable, save_adapter
-from ..training.card import adapter_card
+from ..training.card import generator_card
 from ..training.corpus import Corpus
+from ..training.estimate import Estimate, peak_bytes
 from ..training.outcome import draw_curve, find_done, refuse_taken_name
 from ..training.resumable import train_resumably
 from .environment import make_environments, read_corpus
@@ -44,17 +44,6 @@ from .trainer import Progress, RarTrainer
 
 GALLERY = "train-rar-gallery"
 """The encoded galleries, beside the runs: runs with other seeds, losses or k share them."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What one step was found to take: peak memory of the process and seconds; `whole_seconds` is for all steps, but
-    without the looks at the held-out queries.
-    """
-
-    peak_bytes: int
-    step_seconds: float
-    whole_seconds: float
 
 
 @dataclass(frozen=True)
@@ -220,17 +209,13 @@ def _unmoved_by_the_future() -> Iterator[None]:
 def _keeper(plan: Plan, policy: Policy) -> Callable[[Path], None]:
     """What writes the trained adapter, and nothing but it, into a folder."""
     rar = {name: value for name, value in plan.settings.rar.model_dump().items() if name != "name"}
-    card = adapter_card(
+    environment = plan.environments.train
+    card = generator_card(
         plan.base,
         plan.parent,
-        title="Attribute generator",
-        tags=["afmrl", "product-retrieval", "grpo"],
-        trained=f"`afmrl train-rar` on {len(plan.environments.train.queries):,} queries of one catalog, rewarded by "
-        f"recall@{plan.settings.rar.k} of {plan.environments.train.embedder.id}",
-        use=[
-            "With afmrl: `model.generator_checkpoint` in afmrl.toml. Elsewhere it is a plain PEFT adapter of the",
-            "language model alone: hang it on the base and ask it with the prompt of `afmrl attributes`.",
-        ],
+        trained=f"`afmrl train-rar` on {len(environment.queries):,} queries of one catalog, rewarded by "
+        f"recall@{plan.settings.rar.k} of {environment.embedder.id}",
+        template=environment.task.template,
         content={"plan": plan.describe(), "rar": rar},
     )
 
@@ -256,7 +241,11 @@ def _store(
             name=plan.settings.rar.name,
             parent=plan.parent.name if plan.parent else None,
             data=corpus.fingerprint,
-            settings={"rar": plan.settings.rar.model_dump(), "plan": plan.describe()},
+            settings={
+                "rar": plan.settings.rar.model_dump(),
+                "attributes": plan.settings.attributes.model_dump(),
+                "plan": plan.describe(),
+            },
             metrics={**progress.best, f"start_{main}": progress.start[main], f"plain_{main}": progress.plain[main]},
         )
         name = checkpoints.add(run / f"best-{progress.best_step}", manifest).name
@@ -267,18 +256,19 @@ def _store(
 
 
 def _measure(plan: Plan, policy: Policy, run: Path, listener: Listener) -> RarSummary:
-    """Two steps in a folder of their own, nothing of which is kept; the second one is measured."""
+    """Two steps in a folder of their own, nothing of which is kept; the second one is measured. Looks at the held-out
+    queries are not in it.
+    """
     steps = 2 * plan.settings.rar.updates
     rar = plan.settings.rar.model_copy(update={"steps": steps, "validate_every": steps + 1, "save_every": steps + 1})
     short = dataclasses.replace(plan, settings=plan.settings.model_copy(update={"rar": rar}))
     with tempfile.TemporaryDirectory() as name, _unmoved_by_the_future():
         trainer = RarTrainer(short, policy, Path(name), _keeper(plan, policy), listener)
-        cuda = policy.generator.loaded.device.type == "cuda"
-        if cuda:
+        device = policy.generator.loaded.device
+        if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         trainer.measure()
         rows = [json.loads(line) for line in Path(name, "metrics.jsonl").read_text("utf-8").splitlines()]
     seconds = rows[-1]["step_time"]
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    estimate = Estimate(peak, seconds, seconds * plan.settings.rar.steps)
+    estimate = Estimate(peak_bytes(device), seconds, seconds * plan.settings.rar.steps)
     return RarSummary(run, plan.describe(), spread_by_k=trainer.progress.spread_by_k, estimate=estimate)

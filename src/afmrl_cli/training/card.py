@@ -32,6 +32,29 @@ def model_card(base: Base, plan: Plan, parent: Manifest | None) -> str:
     )
 
 
+def generator_card(
+    base: Base, parent: Manifest | None, *, trained: str, template: str, content: Mapping[str, Any]
+) -> str:
+    """The card of a generator, which is asked by the prompt `template`."""
+    return adapter_card(
+        base,
+        parent,
+        title="Writer of product attributes",
+        tags=["afmrl", "product-attributes"],
+        trained=trained,
+        use=[
+            "With afmrl: `model.generator_checkpoint` in afmrl.toml, with the same `[attributes]`. Elsewhere it is a",
+            "plain PEFT adapter on the language model, which vLLM serves too. The prompt, after the photos in the",
+            "user's turn:",
+            "",
+            "```",
+            template,
+            "```",
+        ],
+        content=content,
+    )
+
+
 def adapter_card(
     base: Base,
     parent: Manifest | None,

@@ -37,5 +37,11 @@ def measure(work: Callable[[], torch.Tensor], device: torch.device, parts: float
         seconds = (time.monotonic() - begin) * parts
     if not torch.isfinite(loss):
         raise ModelError("the loss is no number on the first batch", "try model.precision=fp32")
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Estimate(peak, seconds, seconds * steps)
+    return Estimate(peak_bytes(device), seconds, seconds * steps)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory in use so far: what torch has allocated on a GPU, the whole process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
