@@ -1,10 +1,10 @@
-"""`afmrl checkpoints`: the adapters that were trained, and handing them to other programs."""
+"""`afmrl checkpoints`: the adapters that were trained: looking at them, clearing up, handing them to others."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,9 +12,37 @@ from ..errors import UsageError
 from .errors import guarded
 from .options import Session, in_session
 
-checkpoints = typer.Typer(no_args_is_help=True, help="List, show and export trained adapters.")
+if TYPE_CHECKING:
+    from ..store.checkpoints import Checkpoints, Manifest
+    from ..store.trace import Trace
 
-Name = Annotated[str, typer.Argument(help="The checkpoint's name, as in `afmrl checkpoints list`.")]
+checkpoints = typer.Typer(no_args_is_help=True, help="List, show, compare, prune, export and import trained adapters.")
+
+Name = Annotated[
+    str,
+    typer.Argument(help="A name as in `afmrl checkpoints list`, or a label such as embedder:latest, generator:best."),
+]
+
+
+def _store(session: Session) -> Checkpoints:
+    from ..store.checkpoints import Checkpoints
+
+    return Checkpoints(session.folder.checkpoints)
+
+
+def _labels_of(store: Checkpoints) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for label, name in store.labels().items():
+        found.setdefault(name, []).append(label.partition(":")[2])
+    return found
+
+
+def _size(number: int) -> str:
+    return f"{number / 2**20:.1f} MiB"
+
+
+def _figures(manifest: Manifest, most: int = 3) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in list(manifest.metrics.items())[:most])
 
 
 def list_(session: Session) -> None:
@@ -22,11 +50,20 @@ def list_(session: Session) -> None:
 
     Example: afmrl checkpoints list
     """
-    from ..store.checkpoints import Checkpoints
-
-    found, damaged = Checkpoints(session.folder.checkpoints).survey()
+    store = _store(session)
+    found, damaged = store.survey()
+    labels = _labels_of(store)
     rows = [
-        {"name": m.name, "role": m.role, "base": m.base, "parent": m.parent, "metrics": m.metrics, "created": m.created}
+        {
+            "name": m.name,
+            "role": m.role,
+            "labels": labels.get(m.name, []),
+            "base": m.base,
+            "parent": m.parent,
+            "metrics": m.metrics,
+            "bytes": store.size(m.name),
+            "created": m.created,
+        }
         for m in found
     ]
     wrong = [{"name": name, "error": str(error)} for name, error in damaged.items()]
@@ -40,32 +77,147 @@ def list_(session: Session) -> None:
     cells = [
         [
             m.name,
+            ", ".join(labels.get(m.name, [])),
             m.role,
             Path(m.base).name,
             m.parent or "",
             time.strftime("%Y-%m-%d %H:%M", time.localtime(m.created)),
-            ", ".join(f"{name} {value:.3f}" for name, value in m.metrics.items()),
+            _size(store.size(m.name)),
+            _figures(m),
         ]
         for m in found
     ]
-    session.out.table(["name", "role", "base", "parent", "trained", "validation"], cells)
+    session.out.table(["name", "label", "role", "base", "parent", "trained", "size", "validation"], cells)
 
 
 def show(session: Session, name: Name) -> None:
-    """Show a checkpoint's manifest; its files are checked against their hashes.
+    """Show a checkpoint's manifest, where it came from and what was made with it; its files are checked.
 
     Example: afmrl checkpoints show embedder-1
     """
     import dataclasses
     import json
 
-    from ..store.checkpoints import Checkpoints
+    from ..store.trace import trace
 
-    store = Checkpoints(session.folder.checkpoints)
-    manifest = dataclasses.asdict(store.get(name))
-    session.out.document("afmrl.checkpoint/1", {**manifest, "folder": store.path(name)})
-    session.out.text(json.dumps(manifest, ensure_ascii=False, indent=2))
-    session.out.note(f"files: {store.path(name)}")
+    store = _store(session)
+    manifest = store.find(name)
+    traced = trace(session.folder, store, manifest)
+    content = dataclasses.asdict(manifest)
+    about = {"folder": store.path(manifest.name), "bytes": store.size(manifest.name)}
+    chain = dataclasses.asdict(traced)
+    session.out.document("afmrl.checkpoint/1", {**content, **about, "chain": _plain(chain)})
+    session.out.text(json.dumps(content, ensure_ascii=False, indent=2))
+    for words, things in _told(traced):
+        session.out.text(f"{words}: {', '.join(things) if things else 'none'}")
+    session.out.note(f"files: {store.path(manifest.name)}")
+
+
+def _plain(chain: dict[str, Any]) -> dict[str, Any]:
+    return {**chain, "vectors": list(map(str, chain["vectors"])), "figures": list(map(str, chain["figures"]))}
+
+
+def _told(traced: Trace) -> list[tuple[str, list[str]]]:
+    return [
+        ("came from", [f"{name} ({how})" for how, name in traced.sources]),
+        ("attributes", [f"{number:,} by {model}" for model, number in traced.attributes.items()]),
+        ("vectors", [f"{path.parent.name}/{path.name}" for path in traced.vectors]),
+        ("figures", [path.name for path in traced.figures]),
+        ("rungs of cycles", traced.cycles),
+        ("checkpoints from it", [f"{name} ({how})" for how, name in traced.offspring]),
+    ]
+
+
+def diff(session: Session, first: Name, second: Name) -> None:
+    """Show what two checkpoints differ in: parent, data, settings, metrics, versions.
+
+    Example: afmrl checkpoints diff embedder-1 embedder-2
+    """
+    from ..store.lineage import differences
+
+    store = _store(session)
+    one, other = store.find(first), store.find(second)
+    found = differences(one, other)
+    rows = [{"what": what, "first": a, "second": b} for what, a, b in found]
+    session.out.document("afmrl.checkpoints-diff/1", {"first": one.name, "second": other.name, "differences": rows})
+    if not found:
+        session.out.text(f"{one.name} and {other.name} differ in nothing but name and time")
+        return
+    session.out.table(["", one.name, other.name], [[what, _cell(a), _cell(b)] for what, a, b in found])
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def tree(session: Session) -> None:
+    """Show which checkpoint was trained from which.
+
+    Example: afmrl checkpoints tree
+    """
+    from ..store.lineage import tree as ordered
+
+    store = _store(session)
+    labels = _labels_of(store)
+    rows = ordered(store.list())
+    found = [{"name": m.name, "depth": depth, "parent": m.parent, "metrics": m.metrics} for depth, m in rows]
+    session.out.document("afmrl.checkpoints-tree/1", {"checkpoints": found})
+    for depth, m in rows:
+        marks = f" [{', '.join(labels[m.name])}]" if m.name in labels else ""
+        session.out.text(f"{'   ' * (depth - 1) + '└─ ' if depth else ''}{m.name}{marks}  {_figures(m, 1)}".rstrip())
+    if not rows:
+        session.out.note("no checkpoints yet: `afmrl train-agcl` makes one")
+
+
+def best(session: Session, name: Name) -> None:
+    """Label a checkpoint as the best of its role; `model.embedder_checkpoint = "best"` then means it.
+
+    Example: afmrl checkpoints best embedder-2
+    """
+    from ..store.lock import writer_lock
+
+    store = _store(session)
+    with writer_lock(session.folder.store, "afmrl checkpoints best"):
+        manifest = store.set_best(store.find(name).name)
+    session.out.document("afmrl.checkpoints-best/1", {"role": manifest.role, "checkpoint": manifest.name})
+    session.out.text(f"{manifest.role}:best is {manifest.name}")
+
+
+def prune(
+    session: Session, yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what.")] = False
+) -> None:
+    """Delete checkpoints that no label, setting or cycle needs, nor anything that came from them; shows them first.
+
+    Example: afmrl checkpoints prune; then afmrl checkpoints prune --yes
+    """
+    from ..store.lineage import needed
+    from ..store.lock import writer_lock
+    from ..store.trace import wanted_checkpoints
+
+    store = _store(session)
+    with writer_lock(session.folder.store, "afmrl checkpoints prune"):
+        found, model = store.list(), session.settings.model
+        keys = ("generator_checkpoint", "embedder_checkpoint")
+        chosen = {f"model.{key}": getattr(model, key) for key in keys}
+        kept = needed(found, wanted_checkpoints(session.folder, store, chosen))
+        gone = [m for m in found if m.name not in kept]
+        sizes = {m.name: store.size(m.name) for m in gone}
+        if yes:
+            for m in gone:
+                store.remove(m.name)
+    session.out.document(
+        "afmrl.checkpoints-prune/1",
+        {"deleted" if yes else "would_delete": list(sizes), "bytes": sum(sizes.values()), "kept": kept},
+    )
+    session.out.table(["kept", "because"], [[name, reason] for name, reason in sorted(kept.items())])
+    if not gone:
+        session.out.text("nothing to delete")
+        return
+    session.out.table(
+        ["deleted" if yes else "would be deleted", "size", "validation"],
+        [[m.name, _size(sizes[m.name]), _figures(m)] for m in gone],
+    )
+    session.out.text(f"{_size(sum(sizes.values()))} in all" + ("" if yes else "; --yes deletes them"))
 
 
 def export(
@@ -73,37 +225,70 @@ def export(
     name: Name,
     out_folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder to write.")],
     to: Annotated[
-        str, typer.Option("--to", help="sentence-transformers (embedders), or peft.")
+        str, typer.Option("--to", help="sentence-transformers (embedders), peft, or afmrl for `checkpoints import`.")
     ] = "sentence-transformers",
 ) -> None:
     """Write a checkpoint as a folder that other programs open.
 
     Example: afmrl checkpoints export embedder-1 my-embedder
     """
-    kinds: tuple[Literal["sentence-transformers", "peft"], ...] = ("sentence-transformers", "peft")
+    kinds: tuple[Literal["sentence-transformers", "peft", "afmrl"], ...] = ("sentence-transformers", "peft", "afmrl")
     if to not in kinds:
         raise UsageError(f"--to {to}: unknown", f"known: {', '.join(kinds)}")
-    from ..store.checkpoints import Checkpoints
-
-    store, settings = Checkpoints(session.folder.checkpoints), session.settings
-    manifest = store.get(name)
+    store, settings = _store(session), session.settings
+    manifest = store.find(name)
     if to == "sentence-transformers" and manifest.role != "embedder":
-        raise UsageError(f"{name} belongs to the {manifest.role}: it gives no vectors", "use --to peft")
+        raise UsageError(f"{manifest.name} belongs to the {manifest.role}: it gives no vectors", "use --to peft")
     with session.out:
-        from ..models.export import export_peft, export_sentence_transformers
+        if to == "afmrl":
+            from ..store.handover import export_whole
 
-        if to == "peft":
+            export_whole(manifest, store, out_folder)
+        elif to == "peft":
+            from ..models.export import export_peft
+
             export_peft(manifest, store, out_folder)
         else:
+            from ..models.export import export_sentence_transformers
             from ..models.presets import resolve_adapter, resolve_base
 
             base = resolve_base(settings.model, "embedder", session.out)
-            resolve_adapter(settings.model.model_copy(update={"embedder_checkpoint": name}), "embedder", base, store)
+            chosen = settings.model.model_copy(update={"embedder_checkpoint": manifest.name})
+            resolve_adapter(chosen, "embedder", base, store)
             export_sentence_transformers(manifest, base, settings.embed, store, out_folder)
-    session.out.document("afmrl.checkpoints-export/1", {"checkpoint": name, "to": to, "folder": out_folder})
+    session.out.document("afmrl.checkpoints-export/1", {"checkpoint": manifest.name, "to": to, "folder": out_folder})
     session.out.text(str(out_folder))
+
+
+def import_(
+    session: Session,
+    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="What `checkpoints export --to afmrl` wrote.")],
+    name: Annotated[str, typer.Option("--name", help="Another name for it here.")] = "",
+) -> None:
+    """Take in a checkpoint of another catalog or machine: hashes, base and format are checked; no pickles.
+
+    Example: afmrl checkpoints import ../other-shop/exported
+    """
+    from ..models.presets import resolve_base
+    from ..store.handover import read_foreign, take_in
+    from ..store.lock import writer_lock
+
+    store = _store(session)
+    with session.out, writer_lock(session.folder.store, "afmrl checkpoints import"):
+        manifest = read_foreign(source)
+        base = resolve_base(session.settings.model, manifest.role, session.out)
+        before = {each.name for each in store.list()}
+        stored = take_in(source, manifest, store, base.name, base.revision, name)
+    here = stored.name in before
+    session.out.document("afmrl.checkpoints-import/1", {"checkpoint": stored.name, "was_here": here})
+    session.out.text(f"{stored.name}" + (": the same weights were here already" if here else ""))
 
 
 checkpoints.command("list")(guarded(in_session(list_)))
 checkpoints.command("show")(guarded(in_session(show)))
+checkpoints.command("diff")(guarded(in_session(diff)))
+checkpoints.command("tree")(guarded(in_session(tree)))
+checkpoints.command("best")(guarded(in_session(best)))
+checkpoints.command("prune")(guarded(in_session(prune)))
 checkpoints.command("export")(guarded(in_session(export)))
+checkpoints.command("import")(guarded(in_session(import_)))

@@ -113,14 +113,15 @@ def resolve_adapter(settings: ModelSettings, role: Role, base: Base, checkpoints
     name = settings.generator_checkpoint if role == "generator" else settings.embedder_checkpoint
     if not name:
         return None
-    adapter = checkpoints.get(name)
+    adapter = checkpoints.find(name, role)
     if adapter.role != role:
         raise ModelError(
-            f"checkpoint {name} belongs to the {adapter.role}, not to the {role}", f"mend model.{role}_checkpoint"
+            f"checkpoint {adapter.name} belongs to the {adapter.role}, not to the {role}",
+            f"mend model.{role}_checkpoint",
         )
     if adapter.base_revision != base.revision:
         raise ModelError(
-            f"checkpoint {name} was trained on {adapter.base} ({adapter.base_revision[:16]}), "
+            f"checkpoint {adapter.name} was trained on {adapter.base} ({adapter.base_revision[:16]}), "
             f"the base is {base.name} ({base.revision[:16]})",
             f"choose the base it was trained on (model.preset, model.{role}, model.{role}_revision)",
         )

@@ -94,7 +94,7 @@ def train_rar(
         run = folder.runs / f"train-rar-{_key(settings, names, corpus)}"
         if not (force or dry_run) and (done := find_done(run, checkpoints)) is not None:
             return RarSummary(run, **done, already_done=True)
-        refuse_taken_name(settings.rar.name, checkpoints)
+        refuse_taken_name(settings.rar.name, checkpoints, run)
         bases = Bases()
         # The generator first: the model that TRL trains is then the one that PEFT makes for generators.
         policy = Policy(load_generator(_bare(settings), settings.attributes, checkpoints, bases=bases))
@@ -240,6 +240,8 @@ def _store(
             base_revision=plan.base.revision,
             name=plan.settings.rar.name,
             parent=plan.parent.name if plan.parent else None,
+            run=run.name,
+            inputs={"embedder": plan.environments.train.embedder.id},
             data=corpus.fingerprint,
             settings={
                 "rar": plan.settings.rar.model_dump(),

@@ -3,6 +3,9 @@
 checkpoints/generator-1/manifest.json
                         adapter_config.json
                         adapter_model.safetensors
+checkpoints/best.json   which one of each role is the best: `afmrl cycle` writes it, or a person
+
+Wherever a checkpoint is named, `latest` and `best` may stand for one of the role that is meant.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,6 +34,11 @@ REQUIRED = (WEIGHTS, "adapter_config.json")
 ALLOWED_SUFFIXES = (".safetensors", ".json", ".md", ".txt")
 """Pickles (.bin, .pt, .pkl) run code when they are loaded, so that they never get in."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+ROLES: tuple[Role, ...] = ("generator", "embedder")
+LATEST, BEST = "latest", "best"
+BEST_FILE = "best.json"
+TICK = 1e-3
+"""Seconds between two checkpoints at least: a clock that went backwards must not make the newest one an old one."""
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors", "trl")
 
 
@@ -49,13 +57,18 @@ def versions() -> dict[str, str]:
 @dataclass(frozen=True)
 class Manifest:
     """What is known of a checkpoint. `data` is the fingerprint of the products it was trained on, `created` seconds
-    since 1970, `files` the SHA-256 (hex) of each file; `Checkpoints.add` fills in `name` and `files`."""
+    since 1970, `files` the SHA-256 (hex) of each file, `parent_weights` that of the parent's weights; `Checkpoints.add`
+    fills these in, and `name`. `run` is the folder of the training in `.afmrl/runs`. `inputs` are the ids of the models
+    that it learnt from: `attributes` (whose texts), `embedder` (that rewarded), `targets` (whose answers)."""
 
     role: Role
     base: str
     base_revision: str = ""
     name: str = ""
     parent: str | None = None
+    parent_weights: str = ""
+    run: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
     data: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -108,24 +121,96 @@ class Checkpoints:
                 raise _damaged(path, "its content is not what was stored")
         return manifest
 
+    def find(self, name: str, role: Role | None = None) -> Manifest:
+        """The checkpoint that `name` means: `latest` and `best` of `role`, `embedder:best`, or a name.
+
+        Raises ModelError as `get` does, or when there is none of that label.
+        """
+        before, _, label = name.rpartition(":")
+        wanted = next((each for each in ROLES if each == before), role)
+        if label not in (LATEST, BEST):
+            return self.get(name)
+        if wanted is None:
+            raise ModelError(f"{label}: of which role?", f"write generator:{label} or embedder:{label}")
+        found = self.labels().get(f"{wanted}:{label}")
+        if found is None:
+            how = "a finished `afmrl cycle` or `afmrl checkpoints best NAME` sets it" if label == BEST else "train one"
+            raise ModelError(f"there is no {label} {wanted} in {self.folder}", how)
+        return self.get(found)
+
+    def labels(self) -> dict[str, str]:
+        """Names by label: "embedder:latest", "generator:best", ...; a label of which nothing is there is left out."""
+        found = self.list()
+        labels = {f"{manifest.role}:{LATEST}": manifest.name for manifest in found}
+        roles = {manifest.name: manifest.role for manifest in found}
+        for role, name in self._best().items():
+            if roles.get(name) == role:
+                labels[f"{role}:{BEST}"] = name
+        return labels
+
+    def _best(self) -> dict[str, str]:
+        file = self.folder / BEST_FILE
+        if not file.is_file():
+            return {}
+        try:
+            content = json.loads(file.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{file}: damaged: {error}", "remove it, and say again which are the best") from error
+        return {str(role): str(name) for role, name in content.items()} if isinstance(content, dict) else {}
+
+    def set_best(self, name: str) -> Manifest:
+        """Make `name` the best of its role. Call it under the store's lock."""
+        manifest = self.get(name)
+        write_json(self.folder / BEST_FILE, {**self._best(), manifest.role: manifest.name})
+        return manifest
+
+    def size(self, name: str) -> int:
+        """Bytes of the checkpoint's files."""
+        return sum(path.stat().st_size for path in self.path(name).iterdir())
+
     def add(self, adapter: Path, manifest: Manifest) -> Manifest:
         """Copy the adapter in the folder `adapter` into the store; returns the manifest with name and hashes.
 
-        An empty name becomes `generator-1`, `embedder-2`, ... by counting. Call it under the store's lock. Raises
-        ModelError for a name that is taken or a folder that is no adapter in safetensors.
+        An empty name becomes `generator-1`, `embedder-2`, ... by counting. A run that was killed between storing its
+        checkpoint and noting it down stores it again: with the same weights it is the one that is there. Call it under
+        the store's lock. Raises ModelError for a name that is taken or a folder that is no adapter in safetensors.
         """
-        name = manifest.name or self._next_name(manifest.role)
-        if not NAME.fullmatch(name) or self.path(name).exists():
-            reason = "exists already" if self.path(name).exists() else "is no name for a folder"
-            raise ModelError(f"checkpoint {name!r} {reason}", "choose another name: letters a-z, digits, . _ -")
         files = _adapter_files(adapter)
+        known = self.list()
+        if (before := self._stored_before(manifest, known, hash_file(adapter / WEIGHTS))) is not None:
+            return before
+        name = manifest.name or self._next_name(manifest.role)
+        if not NAME.fullmatch(name) or self.path(name).exists() or name in (LATEST, BEST, BEST_FILE):
+            reason = "exists already" if self.path(name).exists() else "is no name for a checkpoint"
+            raise ModelError(f"checkpoint {name!r} {reason}", "choose another name: letters a-z, digits, . _ -")
+        parent = next((each for each in known if each.name == manifest.parent), None)
         with writing_folder(self.path(name)) as temporary:
             for file in files:
                 shutil.copyfile(file, temporary / file.name)
-            hashes = {file.name: hash_file(temporary / file.name) for file in files}
-            stored = dataclasses.replace(manifest, name=name, files=hashes)
+            stored = dataclasses.replace(
+                manifest,
+                name=name,
+                files={file.name: hash_file(temporary / file.name) for file in files},
+                parent_weights=parent.files[WEIGHTS] if parent else manifest.parent_weights,
+                created=max([manifest.created, *(each.created + TICK for each in known)]),
+            )
             write_json(temporary / MANIFEST, dataclasses.asdict(stored))
         return stored
+
+    def _stored_before(self, manifest: Manifest, known: Sequence[Manifest], weights: str) -> Manifest | None:
+        """The checkpoint that the same run has stored with the same weights (and name, where one was asked for)."""
+        for each in known:
+            same = bool(manifest.run) and each.run == manifest.run and each.files[WEIGHTS] == weights
+            if same and manifest.name in ("", each.name):
+                return each
+        return None
+
+    def remove(self, name: str) -> None:
+        """Remove the checkpoint; a kill leaves it whole or gone. Call it under the store's lock."""
+        doomed = self.path(name).with_name(f"{TEMPORARY_PREFIX}removed-{name}")
+        shutil.rmtree(doomed, ignore_errors=True)
+        self.path(name).rename(doomed)
+        shutil.rmtree(doomed)
 
     def _next_name(self, role: Role) -> str:
         numbers = [0]
@@ -144,7 +229,7 @@ class Checkpoints:
             raise _damaged(path, error.strerror or str(error)) from error
         except (ValueError, TypeError) as error:
             raise _damaged(path, "not a manifest of this afmrl") from error
-        if manifest.name != name or manifest.role not in ("generator", "embedder") or WEIGHTS not in manifest.files:
+        if manifest.name != name or manifest.role not in ROLES or WEIGHTS not in manifest.files:
             raise _damaged(path, "it does not describe this folder")
         return manifest
 
@@ -165,20 +250,24 @@ def _adapter_files(adapter: Path) -> list[Path]:
     for name in REQUIRED:
         if not (adapter / name).is_file():
             raise ModelError(f"{adapter}: {name} is missing", "an adapter is what PEFT's save_pretrained writes")
-    _refuse_broken_weights(adapter / WEIGHTS)
+    read_header(adapter / WEIGHTS)
     return files
 
 
-def _refuse_broken_weights(path: Path) -> None:
-    """safetensors: 8 bytes of header length, a JSON header, the tensors."""
+def read_header(path: Path) -> dict[str, Any]:
+    """What a safetensors file says of its tensors: name -> dtype, shape, data_offsets. Nothing of them is read.
+
+    Raises ModelError when it is no such file, or not whole. (8 bytes of header length, a JSON header, the tensors.)
+    """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         size = path.stat().st_size
         header = file.read(length) if length <= size - 8 else b""
     try:
-        tensors = json.loads(header)
-        end = max((t["data_offsets"][1] for key, t in tensors.items() if key != "__metadata__"), default=0)
+        tensors = {key: told for key, told in json.loads(header).items() if key != "__metadata__"}
+        end = max((told["data_offsets"][1] for told in tensors.values()), default=0)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise ModelError(f"{path}: not a safetensors file", "save the adapter again") from error
     if 8 + length + end != size:
         raise ModelError(f"{path}: cut off or damaged", "save the adapter again")
+    return tensors

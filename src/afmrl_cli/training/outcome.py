@@ -30,9 +30,11 @@ def find_done(run: Path, checkpoints: Checkpoints) -> dict[str, Any] | None:
     return content
 
 
-def refuse_taken_name(name: str, checkpoints: Checkpoints) -> None:
-    """Before hours of training rather than after them."""
-    if name and checkpoints.path(name).exists():
+def refuse_taken_name(name: str, checkpoints: Checkpoints, run: Path) -> None:
+    """Before hours of training rather than after them; the checkpoint of `run` itself, killed before it noted that, is
+    none that is in the way.
+    """
+    if name and checkpoints.path(name).exists() and checkpoints.get(name).run != run.name:
         raise ModelError(f"checkpoint {name!r} exists already", "choose another --name")
 
 

@@ -88,7 +88,7 @@ def _train(
             return AgclSummary(run, describe(plan), estimate=_measure(plan, settings, checkpoints, parent, listener))
         if not force and (done := find_done(run, checkpoints)) is not None:
             return AgclSummary(run, describe(plan), **done, already_done=True) if world.first else None
-        refuse_taken_name(settings.agcl.name, checkpoints)
+        refuse_taken_name(settings.agcl.name, checkpoints, run)
         gather_objects(None, world)  # nobody looks for states before all have seen that there is work to do
         if world.first:
             if force:
@@ -102,7 +102,7 @@ def _train(
         trained = trainer.train(model_card(base, plan, parent))
         if not world.first:
             return None
-        return _finish(plan, trainer, trained, checkpoints, base, parent)
+        return _finish(plan, trainer, trained, checkpoints, base, parent, generator)
 
 
 def _source(folder: CatalogFolder, settings: Settings, checkpoints: Checkpoints, listener: Listener) -> tuple[str, str]:
@@ -152,7 +152,13 @@ def plan_pairs(described: dict[str, object]) -> dict[str, int]:
 
 
 def _finish(
-    plan: Plan, trainer: Trainer, trained: Trained, checkpoints: Checkpoints, base: Base, parent: Manifest | None
+    plan: Plan,
+    trainer: Trainer,
+    trained: Trained,
+    checkpoints: Checkpoints,
+    base: Base,
+    parent: Manifest | None,
+    generator: str,
 ) -> AgclSummary:
     """Reports, the checkpoint, and the note that the run is done."""
     run, settings = trainer.run, plan.settings
@@ -166,6 +172,8 @@ def _finish(
             base_revision=base.revision,
             name=settings.agcl.name,
             parent=parent.name if parent else None,
+            run=run.name,
+            inputs={"attributes": generator} if generator else {},
             data=plan.corpus.fingerprint,
             settings={"agcl": settings.agcl.model_dump(), "embed": settings.embed.model_dump(), "plan": describe(plan)},
             metrics=trained.metrics,

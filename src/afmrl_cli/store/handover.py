@@ -1,0 +1,109 @@
+"""Checkpoints that travel: a folder for another catalog or machine, and taking one in.
+
+What comes in is not trusted: every file's hash must be the manifest's, only the kinds of files that the store holds get
+in, the adapter must be a LoRA in safetensors whose tensors are what its configuration says, and its base must be the
+one that this catalog uses, bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, ModelError
+from .checkpoints import MANIFEST, REQUIRED, ROLES, WEIGHTS, Checkpoints, Manifest, read_header
+from .files import hash_file, writing_folder
+
+HINT = "export it again with `afmrl checkpoints export NAME FOLDER --to afmrl`"
+FLOATS = ("F32", "F16", "BF16")
+
+
+def export_whole(manifest: Manifest, checkpoints: Checkpoints, out: Path) -> None:
+    """Copy the checkpoint with its manifest to the new folder `out`; DataError when that exists."""
+    if out.exists():
+        raise DataError(f"{out}: is there already", "name a folder that does not exist yet")
+    with writing_folder(out) as folder:
+        for file in checkpoints.path(manifest.name).iterdir():
+            shutil.copyfile(file, folder / file.name)
+
+
+def read_foreign(folder: Path) -> Manifest:
+    """The manifest of the checkpoint in `folder`, its files and its format checked. Raises ModelError."""
+    file = folder / MANIFEST
+    try:
+        manifest = Manifest(**json.loads(file.read_text("utf-8")))
+    except OSError as error:
+        raise ModelError(f"{file}: {error.strerror}", HINT) from error
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{file}: not a manifest of this afmrl", HINT) from error
+    if manifest.role not in ROLES or not set(REQUIRED) <= set(manifest.files):
+        raise ModelError(f"{file}: it does not describe an adapter", HINT)
+    for path in sorted(folder.iterdir()):
+        if path.name == MANIFEST:
+            continue
+        if path.name not in manifest.files:
+            raise ModelError(f"{path}: the manifest does not know this file", "remove it, or export the folder again")
+        if path.is_symlink() or not path.is_file() or hash_file(path) != manifest.files[path.name]:
+            raise ModelError(f"{path}: its content is not what the manifest says", HINT)
+    if missing := [name for name in manifest.files if not (folder / name).is_file()]:
+        raise ModelError(f"{folder}: {missing[0]} is missing", HINT)
+    _check_format(folder)
+    return manifest
+
+
+def _check_format(folder: Path) -> None:
+    """That this is a LoRA: pairs of matrices A [r, in] and B [out, r]."""
+    file = folder / "adapter_config.json"
+    try:
+        config = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{file}: not JSON", HINT) from error
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind != "LORA":
+        raise ModelError(f"{file}: an adapter of type {kind!r} can't be used", "afmrl uses LoRA adapters")
+    tensors: dict[str, Any] = read_header(folder / WEIGHTS)
+    ranks = {config.get("r"), *(config.get("rank_pattern") or {}).values()}
+    for name, told in tensors.items():
+        side = 0 if ".lora_A." in name else 1 if ".lora_B." in name else None
+        shape = told.get("shape", [])
+        if side is None or told.get("dtype") not in FLOATS or len(shape) != 2 or shape[side] not in ranks:
+            raise ModelError(f"{folder / WEIGHTS}: {name} is no matrix of a LoRA of rank {config.get('r')}", HINT)
+    if not tensors:
+        raise ModelError(f"{folder / WEIGHTS}: no tensors in it", HINT)
+
+
+def take_in(
+    folder: Path, manifest: Manifest, checkpoints: Checkpoints, base: str, revision: str, name: str
+) -> Manifest:
+    """Put the checkpoint in `folder`, described by `manifest` (`read_foreign`), into the store, under its own name
+    where that is free. The one with the same weights, where that is here already.
+
+    `base` and `revision` are what this catalog uses for the role: ModelError when the adapter was trained on other
+    weights. Its parent is kept where the store holds it, known by its weights. Call it under the store's lock.
+    """
+    if manifest.base_revision != revision:
+        raise ModelError(
+            f"{folder}: trained on {manifest.base} ({manifest.base_revision[:16]}), here the {manifest.role} is {base} "
+            f"({revision[:16]})",
+            f"choose the base it was trained on (model.preset, model.{manifest.role})",
+        )
+    known = checkpoints.list()
+    for each in known:
+        if each.role == manifest.role and each.files[WEIGHTS] == manifest.files[WEIGHTS]:
+            return each
+    parent = next((each.name for each in known if each.files[WEIGHTS] == manifest.parent_weights), None)
+    taken = checkpoints.path(manifest.name).exists()
+    stored = dataclasses.replace(
+        manifest,
+        name=name or ("" if taken else manifest.name),
+        base=base,
+        parent=parent,
+        run="",
+        inputs={},
+        settings={**manifest.settings, "imported": {"name": manifest.name, "parent": manifest.parent}},
+        files={},
+    )
+    return checkpoints.add(folder, stored)
