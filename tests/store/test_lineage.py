@@ -30,8 +30,9 @@ def test_labels(store: Checkpoints, tmp_path: Path) -> None:
     source = adapter(tmp_path / "adapter")
     with pytest.raises(ModelError, match="no latest embedder"):
         store.find("latest", "embedder")
-    for role in ("embedder", "generator", "embedder"):
-        store.add(source, manifest(role))  # type: ignore[arg-type]
+    store.add(source, manifest())
+    store.add(source, manifest("generator"))
+    store.add(source, manifest())
     assert store.find("latest", "embedder").name == store.find("embedder:latest").name == "embedder-2"
     assert store.find("generator:latest", "embedder").name == "generator-1"
     with pytest.raises(ModelError, match="no best embedder"):
@@ -175,7 +176,7 @@ def test_what_is_not_taken_in(store: Checkpoints, base: Base, tmp_path: Path) ->
         (changed("kind", config, lambda b: b.replace(b"LORA", b"LOHA"), told=True), "type 'LOHA'"),
         (
             changed("rank", config, lambda b: b.replace(b'"r": 4', b'"r": 8'), told=True),
-            "no matrix of a LoRA of rank 8",
+            "no matrix of a LoRA",
         ),
         (changed("json", "manifest.json", lambda b: b"{"), "not a manifest"),
     ):
