@@ -74,7 +74,7 @@ def train_sft(
             return SftSummary(run, describe(plan), estimate=_measure(plan, settings, checkpoints, parent, listener))
         if not force and (done := find_done(run, checkpoints)) is not None:
             return SftSummary(run, describe(plan), **done, already_done=True)
-        refuse_taken_name(settings.sft.name, checkpoints)
+        refuse_taken_name(settings.sft.name, checkpoints, run)
         if force:
             shutil.rmtree(run, ignore_errors=True)
         make_folder(run)
@@ -143,6 +143,8 @@ def _finish(
             base_revision=base.revision,
             name=settings.sft.name,
             parent=parent.name if parent else None,
+            run=run.name,
+            inputs={"targets": plan.corpus.source.teacher} if plan.corpus.source.teacher else {},
             data=plan.corpus.fingerprint,
             settings={
                 "sft": settings.sft.model_dump(),
