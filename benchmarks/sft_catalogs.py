@@ -1,8 +1,8 @@
 """What SFT brings on a real catalog: attribute accuracy per key on the test split, before and after.
 
-    python -m benchmarks.sft_catalogs DATA/myntra WORK --show photo
-    python -m benchmarks.sft_catalogs DATA/myntra WORK --show title --set sft.epochs=2
-    python -m benchmarks.sft_catalogs DATA/luma WORK --show photo --set sft.epochs=8
+    python -m benchmarks.sft_catalogs DATA/myntra WORK --show photo --keys gender,baseColour,articleType
+    python -m benchmarks.sft_catalogs DATA/myntra WORK --show title --keys gender,baseColour,articleType
+    python -m benchmarks.sft_catalogs DATA/luma WORK --show photo --keys gender,color,garment,pattern
 
 DATA is a catalog with photos and attr_* columns, of which a copy with what --show leaves is made in WORK. Targets are
 the catalog's own columns; the split is by style, so that no style stands on both sides. The schema has all values that
@@ -36,13 +36,13 @@ from afmrl_cli.store.folder import CatalogFolder
 TEMPLATE = "{product}\nThe attributes of this product, in one line, key: value; key: value."
 
 
-def copy_catalog(data: Path, work: Path, show: str) -> CatalogFolder:
+def copy_catalog(data: Path, work: Path, show: str, keys: list[str]) -> CatalogFolder:
     """catalog.csv without what is not shown, a link to the photos, and afmrl.toml with the schema."""
     place = work / f"{data.name}-{show}"
     place.mkdir(parents=True, exist_ok=True)
     with (data / "catalog.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    attributes = [name for name in rows[0] if name.startswith("attr_")]
+    attributes = [f"attr_{key}" for key in keys] or [name for name in rows[0] if name.startswith("attr_")]
     kept = ["id", "style_id", "image", *attributes, *(["title"] if show == "title" else [])]
     with (place / "catalog.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, kept, extrasaction="ignore")
@@ -97,10 +97,11 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--show", choices=("photo", "title"), default="photo", help="title: photo and title")
+    parser.add_argument("--keys", default="", help="columns to learn, without attr_; empty: all")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--dry-run", action="store_true")
     chosen = parser.parse_args()
-    folder = copy_catalog(chosen.data, chosen.work, chosen.show)
+    folder = copy_catalog(chosen.data, chosen.work, chosen.show, [key for key in chosen.keys.split(",") if key])
     flags = {
         "catalog.columns.product_id": "style_id",
         "catalog.allow_outside": True,

@@ -257,7 +257,7 @@ class SftSettings(TrainingSettings):
     batch_size: int = Field(32, ge=1, description="products in a step")
     chunk_size: int = Field(8, ge=1, description="products in memory at a time; lower it for less memory")
     epochs: float = Field(3.0, gt=0)
-    learning_rate: float = Field(0.0, ge=0, description="0: 1e-3 for nano, 1e-4 for all others")
+    learning_rate: float = Field(0.0, ge=0, description="0: 4e-3 for nano, 1e-4 for all others")
     validate_every: int = Field(50, ge=1, description="steps between two looks at the validation split")
     validation_products: int = Field(200, ge=1)
     best_by: Literal["accuracy", "exact", "valid"] = Field("accuracy", description="which adapter is kept")

@@ -16,7 +16,7 @@ from ..store.files import hash_json
 from .corpus import Corpus, Example
 from .targets import Target
 
-NANO_RATE, RATE = 1e-3, 1e-4
+NANO_RATE, RATE = 4e-3, 1e-4
 NOT_THE_RESULT = {"save_every", "chunk_size", "name"}
 """Settings that do not change what is learnt."""
 
