@@ -1,8 +1,8 @@
 """What SFT brings on a real catalog: attribute accuracy per key on the test split, before and after.
 
-    python -m benchmarks.sft_catalogs DATA/myntra WORK --show photo --keys gender,baseColour,articleType
-    python -m benchmarks.sft_catalogs DATA/myntra WORK --show title --keys gender,baseColour,articleType
-    python -m benchmarks.sft_catalogs DATA/luma WORK --show photo --keys gender,color,garment,pattern
+    python -m benchmarks.sft_catalogs DATA/myntra WORK --show photo --keys colour=baseColour,category=articleType
+    python -m benchmarks.sft_catalogs DATA/myntra WORK --show title --keys colour=baseColour,category=articleType
+    python -m benchmarks.sft_catalogs DATA/luma WORK --show photo --keys colour=color,category=garment,pattern
 
 DATA is a catalog with photos and attr_* columns, of which a copy with what --show leaves is made in WORK. Targets are
 the catalog's own columns; the split is by style, so that no style stands on both sides. The schema has all values that
@@ -42,7 +42,12 @@ def copy_catalog(data: Path, work: Path, show: str, keys: list[str]) -> CatalogF
     place.mkdir(parents=True, exist_ok=True)
     with (data / "catalog.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    attributes = [f"attr_{key}" for key in keys] or [name for name in rows[0] if name.startswith("attr_")]
+    pairs = [pair.rpartition("=")[::2] for pair in keys]
+    named = {f"attr_{key or column}": f"attr_{column}" for key, column in pairs}
+    if not named:
+        named = {name: name for name in rows[0] if name.startswith("attr_")}
+    attributes = list(named)
+    rows = [row | {name: row[column] for name, column in named.items()} for row in rows]
     kept = ["id", "style_id", "image", *attributes, *(["title"] if show == "title" else [])]
     with (place / "catalog.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, kept, extrasaction="ignore")
@@ -97,7 +102,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--show", choices=("photo", "title"), default="photo", help="title: photo and title")
-    parser.add_argument("--keys", default="", help="columns to learn, without attr_; empty: all")
+    parser.add_argument("--keys", default="", help="columns without attr_, as KEY=COLUMN to rename; empty: all")
+    parser.add_argument("--test-products", type=int, default=300, help="the first so many of the test split")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--dry-run", action="store_true")
     chosen = parser.parse_args()
@@ -118,6 +124,7 @@ def main() -> None:
         return
     task, checkpoints = load_task(settings.attributes, folder.root), Checkpoints(folder.checkpoints)
     examples, values = test_examples(folder, settings)
+    examples = examples[: chosen.test_products]
     common: dict[str, str] = {}
     for (key, value), _ in values.most_common():
         common.setdefault(key, value)

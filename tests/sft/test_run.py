@@ -299,6 +299,24 @@ def test_bad_input(
     assert not shop.runs.exists()
 
 
+def test_words_that_the_base_cannot_tell_apart(shop: CatalogFolder, settings: MakeSettings) -> None:
+    """None at random weights; two rows of the output layer made the same are found, and told."""
+    from afmrl_cli.sft.vocabulary import indistinct, warn_of_indistinct
+
+    _, generator, _ = collator_of(shop, settings())
+    examples = corpus_of(shop, settings()).train
+    assert indistinct(generator, examples) == (0.0, [])
+    tokens = generator.processor.tokenizer(": ;")["input_ids"]
+    with torch.no_grad():
+        head = generator.loaded.causal.get_output_embeddings().weight
+        head[tokens[1]] = 2 * head[tokens[0]]
+    share, words = indistinct(generator, examples)
+    assert share > 0.1
+    heard = Heard()
+    warn_of_indistinct(generator, examples, heard)
+    assert len(heard.said) == 1 and all(word in heard.said[0] for word in words)
+
+
 def test_figures(shop: CatalogFolder, settings: MakeSettings) -> None:
     """By hand: two products, three pairs, one answer that the parser refuses."""
     keys = {"attributes.keys.colour.values": ["Red", "blue"], "attributes.keys.material.multiple": True}

@@ -32,6 +32,7 @@ from .card import model_card
 from .corpus import load_corpus
 from .plan import Plan, describe, make_plan, run_key
 from .trainer import Collator, SftTrainer
+from .vocabulary import warn_of_indistinct
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def train_sft(
         make_folder(run)
         write_json(run / "settings.json", settings.model_dump())
         generator = _load(settings, checkpoints, listener)
+        warn_of_indistinct(generator, plan.corpus.train, listener)
         model = add_trainable(generator, settings.sft, parent, checkpoints, "CAUSAL_LM")
         trainer = SftTrainer(plan, generator, model, run, base, model_card(base, plan, parent), listener)
         asked = trainer.evaluate if plan.corpus.validation else None
