@@ -14,6 +14,7 @@ own: copy the folder (`cp -al`), galleries included.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,15 +23,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from afmrl_cli.attributes.parse import parse_attributes
+from afmrl_cli.attributes.parse import parse_attributes, write_attributes
 from afmrl_cli.attributes.task import load_task
 from afmrl_cli.catalog.problems import Problems
-from afmrl_cli.catalog.read import read_products
 from afmrl_cli.evaluation.compare import differences, spread
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.base import Bases
 from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.models.generator import load_generator
+from afmrl_cli.nano.garment import KEYS
 from afmrl_cli.nano.shop import write_shop
 from afmrl_cli.rar.environment import Environment, make_environments
 from afmrl_cli.rar.policy import Policy
@@ -100,7 +101,9 @@ def test_queries(shop: Path) -> tuple[Environment, list[dict[str, str]]]:
     embedder = load_embedder(settings.model, settings.embed, checkpoints, catalog=settings.catalog)
     parts = (folder, settings, checkpoints, load_task(settings.attributes, shop), embedder, folder.runs / GALLERY)
     held_out = make_environments(*parts, Problems(), Silent()).heldout
-    given = {product.id: dict(product.given) for product in read_products(folder, settings.catalog, Problems())}
+    with (shop / "catalog.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    given = {row["id"]: {key: row[f"attr_{key}"] for key in KEYS if row[f"attr_{key}"]} for row in rows}
     return held_out, [given[query.id] for query in held_out.queries]
 
 
@@ -111,10 +114,9 @@ def measured(environment: Environment, texts: Sequence[str | None], truth: Seque
     figures |= {"right of stated": [], "stated of true": [], "pairs": [], "valid": []}
     for text, true in zip(texts, truth, strict=True):
         said = parse_attributes(text) if text else {}
-        known = {key: value for key, value in true.items() if value}
-        right = sum(known.get(key) == value for key, value in said.items())
+        right = sum(true.get(key) == value for key, value in said.items())
         figures["right of stated"].append(right / len(said) if said else float("nan"))
-        figures["stated of true"].append(right / len(known))
+        figures["stated of true"].append(right / len(true))
         figures["pairs"].append(len(said))
         figures["valid"].append(float(text is not None))
     return {name: [float(value) for value in values] for name, values in figures.items()}
@@ -144,25 +146,26 @@ def judge(out: Path, shops: Sequence[Path]) -> None:
     if "no attributes" not in found["systems"]:
         judged("no attributes", [None] * len(queries))
         judged("at the start", answers(shops[0], ""))
-        known = [{key: value for key, value in true.items() if value and key in KEYS} for true in truth]
-        judged("true attributes", ["; ".join(f"{k}: {v}" for k, v in each.items()) for each in known])
+        judged("true attributes", [write_attributes(true) for true in truth])
     for name, shop, run, done in finished(shops):
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         found["lengths"][name] = [row["completions/mean_length"] for row in rows if "loss" in row]
         if name not in found["systems"]:
             judged(name, answers(shop, done["checkpoint"]))
-            found["systems"][name]["step"] = done["step"]
-            found["systems"][name]["collapsed"] = done["collapsed"]
+        found["systems"][name] |= {"step": done["step"], "collapsed": done["collapsed"]}
     out.write_text(json.dumps(found))
-
-
-KEYS = ("category", "colour", "pattern", "accent", "neckline", "sleeve", "shape", "length", "closure", "pocket", "belt")
 
 
 def mean_of(systems: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
     """Per query, the mean over runs."""
-    found: NDArray[np.float64] = np.nanmean(np.array([system[name] for system in systems], dtype=np.float64), axis=0)
+    found: NDArray[np.float64] = np.array([system[name] for system in systems], dtype=np.float64).mean(axis=0)
     return found
+
+
+def share(systems: Sequence[Mapping[str, Any]], name: str) -> str:
+    """In percent, over the runs and those queries for which there is such a share."""
+    figures = np.array([system[name] for system in systems], dtype=np.float64)
+    return f"{100 * figures[np.isfinite(figures)].mean():.1f}" if np.isfinite(figures).any() else ""
 
 
 def table(out: Path) -> None:
@@ -187,7 +190,7 @@ def table(out: Path) -> None:
         cells = [f"{100 * mine[:, i].mean():.1f}" + f" ± {100 * apart[i]:.1f}" * (len(each) > 1) for i in range(3)]
         gains = [f"{100 * d.difference:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})" for d in told[1:]]
         gains = ["", ""] if group == "at the start" else gains
-        shares = [f"{100 * np.nanmean(mean_of(each, name)):.1f}" for name in ("right of stated", "stated of true")]
+        shares = [share(each, name) for name in ("right of stated", "stated of true")]
         kept = ", ".join(str(one.get("step", "")) + "!" * bool(one.get("collapsed")) for one in each)
         row = [group, str(len(each)), *cells, *gains, *shares, f"{mean_of(each, 'pairs').mean():.1f}", kept]
         print("| " + " | ".join(row) + " |")
