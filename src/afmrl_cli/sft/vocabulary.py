@@ -1,10 +1,10 @@
-"""Words that a base can't learn to write: tokens whose vectors in the vocabulary's head are all but the same.
+"""Words that a base hardly learns to choose between: tokens whose vectors in the vocabulary's head are much the same.
 
     alike(a, b) = cos(head[a], head[b]) > 0.95
 
 The head is frozen, so the score of a token is its row times what the adapter can change. Rows that training has never
-asked for drift to one direction, and no adapter can prefer one of them to the other. Large models have none of that to
-speak of; the built-in one has it for every word that is not in its own answers.
+asked for drift to one direction, and an adapter hardly gets to prefer one of them to the other. The built-in model has
+that for every word that is not in its own answers; models trained on text at large should have little of it.
 """
 
 from __future__ import annotations
@@ -45,5 +45,6 @@ def warn_of_indistinct(generator: LocalGenerator, examples: Sequence[Example], l
     if share > WORTH_TELLING:
         listener.warn(
             f"{share:.0%} of the targets' word pieces look alike to this base's output layer, such as "
-            f"{', '.join(words)}: it can't learn to write them; use a larger base, or keys and values that it knows"
+            f"{', '.join(words)}: it will hardly learn to choose between them; "
+            "use a larger base, or words that it writes"
         )
