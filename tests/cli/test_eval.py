@@ -156,7 +156,11 @@ def test_fine_with_labels_from_a_file(shop: Path) -> None:
     Path("labels.csv").write_text("\n".join(lines))
     content = document("--protocol", "fine", "--labels", "labels.csv", "--slices", "all", "--systems", "colors")
     assert content["queries_with_twins"] == 24
-    assert content["systems"][1]["twins"]["above_twins"] > 0.5
+    twins = content["systems"][1]["twins"]
+    assert twins["intervals"]["above_twins"] == [1, 1] and twins["above_twins"] == 1
+    own = content["systems"][0]["twins"]
+    low, high = own["intervals"]["above_twins"]
+    assert 0 <= low < own["above_twins"] < high <= 1
     assert set(content["slices"]) == {"category", "brand"}
     assert sum(row["queries"] for row in content["slices"]["brand"]) == 24
     assert call("eval", "--protocol", "fine").exit_code == 3
@@ -213,6 +217,8 @@ def test_beir_folder(tmp_path: Path, embedded: Path) -> None:
         (["--html", "catalog.csv"], 2, "--html catalog.csv: is the retailer's own file"),
         (["--junit", "twice.trec", "--merge", "twice.trec"], 2, "--junit twice.trec"),
         (["--junit", "twice.trec", "--systems", "run:twice.trec"], 2, "--junit twice.trec"),
+        (["--queries", "queries_x.jsonl", "--run-out", "qrels_x.trec"], 2, "--run-out qrels_x.trec: is the retailer's"),
+        (["--set", "eval.depth=9"], 2, "only eval.depth = 9 products are ranked"),
         (["--junit", "x.out", "--html", "./x.out"], 2, "--html and --junit both write x.out"),
     ],
 )
@@ -226,6 +232,8 @@ def test_bad_input(shop: Path, words: list[str], code: int, message: str) -> Non
         "twice": "s0 Q0 s1 1 1.0 x\ns0 Q0 s1 2 0.9 x\n",
     }
     Path("asked.jsonl").write_text('{"qid": "q", "text": "red"}')
+    Path("queries_x.jsonl").write_text('{"qid": "q", "text": "red"}')
+    Path("qrels_x.trec").write_text("q 0 s1 1\n")
     for name, text in runs.items():
         Path(f"{name}.trec").write_text(text)
     result = call("eval", *words)
@@ -238,6 +246,26 @@ def test_a_run_that_was_judged_otherwise(shop: Path) -> None:
     result = call("eval", "--compare", folder.name)
     assert result.exit_code == 3
     assert "not the same evaluation" in result.stderr
+
+
+def test_a_run_of_another_tool_is_judged_as_ours(shop: Path) -> None:
+    """What can't be the answer (here: who asks) and what stands below the depth count for nobody."""
+    folder = Path(document()["folder"])
+    lines = (folder / "run-embedder.trec").read_text().splitlines()
+    own = [f"{query} Q0 {query} 0 9.0 other" for query in sorted({line.split()[0] for line in lines})]
+    Path("other.trec").write_text("\n".join([*own, *lines]) + "\n")
+    content = document("--systems", "run:other.trec", "--compare", "other.trec", "--set", "eval.depth=10")
+    ours, theirs = (system["metrics"] for system in content["systems"])
+    assert ours == theirs
+    assert {each["verdict"] for each in content["comparisons"][0]["differences"]} == {"equal"}
+
+
+def test_what_differs_from_the_compared_run_is_told(shop: Path) -> None:
+    folder = Path(document("--show", "photos")["folder"])
+    notes = document("--compare", folder.name, "--set", "eval.resamples=100")["notes"]
+    assert f"{folder.name} was made with show = photos (now all)" in notes
+    assert any("eval.resamples = 100 can show no difference in 10 figures" in note for note in notes)
+    assert not any("resamples" in note for note in document("--compare", folder.name)["notes"])
 
 
 def test_bm25_has_no_figures_where_the_gallery_shows_photos_only(shop: Path) -> None:

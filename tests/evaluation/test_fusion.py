@@ -25,6 +25,13 @@ def test_neighbours_far_down_do_not_tie_in_six_decimals() -> None:
     assert len(set(scores)) == 1000
 
 
+def test_what_ties_in_the_file_ties_in_the_figures() -> None:
+    first = {"q": [("a", 3.0), ("z", 2.0), ("b", 1.0)]}
+    assert fused([first], 3)["q"] == [("a", 1.0), ("z", round(61 / 62, 6)), ("b", round(61 / 63, 6))]
+    tied = {"q": [("b", 1.0)]}, {"q": [("a", 1.0)]}
+    assert fused(tied, 1)["q"] == [("b", 1.0)], "the higher id first, as in trec_eval"
+
+
 def test_ranked_is_a_sequence_of_pairs() -> None:
     ranked = Ranked(["a", "b", "c"], np.array([2, 0]), np.array([0.5, 0.25]))
     assert list(ranked) == [("c", 0.5), ("a", 0.25)]

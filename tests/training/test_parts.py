@@ -89,7 +89,9 @@ def test_negatives_are_counted_and_survive_a_kill(tmp_path: Path) -> None:
     counted.write(tmp_path, listings, [["red", f"n{i % 3}"] for i in range(8)])
     lines = (tmp_path / "similar_pairs.csv").read_text().splitlines()
     assert lines[1] == "S4,S7,0.8200,0.5200,2,n1 red,shirt 4,shirt 7"
-    assert "| S4 | S7 | 0.8200 | 0.5200 | 2 | n1 red |" in (tmp_path / "negatives.md").read_text()
+    page = (tmp_path / "negatives.md").read_text()
+    assert "| S4 | S7 | 0.8200 | 0.5200 | 2 | n1 red |" in page
+    assert "| 2.72 | 50.00% |" in page and "| 6.69 | 50.00% |" in page, "e^(1 + tanh 0) and e^(1 + tanh 3)"
 
 
 @pytest.mark.parametrize(

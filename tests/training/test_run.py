@@ -243,6 +243,14 @@ def test_no_validation_split(shop: CatalogFolder, settings: MakeSettings) -> Non
     assert any("too few pairs to measure recall" in line for line in heard.said)
 
 
+def test_a_training_that_gains_nothing_says_so(shop: CatalogFolder, settings: MakeSettings) -> None:
+    heard = Heard()
+    summary = run(shop, settings(**{"agcl.learning_rate": 1e-12}), heard)
+    same = f"{summary.metrics['recall@1']:.3f}"
+    told = f"warning: validation recall@1: {same} before training, {same} at the best step: nothing was gained"
+    assert any(line.startswith(told) for line in heard.said), heard.said
+
+
 def test_dry_run_trains_nothing(shop: CatalogFolder, settings: MakeSettings) -> None:
     summary = run(shop, settings(), dry_run=True)
     assert summary.estimate is not None and summary.estimate.peak_bytes > 0

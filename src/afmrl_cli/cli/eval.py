@@ -123,8 +123,10 @@ def _check(
         raise UsageError(f"--protocol {protocol}: no such protocol", f"one of {', '.join(PROTOCOLS)}")
     if protocol not in (None, "queries") and (queries or qrels):
         raise UsageError(f"--protocol {protocol} takes no --queries and --qrels", "leave one of them out")
+    from ..evaluation.build import judged_files
+
     chosen, root = session.settings.eval, session.folder.root
-    read = [queries, qrels, root / "queries.jsonl", root / "qrels.trec"]
+    read = list(judged_files(root, queries, qrels))
     runs = [name.removeprefix("run:") for name in chosen.systems if name.startswith("run:")]
     for name in [*([chosen.labels] if chosen.labels else []), *chosen.compare, *chosen.merge, *runs]:
         read += [Path(name), root / name]

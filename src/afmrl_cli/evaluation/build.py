@@ -45,6 +45,18 @@ def labels_file(settings: Settings, root: Path) -> Path | None:
     return given if given.is_file() else root / given
 
 
+def judged_files(root: Path, queries: Path | None, qrels: Path | None) -> tuple[Path, Path]:
+    """(queries, judgements) that are read for `--queries` and `--qrels`: by default beside the catalog, the judgements
+    beside the queries (queries_photo.jsonl goes with qrels_photo.trec, else BEIR's qrels/test.tsv).
+    """
+    queries = queries or root / "queries.jsonl"
+    if qrels is not None:
+        return queries, qrels
+    beside = queries.with_name(queries.stem.replace("queries", "qrels") + ".trec")
+    beir = queries.with_name("qrels") / "test.tsv"
+    return queries, beir if beir.is_file() and not beside.is_file() else beside
+
+
 def build_task(
     documents: list[Document], folder: CatalogFolder, settings: Settings, asked: Asked, fingerprinter: Fingerprinter
 ) -> Task:
@@ -81,11 +93,7 @@ def _file_task(
     documents: Sequence[Document], gallery: list[Document], root: Path, settings: Settings, asked: Asked
 ) -> Task:
     level = settings.eval.min_grade
-    queries = asked.queries or root / "queries.jsonl"
-    qrels = asked.qrels or queries.with_name(queries.stem.replace("queries", "qrels") + ".trec")
-    beir = queries.with_name("qrels") / "test.tsv"
-    if asked.qrels is None and not qrels.is_file() and beir.is_file():
-        qrels = beir
+    queries, qrels = judged_files(root, asked.queries, asked.qrels)
     if asked.qrels is None and queries.is_file() and not qrels.is_file():
         raise DataError(f"{qrels}: no judgements beside {queries.name}", "give them with --qrels FILE")
     paths = ImagePaths(queries.parent, settings.catalog)

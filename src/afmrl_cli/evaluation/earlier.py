@@ -1,51 +1,87 @@
 """Rankings of an earlier time: a folder in .afmrl/runs, its name alone, or a TREC run of any tool.
 
 An evaluation's folder holds the judgements that it went by. They must be those of now: figures over other queries or
-other right answers are not comparable, however alike their names.
+other right answers are not comparable, however alike their names. What else was different then (a smaller gallery is
+easier) is told.
+
+A run of another tool may rank what can't be the answer (the query's own listing) and more products than are ranked
+here: both are left out, so that it is scored as the systems beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..errors import DataError
 from ..store.folder import CatalogFolder
-from .metrics import Run
+from .metrics import Run, ranked_ids
 from .task import Task
 from .trec import as_word, read_qrels, read_run
 
-EMBEDDER_RUN, QRELS = "run-embedder.trec", "qrels.trec"
+EMBEDDER_RUN, QRELS, DOCUMENT = "run-embedder.trec", "qrels.trec", "metrics.json"
+CIRCUMSTANCES = ("protocol", "gallery", "ask", "show", "enrich")
+"""Keys of the document that say what was asked of what."""
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """A ranking by its `name`, as it was given."""
+    """A ranking by its `name`, as it was given. `document`: the figures that were kept with it, {} for a bare file."""
 
     name: str
     run: Run
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+    def differs(self, now: Mapping[str, Any]) -> str:
+        """What was not as it is in the document `now`, in words; "" for nothing."""
+        then = self.document
+        return ", ".join(
+            f"{key} = {then[key]} (now {now[key]})" for key in CIRCUMSTANCES if key in then and then[key] != now[key]
+        )
 
 
-def find_run(written: str, folder: CatalogFolder, task: Task, products: Collection[str]) -> Earlier:
-    """The run that `written` means, for the queries of `task`; `products` are the ids of the gallery.
+def find_run(written: str, folder: CatalogFolder, task: Task, depth: int) -> Earlier:
+    """The run that `written` means, for the queries of `task`, at most `depth` products each.
 
     Raises DataError when there is no such run, when it is empty or of another catalog, or judged by other answers.
     """
     given = Path(written).expanduser()
     places = [given, folder.root / given, folder.runs / given]
     place = next((each for each in places if each.exists()), given)
-    queries = [query.id for query in task.queries]
     if place.is_file():
-        return Earlier(written, read_run(place, queries, products))
+        return Earlier(written, outside_run(place, task, depth))
     if not place.is_dir():
         known = sorted(path.name for path in folder.runs.glob("*-eval*"))[-3:]
         hint = f"the latest here: {', '.join(known)}" if known else "a run folder, its name in .afmrl/runs, or a file"
         raise DataError(f"{written}: no such run", hint)
-    if not (place / EMBEDDER_RUN).is_file() or not (place / QRELS).is_file():
-        raise DataError(f"{place}: not a finished evaluation", f"it has no {EMBEDDER_RUN} and {QRELS}")
+    if missing := [name for name in (EMBEDDER_RUN, QRELS, DOCUMENT) if not (place / name).is_file()]:
+        raise DataError(f"{place}: not a finished evaluation", f"it has no {', '.join(missing)}")
     _check_judgements(place, task)
-    return Earlier(place.name, read_run(place / EMBEDDER_RUN, queries, products))
+    return Earlier(place.name, outside_run(place / EMBEDDER_RUN, task, depth), _document(place / DOCUMENT))
+
+
+def outside_run(file: Path, task: Task, depth: int) -> Run:
+    """A TREC run of any tool as an answer to `task`: without what can't be the answer, at most `depth` products."""
+    run = read_run(file, [query.id for query in task.queries], [document.id for document in task.documents])
+    out = {query.id: query.exclude for query in task.queries}
+    kept: dict[str, list[tuple[str, float]]] = {}
+    for query, ranking in run.items():
+        scores = {product: score for product, score in ranking if product not in out[query]}
+        kept[query] = [(product, scores[product]) for product in ranked_ids(list(scores.items()))[:depth]]
+    return kept
+
+
+def _document(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: can't be read: {error}", "compare with another run") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{file}: not the document of an evaluation", "compare with another run")
+    return found
 
 
 def _check_judgements(place: Path, task: Task) -> None:

@@ -3,7 +3,8 @@
     score(d) = sum over the rankings that hold d of  (k + 1) / (k + rank of d),   k = 60
 
 The paper's 1 / (k + rank), scaled so that a first place counts 1: written with six decimals, neighbours far down the
-ranking would else be ties. Scores of the two systems need no common scale, and none is learnt.
+ranking would else be ties. They are rounded to that before they are ranked, as all scores are. Scores of the two
+systems need no common scale, and none is learnt.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .metrics import Run, ranked_ids
+from .trec import SCORE_DECIMALS
 
 RRF_K = 60
 
@@ -23,6 +25,6 @@ def fused(runs: Sequence[Run], depth: int) -> dict[str, list[tuple[str, float]]]
         for run in runs:
             for rank, product in enumerate(ranked_ids(run.get(query, ())), 1):
                 scores[product] = scores.get(product, 0.0) + (RRF_K + 1) / (RRF_K + rank)
-        best = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
-        found[query] = best[:depth]
+        rounded = {product: round(score, SCORE_DECIMALS) for product, score in scores.items()}
+        found[query] = [(product, rounded[product]) for product in ranked_ids(list(rounded.items()))[:depth]]
     return found

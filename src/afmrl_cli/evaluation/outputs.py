@@ -11,8 +11,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ..store.files import writing
+from .tables import system_name
 
 Content = Mapping[str, Any]
+TWIN_FIGURES = ("twin@1", "above_twins")
 
 
 def markdown(content: Content) -> str:
@@ -25,10 +27,10 @@ def markdown(content: Content) -> str:
         f"{content['queries']:,} queries ({content['groups']:,} products), gallery of {content['gallery']:,}, "
         f"embedder `{content['embedder']}`. In brackets: {share} intervals.",
         "",
-        *_table(["system", *names], [_system_row(system, names) for system in content["systems"]]),
+        *_table(["system", *names], [_system_row(system, names, content["queries"]) for system in content["systems"]]),
     ]
     if extra := [system for system in content["systems"] if system["twins"]]:
-        rows = [[s["system"], f"{s['twins']['twin@1']:.4f}", f"{s['twins']['above_twins']:.4f}"] for s in extra]
+        rows = [[s["system"], *_figures({**s["twins"], "metrics": s["twins"]}, TWIN_FIGURES)] for s in extra]
         lines += ["", *_table(["system", "a twin stands first", "right above all twins"], rows)]
     if classed := [system for system in content["systems"] if system["classes"]]:
         figures = list(classed[0]["classes"]["metrics"])
@@ -41,16 +43,16 @@ def markdown(content: Content) -> str:
         rows = [[row["value"], f"{row['queries']:,}", *_figures(row, names)] for row in rows_of]
         lines += ["", *_table([key, "queries", *names], rows)]
     if content["checks"]:
-        lines += ["", *(f"- {'passed' if c['passed'] else '**failed**'}: {c['message']}" for c in content["checks"])]
+        said = [("passed" if check["passed"] else "**failed**", check["message"]) for check in content["checks"]]
+        lines += ["", *(f"- {verdict}: {_cell(message)}" for verdict, message in said)]
     if content["notes"]:
         lines += ["", *(f"> {_cell(note)}" for note in content["notes"])]
     return "\n".join(lines) + "\n"
 
 
-def _system_row(system: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    if not system["readable"]:
-        return [f"{system['system']} (can't read what is asked or shown)", *("-" for _ in names)]
-    return [system["system"], *_figures(system, names)]
+def _system_row(system: Mapping[str, Any], names: Sequence[str], queries: int) -> list[str]:
+    cells = _figures(system, names) if system["readable"] else ["-" for _ in names]
+    return [system_name(system, names[0], queries), *cells]
 
 
 def _figures(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from ..store.files import write_json, writing
 from ..store.folder import CatalogFolder
 from ..store.runs import new_run
 from .build import Asked, build_task, labels_file
-from .earlier import Earlier, find_run
+from .earlier import Earlier, find_run, outside_run
 from .entries import Entry
 from .labels import read_labels
 from .metrics import Evaluation, Run, metric_names
@@ -41,7 +42,7 @@ from .systems import (
 )
 from .task import Document, Task, documents_of, twins_of
 from .thresholds import check_cuts, floor_checks, parse_thresholds
-from .trec import read_run, write_qrels, write_run
+from .trec import write_qrels, write_run
 
 SCHEMA = "afmrl.eval/1"
 NAMED_QUERIES = 5
@@ -113,10 +114,10 @@ def measure(
         attributes=texts,
     )
     names = list(dict.fromkeys([*metric_names(settings.eval.ks), *(wanted.thresholds or {}), *drops]))
-    notes = check_cuts(names, [*(wanted.thresholds or {}), *drops], len(task.documents))
+    notes = check_cuts(names, [*(wanted.thresholds or {}), *drops], len(task.documents), settings.eval.depth)
     slices = check_slices(task, settings.eval.slices)
-    earlier = _earlier(settings.eval.compare, folder, task)
-    merged = _earlier(settings.eval.merge, folder, task)
+    earlier = [find_run(each, folder, task, settings.eval.depth) for each in settings.eval.compare]
+    merged = [find_run(each, folder, task, settings.eval.depth) for each in settings.eval.merge]
     answers, left_out = _answers(task, own, wanted.entries, texts, kitchen, contestant)
     scored = [score(answer, task, names, settings, merged if i == 0 else ()) for i, answer in enumerate(answers)]
     if not scored[0].figures.means:
@@ -152,6 +153,7 @@ def measure(
         "notes": notes,
         "seconds": round(time.monotonic() - started, 3),
     }
+    notes += _comparison_notes([*earlier, *merged], content, len(names), settings)
     runs: dict[str, Run] = {answer.system: answer.run for answer in answers}
     kept = _keep(folder, settings, content, task, runs, scored[0].figures)
     return Report({**content, "folder": str(kept)}, runs, notes, kept, task, twins, scored[0].figures.per_query)
@@ -167,11 +169,6 @@ def _documents(
     described = list(described_products(folder, settings, database, source, problems))
     file = labels_file(settings, folder.root)
     return documents_of(described, read_labels(file, {product.id for product, _ in described}) if file else None)
-
-
-def _earlier(written: Sequence[str], folder: CatalogFolder, task: Task) -> list[Earlier]:
-    products = [document.id for document in task.documents]
-    return [find_run(each, folder, task, products) for each in written]
 
 
 def _answers(
@@ -200,7 +197,8 @@ def _answers(
         elif entry.kind == "colors":
             answers.append(histogram_run(task, kitchen))
         elif entry.kind == "run":
-            answers.append(_file_run(entry, task))
+            run = outside_run(Path(entry.argument).expanduser(), task, depth)
+            answers.append(SystemRun(entry.name, run, frozenset(run)))
         elif not entry.optional or kitchen.settings.model.embedder_checkpoint:  # without one, the base is the embedder
             rival = contestant(entry)
             if entry.kind in ("base", "checkpoint"):  # they are asked with and shown what the embedder is
@@ -216,12 +214,6 @@ def _attribute_run(entry: Entry, task: Task, texts: Mapping[str, str], depth: in
     if entry.optional:
         return []
     raise DataError("bm25-attributes: no listing has stored attributes", "run `afmrl attributes` first")
-
-
-def _file_run(entry: Entry, task: Task) -> SystemRun:
-    file = Path(entry.argument).expanduser()
-    run = read_run(file, [query.id for query in task.queries], [document.id for document in task.documents])
-    return SystemRun(entry.name, run, frozenset(run))
 
 
 def _varied(slices: dict[str, list[dict[str, Any]]], settings: Settings) -> dict[str, list[dict[str, Any]]]:
@@ -245,6 +237,21 @@ def _notes(
         bare = sum(fingerprint not in texts for fingerprint in made)
         if bare:
             notes.append(f"{bare:,} of {len(made):,} queries have no stored attributes: run `afmrl attributes`")
+    return notes
+
+
+def _comparison_notes(
+    runs: Sequence[Earlier], content: Mapping[str, Any], figures: int, settings: Settings
+) -> list[str]:
+    """What a reader of the comparisons must know: runs made otherwise, and draws too few to show anything."""
+    notes = [f"{run.name} was made with {words}" for run in runs if (words := run.differs(content))]
+    chosen = settings.eval
+    if content["comparisons"] and figures / (1 + chosen.resamples) >= 1 - chosen.confidence:
+        needed = math.ceil(figures / (1 - chosen.confidence) - 1e-6)
+        notes.append(
+            f"eval.resamples = {chosen.resamples:,} can show no difference in {figures} figures at "
+            f"eval.confidence = {chosen.confidence:g}: at least {needed:,} draws are needed"
+        )
     return notes
 
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from ..settings import Settings
 from .clusters import class_figures
 from .compare import bootstrap_means, differences, interval, spread, table_of
 from .earlier import Earlier
-from .metrics import Evaluation, evaluate, ranked_ids
+from .metrics import Evaluation, Run, evaluate, ranked_ids
 from .slices import slice_values, sliced
 from .systems import SystemRun
 from .task import Task, sample
@@ -19,12 +21,17 @@ from .thresholds import drop_checks
 
 @dataclass(frozen=True)
 class Scored:
-    """A system's answers with their figures. `runs` are the answers of other seeds that were merged with them."""
+    """A system's answers with their figures. `others` are the answers of other seeds that were merged with them."""
 
     answer: SystemRun
     figures: Evaluation
     spread: Mapping[str, float]
-    merged: int = 1
+    others: tuple[Run, ...] = ()
+
+    @property
+    def merged(self) -> int:
+        """How many runs the figures are the mean of."""
+        return 1 + len(self.others)
 
 
 def score(answer: SystemRun, task: Task, names: Sequence[str], settings: Settings, merged: Sequence[Earlier]) -> Scored:
@@ -33,17 +40,18 @@ def score(answer: SystemRun, task: Task, names: Sequence[str], settings: Setting
     own = evaluate(answer.run, task.qrels, names, level)
     if not merged or not own.means:
         return Scored(answer, own, {})
-    return _merged(answer, [own, *(evaluate(each.run, task.qrels, names, level) for each in merged)])
+    others = tuple(each.run for each in merged)
+    return _merged(answer, others, [own, *(evaluate(run, task.qrels, names, level) for run in others)])
 
 
-def _merged(answer: SystemRun, runs: Sequence[Evaluation]) -> Scored:
+def _merged(answer: SystemRun, others: tuple[Run, ...], runs: Sequence[Evaluation]) -> Scored:
     queries = queries_of(runs[0])
     tables = [table_of(run.per_query, queries) for run in runs]
     mean = sum(tables[1:], tables[0]) / len(tables)
     per_query = {name: dict(zip(queries, mean[:, i].tolist(), strict=True)) for i, name in enumerate(runs[0].per_query)}
     means = dict(zip(per_query, mean.mean(axis=0).tolist(), strict=True))
     figures = replace(runs[0], means=means, per_query=per_query)
-    return Scored(answer, figures, dict(zip(per_query, spread(tables), strict=True)), len(runs))
+    return Scored(answer, figures, dict(zip(per_query, spread(tables), strict=True)), others)
 
 
 def queries_of(figures: Evaluation) -> list[str]:
@@ -74,7 +82,8 @@ def compare_all(
     if earlier:
         evaluations = [evaluate(each.run, task.qrels, names, chosen.min_grade) for each in earlier]
         answer = SystemRun("compared", earlier[0].run, frozenset(earlier[0].run))
-        rivals.append((", ".join(each.name for each in earlier), _merged(answer, evaluations), True))
+        others = tuple(each.run for each in earlier[1:])
+        rivals.append((", ".join(each.name for each in earlier), _merged(answer, others, evaluations), True))
     rivals += [(each.answer.system, each, False) for each in scored[1:] if each.answer.readable]
     comparisons, checks = [], []
     headline = "map" if task.label else names[0]  # of hundreds of right answers, recall@1 says nothing
@@ -130,7 +139,7 @@ def system_figures(
         "intervals": dict(zip(scored.figures.means, ends.T.tolist(), strict=True)),
         "runs": scored.merged,
         "spread": dict(scored.spread),
-        "twins": _twin_figures(answer, task, twins, chosen.min_grade) if readable else None,
+        "twins": _twin_figures(scored, task, twins, settings) if readable and twins else None,
         "classes": classes,
     }
 
@@ -159,22 +168,35 @@ def _classes(answer: SystemRun, task: Task, settings: Settings) -> dict[str, Any
 
 
 def _twin_figures(
-    answer: SystemRun, task: Task, twins: Mapping[str, frozenset[str]], level: int
-) -> dict[str, float] | None:
+    scored: Scored, task: Task, twins: Mapping[str, frozenset[str]], settings: Settings
+) -> dict[str, Any]:
     """twin@1: share of queries with twins where a twin stands first; above_twins: where the first right answer stands
-    above every twin (found or not; a query without a right answer in its ranking is not).
+    above every twin (found or not; a query without a right answer in its ranking is not). Means over merged runs.
     """
-    first, above, count = 0, 0, 0
-    for query, others in twins.items():
-        grades, count = task.qrels[query], count + 1
-        for place, id in enumerate(ranked_ids(answer.run.get(query, ()))):
-            if id in others:
-                first += place == 0
-                break
-            if grades.get(id, 0) >= level:
-                above += 1
-                break
-    return {"queries": count, "twin@1": first / count, "above_twins": above / count} if count else None
+    chosen, names, queries = settings.eval, ("twin@1", "above_twins"), list(twins)
+    runs = (scored.answer.run, *scored.others)
+    table = np.zeros((len(queries), len(names)))
+    for i, query in enumerate(queries):
+        for run in runs:
+            ids = ranked_ids(run.get(query, ()))
+            table[i] += _among_twins(ids, task.qrels[query], twins[query], chosen.min_grade)
+    table /= len(runs)
+    ends = interval(bootstrap_means(table, groups_of(task, queries), chosen.resamples, chosen.seed), chosen.confidence)
+    return {
+        "queries": len(queries),
+        **dict(zip(names, table.mean(axis=0).tolist(), strict=True)),
+        "intervals": dict(zip(names, ends.T.tolist(), strict=True)),
+    }
+
+
+def _among_twins(ids: Sequence[str], grades: Mapping[str, int], twins: frozenset[str], level: int) -> tuple[bool, bool]:
+    """(a twin stands first, a right answer stands above all twins)."""
+    for place, id in enumerate(ids):
+        if id in twins:
+            return place == 0, False
+        if grades.get(id, 0) >= level:
+            return False, True
+    return False, False
 
 
 def slice_figures(

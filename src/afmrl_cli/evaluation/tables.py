@@ -20,16 +20,24 @@ def systems_table(content: Content) -> Table:
 
 
 def _row(system: Mapping[str, Any], names: Sequence[str], queries: int) -> list[object]:
+    name = system_name(system, names[0], queries)
     if not system["readable"]:
-        return [f"{system['system']} (can't read what is asked or shown)", *("-" for _ in [*names, ""])]
-    name = system["system"]
-    if system["readable"] < queries:
-        name += f" (reads {system['readable']:,} of {queries:,} queries)"
-    if system["runs"] > 1:
-        name += f" (mean of {system['runs']} runs, ±{system['spread'][names[0]]:.4f})"
+        return [name, *("-" for _ in [*names, ""])]
     low, high = system["intervals"][names[0]]
     first, *others = (system["metrics"][each] for each in names)
     return [name, first, f"{low:.3f} to {high:.3f}", *others]
+
+
+def system_name(system: Mapping[str, Any], metric: str, queries: int) -> str:
+    """A row's name, with what its figures leave out (queries that it can't read) or join (seeds)."""
+    name = str(system["system"])
+    if not system["readable"]:
+        return f"{name} (can't read what is asked or shown)"
+    if system["readable"] < queries:
+        name += f" (reads {system['readable']:,} of {queries:,} queries)"
+    if system["runs"] > 1:
+        name += f" (mean of {system['runs']} runs, ±{system['spread'][metric]:.4f})"
+    return name
 
 
 def twins_table(content: Content) -> list[Table]:
@@ -38,8 +46,15 @@ def twins_table(content: Content) -> list[Table]:
     if not shown:
         return []
     title = f"twins: {shown[0]['twins']['queries']:,} queries whose product has twins in the gallery"
-    rows = [[each["system"], each["twins"]["twin@1"], each["twins"]["above_twins"]] for each in shown]
-    return [(title, ["system", "a twin stands first", "right above all twins"], rows)]
+    share = f"{content['confidence']:.0%} interval"
+    rows: list[list[object]] = []
+    for system in shown:
+        cells: list[object] = [system["system"]]
+        for name in ("twin@1", "above_twins"):
+            low, high = system["twins"]["intervals"][name]
+            cells += [system["twins"][name], f"{low:.3f} to {high:.3f}"]
+        rows.append(cells)
+    return [(title, ["system", "a twin stands first", share, "right above all twins", share], rows)]
 
 
 def class_table(content: Content) -> list[Table]:

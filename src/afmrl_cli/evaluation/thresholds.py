@@ -27,11 +27,16 @@ def parse_thresholds(written: Sequence[str], flag: str = "--fail-under") -> dict
     return thresholds
 
 
-def check_cuts(names: Sequence[str], checked: Sequence[str], gallery: int) -> list[str]:
-    """Notes on cuts above the gallery, where every system is right; UsageError when a check goes by such a cut, or
-    when no cut is left.
+def check_cuts(names: Sequence[str], checked: Sequence[str], gallery: int, depth: int) -> list[str]:
+    """Notes on cuts above the gallery, where every system is right; UsageError when a check goes by such a cut, when
+    no cut is left, or when a cut is above the `depth` that is ranked: recall@2000 would be recall@1000.
     """
     cuts = {name: int(name.partition("@")[2]) for name in names if "@" in name}
+    if deeper := [name for name, cut in cuts.items() if min(cut, gallery) > depth]:
+        needed = max(min(cuts[name], gallery) for name in deeper)
+        raise UsageError(
+            f"{deeper[0]}: only eval.depth = {depth:,} products are ranked", f"set eval.depth to {needed} or more"
+        )
     beyond = [name for name in names if cuts.get(name, 0) > gallery]
     if vacuous := [name for name in beyond if name in checked and not name.startswith("ndcg")]:
         raise UsageError(

@@ -22,7 +22,7 @@ from .pairs import TrainListing
 B_EDGES = (0.0, 1e-9, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Edges of the histogram of B; the first bin holds those that share nothing, the last all from 32 up."""
 W_EDGES = tuple(round(0.1 * i, 1) for i in range(10))
-"""Edges of the histogram of tanh(B) = ln(w) - 1."""
+"""Edges of the histogram of tanh(B) = ln(w) - 1, w the weight of a negative."""
 KEEP = 20_000
 SHOW = 20
 
@@ -134,8 +134,8 @@ class Negatives:
         ]
         counted = max(1, sum(self.b_counts))
         lines += [f"| {edge:g} | {n / counted:.2%} |" for edge, n in zip(B_EDGES, self.b_counts, strict=True)]
-        lines += ["", "| weight from (1: shares nothing; e = 2.72: the most) | share |", "| --- | --- |"]
-        edges = [float(np.exp(edge)) for edge in W_EDGES]
+        lines += ["", "| weight from (e = 2.72: shares nothing; e^2 = 7.39: the most) | share |", "| --- | --- |"]
+        edges = [float(np.exp(1 + edge)) for edge in W_EDGES]
         lines += [f"| {edge:.2f} | {n / counted:.2%} |" for edge, n in zip(edges, self.w_counts, strict=True)]
         lines += [
             "",

@@ -54,6 +54,7 @@ class Progress:
     at: int = 0
     best: dict[str, float] = field(default_factory=dict)
     best_step: int = 0
+    start: dict[str, float] = field(default_factory=dict)
     recent: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -104,7 +105,7 @@ class Trainer:
                 "(split.validation is its share)"
             )
         if resumed == 0:
-            self._validate(card)
+            self.progress.start = self._validate(card)
         begin, before = time.monotonic(), self.progress.seconds
         steps = self.plan.from_step(self.progress.epoch, self.progress.at)
         self.listener.progress("training", self.progress.step, self.plan.steps)
@@ -126,6 +127,7 @@ class Trainer:
                 self.listener.progress("training", step, self.plan.steps)
                 if wanted:
                     raise KeyboardInterrupt
+        self._tell_gain()
         best = self.run / f"best-{self.progress.best_step}"
         return Trained(best, dict(self.progress.best), self.plan.steps, resumed, self.progress.seconds)
 
@@ -271,6 +273,19 @@ class Trainer:
         if self.board is not None:
             for name, value in row.items():
                 self.board.add_scalar(name, value, int(row["step"]))
+
+    def _tell_gain(self) -> None:
+        """Whether training brought anything: the best step is kept even when it is worse than no training at all."""
+        name = self.agcl.best_by
+        if name not in self.progress.start:
+            return
+        before, after = self.progress.start[name], self.progress.best[name]
+        said = f"validation {name}: {before:.3f} before training, {after:.3f} at the best step"
+        if after > before:
+            self.listener.note(said)
+        else:
+            hint = "train longer, lower agcl.learning_rate, or stay with what you had"
+            self.listener.warn(f"{said}: nothing was gained; {hint}")
 
     def _tell(self, told: dict[str, float], recall: dict[str, float]) -> None:
         name = self.agcl.best_by
