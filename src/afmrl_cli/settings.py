@@ -227,6 +227,7 @@ class AgclSettings(TrainingSettings):
     given: Names = Field([], description="which columns, with attributes = given; empty: all that are no other field")
     pairs: Names = Field([], description="listings, photos, image-text; empty: the best that each listing offers")
     attribute_dropout: float = Field(0.5, ge=0, le=1, description="share of queries that lose their attributes")
+    share: float = Field(1.0, gt=0, le=1, description="of the training products, a sample that follows from the seed")
     batches: Literal["auto", "random", "category", "neighbours"] = Field("auto", description="how batches are filled")
     batch_size: int = Field(128, ge=2, description="pairs that are each other's negatives, over all processes")
     cluster: int = Field(8, ge=2, description="neighbours that stand together in a batch")
@@ -298,6 +299,20 @@ class RarSettings(TrainingSettings):
     name: str = Field("", description="of the checkpoint; empty: generator-1, generator-2, ...")
 
 
+class CycleSettings(Section):
+    """The closed loop: rounds, what is in them, and how a rung is judged."""
+
+    iterations: int = Field(1, ge=1, description="rounds of AGCL and RAR")
+    share: float = Field(0.3, gt=0, le=1, description="of the training samples, from the second round on")
+    infonce: bool = Field(False, description="train plain InfoNCE too, as a baseline")
+    sft: Literal["auto", "yes", "no"] = Field("auto", description="auto: teach the generator where there are targets")
+    protocol: Literal["", "identity", "photo", "fine", "coarse", "text", "composed", "queries"] = Field(
+        "", description="of the evaluation; empty: what the catalog offers"
+    )
+    metric: str = Field("recall@1", description="the figure by which a rung is judged")
+    keep_worse: bool = Field(False, description="go on from a rung although its figure fell")
+
+
 class Settings(Section):
     """All settings; `load_settings` makes it."""
 
@@ -309,6 +324,7 @@ class Settings(Section):
     agcl: AgclSettings = AgclSettings()
     sft: SftSettings = SftSettings()
     rar: RarSettings = RarSettings()
+    cycle: CycleSettings = CycleSettings()
     search: SearchSettings = SearchSettings()
     eval: EvalSettings = EvalSettings()
 

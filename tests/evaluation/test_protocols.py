@@ -10,15 +10,16 @@ import pytest
 from afmrl_cli.catalog.fingerprints import Fingerprinter
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.product import Product
+from afmrl_cli.catalog.splits import split_of
 from afmrl_cli.errors import DataError
 from afmrl_cli.evaluation.protocols import identity_task, offered, photo_task, queries_task
 from afmrl_cli.evaluation.systems import bm25_run
-from afmrl_cli.evaluation.task import Document, documents_of, gallery_of, sampled
+from afmrl_cli.evaluation.task import Document, documents_of, gallery_of, of_split, sampled
 from afmrl_cli.evaluation.trec import QueryRow
 from afmrl_cli.retrieval.filters import parse_filters
 from afmrl_cli.retrieval.listings import make_listing
 from afmrl_cli.retrieval.vectors import described_products
-from afmrl_cli.settings import load_settings
+from afmrl_cli.settings import SplitSettings, load_settings
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.files import hash_file
 from afmrl_cli.store.folder import CatalogFolder
@@ -49,6 +50,24 @@ def test_identity(catalog: Catalog) -> None:
 def test_identity_asks_only_for_what_the_gallery_holds(catalog: Catalog) -> None:
     task = identity_task(catalog[0], gallery_of(catalog[0], parse_filters(["id=s1", "id=s4", "id=s5"], "--gallery")))
     assert {query.id: set(task.qrels[query.id]) for query in task.queries} == {"s0": {"s1"}, "s4": {"s5"}, "s5": {"s4"}}
+
+
+def test_only_products_of_a_split_are_asked_about(catalog: Catalog) -> None:
+    split = SplitSettings(test=0.4, validation=0.2)
+    sides = {document.id: split_of(document.product, split) for document in catalog[0]}
+    whole = identity_task(catalog[0], catalog[0])
+    asked = {side: {q.id for q in of_split(whole, side, split).queries} for side in ("train", "test")}
+    for side, queries in asked.items():
+        assert queries == {query.id for query in whole.queries if sides[query.id] == side} != set()
+    kept = of_split(whole, "test", split)
+    assert kept.documents == whole.documents and set(kept.qrels) == asked["test"]
+    # A query that is no listing is about its answers, all of them.
+    one, other = (next(id for id, side in sides.items() if side == wanted) for wanted in ("test", "train"))
+    rows = [QueryRow(id, "shirt", (), "text", frozenset(), 1) for id in "abc"]
+    judged = {"a": {one: 1}, "b": {one: 1, other: 1}, "c": {other: 1}}
+    assert [q.id for q in of_split(queries_task(rows, judged, catalog[0]), "test", split).queries] == ["a"]
+    with pytest.raises(DataError, match="no query is about products of the test split"):
+        of_split(whole, "test", SplitSettings(test=0.0))
 
 
 def test_photo_takes_every_copy_of_a_held_out_photo_out(tmp_path: Path) -> None:

@@ -80,6 +80,17 @@ def test_a_killed_holder_frees_the_lock_and_its_leftovers_are_removed(tmp_path: 
         assert not (store / "checkpoints" / "half.json").exists()
 
 
+def test_a_lock_that_is_lent_lets_its_own_commands_in(tmp_path: Path) -> None:
+    store = tmp_path / "s"
+    with writer_lock(store, "afmrl cycle", lend=True):
+        with writer_lock(store, "afmrl embed"):
+            pass
+        holder = process(HOLDER, store)  # another process is refused still, with the outer command's name
+        assert "afmrl cycle (process" in holder.communicate(timeout=120)[1] and holder.returncode
+    with writer_lock(store, "afmrl embed"), pytest.raises(DataError), writer_lock(store, "afmrl attributes"):
+        pass
+
+
 def test_an_error_inside_frees_the_lock(tmp_path: Path) -> None:
     with pytest.raises(KeyError), writer_lock(tmp_path / "s", "embed"):
         raise KeyError

@@ -112,6 +112,21 @@ def test_the_test_split_is_never_seen(shop: CatalogFolder, settings: MakeSetting
     assert drawn <= seen
 
 
+def test_a_share_of_the_products(shop: CatalogFolder, settings: MakeSettings) -> None:
+    """`agcl.share`: a sample that the seed decides, never less than a batch; the gallery of weights stays whole."""
+    from tests.training.rig import make_plan_for
+
+    def products(**changes: object) -> set[str]:
+        plan = make_plan_for(shop, settings(**{"split.validation": 0.0, "split.test": 0.0, **changes}))
+        assert len(plan.corpus.train) == 40
+        return {plan.corpus.train[positive.listing].identity for positive in plan.positives}
+
+    some = products(**{"agcl.share": 0.5})
+    assert len(some) == 20 and some < products() and some == products(**{"agcl.share": 0.5})
+    assert products(**{"agcl.share": 0.5, "agcl.seed": 1}) != some
+    assert len(products(**{"agcl.share": 0.01})) == 8
+
+
 def _first(plan: Any, number: int) -> list[Any]:
     steps = plan.from_step(0, 0)
     return [next(steps) for _ in range(number)]

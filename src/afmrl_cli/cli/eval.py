@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias, cast, get_args
 
 import typer
 
+from ..catalog.splits import Split
 from ..errors import CheckFailed, UsageError
 from ..store.folder import check_output
 from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
@@ -24,6 +25,7 @@ Protocol = Annotated[Text, typer.Option(help=f"{', '.join(PROTOCOLS)}; by defaul
 Queries = Annotated[File, typer.Option(metavar="FILE", help="JSON Lines; by default queries.jsonl beside the catalog.")]
 Qrels = Annotated[File, typer.Option(metavar="FILE", help="Judgements, TREC or BEIR; by default beside the queries.")]
 Gallery = Annotated[Many, typer.Option(metavar="KEY=VALUE", help="Only these listings can be found. Repeatable.")]
+Part = Annotated[Text, typer.Option(help="Only queries about products of this split: train, validation or test.")]
 Labels = Annotated[Text, typer.Option(metavar="FILE", help="CSV with labels that only the judging sees.")]
 Label = Annotated[Text, typer.Option(help="Which label coarse and composed go by.")]
 Ask = Annotated[Text, typer.Option(help="Ask with text, title, photos or all.")]
@@ -59,6 +61,7 @@ def eval(
     queries: Queries = None,
     qrels: Qrels = None,
     gallery: Gallery = None,
+    split: Part = None,
     labels: Labels = None,
     label: Label = None,
     ask: Ask = None,
@@ -109,7 +112,7 @@ def eval(
     files = {"--run-out": run_out, "--html": html, "--markdown": markdown, "--junit": junit}
     _check(session, protocol, queries, qrels, files)
     with session.out:
-        report = _measure(session, protocol, queries, qrels, gallery or [], baselines, fail_under or [])
+        report = _measure(session, protocol, queries, qrels, gallery or [], split, baselines, fail_under or [])
     _write(session, report, files)
     _show(session, report, [path for path in files.values() if path])
     _conclude(session, report, github)
@@ -144,6 +147,7 @@ def _measure(
     queries: Path | None,
     qrels: Path | None,
     gallery: list[str],
+    split: str | None,
     baselines: bool,
     fail_under: list[str],
 ) -> Report:
@@ -155,7 +159,7 @@ def _measure(
     from .models import Models
 
     settings, models = session.settings, Models(session)
-    asked = Asked("queries" if queries or qrels else protocol, queries, qrels, tuple(gallery))
+    asked = Asked("queries" if queries or qrels else protocol, queries, qrels, tuple(gallery), _split(split))
     entries = tuple(parse_entries(settings.eval.systems, baselines))
 
     def contestant(entry: Entry) -> Contestant:
@@ -166,6 +170,14 @@ def _measure(
     return measure(
         session.folder, settings, wanted, models.embedder_id, models.embedder, source, session.out, contestant
     )
+
+
+def _split(written: str | None) -> Split | None:
+    if written is None:
+        return None
+    if written not in get_args(Split):
+        raise UsageError(f"--split {written}: no such split", f"one of {', '.join(get_args(Split))}")
+    return cast("Split", written)
 
 
 def _write(session: Session, report: Report, files: Mapping[str, Path | None]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.images import ImagePaths, ImageProblem
+from ..catalog.splits import Split
 from ..errors import DataError, UsageError
 from ..retrieval.filters import parse_filters
 from ..settings import Settings
@@ -23,7 +24,7 @@ from .protocols import (
     queries_task,
     text_task,
 )
-from .task import Document, Task, ask_only, gallery_of, sampled, show_only
+from .task import Document, Task, ask_only, gallery_of, of_split, sampled, show_only
 from .trec import read_qrels, read_queries
 
 
@@ -35,6 +36,8 @@ class Asked:
     queries: Path | None = None
     qrels: Path | None = None
     gallery: tuple[str, ...] = ()
+    split: Split | None = None
+    """Only queries about products of this split; None: all."""
 
 
 def labels_file(settings: Settings, root: Path) -> Path | None:
@@ -83,6 +86,8 @@ def build_task(
         task = _file_task(documents, gallery, folder.root, settings, asked)
     if label and protocol not in ("coarse", "composed"):
         raise UsageError(f"--label is for coarse and composed, not for {protocol}", "leave it out")
+    if asked.split:
+        task = of_split(task, asked.split, settings.split)
     task = sampled(task, chosen.max_queries, chosen.seed)
     task = ask_only(task, chosen.ask or ("title" if protocol == "text" else "all"))
     show = chosen.show or ("photos" if protocol == "text" else "all")

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ..retrieval.vectors import AttributeSource, described_products, load_vector
 from ..settings import Settings
 from ..store.checkpoints import versions
 from ..store.database import Database
-from ..store.files import write_json, writing
+from ..store.files import write_json, writing, writing_folder
 from ..store.folder import CatalogFolder
 from ..store.runs import new_run
 from .build import Asked, build_task, labels_file
@@ -83,9 +83,11 @@ def measure(
     source: AttributeSource | None,
     listener: Listener,
     contestant: Callable[[Entry], Contestant],
+    place: Path | None = None,
 ) -> Report:
     """Evaluate the embedder and the systems beside it.
 
+    The report is kept in the new folder `place`, by default in one under the runs.
     `contestant` makes the models of the entries base, checkpoint, clip and text. Raises DataError when the catalog or
     the files don't offer what is asked, or when no query has a relevant product; ModelError when the catalog has not
     been embedded with this embedder; UsageError for settings that can't go together.
@@ -133,6 +135,8 @@ def measure(
         "protocol": task.protocol,
         "embedder": embedder_id,
         "enrich": embed.enrich,
+        "attributes": asdict(source) if source and embed.enrich != "none" else None,
+        "split": wanted.asked.split,
         "gallery": len(task.documents),
         "gallery_filters": list(wanted.asked.gallery),
         "ask": task.ask,
@@ -155,7 +159,12 @@ def measure(
     }
     notes += _comparison_notes([*earlier, *merged], content, len(names), settings)
     runs: dict[str, Run] = {answer.system: answer.run for answer in answers}
-    kept = _keep(folder, settings, content, task, runs, scored[0].figures)
+    kept = place or new_run(folder.runs, "eval")
+    if place is None:
+        _keep(kept, settings, content, task, runs, scored[0].figures)
+    else:
+        with writing_folder(place) as temporary:
+            _keep(temporary, settings, content, task, runs, scored[0].figures)
     return Report({**content, "folder": str(kept)}, runs, notes, kept, task, twins, scored[0].figures.per_query)
 
 
@@ -256,14 +265,13 @@ def _comparison_notes(
 
 
 def _keep(
-    folder: CatalogFolder,
+    kept: Path,
     settings: Settings,
     content: Mapping[str, Any],
     task: Task,
     runs: Mapping[str, Run],
     scored: Evaluation,
-) -> Path:
-    kept = new_run(folder.runs, "eval")
+) -> None:
     write_json(kept / "settings.json", settings.model_dump())
     write_json(kept / "metrics.json", {"schema": SCHEMA, **content, "versions": versions()})
     write_qrels(kept / "qrels.trec", task.qrels)
@@ -274,4 +282,3 @@ def _keep(
             if query.id in next(iter(scored.per_query.values())):
                 figures = {name: figure[query.id] for name, figure in scored.per_query.items()}
                 file.write(json.dumps({"qid": query.id, "type": query.kind, **figures}, ensure_ascii=False) + "\n")
-    return kept

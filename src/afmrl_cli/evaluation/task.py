@@ -16,9 +16,11 @@ from typing import TypeVar
 
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.product import Product, product_text
+from ..catalog.splits import Split, split_of
 from ..errors import DataError
 from ..retrieval.filters import Filters, check_keys, fields_of, passes
 from ..retrieval.listings import Listing, make_listing
+from ..settings import SplitSettings
 from .metrics import Qrels
 
 Labels = Mapping[str, str]
@@ -160,6 +162,24 @@ def ask_only(task: Task, ask: str) -> Task:
 def query_text(product: Product, hide: frozenset[str]) -> str:
     """The text of a query that is made from a listing, without the fields in `hide`."""
     return product_text(replace(product, **dict.fromkeys(hide, "")))  # type: ignore[arg-type]
+
+
+def of_split(task: Task, split: Split, settings: SplitSettings) -> Task:
+    """`task` with the queries about products of `split` alone, and the gallery as it is. DataError when there is none.
+
+    A query that is a listing is about that; another one about its right answers, all of which must be of the split.
+    """
+    products = {document.id: document.product for document in task.documents}
+
+    def inside(query: Query) -> bool:
+        about = [query.id] if query.id in products else list(task.qrels[query.id])
+        return bool(about) and all(split_of(products[id], settings) == split for id in about)
+
+    queries = [query for query in task.queries if inside(query)]
+    if not queries:
+        raise DataError(f"no query is about products of the {split} split", f"raise split.{split}")
+    notes = [*task.notes, f"{len(queries):,} of {len(task.queries):,} queries are about products of the {split} split"]
+    return replace(task, queries=queries, qrels={query.id: task.qrels[query.id] for query in queries}, notes=notes)
 
 
 def sampled(task: Task, number: int, seed: int) -> Task:

@@ -156,6 +156,14 @@ class Database:
         )
         return {generator: int(number) for generator, number in rows}
 
+    def attribute_texts(self, generator: str, prompt: str) -> list[str]:
+        """All valid first texts of a generator under a prompt."""
+        rows = self._connection.execute(
+            "SELECT text FROM attributes WHERE generator = ? AND prompt = ? AND sample = 0 AND failure IS NULL",
+            (generator, prompt),
+        )
+        return [str(text) for (text,) in rows]
+
     def put_attributes(self, rows: Sequence[StoredAttributes]) -> None:
         """Store `rows` in one transaction; one with the same key (fingerprint to sample) is replaced."""
         with self._transaction():

@@ -12,15 +12,22 @@ from pathlib import Path
 from ..errors import DataError
 from .files import make_folder, naming, remove_leftovers
 
+_lent: set[Path] = set()
+"""Stores whose lock this process holds for a command that is made of others."""
+
 
 @contextlib.contextmanager
-def writer_lock(store: Path, command: str, wait_seconds: float = 0.0) -> Iterator[None]:
+def writer_lock(store: Path, command: str, wait_seconds: float = 0.0, *, lend: bool = False) -> Iterator[None]:
     """Hold the store's lock while the block runs; the kernel releases it even after kill -9.
 
-    Raises DataError naming the other writer's command and process when the lock is still taken after `wait_seconds`.
+    `lend`: whatever asks for the same lock inside the block, in this process, goes ahead under it. Raises DataError
+    naming the other writer's command and process when the lock is still taken after `wait_seconds`.
     """
     from filelock import FileLock, Timeout
 
+    if store.resolve() in _lent:
+        yield
+        return
     make_folder(store)
     lock, holder = FileLock(store / "lock"), store / "lock.json"
     try:
@@ -33,8 +40,11 @@ def writer_lock(store: Path, command: str, wait_seconds: float = 0.0) -> Iterato
         remove_leftovers(store)
         with naming(holder):
             holder.write_text(json.dumps({"command": command, "pid": os.getpid(), "since": int(time.time())}), "utf-8")
+        if lend:
+            _lent.add(store.resolve())
         yield
     finally:
+        _lent.discard(store.resolve())
         holder.unlink(missing_ok=True)
         lock.release()
 

@@ -80,7 +80,7 @@ def make_plan(corpus: Corpus, settings: Settings, base: Base) -> Plan:
     if unknown := [kind for kind in agcl.pairs if kind not in KINDS]:
         raise UsageError(f"agcl.pairs: {unknown[0]!r} is no kind of pair", f"known: {', '.join(KINDS)}")
     kinds: list[Kind] = [kind for kind in KINDS if kind in agcl.pairs]
-    positives = find_positives(corpus.train, kinds)
+    positives = _some(find_positives(corpus.train, kinds), corpus, settings)
     # InfoNCE gets the same batches, so that nothing differs but the loss.
     lexical = build_lexical(corpus.tokens, normalise=agcl.bm25_normalise, scale=agcl.bm25_scale)
     strategy = choose_strategy(agcl.batches, agcl.batch_size, corpus.described > 0)
@@ -93,11 +93,22 @@ def make_plan(corpus: Corpus, settings: Settings, base: Base) -> Plan:
     return Plan(settings, corpus, positives, lexical, strategy, steps, each, rate)
 
 
+def _some(positives: list[Positive], corpus: Corpus, settings: Settings) -> list[Positive]:
+    """Those of `agcl.share` of the products, and of a batch full at least."""
+    agcl = settings.agcl
+    if agcl.share == 1:
+        return positives
+    products = sorted({corpus.train[positive.listing].identity for positive in positives})
+    number = max(agcl.batch_size, round(agcl.share * len(products)))
+    chosen = set(np.random.default_rng((agcl.seed, len(products))).permutation(products)[:number].tolist())
+    return [positive for positive in positives if corpus.train[positive.listing].identity in chosen]
+
+
 def run_key(plan: Plan, embedder_id: str, generator: str, task: str, processes: int) -> str:
     """Hash of all that decides what is learnt: the same key, the same run."""
     settings = plan.settings
     content = {
-        "agcl": settings.agcl.model_dump(exclude=NOT_THE_RESULT),
+        "agcl": settings.agcl.model_dump(exclude=NOT_THE_RESULT | ({"share"} if settings.agcl.share == 1 else set())),
         "instructions": [settings.embed.query_instruction, settings.embed.target_instruction, settings.embed.enrich],
         "embedder": embedder_id,
         "attributes": [generator, task] if settings.agcl.attributes == "generated" else "given",
