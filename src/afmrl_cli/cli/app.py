@@ -44,12 +44,14 @@ def _register() -> None:
         check,
         checkpoints,
         config,
+        cycle,
         demo,
         doctor,
         embed,
         eval,
         fetch_images,
         init,
+        report,
         search,
         train_agcl,
         train_rar,
@@ -64,8 +66,10 @@ def _register() -> None:
     app.command("train-sft", rich_help_panel="Train")(guarded(train_sft.train_sft))
     app.command("train-agcl", rich_help_panel="Train")(guarded(train_agcl.train_agcl))
     app.command("train-rar", rich_help_panel="Train")(guarded(train_rar.train_rar))
+    app.command("cycle", rich_help_panel="Train")(guarded(cycle.cycle))
     app.command("embed", rich_help_panel="Use")(guarded(embed.embed))
     app.command("search", rich_help_panel="Use")(guarded(search.search))
+    app.command("report", rich_help_panel="Inspect")(guarded(report.report))
     app.command("eval", rich_help_panel="Inspect")(guarded(eval.eval))
     app.command("demo", rich_help_panel="Start")(guarded(demo.demo))
     app.command("config", rich_help_panel="Inspect")(guarded(config.config))

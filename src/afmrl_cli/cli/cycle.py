@@ -1,0 +1,106 @@
+"""`afmrl cycle`: the closed loop of attributes, AGCL and RAR, scored rung by rung."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
+
+if TYPE_CHECKING:
+    from ..cycle.run import CycleSummary
+
+
+def cycle(
+    catalog: CatalogArgument = None,
+    iterations: Annotated[int | None, typer.Option(help="Rounds of AGCL and RAR.", show_default=False)] = None,
+    share: Annotated[
+        float | None, typer.Option(help="Of the training samples, from the second round on.", show_default=False)
+    ] = None,
+    infonce: Annotated[
+        bool | None, typer.Option("--infonce", help="Train plain InfoNCE too, as a baseline.", show_default=False)
+    ] = None,
+    sft: Annotated[str | None, typer.Option(help="Teach the generator: auto, yes or no.", show_default=False)] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Of the evaluation; by default what the catalog offers.", show_default=False)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list the stages: which are done, what the others may take.")
+    ] = False,
+    preset: Annotated[str | None, typer.Option(help="Models: nano, paper or qwen3.", show_default=False)] = None,
+    json_mode: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    set_: Set = None,
+) -> None:
+    """Run the whole loop: attributes, AGCL, RAR, new attributes, ...; each rung is scored on the same test queries.
+
+    Interrupted or killed, the same command goes on; what is done is not done again. A rung whose figure falls is kept
+    out. The checkpoints of the last rung are labelled best.
+
+    Example: afmrl cycle --iterations 2 --dry-run; then afmrl cycle --iterations 2
+    """
+    flags = {
+        "cycle.iterations": iterations,
+        "cycle.share": share,
+        "cycle.infonce": infonce,
+        "cycle.sft": sft,
+        "cycle.protocol": protocol,
+        "model.preset": preset,
+    }
+    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags)
+
+    from ..cycle.run import run_cycle
+
+    with session.out:
+        summary = run_cycle(session.folder, session.settings, session.out, dry_run=dry_run)
+    if dry_run:
+        _show_plan(session, summary)
+    else:
+        _show(session, summary)
+
+
+def _show_plan(session: Session, summary: CycleSummary) -> None:
+    stages = [asdict(each) for each in summary.expected]
+    left = [each for each in summary.expected if not each.done]
+    known = [each.seconds for each in left if each.seconds is not None]
+    document = {"run": summary.run, "stages": stages, "seconds": sum(known), "unknown": len(left) - len(known)}
+    session.out.document("afmrl.cycle-plan/1", document)
+    rows: list[list[object]] = []
+    for each in summary.expected:
+        seconds = "-" if each.done else "unknown" if each.seconds is None else f"{each.seconds:.0f} s"
+        peak = "" if each.done or not each.peak_bytes else f"{each.peak_bytes / 2**30:.2f} GiB"
+        rows.append([each.name, "done" if each.done else "to do", seconds, peak])
+    session.out.table(["stage", "", "time", "peak memory"], rows)
+    if not left:
+        session.out.text("all is done")
+        return
+    unknown = f", {len(left) - len(known)} stages of which nothing is known yet" if len(known) < len(left) else ""
+    session.out.text(
+        f"{len(left)} stages to do: {sum(known) / 60:.1f} min by what the same stages took before{unknown}"
+    )
+    if unknown:
+        session.out.note("`--dry-run` of train-sft, train-agcl and train-rar measures a step of theirs")
+
+
+def _show(session: Session, summary: CycleSummary) -> None:
+    from ..cycle.ladder import COLUMNS, rows
+
+    out, content = session.out, summary.content
+    out.document("afmrl.cycle/1", {**{k: v for k, v in content.items() if k != "schema"}, "run": summary.run})
+    columns = list(COLUMNS)
+    columns[1] = summary.metric
+    first = summary.ladder[0].record
+    told = first.result if first else {}
+    title = f"{told['protocol']}: {told['queries']:,} queries of the test split, gallery of {told['gallery']:,}"
+    out.table(columns, rows(summary.ladder, summary.metric), title)
+    if content["stopped"]:
+        out.text(f"ended early: {content['stopped']}")
+    names = [f"{role} {name or 'as it was'}" for role, name in content["lineage"].items()]
+    out.text(f"kept: {', '.join(names)}; queries {'with' if content['attributes'] else 'without'} attributes")
+    out.text(f"report: {summary.run / 'report.html'}")
+    chosen = [f"model.{role}_checkpoint={name}" for role, name in content["lineage"].items() if name]
+    if chosen:
+        out.note("use them: afmrl embed " + " ".join(f"--set {each}" for each in chosen))

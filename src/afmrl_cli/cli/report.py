@@ -1,0 +1,31 @@
+"""`afmrl report`: what a cycle brought, as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import CatalogArgument, Json, Quiet, Set, Verbose, start
+
+
+def report(
+    catalog: CatalogArgument = None,
+    run: Annotated[str, typer.Option("--run", help="Folder of a cycle in .afmrl/runs; by default the latest.")] = "",
+    json_mode: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    set_: Set = None,
+) -> None:
+    """Write the report of a cycle anew: one HTML file with the ladder, and results before and after with pictures.
+
+    Example: afmrl report
+    """
+    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_)
+    from ..cycle.report import find_cycle, write_report
+
+    with session.out:
+        file: Path = write_report(find_cycle(session.folder, run), session.folder, session.settings)
+    session.out.document("afmrl.report/1", {"file": file})
+    session.out.text(str(file))

@@ -1,0 +1,117 @@
+"""What a stage's result depends on, as short strings: the same inputs, the same stage; others, and they are named."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..attributes.task import load_task
+from ..catalog.fingerprints import Fingerprinter
+from ..catalog.problems import Problems
+from ..catalog.read import read_products
+from ..catalog.splits import split_of
+from ..evaluation.build import labels_file
+from ..listener import Listener
+from ..models.backends import generator_id
+from ..models.presets import model_id
+from ..settings import Settings, TrainingSettings
+from ..store.checkpoints import Checkpoints
+from ..store.database import Database
+from ..store.files import hash_file, hash_json
+from ..store.folder import CatalogFolder
+
+SHORT = 16
+NOT_THE_RESULT = {"save_every", "tensorboard", "name", "chunk_size", "chunk_answers"}
+"""Settings of trainings that do not change what is learnt."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """A catalog in short: hashes of what models see of it, of its other columns, and of the queries beside it.
+
+    `fingerprints` are those of its products, in order.
+    """
+
+    products: str
+    columns: str
+    queries: str
+    fingerprints: tuple[str, ...]
+
+
+def read_catalog(folder: CatalogFolder, settings: Settings) -> Catalog:
+    """One pass over the catalog; photos that have not changed are not read again."""
+    seen, columns = hashlib.sha256(), hashlib.sha256()
+    prints: list[str] = []
+    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
+        for product in read_products(folder, settings.catalog, Problems()):
+            prints.append(fingerprinter.of(product))
+            split = split_of(product, settings.split)
+            row = [product.id, prints[-1], product.identity, product.category, product.group_id or "", split]
+            seen.update(hash_json(row).encode())
+            columns.update(hash_json(sorted(product.given.items())).encode())
+    beside = [folder.root / name for name in ("queries.jsonl", "qrels.trec")]
+    if labels := labels_file(settings, folder.root):
+        beside.append(labels)
+    asked = [hash_file(path) for path in beside if path.is_file()]
+    return Catalog(seen.hexdigest()[:SHORT], columns.hexdigest()[:SHORT], hash_json(asked)[:SHORT], tuple(prints))
+
+
+def _short(content: Any) -> str:
+    return hash_json(content)[:SHORT]
+
+
+def _training(settings: TrainingSettings) -> str:
+    return _short(settings.model_dump(exclude=NOT_THE_RESULT))
+
+
+def _texts(settings: Settings) -> str:
+    embed = settings.embed
+    return _short([embed.enrich, embed.query_instruction, embed.target_instruction])
+
+
+class Inputs:
+    """Makes the inputs of each kind of stage; the settings name the models."""
+
+    def __init__(self, folder: CatalogFolder, catalog: Catalog, checkpoints: Checkpoints, listener: Listener) -> None:
+        self.folder, self.catalog, self.checkpoints, self.listener = folder, catalog, checkpoints, listener
+
+    def _generator(self, settings: Settings) -> dict[str, str]:
+        return {
+            "generator": generator_id(settings, self.checkpoints, self.listener),
+            "prompt": load_task(settings.attributes, self.folder.root).id,
+        }
+
+    def _embedder(self, settings: Settings) -> dict[str, str]:
+        return {"embedder": model_id(settings.model, "embedder", self.checkpoints, self.listener)}
+
+    def attributes(self, settings: Settings) -> dict[str, str]:
+        """Of the stage that writes attributes."""
+        return {"catalog": self.catalog.products, **self._generator(settings)}
+
+    def agcl(self, settings: Settings) -> dict[str, str]:
+        """Of AGCL and of InfoNCE."""
+        given = settings.agcl.attributes == "given"
+        texts = {"columns": self.catalog.columns} if given else self._generator(settings)
+        own = {"agcl settings": _training(settings.agcl), "embed settings": _texts(settings)}
+        return {"catalog": self.catalog.products, **texts, **self._embedder(settings), **own}
+
+    def sft(self, settings: Settings) -> dict[str, str]:
+        """Of teaching the generator."""
+        file = self.folder.root / settings.sft.file if settings.sft.file else Path()
+        content = hash_file(file)[:SHORT] if file.is_file() else ""
+        told = {"columns": self.catalog.columns, "targets file": content, "sft settings": _training(settings.sft)}
+        return {"catalog": self.catalog.products, **told, **self._generator(settings)}
+
+    def rar(self, settings: Settings) -> dict[str, str]:
+        """Of RAR."""
+        own = {"rar settings": _training(settings.rar), "embed settings": _texts(settings)}
+        return {"catalog": self.catalog.products, **self._generator(settings), **self._embedder(settings), **own}
+
+    def score(self, settings: Settings, against: str) -> dict[str, str]:
+        """Of a rung's figures; `against` is the fingerprint of the figures that they are compared with."""
+        asked = [settings.eval.model_dump(), settings.cycle.protocol]
+        texts = self._generator(settings) if settings.embed.enrich != "none" else {}
+        found = {"catalog": self.catalog.products, "queries": self.catalog.queries, **self._embedder(settings), **texts}
+        return {**found, "eval settings": _short(asked), "embed settings": _texts(settings), "rung before": against}

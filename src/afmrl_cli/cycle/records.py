@@ -1,0 +1,137 @@
+"""What a cycle has done, stage by stage: one small file each, written when the stage is over.
+
+    runs/cycle-<key>/settings.json
+                     cycle.json          the ladder, the lineage, why it ended; rewritten after every rung
+                     stages/1-agcl.json  fingerprint of the inputs, result, seconds, memory
+                     scores/<rung>-<..>/ figures and rankings, as `afmrl eval` keeps them
+
+A kill loses the stage at hand at most; trainings and long generations go on inside.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from ..listener import Listener
+from ..store.files import hash_json, write_json
+from .stages import Result, alone
+
+KINDS = ("score", "sft", "attributes", "infonce", "agcl", "rar")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished stage."""
+
+    name: str
+    kind: str
+    fingerprint: str
+    inputs: Mapping[str, str]
+    result: Result
+    seconds: float
+    peak_bytes: int
+    created: float
+
+
+class Pending(Exception):
+    """A dry run has come to the stage `name`, which is not done."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class Records:
+    """The stages of the cycle in `folder`. `dry`: nothing is done, Pending is raised instead."""
+
+    def __init__(self, folder: Path, listener: Listener, *, dry: bool) -> None:
+        self.folder, self.listener, self.dry = folder, listener, dry
+        self.stages: list[Record] = []
+        self.skipped: set[str] = set()
+
+    def worked(self) -> list[Record]:
+        """The stages that were done by this command, not before."""
+        return [each for each in self.stages if each.name not in self.skipped]
+
+    def fingerprint(self, inputs: Mapping[str, str]) -> str:
+        """The name of what the inputs give."""
+        return hash_json(dict(inputs))[:16]
+
+    def stage(
+        self,
+        name: str,
+        kind: str,
+        inputs: Mapping[str, str],
+        work: Callable[[Result | None], Result],
+        missing: Callable[[Result], str] = lambda result: "",
+    ) -> Record:
+        """The record of stage `name`: the one that is there if its inputs are the same, else after doing `work`.
+
+        `missing` says what of a result is gone, "" for nothing. `work` gets the earlier result when its inputs were the
+        same. Raises Pending in a dry run.
+        """
+        place = self.folder / "stages" / f"{name}.json"
+        fingerprint = self.fingerprint(inputs)
+        before = read_record(place)
+        same = before is not None and before.fingerprint == fingerprint
+        if before is not None:
+            gone = missing(before.result) if same else ""
+            if same and not gone:
+                self.skipped.add(name)
+                self.stages.append(before)
+                return before
+            changed = sorted(key for key in {*inputs, *before.inputs} if inputs.get(key) != before.inputs.get(key))
+            self.listener.note(f"{name} is done again: {gone or 'another ' + ', '.join(changed)}")
+        if self.dry:
+            raise Pending(name)
+        self.listener.note(f"== {name}")
+        result, took = alone(lambda: work(before.result if before is not None and same else None), self.listener)
+        record = Record(name, kind, fingerprint, dict(inputs), result, took.seconds, took.peak_bytes, time.time())
+        write_json(place, asdict(record))
+        self.stages.append(record)
+        return record
+
+
+def read_record(place: Path) -> Record | None:
+    """The record in the file `place`, None when there is none. DataError when it is damaged."""
+    if not place.is_file():
+        return None
+    try:
+        return Record(**json.loads(place.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{place}: damaged: {error}", "remove this file: the stage is then done again") from error
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a stage of a dry run will take, by what the same kind took before; None: nothing is known."""
+
+    name: str
+    kind: str
+    done: bool
+    seconds: float | None = None
+    peak_bytes: int | None = None
+
+
+def expect(name: str, kind: str, share: float, runs: Path) -> Expected:
+    """From the newest record of the kind in any cycle of this catalog, else, for trainings, from the newest run of the
+    single command. `share` is that of the first round's training samples.
+    """
+    records = [each for path in sorted(runs.glob("cycle-*/stages/*.json")) if (each := read_record(path))]
+    own = [each for each in records if each.kind == kind]
+    first = [each for each in own if each.name.startswith("1-")] or own
+    if first:
+        newest = max(first, key=lambda each: each.created)
+        return Expected(name, kind, False, newest.seconds * share, newest.peak_bytes)
+    command = {"agcl": "agcl", "infonce": "agcl", "sft": "sft", "rar": "rar"}.get(kind)
+    done = sorted(runs.glob(f"train-{command}-*/done.json"), key=lambda path: path.stat().st_mtime) if command else []
+    if done:
+        content: dict[str, Any] = json.loads(done[-1].read_text("utf-8"))
+        return Expected(name, kind, False, float(content["seconds"]) * share)
+    return Expected(name, kind, False)

@@ -1,0 +1,253 @@
+"""The report of a cycle: one HTML file that needs no network, for people who sell things rather than train models.
+
+The ladder with its intervals, what the generator wrote in each round, the training curves; for about twenty test
+queries the first results of the first rung beside those of the last one that was kept; the worst queries. Everything
+comes from what the cycle has left in its folder, from the catalog and from the stored attributes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..attributes.parse import parse_attributes
+from ..catalog.fingerprints import Fingerprinter
+from ..catalog.images import ImageProblem, open_image
+from ..catalog.problems import Problems
+from ..catalog.product import Product
+from ..catalog.read import read_products
+from ..errors import DataError
+from ..evaluation.trec import read_qrels
+from ..retrieval.page import render, thumbnail
+from ..settings import CatalogSettings, Settings
+from ..store.database import Database
+from ..store.files import writing
+from ..store.folder import CatalogFolder
+
+REPORT = "report.html"
+GAINED, LOST, CASES, WORST, SHOWN = 12, 5, 20, 10, 4
+TEXT_CHARS = 120
+READ_PAIRS = 100
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a rung answered: rankings as (listing, similarity), reciprocal ranks, whose attributes the queries had."""
+
+    run: dict[str, list[tuple[str, float]]]
+    mrr: dict[str, float]
+    source: Mapping[str, str] | None
+
+
+def find_cycle(folder: CatalogFolder, name: str = "") -> Path:
+    """The folder of the cycle `name`, by default of the one that was written to last. DataError when there is none."""
+    found = sorted(folder.runs.glob("cycle-*/cycle.json"), key=lambda path: path.stat().st_mtime)
+    named = [path.parent for path in found if name in ("", path.parent.name)]
+    if not named:
+        known = ", ".join(path.parent.name for path in found[-3:])
+        raise DataError(
+            f"{folder.runs}: no cycle {name}".rstrip(), f"there are: {known}" if known else "run `afmrl cycle`"
+        )
+    return named[-1]
+
+
+def write_report(place: Path, folder: CatalogFolder, settings: Settings) -> Path:
+    """Write report.html into the cycle's folder `place`, atomically; returns it. DataError when no rung was scored."""
+    content = json.loads((place / "cycle.json").read_text("utf-8"))
+    ladder = [rung for rung in content["ladder"] if rung["score"]]
+    if not ladder:
+        raise DataError(f"{place}: no rung was scored yet", "let `afmrl cycle` go on")
+    first = ladder[0]
+    last = next(rung for rung in reversed(ladder) if rung["kept"] and not rung["baseline"])
+    before, after = (_read_scores(place / "scores" / rung["score"]) for rung in (first, last))
+    qrels = read_qrels(place / "scores" / last["score"] / "qrels.trec")
+    right = {
+        query: {id for id, grade in rows.items() if grade >= settings.eval.min_grade} for query, rows in qrels.items()
+    }
+    chosen = _choose(before.mrr, after.mrr)
+    worst = sorted((query for query in after.mrr if after.mrr[query] < 1), key=lambda query: (after.mrr[query], query))
+    shop = _Shop(folder, settings, after.source)
+    page = render(
+        "cycle.html",
+        content=content,
+        metric=content["metric"],
+        first=first,
+        last=last,
+        chart=_chart(content["ladder"], content["metric"]),
+        rounds=_rounds(place, content, ladder, folder),
+        curves=_curves(content, folder),
+        queries=len(after.mrr),
+        cases=[_case(query, before, after, right, shop) for query in chosen],
+        worst=[_case(query, before, after, right, shop) for query in worst[:WORST]],
+    )
+    file = place / REPORT
+    with writing(file) as temporary:
+        temporary.write_text(page, "utf-8")
+    return file
+
+
+def _read_scores(place: Path) -> Scores:
+    run: dict[str, list[tuple[str, float]]] = {}
+    for line in (place / "run-embedder.trec").read_text("utf-8").splitlines():
+        query, _, listing, _, score, _ = line.split()
+        run.setdefault(query, []).append((listing, float(score)))
+    rows = map(json.loads, (place / "per_query.jsonl").read_text("utf-8").splitlines())
+    source = json.loads((place / "metrics.json").read_text("utf-8"))["attributes"]
+    return Scores(run, {row["qid"]: row["mrr"] for row in rows}, source)
+
+
+def _choose(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+    """Queries that gained most, some that lost, and then others in the order of their names."""
+    change = {query: after[query] - before.get(query, 0.0) for query in after}
+    up = sorted((q for q in change if change[q] > 0), key=lambda q: (-change[q], q))[:GAINED]
+    down = sorted((q for q in change if change[q] < 0), key=lambda q: (change[q], q))[:LOST]
+    rest = [query for query in sorted(change) if query not in {*up, *down}]
+    return [*up, *down, *rest][:CASES]
+
+
+class _Shop:
+    """The catalog's products by id, with pictures and attributes, each looked up once."""
+
+    def __init__(self, folder: CatalogFolder, settings: Settings, source: Mapping[str, str] | None) -> None:
+        self.products = {p.id: p for p in read_products(folder, settings.catalog, Problems())}
+        self._catalog: CatalogSettings = settings.catalog
+        self._pictures: dict[Path, str] = {}
+        self._texts: dict[str, str] = {}
+        if source is not None:
+            with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
+                prints = {fingerprinter.of(product): id for id, product in self.products.items()}
+                rows = database.attributes(source["generator"], source["prompt"], sorted(prints))
+                by_print = {key: row.text for key, row in rows.items() if row.failure is None}
+                self._texts = {
+                    id: by_print[key] for id, p in self.products.items() if (key := fingerprinter.of(p)) in by_print
+                }
+
+    def attributes(self, id: str) -> dict[str, str]:
+        """A listing's attributes by the generator of the last rung, {} for none."""
+        text = self._texts.get(id, "")
+        return parse_attributes(text, max_pairs=READ_PAIRS) if text else {}
+
+    def picture(self, product: Product) -> str:
+        """The first photo that can be opened, as a data URI; "" for none."""
+        for path in product.images:
+            if path not in self._pictures:
+                try:
+                    self._pictures[path] = thumbnail(open_image(path, self._catalog))
+                except ImageProblem:
+                    self._pictures[path] = ""
+            if self._pictures[path]:
+                return self._pictures[path]
+        return ""
+
+
+def _case(query: str, before: Scores, after: Scores, right: Mapping[str, set[str]], shop: _Shop) -> dict[str, Any]:
+    asked = shop.products.get(query)
+    own = shop.attributes(query)
+
+    def cards(scores: Scores) -> list[dict[str, Any]]:
+        return [
+            _card(id, rank, similarity, id in right[query], own, shop)
+            for rank, (id, similarity) in enumerate(scores.run.get(query, [])[:SHOWN], 1)
+        ]
+
+    ranks = [_rank(scores, query, right) for scores in (before, after)]
+    return {
+        "id": query,
+        "text": _short(asked.title if asked else query),
+        "picture": shop.picture(asked) if asked else "",
+        "attributes": own,
+        "ranks": ranks,
+        "before": cards(before),
+        "after": cards(after),
+        "words": _words(*ranks),
+    }
+
+
+def _rank(scores: Scores, query: str, right: Mapping[str, set[str]]) -> int | None:
+    found = (rank for rank, (id, _) in enumerate(scores.run.get(query, []), 1) if id in right[query])
+    return next(found, None)
+
+
+def _words(before: int | None, after: int | None) -> str:
+    def place(rank: int | None) -> str:
+        return f"in place {rank}" if rank else "not found"
+
+    if before == after:
+        return f"unchanged: the right product is {place(after)}"
+    return f"the right product was {place(before)}, now it is {place(after)}"
+
+
+def _card(id: str, rank: int, similarity: float, right: bool, asked: Mapping[str, str], shop: _Shop) -> dict[str, Any]:
+    product, theirs = shop.products.get(id), shop.attributes(id)
+    shared = [f"{key}: {value}" for key, value in theirs.items() if asked.get(key) == value]
+    other = [f"{key}: {value}" for key, value in theirs.items() if key in asked and asked[key] != value]
+    return {
+        "id": id,
+        "rank": rank,
+        "right": right,
+        "similarity": similarity,
+        "text": _short(product.title if product else id),
+        "picture": shop.picture(product) if product else "",
+        "shared": shared,
+        "other": other,
+    }
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= TEXT_CHARS else line[: TEXT_CHARS - 1] + "…"
+
+
+def _chart(ladder: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str, Any]]:
+    """A row per rung with places in percent of the width: figure, interval, and how it changed."""
+    scored = [rung for rung in ladder if rung["score"]]
+    ends = [end for rung in scored for end in rung["intervals"][metric]]
+    low, high = max(0.0, min(ends) - 0.02), min(1.0, max(ends) + 0.02)
+    width = (high - low) or 1.0
+
+    def place(value: float) -> str:
+        return f"{100 * (value - low) / width:.2f}%"
+
+    rows = []
+    for rung in ladder:
+        row: dict[str, Any] = {"rung": rung, "figure": None}
+        if rung["score"]:
+            ends = rung["intervals"][metric]
+            value = rung["metrics"][metric]
+            row |= {"figure": value, "x": place(value), "from": place(ends[0]), "to": place(ends[1])}
+        rows.append(row)
+    return rows
+
+
+def _rounds(
+    place: Path, content: Mapping[str, Any], ladder: Sequence[Mapping[str, Any]], folder: CatalogFolder
+) -> list[dict[str, Any]]:
+    """What each generator wrote: products, length in pairs and characters; and the share that AGCL masked."""
+    masked = {}
+    for stage in content["stages"]:
+        if stage["kind"] == "agcl":
+            record = json.loads((place / "stages" / f"{stage['name']}.json").read_text("utf-8"))
+            masked[stage["checkpoint"]] = record["result"]["masked_share"]
+    rows = []
+    with Database(folder.database) as database:
+        for rung in ladder:
+            row = {"name": rung["name"], "masked": masked.get(rung["embedder"]), "pairs": None, "characters": None}
+            source = json.loads((place / "scores" / rung["score"] / "metrics.json").read_text("utf-8"))["attributes"]
+            if source and (texts := database.attribute_texts(source["generator"], source["prompt"])):
+                row["pairs"] = sum(text.count("; ") + 1 for text in texts) / len(texts)
+                row["characters"] = sum(map(len, texts)) / len(texts)
+            rows.append(row)
+    return rows
+
+
+def _curves(content: Mapping[str, Any], folder: CatalogFolder) -> list[dict[str, str]]:
+    """The curves of the trainings, as far as they are still there."""
+    found = []
+    for stage in content["stages"]:
+        file = folder.runs / str(stage["run"]) / "curve.svg"
+        if stage["run"] and file.is_file():
+            found.append({"name": stage["name"], "svg": file.read_text("utf-8")})
+    return found

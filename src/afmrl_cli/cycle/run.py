@@ -1,0 +1,424 @@
+"""`cycle` from catalog to ladder (CIT): which stage follows which, and from which checkpoints it goes on.
+
+    base                the embedder that the settings name, queries without attributes: zero-shot
+    round 1    SFT      the generator learns right answers, where there are any
+               attributes by it; InfoNCE on the side, if asked, with AGCL's pairs and batches
+               AGCL     rung: the embedder, queries without attributes
+               attributes  rung: the same embedder, queries with attributes
+               RAR      rung: attributes by the generator that this embedder has rewarded
+    round 2 .. AGCL     rung: goes on from the last embedder, with the last generator's attributes, on `cycle.share` of
+                        the products (the paper: 30 %, another sample each round)
+               RAR      rung: goes on from the last generator, with `cycle.share` of steps and queries
+
+The paper reports one round after the first. Two rounds in a row that bring nothing end the cycle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..attributes.task import load_task
+from ..catalog.problems import Problems
+from ..catalog.read import open_catalog
+from ..errors import DataError, UsageError
+from ..evaluation.metrics import metric_names
+from ..listener import Listener
+from ..models.backends import generator_id
+from ..settings import Settings
+from ..sft.targets import open_source
+from ..store.checkpoints import BEST, LATEST, Checkpoints, versions
+from ..store.database import Database
+from ..store.files import hash_json, make_folder, write_json
+from ..store.folder import CatalogFolder
+from ..store.lock import writer_lock
+from . import stages
+from .inputs import NOT_THE_RESULT, Inputs, read_catalog
+from .ladder import Rung, System, judged
+from .records import Expected, Pending, Record, Records, expect
+from .report import write_report
+
+SCHEMA = "afmrl.cycle/1"
+PATIENCE = 2
+"""Rounds in a row that bring nothing, after which the cycle ends."""
+SECTIONS = ("split", "model", "attributes", "embed", "agcl", "sft", "rar", "eval", "cycle")
+NOT_THE_CYCLE = {
+    "cycle": {"iterations"},
+    **{section: NOT_THE_RESULT for section in ("agcl", "sft", "rar")},
+}
+"""Settings with which a cycle is still the same one: more rounds go on from those that are done."""
+
+
+@dataclass(frozen=True)
+class CycleSummary:
+    """What `run_cycle` did or, for a dry run, would do (`expected`). `content` is cycle.json."""
+
+    run: Path
+    metric: str
+    ladder: list[Rung] = field(default_factory=list)
+    content: dict[str, Any] = field(default_factory=dict)
+    expected: list[Expected] = field(default_factory=list)
+
+
+def run_cycle(folder: CatalogFolder, settings: Settings, listener: Listener, *, dry_run: bool = False) -> CycleSummary:
+    """Train and score round after round; finished stages are skipped, a stopped one goes on inside.
+
+    Raises UsageError, DataError and ModelError as the stages do, DataError while another command is writing, and
+    KeyboardInterrupt after the stage at hand has saved its state.
+    """
+    _refuse(settings)
+    with contextlib.nullcontext() if dry_run else writer_lock(folder.store, "afmrl cycle", lend=True):
+        cycle = Cycle(folder, settings, listener, dry=dry_run)
+        if dry_run:
+            return cycle.expect()
+        return cycle.run()
+
+
+def _refuse(settings: Settings) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("cycle works in one process", "start it without torchrun")
+    if settings.embed.enrich == "none":
+        raise UsageError("embed.enrich = none: a cycle needs attributes on the queries", "set it to query or both")
+    if settings.attributes.endpoint:
+        raise UsageError("attributes.endpoint is set, but only a local generator can be trained", "leave it empty")
+    known = metric_names(settings.eval.ks)
+    if settings.cycle.metric not in known:
+        message = f"cycle.metric = {settings.cycle.metric}: not measured"
+        raise UsageError(message, f"one of {', '.join(known)} (eval.ks)")
+    for key in ("generator_checkpoint", "embedder_checkpoint"):
+        if (name := getattr(settings.model, key)).rpartition(":")[2] in (LATEST, BEST):
+            message = f"model.{key} = {name}: the label moves while the cycle trains"
+            raise UsageError(message, "name the checkpoint itself")
+
+
+def cycle_key(settings: Settings) -> str:
+    """Hash of the settings: the same key, the same cycle."""
+    content = settings.model_dump()
+    return hash_json({name: _without(content[name], NOT_THE_CYCLE.get(name, set())) for name in SECTIONS})[:10]
+
+
+def _without(tree: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in tree.items() if key not in keys}
+
+
+class Cycle:
+    """One cycle of a catalog: its folder, the ladder so far, and the last system that was kept."""
+
+    def __init__(self, folder: CatalogFolder, settings: Settings, listener: Listener, *, dry: bool) -> None:
+        self.folder, self.settings, self.listener, self.dry = folder, settings, listener, dry
+        self.metric = settings.cycle.metric
+        self.checkpoints = Checkpoints(folder.checkpoints)
+        self.place = folder.runs / f"cycle-{cycle_key(settings)}"
+        self.records = Records(self.place, listener, dry=dry)
+        self.catalog = read_catalog(folder, settings)
+        self.inputs = Inputs(folder, self.catalog, self.checkpoints, listener)
+        self.ladder: list[Rung] = []
+        self.targets = self._targets()
+        self.began = time.time()
+
+    # From the beginning to the end
+
+    def run(self) -> CycleSummary:
+        """All rounds."""
+        if not self.place.is_dir():
+            self._tell_changes()
+        make_folder(self.place)
+        write_json(self.place / "settings.json", self.settings.model_dump())
+        stopped = self._rounds()
+        content = self._write("finished", stopped)
+        for name in content["lineage"].values():
+            if name:
+                self.checkpoints.set_best(name)
+        self._tidy()
+        write_report(self.place, self.folder, self.settings)
+        return CycleSummary(self.place, self.metric, self.ladder, content)
+
+    def _rounds(self) -> str:
+        model = self.settings.model
+        start = System(model.embedder_checkpoint, model.generator_checkpoint)
+        name = start.embedder or "base"
+        self._climb(Rung(name, 0, start, self._score("base", start, None)))
+        idle, rounds = 0, self.settings.cycle.iterations
+        for number in range(1, rounds + 1):
+            before = self.last.figure(self.metric)
+            self._round(number)
+            idle = 0 if self.last.figure(self.metric) > before else idle + 1
+            if idle == PATIENCE and number < rounds:
+                return f"rounds {number - 1} and {number} brought nothing"
+        return ""
+
+    def _round(self, number: int) -> None:
+        prefix = f"round {number}: " if number > 1 else ""
+        generator, taught = self.last.system.generator, False
+        if number == 1:
+            generator, taught = self._teach(generator)
+            self._describe(f"{number}-attributes", generator)
+            if self.settings.cycle.infonce:
+                self._baseline(generator)
+        enriched = self.last.system.enriched
+        trained = self._train(number, "agcl", self.last.system.embedder, generator)
+        self._try(f"{prefix}AGCL", number, f"{number}-agcl", System(trained, generator, enriched))
+        if number == 1:
+            name = "SFT attributes" if taught else "attributes"
+            self._try(name, number, f"{number}-attributes", System(self.last.system.embedder, generator, True))
+        rewarded = self._reward(number, self.last.system.embedder, generator)
+        if not rewarded:
+            note = "no step was as good as the start on the held-out queries: nothing to score"
+            self._climb(Rung(f"{prefix}RAR", number, self.last.system, None, self.last.name, kept=False, note=note))
+            return
+        self._describe(f"{number}-rar-attributes", rewarded)
+        self._try(f"{prefix}RAR", number, f"{number}-rar", System(self.last.system.embedder, rewarded, True))
+
+    @property
+    def last(self) -> Rung:
+        """The last rung that was kept."""
+        return next(rung for rung in reversed(self.ladder) if rung.kept and not rung.baseline)
+
+    def _climb(self, rung: Rung) -> None:
+        self.ladder.append(rung)
+        if rung.note:
+            self.listener.note(f"{rung.name}: {rung.note}")
+        if not self.dry:
+            self._write("running", "")
+
+    def _try(self, name: str, number: int, stage: str, system: System) -> None:
+        """Score `system` as the next rung, and keep it or not."""
+        last = self.last
+        rung = Rung(name, number, system, self._score(stage, system, last), last.name)
+        if system.enriched and not last.system.enriched and rung.record and not rung.record.result["with_attributes"]:
+            self.listener.warn(
+                f"no query of protocol {rung.record.result['protocol']} is a listing with attributes: what attributes "
+                "are worth can't be seen (cycle.protocol = identity needs listings that share a product_id)"
+            )
+        self._climb(judged(rung, last, self.metric, keep_worse=self.settings.cycle.keep_worse))
+
+    # The stages
+
+    def _with(self, embedder: str, generator: str, *, enriched: bool = True, **sections: Mapping[str, Any]) -> Settings:
+        """The settings with these models; `sections` are changes by section."""
+        changes: dict[str, Mapping[str, Any]] = {
+            "model": {"embedder_checkpoint": embedder, "generator_checkpoint": generator},
+            **sections,
+        }
+        if not enriched:
+            changes["embed"] = {"enrich": "none"}
+        made = {name: getattr(self.settings, name).model_copy(update=dict(told)) for name, told in changes.items()}
+        return self.settings.model_copy(update=made)
+
+    def _score(self, stage: str, system: System, last: Rung | None) -> Record:
+        settings = self._with(system.embedder, system.generator, enriched=system.enriched)
+        against = last.record if last else None
+        inputs = self.inputs.score(settings, against.fingerprint if against else "")
+        scores = self.place / "scores"
+        place = scores / f"{stage}-{self.records.fingerprint(inputs)[:8]}"
+        other = scores / against.result["place"] if against else None
+
+        def work(before: stages.Result | None) -> stages.Result:
+            shutil.rmtree(place, ignore_errors=True)  # of a kill between its writing and the record's
+            return stages.score(self.folder, settings, place, other, self.listener)
+
+        def missing(result: stages.Result) -> str:
+            return "" if (scores / result["place"] / "metrics.json").is_file() else f"{result['place']} is gone"
+
+        return self.records.stage(f"{stage}-score", "score", inputs, work, missing)
+
+    def _describe(self, stage: str, generator: str) -> None:
+        settings = self._with(self.settings.model.embedder_checkpoint, generator)
+        inputs = self.inputs.attributes(settings)
+
+        def missing(result: stages.Result) -> str:
+            prints = sorted(set(self.catalog.fingerprints))
+            with Database(self.folder.database) as database:
+                there = len(database.attributes(inputs["generator"], inputs["prompt"], prints))
+            return f"{len(prints) - there:,} products have no stored answer" if there < len(prints) else ""
+
+        def work(before: stages.Result | None) -> stages.Result:
+            return stages.write_attributes(self.folder, settings, self.listener)
+
+        self.records.stage(stage, "attributes", inputs, work, missing)
+
+    def _teach(self, generator: str) -> tuple[str, bool]:
+        """(the generator that attributes are written by, whether it was taught)."""
+        if not self.targets:
+            return generator, False
+        made = self._trained(
+            "1-sft", "sft", self._with("", generator, sft={"source": self.targets}), stages.teach_generator
+        )
+        return made, True
+
+    def _targets(self) -> str:
+        """Which source of right answers there is: the one that the settings name, else the shop's own columns; "" for
+        none.
+        """
+        wanted = self.settings.cycle.sft
+        if wanted == "no":
+            return ""
+        model = self.settings.model
+        # A teacher must be named: the texts of the cycle's own generators lie beside those of any other.
+        sft = self.settings.sft
+        if wanted == "yes" and sft.source == "teacher" and not sft.teacher:
+            raise UsageError("cycle.sft = yes needs a named teacher or another source", "set sft.teacher or sft.source")
+        named = bool(sft.teacher or sft.columns or sft.file)
+        source = sft.source if named or wanted == "yes" else "columns"
+        settings = self._with(model.embedder_checkpoint, model.generator_checkpoint, sft={"source": source})
+        task = load_task(self.settings.attributes, self.folder.root)
+        student = generator_id(self.settings, self.checkpoints, self.listener)
+        try:
+            with (
+                Database(self.folder.database) as database,
+                open_catalog(self.folder, settings.catalog, Problems()) as catalog,
+            ):
+                open_source(self.folder, settings, task, catalog, database, student)
+        except (DataError, UsageError) as error:
+            if wanted == "yes":
+                raise
+            self.listener.note(f"no SFT: {error}")
+            return ""
+        return source
+
+    def _baseline(self, generator: str) -> None:
+        """InfoNCE: the same pairs and batches as AGCL's, the loss alone differs; nothing goes on from it."""
+        first = self.ladder[0]
+        made = self._train(1, "infonce", first.system.embedder, generator)
+        system = System(made, first.system.generator)
+        self._climb(Rung("InfoNCE", 1, system, self._score("1-infonce", system, first), first.name, baseline=True))
+
+    def _train(self, number: int, kind: str, embedder: str, generator: str) -> str:
+        agcl, share = self.settings.agcl, self.settings.cycle.share
+        changes: dict[str, Any] = {"seed": agcl.seed + number - 1}
+        if kind == "infonce":
+            changes["loss"] = "infonce"
+        if number > 1:
+            changes |= {"share": agcl.share * share, "steps": agcl.steps and max(1, round(agcl.steps * share))}
+        settings = self._with(embedder, generator, agcl=changes)
+        return self._trained(f"{number}-{kind}", kind, settings, stages.train_embedder)
+
+    def _reward(self, number: int, embedder: str, generator: str) -> str:
+        rar, share = self.settings.rar, self.settings.cycle.share
+        changes: dict[str, Any] = {"seed": rar.seed + number - 1, "from_base": not generator}
+        if number > 1:
+            changes |= {"steps": max(1, round(rar.steps * share)), "queries": max(1, round(rar.queries * share))}
+        return self._trained(
+            f"{number}-rar", "rar", self._with(embedder, generator, rar=changes), stages.reward_generator
+        )
+
+    def _trained(self, stage: str, kind: str, settings: Settings, train: Any) -> str:
+        """The checkpoint of a training; one that was deleted is trained again, under its name."""
+        section = "agcl" if kind == "infonce" else kind
+        inputs = getattr(self.inputs, section)(settings)
+
+        def work(before: stages.Result | None) -> stages.Result:
+            named = {"name": before["checkpoint"] if before else ""}
+            own = getattr(settings, section).model_copy(update=named)
+            result: stages.Result = train(self.folder, settings.model_copy(update={section: own}), self.listener)
+            return result
+
+        def missing(result: stages.Result) -> str:
+            name = result["checkpoint"]
+            return f"checkpoint {name} is gone" if name and not self.checkpoints.path(name).is_dir() else ""
+
+        return str(self.records.stage(stage, kind, inputs, work, missing).result["checkpoint"])
+
+    # What is told and kept
+
+    def _write(self, status: str, stopped: str) -> dict[str, Any]:
+        last = self.last.system
+        content = {
+            "schema": SCHEMA,
+            "status": status,
+            "stopped": stopped,
+            "catalog": self.folder.catalog.name,
+            "data": self.catalog.products,
+            "products": len(self.catalog.fingerprints),
+            "metric": self.metric,
+            "confidence": self.settings.eval.confidence,
+            "rounds": self.settings.cycle.iterations,
+            "ladder": [rung.describe(self.metric) for rung in self.ladder],
+            "lineage": {"embedder": last.embedder, "generator": last.generator},
+            "attributes": last.enriched,
+            "stages": [
+                {
+                    "name": each.name,
+                    "kind": each.kind,
+                    "fingerprint": each.fingerprint,
+                    "checkpoint": each.result.get("checkpoint"),
+                    "run": each.result.get("run"),
+                    "seconds": each.seconds,
+                    "peak_bytes": each.peak_bytes,
+                    "done_before": each.name in self.records.skipped,
+                }
+                for each in self.records.stages
+            ],
+            "stage_seconds": round(sum(each.seconds for each in self.records.worked()), 3),
+            "seconds": round(time.time() - self.began, 3),
+            "versions": versions(),
+        }
+        write_json(self.place / "cycle.json", content)
+        return content
+
+    def _tidy(self) -> None:
+        """Remove figures that no stage stands for any more: of a catalog that has changed since."""
+        counted = {rung.record.result["place"] for rung in self.ladder if rung.record}
+        scores = self.place / "scores"
+        for path in scores.iterdir() if scores.is_dir() else ():
+            if path.name not in counted:
+                shutil.rmtree(path)
+
+    def _tell_changes(self) -> None:
+        """Which settings differ from those of the last cycle here, when this is another one."""
+        others = sorted(self.folder.runs.glob("cycle-*/settings.json"), key=lambda path: path.stat().st_mtime)
+        if not others:
+            return
+        before, now = json.loads(others[-1].read_text("utf-8")), self.settings.model_dump()
+        changed = [
+            f"{section}.{key}: {before.get(section, {}).get(key)!r} -> {value!r}"
+            for section in SECTIONS
+            for key, value in now[section].items()
+            if before.get(section, {}).get(key) != value
+        ]
+        self.listener.note(
+            f"a new cycle, since settings differ from those of {others[-1].parent.name} ({'; '.join(changed[:5])}"
+            f"{'; ...' if len(changed) > 5 else ''}); trainings and attributes that they do not touch are taken over"
+        )
+
+    # A dry run
+
+    def expect(self) -> CycleSummary:
+        """The stages, which of them are done, and what the others will take as far as that is known."""
+        pending = ""
+        try:
+            self._rounds()
+        except Pending as reached:
+            pending = reached.name
+        done = {record.name for record in self.records.stages}
+        expected = []
+        for name, kind, share in self._planned():
+            known = expect(name, kind, share, self.folder.runs)
+            expected.append(replace(known, done=name in done))
+        if not pending:  # all is done: no round that an early stop has left out
+            expected = [each for each in expected if each.done]
+        return CycleSummary(self.place, self.metric, self.ladder, {}, expected)
+
+    def _planned(self) -> list[tuple[str, str, float]]:
+        """(name, kind, share of the first round's training samples) of every stage, in order."""
+        found: list[tuple[str, str, float]] = [("base-score", "score", 1.0)]
+        for number in range(1, self.settings.cycle.iterations + 1):
+            share = self.settings.cycle.share if number > 1 else 1.0
+            if number == 1:
+                found += [("1-sft", "sft", 1.0)] if self.targets else []
+                found.append(("1-attributes", "attributes", 1.0))
+                if self.settings.cycle.infonce:
+                    found += [("1-infonce", "infonce", 1.0), ("1-infonce-score", "score", 1.0)]
+            found += [(f"{number}-agcl", "agcl", share), (f"{number}-agcl-score", "score", 1.0)]
+            if number == 1:
+                found.append(("1-attributes-score", "score", 1.0))
+            found.append((f"{number}-rar", "rar", share))
+            found += [(f"{number}-rar-attributes", "attributes", 1.0), (f"{number}-rar-score", "score", 1.0)]
+        return found

@@ -1,0 +1,194 @@
+"""What a cycle is made of: the functions of the single commands, each given settings that name its models.
+
+Every stage loads what it needs and lets go of it: two trainers are never in memory at once. What comes back is plain,
+fit for JSON: the cycle keeps it and never does the stage again while its inputs are the same.
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..attributes.generate import generate_attributes
+from ..attributes.task import load_task
+from ..catalog.fingerprints import Fingerprinter
+from ..catalog.problems import Problems
+from ..catalog.read import count_rows, read_products
+from ..evaluation.build import Asked
+from ..evaluation.entries import model_contestant
+from ..evaluation.report import Wanted, measure
+from ..listener import Listener
+from ..models.backends import generator_id, load_backend
+from ..models.base import Bases
+from ..models.embedder import load_embedder
+from ..models.presets import model_id
+from ..rar.run import train_rar
+from ..retrieval.embed import embed_catalog
+from ..retrieval.vectors import AttributeSource
+from ..settings import Settings
+from ..sft.run import train_sft
+from ..store.checkpoints import Checkpoints
+from ..store.database import Database
+from ..store.folder import CatalogFolder
+from ..store.lock import writer_lock
+from ..training.run import train_agcl
+
+Result = dict[str, Any]
+SLACK = 64 * 2**20
+"""Bytes of GPU memory that may stay behind a stage: caches of the libraries, made once."""
+
+
+@dataclass(frozen=True)
+class Took:
+    """What a stage took: seconds, and the peak of memory in bytes (of the GPU; on a CPU, of the process so far)."""
+
+    seconds: float
+    peak_bytes: int
+
+
+def alone(work: Callable[[], Result], listener: Listener) -> tuple[Result, Took]:
+    """Do `work` and free its memory; a warning when the GPU's does not come back."""
+    cuda = torch.cuda.is_available()
+    before = torch.cuda.memory_allocated() if cuda else 0
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    began = time.monotonic()
+    try:
+        result = work()
+    finally:
+        gc.collect()  # models and trainers point at each other
+        if cuda:
+            torch.cuda.empty_cache()
+    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if cuda and (left := torch.cuda.memory_allocated() - before) > SLACK:
+        listener.warn(f"{left / 2**20:.0f} MiB of the GPU's memory did not come back")
+    return result, Took(round(time.monotonic() - began, 3), peak)
+
+
+def write_attributes(folder: CatalogFolder, settings: Settings, listener: Listener) -> Result:
+    """As `afmrl attributes`: the generator of the settings describes every product that it has not described."""
+    checkpoints, problems, bases = Checkpoints(folder.checkpoints), Problems(), Bases()
+    task, name = load_task(settings.attributes, folder.root), generator_id(settings, checkpoints, listener)
+    lock = writer_lock(folder.store, "afmrl attributes")
+    with lock, Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
+        summary = generate_attributes(
+            read_products(folder, settings.catalog, problems),
+            task,
+            name,
+            lambda: load_backend(settings, checkpoints, bases=bases, listener=listener),
+            database,
+            fingerprinter,
+            settings,
+            problems,
+            listener,
+            total=count_rows(folder, settings.catalog),
+            examples=0,
+        )
+    problems.tell(listener)
+    return {"generator": name, "products": summary.products, "valid_share": summary.valid_share}
+
+
+def train_embedder(folder: CatalogFolder, settings: Settings, listener: Listener) -> Result:
+    """As `afmrl train-agcl`."""
+    summary = train_agcl(folder, settings, listener)
+    if summary is None:
+        raise RuntimeError("the first of several processes has the result")  # refused before
+    return {
+        "checkpoint": summary.checkpoint,
+        "run": summary.run.name,
+        "metrics": summary.metrics,
+        "masked_share": summary.negatives.get("masked_share"),
+    }
+
+
+def teach_generator(folder: CatalogFolder, settings: Settings, listener: Listener) -> Result:
+    """As `afmrl train-sft`."""
+    summary = train_sft(folder, settings, listener)
+    figures = {key: value for key, value in summary.best.items() if isinstance(value, int | float)}
+    return {"checkpoint": summary.checkpoint, "run": summary.run.name, "metrics": figures}
+
+
+def reward_generator(folder: CatalogFolder, settings: Settings, listener: Listener) -> Result:
+    """As `afmrl train-rar`; `checkpoint` is "" when no step was as good as the start."""
+    summary = train_rar(folder, settings, listener)
+    return {
+        "checkpoint": summary.checkpoint,
+        "run": summary.run.name,
+        "metrics": summary.metrics,
+        "start": summary.start,
+        "collapsed": summary.collapsed,
+    }
+
+
+def score(folder: CatalogFolder, settings: Settings, place: Path, against: Path | None, listener: Listener) -> Result:
+    """As `afmrl embed` and then `afmrl eval --split test`, kept in the folder `place` and compared with `against`."""
+    checkpoints, bases = Checkpoints(folder.checkpoints), Bases()
+    embedder = model_id(settings.model, "embedder", checkpoints, listener)
+    loaded = _once(
+        lambda: load_embedder(
+            settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog, listener=listener
+        )
+    )
+    source = None
+    if settings.embed.enrich != "none":
+        task = load_task(settings.attributes, folder.root)
+        source = AttributeSource(generator_id(settings, checkpoints, listener), task.id)
+    both = source if settings.embed.enrich == "both" else None
+    embed_catalog(folder, settings, embedder, loaded, listener, source=both)
+    chosen = settings.eval.model_copy(
+        update={"compare": [str(against)] if against else [], "systems": [], "merge": [], "max_drop": [], "slices": []}
+    )
+    report = measure(
+        folder,
+        settings.model_copy(update={"eval": chosen}),
+        Wanted(Asked(settings.cycle.protocol or None, split="test")),
+        embedder,
+        loaded,
+        source,
+        listener,
+        lambda entry: model_contestant(entry, settings, checkpoints, bases, listener),
+        place,
+    )
+    content = report.content
+    own = content["systems"][0]
+    differences = content["comparisons"][0]["differences"] if against else []
+    return {
+        "place": place.name,
+        "protocol": content["protocol"],
+        "queries": content["queries"],
+        "groups": content["groups"],
+        "gallery": content["gallery"],
+        "metrics": own["metrics"],
+        "intervals": own["intervals"],
+        "differences": {each["metric"]: each for each in differences},
+        "with_attributes": _with_attributes(report.task.queries, source, folder),
+    }
+
+
+def _with_attributes(queries: Any, source: AttributeSource | None, folder: CatalogFolder) -> int:
+    """How many queries are asked with attributes."""
+    if source is None:
+        return 0
+    with Database(folder.database) as database:
+        prints = sorted({query.fingerprint for query in queries if query.fingerprint})
+        rows = database.attributes(source.generator, source.prompt, prints)
+    valid = {fingerprint for fingerprint, row in rows.items() if row.failure is None}
+    return sum(query.fingerprint in valid for query in queries)
+
+
+def _once(load: Callable[[], Any]) -> Callable[[], Any]:
+    made: list[Any] = []
+
+    def get() -> Any:
+        if not made:
+            made.append(load())
+        return made[0]
+
+    return get

@@ -1,0 +1,60 @@
+"""A rendered shop of 14 products, each listed twice, and settings for a cycle of seconds on it. Run as a program:
+that cycle, for a test that kills it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from afmrl_cli.cycle.run import CycleSummary, run_cycle
+from afmrl_cli.listener import Silent
+from afmrl_cli.nano.shop import write_shop
+from afmrl_cli.settings import Settings, load_settings
+from afmrl_cli.store.folder import CatalogFolder
+
+
+def rendered(root: Path, products: int = 14) -> CatalogFolder:
+    write_shop(root, products, 3, duplicates=1.0, text_queries=2, photo_queries=2, size=56)
+    return CatalogFolder(root / "catalog.csv")
+
+
+def cycle_settings(**changes: object) -> Settings:
+    """Nano, two rounds of a few steps, small answers."""
+    flags: dict[str, object] = {
+        "model.device": "cpu",
+        "model.precision": "fp32",
+        "model.max_images": 1,
+        "split.validation": 0.25,
+        "split.test": 0.3,
+        "attributes.max_new_tokens": 40,
+        "eval.resamples": 100,
+        "agcl.batch_size": 4,
+        "agcl.steps": 2,
+        "agcl.save_every": 1,
+        "sft.steps": 2,
+        "sft.batch_size": 4,
+        "sft.chunk_size": 4,
+        "sft.save_every": 1,
+        "sft.validation_products": 4,
+        "rar.steps": 2,
+        "rar.k": 3,
+        "rar.prompts": 2,
+        "rar.group": 2,
+        "rar.margin": 1.0,
+        "rar.validate_every": 2,
+        "rar.validation_queries": 4,
+        "rar.save_every": 1,
+        "cycle.iterations": 2,
+        "cycle.share": 0.5,
+        "cycle.infonce": True,
+        "cycle.keep_worse": True,
+    }
+    return load_settings(None, flags | changes, {})
+
+
+def run(folder: CatalogFolder, **changes: object) -> CycleSummary:
+    return run_cycle(folder, cycle_settings(**changes), Silent())
+
+
+if __name__ == "__main__":
+    run(CatalogFolder(Path(sys.argv[1])), **{"cycle.iterations": 1})

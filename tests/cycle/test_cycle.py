@@ -1,0 +1,237 @@
+"""The whole loop with the built-in model: end to end, killed and going on, on a changed catalog, by its command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import afmrl_cli
+from afmrl_cli.cli.app import app
+from afmrl_cli.cycle.ladder import Rung, System, judged
+from afmrl_cli.cycle.records import Record
+from afmrl_cli.cycle.run import Cycle, CycleSummary, run_cycle
+from afmrl_cli.errors import DataError, UsageError
+from afmrl_cli.listener import Silent
+from afmrl_cli.store.checkpoints import Checkpoints
+from afmrl_cli.store.files import TEMPORARY_PREFIX
+from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.store.lock import writer_lock
+
+from .shop import cycle_settings, rendered, run
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+
+    def warn(self, message: str) -> None:
+        self.said.append(f"warning: {message}")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[CatalogFolder, CycleSummary]:
+    """The shop and its unbroken cycle."""
+    folder = rendered(tmp_path_factory.mktemp("whole"))
+    return folder, run(folder)
+
+
+def copied(folder: CatalogFolder, place: Path) -> CatalogFolder:
+    shutil.copytree(folder.root, place)
+    return CatalogFolder(place / "catalog.csv")
+
+
+def figures(summary: CycleSummary) -> list[dict[str, Any]]:
+    """The ladder, but for where its figures lie."""
+    return [{key: value for key, value in rung.items() if key != "score"} for rung in summary.content["ladder"]]
+
+
+def test_the_ladder(whole: tuple[CatalogFolder, CycleSummary]) -> None:
+    folder, summary = whole
+    content = summary.content
+    names = [rung["name"] for rung in content["ladder"]]
+    assert names == ["base", "InfoNCE", "AGCL", "SFT attributes", "RAR", "round 2: AGCL", "round 2: RAR"]
+    by_name = {rung["name"]: rung for rung in content["ladder"]}
+    scored = [rung for rung in content["ladder"] if rung["score"]]
+    asked = [json.loads(line)["qid"] for rung in scored for line in _lines(summary, rung)]
+    once = asked[: len(asked) // len(scored)]
+    assert asked == once * len(scored) and len(once) > 4  # every rung answers the same queries
+    assert by_name["InfoNCE"]["baseline"] and by_name["InfoNCE"]["against"] == by_name["AGCL"]["against"] == "base"
+    assert [rung["attributes"] for rung in content["ladder"]][:4] == [False, False, False, True]
+    assert by_name["SFT attributes"]["queries_with_attributes"] > 0 == by_name["AGCL"]["queries_with_attributes"]
+    for rung in scored[1:]:
+        change, other = rung["change"], by_name[rung["against"]]
+        assert change["value"] == pytest.approx(rung["metrics"]["recall@1"])
+        assert change["other"] == pytest.approx(other["metrics"]["recall@1"])
+        assert change["low"] <= change["difference"] <= change["high"]
+    store = Checkpoints(folder.checkpoints)
+    best = {role: store.labels().get(f"{role}:best", "") for role in ("embedder", "generator")}
+    assert best == content["lineage"]
+    assert store.get(by_name["round 2: AGCL"]["embedder"]).parent == by_name["AGCL"]["embedder"]
+    assert content["stage_seconds"] <= content["seconds"] and all(each["peak_bytes"] for each in content["stages"])
+
+
+def _lines(summary: CycleSummary, rung: dict[str, Any]) -> list[str]:
+    file: Path = summary.run / "scores" / str(rung["score"]) / "per_query.jsonl"
+    return file.read_text().splitlines()
+
+
+def test_a_finished_cycle_is_not_done_again(whole: tuple[CatalogFolder, CycleSummary], tmp_path: Path) -> None:
+    folder = copied(whole[0], tmp_path / "shop")
+    heard, began = Heard(), time.monotonic()
+    again = run_cycle(folder, cycle_settings(), heard)
+    assert time.monotonic() - began < 10 and figures(again) == figures(whole[1])
+    assert all(stage["done_before"] for stage in again.content["stages"])
+    assert not [line for line in heard.said if line.startswith("==")]
+    # A checkpoint that somebody deleted comes back under its name, and nothing that came from it is done again.
+    lost = again.content["ladder"][2]["embedder"]
+    weights = (folder.checkpoints / lost / "adapter_model.safetensors").read_bytes()
+    shutil.rmtree(folder.checkpoints / lost)
+    heard = Heard()
+    mended = run_cycle(folder, cycle_settings(), heard)
+    assert [line for line in heard.said if line.startswith("==")] == ["== 1-agcl"]
+    assert f"1-agcl is done again: checkpoint {lost} is gone" in heard.said
+    assert (folder.checkpoints / lost / "adapter_model.safetensors").read_bytes() == weights
+    assert figures(mended) == figures(again)
+
+
+def test_killed_and_going_on_gives_the_same_ladder(whole: tuple[CatalogFolder, CycleSummary], tmp_path: Path) -> None:
+    folder = rendered(tmp_path / "shop")
+    path = os.pathsep.join([str(Path(afmrl_cli.__file__).parents[1]), str(Path(__file__).parents[2])])
+    program = [sys.executable, "-m", "tests.cycle.shop", str(folder.catalog)]
+    for pattern in ("train-agcl-*/state-1", "train-rar-*/state-1"):
+        process = subprocess.Popen(program, env=os.environ | {"PYTHONPATH": path})
+        try:
+            while process.poll() is None and not list(folder.runs.glob(pattern)):
+                time.sleep(0.01)
+            assert process.poll() is None, f"ended before {pattern}"
+        finally:
+            process.kill()
+            process.wait()
+    summary = run(folder, **{"cycle.iterations": 1})
+    count = len(summary.ladder)
+    assert count == 5 and figures(summary) == figures(whole[1])[:count]
+    names = [m.name for m in Checkpoints(folder.checkpoints).list()]
+    assert names == [m.name for m in Checkpoints(whole[0].checkpoints).list()][: len(names)]
+    assert not list(folder.store.rglob(f"{TEMPORARY_PREFIX}*")) and not list(folder.store.rglob("state-*"))
+    assert _files(folder) <= _files(whole[0])
+
+
+def _files(folder: CatalogFolder) -> set[str]:
+    """What lies in the store, without what is named by time, chance or this machine's pace."""
+    paths = (path.relative_to(folder.store) for path in folder.store.rglob("*"))
+    return {path.as_posix() for path in paths if path.parts[0] != "embeddings"}
+
+
+def test_what_a_change_does(whole: tuple[CatalogFolder, CycleSummary], tmp_path: Path) -> None:
+    folder = copied(whole[0], tmp_path / "shop")
+    text = folder.catalog.read_text()
+    folder.catalog.write_text(text.rstrip("\n").rpartition("\n")[0] + "\n")
+    heard = Heard()
+    plan = run_cycle(folder, cycle_settings(), heard, dry_run=True)
+    assert any("base-score is done again: another catalog" in line for line in heard.said)
+    assert plan.expected[0].name == "base-score" and not any(each.done for each in plan.expected)
+    assert all(each.seconds is not None for each in plan.expected)
+    # More rounds are the same cycle; another setting is another one, and says so.
+    folder.catalog.write_text(text)
+    more = run_cycle(folder, cycle_settings(**{"cycle.iterations": 3}), Silent(), dry_run=True)
+    rungs = [rung for rung in whole[1].content["ladder"] if not rung["baseline"] and rung["score"]]
+    best = [max(r["metrics"]["recall@1"] for r in rungs if r["round"] <= number) for number in (0, 1, 2)]
+    idle = best[0] == best[1] == best[2]  # then a third round would not begin
+    assert [each.done for each in more.expected].count(False) == (0 if idle else 5)
+    assert more.run.name == whole[1].run.name
+    done = run_cycle(folder, cycle_settings(), Silent(), dry_run=True)
+    assert all(each.done for each in done.expected)
+    other = cycle_settings(**{"agcl.learning_rate": 0.002})
+    assert run_cycle(folder, other, Silent(), dry_run=True).run.name != whole[1].run.name
+
+
+def scored(figure: float) -> Record:
+    return Record("x-score", "score", "f", {}, {"metrics": {"recall@1": figure}, "differences": {}}, 1.0, 1, 0.0)
+
+
+def test_a_rung_that_falls_is_kept_out() -> None:
+    last = Rung("base", 0, System(), scored(0.5))
+    for figure, keep_worse, kept, noted in ((0.6, False, True, ""), (0.5, False, True, ""), (0.4, True, True, "fell")):
+        rung = judged(Rung("AGCL", 1, System("e"), scored(figure), "base"), last, "recall@1", keep_worse=keep_worse)
+        assert rung.kept == kept and noted in rung.note
+    rung = judged(Rung("AGCL", 1, System("e"), scored(0.4), "base"), last, "recall@1", keep_worse=False)
+    assert not rung.kept and "goes on from base" in rung.note
+
+
+@pytest.mark.parametrize(
+    ("climbs", "rounds", "stopped"),
+    [
+        ([0.5, 0.4, 0.5, 0.6], 2, "rounds 1 and 2 brought nothing"),
+        ([0.6, 0.5, 0.7, 0.7, 0.6], 5, "rounds 4 and 5 brought nothing"),
+        ([0.5, 0.6, 0.6, 0.7], 4, ""),
+    ],
+)
+def test_two_idle_rounds_end_it(
+    climbs: list[float], rounds: int, stopped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rounds' figures are given: what follows from them is decided by the cycle."""
+    folder = rendered(tmp_path / "shop", 4)
+    number = len(climbs) + (2 if rounds == 5 else 0)
+    settings = cycle_settings(**{"cycle.iterations": number, "cycle.sft": "no", "cycle.keep_worse": False})
+    figures = iter([*climbs, *([climbs[-1]] * 2)])
+    monkeypatch.setattr(Cycle, "_score", lambda self, stage, system, last: scored(0.5))
+
+    def climb(self: Cycle, number: int) -> None:
+        rung = Rung(f"round {number}", number, System(), scored(next(figures)), self.last.name)
+        self.ladder.append(judged(rung, self.last, "recall@1", keep_worse=False))
+
+    monkeypatch.setattr(Cycle, "_round", climb)
+    cycle = Cycle(folder, settings, Silent(), dry=True)
+    assert cycle._rounds() == stopped
+    assert len(cycle.ladder) - 1 == rounds
+
+
+def test_what_is_refused(whole: tuple[CatalogFolder, CycleSummary], tmp_path: Path) -> None:
+    folder = whole[0]
+    for changes, words in (
+        ({"embed.enrich": "none"}, "needs attributes"),
+        ({"cycle.metric": "recall@7"}, "not measured"),
+        ({"model.embedder_checkpoint": "latest"}, "the label moves"),
+        ({"cycle.sft": "yes"}, "named teacher"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            run(folder, **changes)
+    # flock is per open file, so that one process serves as two.
+    with writer_lock(folder.store, "afmrl embed"), pytest.raises(DataError, match=r"afmrl embed \(process"):
+        run(folder)
+    result = CliRunner().invoke(app, ["cycle", str(folder.catalog), "--iterations", "0", "--json"])
+    assert result.exit_code == 2 and "cycle.iterations" in json.loads(result.stdout)["error"]["message"]
+
+
+def test_the_command(whole: tuple[CatalogFolder, CycleSummary], tmp_path: Path) -> None:
+    folder = copied(whole[0], tmp_path / "shop")
+    settings = cycle_settings().model_dump(exclude_defaults=True)
+    flags = [f"--set={section}.{key}={value}" for section, told in settings.items() for key, value in told.items()]
+    result = CliRunner().invoke(app, ["cycle", str(folder.catalog), *flags, "--json"])
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert content["schema"] == "afmrl.cycle/1" and content["ladder"] == whole[1].content["ladder"]
+    told = CliRunner().invoke(app, ["cycle", str(folder.catalog), *flags])
+    assert "round 2: AGCL" in told.stdout and "kept: embedder" in told.stdout
+    plan = CliRunner().invoke(app, ["cycle", str(folder.catalog), *flags, "--dry-run"])
+    assert "all is done" in plan.stdout
+    told = CliRunner().invoke(app, ["report", str(folder.catalog), "--json"])
+    page = Path(json.loads(told.stdout)["file"]).read_text()
+    assert all(rung["name"] in page for rung in content["ladder"]) and "data:image/jpeg" in page
+    assert "http://" not in page.replace("http://www.w3.org/2000/svg", "") and "https://" not in page
+    assert page.count("Before: base") >= min(20, len(_lines(whole[1], content["ladder"][0])))
+    assert "no cycle x" in CliRunner().invoke(app, ["report", str(folder.catalog), "--run", "x"]).stderr
+    shown = CliRunner().invoke(app, ["checkpoints", "show", "embedder:best", "-c", str(folder.root)])
+    assert "rungs of cycles: cycle-" in shown.stdout
