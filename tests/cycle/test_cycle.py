@@ -66,7 +66,7 @@ def test_the_ladder(whole: tuple[CatalogFolder, CycleSummary]) -> None:
     scored = [rung for rung in content["ladder"] if rung["score"]]
     asked = [json.loads(line)["qid"] for rung in scored for line in _lines(summary, rung)]
     once = asked[: len(asked) // len(scored)]
-    assert asked == once * len(scored) and len(once) > 4  # every rung answers the same queries
+    assert asked == once * len(scored) and len(once) >= 4  # every rung answers the same queries
     assert by_name["InfoNCE"]["baseline"] and by_name["InfoNCE"]["against"] == by_name["AGCL"]["against"] == "base"
     assert [rung["attributes"] for rung in content["ladder"]][:4] == [False, False, False, True]
     assert by_name["SFT attributes"]["queries_with_attributes"] > 0 == by_name["AGCL"]["queries_with_attributes"]

@@ -16,7 +16,6 @@ The paper reports one round after the first. Two rounds in a row that bring noth
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import time
@@ -36,24 +35,19 @@ from ..settings import Settings
 from ..sft.targets import open_source
 from ..store.checkpoints import BEST, LATEST, Checkpoints, versions
 from ..store.database import Database
-from ..store.files import hash_json, make_folder, write_json
+from ..store.files import make_folder, write_json
 from ..store.folder import CatalogFolder
 from ..store.lock import writer_lock
 from . import stages
-from .inputs import NOT_THE_RESULT, Inputs, read_catalog
+from .inputs import Inputs, read_catalog
 from .ladder import Rung, System, judged
+from .plan import changed_settings, cycle_key, planned
 from .records import Expected, Pending, Record, Records, expect
 from .report import write_report
 
 SCHEMA = "afmrl.cycle/1"
 PATIENCE = 2
 """Rounds in a row that bring nothing, after which the cycle ends."""
-SECTIONS = ("split", "model", "attributes", "embed", "agcl", "sft", "rar", "eval", "cycle")
-NOT_THE_CYCLE = {
-    "cycle": {"iterations"},
-    **{section: NOT_THE_RESULT for section in ("agcl", "sft", "rar")},
-}
-"""Settings with which a cycle is still the same one: more rounds go on from those that are done."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +92,6 @@ def _refuse(settings: Settings) -> None:
             raise UsageError(message, "name the checkpoint itself")
 
 
-def cycle_key(settings: Settings) -> str:
-    """Hash of the settings: the same key, the same cycle."""
-    content = settings.model_dump()
-    return hash_json({name: _without(content[name], NOT_THE_CYCLE.get(name, set())) for name in SECTIONS})[:10]
-
-
-def _without(tree: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
-    return {key: value for key, value in tree.items() if key not in keys}
-
-
 class Cycle:
     """One cycle of a catalog: its folder, the ladder so far, and the last system that was kept."""
 
@@ -128,7 +112,8 @@ class Cycle:
     def run(self) -> CycleSummary:
         """All rounds."""
         if not self.place.is_dir():
-            self._tell_changes()
+            for line in changed_settings(self.folder, self.settings):
+                self.listener.note(line)
         make_folder(self.place)
         write_json(self.place / "settings.json", self.settings.model_dump())
         stopped = self._rounds()
@@ -371,23 +356,6 @@ class Cycle:
             if path.name not in counted:
                 shutil.rmtree(path)
 
-    def _tell_changes(self) -> None:
-        """Which settings differ from those of the last cycle here, when this is another one."""
-        others = sorted(self.folder.runs.glob("cycle-*/settings.json"), key=lambda path: path.stat().st_mtime)
-        if not others:
-            return
-        before, now = json.loads(others[-1].read_text("utf-8")), self.settings.model_dump()
-        changed = [
-            f"{section}.{key}: {before.get(section, {}).get(key)!r} -> {value!r}"
-            for section in SECTIONS
-            for key, value in now[section].items()
-            if before.get(section, {}).get(key) != value
-        ]
-        self.listener.note(
-            f"a new cycle, since settings differ from those of {others[-1].parent.name} ({'; '.join(changed[:5])}"
-            f"{'; ...' if len(changed) > 5 else ''}); trainings and attributes that they do not touch are taken over"
-        )
-
     # A dry run
 
     def expect(self) -> CycleSummary:
@@ -399,26 +367,9 @@ class Cycle:
             pending = reached.name
         done = {record.name for record in self.records.stages}
         expected = []
-        for name, kind, share in self._planned():
+        for name, kind, share in planned(self.settings, taught=bool(self.targets)):
             known = expect(name, kind, share, self.folder.runs)
             expected.append(replace(known, done=name in done))
         if not pending:  # all is done: no round that an early stop has left out
             expected = [each for each in expected if each.done]
         return CycleSummary(self.place, self.metric, self.ladder, {}, expected)
-
-    def _planned(self) -> list[tuple[str, str, float]]:
-        """(name, kind, share of the first round's training samples) of every stage, in order."""
-        found: list[tuple[str, str, float]] = [("base-score", "score", 1.0)]
-        for number in range(1, self.settings.cycle.iterations + 1):
-            share = self.settings.cycle.share if number > 1 else 1.0
-            if number == 1:
-                found += [("1-sft", "sft", 1.0)] if self.targets else []
-                found.append(("1-attributes", "attributes", 1.0))
-                if self.settings.cycle.infonce:
-                    found += [("1-infonce", "infonce", 1.0), ("1-infonce-score", "score", 1.0)]
-            found += [(f"{number}-agcl", "agcl", share), (f"{number}-agcl-score", "score", 1.0)]
-            if number == 1:
-                found.append(("1-attributes-score", "score", 1.0))
-            found.append((f"{number}-rar", "rar", share))
-            found += [(f"{number}-rar-attributes", "attributes", 1.0), (f"{number}-rar-score", "score", 1.0)]
-        return found

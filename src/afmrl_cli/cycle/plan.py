@@ -1,0 +1,67 @@
+"""Which cycle the settings mean, how it differs from the one before, and the stages that it has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..settings import Settings
+from ..store.files import hash_json
+from ..store.folder import CatalogFolder
+from .inputs import NOT_THE_RESULT
+
+TOLD = 5
+SECTIONS = ("split", "model", "attributes", "embed", "agcl", "sft", "rar", "eval", "cycle")
+NOT_THE_CYCLE = {
+    "cycle": {"iterations"},
+    **{section: NOT_THE_RESULT for section in ("agcl", "sft", "rar")},
+}
+"""Settings with which a cycle is still the same one: more rounds go on from those that are done."""
+
+
+def cycle_key(settings: Settings) -> str:
+    """Hash of the settings: the same key, the same cycle."""
+    content = settings.model_dump()
+    return hash_json({name: _without(content[name], NOT_THE_CYCLE.get(name, set())) for name in SECTIONS})[:10]
+
+
+def _without(tree: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in tree.items() if key not in keys}
+
+
+def changed_settings(folder: CatalogFolder, settings: Settings) -> list[str]:
+    """A line for people about which settings differ from those of the last cycle of the catalog; none for the first."""
+    others = sorted(folder.runs.glob("cycle-*/settings.json"), key=lambda path: path.stat().st_mtime)
+    if not others:
+        return []
+    before, now = json.loads(others[-1].read_text("utf-8")), settings.model_dump()
+    changed = [
+        f"{section}.{key}: {before.get(section, {}).get(key)!r} -> {value!r}"
+        for section in SECTIONS
+        for key, value in now[section].items()
+        if before.get(section, {}).get(key) != value
+    ]
+    told = "; ".join(changed[:TOLD]) + ("; ..." if len(changed) > TOLD else "")
+    return [
+        f"a new cycle, since settings differ from those of {others[-1].parent.name} ({told}); "
+        "trainings and attributes that they do not touch are taken over"
+    ]
+
+
+def planned(settings: Settings, *, taught: bool) -> list[tuple[str, str, float]]:
+    """(name, kind, share of the first round's training samples) of every stage, in order."""
+    found: list[tuple[str, str, float]] = [("base-score", "score", 1.0)]
+    for number in range(1, settings.cycle.iterations + 1):
+        share = settings.cycle.share if number > 1 else 1.0
+        if number == 1:
+            found += [("1-sft", "sft", 1.0)] if taught else []
+            found.append(("1-attributes", "attributes", 1.0))
+            if settings.cycle.infonce:
+                found += [("1-infonce", "infonce", 1.0), ("1-infonce-score", "score", 1.0)]
+        found += [(f"{number}-agcl", "agcl", share), (f"{number}-agcl-score", "score", 1.0)]
+        if number == 1:
+            found.append(("1-attributes-score", "score", 1.0))
+        found.append((f"{number}-rar", "rar", share))
+        found += [(f"{number}-rar-attributes", "attributes", 1.0), (f"{number}-rar-score", "score", 1.0)]
+    return found
