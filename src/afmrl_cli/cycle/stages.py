@@ -118,6 +118,8 @@ def teach_generator(folder: CatalogFolder, settings: Settings, listener: Listene
 def reward_generator(folder: CatalogFolder, settings: Settings, listener: Listener) -> Result:
     """As `afmrl train-rar`; `checkpoint` is "" when no step was as good as the start."""
     summary = train_rar(folder, settings, listener)
+    if summary.collapsed:
+        listener.warn(f"the policy collapsed: {summary.collapsed}; raise rar.beta or lower rar.learning_rate")
     return {
         "checkpoint": summary.checkpoint,
         "run": summary.run.name,
