@@ -321,8 +321,9 @@ def table(wanted: argparse.Namespace) -> None:
         asked = here[0]["asked"][way]
         count = sum(part == wanted.among for *_, part, _ in asked)
         print(f"\n{name}, {way}: {steps} steps of {batch}, {count} questions ({wanted.among}), gallery {len(asked)}\n")
-        print("| loss | tau | seeds | R@1 | R@5 | R@10 | R@1 against InfoNCE | R@10 against InfoNCE |")
-        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+        against = " | ".join(f"R@{k} against InfoNCE" for k in KS)
+        print(f"| loss | tau | seeds | R@1 | R@5 | R@10 | {against} |")
+        print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
         order = ["untrained", *LOSSES]
         forms = sorted({(r["temperature"], order.index(r["loss"])) for r in here})
         for tau, at in forms:
@@ -332,10 +333,9 @@ def table(wanted: argparse.Namespace) -> None:
             figures = 100 * np.mean(each, axis=0)
             spread = 100 * np.std(each, axis=0, ddof=1) if len(each) > 1 else np.zeros(len(KS))
             cells = [f"{figure:.1f} ± {around:.1f}" for figure, around in zip(figures, spread, strict=True)]
-            told = ["", ""]
+            told = [""] * len(KS)
             if at > 1 and plain:
-                found = compared(mine, plain, way, wanted.among)
-                told = [gain(found[0]), gain(found[2])]
+                told = [gain(each) for each in compared(mine, plain, way, wanted.among)]
             print(f"| {order[at]} | {tau} | {len(mine)} | {' | '.join(cells)} | {' | '.join(told)} |")
 
 

@@ -77,10 +77,11 @@ def _show_plan(session: Session, summary: CycleSummary) -> None:
     if not left:
         session.out.text("all is done")
         return
-    unknown = f", {len(left) - len(known)} stages of which nothing is known yet" if len(known) < len(left) else ""
-    session.out.text(
-        f"{len(left)} stages to do: {sum(known) / 60:.1f} min by what the same stages took before{unknown}"
-    )
+    told = f"{len(left)} stages to do"
+    if known:
+        told += f": {sum(known) / 60:.1f} min by what the same stages took before"
+    unknown = len(left) - len(known)
+    session.out.text(told + f", {unknown} of which nothing is known yet" * bool(unknown))
     if unknown:
         session.out.note("`--dry-run` of train-sft, train-agcl and train-rar measures a step of theirs")
 

@@ -106,7 +106,7 @@ def _show(session: Session, summary: AgclSummary) -> None:
         return
     rows = [[key, value] for key, value in summary.metrics.items()]
     rows += [["masked share of negatives", float(summary.negatives["masked_share"])]]
-    rows += [["share of negatives above the answer", float(summary.negatives["too_similar_share"])]]
+    rows += [["share of negatives above the answer by the margin", float(summary.negatives["too_similar_share"])]]
     out.table(["validation", "value"], rows)
     out.text(f"checkpoint {summary.checkpoint}" + (" (trained before; --force trains again)" * summary.already_done))
     out.note(f"curve, metrics and the report on negatives: {summary.run}")

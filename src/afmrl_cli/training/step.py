@@ -42,8 +42,8 @@ class Reader:
     def texts(self, pairs: Sequence[Pair]) -> tuple[list[Side], list[str]]:
         """All queries, then all targets: sides and the strings that are tokenised for them."""
         queries, targets = [pair.query for pair in pairs], [pair.target for pair in pairs]
-        texts = self.embedder.texts([_item(side) for side in queries], self.query)
-        return queries + targets, texts + self.embedder.texts([_item(side) for side in targets], self.target)
+        texts = self.embedder.texts([item_of(side) for side in queries], self.query)
+        return queries + targets, texts + self.embedder.texts([item_of(side) for side in targets], self.target)
 
     def lengths(self, sides: Sequence[Side], texts: Sequence[str]) -> list[int]:
         """Tokens of each row, pictures included."""
@@ -62,7 +62,8 @@ class Reader:
         return self.embedder.processor.tensors([texts[row] for row in rows], images)
 
 
-def _item(side: Side) -> Item:
+def item_of(side: Side) -> Item:
+    """What the embedder reads for `side`."""
     return Item(side.text, tuple(photo.path for photo in side.photos))
 
 

@@ -25,18 +25,17 @@ from peft import PeftModel
 
 from ..errors import ModelError, UsageError
 from ..listener import Listener
-from ..models.embed_input import Item
 from ..models.embedder import Embedder
 from ..models.presets import Base
 from ..store.files import write_json, writing_folder
 from .adapter import save_adapter, trainable
 from .agcl import Loss, false_negatives
 from .negatives import Negatives
-from .pairs import Pair, Side, indistinguishable
+from .pairs import Pair, indistinguishable
 from .parallel import World, gather_objects, sum_gradients
 from .plan import Plan
 from .state import cut_metrics, find_states, load_state, save_state
-from .step import Reader, accumulate, learning_rate, make_batch, make_optimizer
+from .step import Reader, accumulate, item_of, learning_rate, make_batch, make_optimizer
 from .stop import stop_between_steps
 from .validation import make_validation
 
@@ -209,7 +208,7 @@ class Trainer:
         """Vectors of `sides`, each process encoding its part."""
         self.model.eval()
         part = range(self.world.rank, len(sides), self.world.size)
-        items = [_item(sides[i]) for i in part]
+        items = [item_of(sides[i]) for i in part]
         parts = gather_objects(self.embedder.encode(items, instruction=instruction), self.world)
         vectors = np.zeros((len(sides), self.embedder.dimension), np.float32)
         for rank, rows in enumerate(parts):
@@ -292,10 +291,6 @@ class Trainer:
         found = f", validation {name} {recall[name]:.3f}" if recall else ""
         speed = f"{told['samples_per_second']:.1f} pairs a second"
         self.listener.note(f"step {self.progress.step}: loss {told['loss']:.4f}{found}, {speed}")
-
-
-def _item(side: Side) -> Item:
-    return Item(side.text, tuple(photo.path for photo in side.photos))
 
 
 def _need_tensorboard() -> None:
