@@ -141,6 +141,7 @@ class _Scan:
     sample: bytes = b""
 
     def add(self, part: bytes) -> None:
+        """Look at the next bytes of the file."""
         if part.isascii():
             return
         try:
@@ -193,6 +194,7 @@ class _Recoded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        """As of io.RawIOBase: fill `buffer`, return how many bytes; 0 at the end."""
         while not self._rest and not self._ended:
             chunk = self._source.read(1 << 16)
             self._ended = not chunk

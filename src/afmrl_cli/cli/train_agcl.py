@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
+from .training import DryRun, Force, estimate_document, show_estimate, show_plan
 
 if TYPE_CHECKING:
     from ..training.run import AgclSummary
@@ -17,12 +18,8 @@ def train_agcl(
     loss: Annotated[
         str | None, typer.Option(help="agcl, or infonce for the plain baseline.", show_default=False)
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done, and what it would take.")
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Train again what is done, or afresh what was stopped.")
-    ] = False,
+    dry_run: DryRun = False,
+    force: Force = False,
     epochs: Annotated[float | None, typer.Option(help="Times through all pairs.", show_default=False)] = None,
     steps: Annotated[int | None, typer.Option(help="Instead of epochs.", show_default=False)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pairs in a batch.", show_default=False)] = None,
@@ -89,20 +86,10 @@ def _show(session: Session, summary: AgclSummary) -> None:
         "seconds": summary.seconds,
         "already_done": summary.already_done,
     }
+    out.document("afmrl.train-agcl/1", document | estimate_document(session, estimate))
     if estimate is not None:
-        document["estimate"] = {
-            "peak_bytes": estimate.peak_bytes,
-            "step_seconds": estimate.step_seconds,
-            "seconds": estimate.whole_seconds,
-        }
-        document["settings"] = session.settings.model_dump()
-    out.document("afmrl.train-agcl/1", document)
-    if estimate is not None:
-        chosen = session.settings.agcl.model_dump()
-        out.table(["setting", "value"], [[f"agcl.{key}", _plain(value)] for key, value in chosen.items()])
-        out.table(["plan", ""], [[key, _plain(value)] for key, value in summary.plan.items()])
-        memory, hours = estimate.peak_bytes / 2**30, estimate.whole_seconds / 3600
-        out.text(f"measured: {estimate.step_seconds:.2f} s a step, {hours:.2f} h in all; peak memory {memory:.2f} GiB")
+        show_plan(session, "agcl", summary.plan)
+        show_estimate(session, estimate)
         return
     rows = [[key, value] for key, value in summary.metrics.items()]
     rows += [["masked share of negatives", float(summary.negatives["masked_share"])]]
@@ -111,14 +98,3 @@ def _show(session: Session, summary: AgclSummary) -> None:
     out.text(f"checkpoint {summary.checkpoint}" + (" (trained before; --force trains again)" * summary.already_done))
     out.note(f"curve, metrics and the report on negatives: {summary.run}")
     out.note(f"use it: afmrl embed --set model.embedder_checkpoint={summary.checkpoint}")
-
-
-def _plain(value: object) -> str:
-    """A setting as one would type it: 5e-05 is not 0.0001."""
-    if isinstance(value, dict):
-        return ", ".join(f"{number:,} {name}" for name, number in value.items())
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -8,6 +8,7 @@ import typer
 
 from ..errors import CheckFailed
 from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
+from .training import DryRun, Force, estimate_document, show_estimate, show_plan
 
 if TYPE_CHECKING:
     from ..rar.run import RarSummary
@@ -21,12 +22,8 @@ def train_rar(
     from_base: Annotated[
         bool | None, typer.Option("--from-base", help="Start from the bare base instead.", show_default=False)
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done, and what it would take.")
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Train again what is done, or afresh what was stopped.")
-    ] = False,
+    dry_run: DryRun = False,
+    force: Force = False,
     steps: Annotated[int | None, typer.Option(help="Batches of answers, once used.", show_default=False)] = None,
     prompts: Annotated[int | None, typer.Option(help="Queries a step.", show_default=False)] = None,
     group: Annotated[int | None, typer.Option(help="Answers to each query.", show_default=False)] = None,
@@ -101,20 +98,11 @@ def _show(session: Session, summary: RarSummary) -> None:
         "seconds": summary.seconds,
         "already_done": summary.already_done,
     }
+    out.document("afmrl.train-rar/1", document | estimate_document(session, estimate))
     if estimate is not None:
-        document["estimate"] = {
-            "peak_bytes": estimate.peak_bytes,
-            "step_seconds": estimate.step_seconds,
-            "seconds": estimate.whole_seconds,
-        }
-        document["settings"] = session.settings.model_dump()
-    out.document("afmrl.train-rar/1", document)
-    if estimate is not None:
-        out.table(["setting", "value"], [[f"rar.{k}", v] for k, v in session.settings.rar.model_dump().items()])
-        out.table(["plan", ""], [[key, value] for key, value in summary.plan.items()])
+        show_plan(session, "rar", summary.plan)
         out.table(["k", "groups with spread"], [[k, f"{share:.0%}"] for k, share in summary.spread_by_k.items()])
-        memory, hours = estimate.peak_bytes / 2**30, estimate.whole_seconds / 3600
-        out.text(f"measured: {estimate.step_seconds:.2f} s a step, {hours:.2f} h in all; peak memory {memory:.2f} GiB")
+        show_estimate(session, estimate)
         return
     columns = [summary.plain, summary.start, summary.metrics]
     rows = [[name, *(figures.get(name, "") for figures in columns)] for name in summary.start]

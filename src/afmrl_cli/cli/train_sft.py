@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
+from .training import DryRun, Force, estimate_document, show_estimate, show_plan
 
 if TYPE_CHECKING:
     from ..sft.run import SftSummary
@@ -26,12 +27,8 @@ def train_sft(
     file: Annotated[
         str | None, typer.Option(help="Table with ids and attributes, from the catalog's folder.", show_default=False)
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done, and what it would take.")
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Train again what is done, or afresh what was stopped.")
-    ] = False,
+    dry_run: DryRun = False,
+    force: Force = False,
     epochs: Annotated[float | None, typer.Option(help="Times through all products.", show_default=False)] = None,
     steps: Annotated[int | None, typer.Option(help="Instead of epochs.", show_default=False)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Products in a step.", show_default=False)] = None,
@@ -90,19 +87,10 @@ def _show(session: Session, summary: SftSummary) -> None:
         "seconds": summary.seconds,
         "already_done": summary.already_done,
     }
+    out.document("afmrl.train-sft/1", document | estimate_document(session, estimate))
     if estimate is not None:
-        document["estimate"] = {
-            "peak_bytes": estimate.peak_bytes,
-            "step_seconds": estimate.step_seconds,
-            "seconds": estimate.whole_seconds,
-        }
-        document["settings"] = session.settings.model_dump()
-    out.document("afmrl.train-sft/1", document)
-    if estimate is not None:
-        out.table(["setting", "value"], [[f"sft.{k}", v] for k, v in session.settings.sft.model_dump().items()])
-        out.table(["plan", ""], [[key, value] for key, value in summary.plan.items()])
-        memory, hours = estimate.peak_bytes / 2**30, estimate.whole_seconds / 3600
-        out.text(f"measured: {estimate.step_seconds:.2f} s a step, {hours:.2f} h in all; peak memory {memory:.2f} GiB")
+        show_plan(session, "sft", summary.plan)
+        show_estimate(session, estimate)
         return
     _show_scores(session, summary)
     out.text(f"checkpoint {summary.checkpoint}" + (" (trained before; --force trains again)" * summary.already_done))
