@@ -24,7 +24,7 @@ def singles(count: int) -> list[str]:
 
 def test_interval_equals_scipys_percentile_bootstrap() -> None:
     figures = np.random.default_rng(3).random((60, 2))
-    ours = interval(bootstrap_means(figures, singles(60), 20_000, 0), 0.95)
+    ours = interval(figures, singles(60), 20_000, 0.95, 0)
     for i in range(2):
         theirs = stats.bootstrap((figures[:, i],), np.mean, n_resamples=20_000, method="percentile", rng=1)
         assert ours[:, i] == pytest.approx(tuple(theirs.confidence_interval), abs=0.003)
@@ -56,10 +56,17 @@ def test_queries_of_one_product_are_one_piece_of_evidence() -> None:
     sums, sizes = group_sums(np.array([[1.0], [2.0], [4.0]]), ["a", "b", "a"])
     assert (sums.tolist(), sizes.tolist()) == ([[5.0], [2.0]], [2.0, 1.0])
     figures = np.repeat(np.array([[0.0], [1.0]]), 50, axis=0)
-    wide = interval(bootstrap_means(figures, ["a"] * 50 + ["b"] * 50, 2000, 0), 0.9)
-    narrow = interval(bootstrap_means(figures, singles(100), 2000, 0), 0.9)
+    wide = interval(figures, ["a"] * 50 + ["b"] * 50, 2000, 0.9, 0)
+    narrow = interval(figures, singles(100), 2000, 0.9, 0)
     assert wide[:, 0].tolist() == [0.0, 1.0]
     assert 0.38 < narrow[0, 0] < narrow[1, 0] < 0.62
+
+
+def test_one_product_says_nothing_of_others() -> None:
+    figures = np.ones((4, 2))
+    assert interval(figures, ["a"] * 4, 100, 0.95, 0).tolist() == [[0, 0], [1, 1]]
+    told = differences(["recall@1"], figures[:, :1], 0 * figures[:, :1], ["a"] * 4, draws=100, confidence=0.95, seed=0)
+    assert (told[0].low, told[0].high, told[0].verdict) == (-1, 1, "no difference shown")
 
 
 def test_many_queries_are_drawn_in_pieces() -> None:

@@ -82,9 +82,22 @@ def bootstrap_means(figures: NDArray[np.float64], groups: Sequence[str], draws: 
     return np.concatenate(parts)
 
 
-def interval(means: NDArray[np.float64], confidence: float) -> NDArray[np.float64]:
-    """Low and high end [2, m] of the middle `confidence` of `means` [draws, m]."""
+def interval(
+    figures: NDArray[np.float64],
+    groups: Sequence[str],
+    draws: int,
+    confidence: float,
+    seed: int,
+    lowest: float = 0.0,
+) -> NDArray[np.float64]:
+    """Low and high end [2, m] of the middle `confidence` of the bootstrap means of `figures` [q, m].
+
+    One group says nothing of others: the interval then is all that a figure can be, from `lowest` to 1.
+    """
+    if len(set(groups)) < 2:
+        return np.stack([np.full(figures.shape[1], lowest), np.ones(figures.shape[1])])
     tail = (1 - confidence) / 2
+    means = bootstrap_means(figures, groups, draws, seed)
     ends: NDArray[np.float64] = np.quantile(means, [tail, 1 - tail], axis=0)
     return ends
 
@@ -131,7 +144,7 @@ def differences(
 ) -> list[Difference]:
     """What `ours` [q, m] differs from `theirs` [q, m] in, figure by figure; row q is the same query in both."""
     apart = ours - theirs
-    low, high = interval(bootstrap_means(apart, groups, draws, seed), confidence)
+    low, high = interval(apart, groups, draws, confidence, seed, lowest=-1.0)
     # Figures that are the same on every query are no test, and must not make the others' correction harsher.
     differ = [i for i in range(len(metrics)) if np.any(apart[:, i])]
     tested = randomisation_test(apart[:, differ], groups, draws, seed + 1) if differ else np.zeros(0)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..settings import Settings
 from .clusters import class_figures
-from .compare import bootstrap_means, differences, interval, spread, table_of
+from .compare import differences, interval, spread, table_of
 from .earlier import Earlier
 from .metrics import Evaluation, Run, evaluate, ranked_ids
 from .slices import slice_values, sliced
@@ -128,7 +128,7 @@ def system_figures(
     answer, queries = scored.answer, queries_of(scored.figures)
     chosen = settings.eval
     table = table_of(scored.figures.per_query, queries)
-    ends = interval(bootstrap_means(table, groups_of(task, queries), chosen.resamples, chosen.seed), chosen.confidence)
+    ends = interval(table, groups_of(task, queries), chosen.resamples, chosen.confidence, chosen.seed)
     readable = len(answer.readable.intersection(queries))
     classes = _classes(answer, task, settings) if task.label and answer.vectors is not None else None
     return {
@@ -181,7 +181,7 @@ def _twin_figures(
             ids = ranked_ids(run.get(query, ()))
             table[i] += _among_twins(ids, task.qrels[query], twins[query], chosen.min_grade)
     table /= len(runs)
-    ends = interval(bootstrap_means(table, groups_of(task, queries), chosen.resamples, chosen.seed), chosen.confidence)
+    ends = interval(table, groups_of(task, queries), chosen.resamples, chosen.confidence, chosen.seed)
     return {
         "queries": len(queries),
         **dict(zip(names, table.mean(axis=0).tolist(), strict=True)),

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import UsageError
-from .compare import bootstrap_means, interval, table_of
+from .compare import interval, table_of
 from .task import Document, Query, Task
 
 ALL = ("type", "photos", "answer-photos", "twins", "category", "brand", "lang")
@@ -85,8 +85,7 @@ def sliced(
     rows = []
     for value in [*ordered[:LARGEST], *([OTHERS] if OTHERS in queries else [])]:
         table = table_of(per_query, queries[value])
-        drawn = bootstrap_means(table, [groups[query] for query in queries[value]], draws, seed)
-        ends = interval(drawn, confidence)
+        ends = interval(table, [groups[query] for query in queries[value]], draws, confidence, seed)
         rows.append(
             {
                 "value": value,
