@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ def test_first_catalog(tmp_path: Path, afmrl_on_path: dict[str, str]) -> None:
     shop = tmp_path / "shop"
     shop.mkdir()
     command = ["bash", str(EXAMPLES / "first-catalog.sh"), str(shop)]
-    done = subprocess.run(command, capture_output=True, text=True, env=afmrl_on_path, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=afmrl_on_path, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     with (shop / "attributes.csv").open(newline="", encoding="utf-8") as file:
         rows = {row["id"]: row for row in csv.DictReader(file)}
@@ -42,3 +43,45 @@ def test_first_catalog(tmp_path: Path, afmrl_on_path: dict[str, str]) -> None:
     best = {line.split()[0]: line.split()[2] for line in like if line.split()[3] == "1"}
     assert set(best) == {"NB-01", "NB-03"}
     assert not (EXAMPLES / "first-catalog" / ".afmrl").exists()
+
+
+def test_ci_fails_under_a_threshold_and_on_a_drop(tmp_path: Path, afmrl_on_path: dict[str, str]) -> None:
+    shop, results = tmp_path / "shop", tmp_path / "results"
+    shutil.copytree(EXAMPLES / "first-catalog", shop)
+
+    def score(**variables: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", str(EXAMPLES / "ci" / "retrieval.sh"), str(shop), str(results)]
+        environment = {k: v for k, v in afmrl_on_path.items() if not k.startswith("GITHUB_")} | variables
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+
+    # Two things are wrong with the second listing of the navy blouse: it shows the hoodie's photo, and is told as one.
+    catalog = shop / "catalog.csv"
+    good, rows = catalog.read_text("utf-8"), []
+    for row in good.splitlines():
+        rows.append("NB-03,P1,Hoodie,,Unisex/Hoodies,54.90,images/HO-01-1.jpg" if row.startswith("NB-03") else row)
+    wrong = "\n".join(rows) + "\n"
+    catalog.write_text(wrong, "utf-8")
+    under = score(FAIL_UNDER="recall@1=0.9")
+    assert under.returncode == 1 and "below 0.9" in under.stderr, under.stdout + under.stderr
+    assert "only the threshold is checked" in under.stderr
+    catalog.write_text(good, "utf-8")
+    passed = score(FAIL_UNDER="recall@1=0.9")
+    assert passed.returncode == 0, passed.stdout + passed.stderr
+    shutil.copy(results / "run.trec", shop / "retrieval.trec")
+    shutil.rmtree(results)
+    catalog.write_text(wrong, "utf-8")
+    dropped = score(FAIL_UNDER="recall@5=0.0", GITHUB_ACTIONS="true")
+    assert dropped.returncode == 1 and "is allowed" in dropped.stderr, dropped.stdout + dropped.stderr
+    assert "::error" in dropped.stderr and "below" not in dropped.stderr
+    assert {path.name for path in results.iterdir()} == {"run.trec", "eval.md", "eval.xml", "eval.html"}
+
+
+def test_the_workflow_names_what_is_there() -> None:
+    import yaml  # type: ignore[import-untyped]
+
+    text = (EXAMPLES / "ci" / "retrieval.yml").read_text("utf-8")
+    steps = yaml.safe_load(text)["jobs"]["score"]["steps"]
+    script = (EXAMPLES / "ci" / "retrieval.sh").read_text("utf-8")
+    assert any(step.get("run", "").startswith("bash ci/retrieval.sh") for step in steps)
+    variables = set(yaml.safe_load(text)["env"]) - {"SHOP"}
+    assert variables and all(f"${{{name}:-" in script for name in variables)
