@@ -38,7 +38,7 @@ from afmrl_cli.cli.output import Output
 from afmrl_cli.cycle.run import run_cycle
 from afmrl_cli.errors import DataError
 from afmrl_cli.evaluation.build import Asked
-from afmrl_cli.evaluation.compare import bootstrap_means, interval
+from afmrl_cli.evaluation.compare import interval
 from afmrl_cli.evaluation.entries import model_contestant
 from afmrl_cli.evaluation.report import Wanted, measure
 from afmrl_cli.models.backends import generator_id
@@ -215,7 +215,7 @@ def _change(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[
             [[rung["queries"][q][0] - other["queries"][q][0] for q in queries] for _, rung, other in pairs]
         ).mean(axis=0)[:, None]
         groups = [identities.get(query, query) for query in queries]
-        low, high = 100 * interval(bootstrap_means(rows, groups, 2000, 0), 0.95)[:, 0]
+        low, high = 100 * interval(rows, groups, 2000, 0.95, 0, -1.0)[:, 0]
         over_products = f"{low:+.2f} to {high:+.2f}"
     return [f"{np.mean(apart):+.2f}", over_products, _student(apart)]
 
