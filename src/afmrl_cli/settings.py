@@ -56,7 +56,7 @@ class Columns(Section):
 class CatalogSettings(Section):
     """How the retailer's file is read."""
 
-    path: str = Field("", description="the catalog's file, relative to this folder; empty: the only one there")
+    path: str = Field("", description="the catalog's file, one of this folder; empty: the only one there")
     columns: Columns = Columns()
     format: Literal["", "google", "shopify", "woocommerce", "csv", "tsv", "jsonl", "parquet", "xlsx", "xml"] = Field(
         "", description="empty: found from the content; a shop's export, or the file's kind for plain rows"
@@ -396,8 +396,9 @@ def _explain(error: ValidationError, origin: Mapping[str, str], file: Path | Non
         known = _known_keys(Settings)
         sections = sorted({name.rsplit(".", i)[0] for name in known for i in range(1, name.count(".") + 1)})
         siblings = [n for n in known + sections if n.count(".") == key.count(".")]
-        return UsageError(f"{where}: unknown setting {key}", _nearest(key, siblings or known))
-    return UsageError(f"{where}: {key}: {first['msg']} (got {first['input']!r})", "see `afmrl config` for all settings")
+        return UsageError(f"{where}: unknown setting {key[:200]}", _nearest(key[:200], siblings or known))
+    message = f"{where}: {key[:200]}: {first['msg'][:200]} (got {repr(first['input'])[:200]})"
+    return UsageError(message, "see `afmrl config` for all settings")
 
 
 def load_settings(
@@ -416,8 +417,8 @@ def load_settings(
     if file and file.is_file():
         try:
             tree = tomllib.loads(file.read_text("utf-8-sig"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{file}: not valid TOML: {error}", "mend the file or remove it") from error
+        except (ValueError, RecursionError) as error:  # ValueError: not TOML, not UTF-8, a number of 5,000 digits
+            raise UsageError(f"{file}: not valid TOML: {str(error)[:200]}", "mend the file or remove it") from error
         except OSError as error:
             raise UsageError(f"{file}: can't be read: {error.strerror}") from error
         _beside_the_catalog(tree, file.parent)

@@ -87,9 +87,9 @@ def test_markup(text: str, plain: str) -> None:
     "piece", ["<", "<b>", "<div>", "<a ", "<!--", "&", "&amp;", "<p>", "x ", "<p> ", "</", "<script>", "\n<br>"]
 )
 def test_markup_that_never_ends_takes_no_time(piece: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     plain_text("<p>x" + piece * (500_000 // len(piece)))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_identities_that_are_none(tmp_path: Path) -> None:
@@ -131,9 +131,9 @@ def test_photos_named_by_sku(tmp_path: Path) -> None:
         "D": ["D.webp"],
     }
     assert not problems.counts
-    (tmp_path / "images").rename(tmp_path / "fotos")
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
     assert not any(p.images for p in read(file)[0])
-    assert len(read(file, image_folder="fotos")[0][1].images) == 3
+    assert len(read(file, image_folder="elsewhere")[0][1].images) == 3
     with pytest.raises(DataError, match="no such folder"):
         read(file, image_folder="gone")
     (tmp_path / "out").symlink_to("/")

@@ -262,3 +262,44 @@ def test_the_format_can_be_said(tmp_path: Path) -> None:
     assert layout(write(tmp_path / "feed", (DATA / "google.tsv").read_bytes())) == "google"
     assert layout(tmp_path / "feed", format="tsv") == ""
     assert layout(write(tmp_path / "wrong.jsonl", "id,title\n1,a\n")) == ""  # the content counts, not the name
+
+
+WOO_HEADERS = {
+    "de": 'ID,Typ,Artikelnummer,"GTIN, UPC, EAN oder ISBN",Name,"Ist hervorgehoben?","Sichtbarkeit im Katalog",'
+    "Kurzbeschreibung,Beschreibung,Vorrätig?,Regulärer Preis,Kategorien,Bilder,Übergeordnetes Produkt,Marken,"
+    "Attribut 1 Name,Attribut 1 Wert(e),Attribut 1 Sichtbar",
+    "fr": 'ID,Type,UGS,"GTIN, UPC, EAN ou ISBN",Nom,"Mis en avant ?","Visibilité dans le catalogue",Description courte,'
+    "Description,En stock ?,Tarif régulier,Catégories,Images,Parent,Marques,Nom de l’attribut 1,"
+    "Valeur(s) de l’attribut 1,Attribut 1 visible",
+    "es": 'ID,Tipo,SKU,"GTIN, UPC, EAN o ISBN",Nombre,"¿Está destacado?","Visibilidad en el catálogo",'
+    "Descripción corta,Descripción,¿En inventario?,Precio normal,Categorías,Imágenes,Superior,Marcas,"
+    "Nombre del atributo 1,Valor(es) del atributo 1,Atributo visible 1",
+    "nl": 'ID,Type,Artikelnummer,"GTIN, UPC, EAN of ISBN",Naam,Uitgelicht?,"Zichtbaarheid in catalogus",'
+    "Korte beschrijving,Beschrijving,Op voorraad?,Reguliere prijs,Categorieën,Afbeeldingen,Hoofd,Merken,"
+    "Naam eigenschap 1,Waarde(n) eigenschap 1,Zichtbare eigenschap 1",
+    "it": 'ID,Tipo,COD,"GTIN, UPC, EAN o ISBN",Nome,"In primo piano?","Visibilità nel catalogo",Breve descrizione,'
+    "Descrizione,In stock?,Prezzo di listino,Categorie,Immagini,Genitore,Marchi,Attributo 1 nome,"
+    "Attributo 1 valuta(e),Attributo 1 visibile",
+}
+WOO_ROWS = """
+44,variable,v,,Shirt,1,visible,Short,Long,1,,"Wear, Wear > Shirts",https://x/a.jpg,,Luma,Colour,"Blue, Green",1
+50,variation,v-b,4006381333931,Shirt - Blue,0,visible,,,1,20,,https://x/b.jpg,v,,Colour,Blue,
+45,simple,cap,,Cap,0,visible,A cap,,1,18,Hats,https://x/c.jpg,,,,,
+"""
+
+
+@pytest.mark.parametrize("language", WOO_HEADERS)
+def test_woocommerce_in_other_languages(language: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "wc-product-export.csv", WOO_HEADERS[language] + WOO_ROWS)
+    assert layout(file) == "woocommerce"
+    shirt, cap = read(file)[0]
+    assert (shirt.id, shirt.title, shirt.description, shirt.category) == (
+        "v-b",
+        "Shirt - Blue",
+        "Long",
+        "Wear > Shirts",
+    )
+    assert (shirt.brand, shirt.product_id, shirt.group_id) == ("Luma", "4006381333931", "v")
+    assert shirt.given["Colour"] == "Blue" and not any("1" in key for key in shirt.given)
+    assert (cap.id, cap.description, cap.category, cap.group_id) == ("cap", "A cap", "Hats", None)
+    assert links(file) == {"v-b": ["b.jpg"], "cap": ["c.jpg"]}

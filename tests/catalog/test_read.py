@@ -162,7 +162,6 @@ NO_CATALOGS = {
     "nul.csv": (b"id,title\n1,a\n2,\0\0\n", "row 3: a NUL byte"),
     "zip.csv": (b"PK\x03\x04rest", "not an Excel workbook, or damaged"),
     "noise.csv": (bytes(range(256)) * 40, "row 1"),
-    "mac.csv": (b"id,title\r1,a\r2,b\r", "lines end in CR alone"),
     "empty.jsonl": (b"", "the file is empty"),
     "array.jsonl": (b'[{"id": 1}]', "a JSON array"),
     "no_id.jsonl": (b'{"title": "a"}\n', "no id column; the columns are: title"),

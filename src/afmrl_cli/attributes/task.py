@@ -74,10 +74,12 @@ def _template(name: str, root: Path) -> str:
     file = root / name
     hint = "attributes.template names a text file that holds {product}, and perhaps {schema} and {language}"
     try:
+        if root.resolve() not in file.resolve().parents:  # what it holds is sent to the model, endpoints too
+            raise UsageError(f"{file}: lies outside of the catalog's folder", "copy it there")
         template = file.read_text("utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise UsageError(f"{file}: {reason}", hint) from error
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, a NUL in the name
+        reason = getattr(error, "strerror", None) or ("not UTF-8 text" if isinstance(error, UnicodeError) else error)
+        raise UsageError(f"{str(file)[:400]}: {reason}", hint) from error
     if "{product}" not in template:
         raise UsageError(f"{file}: no {{product}} in it", hint)
     return template

@@ -1,4 +1,5 @@
-"""Which column of the catalog is what: by common names in English, German, French, Spanish and Swedish, or by setting.
+"""Which column of the catalog is what: by common names in English, German, French, Spanish, Swedish,
+Dutch and Italian, or by setting.
 
 Whatever holds none of the roles goes to `Product.given` under its own name, an `attr_` prefix removed unless another
 column already has that name.
@@ -23,36 +24,39 @@ COMMON_NAMES = {
     "id": (
         "id sku item_id listing_id article_id variant_sku product_sku item_number article_number article_no item_no "
         "product_number product_code item_code asin artikelnummer artikel_nr artikelnr art_nr artnr produktnummer "
-        "bestellnummer reference ref referencia codigo code sku_id offer_id variant_id"
+        "bestellnummer item_sku seller_sku reference ref referencia ugs codigo codice cod code sku_id offer_id "
+        "variant_id"
     ),
     "title": (
         "title name product_name product_title item_name item_title product_display_name display_name titel "
         "bezeichnung produktname artikelname artikelbezeichnung produktbezeichnung produktnamn namn benamning "
         "artikelbenamning titre nom nom_produit nom_du_produit designation libelle titulo nombre nombre_producto "
-        "nombre_del_producto"
+        "nombre_del_producto naam productnaam nome nome_prodotto"
     ),
     "description": (
         "description product_description item_description long_description full_description body_html body desc "
         "details short_description beschreibung produktbeschreibung artikelbeschreibung langtext beskrivning "
-        "produktbeskrivning description_produit descripcion descripcion_producto text"
+        "produktbeskrivning description_produit descripcion descripcion_producto beschrijving omschrijving "
+        "productbeschrijving descrizione text"
     ),
     "category": (
         "category category_path product_category categories product_type google_product_category category_name "
-        "kategorie produktkategorie warengruppe kategori produktkategori varugrupp categorie rayon categoria "
-        "department type"
+        "kategorie kategorien produktkategorie warengruppe kategori produktkategori varugrupp categorie rayon "
+        "categoria categorias categorieen department type"
     ),
     "brand": (
-        "brand brand_name brands manufacturer vendor maker marke hersteller varumarke tillverkare marque fabricant "
-        "marca fabricante"
+        "brand brand_name brands manufacturer vendor maker marke hersteller varumarke tillverkare marque "
+        "marques fabricant marca marcas fabricante marken merk merken marchio marchi"
     ),
     "image": (
         "image images image_path image_paths image_file image_files image_filename main_image photo photos photo_path "
         "picture pictures img bild bilder bildpfad bilddatei bildfil foto fotos imagen imagenes image_principale "
+        "afbeelding afbeeldingen immagine immagini base_image "
         "image_link image_url image_urls image_src product_image_url img_url bild_url bildurl"
     ),
     "product_id": (
         "product_id productid gtin gtin13 gtin_13 ean ean13 ean_13 ean_code upc barcode variant_barcode isbn "
-        "gtin_upc_ean_or_isbn"
+        "gtin_upc_ean_or_isbn gtin_upc_ean_oder_isbn gtin_upc_ean_ou_isbn gtin_upc_ean_o_isbn gtin_upc_ean_of_isbn"
     ),
     "group_id": (
         "group_id item_group_id style_id style_number style_no parent_sku parent_id parent_product_id parent handle "
@@ -64,10 +68,13 @@ ALSO_ID = ("product_id", "productid", "gtin", "gtin13", "ean", "ean13", "upc", "
 """When nothing else numbers the listings, a column of this name does; it is then no identity."""
 
 MORE_IMAGES = re.compile(
-    r"(image|img|photo|picture|bild|foto|imagen)(_(path|file|link|url))?_?\d+"
+    r"(image|img|photo|picture|bild|foto|imagen|afbeelding|immagine)(_(path|file|link|url))?_?\d+"
     r"|(additional|more|extra|other|alternate|gallery)_(images?|photos?|pictures?)(_(links?|urls?|paths?|files?))?(_?\d+)?"
 )
 """Names of columns with further photos; all of them are read."""
+
+MOST_ABOVE = 20
+"""Rows among which the column names are looked for."""
 
 JOINERS = {"title": " ", "description": "\n", "category": "/", "brand": " ", "id": "-", "product_id": "-"}
 """What stands between the cells when a setting names several columns for one role."""
@@ -138,6 +145,24 @@ def known_names(names: Sequence[str]) -> int:
     """How many of `names` are common names of some role: what tells the right delimiter from a wrong one."""
     common = {name for role in ROLES for name in COMMON[role]}
     return sum(plain(name) in common for name in names)
+
+
+def header_row(rows: Sequence[Sequence[str]], settings: Columns | None = None) -> int:
+    """Which of the first rows of a table holds the column names: the first, unless nothing in it is known and one of
+    the next holds an id's name and another one (exports of spreadsheets begin with a title, marketplaces' with notes).
+
+    Names that `settings` give count as known.
+    """
+    chosen = {plain(name) for role in ROLES for name in getattr(settings, role)} if settings else set()
+    ids = {*COMMON["id"], *ALSO_ID, *(map(plain, settings.id) if settings else ())}
+    counts: list[int] = []
+    for row in rows[:MOST_ABOVE]:
+        names = [name for name in map(plain, row) if name]
+        count = known_names(names) + sum(name in chosen and not known_names([name]) for name in names)
+        counts.append(count if not counts or not ids.isdisjoint(names) else 0)
+    if not counts or counts[0] or max(counts) < 2:
+        return 0
+    return max(range(len(counts)), key=lambda i: (counts[i], i))
 
 
 def _refuse_repeated(names: Sequence[str], file: Path) -> None:

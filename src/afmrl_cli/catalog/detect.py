@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from ..errors import DataError
 from ..settings import CatalogSettings
-from .encodings import GUNZIP_ERRORS, as_utf8, find_encoding, unpacked
+from .encodings import GUNZIP_ERRORS, as_utf8, find_encoding, unpacked, with_line_feeds
 from .formats.delimited import delimited_table
 from .formats.feed import feed_table
 from .formats.google import google_layout, is_google
@@ -83,6 +83,8 @@ def _text_table(source: BinaryIO, file: Path, settings: CatalogSettings, report:
         raise DataError(f"{file}: a web page and no catalog", "was it downloaded without logging in?")
     kind = settings.format if settings.format in FILES else kind_of(head)
     text = as_utf8(source, encoding, report)
+    if kind != "xml" and b"\n" not in head and b"\r" in head:  # as old Macs end lines
+        text, head = with_line_feeds(text), head.replace(b"\r", b"\n")
     if kind == "xml":
         return feed_table(text, file, settings, report)
     if kind == "jsonl":

@@ -48,6 +48,8 @@ CANDIDATES = [
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp874", "cp932", "gb18030"),
     *("big5", "cp949", "euc_jp", "koi8_r", "mac_roman", "cp850"),
 ]
+NO_FILES = {"idna", "punycode", "undefined", "unicode-escape", "unicode_escape", "raw-unicode-escape"}
+"""What Python calls encodings of text and no file is written in."""
 GUNZIP_ERRORS = (gzip.BadGzipFile, zlib.error, EOFError)
 
 
@@ -67,9 +69,14 @@ def find_encoding(source: BinaryIO, file: Path, configured: str, report: Report,
     """
     if configured:
         try:
-            return codecs.lookup(configured).name
-        except LookupError:
-            raise UsageError(f"catalog.encoding: no encoding {configured!r}", "for example cp1252 or utf-16") from None
+            b"ab".decode(configured, "replace")  # refuses what is no encoding of text, such as zip and hex
+            name = codecs.lookup(configured).name
+        except (LookupError, ValueError):
+            name = ""
+        if not name or name in NO_FILES:
+            shown = clipped(configured, 60)
+            raise UsageError(f"catalog.encoding: no encoding {shown!r}", "for example cp1252 or utf-16")
+        return name
     try:
         source.seek(0)
         if found := _by_start(source.read(4096)):
@@ -117,6 +124,11 @@ def as_utf8(source: BinaryIO, encoding: str, report: Report) -> BinaryIO:
             source.seek(0)
         return source
     return cast("BinaryIO", io.BufferedReader(_Recoded(source, encoding, report), 1 << 18))
+
+
+def with_line_feeds(source: BinaryIO) -> BinaryIO:
+    """`source` with a line feed for every carriage return."""
+    return cast("BinaryIO", io.BufferedReader(_LineFeeds(source), 1 << 18))
 
 
 def repair_utf8(raw: bytes) -> tuple[str, str]:
@@ -208,3 +220,20 @@ class _Recoded(io.RawIOBase):
         count = min(len(buffer), len(self._rest))
         buffer[:count], self._rest = self._rest[:count], self._rest[count:]
         return count
+
+
+class _LineFeeds(io.RawIOBase):
+    """Bytes whose lines end in CR, with LF instead."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        super().__init__()
+        self._source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        """As of io.RawIOBase: fill `buffer`, return how many bytes; 0 at the end."""
+        found = self._source.read(len(buffer)).replace(b"\r", b"\n")
+        buffer[: len(found)] = found
+        return len(found)

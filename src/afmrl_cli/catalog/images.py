@@ -13,7 +13,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from ..errors import DataError
 from ..settings import CatalogSettings
 from .links import full_link, place_of
+from .named_photos import USUAL
 from .problems import Kind, Problem, Problems
 from .product import Product
 
@@ -32,8 +33,12 @@ LINK = re.compile(r"[a-z][a-z0-9+.-]+://|data:|//", re.IGNORECASE)
 SEPARATORS = re.compile(r"[|;\r\n]")
 LINKS_APART = re.compile(r"\s*[|;,\s]\s*(?=https?://)", re.IGNORECASE)
 FILE_END = re.compile(r"\.\w{2,5}\s*$")
+ADDRESSES = ("url", "src", "link", "href", "path", "file", "image")
+"""Keys of an object that stands for a photo, in JSON."""
 HEIC = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 ORIENTATION = 0x0112
+LONGEST_SIDE = 65_535
+"""As in JPEG. Pillow spends 16 bytes and more on each line: a picture one pixel wide would take gigabytes."""
 DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -59,16 +64,18 @@ class ImageProblem(DataError):
 
 
 def image_cells(cell: str, separator: str) -> list[str]:
-    """The image paths in one cell: a JSON list, or parts between `separator`; blanks are left out.
+    """The image paths in one cell: a JSON list (of texts, or of objects with a url), or parts between `separator`;
+    blanks are left out.
 
     Without a separator the cell is split at |, ; and line breaks, and at commas when every part looks like a file.
     """
-    if cell.startswith("[") and cell.endswith("]"):
+    if cell[:1] + cell[-1:] in ("[]", "{}"):
         try:
             parts = json.loads(cell)
-        except ValueError:
+        except (ValueError, RecursionError):
             parts = None
-        if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
+        parts = [_address(part) for part in (parts if isinstance(parts, list) else [parts])]
+        if all(isinstance(part, str) for part in parts):
             return [part.strip() for part in parts if part.strip()]
     if separator:
         parts = cell.split(separator)
@@ -81,30 +88,43 @@ def image_cells(cell: str, separator: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
+def _address(part: object) -> object:
+    """A photo's link or path in an object such as {"url": "...", "alt": "..."}; anything else as it is."""
+    return next((part[key] for key in ADDRESSES if part.get(key)), None) if isinstance(part, dict) else part
+
+
 class ImagePaths:
     """From the cells of a catalog to absolute paths of files that are there."""
 
     def __init__(self, root: Path, settings: CatalogSettings) -> None:
         self._root = root.resolve()
         self._allow_outside = settings.allow_outside
+        named = [settings.image_folder] if settings.image_folder else USUAL
+        self._folders = [name for name in named if (self._root / name).is_dir()]
         # Thousands of photos lie in a few folders; resolving each folder once makes a photo cost one lstat.
         self._resolved = lru_cache(maxsize=1024)(lambda folder: Path(folder).resolve())
 
     def find(self, cell: str) -> Path:
         """The photo that `cell` names, relative to the catalog's folder.
 
-        A link is found where `afmrl fetch-images` put its photo. Raises ImageProblem: "image url" (it did not yet),
-        "image outside" (`../`, absolute, or a link that leaves the folder, unless the settings allow it) or "missing
-        image". The file is not opened.
+        A link is found where `afmrl fetch-images` put its photo. A path that leads nowhere is looked for in the folder
+        of photos (`catalog.image_folder`, images, photos, ...), as it is and by the file's name alone. Raises
+        ImageProblem: "image url" (not fetched yet), "image outside" (`../`, absolute, or a link that leaves the folder,
+        unless the settings allow it) or "missing image". The file is not opened.
         """
         if LINK.match(cell):
             return self._fetched(cell)
         try:
             try:
                 return self._find(cell)
-            except ImageProblem as problem:
-                if problem.kind == "missing image" and "\\" in cell:  # written on Windows
-                    return self._find(cell.replace("\\", "/"))
+            except ImageProblem:
+                path = cell.replace("\\", "/")  # written on Windows
+                names = [path] if path != cell else []
+                for name in (path.lstrip("/"), path.rpartition("/")[2]):
+                    names += [f"{folder}/{name}" for folder in self._folders if name]
+                for name in names:
+                    with suppress(ImageProblem):
+                        return self._find(name)
                 raise
         except (OSError, ValueError, RuntimeError) as error:  # too long a name, a NUL in it, links in a circle
             reason = getattr(error, "strerror", None) or str(error)
@@ -182,6 +202,8 @@ def _header(path: Path, settings: CatalogSettings) -> Iterator[Image.Image]:
             if width * height > settings.max_image_pixels:
                 limit = f"{settings.max_image_pixels:,} (catalog.max_image_pixels)"
                 raise ImageProblem(path, f"{width:,} x {height:,} pixels, at most {limit}")
+            if max(width, height) > LONGEST_SIDE:
+                raise ImageProblem(path, f"{width:,} x {height:,} pixels: a side of more than {LONGEST_SIDE:,}")
             yield image
     except UnidentifiedImageError as error:
         raise ImageProblem(path, _not_an_image(path)) from error

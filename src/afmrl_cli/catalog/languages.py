@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from functools import lru_cache
+from typing import Any
 
 NAMES = {
     "ar": "Arabic", "bg": "Bulgarian", "bn": "Bengali", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek",
@@ -50,10 +52,7 @@ class LanguageSample:
         """Languages and the share of the texts whose language is clear, the most frequent first."""
         if not self._texts:
             return {}
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-        identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-        identifier.set_languages(list(NAMES))
+        identifier = _identifier()
         guesses = [identifier.classify(text) for text in self._texts]
         unclear = [text for text, (_, sure) in zip(self._texts, guesses, strict=True) if sure < SURE]
         groups = [" ".join(unclear[i : i + TOGETHER]) for i in range(0, len(unclear), TOGETHER)]
@@ -62,3 +61,13 @@ class LanguageSample:
             clear[NAMES[code]] += TOGETHER if sure >= SURE else 0
         total = max(1, clear.total())
         return {name: count / total for name, count in clear.most_common() if count / total >= RARE}
+
+
+@lru_cache
+def _identifier() -> Any:
+    """py3langid's identifier; its model takes a third of a second to unpack."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier.set_languages(list(NAMES))
+    return identifier

@@ -3,7 +3,7 @@
     images/A-1.jpg   images/A-1_2.jpg   images/A-1 (3).png   images/A-1/front.jpg
 
 The folder is `catalog.image_folder`, or, for a catalog without a column of photos, `images` or `photos` when it is
-there.
+there, or the catalog's own when photos lie beside it.
 A file that is called after two ids (`A-1.jpg` for `A-1`, and as the first photo of `A`) belongs to the longer one.
 """
 
@@ -18,7 +18,7 @@ from ..errors import DataError
 from ..settings import CatalogSettings
 from ..store.folder import STORE_NAME, CatalogFolder
 
-USUAL = ("images", "photos", "bilder", "img")
+USUAL = ("images", "photos", "bilder", "fotos", "img", "pictures")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 NUMBERED = re.compile(r"(.+?)(?:[ _.-]+\(?(?:\d{1,3}|[a-z]{1,10})\)?)")
 DEEPEST = 3
@@ -41,6 +41,9 @@ class NamedPhotos:
         root = folder.root.resolve()
         names = [settings.image_folder] if settings.image_folder else USUAL
         place = next((root / name for name in names if (root / name).is_dir()), None)
+        deepest = DEEPEST
+        if place is None and not settings.image_folder and _holds_photos(root):
+            place, deepest = root, 1
         if place is None:
             if settings.image_folder:
                 raise DataError(f"{root / settings.image_folder}: no such folder", "catalog.image_folder names it")
@@ -49,7 +52,7 @@ class NamedPhotos:
             raise DataError(f"{place}: leaves the catalog's folder", "set catalog.allow_outside to allow it")
         exact: dict[str, list[Path]] = {}
         numbered: dict[str, list[tuple[str, Path]]] = {}
-        for path in _files(place.resolve(), 1):
+        for path in _files(place.resolve(), 1 + DEEPEST - deepest):
             stem = path.stem.casefold()
             exact.setdefault(stem, []).append(path)
             if path.parent != place.resolve():
@@ -64,6 +67,11 @@ class NamedPhotos:
     def of(self, listing: str) -> list[Path]:
         """The photos of a listing, by name, the one that is called just like it first."""
         return list(dict.fromkeys(self._photos.get(listing.casefold(), ())))
+
+
+def _holds_photos(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(Path(entry.name).suffix.lower() in SUFFIXES for entry in entries)
 
 
 def _files(folder: Path, depth: int) -> Iterator[Path]:

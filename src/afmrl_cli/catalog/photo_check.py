@@ -21,6 +21,7 @@ from .product import Product
 
 SHARED_BY = 5
 """Different products that make a photo one that is reported."""
+AT_ONCE = 8
 AHEAD = 64
 MOST_KEYS = 10_000
 
@@ -38,7 +39,8 @@ class PhotoCheck:
 
     def __init__(self, settings: CatalogSettings, problems: Problems, *, open_photos: bool) -> None:
         self._settings, self._problems, self._open = settings, problems, open_photos
-        self._pool = ThreadPoolExecutor(os.cpu_count() or 1)  # Pillow decodes outside of Python's lock
+        # Pillow decodes outside of Python's lock. The largest photo allowed takes 200 MB while it is open.
+        self._pool = ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1))
         self._waiting: deque[tuple[Product, Path, Future[int | ImageProblem]]] = deque()
         self._first: dict[int, int] = {}  # photo -> the one product that has been seen with it
         self._again: dict[int, _Sighting] = {}

@@ -25,6 +25,7 @@ Kind = Literal[
     "image outside",
     "unreadable image",
     "image url",
+    "rows above",
     "unnamed column",
     "late column",
     "binary column",
@@ -44,6 +45,7 @@ Severity = Literal["error", "warning"]
 WARNINGS: frozenset[Kind] = frozenset(
     {
         "image url",
+        "rows above",
         "unnamed column",
         "late column",
         "binary column",
@@ -70,6 +72,7 @@ MEND: dict[Kind, str] = {
     "image outside": "move the photo into the catalog's folder, or set catalog.allow_outside",
     "unreadable image": "replace the photo",
     "image url": "`afmrl fetch-images` fetches linked photos; or put them beside the catalog and name their paths",
+    "rows above": "let the column names be the first row",
     "unnamed column": "give the column a name, or remove it",
     "late column": "let the column stand in one of the first rows, or name it in catalog.columns",
     "wrong byte": "save the file as UTF-8 throughout (Excel: CSV UTF-8)",

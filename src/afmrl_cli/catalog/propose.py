@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..errors import DataError, UsageError
 from ..settings import CatalogSettings, Columns
-from ..store.folder import CATALOG_NAMES, CatalogFolder, may_be_catalog
+from ..store.folder import CATALOG_NAMES, CatalogFolder, candidates
 from .columns import ROLES, ColumnMap, map_columns
 from .detect import read_table
 from .images import image_cells
@@ -60,9 +60,7 @@ def propose(folder: CatalogFolder | None, root: Path, settings: CatalogSettings)
 
     Raises DataError when there is no file that can be read as a catalog.
     """
-    files = [folder.catalog] if folder else sorted(path for path in root.iterdir() if may_be_catalog(path))
-    if not files:
-        raise DataError(f"{root}: no catalog here", "put the shop's export (CSV, XLSX, XML, JSONL, Parquet) into it")
+    files = [folder.catalog] if folder else candidates(root)
     readable: list[Proposal] = []
     failed: DataError | None = None
     for file in files:
@@ -120,6 +118,8 @@ def _by_content(names: Sequence[str], rows: Sequence[Row], chosen: Columns, file
         if named.get(role):
             continue
         for i in free:
+            if role == "id" and NO_ATTRIBUTE.search(names[i]):
+                continue
             cells = [text for row in rows if (text := one_text(row.cells[i]))]
             if len(cells) >= max(1, len(rows) // 2) and test(cells):
                 found[role] = [names[i]]
@@ -227,7 +227,7 @@ def settings_text(found: Proposal) -> str:
         if names and found.told[role] == "empty":
             lines.append(f"# {role} = {_toml(names)}  # empty")
         elif names:
-            lines.append(f"{role} = {_toml(names)}  # {found.told[role]}")
+            lines.append(f"{role} = {_toml(names)}" + (f"  # {found.told[role]}" if found.told[role] else ""))
         else:
             lines.append(f"# {role} = []  # none found")
     used = {name for names in found.columns.values() for name in names}

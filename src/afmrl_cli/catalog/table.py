@@ -61,11 +61,17 @@ def as_cell(value: Any) -> Cell:
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
+    if isinstance(value, list) and value and all(map(_is_path, value)):  # of categories
+        return tuple(" > ".join(filter(None, (one_text(as_cell(name)) for name in part))) for part in value)
     if isinstance(value, list) and not any(isinstance(part, list | dict) for part in value):
         return tuple(part for part in (one_text(as_cell(part)) for part in value) if part)
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False, default=str)
     return str(value)
+
+
+def _is_path(part: Any) -> bool:
+    return isinstance(part, list) and bool(part) and not any(isinstance(name, list | dict) for name in part)
 
 
 def one_text(cell: Cell) -> str:

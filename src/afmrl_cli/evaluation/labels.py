@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..catalog.columns import COMMON, plain
 from ..catalog.formats.delimited import find_delimiter
+from ..catalog.problems import clipped
 from ..errors import DataError
 
 
@@ -33,7 +34,7 @@ def read_labels(path: Path, products: Collection[str]) -> dict[str, dict[str, st
         raise DataError(f"{path}: no column with listing ids and labels", "such as: id,product_id,group_id,color")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{path}: two columns are read as {twice}", "leave one of them out")
+        raise DataError(f"{path}: two columns are read as {clipped(twice, 80)}", "leave one of them out")
     found: dict[str, dict[str, str]] = {}
     for cells in reader:
         where = f"{path}:{reader.line_num}"
@@ -44,9 +45,11 @@ def read_labels(path: Path, products: Collection[str]) -> dict[str, dict[str, st
         row = {name: cell.strip() for name, cell in zip(names, cells, strict=True) if cell.strip()}
         id = row.pop("id", "")
         if id not in products:
-            raise DataError(f"{where}: unknown listing {id or '(none)'}", "is this the labels file of this catalog?")
+            raise DataError(
+                f"{where}: unknown listing {clipped(id, 80) or '(none)'}", "is this the labels file of this catalog?"
+            )
         if id in found:
-            raise DataError(f"{where}: listing {id} stands twice")
+            raise DataError(f"{where}: listing {clipped(id, 80)} stands twice")
         found[id] = row
     if not found:
         raise DataError(f"{path}: no labels", "a line per listing")

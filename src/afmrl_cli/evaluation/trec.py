@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..catalog.problems import clipped
 from ..catalog.product import Product, product_text
 from ..errors import DataError
 from ..store.files import writing
@@ -62,13 +63,13 @@ def read_queries(path: Path, image_path: Callable[[str], Path] | None = None) ->
         where = f"{path}:{number}"
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not JSON: {error}", "one JSON object a line") from None
         if not isinstance(row, dict):
             raise DataError(f"{where}: not a JSON object", 'such as {"qid": "1", "text": "navy blouse"}')
         query = _query(row, path, number, image_path or (lambda name: path.parent / name))
         if query.id in found:
-            raise DataError(f"{where}: query {query.id} stands already in line {found[query.id].line}")
+            raise DataError(f"{where}: query {clipped(query.id, 80)} stands already in line {found[query.id].line}")
         found[query.id] = query
     if not found:
         raise DataError(f"{path}: no queries", "one JSON object a line")
@@ -89,9 +90,9 @@ def _query(row: Mapping[str, Any], path: Path, number: int, image_path: Callable
         try:
             images.append(image_path(written))
         except ValueError as error:
-            raise DataError(f"{where}: image {written}: {error}") from None
+            raise DataError(f"{where}: image {clipped(written, 80)}: {clipped(str(error))}") from None
     if not text and not images:
-        raise DataError(f"{where}: query {name} has neither text nor image", "text, title or images")
+        raise DataError(f"{where}: query {clipped(name, 80)} has neither text nor image", "text, title or images")
     exclude = frozenset([*_strings(row, "listing_id", where), *_strings(row, "exclude", where)])
     kind, title = _string(row, "type", where), _string(row, "title", where)
     return QueryRow(name, text, tuple(images), kind, exclude, number, title)
@@ -134,13 +135,17 @@ def read_qrels(path: Path, queries: Collection[str] | None = None, products: Col
         try:
             grade = int(written)
         except ValueError:
-            raise DataError(f"{where}: grade {written} is no whole number") from None
+            raise DataError(f"{where}: grade {clipped(written, 80)} is no whole number") from None
         if queries is not None and query not in queries:
-            raise DataError(f"{where}: unknown query {query}", "is this the qrels file of these queries?")
+            raise DataError(f"{where}: unknown query {clipped(query, 80)}", "is this the qrels file of these queries?")
         if products is not None and product not in products:
-            raise DataError(f"{where}: unknown product {product}", "is this the qrels file of this catalog?")
+            raise DataError(
+                f"{where}: unknown product {clipped(product, 80)}", "is this the qrels file of this catalog?"
+            )
         if grades.setdefault(query, {}).setdefault(product, grade) != grade:
-            raise DataError(f"{where}: {query} {product} was judged {grades[query][product]} before")
+            raise DataError(
+                f"{where}: {clipped(query, 80)} {clipped(product, 80)} was judged {grades[query][product]} before"
+            )
     if not grades:
         raise DataError(f"{path}: no judgements", "qid iteration product grade")
     return grades
@@ -166,16 +171,18 @@ def read_run(path: Path, queries: Collection[str], products: Collection[str]) ->
         try:
             score = float(parts[4])
         except ValueError:
-            raise DataError(f"{where}: score {parts[4]} is no number") from None
+            raise DataError(f"{where}: score {clipped(parts[4], 80)} is no number") from None
         if not math.isfinite(score):
-            raise DataError(f"{where}: score {parts[4]} is no finite number")
+            raise DataError(f"{where}: score {clipped(parts[4], 80)} is no finite number")
         if query not in as_written:
             continue
         if product not in known:
-            raise DataError(f"{where}: unknown product {product}", "is this a run over this catalog and --gallery?")
+            raise DataError(
+                f"{where}: unknown product {clipped(product, 80)}", "is this a run over this catalog and --gallery?"
+            )
         ranking = run.setdefault(as_written[query], {})
         if known[product] in ranking:
-            raise DataError(f"{where}: {query} ranks {product} twice")
+            raise DataError(f"{where}: {clipped(query, 80)} ranks {clipped(product, 80)} twice")
         ranking[known[product]] = score
     if not number:
         raise DataError(f"{path}: an empty run", "qid Q0 product rank score name")

@@ -13,6 +13,9 @@ from pathlib import Path
 from ..errors import DataError, UsageError
 
 CATALOG_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx", ".xml")
+ALSO_SUFFIXES = (".txt", ".ndjson", ".json", ".xlsm")
+"""Of what may be a catalog where nothing with a catalog's suffix is."""
+NO_CATALOG = ("readme", "license", "licence", "changelog", "requirements", "robots")
 PACKED_SUFFIX = ".gz"
 CATALOG_NAMES = ("catalog", "corpus")  # corpus.jsonl: a BEIR folder
 STORE_NAME = ".afmrl"
@@ -68,24 +71,45 @@ def find_folder(start: Path | None, configured: Callable[[Path], str] = lambda r
     root = _root(start)
     if name := configured(root):
         file = root / name
-        if not file.is_file():
-            raise DataError(f"{file}: no such file", f"catalog.path in {root / SETTINGS_FILE} names it")
-        return CatalogFolder(file.resolve())
-    candidates = sorted(p for p in root.iterdir() if may_be_catalog(p))
-    named = [p for p in candidates if p.name.split(".")[0].lower() in CATALOG_NAMES]
-    if len(named) == 1 or len(candidates) == 1:
-        return CatalogFolder((named or candidates)[0])
-    if not candidates:
-        hint = f"run afmrl inside a catalog's folder, or give the file ({', '.join(CATALOG_SUFFIXES)})"
-        raise DataError(f"{root}: no catalog here", hint)
-    names = ", ".join(p.name for p in (named or candidates)[:5])
-    raise DataError(f"{root}: more than one catalog ({names})", f"give one, or set catalog.path in {SETTINGS_FILE}")
+        if Path(name).name != name:  # settings, photos and .afmrl belong to the folder that the file lies in
+            raise DataError(f"catalog.path: {name[:200]} does not lie in {root}", "name a file of this folder itself")
+        if name not in (path.name for path in root.iterdir() if path.is_file()):
+            raise DataError(f"{str(file)[:400]}: no such file", f"catalog.path in {root / SETTINGS_FILE} names it")
+        return CatalogFolder(file)
+    found = candidates(root)
+    named = [p for p in found if p.name.split(".")[0].lower() in CATALOG_NAMES]
+    if len(named) == 1 or len(found) == 1:
+        return CatalogFolder((named or found)[0])
+    names = ", ".join(p.name for p in (named or found)[:5])
+    hint = f"give one, or set catalog.path in {SETTINGS_FILE}: `afmrl init` proposes one"
+    raise DataError(f"{root}: more than one catalog ({names})", hint)
 
 
-def may_be_catalog(path: Path) -> bool:
-    """Whether a file's name is one of a catalog: by its suffix, packed or not; hidden and Excel's lock files aren't."""
-    name = path.name.lower().removesuffix(PACKED_SUFFIX)
-    return name.endswith(CATALOG_SUFFIXES) and not name.startswith((".", "~$")) and path.is_file()
+def candidates(root: Path) -> list[Path]:
+    """Files in `root` whose names are those of catalogs, packed or not; where there are none, those that may be all the
+    same. Hidden files and Excel's lock files are left out.
+
+    Raises DataError when there are none, naming what is there instead.
+    """
+    files = sorted(p for p in root.iterdir() if not p.name.startswith((".", "~$")) and p.is_file())
+    for suffixes in (CATALOG_SUFFIXES, ALSO_SUFFIXES):
+        if found := [p for p in files if p.name.lower().removesuffix(PACKED_SUFFIX).endswith(suffixes)]:
+            if suffixes is CATALOG_SUFFIXES:
+                return found
+            found = [p for p in found if not p.name.lower().startswith(NO_CATALOG)]
+            if found:
+                return found
+    names = [p.name for p in files if p.name != SETTINGS_FILE]
+    there = f" but {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else ""
+    hint = f"run afmrl inside a catalog's folder, or give the file ({', '.join(CATALOG_SUFFIXES)})"
+    ends = {Path(name).suffix.lower() for name in names}
+    if ends & {".zip", ".rar", ".7z", ".tar", ".tgz"}:
+        hint = "unpack it, and give the folder with the table"
+    elif ends & {".xls", ".xlsb", ".ods", ".numbers", ".pdf", ".doc", ".docx"}:
+        hint = "save the table as XLSX or CSV (UTF-8)"
+    elif ends & {".jpg", ".jpeg", ".png", ".webp", ".heic"}:
+        hint = "a table is needed too: a row per product, with an id that the photos are called after"
+    raise DataError(f"{root}: no catalog here{there}", hint)
 
 
 def check_output(path: Path, folder: CatalogFolder, flag: str, own: Iterable[Path | None] = ()) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ...errors import DataError, UsageError
-from ...settings import CatalogSettings
-from ..columns import holds_images, known_names
+from ...settings import CatalogSettings, Columns
+from ..columns import header_row, holds_images, known_names
 from ..lines import HEAD_BYTES, Lines, LongLine
 from ..problems import Kind, Problem, clipped
 from ..table import Report, Row, Rows, Table, row_limit, too_long
@@ -22,9 +22,9 @@ SNIFFED_LINES = 50
 
 def delimited_table(source: BinaryIO, head: bytes, file: Path, settings: CatalogSettings, report: Report) -> Table:
     """The table in `source`, UTF-8 text that starts with `head`."""
-    if b"\n" not in head and b"\r" in head:
-        raise DataError(f"{file}: row 1: lines end in CR alone", "save it with line ends LF or CR LF")
-    delimiter = chosen_delimiter(settings) or find_delimiter(head.decode("utf-8", "replace"))
+    start = head.decode("utf-8", "replace")
+    delimiter = chosen_delimiter(settings) or find_delimiter(start, settings.columns)
+    above = header_row(_first_rows(start, delimiter), settings.columns)
     limit = row_limit(settings)
     # Python's own limit is one for the whole process; ours, per cell and with the column's name, is checked below.
     csv.field_size_limit(limit)
@@ -32,6 +32,7 @@ def delimited_table(source: BinaryIO, head: bytes, file: Path, settings: Catalog
     reader = csv.reader(lines, delimiter=delimiter)
     names: list[str] = []
     while not names:
+        skipped = lines.row
         lines.start_record()
         try:
             cells = next(reader)
@@ -40,7 +41,10 @@ def delimited_table(source: BinaryIO, head: bytes, file: Path, settings: Catalog
         except (LongLine, csv.Error) as error:
             raise DataError(f"{file}: row {lines.row}: no header but one enormous line", "is it a CSV file?") from error
         if not (len(cells) <= 2 and cells and cells[0].lower().startswith("sep=")):  # a line that Excel writes
-            names = [cell.strip() for cell in cells] if any(cell.strip() for cell in cells) else []
+            filled = any(cell.strip() for cell in cells)
+            names = [cell.strip() for cell in cells] if filled and not above else []
+            above -= filled and above > 0
+    tell_rows_above(skipped, header_row(_first_rows(start, delimiter), settings.columns), report)
     _refuse_wrong_delimiter(names, delimiter, file)
     while names and not names[-1]:
         names.pop()
@@ -66,20 +70,41 @@ def chosen_delimiter(settings: CatalogSettings) -> str:
     return text
 
 
-def find_delimiter(text: str) -> str:
-    """The delimiter of a CSV file that starts with `text`: the one whose header has the most known column names, then
-    the one that gives most rows the header's width, then the one with the most columns; a comma when none splits."""
+def tell_rows_above(rows: int, filled: int, report: Report) -> None:
+    """Report that `rows` rows stand above the column names, `filled` of them with something in them."""
+    if filled:
+        what = "row 1 stands" if rows == 1 else f"rows 1 to {rows} stand"
+        report(Problem("rows above", 0, f"{what} above the column names and {'is' if rows == 1 else 'are'} not read"))
+
+
+def _sample(text: str) -> list[str]:
     sample = text.splitlines(keepends=True)[: SNIFFED_LINES + 1]
     if len(sample) > 1 and len(text) >= HEAD_BYTES // 2:
         sample.pop()  # may be cut off
+    return sample
+
+
+def _first_rows(text: str, delimiter: str) -> list[list[str]]:
+    """The first rows of `text` with anything in them; none when it can't be split."""
+    try:
+        rows = [row for row in csv.reader(_sample(text), delimiter=delimiter) if any(map(str.strip, row))]
+    except csv.Error:
+        return []
+    return [row for row in rows if not row[0].lower().startswith("sep=")]
+
+
+def find_delimiter(text: str, settings: Columns | None = None) -> str:
+    """The delimiter of a CSV file that starts with `text`: the one whose header has the most known column names, then
+    the one that gives most rows the header's width, then the one with the most columns; a comma when none splits.
+
+    Names that `settings` give help to find the header (see `header_row`)."""
+    sample = _sample(text)
     if sample and sample[0].lower().startswith("sep=") and len(sample[0].strip()) == 5:
         return sample[0][4]
     best, best_score = ",", (0, 0.0, 1)
     for delimiter in DELIMITERS:
-        try:
-            rows = [row for row in csv.reader(sample, delimiter=delimiter) if row]
-        except csv.Error:
-            continue
+        rows = _first_rows(text, delimiter)
+        rows = rows[header_row(rows, settings) :]
         if not rows or len(rows[0]) < 2:
             continue
         alike = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
@@ -92,6 +117,11 @@ def find_delimiter(text: str) -> str:
 def _refuse_wrong_delimiter(names: Sequence[str], delimiter: str, file: Path) -> None:
     if len(names) != 1:
         return
+    if known_names(names[0].split(delimiter)) > 1:
+        raise DataError(
+            f"{file}: row 1: {clipped(names[0], 60)!r} is a single cell: quotes stand around whole rows",
+            "export it again, or take the outer quotes away",
+        )
     for other in DELIMITERS:
         if other != delimiter and known_names(names[0].split(other)) > 1:
             shown, right = (DELIMITER_NAMES.get(d, d) for d in (delimiter, other))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from ...errors import DataError
 from ...settings import CatalogSettings
 from ..problems import Problem, clipped
 from ..table import Report, Row, Rows, Table, as_cell, too_long
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 BATCH_ROWS = 1024
 
@@ -33,7 +36,7 @@ def parquet_table(source: BinaryIO, file: Path, settings: CatalogSettings, repor
         row = 0
         try:
             for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=list(names)):
-                columns = {name: batch.column(i) for i, name in enumerate(batch.schema.names)}
+                columns = {name: _plain(batch.column(i)) for i, name in enumerate(batch.schema.names)}
                 for values in zip(*(columns[name].to_pylist() for name in names), strict=True):
                     row += 1
                     cells = [as_cell(value) for value in values]
@@ -41,7 +44,16 @@ def parquet_table(source: BinaryIO, file: Path, settings: CatalogSettings, repor
                         report(problem)
                     else:
                         yield Row(row, cells)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             raise DataError(f"{file}: after row {row}: damaged: {clipped(str(error))}", "export it again") from error
 
     return Table(names, rows())
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """Dates and times as text: Python has none before the year 1 and after 9999, and none of unknown time zones."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp(column.type.unit))
+    return column.cast(pa.string()) if pa.types.is_temporal(column.type) else column

@@ -5,14 +5,16 @@ from __future__ import annotations
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...errors import DataError
 from ...settings import CatalogSettings
+from ..columns import MOST_ABOVE, header_row
 from ..problems import Problem, clipped
-from ..table import Report, Row, Rows, Table, as_cell, too_long
-from .delimited import number_images
+from ..table import Report, Row, Rows, Table, as_cell, one_text, too_long
+from .delimited import number_images, tell_rows_above
 
 UNPACKED_BYTES = 2 << 30
 SHARED_BYTES = 256 << 20
@@ -31,7 +33,7 @@ def sheet_table(source: BinaryIO, file: Path, settings: CatalogSettings, report:
         for sheet in book.worksheets:
             sheet.reset_dimensions()  # some programs write wrong ones
             rows = _filled(sheet.iter_rows(values_only=True))
-            if first := next(rows, None):
+            if first := list(islice(rows, MOST_ABOVE)):
                 break
         else:
             raise DataError(f"{file}: the workbook is empty", "the first row must hold the column names")
@@ -42,8 +44,11 @@ def sheet_table(source: BinaryIO, file: Path, settings: CatalogSettings, report:
     if others := [other.title for other in book.worksheets if other.title != sheet.title]:
         message = f"only sheet {clipped(sheet.title, 40)!r} is read, not {clipped(', '.join(others), 80)!r}"
         report(Problem("other sheets", 0, message))
-    names = number_images([str(as_cell(value)).strip() for value in first[1]])
-    return Table(tuple(names), _rows(rows, first[0], names, file, settings, report))
+    written = [[one_text(as_cell(value)) for value in values] for _, values in first]
+    above = header_row(written, settings.columns)
+    tell_rows_above(first[above][0] - 1, above, report)
+    names = number_images(written[above])
+    return Table(tuple(names), _rows(chain(first[above + 1 :], rows), first[above][0], names, file, settings, report))
 
 
 def _refuse_bombs(source: BinaryIO, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""WooCommerce's product CSV, as its import schema describes it (English column names).
+"""WooCommerce's product CSV, as its import schema describes it, with English or translated column names (woo_names.py).
 
 A `variable` product has rows of type `variation` that name it as `Parent` (its SKU, or `id:12`). Here a variation
 becomes a listing, and takes from the parent what it has no cells of its own for; a parent with variations is no listing
@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ..columns import plain
 from ..problems import Problem
 from ..table import Cell, Report, Row, Rows, Table, one_text
+from .woo_names import english
 
 MARKS = {"type", "name"}
 ONE_OF = {"visibility_in_catalog", "is_featured", "in_stock", "parent", "attribute_1_name", "regular_price"}
@@ -24,7 +24,7 @@ INHERITED = ("name", "description", "short_description", "categories", "tags", "
 
 def is_woocommerce(names: Sequence[str]) -> bool:
     """Whether a table with these columns is a WooCommerce export."""
-    known = {plain(name) for name in names}
+    known = {english(name) for name in names}
     return known >= MARKS and not known.isdisjoint({"sku", "id"}) and len(known & ONE_OF) > 1
 
 
@@ -39,7 +39,7 @@ class _Export:
     """Where the columns are."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.at = {plain(name): i for i, name in reversed(list(enumerate(names)))}
+        self.at = {english(name): i for i, name in reversed(list(enumerate(names)))}
         self.attributes = [
             (i, self.at[f"{name[:-5]}_value_s"])
             for name, i in self.at.items()
