@@ -6,6 +6,9 @@ import gzip
 import io
 import ipaddress
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -61,6 +64,15 @@ class Shop(BaseHTTPRequestHandler):
         elif name == "elsewhere":
             port = self.headers["Host"].split(":")[1]
             self.answer(302, b"", {"Location": f"http://127.0.0.2:{port}/1.png"})
+        elif name.startswith("slow"):  # half of it, and the rest when its turn comes: the first time never
+            body = png()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[:30])
+            self.wfile.flush()
+            time.sleep(60 if self.asked[self.path] == 1 else 0)
+            self.wfile.write(body[30:])
         elif name == "flaky":
             self.answer(*((503, b"later") if self.asked[self.path] < 3 else (200, png())), {})
         elif name in ("endless", "cut"):
@@ -131,6 +143,40 @@ def test_photos_are_fetched_once_and_then_found(server: str, tmp_path: Path) -> 
         more.write(f"new,new,{server}/77.png\n")
     assert "1 photos fetched" in run(tmp_path, "--private")
     assert not left.exists()
+
+
+def test_a_killed_fetch_goes_on_and_keeps_no_half_photo(server: str, tmp_path: Path) -> None:
+    names = [*(f"{i}.png" for i in range(20)), *(f"slow{i}" for i in range(3)), *(f"{i}.png" for i in range(50, 60))]
+    file = catalog(tmp_path, *(f"{server}/{name}" for name in names))
+    command = [sys.executable, "-m", "afmrl_cli", "fetch-images", str(tmp_path), "--private", "--quiet"]
+    images = tmp_path / ".afmrl" / "images"
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as fetching:
+        try:
+            give_up = time.monotonic() + 60
+            while len(whole := photos(images)) < 25 or len(halves(images)) < 3:
+                assert time.monotonic() < give_up and fetching.poll() is None
+                time.sleep(0.02)
+        finally:
+            fetching.kill()
+    assert fetching.returncode == -signal.SIGKILL
+    for path in photos(images):
+        assert open_image(path, CatalogSettings()).size == (8, 8)
+    products, _ = read(file)
+    assert sum(len(product.images) for product in products) == len(photos(images)) >= len(whole)
+    assert len(halves(images)) >= 3
+    had = {f"/{name}" for name, product in zip(names, products, strict=True) if product.images}
+    assert f"{len(names) - len(had)} photos fetched" in run(tmp_path, "--private")
+    assert not halves(images) and len(photos(images)) == len(names)
+    assert all(len(product.images) == 1 for product in read(file)[0])
+    assert all(Shop.asked[path] == 1 for path in had)
+
+
+def photos(images: Path) -> list[Path]:
+    return [path for path in images.rglob("*") if path.is_file() and not path.name.startswith(".")]
+
+
+def halves(images: Path) -> list[Path]:
+    return list(images.rglob(".writing-*"))
 
 
 BAD = {

@@ -240,6 +240,18 @@ def test_times_that_python_has_no_words_for(tmp_path: Path) -> None:
     assert "out of range" in products[0].given["far"] and not problems.counts
 
 
+def test_a_parquet_column_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    file = tmp_path / "catalog.parquet"
+    parquet.write_table(pa.table({"id": ["1"], "title": ["a"]}), file, store_schema=False)
+    file.write_bytes(file.read_bytes().replace(b"title", b"t\xff\xfele"))
+    with pytest.raises(DataError, match="damaged"):
+        read(file)
+    assert CliRunner().invoke(app, ["check", str(file)]).exit_code == 3
+
+
 def test_settings_name_no_file_outside_of_the_folder(tmp_path: Path) -> None:
     shop = tmp_path / "shop"
     write(tmp_path / "other" / "secret.csv", "id,title\n1,secret {product}\n")

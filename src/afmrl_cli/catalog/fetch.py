@@ -90,6 +90,7 @@ def fetch_images(
     waiting: deque[tuple[_Link, Future[int]]] = deque()
 
     def finish() -> None:
+        """Wait for the oldest download, and count or report it."""
         link, future = waiting.popleft()
         try:
             counts["bytes"] += future.result()
@@ -264,6 +265,7 @@ class _Guard(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
+        """As of httpcore.SyncBackend: a connection to `host`; _Failed when one of its addresses is refused."""
         try:
             answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:

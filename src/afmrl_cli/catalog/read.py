@@ -278,7 +278,7 @@ def _parquet_rows(file: Path) -> int:
 
     try:
         return int(ParquetFile(file).metadata.num_rows)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name that is not UTF-8
         raise DataError(f"{file}: not a Parquet file, or damaged", "export it again") from error
 
 

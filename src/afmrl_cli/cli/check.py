@@ -78,6 +78,7 @@ def problems_file(path: Path) -> Iterator[Problems]:
         writer.writerow(["row", "column", "listing", "severity", "kind", "message", "mend"])
 
         def write(problem: Problem) -> None:
+            """Write `problem` as a line."""
             told = (
                 problem.column,
                 problem.listing,

@@ -63,6 +63,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
+        """Run the command; show what it raises."""
         try:
             command(*args, **kwargs)
         except (typer.Exit, typer.Abort):

@@ -88,6 +88,7 @@ def in_session(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
+        """Start a session and run the command in it."""
         session = start(given.pop("catalog"), **{name: given.pop(name) for name in shared if name in given})
         command(session, **given)
 

@@ -59,6 +59,7 @@ def _case(
     places = {id: rank for rank, id in enumerate(ids, 1)}
 
     def card(id: str) -> dict[str, Any]:
+        """What is shown of the listing `id`."""
         document = by_id[id]
         kind = "right" if id in right else "twin" if id in twins else "wrong"
         text = document.product.title or document.row.text

@@ -206,7 +206,7 @@ def _answers(
         elif entry.kind == "colors":
             answers.append(histogram_run(task, kitchen))
         elif entry.kind == "run":
-            run = outside_run(Path(entry.argument).expanduser(), task, depth)
+            run = outside_run(_run_file(entry.argument, kitchen.folder.root), task, depth)
             answers.append(SystemRun(entry.name, run, frozenset(run)))
         elif not entry.optional or kitchen.settings.model.embedder_checkpoint:  # without one, the base is the embedder
             rival = contestant(entry)
@@ -282,3 +282,13 @@ def _keep(
             if query.id in next(iter(scored.per_query.values())):
                 figures = {name: figure[query.id] for name, figure in scored.per_query.items()}
                 file.write(json.dumps({"qid": query.id, "type": query.kind, **figures}, ensure_ascii=False) + "\n")
+
+
+def _run_file(written: str, root: Path) -> Path:
+    """The file of `run:FILE`, from where one stands or from the catalog's folder."""
+    given = Path(written).expanduser()
+    places = list(dict.fromkeys([given.absolute(), root / given]))
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise DataError(f"run:{written}: no such file", f"looked for {' and '.join(map(str, places))}")
+    return found

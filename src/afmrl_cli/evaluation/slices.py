@@ -44,6 +44,7 @@ def slice_values(task: Task, key: str, twins: Mapping[str, frozenset[str]], leve
     by_id = {document.id: document for document in task.documents}
 
     def value(query: Query) -> str:
+        """Which slice `query` belongs to, "" for none."""
         right = [by_id[id] for id, grade in task.qrels[query.id].items() if grade >= level]
         if key == "type":
             return query.kind or NO_VALUE

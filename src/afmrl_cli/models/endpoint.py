@@ -39,6 +39,8 @@ from ..store.files import hash_json
 KEY_VARIABLE = "AFMRL_API_KEY"
 DEFAULT_MAX_PIXELS = 1280 * 28 * 28
 MAX_BODY_BYTES = 4 * 2**20
+SPECIAL_TOKEN = re.compile(r"<\|[\w.-]{1,40}\|>")
+"""Special tokens as Qwen and others spell them: servers read them out of any text, and a shop's must open no turn."""
 CHARS_PER_TOKEN = 4
 """A guess on the short side: the server's tokenizer is not here to count `model.max_text_tokens`."""
 MAX_WAIT = 120.0
@@ -206,6 +208,7 @@ class Endpoint:
         prompt = request.prompt
         if len(request.product) > self._max_chars:
             prompt = prompt.replace(request.product, request.product[: self._max_chars].rstrip(), 1)
+        prompt = SPECIAL_TOKEN.sub(" ", prompt)
         body: dict[str, Any] = {
             "model": settings.endpoint_model,
             "messages": [{"role": "user", "content": [*pictures, {"type": "text", "text": prompt}]}],

@@ -30,6 +30,7 @@ def google_layout(table: Table) -> Table:
     gtin = at.get("gtin", len(table.names))
 
     def rows() -> Rows:
+        """The rows, one after the other."""
         for number, cells, more in table.rows:
             filled = list(cells) + [""] * (len(names) - len(cells))
             brand, mpn = (one_text(filled[at[name]]) if name in at else "" for name in ("brand", "mpn"))

@@ -35,6 +35,7 @@ def records_table(records: Iterator[tuple[int, Mapping[str, Any]]], settings: Ca
     names = list(dict.fromkeys(name for _, record in first for name in record))
 
     def rows() -> Rows:
+        """The rows, one after the other."""
         known = set(names)
         for part in (first, records):
             for row, record in part:

@@ -23,9 +23,9 @@ def parquet_table(source: BinaryIO, file: Path, settings: CatalogSettings, repor
 
     try:
         parquet = ParquetFile(source)
-    except (pa.ArrowException, OSError) as error:
+        fields = list(parquet.schema_arrow)
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name that is not UTF-8
         raise DataError(f"{file}: not a Parquet file, or damaged: {clipped(str(error))}", "export it again") from error
-    fields = list(parquet.schema_arrow)
     positions = [i for i, field in enumerate(fields) if "binary" not in str(field.type)]
     for i, field in enumerate(fields):
         if i not in positions:
@@ -33,6 +33,7 @@ def parquet_table(source: BinaryIO, file: Path, settings: CatalogSettings, repor
     names = tuple(fields[i].name for i in positions)
 
     def rows() -> Rows:
+        """The rows, one after the other."""
         row = 0
         try:
             for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=list(names)):
