@@ -289,6 +289,7 @@ class RarSettings(TrainingSettings):
     scale: Literal["group", "batch", "none"] = Field("group", description="whose spread advantages are divided by")
     from_base: bool = Field(False, description="start from the bare base, without SFT")
     chunk_answers: int = Field(8, ge=1, description="answers in memory with a graph; lower it for less memory")
+    shared_prefix: bool = Field(True, description="run the prompt once for a group; false: once for each answer")
     steps: int = Field(200, ge=1)
     learning_rate: float = Field(0.0, ge=0, description="0: 1e-4 for nano, 1e-5 for all others")
     lora_dropout: float = Field(0.0, ge=0, le=0, description="always 0: with dropout the KL would not start at 0")

@@ -23,7 +23,7 @@ from ..store.files import hash_file, hash_json
 from ..store.folder import CatalogFolder
 
 SHORT = 16
-NOT_THE_RESULT = {"save_every", "tensorboard", "name", "chunk_size", "chunk_answers"}
+NOT_THE_RESULT = {"save_every", "tensorboard", "name", "chunk_size", "chunk_answers", "shared_prefix"}
 """Settings of trainings that do not change what is learnt."""
 
 

@@ -12,7 +12,7 @@ from ..store.checkpoints import Manifest
 from .environment import Environments, describe
 
 NANO_RATE, RATE = 1e-4, 1e-5
-NOT_THE_RESULT = {"save_every", "name", "chunk_answers"}
+NOT_THE_RESULT = {"save_every", "name", "chunk_answers", "shared_prefix"}
 """Settings that do not change what is learnt (but for rounding)."""
 
 

@@ -1,0 +1,55 @@
+"""A group's sampled answers, the prompt run through the policy once.
+
+    cache of x_1 .. x_{P-1}, one row a prompt  ->  G equal rows each  ->  x_P and the answers, sampled G times
+
+`generate` goes on from a cache that is there already. It gets the whole prompt's tokens, mask and positions (M-RoPE,
+padding on the left), so that an answer begins at the position after the prompt's largest, and reads the last token
+itself: the first token of all G answers is drawn from one and the same distribution, by the random numbers that plain
+`generate` on G prompts would draw. Sampling is `generate`'s own: temperature, suppressed tokens, ends, most tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from .packed import prompt_positions
+
+
+def sample(
+    causal: Any, batch: dict[str, torch.Tensor], group: int, config: GenerationConfig, ends: list[int]
+) -> list[list[int]]:
+    """New tokens of `group` answers to each prompt, one prompt's after another's; the first of `ends` is the last.
+
+    `batch` is what `Processor.tensors` gives, on the model's device; `causal` the model with its vocabulary head, in
+    eval mode (in training mode activation checkpointing forbids caches).
+    """
+    trunk, ids, mask = causal.model, batch["input_ids"], batch["attention_mask"]
+    pictures = {name: batch[name] for name in ("pixel_values", "image_grid_thw") if name in batch}
+    kinds = batch["mm_token_type_ids"] if pictures else None
+    positions = prompt_positions(trunk, ids, mask, kinds, pictures.get("image_grid_thw"))
+    with torch.no_grad():
+        cache = trunk(
+            input_ids=ids[:, :-1],
+            attention_mask=mask[:, :-1],
+            position_ids=positions[..., :-1],
+            use_cache=True,
+            **pictures,
+        ).past_key_values
+        cache.batch_repeat_interleave(group)
+        text = prompt_positions(trunk, ids, mask, None, None)[:1]
+        made = causal.generate(
+            input_ids=ids.repeat_interleave(group, dim=0),
+            attention_mask=mask.repeat_interleave(group, dim=0),
+            position_ids=torch.cat([text, positions]).repeat_interleave(group, dim=1),
+            past_key_values=cache,
+            generation_config=config,
+        )
+    return [_until(row, set(ends)) for row in made[:, ids.shape[1] :].tolist()]
+
+
+def _until(tokens: list[int], ends: set[int]) -> list[int]:
+    """`tokens` up to the first end, with it."""
+    return tokens[: next((i for i, token in enumerate(tokens) if token in ends), len(tokens)) + 1]

@@ -1,0 +1,187 @@
+"""A step in which a group runs its prompt once is TRL's step: answers, log-probabilities, loss, gradients."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from trl import GRPOTrainer
+from trl.trainer.utils import add_fused_lm_head
+
+from afmrl_cli.models.presets import NANO
+from afmrl_cli.rar.trainer import RarTrainer, Rollouts
+from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.training.adapter import trainable
+from tests.rar.rig import Rig, make_rig, rar_settings
+from tests.tiny import ARCHITECTURES
+from tests.training.shop import write_shop
+
+TinyModel = Callable[[str], Path]
+LOSSES = ("dr_grpo", "dapo", "bnpo", "grpo")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> CatalogFolder:
+    """16 products of two listings with two photos."""
+    root = write_shop(tmp_path_factory.mktemp("packed") / "shop", 16, listings_each=2)
+    return CatalogFolder(root / "catalog.csv")
+
+
+def make(shop: CatalogFolder, run: Path, model: str, **changes: object) -> Rig:
+    """Four queries: two photos, none, and one each with the same words; an adapter that changes numbers; four answers
+    each, of different lengths.
+    """
+    few = {"split.validation": 0.4, "rar.prompts": 4, "rar.from_base": True, "rar.validation_queries": 5}
+    both = {"model.generator": model, "model.embedder": model, "attributes.max_new_tokens": 12, "rar.chunk_answers": 8}
+    rig = make_rig(shop, rar_settings(**few, **both, **{"rar.query": "listings"}, **changes), run)
+    env = rig.plan.environments.train
+    seen = env.queries[0]
+    photos, others = seen.side.photos, env.queries[3].side.photos
+    long = replace(seen.side, text="Title: red shirt with long sleeves\nBrand: none")
+    sides = [
+        long,
+        replace(long, text="Title: blue hood", photos=()),
+        *(replace(seen.side, photos=p[:1]) for p in (photos, others)),
+    ]
+    env.queries = tuple(replace(seen, side=side) for side in sides)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in trainable(rig.peft).values():
+            parameter.normal_(std=0.05)
+    return rig
+
+
+@pytest.fixture(scope="module", params=[*ARCHITECTURES, NANO])
+def rig(request: pytest.FixtureRequest, shop: CatalogFolder, tiny_model: TinyModel, tmp_path_factory: Any) -> Rig:
+    model = request.param if request.param == NANO else str(tiny_model(request.param))
+    return make(shop, tmp_path_factory.mktemp("run"), model)
+
+
+@pytest.fixture
+def trainer(rig: Rig) -> Iterator[RarTrainer]:
+    kept = {name: getattr(rig.trainer, name) for name in ("rar", "loss_type", "num_iterations")}
+    yield rig.trainer
+    for name, value in kept.items():
+        setattr(rig.trainer, name, value)
+
+
+def shared(trainer: RarTrainer, value: bool) -> None:
+    trainer.rar = trainer.rar.model_copy(update={"shared_prefix": value})
+
+
+def some_answers(trainer: RarTrainer) -> Rollouts:
+    """Four answers to each query, with 1 to 12 tokens; two of a group are alike."""
+    rng = torch.Generator().manual_seed(0)
+    rollouts = trainer._roll_out_once([0, 1, 2, 3])
+    lengths = torch.randint(1, 13, (16,), generator=rng).tolist()
+    rollouts.tokens = [torch.randint(20, 500, (length,), generator=rng).tolist() for length in lengths]
+    rollouts.tokens[1] = rollouts.tokens[0]
+    rollouts.rewards = [replace(each, value=float(i % 3)) for i, each in enumerate(rollouts.rewards)]
+    return rollouts
+
+
+def step(trainer: RarTrainer, rollouts: Rollouts) -> tuple[dict[str, Any], dict[str, torch.Tensor], list[float]]:
+    """(what TRL scored, the gradient of a whole step, its loss, KL and entropy)."""
+    trainer._roll_out = lambda numbers: rollouts  # type: ignore[method-assign]
+    scored: dict[str, Any] = {}
+    score = trainer._generate_and_score_completions
+
+    def remember(inputs: Any) -> Any:
+        scored.update(score(inputs))
+        return dict(scored)
+
+    trainer._generate_and_score_completions = remember  # type: ignore[method-assign]
+    trainer._buffered_inputs, trainer._step = None, 0
+    trainer._metrics["train"].clear()
+    parts = trainer.args.steps_per_generation
+    trainer.current_gradient_accumulation_steps = parts
+    trainer.model.zero_grad()
+    torch.manual_seed(3)
+    losses = []
+    try:
+        for _ in range(parts):
+            inputs = trainer._prepare_inputs([{"query": i} for i in range(4) for _ in range(4)])
+            loss = trainer.compute_loss(trainer.model, inputs)
+            loss.backward()
+            losses.append(loss.item())
+            trainer._step += 1
+    finally:
+        del trainer._roll_out, trainer._generate_and_score_completions
+    gradient = {name: parameter.grad.clone() for name, parameter in trainable(trainer.model).items()}
+    metrics = [sum(trainer._metrics["train"][name]) for name in ("kl", "entropy")]
+    return scored, gradient, [sum(losses), *metrics]
+
+
+def assert_equal_steps(trainer: RarTrainer, rollouts: Rollouts, tolerance: float = 1e-4) -> None:
+    found = []
+    for value in (True, False):
+        shared(trainer, value)
+        found.append(step(trainer, rollouts))
+    (ours, gradient, figures), (stock, expected, theirs) = found
+    assert ours.keys() == stock.keys()
+    for name, value in stock.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.allclose(ours[name].float(), value.float(), rtol=1e-4, atol=1e-5), name
+    # With chunks of other rows the mean over chunks of KL and entropy is another one; the loss is not.
+    assert figures[0] == pytest.approx(theirs[0], rel=tolerance, abs=1e-6)
+    for name, value in expected.items():
+        assert value.norm() > 0, name
+        assert (gradient[name] - value).norm() <= tolerance * value.norm(), name
+
+
+def test_a_step_is_that_of_trl(trainer: RarTrainer) -> None:
+    """For every loss, on the policy's first step and (with old log-probabilities) on later ones."""
+    rollouts = some_answers(trainer)
+    for loss in LOSSES:
+        trainer.loss_type = loss
+        trainer.num_iterations = 1 if loss in ("dr_grpo", "bnpo") else 2
+        assert_equal_steps(trainer, rollouts)
+
+
+def test_answers_are_those_of_trl(rig: Rig) -> None:
+    """By the same random numbers, and every token drawn from the same scores."""
+    trainer, head = rig.trainer, rig.policy.generator.loaded.causal.lm_head
+    seen: list[list[torch.Tensor]] = []
+    made = []
+    for draw in (trainer._sample, trainer._sample_by_trl):
+        seen.append([])
+        handle = head.register_forward_hook(lambda _, __, output: seen[-1].append(output[:, -1].detach()))
+        torch.manual_seed(5)
+        made.append(draw([0, 1, 2, 3]))
+        handle.remove()
+    assert made[0] == made[1] and len({len(row) for row in made[0]}) > (rig.plan.base.name == NANO)
+    assert len(seen[0]) == len(seen[1]) == 12
+    for ours, stock in zip(*seen, strict=True):
+        assert torch.allclose(ours, stock, rtol=0, atol=1e-4)
+    never = set(rig.policy.generator.never)
+    assert never and not never & {token for row in made[0] for token in row}
+
+
+def test_a_group_runs_its_prompt_once(trainer: RarTrainer) -> None:
+    """Tokens that run, padding included, in sampling and in the reference's log-probabilities."""
+    rollouts = some_answers(trainer)
+    loaded = trainer.policy.generator.loaded
+    trunk: list[int] = []
+    hook = loaded.trunk.language_model.register_forward_pre_hook(
+        lambda _, __, named: trunk.append(named["inputs_embeds"].shape[:2].numel()), with_kwargs=True
+    )
+    trainer._sample([0, 1, 2, 3])
+    width = trunk[0] // 4
+    assert trunk[1:] == [16] * 12, "after the prompts, one token an answer at a time"
+    trunk.clear()
+    trainer._roll_out = lambda numbers: rollouts  # type: ignore[method-assign]
+    try:
+        trainer._generate_and_score_completions([{"query": i} for i in range(4) for _ in range(4)])
+    finally:
+        del trainer._roll_out
+        hook.remove()
+    longest = max(sum(map(len, rollouts.tokens[i : i + 4])) - 4 for i in range(0, 16, 4))
+    assert len(trunk) == 2 and sum(trunk) <= 4 * (width + 1 + longest), "the reference's pass: two groups at a time"
