@@ -1,182 +1,333 @@
-"""The time of a RAR step by its parts, and against stock GRPOTrainer whose reward encodes every answer in full.
+"""The time of a RAR step by its parts, against stock GRPOTrainer whose reward encodes every answer in full.
 
-    python -m benchmarks.rar_step WORK [--kind listings] [--rounds 3] [--steps 4] [--wall]
+    python -m benchmarks.rar_step WORK [--model wide] [--rounds 5] [--prompts 2] [--pixels 448] [--threads 1]
 
-Both train the nano model from the same adapter on the same queries (6 a step, 8 answers each, one thread, fp32), in
-turn, each time in a process of its own; the first step of each is left out, medians of the rest are printed. Seconds
-are those of the CPU, which a busy machine hardly changes; `--wall` takes the clock's. The stock trainer gets prompts
-and photos as its documentation says (opened once, beforehand) and a reward of `Embedder.encode` on all answers.
+Both sides stand in one process and do their steps in turn, on the same queries from equal adapters: G = 8 answers of at
+most 32 tokens to a prompt with a photo, KL on, fp32 on the CPU. The first round is left out; of the rest the median is
+printed, by processor time (which a busy machine hardly changes) and by the clock, and the median of the rounds' ratios.
+
+`nano` is the built-in model (192 wide, 4 layers); `wide` a Qwen2-VL of 384 and 6 layers with random weights behind
+nano's tokenizer. What random weights write is no attribute text: both sides then reward, in place of it, real ones of
+about 32 tokens. The stock trainer gets prompts and photos as its documentation says (opened once, beforehand), a
+reward of `Embedder.encode` on all answers, and as many answers at a time as ours.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PROMPTS, GROUP = 6, 8
-PARTS = ("step_time", "seconds/rollout", "seconds/reward")
+GROUP, ANSWER = 8, 32
+PARTS = ("step", "rollout", "reward", "reference", "update")
+WIDE = {"hidden_size": 384, "intermediate_size": 1152, "num_hidden_layers": 6, "num_attention_heads": 6}
+TEXTS = [
+    f"colour: {colour}; neckline: {neck}; sleeves: long; pattern: plain; closure: {end}; fit: regular"
+    for colour in ("red", "navy", "green")
+    for neck in ("v-neck", "round", "boat")
+    for end in ("zip", "none")
+]
 
 
-def arguments(kind: str, steps: int) -> dict[str, object]:
+def settings_of(model: str, prompts: int, pixels: int) -> dict[str, object]:
     return {
         "model.device": "cpu",
         "model.precision": "fp32",
+        "model.generator": model,
+        "model.embedder": model,
+        "model.max_pixels": pixels**2,
+        "model.max_images": 1,
+        "attributes.max_new_tokens": ANSWER,
         "split.validation": 0.2,
         "split.test": 0.0,
-        "rar.query": kind,
+        "rar.query": "listings",
         "rar.from_base": True,
-        "rar.prompts": PROMPTS,
+        "rar.prompts": prompts,
         "rar.group": GROUP,
-        "rar.chunk_answers": 24,
-        "rar.k": 10,
-        "rar.steps": steps,
+        "rar.chunk_answers": GROUP,
+        "rar.k": 5,
+        "rar.validation_queries": 5,
         "rar.learning_rate": 1e-5,
     }
 
 
-def one(side: str, work: Path, kind: str, steps: int) -> None:
-    """`steps` steps of one side, in this process: a JSON line of figures for each."""
-    import torch
-    from datasets import Dataset
-    from transformers import PrinterCallback
-    from trl import GRPOConfig, GRPOTrainer
+@dataclass
+class Clock:
+    """Seconds (of the processor, of the clock) by part."""
 
+    spent: dict[str, list[float]] = field(default_factory=lambda: {part: [0.0, 0.0] for part in PARTS})
+
+    @contextmanager
+    def running(self, part: str) -> Iterator[None]:
+        begin = time.process_time(), time.perf_counter()
+        yield
+        self.spent[part][0] += time.process_time() - begin[0]
+        self.spent[part][1] += time.perf_counter() - begin[1]
+
+    def time(self, owner: Any, name: str, part: str) -> None:
+        """Count what `owner.name` takes."""
+        call = getattr(owner, name)
+
+        def timed(*positional: Any, **named: Any) -> Any:
+            with self.running(part):
+                return call(*positional, **named)
+
+        setattr(owner, name, timed)
+
+    def taken(self) -> dict[str, list[float]]:
+        """Since the last time it was asked."""
+        found, self.spent = self.spent, Clock().spent
+        return found
+
+
+@dataclass
+class Side:
+    trainer: Any
+    rows: Callable[[int], list[dict[str, Any]]]
+    """The rows of a step, as its dataset would give them."""
+    clock: Clock
+
+    def step(self, number: int) -> dict[str, list[float]]:
+        """An optimiser's step, as transformers' loop makes it."""
+        trainer, parts = self.trainer, self.trainer.args.gradient_accumulation_steps
+        trainer.current_gradient_accumulation_steps = parts
+        trainer.model.train()
+        with self.clock.running("step"):
+            for _ in range(parts):
+                trainer.training_step(trainer.model, self.rows(number), None)
+            trainer._clip_grad_norm(trainer.model)
+            trainer.optimizer.step()
+            trainer.model.zero_grad()
+        trainer.state.global_step += 1
+        return self.clock.taken()
+
+
+def make_wide(folder: Path) -> str:
+    """A wider model with random weights behind nano's tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    from afmrl_cli.nano.model import nano_folder
+
+    if not folder.exists():
+        shutil.copytree(nano_folder(), folder, ignore=shutil.ignore_patterns("*.safetensors"))
+        config = AutoConfig.from_pretrained(folder)
+        for name, value in WIDE.items():
+            setattr(config.text_config, name, value)
+        config.text_config.layer_types = ["full_attention"] * WIDE["num_hidden_layers"]
+        config.text_config.rope_parameters["mrope_section"] = [8, 12, 12]
+        config.vision_config.hidden_size = WIDE["hidden_size"]
+        torch.manual_seed(0)
+        AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
+    return str(folder)
+
+
+def make_world(work: Path, model: str, prompts: int, pixels: int) -> tuple[Any, Any]:
+    """(the plan, the policy) with a base of its own."""
+    from afmrl_cli.attributes.request import Generation
     from afmrl_cli.attributes.task import load_task
     from afmrl_cli.catalog.problems import Problems
-    from afmrl_cli.catalog.product import enriched_text
     from afmrl_cli.listener import Silent
     from afmrl_cli.models.base import Bases
-    from afmrl_cli.models.embed_input import Item
     from afmrl_cli.models.embedder import load_embedder
     from afmrl_cli.models.generator import load_generator
-    from afmrl_cli.models.presets import resolve_base
-    from afmrl_cli.rar.environment import make_environments, ranks_of
-    from afmrl_cli.rar.frozen import frozen
+    from afmrl_cli.models.presets import NANO, resolve_base
+    from afmrl_cli.rar.environment import make_environments
     from afmrl_cli.rar.plan import make_plan
     from afmrl_cli.rar.policy import Policy
-    from afmrl_cli.rar.reward import recall_at_k
-    from afmrl_cli.rar.trainer import RarTrainer, grpo_arguments
     from afmrl_cli.settings import load_settings
     from afmrl_cli.store.checkpoints import Checkpoints
     from afmrl_cli.store.folder import CatalogFolder
     from afmrl_cli.training.adapter import add_trainable
 
-    torch.set_num_threads(1)
-    settings = load_settings(None, arguments(kind, steps), {})
+    settings = load_settings(None, settings_of(model, prompts, pixels), {})
     folder, checkpoints, bases = CatalogFolder(work / "shop" / "catalog.csv"), Checkpoints(work / "none"), Bases()
     task = load_task(settings.attributes, folder.root)
     generator = load_generator(settings.model, settings.attributes, checkpoints, bases=bases)
-    policy = Policy(generator)
-    peft = add_trainable(generator, settings.rar, None, checkpoints, "CAUSAL_LM")
+    if model != NANO:
+        generator.generation = lambda tokens: Generation(TEXTS[sum(tokens) % len(TEXTS)], False)
+    add_trainable(generator, settings.rar, None, checkpoints, "CAUSAL_LM")
     embedder = load_embedder(settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog)
     environments = make_environments(
-        folder, settings, checkpoints, task, embedder, work / f"gallery-{kind}", Problems(), Silent()
+        folder,
+        settings,
+        checkpoints,
+        task,
+        embedder,
+        work / f"gallery-{Path(model).name}-{pixels}",
+        Problems(),
+        Silent(),
     )
     plan = make_plan(settings, environments, resolve_base(settings.model, "generator"), None, generator.id)
-    environment = environments.train
+    return plan, Policy(generator)
 
-    def in_full(completions: list[Any], query: list[int], **_: Any) -> list[float]:
-        begin = time.perf_counter()
-        items = []
-        for number, answer in zip(query, completions, strict=True):
-            seen = environment.queries[number].side
-            items.append(
-                Item(enriched_text(seen.text, answer[0]["content"]), tuple(photo.path for photo in seen.photos))
-            )
-        with frozen(embedder):
-            vectors = embedder.encode(items, instruction=settings.embed.query_instruction)
-        rows = [
-            ranks_of(vector[None] @ environment.vectors.T, environment.queries[number])[0]
-            for vector, number in zip(vectors, query, strict=True)
-        ]
-        seconds.append(time.perf_counter() - begin)
-        return [recall_at_k(row, settings.rar.k) for row in rows]
+
+def make_ours(plan: Any, policy: Any, run: Path) -> Side:
+    from afmrl_cli.listener import Silent
+    from afmrl_cli.rar.trainer import RarTrainer
+
+    trainer, clock = RarTrainer(plan, policy, run, lambda _: None, Silent()), Clock()
+    clock.time(trainer, "_sample", "rollout")
+    clock.time(trainer.environment, "rewards", "reward")
+
+    def rows(number: int) -> list[dict[str, Any]]:
+        return [{"query": query} for query in queries_of(plan, number) for _ in range(GROUP)]
+
+    return finish(trainer, rows, clock)
+
+
+def make_stock(plan: Any, policy: Any, run: Path) -> Side:
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    from afmrl_cli.rar.trainer import grpo_arguments
+
+    generator, environment, clock = policy.generator, plan.environments.train, Clock()
+    made = {number: policy.row(environment, number) for number in range(len(environment.queries))}
+
+    def row(number: int) -> dict[str, Any]:
+        text = made[number]["prompt"][0]["content"][-1]["text"]  # TRL puts the slots for the photos before it, as we do
+        return {"query": number, "prompt": [{"role": "user", "content": text}], "images": made[number]["images"]}
 
     class Stock(GRPOTrainer):  # type: ignore[misc]
         def _send_telemetry(self) -> None: ...
 
-        def _generate_single_turn(self, *positional: Any, **named: Any) -> Any:
-            begin = time.perf_counter()
-            made = super()._generate_single_turn(*positional, **named)
-            rollouts.append(time.perf_counter() - begin)
-            return made
-
-    seconds: list[float] = []
-    rollouts: list[float] = []
-    with tempfile.TemporaryDirectory() as run:
-        if side == "ours":
-            trainer = RarTrainer(plan, policy, Path(run), lambda _: None, Silent())
-            trainer.measure()
-            rows = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
-        else:
-            generator.loaded.causal.generation_config.eos_token_id = generator.ends
-            made = {number: policy.row(environment, number) for number in set(plan.order)}
-            data: dict[str, list[Any]] = {
-                "query": plan.order,
-                "prompt": [[{"role": "user", "content": text_of(made[number])}] for number in plan.order],
-            }
-            if made[plan.order[0]]["images"]:
-                data["images"] = [made[number]["images"] for number in plan.order]
-            stock = Stock(
-                model=peft,
-                reward_funcs=in_full,
-                args=GRPOConfig(**grpo_arguments(plan, policy, Path(run)) | {"save_strategy": "no"}),
-                train_dataset=Dataset.from_dict(data),
-                processing_class=generator.processor.inner,
-            )
-            stock.remove_callback(PrinterCallback)
-            stock.train()
-            rows = [row for row in stock.state.log_history if "step_time" in row]
-            for row, reward, rollout in zip(rows, seconds, rollouts, strict=True):
-                row.update({"seconds/reward": reward, "seconds/rollout": rollout})
-    for row in rows[1:]:
-        print(json.dumps({part: row[part] for part in PARTS}))
+    generator.loaded.causal.generation_config.eos_token_id = generator.ends
+    trainer = Stock(
+        model=generator.loaded.peft,
+        reward_funcs=in_full(plan, policy, clock),
+        args=GRPOConfig(**grpo_arguments(plan, policy, run)),
+        train_dataset=Dataset.from_dict({"prompt": [[{"role": "user", "content": ""}]]}),
+        processing_class=generator.processor.inner,
+    )
+    clock.time(trainer, "_generate_single_turn", "rollout")
+    return finish(
+        trainer, lambda number: [row(query) for query in queries_of(plan, number) for _ in range(GROUP)], clock
+    )
 
 
-def text_of(row: dict[str, Any]) -> str:
-    """The prompt's text: TRL puts the slots for the photos before it, as we do."""
-    return str(row["prompt"][0]["content"][-1]["text"])
+def in_full(plan: Any, policy: Any, clock: Clock) -> Callable[..., list[float]]:
+    """A reward that encodes the query with each answer by itself."""
+    import numpy as np
+
+    from afmrl_cli.catalog.product import enriched_text
+    from afmrl_cli.models.embed_input import Item
+    from afmrl_cli.rar.environment import ranks_of
+    from afmrl_cli.rar.frozen import frozen
+    from afmrl_cli.rar.reward import recall_at_k
+
+    environment, settings = plan.environments.train, plan.settings
+
+    def reward(completion_ids: list[list[int]], query: list[int], **_: Any) -> list[float]:
+        with clock.running("reward"):
+            items = []
+            for number, tokens in zip(query, completion_ids, strict=True):
+                seen, text = environment.queries[number].side, policy.generator.generation(tokens).text
+                items.append(Item(enriched_text(seen.text, text), tuple(photo.path for photo in seen.photos)))
+            with frozen(environment.embedder):
+                vectors = environment.embedder.encode(items, instruction=settings.embed.query_instruction)
+            ranks = [
+                ranks_of(np.asarray(vector)[None] @ environment.vectors.T, environment.queries[number])[0]
+                for vector, number in zip(vectors, query, strict=True)
+            ]
+            return [recall_at_k(row, settings.rar.k) for row in ranks]
+
+    return reward
+
+
+def finish(trainer: Any, rows: Callable[[int], list[dict[str, Any]]], clock: Clock) -> Side:
+    """The side with an optimiser, its reference pass and its update timed."""
+    import torch
+
+    trainer.create_optimizer()
+    logps = trainer._get_per_token_logps_and_entropies
+
+    def timed(*positional: Any, **named: Any) -> Any:
+        if torch.is_grad_enabled():  # in the update, whose time is counted below
+            return logps(*positional, **named)
+        with clock.running("reference"):
+            return logps(*positional, **named)
+
+    trainer._get_per_token_logps_and_entropies = timed
+    clock.time(trainer, "compute_loss", "update")
+    clock.time(trainer.accelerator, "backward", "update")
+    return Side(trainer, rows, clock)
+
+
+def queries_of(plan: Any, number: int) -> list[int]:
+    """The queries of a step."""
+    return [plan.order[(number * plan.prompts + i) % len(plan.order)] for i in range(plan.prompts)]
+
+
+def measure(sides: dict[str, Side], rounds: int) -> dict[str, list[dict[str, list[float]]]]:
+    """Each side's steps, one after another in turn."""
+    found: dict[str, list[dict[str, list[float]]]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, side in sides.items():
+            taken = side.step(number)
+            if number:
+                found[name].append(taken)
+    return found
+
+
+def tell(found: dict[str, list[dict[str, list[float]]]]) -> dict[str, float]:
+    """Print the table; the ratios stock / ours of a step by (processor, clock)."""
+    for clock, name in enumerate(("processor seconds", "seconds by the clock")):
+        print(f"\n| {name} | {' | '.join(PARTS)} | other |\n| --- |{' --- |' * (len(PARTS) + 1)}")
+        for side, steps in found.items():
+            values = [statistics.median(step[part][clock] for step in steps) for part in PARTS]
+            print(f"| {side} | {' | '.join(f'{value:.2f}' for value in values)} | {values[0] - sum(values[1:]):.2f} |")
+    ratios = {}
+    for clock, name in enumerate(("processor", "clock")):
+        each = [
+            stock["step"][clock] / ours["step"][clock]
+            for ours, stock in zip(found["ours"], found["stock"], strict=True)
+        ]
+        ratios[name] = statistics.median(each)
+        print(f"stock / ours by {name}: {ratios[name]:.2f} ({min(each):.2f} to {max(each):.2f})")
+    return ratios
+
+
+def run(work: Path, model: str, rounds: int, prompts: int, pixels: int, threads: int) -> dict[str, float]:
+    import torch
+
+    from afmrl_cli.nano.shop import write_shop
+
+    torch.set_num_threads(threads)
+    if not (work / "shop").exists():
+        write_shop(work / "shop", 30, seed=3, duplicates=0.5, size=pixels)
+    name = make_wide(work / "wide") if model == "wide" else model
+    sides = {}
+    for side, make in (("ours", make_ours), ("stock", make_stock)):
+        plan, policy = make_world(work, name, prompts, pixels)
+        sides[side] = make(plan, policy, work / side)
+    row = sides["ours"].trainer.policy
+    request = row.request(plan.environments.train, plan.order[0])
+    width = row.generator.processor.tensors([row.generator.text(request)], [request.images])["input_ids"].shape[1]
+    print(f"{model}: {prompts} prompts a step, such as one of {width} tokens with its photo; {rounds} rounds")
+    return tell(measure(sides, rounds))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--kind", default="listings")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--wall", action="store_true")
-    parser.add_argument("--side", choices=["ours", "stock"], help="for the processes that it starts")
+    parser.add_argument("--model", choices=["nano", "wide"], default="wide")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--prompts", type=int, default=2)
+    parser.add_argument("--pixels", type=int, default=448)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="the ratios as JSON, on the last line")
     chosen = parser.parse_args()
-    if not chosen.wall:
-        time.perf_counter = time.process_time
-    if chosen.side:
-        one(chosen.side, chosen.work, chosen.kind, chosen.steps)
-        return
-    from afmrl_cli.nano.shop import write_shop
-
-    write_shop(chosen.work / "shop", 150, seed=3, duplicates=0.5, size=224)
-    found: dict[str, list[dict[str, float]]] = {"ours": [], "stock": []}
-    words = ["--kind", chosen.kind, "--steps", str(chosen.steps), *(["--wall"] if chosen.wall else [])]
-    for _ in range(chosen.rounds):
-        for side, rows in found.items():
-            program = [sys.executable, "-m", "benchmarks.rar_step", str(chosen.work), *words, "--side", side]
-            out = subprocess.run(program, check=True, capture_output=True, text=True).stdout
-            rows += [json.loads(line) for line in out.splitlines()]
-    print(f"{chosen.kind}, {'wall' if chosen.wall else 'CPU'} seconds, median of {len(found['ours'])} steps each\n")
-    print("| | step | rollout | reward | reference and update |\n| --- | --- | --- | --- | --- |")
-    steps = {}
-    for side, rows in found.items():
-        step, rollout, reward = (statistics.median(row[part] for row in rows) for part in PARTS)
-        steps[side] = step
-        print(f"| {side} | {step:.2f} | {rollout:.2f} | {reward:.2f} | {step - rollout - reward:.2f} |")
-    print(f"\nours / stock: {steps['ours'] / steps['stock']:.2f}")
+    ratios = run(chosen.work, chosen.model, chosen.rounds, chosen.prompts, chosen.pixels, chosen.threads)
+    if chosen.json:
+        print(json.dumps(ratios))
 
 
 if __name__ == "__main__":
