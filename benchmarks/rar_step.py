@@ -152,7 +152,7 @@ def make_world(work: Path, model: str, prompts: int, pixels: int) -> tuple[Any, 
     task = load_task(settings.attributes, folder.root)
     generator = load_generator(settings.model, settings.attributes, checkpoints, bases=bases)
     if model != NANO:
-        generator.generation = lambda tokens: Generation(TEXTS[sum(tokens) % len(TEXTS)], False)
+        vars(generator)["generation"] = lambda tokens: Generation(TEXTS[sum(tokens) % len(TEXTS)], False)
     add_trainable(generator, settings.rar, None, checkpoints, "CAUSAL_LM")
     embedder = load_embedder(settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog)
     environments = make_environments(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import shutil
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,10 +18,12 @@ from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from afmrl_cli.models.presets import NANO
+from afmrl_cli.rar.packed import groups_of, make_rows
+from afmrl_cli.rar.shared_prefix import PICTURES
 from afmrl_cli.rar.trainer import RarTrainer, Rollouts
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import trainable
-from tests.rar.rig import Rig, make_rig, rar_settings
+from tests.rar.rig import Rig, add_slight, make_rig, rar_settings
 from tests.tiny import ARCHITECTURES
 from tests.training.shop import write_shop
 
@@ -39,9 +42,14 @@ def make(shop: CatalogFolder, run: Path, model: str, **changes: object) -> Rig:
     """Four queries: two photos, none, and one each with the same words; an adapter that changes numbers; four answers
     each, of different lengths.
     """
-    few = {"split.validation": 0.4, "rar.prompts": 4, "rar.from_base": True, "rar.validation_queries": 5}
+    few: dict[str, object] = {
+        "split.validation": 0.4,
+        "rar.prompts": 4,
+        "rar.from_base": True,
+        "rar.validation_queries": 5,
+    }
     both = {"model.generator": model, "model.embedder": model, "attributes.max_new_tokens": 12, "rar.chunk_answers": 8}
-    rig = make_rig(shop, rar_settings(**few, **both, **{"rar.query": "listings"}, **changes), run)
+    rig = make_rig(shop, rar_settings(**(few | both | {"rar.query": "listings"} | changes)), run)
     env = rig.plan.environments.train
     seen = env.queries[0]
     photos, others = seen.side.photos, env.queries[3].side.photos
@@ -67,14 +75,10 @@ def rig(request: pytest.FixtureRequest, shop: CatalogFolder, tiny_model: TinyMod
 
 @pytest.fixture
 def trainer(rig: Rig) -> Iterator[RarTrainer]:
-    kept = {name: getattr(rig.trainer, name) for name in ("rar", "loss_type", "num_iterations")}
+    kept = {name: getattr(rig.trainer, name) for name in ("shared_prefix", "loss_type", "num_iterations")}
     yield rig.trainer
     for name, value in kept.items():
         setattr(rig.trainer, name, value)
-
-
-def shared(trainer: RarTrainer, value: bool) -> None:
-    trainer.rar = trainer.rar.model_copy(update={"shared_prefix": value})
 
 
 def some_answers(trainer: RarTrainer) -> Rollouts:
@@ -103,7 +107,7 @@ def step(trainer: RarTrainer, rollouts: Rollouts) -> tuple[dict[str, Any], dict[
     trainer._metrics["train"].clear()
     parts = trainer.args.steps_per_generation
     trainer.current_gradient_accumulation_steps = parts
-    trainer.model.zero_grad()
+    trainer.model.zero_grad(set_to_none=True)
     torch.manual_seed(3)
     losses = []
     try:
@@ -115,7 +119,9 @@ def step(trainer: RarTrainer, rollouts: Rollouts) -> tuple[dict[str, Any], dict[
             trainer._step += 1
     finally:
         del trainer._roll_out, trainer._generate_and_score_completions
-    gradient = {name: parameter.grad.clone() for name, parameter in trainable(trainer.model).items()}
+    gradient = {
+        name: parameter.grad for name, parameter in trainable(trainer.model).items() if parameter.grad is not None
+    }
     metrics = [sum(trainer._metrics["train"][name]) for name in ("kl", "entropy")]
     return scored, gradient, [sum(losses), *metrics]
 
@@ -123,7 +129,7 @@ def step(trainer: RarTrainer, rollouts: Rollouts) -> tuple[dict[str, Any], dict[
 def assert_equal_steps(trainer: RarTrainer, rollouts: Rollouts, tolerance: float = 1e-4) -> None:
     found = []
     for value in (True, False):
-        shared(trainer, value)
+        trainer.shared_prefix = value
         found.append(step(trainer, rollouts))
     (ours, gradient, figures), (stock, expected, theirs) = found
     assert ours.keys() == stock.keys()
@@ -132,15 +138,16 @@ def assert_equal_steps(trainer: RarTrainer, rollouts: Rollouts, tolerance: float
             assert torch.allclose(ours[name].float(), value.float(), rtol=1e-4, atol=1e-5), name
     # With chunks of other rows the mean over chunks of KL and entropy is another one; the loss is not.
     assert figures[0] == pytest.approx(theirs[0], rel=tolerance, abs=1e-6)
-    for name, value in expected.items():
-        assert value.norm() > 0, name
-        assert (gradient[name] - value).norm() <= tolerance * value.norm(), name
+    assert len(expected) == len(trainable(trainer.model))
+    for name, slope in expected.items():
+        assert slope.norm() > 0, name
+        assert (gradient[name] - slope).norm() <= tolerance * slope.norm(), name
 
 
-def test_a_step_is_that_of_trl(trainer: RarTrainer) -> None:
+def test_a_step_is_that_of_trl(rig: Rig, trainer: RarTrainer) -> None:
     """For every loss, on the policy's first step and (with old log-probabilities) on later ones."""
     rollouts = some_answers(trainer)
-    for loss in LOSSES:
+    for loss in LOSSES if "qwen2_vl" in str(rig.plan.base.folder) else ("dr_grpo", "grpo"):
         trainer.loss_type = loss
         trainer.num_iterations = 1 if loss in ("dr_grpo", "bnpo") else 2
         assert_equal_steps(trainer, rollouts)
@@ -185,3 +192,111 @@ def test_a_group_runs_its_prompt_once(trainer: RarTrainer) -> None:
         hook.remove()
     longest = max(sum(map(len, rollouts.tokens[i : i + 4])) - 4 for i in range(0, 16, 4))
     assert len(trunk) == 2 and sum(trunk) <= 4 * (width + 1 + longest), "the reference's pass: two groups at a time"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "nf4"])
+def test_with_a_reference_adapter_and_recomputed_activations(
+    shop: CatalogFolder, tmp_path: Path, tiny_model: TinyModel, precision: str
+) -> None:
+    """On a 4-bit base too, the layers whose activations are computed again are those of TRL's step."""
+    model = str(tiny_model("qwen2_vl"))
+    started = {"rar.from_base": False, "model.generator_checkpoint": "sft", "rar.activation_checkpointing": True}
+    settings = rar_settings(**{"model.generator": model, "model.embedder": model})
+    root = shutil.copytree(shop.root, tmp_path / "shop")
+    folder = CatalogFolder(root / "catalog.csv")
+    add_slight(folder, settings, "sft", "generator")
+    rig = make(folder, tmp_path / "run", model, **started, **{"model.precision": precision})
+    again: list[bool] = []
+    layer = rig.policy.generator.loaded.trunk.language_model.layers[0]
+    layer.mlp.register_forward_pre_hook(lambda *_: again.append(torch.is_grad_enabled()))
+    rollouts = some_answers(rig.trainer)
+    assert len(again) >= 13 and not any(again), "sampling keeps its cache"
+    again.clear()
+    scored = step(rig.trainer, rollouts)[0]
+    assert again.count(True) == 4, "two parts, each forward twice"
+    assert (scored["ref_per_token_logps"] != 0).any()
+    with torch.no_grad():
+        old = rig.trainer._get_per_token_logps_and_entropies(
+            rig.peft, *whole(scored), **{name: scored[name] for name in PICTURES}
+        )[0]
+    assert (old - scored["ref_per_token_logps"]).abs().max() > 1e-3, "the reference is another adapter"
+    assert_equal_steps(rig.trainer, rollouts)
+
+
+def whole(scored: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, int]:
+    ids = torch.cat([scored["prompt_ids"], scored["completion_ids"]], 1)
+    mask = torch.cat([scored["prompt_mask"], scored["completion_mask"]], 1)
+    return ids, mask, scored["completion_ids"].shape[1]
+
+
+def test_prompts_are_told_apart_by_their_pictures() -> None:
+    """Two queries with the same words and other photos are two groups, in any order of the rows."""
+    ids = torch.tensor([[0, 5, 6, 9], [0, 5, 6, 8], [0, 5, 6, 9], [4, 5, 6, 9]])
+    mask = torch.tensor([[0, 1, 1, 1]] * 3 + [[1, 1, 1, 1]])
+    pixels, grids = torch.tensor([[1.0], [2.0], [1.0], [1.0]]), torch.tensor([[1, 1, 1]] * 4)
+    rows = make_rows(ids, mask, 1, pixels, grids, [1, 1, 1, 1], torch.zeros_like(ids))
+    assert groups_of(rows) == [[0, 2], [1], [3]]
+    assert groups_of(make_rows(ids, mask, 1, None, None, None, None)) == [[0, 1, 2], [3]]
+
+
+def test_what_it_does_not_know_is_refused(rig: Rig) -> None:
+    ids = torch.ones(2, 4, dtype=torch.long)
+    for named in ({"compute_aux_loss": True}, {"image_sizes": ids}):
+        with pytest.raises(ValueError, match=r"rar\.shared_prefix knows nothing of"):
+            rig.trainer._get_per_token_logps_and_entropies(rig.peft, ids, ids, 2, **named)
+
+
+# TRL
+
+LOGPS = (
+    "self model input_ids attention_mask logits_to_keep batch_size compute_entropy compute_aux_loss pixel_values "
+    "image_grid_thw num_images pixel_attention_mask spatial_shapes num_tiles image_sizes token_type_ids "
+    "mm_token_type_ids image_position_ids"
+)
+SIGNATURES = {
+    "_prepare_inputs": "self generation_batch",
+    "_generate_and_score_completions": "self inputs",
+    "_generate_single_turn": "self prompt_ids images multimodal_fields num_generations has_tool_images",
+    "_tokenize_prompts": "self prompts",
+    "_get_per_token_logps_and_entropies": LOGPS,
+}
+"""The methods of GRPOTrainer that RarTrainer overrides or calls, and their parameters in TRL 1.16."""
+SOURCES = {
+    "_prepare_inputs": "6de74aaff4c9",
+    "_get_per_token_logps_and_entropies": "2f6e32c617df",
+}
+"""Hashes of those that RarTrainer does in its own way, without comments and docstrings, in TRL 1.16."""
+
+
+def source_hash(function: Any) -> str:
+    """Of what the function does: comments, docstring and layout left out."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function)))).body[0]
+    assert isinstance(tree, ast.FunctionDef)
+    tree.decorator_list = []
+    if ast.get_docstring(tree) is not None:
+        tree.body = tree.body[1:]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:12]
+
+
+def test_trl_still_is_what_the_trainer_leans_on() -> None:
+    import trl
+
+    advice = (
+        f"in TRL {trl.__version__}: read what changed, bring src/afmrl_cli/rar/shared_prefix.py and packed.py "
+        "into line, and only then note it here. Until then users have --set rar.shared_prefix=false"
+    )
+    for name, expected in SIGNATURES.items():
+        method = getattr(GRPOTrainer, name, None)
+        assert method is not None, f"GRPOTrainer.{name} is gone {advice}"
+        found = " ".join(inspect.signature(method).parameters)
+        assert found == expected, f"GRPOTrainer.{name} takes other parameters ({found}) {advice}"
+    for name, expected in SOURCES.items():
+        found = source_hash(getattr(GRPOTrainer, name))
+        assert found == expected, f"GRPOTrainer.{name} does something else ({found}) {advice}"
+    head = inspect.getsource(add_fused_lm_head)
+    for part in ("getattr(self, backbone_attr)(*args, **kwargs)", "if shift_labels is None", "temperature,"):
+        assert part in head, f"the fused head has no {part!r} any more {advice}"
+    score = inspect.getsource(GRPOTrainer._generate_and_score_completions)
+    assert score.count("self._get_per_token_logps_and_entropies(") == 3, f"old and reference passes moved {advice}"
+    for part in ("self._generate(prompts)", "self._calculate_rewards(inputs, prompts"):
+        assert part in score, f"_generate_and_score_completions has no {part!r} any more {advice}"

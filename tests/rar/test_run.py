@@ -206,7 +206,8 @@ def test_a_base_that_differs_from_the_checkpoints(shop: CatalogFolder, tiny_mode
 def test_what_changes_the_result_is_another_run() -> None:
     corpus = Corpus([], [], [], "fingerprint", 0)
     key = run._key(rar_settings(), ["generator", "embedder", "task"], corpus)
-    for name, value in {"rar.save_every": 9, "rar.name": "x", "rar.chunk_answers": 4}.items():
+    same = {"rar.save_every": 9, "rar.name": "x", "rar.chunk_answers": 4, "rar.shared_prefix": False}
+    for name, value in same.items():
         assert run._key(rar_settings(**{name: value}), ["generator", "embedder", "task"], corpus) == key, name
     for name, value in {"rar.beta": 0.5, "rar.steps": 9, "rar.seed": 1, "embed.enrich": "both"}.items():
         assert run._key(rar_settings(**{name: value}), ["generator", "embedder", "task"], corpus) != key, name

@@ -6,7 +6,8 @@
 
 What is ours beside the reward: rollouts are kept apart from TRL's scoring, so that groups without spread can be drawn
 again before anything is spent on them; a step draws its random numbers from its own number, so that a resumed run goes
-on as if never stopped; pictures are looked at once a step; and the policy's weights stay in fp32.
+on as if never stopped; pictures are looked at once a step, and a group's prompt is run once (`rollout.py`, `packed.py`);
+and the policy's weights stay in fp32.
 
 Departures from TRL's defaults: the sum of token losses is divided by a constant (`dr_grpo`), which has no length bias
 at all; the paper of that loss leaves out the division by std, AFMRL has it, so `rar.scale` is "group". Dropout is off:
@@ -25,9 +26,8 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 from trl.data_utils import prepare_multimodal_messages
-from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from ..errors import ModelError
 from ..listener import Listener, Silent
@@ -35,11 +35,11 @@ from ..models.base import quiet
 from ..training.adapter import trainable
 from ..training.resumable import Resumable, common_arguments, train_resumably
 from .held_out import HeldOut, Look
-from .packed import make_rows, packed_logps
 from .plan import Plan
 from .policy import REFERENCE, Policy, evaluating
 from .reward import Reward, propose_k, spread_at
 from .rollout import sample
+from .shared_prefix import SharedPrefix
 from .vision import VisionOnce
 from .watchdog import Watchdog
 
@@ -75,7 +75,7 @@ class Progress:
     seconds: float = 0.0
 
 
-class RarTrainer(Resumable, GRPOTrainer):  # type: ignore[misc]
+class RarTrainer(Resumable, SharedPrefix):
     """One run of `plan` in the folder `run`; `keep` writes the trained adapter into a folder.
 
     After `train_resumably` the fields of `progress` say what came of it.
@@ -88,6 +88,7 @@ class RarTrainer(Resumable, GRPOTrainer):  # type: ignore[misc]
         self.watchdog = Watchdog(self.rar.margin)
         self.progress = Progress()
         self.vision = VisionOnce(policy.generator.loaded.trunk)
+        self.shared_prefix, self.trunk = self.rar.shared_prefix, policy.generator.loaded.trunk
         self.rollouts = Rollouts([], [], [])
         self.looks = True
         self._keep = keep
@@ -165,7 +166,7 @@ class RarTrainer(Resumable, GRPOTrainer):  # type: ignore[misc]
 
     def _roll_out_once(self, numbers: list[int]) -> Rollouts:
         begin = time.perf_counter()
-        tokens = self._sample(numbers) if self.rar.shared_prefix else self._sample_by_trl(numbers)
+        tokens = self._sample(numbers) if self.shared_prefix else self._sample_by_trl(numbers)
         between = time.perf_counter()
         answers = [self.policy.generator.generation(row) for row in tokens]
         asked = [number for number in numbers for _ in range(self.num_generations)]
@@ -194,11 +195,6 @@ class RarTrainer(Resumable, GRPOTrainer):  # type: ignore[misc]
         tokens: list[list[int]] = super()._generate_single_turn(ids, images, fields, self.num_generations)[0]
         return tokens
 
-    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], list[list[Any]] | None, dict[str, Any]]:
-        """TRL's, with no pictures where it has None: in a batch with pictures, processors refuse None."""
-        ids, images, fields = super()._tokenize_prompts(prompts)
-        return ids, None if images is None else [each or [] for each in images], fields
-
     def _generate_single_turn(self, *_: Any, **__: Any) -> tuple[list[list[int]], None]:
         """What has been rolled out already, for TRL to score."""
         return self.rollouts.tokens, None
@@ -206,60 +202,6 @@ class RarTrainer(Resumable, GRPOTrainer):  # type: ignore[misc]
     def reward(self, **_: Any) -> list[float]:
         """What has been rewarded already, in the order of the rollouts."""
         return [reward.value for reward in self.rollouts.rewards]
-
-    # Log-probabilities
-
-    def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """TRL's, but for the shuffling of single answers: a group stays together, so that it can share its prompt.
-
-        The sum over a step is the same in any order, except for `bnpo`, which divides by the tokens of a chunk: there
-        the chunks remain TRL's.
-        """
-        if not self.rar.shared_prefix or self.loss_type == "bnpo":
-            return super()._prepare_inputs(generation_batch)
-        parts = self.args.steps_per_generation
-        if self._step % (parts * self.num_iterations) == 0 or self._buffered_inputs is None:
-            made = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
-            self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in split_tensor_dict(made, parts)]
-        return self._buffered_inputs[self._step % parts]
-
-    def _get_per_token_logps_and_entropies(
-        self,
-        model: Any,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        logits_to_keep: int,
-        batch_size: int | None = None,
-        compute_entropy: bool = False,
-        compute_aux_loss: bool = False,
-        **fields: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """TRL's, each prompt run once."""
-        if not self.rar.shared_prefix:
-            found: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None] = (
-                super()._get_per_token_logps_and_entropies(
-                    model,
-                    input_ids,
-                    attention_mask,
-                    logits_to_keep,
-                    batch_size,
-                    compute_entropy,
-                    compute_aux_loss,
-                    **fields,
-                )
-            )
-            return found
-        pictures = [fields.pop(name, None) for name in PICTURES]
-        unknown = [name for name, value in fields.items() if value is not None]
-        if unknown or compute_aux_loss:
-            raise ValueError(f"rar.shared_prefix knows nothing of {', '.join(unknown) or 'experts'}")
-        rows = make_rows(input_ids, attention_mask, logits_to_keep, *pictures)
-        step = batch_size or len(rows)
-        trunk = self.policy.generator.loaded.trunk
-        with self.accelerator.autocast():
-            made = [packed_logps(model, trunk, rows[i : i + step]) for i in range(0, len(rows), step)]
-        logps, entropies = (torch.cat(each) for each in zip(*made, strict=True))
-        return logps, entropies if compute_entropy else None, None
 
     # Looking
 
@@ -414,7 +356,5 @@ def grpo_arguments(plan: Plan, policy: Policy, run: Path) -> dict[str, Any]:
     }
 
 
-PICTURES = ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")
-"""What TRL hands on of a row's pictures."""
 REPLACED = {"frac_reward_zero_std", "rewards/reward/mean", "rewards/reward/std"}
 """Figures that ours replace: shares over what was drawn, not over what was kept; and one reward is all there is."""
