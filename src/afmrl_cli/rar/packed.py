@@ -13,9 +13,9 @@ prompts (left) and answers (right) is left out.
 
 Departures from TRL's forward, with equal results but for rounding: the vocabulary head (TRL's own, with temperature and
 entropy) is applied to what predicts an answer's token and to nothing else, which is done by a hook between trunk and
-head; a chunk holds whole groups instead of shuffled answers, so the means over chunks that are logged as `kl` and
-`entropy` are other ones; where prompts are padded, text positions begin at 0 instead of at the padding (rotary positions are relative).
-The mask keeps attention from flash kernels.
+head; where prompts are padded, text positions begin at 0 instead of at the padding (rotary positions are relative). A
+chunk holds whole groups instead of shuffled answers, so `kl` and `entropy`, which are logged as means over chunks, are
+weighted a little otherwise. The mask keeps attention from flash kernels.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 
 What is ours beside the reward: rollouts are kept apart from TRL's scoring, so that groups without spread can be drawn
 again before anything is spent on them; a step draws its random numbers from its own number, so that a resumed run goes
-on as if never stopped; pictures are looked at once a step, and a group's prompt is run once (`rollout.py`, `packed.py`);
-and the policy's weights stay in fp32.
+on as if never stopped; pictures are looked at once a step, and a group's prompt is run once (`rollout.py`,
+`packed.py`); and the policy's weights stay in fp32.
 
 Departures from TRL's defaults: the sum of token losses is divided by a constant (`dr_grpo`), which has no length bias
 at all; the paper of that loss leaves out the division by std, AFMRL has it, so `rar.scale` is "group". Dropout is off:
