@@ -245,3 +245,30 @@ def test_enrich_writes_attributes_for_the_question(shop: Path) -> None:
     result = call("search", "red shirt", "--enrich", "-k", "1", "--set", "attributes.max_new_tokens=8")
     assert result.exit_code == 0, result.output
     assert "the generator's answer is not used" in " ".join(result.stderr.split())
+
+
+def test_texts_that_are_cut_are_told_once(shop: Path) -> None:
+    few = ("--set", "model.max_text_tokens=16")
+    long = "a blue denim jacket, regular fit, with a zip and two pockets, " * 3
+    said = call("embed", *few).stderr
+    assert said.count("longer than model.max_text_tokens; the end was cut off, attributes first") == 1
+    assert "24 texts are longer" in said
+    assert "the question: 1 text is longer" in call("search", long, *few).stderr
+    assert "longer than" not in call("search", "red", *few).stderr
+    lines = [{"qid": "long", "text": long}, {"qid": "short", "text": "red"}]
+    (shop / "queries.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (shop / "qrels.trec").write_text("long 0 s2 1\nshort 0 s1 1\n")
+    assert call("eval", "--queries", "queries.jsonl", *few).stderr.count("1 text is longer") == 1
+
+
+def test_an_outside_run_is_found_in_the_catalogs_folder_too(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_queries(shop)
+    (shop / "theirs.trec").write_text("t1 Q0 s2 1 0.5 x\n")
+    monkeypatch.chdir(tmp_path)
+    ask = ("eval", str(shop), "--queries", str(shop / "queries.jsonl"), "--systems")
+    assert "run-theirs.trec" in json.dumps(document(*ask, "run:theirs.trec")["systems"])
+    failed = call(*ask, "run:none.trec")
+    assert failed.exit_code == 3
+    assert f"looked for {tmp_path / 'none.trec'} and {shop / 'none.trec'}" in failed.output.replace("\n", "")

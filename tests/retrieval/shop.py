@@ -91,6 +91,10 @@ class Counting:
     def id(self) -> str:
         return self._inner.id
 
+    @property
+    def texts_cut(self) -> int:
+        return self._inner.texts_cut
+
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
         self.encoded += len(items)
         return self._inner.encode(items, instruction=instruction)

@@ -62,6 +62,7 @@ def search(
             raise UsageError(f"--html {html}: the name must end in {' or '.join(PAGE_SUFFIXES)}", "it is a web page")
         check_output(html, session.folder, "--html")
 
+    from ..retrieval.encode import told_cut
     from ..retrieval.filters import parse_filters
     from ..retrieval.search import search as find
     from ..retrieval.vectors import load_vectors
@@ -94,6 +95,8 @@ def search(
         attributes_of=attributes_of,
         root=folder.root,
     )
+    if not question.like and (cut := models.embedder().texts_cut):
+        session.out.warn(f"the question: {told_cut(cut)}")
     if html:
         from ..retrieval.page import write_search_page
 

@@ -223,6 +223,7 @@ class Colors:
     """The histogram as an encoder, so that it shares the cache and the care for broken photos."""
 
     id = COLOR_HISTOGRAM
+    texts_cut = 0
 
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
         """Colours [n, 512] of the photos of each item."""

@@ -50,6 +50,7 @@ class Embedder:
         self.loaded = loaded
         self.processor = loaded.processor(base)
         self.max_text_tokens = max_text_tokens
+        self.texts_cut = 0
         self._catalog = catalog
         self._batches = Batches(batch_size, listener, "embedding")
 
@@ -79,11 +80,15 @@ class Embedder:
         return vectors
 
     def texts(self, items: Sequence[Item], instruction: str) -> list[str]:
-        """The strings that are tokenised for `items`: special tokens taken out of the text, the text cut."""
+        """The strings that are tokenised for `items`: special tokens taken out of the text, the text cut, which
+        `texts_cut` counts.
+        """
         instruction = self.processor.clean(instruction)
         made = []
         for item in items:
-            text = self.processor.cut(self.processor.clean(item.text), self.max_text_tokens)
+            whole = self.processor.clean(item.text)
+            text = self.processor.cut(whole, self.max_text_tokens)
+            self.texts_cut += text != whole
             made.append(embedder_text(Item(text, item.images), instruction))
         return made
 

@@ -55,6 +55,8 @@ def find_model(name: str, listener: Listener) -> tuple[Path, str]:
 class PictureTextEncoder:
     """A CLIP or SigLIP. Raises ModelError when the folder holds another kind of model."""
 
+    texts_cut = 0  # it reads what its own tokenizer leaves; the limit of the settings is none of its
+
     def __init__(self, folder: Path, id: str, settings: ModelSettings, batch_size: int) -> None:
         from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
@@ -112,6 +114,8 @@ class PictureTextEncoder:
 
 class SentenceEncoder:
     """A sentence-transformers model. Raises ModelError when its layers are not those that can be used."""
+
+    texts_cut = 0  # as above
 
     def __init__(self, folder: Path, id: str, settings: ModelSettings, batch_size: int) -> None:
         from transformers import AutoModel, AutoTokenizer

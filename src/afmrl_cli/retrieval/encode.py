@@ -31,6 +31,10 @@ class Encoder(Protocol):
     def id(self) -> str:
         """Names the model and all that changes its vectors."""
 
+    @property
+    def texts_cut(self) -> int:
+        """How many texts so far were longer than `model.max_text_tokens`; 0 for models that this does not apply to."""
+
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
         """Unit vectors [n, d] in the order of `items`."""
 
@@ -66,18 +70,30 @@ def encode_missing(
     """Encode what `cache` does not hold yet and keep it there, group by group.
 
     Returns the keys of inputs of which nothing remains: no text and no readable photo (photos that can't be opened are
-    in `problems`). `load` is called when there is something to encode, and not before.
+    in `problems`). `load` is called when there is something to encode, and not before. Texts that were cut
+    are told once, at the end.
     """
     empty: set[str] = set()
-    done = 0
+    done = cut = 0
     for group in _opened(_new(inputs, cache), catalog, GROUP_BATCHES * batch_size, max_images, problems):
         items = {key: item for key, item in group if item.text.strip() or item.images}
         empty |= {key for key, _ in group} - items.keys()
         if items:
-            cache.add(list(items), load().encode(list(items.values()), instruction=instruction))
+            encoder = load()
+            before = encoder.texts_cut
+            cache.add(list(items), encoder.encode(list(items.values()), instruction=instruction))
+            cut += encoder.texts_cut - before
         done += len(group)
         listener.progress(what, done, total)
+    if cut:
+        listener.warn(f"{what}: {told_cut(cut)}")
     return empty
+
+
+def told_cut(texts: int) -> str:
+    """What is told of `texts` texts that were too long."""
+    many = f"{texts:,} text{' is' if texts == 1 else 's are'}"
+    return f"{many} longer than model.max_text_tokens; the end was cut off, attributes first"
 
 
 def _new(inputs: Iterable[Input], cache: VectorCache) -> Iterator[Input]:
