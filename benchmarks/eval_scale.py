@@ -39,6 +39,7 @@ class Words:
     """A hashed bag of words."""
 
     id = "hashed-words-256"
+    texts_cut = 0
 
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
         rows = np.zeros((len(items), DIMENSION), np.float32)

@@ -252,6 +252,14 @@ def test_a_parquet_column_whose_name_is_not_utf8(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["check", str(file)]).exit_code == 3
 
 
+def test_half_a_surrogate_pair_in_a_namespace(tmp_path: Path) -> None:
+    bad = '<item><id>1</id><title xmlns="http:&#xD800;">a</title></item>'
+    file = write(tmp_path / "feed.xml", f"<rss>{bad}<item><id>2</id><title>b</title></item></rss>")
+    products, problems = read(file)
+    assert [product.id for product in products] == ["2"]
+    assert "not UTF-8; the product is skipped" in " ".join(p.message for p in problems.first("broken xml"))
+
+
 def test_settings_name_no_file_outside_of_the_folder(tmp_path: Path) -> None:
     shop = tmp_path / "shop"
     write(tmp_path / "other" / "secret.csv", "id,title\n1,secret {product}\n")

@@ -31,7 +31,7 @@ DETAILS = "product_detail"
 def feed_table(source: BinaryIO, file: Path, settings: CatalogSettings, report: Report) -> Table:
     """The table in `source`, XML in UTF-8 (whatever it declares)."""
     items = _items(source, file, row_limit(settings), report)
-    table = records_table(((row, _record(item)) for row, item in items), settings, report)
+    table = records_table(_records(items, report), settings, report)
     if not table.names:
         raise DataError(f"{file}: no <item>, <entry> or <product> in this XML file", "export a product feed or CSV")
     if DETAILS not in table.names:
@@ -91,6 +91,16 @@ def _forget(element: Any) -> None:
 def _local(element: Any) -> str:
     tag = element.tag
     return tag.rsplit("}", 1)[-1].lower() if isinstance(tag, str) else ""
+
+
+def _records(items: Iterator[tuple[int, Any]], report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
+    for row, item in items:
+        try:
+            record = _record(item)
+        except UnicodeDecodeError:  # libxml2 lets halves of surrogate pairs through, and Python has no text for them
+            report(Problem("broken xml", row, "a name or text that is not UTF-8; the product is skipped"))
+        else:
+            yield row, record
 
 
 def _record(item: Any) -> dict[str, Any]:
