@@ -158,6 +158,24 @@ class SearchSettings(Section):
     k: int = Field(10, ge=1)
 
 
+class DedupeSettings(Section):
+    """Duplicates."""
+
+    neighbours: int = Field(
+        10, ge=1, description="nearest listings, by vectors and by text, that each is compared with"
+    )
+    precision: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="share of right pairs to aim at; the threshold is chosen by it on known identities",
+    )
+    threshold: float = Field(0.0, ge=0, le=1, description="a score from which pairs are taken; 0: chosen by precision")
+    verdicts: Names = Field(
+        [], description="CSV files with confirmed and rejected pairs, relative to this folder; training respects them"
+    )
+
+
 class EvalSettings(Section):
     """Evaluation."""
 
@@ -327,6 +345,7 @@ class Settings(Section):
     rar: RarSettings = RarSettings()
     cycle: CycleSettings = CycleSettings()
     search: SearchSettings = SearchSettings()
+    dedupe: DedupeSettings = DedupeSettings()
     eval: EvalSettings = EvalSettings()
 
 

@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.errors import DataError
+from afmrl_cli.listener import Silent
+from afmrl_cli.settings import load_settings
+from afmrl_cli.store.database import Database
+from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.training.corpus import Corpus, load_corpus
 from afmrl_cli.training.pairs import (
     Enrich,
     Pair,
@@ -20,6 +26,7 @@ from afmrl_cli.training.pairs import (
     indistinguishable,
     mix,
 )
+from tests.training.shop import write_shop
 
 
 def photo(name: str) -> Photo:
@@ -145,3 +152,32 @@ def test_identical_texts_are_no_negatives_where_a_side_has_nothing_but_text() ->
     found = {(int(i), int(j)) for i, j in zip(*np.nonzero(indistinguishable(pairs, listings)), strict=True)}
     one_way = {(0, 1), (0, 2), (0, 3), (1, 2), (1, 3)}
     assert found == one_way | {(j, i) for i, j in one_way}
+
+
+def test_confirmed_pairs_are_positives_and_never_negatives(tmp_path: Path) -> None:
+    """Of the file that `dedupe.verdicts` names; a pair across two splits joins nothing."""
+    root = write_shop(tmp_path / "shop", 40)
+    settings = load_settings(None, {"agcl.attributes": "given", "catalog.bad_images": "skip"}, {})
+
+    def corpus(**flags: object) -> Corpus:
+        chosen = settings.model_copy(update={"dedupe": load_settings(None, flags, {}).dedupe})
+        folder = CatalogFolder(root / "catalog.csv")
+        with Database(folder.database) as database:
+            return load_corpus(folder, chosen, "", "", database, Problems(), Silent())
+
+    before = corpus()
+    one, other = before.train[0].id, before.train[5].id
+    across = before.validation[0].id
+    lines = ["id,other_id,verdict", f"{one},{other},same", f"{one},{across},same", f"{one},{before.train[6].id},no"]
+    (root / "said.csv").write_text("\n".join(lines))
+    after = corpus(**{"dedupe.verdicts": "said.csv"})
+    assert after.train[0].identity == after.train[5].identity
+    assert len({item.identity for item in after.train}) == len(before.train) - 1
+    assert [item.identity for item in after.validation] == [item.identity for item in before.validation]
+    assert after.fingerprint != before.fingerprint
+    positives = [positive for positive in find_positives(after.train, ("listings",)) if positive.others]
+    assert [(positive.listing, positive.others) for positive in positives] == [(0, (5,)), (5, (0,))]
+    sides = [Side(i, item.text, item.photos) for i, item in enumerate(after.train[:7])]
+    pairs = [Pair("photos", side, side) for side in sides]
+    known = indistinguishable(pairs, after.train)
+    assert known[0, 5] and known[5, 0] and not known[0, 6]

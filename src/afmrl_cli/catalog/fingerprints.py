@@ -33,9 +33,10 @@ class Fingerprinter:
 
     def of(self, product: Product) -> str:
         """`product_fingerprint` with the content hashes of all its photos."""
-        return product_fingerprint(product, [self._hash(path) for path in product.images])
+        return product_fingerprint(product, [self.hash_of(path) for path in product.images])
 
-    def _hash(self, path: Path) -> str:
+    def hash_of(self, path: Path) -> str:
+        """SHA-256 (hex) of a photo's bytes, UNREADABLE when it can't be read."""
         try:
             status = path.stat()
             size, mtime = status.st_size, status.st_mtime_ns

@@ -174,6 +174,14 @@ def open_image(path: Path, settings: CatalogSettings) -> Image.Image:
         return _upright(_rgb(image), image)
 
 
+def open_small(path: Path, settings: CatalogSettings, side: int = 32) -> Image.Image:
+    """As `open_image`, in less time: a JPEG is decoded at the smallest eighth of its size that has `side` pixels."""
+    with _header(path, settings) as image:
+        image.draft("RGB", (side, side))
+        image.load()
+        return _upright(_rgb(image), image)
+
+
 def check_image(path: Path, settings: CatalogSettings) -> None:
     """Raise what `open_image` would raise, in less time: all of the file is read, a JPEG at an eighth of its size."""
     with _header(path, settings) as image:

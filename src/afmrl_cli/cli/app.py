@@ -45,6 +45,7 @@ def _register() -> None:
         checkpoints,
         config,
         cycle,
+        dedupe,
         demo,
         doctor,
         embed,
@@ -69,6 +70,7 @@ def _register() -> None:
     app.command("cycle", rich_help_panel="Train")(guarded(cycle.cycle))
     app.command("embed", rich_help_panel="Use")(guarded(embed.embed))
     app.command("search", rich_help_panel="Use")(guarded(search.search))
+    app.command("dedupe", rich_help_panel="Use")(guarded(dedupe.dedupe))
     app.command("report", rich_help_panel="Inspect")(guarded(report.report))
     app.command("eval", rich_help_panel="Inspect")(guarded(eval.eval))
     app.command("demo", rich_help_panel="Start")(guarded(demo.demo))

@@ -1,15 +1,17 @@
 """What a run is trained on: listings of the train and validation splits with their attributes and readable photos.
 
-The test split is never looked at. Photos are decoded once at the start: an unreadable one is told and left out there,
-instead of stopping a run in the middle.
+The test split is never looked at. Listings that people confirmed as one product (`dedupe.verdicts`) have one identity.
+Photos are decoded once at the start: an unreadable one is told and left out there, instead of stopping a run in the
+middle.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..attributes.generate import stored_attributes
@@ -20,6 +22,7 @@ from ..catalog.problems import Problem, Problems
 from ..catalog.product import Product, product_text
 from ..catalog.read import count_rows, read_products
 from ..catalog.splits import split_of
+from ..catalog.verdicts import Verdicts, read_verdicts
 from ..errors import DataError
 from ..listener import Listener
 from ..settings import Settings
@@ -83,10 +86,22 @@ def load_corpus(
             digest.update(("\0".join(own) + "\n").encode())
             tokens.append(own)
             listener.progress("reading", len(train) + len(validation), total)
+    if verdicts := read_verdicts(settings, folder.root):
+        train, validation = (_one_product(listings, verdicts) for listings in (train, validation))
+        digest.update(json.dumps([[listing.identity for listing in side] for side in (train, validation)]).encode())
     described = sum(bool(own) for own in tokens)
     if for_agcl and settings.agcl.loss == "agcl" and not described:
         raise _no_attributes(settings, generator, database, train)
     return Corpus(train, validation, tokens, digest.hexdigest(), described)
+
+
+def _one_product(listings: list[TrainListing], verdicts: Verdicts) -> list[TrainListing]:
+    """The listings with one identity for those that a person called the same product: positives, and never negatives.
+
+    Each split by itself: a confirmed pair that lies across two of them joins nothing, so that nothing leaks.
+    """
+    identities = verdicts.identities({listing.id: listing.identity for listing in listings})
+    return [replace(listing, identity=identities[listing.id]) for listing in listings]
 
 
 def _readable(

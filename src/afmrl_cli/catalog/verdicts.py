@@ -1,0 +1,134 @@
+"""What people have said of pairs of listings: the same product, or not. Read from the files that they filled in.
+
+A file is a table with the columns `id`, `other_id` and `verdict`, such as the one that `afmrl dedupe --out` writes;
+other columns are ignored, and rows without a verdict too. Same: same, yes, confirmed, duplicate, true, 1. Different:
+different, no, rejected, false, 0.
+
+What was confirmed holds along chains (a = b, b = c, so a = c): it is a person's word about identity, not a similarity.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import DataError
+from ..settings import Settings
+
+SAME = {"same", "yes", "y", "confirmed", "duplicate", "true", "1", "x"}
+DIFFERENT = {"different", "no", "n", "rejected", "not a duplicate", "false", "0"}
+COLUMNS = ("id", "other_id", "verdict")
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Confirmed and rejected pairs of listings' ids, the lower id first, with where each was read."""
+
+    confirmed: Mapping[Pair, str]
+    rejected: Mapping[Pair, str]
+
+    def __bool__(self) -> bool:
+        return bool(self.confirmed or self.rejected)
+
+    def identities(self, identity_of: Mapping[str, str]) -> dict[str, str]:
+        """`identity_of` (listing -> identity) with the identities of confirmed pairs made one: the first by name.
+
+        Listings that are not in `identity_of` join nothing.
+        """
+        joined = _join((identity_of[a], identity_of[b]) for a, b in self.confirmed if {a, b} <= identity_of.keys())
+        return {listing: joined.get(identity, identity) for listing, identity in identity_of.items()}
+
+
+def pair_of(a: str, b: str) -> Pair:
+    """Two ids in the order by which a pair is known."""
+    return (a, b) if a < b else (b, a)
+
+
+def read_verdicts(settings: Settings, root: Path) -> Verdicts:
+    """The verdicts in the files of `dedupe.verdicts`, relative to `root`, the catalog's folder; no files, no verdicts.
+
+    Raises DataError, naming file and row, for what can't be read and for verdicts that contradict each other.
+    """
+    confirmed: dict[Pair, str] = {}
+    rejected: dict[Pair, str] = {}
+    for name in settings.dedupe.verdicts:
+        for pair, same, where in _read(root / name):
+            said, other = (confirmed, rejected) if same else (rejected, confirmed)
+            if pair in other:
+                raise _contradiction(pair, said_here=where, same=same, there=other[pair])
+            said.setdefault(pair, where)
+    joined = _join(confirmed)
+    for pair, where in rejected.items():
+        a, b = (joined.get(id, id) for id in pair)
+        if a == b:
+            raise DataError(
+                f"{where}: {pair[0]} and {pair[1]} are different, but confirmed pairs join them",
+                "take back one of the confirmed pairs between them, or this verdict",
+            )
+    return Verdicts(confirmed, rejected)
+
+
+def _contradiction(pair: Pair, *, said_here: str, same: bool, there: str) -> DataError:
+    words = ("the same", "different") if same else ("different", "the same")
+    return DataError(
+        f"{said_here}: {pair[0]} and {pair[1]} are {words[0]} here and {words[1]} in {there}", "take one of them back"
+    )
+
+
+def _read(file: Path) -> Iterator[tuple[Pair, bool, str]]:
+    for where, row in read_rows(file):
+        said = row["verdict"].lower()
+        if not said:
+            continue
+        if said not in SAME | DIFFERENT:
+            raise DataError(
+                f"{where}: verdict {said[:40]!r} is not known", "write same or different, or leave it empty"
+            )
+        a, b = row["id"], row["other_id"]
+        if not a or not b:
+            raise DataError(f"{where}: a verdict without both ids", "fill in id and other_id")
+        if a == b:
+            raise DataError(f"{where}: {a} is paired with itself", "remove the row")
+        yield pair_of(a, b), said in SAME, where
+
+
+def read_rows(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """(where it stands, `id`, `other_id` and `verdict`) of each row. DataError when it is no such table."""
+    try:
+        text = file.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file", "dedupe.verdicts or --verdicts names it") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 text", "save it as CSV in UTF-8") from error
+    first = text.split("\n", 1)[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+    try:
+        names = [name.strip().lower() for name in next(reader, [])]
+        if missing := [name for name in COLUMNS if name not in names]:
+            raise DataError(f"{file}: no column {missing[0]}", f"the columns {', '.join(COLUMNS)} are needed")
+        places = {name: names.index(name) for name in COLUMNS}
+        for cells in reader:
+            row = {name: cells[at].strip() if at < len(cells) else "" for name, at in places.items()}
+            yield f"{file}: row {reader.line_num}", row
+    except csv.Error as error:
+        raise DataError(f"{file}: row {reader.line_num}: {error}", "save it as CSV again") from error
+
+
+def _join(pairs: Iterable[Pair]) -> dict[str, str]:
+    """Each name that occurs -> the first by order of all that are joined with it."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    for a, b in pairs:
+        low, high = sorted((root(a), root(b)))
+        parent[high] = low
+    return {name: root(name) for name in list(parent)}

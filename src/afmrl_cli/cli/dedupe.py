@@ -1,0 +1,154 @@
+"""`afmrl dedupe`: which listings are the same product."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
+
+if TYPE_CHECKING:
+    from ..dedupe.run import Result
+    from ..retrieval.vectors import Vectors
+    from .models import Models
+
+SHOWN = 20
+
+
+def dedupe(
+    catalog: CatalogArgument = None,
+    precision: Annotated[
+        float | None, typer.Option(help="Share of right pairs to aim at, such as 0.95.", show_default=False)
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Take pairs from this score on, whatever is known.", show_default=False)
+    ] = None,
+    verdicts: Annotated[
+        list[str] | None,
+        typer.Option("--verdicts", metavar="FILE", help="CSV with confirmed and rejected pairs. Repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the pairs as CSV, to be filled in by people.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the pairs side by side, with pictures.")
+    ] = None,
+    json_mode: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    set_: Set = None,
+) -> None:
+    """Find listings that are the same product, by their vectors, text, codes, attributes, prices and photos.
+
+    Shown is what the catalog's product_id does not say already. Known identities and verdicts teach the score and give
+    precision and recall on held-out listings; without them scores are weighed by hand.
+
+    Example: afmrl dedupe --out review.csv --html review.html; then afmrl dedupe --verdicts review.csv
+    """
+    flags = {
+        "dedupe.precision": precision,
+        "dedupe.threshold": threshold,
+        "dedupe.verdicts": [str(Path(file).absolute()) for file in verdicts] if verdicts else None,
+    }
+    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags)
+    from ..dedupe.outputs import check_files, keep, write_table
+    from ..dedupe.page import write_page
+    from ..dedupe.run import find_duplicates
+    from ..store.checkpoints import versions
+    from ..store.lock import writer_lock
+    from .models import Models
+
+    check_files(out, html, session.folder, session.settings)
+    models = Models(session)
+    vectors = _vectors(session, models)
+    with session.out, writer_lock(session.folder.store, "afmrl dedupe"):
+        result = find_duplicates(session.folder, session.settings, vectors, _source(session, models), session.out)
+        place = keep(result, session.folder, session.settings, versions())
+    if out:
+        write_table(out, result)
+    if html:
+        write_page(html, result, session.folder.catalog.name, session.settings.catalog)
+    _show(session, result, {"run": place, "out": out, "html": html})
+
+
+def _vectors(session: Session, models: Models) -> Vectors | None:
+    """The stored vectors; None, with a note, when the catalog has none at all."""
+    from ..retrieval.vectors import CURRENT, load_vectors, stale_products
+    from .models import warn_of_two_faiss
+
+    if not any(session.folder.embeddings.glob(f"*/{CURRENT}")):
+        session.out.note("no vectors: compared by text, codes, attributes and photos only; `afmrl embed` makes them")
+        return None
+    warn_of_two_faiss(session)
+    vectors = load_vectors(session.folder, models.embedder_id, session.settings)
+    if stale := stale_products(session.folder, session.settings, vectors):
+        session.out.note(f"{stale:,} products are new, changed or gone since `afmrl embed`: run it again")
+    return vectors
+
+
+def _source(session: Session, models: Models) -> Any:
+    """Whose stored attributes are compared; None when nothing was ever generated here."""
+    from ..store.database import Database
+
+    if not session.folder.database.is_file():
+        return None
+    with Database(session.folder.database) as database:
+        stored = database.attribute_sources()
+    return models.source if stored else None
+
+
+def _show(session: Session, result: Result, files: Mapping[str, Path | None]) -> None:
+    from ..dedupe.outputs import SCHEMA, document
+
+    out, content = session.out, result.content
+    out.document(SCHEMA, {"catalog": session.folder.catalog, **document(result), "files": files})
+    products = result.listings.products
+    rows = []
+    for found in result.pairs[:SHOWN]:
+        one, other = (products[row] for row in found.pair)
+        told = found.evidence
+        differs = "; ".join(f"{key}: {a} / {b}" for key, (a, b) in told.other_attributes.items())
+        sides = [f"{one.id}\n{other.id}", f"{one.title}\n{other.title}"]
+        alike = ", ".join(
+            f"{name} {value:.2f}"
+            for name, value in (("vectors", told.vector), ("photos", told.photo), ("text", told.text))
+            if value is not None
+        )
+        rows.append([found.group + 1 if found.group >= 0 else "-", round(found.score, 3), *sides, alike, differs])
+    if rows:
+        out.table(["group", "score", "id", "title", "alike", "different"], rows)
+    if len(result.pairs) > SHOWN:
+        out.text(f"... and {len(result.pairs) - SHOWN:,} more: --out, --html or --json shows all")
+    _measured(session, content)
+    calibrated = "calibrated" if content["calibrated"] else "not calibrated"
+    count = f"{len(result.pairs):,} probable pairs in {len(result.groups):,} groups"
+    chosen = f"{content['threshold']:.3f} ({content['threshold_by']}; {calibrated})"
+    out.text(f"{count} among {content['listings']:,} listings; scores from {chosen}")
+    if content["known"]["same_in_catalog"]:
+        out.text(f"  {content['known']['same_in_catalog']:,.0f} pairs were known before and are not among them")
+    if content["variants_left_out"]:
+        out.text(f"  {content['variants_left_out']:,} pairs left out: variants of one style (group_id)")
+    for file in files.values():
+        if file:
+            out.text(f"  {file}")
+
+
+def _measured(session: Session, content: Mapping[str, Any]) -> None:
+    held_out = content["held_out"]
+    if not held_out:
+        if content["calibrated"]:
+            session.out.note("no precision and recall: too few known duplicates are among the held-out listings")
+        return
+    rows = [
+        [f"{point['threshold']:.2f}", *(round(point[name], 3) for name in ("precision", "recall", "f1"))]
+        for point in held_out["curve"]
+    ]
+    session.out.table(["threshold", "precision", "recall", "F1"], rows, "on held-out listings with known identities")
+    at = held_out["at_threshold"]
+    session.out.text(
+        f"  at {at['threshold']:.3f}: precision {at['precision']:.3f}, recall {at['recall']:.3f} of "
+        f"{held_out['same']:g} known pairs (candidates hold {held_out['candidate_recall']:.3f})"
+    )

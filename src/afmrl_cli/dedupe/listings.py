@@ -1,0 +1,177 @@
+"""What is compared of the listings: text, codes, attributes, prices, photos, vectors, in columns over all listings.
+
+Rows are numbers from 0 in the catalog's order. A key of the retailer's own columns is a code when its name says so
+(mpn, ean, ...), a price when it says that, and an attribute when its values repeat: what is another one in nearly
+every row (links, numbers, free text) says nothing about being the same. Generated attributes stand beside them under
+their own keys; where both have a key, the retailer's value counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..attributes.parse import InvalidAttributes, parse_attributes
+from ..catalog.columns import plain
+from ..catalog.fingerprints import UNREADABLE, Fingerprinter
+from ..catalog.problems import Problems
+from ..catalog.product import Product
+from ..catalog.read import count_rows, read_products
+from ..listener import Listener
+from ..retrieval.vectors import AttributeSource, stored_attributes
+from ..settings import Settings
+from ..store.database import Database
+from ..store.folder import CatalogFolder
+
+CODES = frozenset(
+    {
+        "mpn",
+        "gtin",
+        "gtin13",
+        "gtin_13",
+        "ean",
+        "ean13",
+        "ean_13",
+        "ean_code",
+        "upc",
+        "barcode",
+        "isbn",
+        "model_number",
+        "model_no",
+        "part_number",
+        "part_no",
+        "manufacturer_part_number",
+        "manufacturer_sku",
+        "herstellernummer",
+        "article_number",
+        "artikelnummer",
+    }
+)
+PRICES = ("sale_price", "price", "preis", "prix", "precio", "pris", "regular_price")
+MOST_PHOTOS = 4
+LONGEST_VALUE = 60
+REPEATS = 2.0
+"""Filled cells for each different value, from which a column describes rather than numbers its rows."""
+EVERY = 1000
+
+
+@dataclass(frozen=True)
+class Listings:
+    """Columns over n listings; `photos` are content hashes, at most MOST_PHOTOS each, `photo_paths` where they lie."""
+
+    products: list[Product]
+    photos: list[tuple[str, ...]]
+    photo_paths: dict[str, Path]
+    attributes: dict[str, list[str]]
+    """key -> value of each listing, "" for none."""
+    codes: list[frozenset[str]]
+    """Of the columns that hold codes, as `KEY=value`."""
+    prices: NDArray[np.float64]
+    """NaN where there is none."""
+
+    def __len__(self) -> int:
+        return len(self.products)
+
+
+def load_listings(
+    folder: CatalogFolder,
+    settings: Settings,
+    source: AttributeSource | None,
+    database: Database,
+    problems: Problems,
+    listener: Listener,
+) -> Listings:
+    """Read the whole catalog. `source` says whose stored attributes are used, None for none."""
+    products: list[Product] = []
+    photos: list[tuple[str, ...]] = []
+    paths: dict[str, Path] = {}
+    fingerprints: list[str] = []
+    total = count_rows(folder, settings.catalog)
+    with Fingerprinter(database) as fingerprinter:
+        for product in read_products(folder, settings.catalog, problems):
+            products.append(product)
+            hashes = [(fingerprinter.hash_of(path), path) for path in product.images[:MOST_PHOTOS]]
+            paths.update((content, path) for content, path in hashes if content != UNREADABLE)
+            photos.append(tuple(dict.fromkeys(content for content, _ in hashes if content != UNREADABLE)))
+            if source is not None:
+                fingerprints.append(fingerprinter.of(product))
+            if len(products) % EVERY == 0:
+                listener.progress("reading", len(products), total)
+    texts = stored_attributes(database, source, fingerprints) if source else {}
+    return Listings(
+        products,
+        photos,
+        paths,
+        describe(products, [texts.get(fingerprint, "") for fingerprint in fingerprints]),
+        [_codes(product.given) for product in products],
+        np.array([_price(product.given) for product in products], dtype=np.float64),
+    )
+
+
+def describe(products: Sequence[Product], generated: Sequence[str]) -> dict[str, list[str]]:
+    """Attributes by key: the retailer's columns that describe, brand and category, and generated attribute text."""
+    rows: list[dict[str, str]] = []
+    for i, product in enumerate(products):
+        row = read_pairs(generated[i]) if generated else {}
+        row |= {plain(key): value for key, value in product.given.items() if len(value) <= LONGEST_VALUE}
+        row |= {"brand": product.brand, "category": product.category}
+        rows.append({key: _folded(value) for key, value in row.items() if value.strip()})
+    filled = Counter(key for row in rows for key in row)
+    different = Counter(key for key, _ in {pair for row in rows for pair in row.items()})
+    keys = [
+        key
+        for key in sorted(filled)
+        if filled[key] >= REPEATS * different[key] and not is_code(key) and key not in PRICES and different[key] > 1
+    ]
+    return {key: [row.get(key, "") for row in rows] for key in keys}
+
+
+def read_pairs(text: str) -> dict[str, str]:
+    """Attribute text as pairs; {} for text that an older parser let through."""
+    try:
+        return {plain(key): value for key, value in parse_attributes(text).items()} if text else {}
+    except InvalidAttributes:
+        return {}
+
+
+def is_code(key: str) -> bool:
+    """Whether a column of this name numbers products: MPN, EAN, ..."""
+    return plain(key) in CODES
+
+
+def _folded(value: str) -> str:
+    return " ".join(value.casefold().split())
+
+
+def _codes(given: Mapping[str, str]) -> frozenset[str]:
+    found = ((plain(key), re.sub(r"[\W_]+", "", value).lower().lstrip("0")) for key, value in given.items())
+    return frozenset(f"{key}={code}" for key, code in found if key in CODES and len(code) >= 4)
+
+
+def _price(given: Mapping[str, str]) -> float:
+    by_key = {plain(key): value for key, value in given.items()}
+    return next((price for key in PRICES if (price := read_price(by_key.get(key, ""))) > 0), np.nan)
+
+
+def read_price(text: str) -> float:
+    """The amount in "1.299,00 EUR", "$12.50" or "12,50"; NaN for anything else and for 0."""
+    found = re.search(r"\d[\d.,'\s]*", text)
+    if not found:
+        return np.nan
+    digits = re.sub(r"['\s]", "", found[0]).rstrip(".,")
+    whole, point, cents = digits, "", ""
+    if (end := re.search(r"[.,](\d{1,2})$", digits)) is not None:
+        whole, point, cents = digits[: end.start()], ".", end[1]
+    amount = float(re.sub(r"[.,]", "", whole) + point + cents)
+    return amount or np.nan
+
+
+def product_ids(products: Iterable[Product]) -> list[str]:
+    """What the shop itself calls each listing's product, "" where it does not say."""
+    return [product.product_id or "" for product in products]

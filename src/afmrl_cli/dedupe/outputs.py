@@ -1,0 +1,153 @@
+"""The pairs as a table for review, as a JSON document, and as a run that is kept.
+
+The table is what people fill in: `verdict` is empty (or what was said before), and the file is read again with
+`afmrl dedupe --verdicts`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..catalog.verdicts import read_rows
+from ..errors import DataError, UsageError
+from ..settings import Settings
+from ..store.files import hash_file, write_json, writing
+from ..store.folder import CatalogFolder, check_output
+from ..store.runs import new_run
+from .run import Found, Result
+
+SCHEMA = "afmrl.dedupe/1"
+PAIRS, MANIFEST, SETTINGS = "pairs.csv", "dedupe.json", "settings.json"
+COLUMNS = (
+    "group",
+    "score",
+    "id",
+    "other_id",
+    "verdict",
+    "title",
+    "other_title",
+    "vector",
+    "photo",
+    "text",
+    "shared_words",
+    "words",
+    "other_words",
+    "shared_codes",
+    "shared_attributes",
+    "conflicting_attributes",
+    "price",
+    "other_price",
+)
+
+
+def check_files(out: Path | None, html: Path | None, folder: CatalogFolder, settings: Settings) -> None:
+    """UsageError when a result would replace the retailer's file, a folder, or verdicts that somebody filled in."""
+    read = [folder.root / name for name in settings.dedupe.verdicts]
+    for path, flag, suffixes in ((out, "--out", (".csv",)), (html, "--html", (".html", ".htm"))):
+        if path is None:
+            continue
+        if path.suffix.lower() not in suffixes:
+            raise UsageError(f"{flag} {path}: the name must end in {' or '.join(suffixes)}", "it says what is written")
+        check_output(path, folder, flag, read)
+    if out and out.is_file() and _has_verdicts(out):
+        raise UsageError(
+            f"--out {out}: verdicts were filled in there, and would be lost",
+            f"read them with --verdicts {out}, and give --out another name",
+        )
+
+
+def _has_verdicts(file: Path) -> bool:
+    try:
+        return any(row["verdict"] for _, row in read_rows(file))
+    except DataError:
+        return False  # no table of verdicts
+
+
+def table_rows(result: Result) -> list[dict[str, object]]:
+    """One row a pair, by COLUMNS."""
+    products = result.listings.products
+    rows: list[dict[str, object]] = []
+    for found in result.pairs:
+        one, other = (products[row] for row in found.pair)
+        told = found.evidence
+        rows.append(
+            {
+                "group": found.group + 1 if found.group >= 0 else "",
+                "score": f"{found.score:.4f}",
+                "id": one.id,
+                "other_id": other.id,
+                "verdict": "same" if found.confirmed else "",
+                "title": one.title,
+                "other_title": other.title,
+                "vector": _number(told.vector),
+                "photo": _number(told.photo),
+                "text": _number(told.text),
+                "shared_words": " ".join(told.words),
+                "words": " ".join(told.other_words[0]),
+                "other_words": " ".join(told.other_words[1]),
+                "shared_codes": " ".join(told.codes),
+                "shared_attributes": "; ".join(f"{key}: {value}" for key, value in told.attributes.items()),
+                "conflicting_attributes": "; ".join(f"{k}: {a} / {b}" for k, (a, b) in told.other_attributes.items()),
+                "price": f"{told.prices[0]:g}" if told.prices else "",
+                "other_price": f"{told.prices[1]:g}" if told.prices else "",
+            }
+        )
+    return rows
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def write_table(file: Path, result: Result) -> None:
+    """Write the pairs as CSV, atomically."""
+    with writing(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.DictWriter(opened, COLUMNS)
+        writer.writeheader()
+        writer.writerows(table_rows(result))
+
+
+def document(result: Result) -> dict[str, Any]:
+    """Everything that was found, for --json."""
+    ids = [product.id for product in result.listings.products]
+    return {
+        **result.content,
+        "groups": [[ids[row] for row in rows] for rows in result.groups],
+        "pairs": [_pair(found, ids) for found in result.pairs],
+    }
+
+
+def _pair(found: Found, ids: Sequence[str]) -> dict[str, Any]:
+    told = found.evidence
+    return {
+        "id": ids[found.pair[0]],
+        "other_id": ids[found.pair[1]],
+        "score": round(found.score, 6),
+        "confirmed": found.confirmed,
+        "group": found.group + 1 if found.group >= 0 else None,
+        "similarity": {"vector": told.vector, "photo": told.photo, "text": told.text},
+        "shared_words": list(told.words),
+        "other_words": [list(words) for words in told.other_words],
+        "shared_codes": list(told.codes),
+        "shared_attributes": told.attributes,
+        "conflicting_attributes": {key: list(values) for key, values in told.other_attributes.items()},
+        "prices": list(told.prices) if told.prices else None,
+    }
+
+
+def keep(result: Result, folder: CatalogFolder, settings: Settings, versions: Mapping[str, str]) -> Path:
+    """Keep the run in the store: settings, document with what it was made from, table. Returns its folder."""
+    place = new_run(folder.runs, "dedupe")
+    write_json(place / SETTINGS, settings.model_dump())
+    write_table(place / PAIRS, result)
+    made_from = {
+        "catalog": {"name": folder.catalog.name, "sha256": hash_file(folder.catalog)},
+        "verdicts": {name: hash_file(folder.root / name) for name in settings.dedupe.verdicts},
+        "versions": versions,
+    }
+    # Last: a folder with it is complete.
+    write_json(place / MANIFEST, {"schema": SCHEMA, **document(result), "made_from": made_from})
+    return place

@@ -1,0 +1,196 @@
+"""`afmrl dedupe` as a person types it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from afmrl_cli.cli.app import app
+from tests.dedupe.shop import Row, picture, rows, write
+
+
+def call(*words: str) -> Result:
+    return CliRunner().invoke(app, ["dedupe", *words])
+
+
+def document(*words: str, code: int = 0) -> dict[str, Any]:
+    result = call(*words, "--json")
+    assert result.exit_code == code, result.output
+    content = json.loads(result.stdout)
+    assert isinstance(content, dict)
+    return content
+
+
+def pairs_of(content: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(pair["id"], pair["other_id"]) for pair in content["pairs"]}
+
+
+def read(file: Path) -> list[Row]:
+    with file.open(newline="", encoding="utf-8") as opened:
+        return list(csv.DictReader(opened))
+
+
+SPLIT = "[split]\ntest = 0.2\n"
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """240 products, 180 of them listed twice; every fifth listing does not tell its product."""
+    listed = rows(240)
+    for row in listed[::5]:
+        row["product_id"] = ""
+    write(tmp_path / "shop", listed)
+    (tmp_path / "shop" / "afmrl.toml").write_text(SPLIT)
+    monkeypatch.chdir(tmp_path / "shop")
+    return tmp_path / "shop"
+
+
+def truth() -> dict[str, str]:
+    return {row["id"]: row["product_id"] for row in rows(240)}
+
+
+def test_finds_what_the_catalog_does_not_say_and_tells_how_good_that_is(shop: Path) -> None:
+    content = document()
+    assert content["schema"] == "afmrl.dedupe/1"
+    assert content["calibrated"] is True
+    product = truth()
+    said = {row["id"]: row["product_id"] for row in read(shop / "catalog.csv")}
+    wanted = {
+        (a, b)
+        for a in product
+        for b in product
+        if int(a[1:]) < int(b[1:]) and product[a] == product[b] and not (said[a] and said[b])
+    }
+    found = pairs_of(content)
+    assert len(found & wanted) >= 0.8 * len(wanted)
+    assert len(found & wanted) >= 0.8 * len(found)
+    assert not any(said[a] and said[a] == said[b] for a, b in found)
+    held_out = content["held_out"]
+    assert held_out["at_threshold"]["precision"] >= 0.8
+    assert held_out["candidate_recall"] >= 0.8
+    recalls = [point["recall"] for point in held_out["curve"]]
+    assert recalls == sorted(recalls, reverse=True)
+    for pair in content["pairs"]:
+        assert pair["score"] >= content["threshold"] - 1e-6
+    kept = json.loads((Path(content["files"]["run"]) / "dedupe.json").read_text("utf-8"))
+    assert kept["pairs"] == content["pairs"]
+    assert set(kept["made_from"]) == {"catalog", "verdicts", "versions"}
+
+
+def test_the_same_again(shop: Path) -> None:
+    one, other = document(), document()
+    assert one["pairs"] == other["pairs"]
+    assert one["files"]["run"] != other["files"]["run"]
+
+
+def test_a_table_for_people_and_what_they_say_is_respected(shop: Path) -> None:
+    result = call("--out", "review.csv", "--html", "review.html")
+    assert result.exit_code == 0, result.output
+    assert "no vectors" in " ".join(result.stderr.split())
+    assert "on held-out listings" in result.stdout
+    review = read(shop / "review.csv")
+    assert review
+    assert all(row["verdict"] == "" for row in review)
+    page = (shop / "review.html").read_text("utf-8")
+    assert page.count('class="pair card"') == min(200, len(review))
+    assert "http" not in page.replace("http-equiv", "")
+    # One is rejected, and two that nobody found are confirmed.
+    review[0]["verdict"] = "different"
+    write(shop, review, "said.csv")
+    write(shop, [{"id": "s0", "other_id": "s100", "verdict": "Yes"}], "more.csv")
+    rejected = (review[0]["id"], review[0]["other_id"])
+    content = document("--verdicts", "said.csv", "--verdicts", "more.csv")
+    assert rejected not in pairs_of(content)
+    assert not any(set(rejected) <= set(group) for group in content["groups"])
+    [confirmed] = [pair for pair in content["pairs"] if pair["confirmed"]]
+    assert (confirmed["id"], confirmed["other_id"]) == ("s0", "s100")
+    assert any({"s0", "s100"} <= set(group) for group in content["groups"])
+    assert content["verdicts"] == {"confirmed": 1, "rejected": 1}
+    # By setting, as training reads them, it is the same.
+    (shop / "afmrl.toml").write_text(SPLIT + '[dedupe]\nverdicts = ["said.csv", "more.csv"]\n')
+    assert document()["pairs"] == content["pairs"]
+
+
+def test_filled_in_verdicts_are_not_written_over(shop: Path) -> None:
+    write(shop, [{"id": "s0", "other_id": "s1", "verdict": "same", "note": "mine"}], "review.csv")
+    before = (shop / "review.csv").read_bytes()
+    result = call("--out", "review.csv")
+    assert result.exit_code == 2
+    assert "verdicts were filled in there" in " ".join(result.stderr.split())
+    result = call("--out", "review.csv", "--verdicts", "review.csv")
+    assert result.exit_code == 2
+    assert (shop / "review.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--verdicts", "none.csv"], 3, "none.csv: no such file"),
+        (["--verdicts", "catalog.csv"], 3, "no column other_id"),
+        (["--precision", "0"], 2, "dedupe.precision"),
+        (["--threshold", "1.5"], 2, "dedupe.threshold"),
+        (["--out", "catalog.csv"], 2, "retailer's own file"),
+        (["--out", "pairs.txt"], 2, "must end in .csv"),
+        (["--html", "page.pdf"], 2, "must end in .html"),
+        (["--html", ".afmrl/page.html"], 2, "lies inside .afmrl"),
+    ],
+)
+def test_what_can_not_be_done(shop: Path, words: list[str], code: int, message: str) -> None:
+    before = (shop / "catalog.csv").read_bytes()
+    result = call(*words)
+    assert result.exit_code == code, result.output
+    assert message in " ".join(result.stderr.split())
+    assert (shop / "catalog.csv").read_bytes() == before
+
+
+def test_without_known_products_the_default_says_that_it_is_uncalibrated(tmp_path: Path) -> None:
+    listed = [{**row, "product_id": ""} for row in rows(40)]
+    listed += [{"id": "twice", "title": listed[0]["title"], "brand": listed[0]["brand"], "price": listed[0]["price"]}]
+    write(tmp_path, listed)
+    result = call(str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert "not calibrated" in " ".join(result.stderr.split())
+    assert "default, uncalibrated" in result.stdout
+    content = document(str(tmp_path))
+    assert (content["calibrated"], content["held_out"], content["threshold"]) == (False, None, 0.5)
+    assert ("s0", "twice") in pairs_of(content)
+
+
+def test_traps(tmp_path: Path) -> None:
+    """Variants of a style, a placeholder photo, empty texts and a number that stands twice make no duplicates."""
+    rng = random.Random(0)
+    words = [f"{rng.choice('bdfgk')}{rng.choice('aeiou')}{rng.choice('lmnrst')}{i}x" for i in range(60)]
+    listed: list[Row] = []
+    for i, colour in enumerate(("red", "navy", "green", "black")):
+        listed.append({"id": f"v{i}", "title": "Bruno Hoodie", "group_id": "bruno", "color": colour})
+    for i, size in enumerate(("S", "M", "L")):
+        name = picture(tmp_path / "images" / f"t{i}.png", i)
+        listed.append({"id": f"t{i}", "title": "Prima Tank", "size": size, "image": name})
+    placeholder = picture(tmp_path / "images" / "none.png", 99)
+    listed += [{"id": f"p{i}", "title": f"{words[i]} {words[i + 20]}", "image": placeholder} for i in range(8)]
+    listed += [{"id": f"e{i}", "title": "", "brand": "Luma"} for i in range(3)]
+    listed += [{"id": f"o{i}", "title": f"{words[i + 40]} thing", "size": "SML"[i % 3]} for i in range(12)]
+    listed += [{"id": "o1", "title": "the same number again"}]
+    write(tmp_path, listed)
+    content = document(str(tmp_path))
+    assert content["pairs"] == []
+    assert content["variants_left_out"] == 6
+    assert content["listings"] == len(listed) - 1
+
+
+def test_photos_alone_are_not_enough_to_begin_with(tmp_path: Path) -> None:
+    write(tmp_path, [{"id": f"p{i}", "image": picture(tmp_path / "images" / f"{i}.png", i)} for i in range(3)])
+    result = call(str(tmp_path))
+    assert result.exit_code == 3
+    assert "run `afmrl embed` first" in " ".join(result.stderr.split())
+
+
+def test_one_listing_is_no_pair(tmp_path: Path) -> None:
+    write(tmp_path, [{"id": "a", "title": "Only one"}])
+    assert document(str(tmp_path))["pairs"] == []
