@@ -43,6 +43,7 @@ class Drawn:
     """Vectors out of a hat, as an encoder."""
 
     id = "drawn"
+    texts_cut = 0
 
     def __init__(self, matrix: NDArray[np.float32]) -> None:
         self.matrix, self.at = matrix, 0
