@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,41 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return made[architecture]
 
     return make
+
+
+MakeDisk = Callable[[str], Path]
+
+
+@pytest.fixture
+def make_disk(tmp_path: Path) -> Iterator[MakeDisk]:
+    """`make_disk("1m")` is the folder of a real disk of that size."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted: list[Path] = []
+
+    def make(size: str) -> Path:
+        mount = shutil.which("mount")
+        if os.geteuid() != 0 or not mount:
+            pytest.skip("mounting a small disk needs root")
+        told = [mount, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
+        done = subprocess.run(told, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no mount here: {done.stderr.strip()}")
+        mounted.append(disk)
+        return disk
+
+    yield make
+    for each in mounted:
+        subprocess.run(["umount", str(each)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave no room on `disk`; the file that takes it."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while file.write(b"x" * 4096):
+                pass
+        except OSError:
+            pass
+    return ballast

@@ -1,10 +1,13 @@
 """A rendered shop of 14 products, each listed twice, and settings for a cycle of seconds on it. Run as a program:
-that cycle, for a test that kills it."""
+that cycle, for tests and benchmarks that kill it."""
 
 from __future__ import annotations
 
+import gc
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from afmrl_cli.cycle.run import CycleSummary, run_cycle
 from afmrl_cli.listener import Silent
@@ -19,7 +22,7 @@ def rendered(root: Path, products: int = 14) -> CatalogFolder:
 
 
 def cycle_settings(**changes: object) -> Settings:
-    """Nano, two rounds of a few steps, small answers."""
+    """Nano, one round of a few steps, small answers."""
     flags: dict[str, object] = {
         "model.device": "cpu",
         "model.precision": "fp32",
@@ -44,7 +47,6 @@ def cycle_settings(**changes: object) -> Settings:
         "rar.validate_every": 2,
         "rar.validation_queries": 4,
         "rar.save_every": 1,
-        "cycle.iterations": 2,
         "cycle.share": 0.5,
         "cycle.infonce": True,
         "cycle.keep_worse": True,
@@ -52,9 +54,48 @@ def cycle_settings(**changes: object) -> Settings:
     return load_settings(None, flags | changes, {})
 
 
-def run(folder: CatalogFolder, **changes: object) -> CycleSummary:
-    return run_cycle(folder, cycle_settings(**changes), Silent())
+def run(folder: CatalogFolder, listener: Silent | None = None, /, **changes: Any) -> CycleSummary:
+    return run_cycle(folder, cycle_settings(**changes), listener or Silent())
+
+
+class Heard(Silent):
+    """What was said, and at the beginning of each stage how many models were alive that were not before."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.alive: dict[str, int] = {}
+        self._before = live_models()
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+        if message.startswith("== "):
+            self.alive[message] = len(live_models() - self._before)
+
+    def warn(self, message: str) -> None:
+        self.said.append(f"warning: {message}")
+
+    @property
+    def done(self) -> list[str]:
+        """The stages that were done."""
+        return [line.removeprefix("== ") for line in self.said if line.startswith("== ")]
+
+
+def live_models() -> set[int]:
+    """Models and trainers in memory, by their place in it."""
+    from transformers import PreTrainedModel, Trainer
+
+    return {id(each) for each in gc.get_objects() if issubclass(type(each), (PreTrainedModel, Trainer))}
+
+
+def copied(folder: CatalogFolder, place: Path) -> CatalogFolder:
+    shutil.copytree(folder.root, place)
+    return CatalogFolder(place / "catalog.csv")
+
+
+def figures(summary: CycleSummary) -> list[dict[str, Any]]:
+    """The ladder, but for where its figures lie."""
+    return [{key: value for key, value in rung.items() if key != "score"} for rung in summary.content["ladder"]]
 
 
 if __name__ == "__main__":
-    run(CatalogFolder(Path(sys.argv[1])), **{"cycle.iterations": 1})
+    run(CatalogFolder(Path(sys.argv[1])))

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from afmrl_cli.store.files import TEMPORARY_PREFIX, hash_json, make_folder, writ
 from afmrl_cli.store.folder import CatalogFolder, find_folder
 from afmrl_cli.store.lock import writer_lock
 
+from ..conftest import MakeDisk, fill
 from .adapters import adapter, attributes, manifest
 
 
@@ -135,28 +135,8 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = shutil.which("mount")
-    if os.geteuid() != 0 or not mount:
-        pytest.skip("mounting a small disk needs root")
-    done = subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"no mount here: {done.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while file.write(b"x" * 4096):
-                pass
-        except OSError:
-            pass
-    return ballast
+def small_disk(make_disk: MakeDisk) -> Path:
+    return make_disk("1m")
 
 
 def test_a_full_disk_is_told_and_the_store_stays_whole(small_disk: Path, tmp_path: Path) -> None:

@@ -79,15 +79,15 @@ def _show_plan(session: Session, summary: CycleSummary) -> None:
         return
     told = f"{len(left)} stages to do"
     if known:
-        told += f": {sum(known) / 60:.1f} min by what the same stages took before"
+        told += f": {sum(known) / 60:.1f} min"
+        measured = any(each.measured for each in left)
+        told += ", in part by what was measured just now, without loading" if measured else " by what they took before"
     unknown = len(left) - len(known)
-    session.out.text(told + f", {unknown} of which nothing is known yet" * bool(unknown))
-    if unknown:
-        session.out.note("`--dry-run` of train-sft, train-agcl and train-rar measures a step of theirs")
+    session.out.text(told + f"; {unknown} of them could not be measured" * bool(unknown))
 
 
 def _show(session: Session, summary: CycleSummary) -> None:
-    from ..cycle.ladder import COLUMNS, rows
+    from ..cycle.ladder import COLUMNS, in_all, rows
 
     out, content = session.out, summary.content
     out.document("afmrl.cycle/1", {**{k: v for k, v in content.items() if k != "schema"}, "run": summary.run})
@@ -99,6 +99,9 @@ def _show(session: Session, summary: CycleSummary) -> None:
     out.table(columns, rows(summary.ladder, summary.metric), title)
     if content["stopped"]:
         out.text(f"ended early: {content['stopped']}")
+    last = next(rung for rung in reversed(summary.ladder) if rung.kept and not rung.baseline)
+    change = last.difference(summary.metric, "from_base")
+    out.text(in_all(summary.ladder[0].name, last.name, change, summary.metric))
     names = [f"{role} {name or 'as it was'}" for role, name in content["lineage"].items()]
     out.text(f"kept: {', '.join(names)}; queries {'with' if content['attributes'] else 'without'} attributes")
     out.text(f"report: {summary.run / 'report.html'}")

@@ -86,9 +86,13 @@ class Inputs:
     def _embedder(self, settings: Settings) -> dict[str, str]:
         return {"embedder": model_id(settings.model, "embedder", self.checkpoints, self.listener)}
 
+    def _asked(self, settings: Settings) -> str:
+        return _short([settings.eval.model_dump(), settings.cycle.protocol])
+
     def attributes(self, settings: Settings) -> dict[str, str]:
-        """Of the stage that writes attributes."""
-        return {"catalog": self.catalog.products, **self._generator(settings)}
+        """Of the stage that writes attributes: of the products, and of test queries that are no listings."""
+        asked = {"queries": self.catalog.queries, "eval settings": self._asked(settings)}
+        return {"catalog": self.catalog.products, **self._generator(settings), **asked}
 
     def agcl(self, settings: Settings) -> dict[str, str]:
         """Of AGCL and of InfoNCE."""
@@ -111,7 +115,11 @@ class Inputs:
 
     def score(self, settings: Settings, against: str) -> dict[str, str]:
         """Of a rung's figures; `against` is the fingerprint of the figures that they are compared with."""
-        asked = [settings.eval.model_dump(), settings.cycle.protocol]
         texts = self._generator(settings) if settings.embed.enrich != "none" else {}
         found = {"catalog": self.catalog.products, "queries": self.catalog.queries, **self._embedder(settings), **texts}
-        return {**found, "eval settings": _short(asked), "embed settings": _texts(settings), "rung before": against}
+        return {
+            **found,
+            "eval settings": self._asked(settings),
+            "embed settings": _texts(settings),
+            "rung before": against,
+        }

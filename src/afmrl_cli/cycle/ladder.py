@@ -11,6 +11,7 @@ that of the best of a few.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,9 +48,11 @@ class Rung:
             raise ValueError(f"{self.name} was not scored")
         return float(self.record.result["metrics"][metric])
 
-    def difference(self, metric: str) -> dict[str, Any] | None:
-        """The paired difference to the rung before: value, other, difference, low, high, p, verdict."""
-        found = self.record.result["differences"].get(metric) if self.record else None
+    def difference(self, metric: str, to: str = "differences") -> dict[str, Any] | None:
+        """The paired difference to the rung before, or to the first one (`to` = from_base): value, other, difference,
+        low, high, p, verdict.
+        """
+        found = self.record.result.get(to, {}).get(metric) if self.record else None
         return dict(found) if found else None
 
     def describe(self, metric: str) -> dict[str, Any]:
@@ -66,6 +69,7 @@ class Rung:
             "intervals": told.get("intervals", {}),
             "against": self.against,
             "change": self.difference(metric),
+            "change_from_base": self.difference(metric, "from_base"),
             "kept": self.kept,
             "baseline": self.baseline,
             "note": self.note,
@@ -99,7 +103,15 @@ def rows(ladder: list[Rung], metric: str) -> list[list[object]]:
     return found
 
 
-def _span(change: dict[str, Any]) -> str:
+def in_all(first: str, last: str, change: Mapping[str, Any] | None, metric: str) -> str:
+    """What all of it brought, in words; `change` is the last kept rung's difference to the first."""
+    if change is None:
+        return f"{metric} is that of {first}: no rung was better"
+    told = f"{metric} {change['other']:.3f} -> {change['value']:.3f} from {first} to {last}"
+    return f"{told}: {change['difference']:+.3f} ({_span(change)}), {change['verdict']}"
+
+
+def _span(change: Mapping[str, Any]) -> str:
     return f"{change['low']:+.3f} to {change['high']:+.3f}"
 
 

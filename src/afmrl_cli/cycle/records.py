@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import AfmrlError, DataError
 from ..listener import Listener
 from ..store.files import hash_json, write_json
 from .stages import Result, alone
@@ -47,11 +47,21 @@ class Pending(Exception):
         self.name = name
 
 
-class Records:
-    """The stages of the cycle in `folder`. `dry`: nothing is done, Pending is raised instead."""
+class Overtaken(Exception):
+    """The catalog changed while the stage `name` was being done: its result is of neither catalog, and not recorded."""
 
-    def __init__(self, folder: Path, listener: Listener, *, dry: bool) -> None:
-        self.folder, self.listener, self.dry = folder, listener, dry
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class Records:
+    """The stages of the cycle in `folder`. `dry`: nothing is done, Pending is raised instead. `changed` says whether
+    the catalog is another one than at the beginning.
+    """
+
+    def __init__(self, folder: Path, listener: Listener, *, dry: bool, changed: Callable[[], bool]) -> None:
+        self.folder, self.listener, self.dry, self.changed = folder, listener, dry, changed
         self.stages: list[Record] = []
         self.skipped: set[str] = set()
 
@@ -74,7 +84,7 @@ class Records:
         """The record of stage `name`: the one that is there if its inputs are the same, else after doing `work`.
 
         `missing` says what of a result is gone, "" for nothing. `work` gets the earlier result when its inputs were the
-        same. Raises Pending in a dry run.
+        same. Raises Pending in a dry run, Overtaken when the catalog has changed meanwhile.
         """
         place = self.folder / "stages" / f"{name}.json"
         fingerprint = self.fingerprint(inputs)
@@ -91,7 +101,14 @@ class Records:
         if self.dry:
             raise Pending(name)
         self.listener.note(f"== {name}")
-        result, took = alone(lambda: work(before.result if before is not None and same else None), self.listener)
+        try:
+            result, took = alone(lambda: work(before.result if before is not None and same else None), self.listener)
+        except AfmrlError as error:  # such as rungs that were asked different queries
+            if self.changed():
+                raise Overtaken(name) from error
+            raise
+        if self.changed():
+            raise Overtaken(name)
         record = Record(name, kind, fingerprint, dict(inputs), result, took.seconds, took.peak_bytes, time.time())
         write_json(place, asdict(record))
         self.stages.append(record)
@@ -110,13 +127,17 @@ def read_record(place: Path) -> Record | None:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a stage of a dry run will take, by what the same kind took before; None: nothing is known."""
+    """What a stage of a dry run will take, by what the same kind took before, or by a part that was `measured`; None:
+    nothing is known. `share` is that of the first round's training samples.
+    """
 
     name: str
     kind: str
     done: bool
+    share: float = 1.0
     seconds: float | None = None
     peak_bytes: int | None = None
+    measured: bool = False
 
 
 def expect(name: str, kind: str, share: float, runs: Path) -> Expected:
@@ -128,10 +149,10 @@ def expect(name: str, kind: str, share: float, runs: Path) -> Expected:
     first = [each for each in own if each.name.startswith("1-")] or own
     if first:
         newest = max(first, key=lambda each: each.created)
-        return Expected(name, kind, False, newest.seconds * share, newest.peak_bytes)
+        return Expected(name, kind, False, share, newest.seconds * share, newest.peak_bytes)
     command = {"agcl": "agcl", "infonce": "agcl", "sft": "sft", "rar": "rar"}.get(kind)
     done = sorted(runs.glob(f"train-{command}-*/done.json"), key=lambda path: path.stat().st_mtime) if command else []
     if done:
         content: dict[str, Any] = json.loads(done[-1].read_text("utf-8"))
-        return Expected(name, kind, False, float(content["seconds"]) * share)
-    return Expected(name, kind, False)
+        return Expected(name, kind, False, share, float(content["seconds"]) * share)
+    return Expected(name, kind, False, share)

@@ -67,7 +67,8 @@ def write_report(place: Path, folder: CatalogFolder, settings: Settings) -> Path
     right = {
         query: {id for id, grade in rows.items() if grade >= settings.eval.min_grade} for query, rows in qrels.items()
     }
-    chosen = _choose(before.mrr, after.mrr)
+    change = {query: after.mrr[query] - before.mrr.get(query, 0.0) for query in after.mrr}
+    chosen = _choose(change)
     worst = sorted((query for query in after.mrr if after.mrr[query] < 1), key=lambda query: (after.mrr[query], query))
     shop = _Shop(folder, settings, after.source)
     page = render(
@@ -80,7 +81,8 @@ def write_report(place: Path, folder: CatalogFolder, settings: Settings) -> Path
         rounds=_rounds(place, content, ladder, folder),
         curves=_curves(content, folder),
         queries=len(after.mrr),
-        cases=[_case(query, before, after, right, shop) for query in chosen],
+        counts={"up": sum(each > 0 for each in change.values()), "down": sum(each < 0 for each in change.values())},
+        cases=[(title, [_case(query, before, after, right, shop) for query in found]) for title, found in chosen],
         worst=[_case(query, before, after, right, shop) for query in worst[:WORST]],
     )
     file = place / REPORT
@@ -99,13 +101,12 @@ def _read_scores(place: Path) -> Scores:
     return Scores(run, {row["qid"]: row["mrr"] for row in rows}, source)
 
 
-def _choose(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
-    """Queries that gained most, some that lost, and then others in the order of their names."""
-    change = {query: after[query] - before.get(query, 0.0) for query in after}
+def _choose(change: Mapping[str, float]) -> list[tuple[str, list[str]]]:
+    """Queries that gained most, some that lost, and others in the order of their names, until there are CASES."""
     up = sorted((q for q in change if change[q] > 0), key=lambda q: (-change[q], q))[:GAINED]
     down = sorted((q for q in change if change[q] < 0), key=lambda q: (change[q], q))[:LOST]
-    rest = [query for query in sorted(change) if query not in {*up, *down}]
-    return [*up, *down, *rest][:CASES]
+    rest = sorted(query for query in change if change[query] == 0)[: max(0, CASES - len(up) - len(down))]
+    return [("Gained most", up), ("Lost most", down), ("Unchanged", rest)]
 
 
 class _Shop:

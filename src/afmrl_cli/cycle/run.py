@@ -31,6 +31,7 @@ from ..errors import DataError, UsageError
 from ..evaluation.metrics import metric_names
 from ..listener import Listener
 from ..models.backends import generator_id
+from ..retrieval.vectors import catalog_state
 from ..settings import Settings
 from ..sft.targets import open_source
 from ..store.checkpoints import BEST, LATEST, Checkpoints, versions
@@ -39,10 +40,11 @@ from ..store.files import make_folder, write_json
 from ..store.folder import CatalogFolder
 from ..store.lock import writer_lock
 from . import stages
+from .calibrate import fill_in
 from .inputs import Inputs, read_catalog
 from .ladder import Rung, System, judged
 from .plan import changed_settings, cycle_key, planned
-from .records import Expected, Pending, Record, Records, expect
+from .records import Expected, Overtaken, Pending, Record, Records, expect
 from .report import write_report
 
 SCHEMA = "afmrl.cycle/1"
@@ -100,12 +102,25 @@ class Cycle:
         self.metric = settings.cycle.metric
         self.checkpoints = Checkpoints(folder.checkpoints)
         self.place = folder.runs / f"cycle-{cycle_key(settings)}"
-        self.records = Records(self.place, listener, dry=dry)
+        self.state = catalog_state(folder)
         self.catalog = read_catalog(folder, settings)
-        self.inputs = Inputs(folder, self.catalog, self.checkpoints, listener)
+        self._begin()
+        self.began = time.monotonic()
+
+    def _begin(self) -> None:
+        """At the foot of the ladder, with the catalog as it was read last."""
+        self.records = Records(self.place, self.listener, dry=self.dry, changed=self._changed)
+        self.inputs = Inputs(self.folder, self.catalog, self.checkpoints, self.listener)
         self.ladder: list[Rung] = []
         self.targets = self._targets()
-        self.began = time.time()
+
+    def _changed(self) -> bool:
+        """Whether the catalog is another one than it was; one that was only written anew is not."""
+        if (state := catalog_state(self.folder)) == self.state:
+            return False
+        before, self.state = self.catalog, state
+        self.catalog = read_catalog(self.folder, self.settings)
+        return self.catalog != before
 
     # From the beginning to the end
 
@@ -116,7 +131,7 @@ class Cycle:
                 self.listener.note(line)
         make_folder(self.place)
         write_json(self.place / "settings.json", self.settings.model_dump())
-        stopped = self._rounds()
+        stopped = self._all_rounds()
         content = self._write("finished", stopped)
         for name in content["lineage"].values():
             if name:
@@ -124,6 +139,16 @@ class Cycle:
         self._tidy()
         write_report(self.place, self.folder, self.settings)
         return CycleSummary(self.place, self.metric, self.ladder, content)
+
+    def _all_rounds(self) -> str:
+        while True:
+            try:
+                return self._rounds()
+            except Overtaken as overtaken:
+                self.listener.warn(
+                    f"the catalog was changed while {overtaken.name} was being done: what depends on it is done again"
+                )
+                self._begin()
 
     def _rounds(self) -> str:
         model = self.settings.model
@@ -203,11 +228,12 @@ class Cycle:
         inputs = self.inputs.score(settings, against.fingerprint if against else "")
         scores = self.place / "scores"
         place = scores / f"{stage}-{self.records.fingerprint(inputs)[:8]}"
-        other = scores / against.result["place"] if against else None
+        first = self.ladder[0].record if self.ladder else None
+        others = dict.fromkeys(scores / each.result["place"] for each in (against, first) if each)
 
         def work(before: stages.Result | None) -> stages.Result:
             shutil.rmtree(place, ignore_errors=True)  # of a kill between its writing and the record's
-            return stages.score(self.folder, settings, place, other, self.listener)
+            return stages.score(self.folder, settings, place, list(others), self.listener)
 
         def missing(result: stages.Result) -> str:
             return "" if (scores / result["place"] / "metrics.json").is_file() else f"{result['place']} is gone"
@@ -342,7 +368,7 @@ class Cycle:
                 for each in self.records.stages
             ],
             "stage_seconds": round(sum(each.seconds for each in self.records.worked()), 3),
-            "seconds": round(time.time() - self.began, 3),
+            "seconds": round(time.monotonic() - self.began, 3),
             "versions": versions(),
         }
         write_json(self.place / "cycle.json", content)
@@ -366,10 +392,12 @@ class Cycle:
         except Pending as reached:
             pending = reached.name
         done = {record.name for record in self.records.stages}
-        expected = []
-        for name, kind, share in planned(self.settings, taught=bool(self.targets)):
-            known = expect(name, kind, share, self.folder.runs)
-            expected.append(replace(known, done=name in done))
+        expected = [
+            replace(expect(name, kind, share, self.folder.runs), done=name in done)
+            for name, kind, share in planned(self.settings, taught=bool(self.targets))
+        ]
         if not pending:  # all is done: no round that an early stop has left out
             expected = [each for each in expected if each.done]
+        size = len(self.catalog.fingerprints)
+        expected = fill_in(expected, self.folder, self.settings, size, self.targets, self.listener)
         return CycleSummary(self.place, self.metric, self.ladder, {}, expected)

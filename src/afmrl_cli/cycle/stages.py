@@ -7,9 +7,10 @@ fit for JSON: the cycle keeps it and never does the stage again while its inputs
 from __future__ import annotations
 
 import gc
+import itertools
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from ..catalog.problems import Problems
 from ..catalog.read import count_rows, read_products
 from ..evaluation.build import Asked
 from ..evaluation.entries import model_contestant
-from ..evaluation.report import Wanted, measure
+from ..evaluation.report import Wanted, measure, questions
 from ..listener import Listener
 from ..models.backends import generator_id, load_backend
 from ..models.base import Bases
@@ -72,14 +73,22 @@ def alone(work: Callable[[], Result], listener: Listener) -> tuple[Result, Took]
     return result, Took(round(time.monotonic() - began, 3), peak)
 
 
+def asked_of(settings: Settings) -> Asked:
+    """What every rung is asked."""
+    return Asked(settings.cycle.protocol or None, split="test")
+
+
 def write_attributes(folder: CatalogFolder, settings: Settings, listener: Listener) -> Result:
-    """As `afmrl attributes`: the generator of the settings describes every product that it has not described."""
+    """As `afmrl attributes`: the generator of the settings describes every product that it has not described; and the
+    test queries that are no listings, as `afmrl search --enrich` does.
+    """
+    asked = questions(folder, settings, asked_of(settings))
     checkpoints, problems, bases = Checkpoints(folder.checkpoints), Problems(), Bases()
     task, name = load_task(settings.attributes, folder.root), generator_id(settings, checkpoints, listener)
     lock = writer_lock(folder.store, "afmrl attributes")
     with lock, Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
         summary = generate_attributes(
-            read_products(folder, settings.catalog, problems),
+            itertools.chain(read_products(folder, settings.catalog, problems), asked),
             task,
             name,
             lambda: load_backend(settings, checkpoints, bases=bases, listener=listener),
@@ -88,7 +97,7 @@ def write_attributes(folder: CatalogFolder, settings: Settings, listener: Listen
             settings,
             problems,
             listener,
-            total=count_rows(folder, settings.catalog),
+            total=count_rows(folder, settings.catalog) + len(asked),
             examples=0,
         )
     problems.tell(listener)
@@ -129,8 +138,13 @@ def reward_generator(folder: CatalogFolder, settings: Settings, listener: Listen
     }
 
 
-def score(folder: CatalogFolder, settings: Settings, place: Path, against: Path | None, listener: Listener) -> Result:
-    """As `afmrl embed` and then `afmrl eval --split test`, kept in the folder `place` and compared with `against`."""
+def score(
+    folder: CatalogFolder, settings: Settings, place: Path, against: Sequence[Path], listener: Listener
+) -> Result:
+    """As `afmrl embed` and then `afmrl eval --split test`, kept in the folder `place`.
+
+    `against` are the scores to compare with: those of the rung before, and of the first rung; none for the first.
+    """
     checkpoints, bases = Checkpoints(folder.checkpoints), Bases()
     embedder = model_id(settings.model, "embedder", checkpoints, listener)
     loaded = _once(
@@ -145,12 +159,12 @@ def score(folder: CatalogFolder, settings: Settings, place: Path, against: Path 
     both = source if settings.embed.enrich == "both" else None
     embed_catalog(folder, settings, embedder, loaded, listener, source=both)
     chosen = settings.eval.model_copy(
-        update={"compare": [str(against)] if against else [], "systems": [], "merge": [], "max_drop": [], "slices": []}
+        update={"compare": [str(each) for each in against], "systems": [], "merge": [], "max_drop": [], "slices": []}
     )
     report = measure(
         folder,
         settings.model_copy(update={"eval": chosen}),
-        Wanted(Asked(settings.cycle.protocol or None, split="test")),
+        Wanted(asked_of(settings)),
         embedder,
         loaded,
         source,
@@ -160,7 +174,9 @@ def score(folder: CatalogFolder, settings: Settings, place: Path, against: Path 
     )
     content = report.content
     own = content["systems"][0]
-    differences = content["comparisons"][0]["differences"] if against else []
+    differences = [
+        {each["metric"]: each for each in comparison["differences"]} for comparison in content["comparisons"]
+    ]
     return {
         "place": place.name,
         "protocol": content["protocol"],
@@ -169,7 +185,8 @@ def score(folder: CatalogFolder, settings: Settings, place: Path, against: Path 
         "gallery": content["gallery"],
         "metrics": own["metrics"],
         "intervals": own["intervals"],
-        "differences": {each["metric"]: each for each in differences},
+        "differences": differences[0] if differences else {},
+        "from_base": differences[-1] if differences else {},
         "with_attributes": _with_attributes(report.task.queries, source, folder),
     }
 

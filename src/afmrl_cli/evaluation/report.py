@@ -13,6 +13,7 @@ from typing import Any
 
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.problems import Problems
+from ..catalog.product import Product
 from ..errors import DataError, UsageError
 from ..listener import Listener
 from ..retrieval.encode import Encoder
@@ -40,7 +41,7 @@ from .systems import (
     histogram_run,
     vector_run,
 )
-from .task import Document, Task, documents_of, twins_of
+from .task import Document, Task, as_product, describes_itself, documents_of, twins_of, with_own
 from .thresholds import check_cuts, floor_checks, parse_thresholds
 from .trec import write_qrels, write_run
 
@@ -96,16 +97,17 @@ def measure(
     drops = parse_thresholds(settings.eval.max_drop, "--max-drop")
     if drops and not settings.eval.compare:
         raise UsageError("--max-drop needs a run to compare with", "add --compare RUN")
-    vectors = load_vectors(folder, embedder_id, settings)
+    vectors, embed = load_vectors(folder, embedder_id, settings), settings.embed
     problems = Problems()
     with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
         task = build_task(
             _documents(folder, settings, database, source, problems), folder, settings, wanted.asked, fingerprinter
         )
+        if embed.enrich != "none":
+            task = with_own(task, fingerprinter)
         prints = [*(q.fingerprint for q in task.queries), *(d.row.fingerprint for d in task.documents)]
         texts = stored_attributes(database, source, sorted({each for each in prints if each}))
     kitchen = Kitchen(folder, settings, problems, listener)
-    embed = settings.embed
     own = Contestant(
         "embedder",
         embedder_id,
@@ -166,6 +168,15 @@ def measure(
         with writing_folder(place) as temporary:
             _keep(temporary, settings, content, task, runs, scored[0].figures)
     return Report({**content, "folder": str(kept)}, runs, notes, kept, task, twins, scored[0].figures.per_query)
+
+
+def questions(folder: CatalogFolder, settings: Settings, asked: Asked) -> list[Product]:
+    """The queries that are no listings, as the generator is shown them; none where all are. Raises as `measure`."""
+    problems = Problems()
+    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
+        documents = _documents(folder, settings, database, None, problems)
+        task = build_task(documents, folder, settings, asked, fingerprinter)
+    return [as_product(query) for query in task.queries if describes_itself(task, query)]
 
 
 def _documents(
@@ -241,7 +252,7 @@ def _notes(
         notes.append(f"{len(without):,} queries have no relevant product and are left out of the means: {named}")
     if unreadable := [query.id for query in task.queries if query.id not in answers[0].readable]:
         notes.append(f"{len(unreadable):,} queries could not be read and count as not found: {unreadable[0]}, ...")
-    made = [query.fingerprint for query in task.queries if query.fingerprint]
+    made = [query.fingerprint for query in task.queries if query.fingerprint and not describes_itself(task, query)]
     if made and settings.embed.enrich != "none":
         bare = sum(fingerprint not in texts for fingerprint in made)
         if bare:

@@ -29,9 +29,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Query:
-    """One question. `fingerprint` is that of the listing it was made from ("" for none): its stored attributes are the
-    query's. `exclude` are listings that can't be the answer. `group` joins queries that are about one product, which
-    intervals and tests must not take for independent ("": the query stands alone).
+    """One question. `fingerprint` is that of the listing it was made from, or of what it shows itself (`with_own`), ""
+    for neither: the attributes stored under it are the query's. `exclude` are listings that can't be the answer.
+    `group` joins queries that are about one product, which intervals and tests must not take for independent ("": the
+    query stands alone).
     """
 
     id: str
@@ -157,6 +158,35 @@ def ask_only(task: Task, ask: str) -> Task:
     notes = [*task.notes, f"{gone:,} queries have no {ask} to ask with and are left out"] if gone else task.notes
     qrels = {query.id: task.qrels[query.id] for query in asked}
     return replace(task, queries=asked, qrels=qrels, notes=notes, ask=ask)
+
+
+FIELDS = {"Title": "title", "Brand": "brand", "Category": "category", "Description": "description"}
+"""The lines of product text."""
+
+
+def as_product(query: Query) -> Product:
+    """A question as the generator is shown it, as by `search --enrich`: its words and photos, and nothing else."""
+    lines = [line.partition(": ") for line in query.text.splitlines()]
+    if lines and all(name in FIELDS for name, _, _ in lines):
+        fields = {FIELDS[name]: value for name, _, value in lines}
+        return Product(query.id, images=query.images, **fields)  # type: ignore[arg-type]
+    return Product(query.id, title=query.text, images=query.images)
+
+
+def describes_itself(task: Task, query: Query) -> bool:
+    """Whether attributes are written from what the query shows: it is a photo, a title or of a file. Other queries are
+    listings, whole or narrowed, hide a label, or wish for something else than they show.
+    """
+    return (task.protocol == "queries" or query.kind in ("photo", "title")) and task.ask in ("all", "title")
+
+
+def with_own(task: Task, fingerprinter: Fingerprinter) -> Task:
+    """`task` whose queries that are no listings have the fingerprints of what they show."""
+    queries = [
+        replace(query, fingerprint=fingerprinter.of(as_product(query))) if describes_itself(task, query) else query
+        for query in task.queries
+    ]
+    return replace(task, queries=queries)
 
 
 def query_text(product: Product, hide: frozenset[str]) -> str:

@@ -14,6 +14,7 @@ from random import Random
 
 from ..listener import Listener, Silent
 from .garment import COLOURS, KEYS, Garment, colour_twin, contrasts, random_garment
+from .phone import by_phone
 from .render import render_photo
 from .wording import BRANDS, DEPARTMENTS, listing_words, query_words
 
@@ -37,11 +38,12 @@ COLUMNS: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One photo to be drawn: `name` is its path inside the shop's folder."""
+    """One photo to be drawn: `name` is its path inside the shop's folder. `phone`: as a phone takes it."""
 
     name: str
     garment: Garment
     number: int
+    phone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +99,19 @@ class Shop:
 
 
 def plan_listings(
-    products: int, seed: int, *, twins: float = 0.5, duplicates: float = 0.1, leave_out: float = 0.5
+    products: int,
+    seed: int,
+    *,
+    twins: float = 0.5,
+    duplicates: float = 0.1,
+    leave_out: float = 0.5,
+    phone: bool = False,
 ) -> tuple[Listing, ...]:
     """The listings of a shop of that many products.
 
     `twins` is the share of styles that come in a second, now and then a third colour, everything else equal;
     `duplicates` the share of products listed twice, with other photos and other words. Each attribute is left out of
-    title and description with the chance `leave_out`.
+    title and description with the chance `leave_out`. `phone`: the photos of second listings were taken with a phone.
     """
     rng = Random(f"shop {seed}")
     sold: list[tuple[str, str, Garment, int]] = []
@@ -123,7 +131,7 @@ def plan_listings(
             if one.random() < duplicates:
                 sold.append((product, f"G{style:05d}", twin, 1))
     rng.shuffle(sold)
-    return tuple(_listing(f"L{n:05d}", *one, seed, leave_out) for n, one in enumerate(sold, 1))
+    return tuple(_listing(f"L{n:05d}", *one, seed, leave_out, phone) for n, one in enumerate(sold, 1))
 
 
 def _other_colour(colours: list[Garment]) -> bool:
@@ -131,7 +139,9 @@ def _other_colour(colours: list[Garment]) -> bool:
     return any(name not in taken and (not accent or contrasts(name, accent)) for name in COLOURS)
 
 
-def _listing(name: str, product: str, group: str, garment: Garment, copy: int, seed: int, leave_out: float) -> Listing:
+def _listing(
+    name: str, product: str, group: str, garment: Garment, copy: int, seed: int, leave_out: float, phone: bool
+) -> Listing:
     style = Random(f"words {seed} {group}")
     brand = style.choice(BRANDS)
     price = f"{style.randrange(9, 190)}.{style.choice(('00', '50', '90', '95'))}"
@@ -139,7 +149,8 @@ def _listing(name: str, product: str, group: str, garment: Garment, copy: int, s
     shared = style.random() < 0.5 and not copy
     words = listing_words(garment, Random(f"words {seed} {group if shared else product} {copy}"), brand, leave_out)
     count = Random(f"count {seed} {product} {copy}").randint(2, 3)
-    shots = tuple(Shot(f"images/{name}-{n + 1}.jpg", garment, 10 * copy + n) for n in range(count))
+    by_phone = phone and copy > 0
+    shots = tuple(Shot(f"images/{name}-{n + 1}.jpg", garment, 10 * copy + n, by_phone) for n in range(count))
     return Listing(name, product, group, words.title, words.description, brand, price, garment, shots, words.stated)
 
 
@@ -178,7 +189,10 @@ def _draw(folder: str, size: int, shots: list[Shot]) -> int:
     for shot in shots:
         path = Path(folder, shot.name)
         part = path.with_suffix(".part")
-        render_photo(shot.garment, shot.number, size).save(part, "JPEG", quality=88)
+        photo = render_photo(shot.garment, shot.number, size)
+        if shot.phone:
+            photo = by_phone(photo, Random(f"phone {shot.name}"))
+        photo.save(part, "JPEG", quality=88)
         part.replace(path)
     return len(shots)
 
@@ -205,6 +219,7 @@ def write_shop(
     twins: float = 0.5,
     duplicates: float = 0.1,
     leave_out: float = 0.5,
+    phone: bool = False,
     text_queries: int = 60,
     photo_queries: int = 60,
     size: int = PHOTO_SIZE,
@@ -216,7 +231,7 @@ def write_shop(
     The catalog is written last, so a folder with one is complete; for the very shop that is there only missing photos
     are drawn. Raises FileExistsError if the folder holds another catalog.
     """
-    listings = plan_listings(products, seed, twins=twins, duplicates=duplicates, leave_out=leave_out)
+    listings = plan_listings(products, seed, twins=twins, duplicates=duplicates, leave_out=leave_out, phone=phone)
     queries = plan_queries(listings, seed, text_queries, photo_queries)
     shop = Shop(folder, listings, queries)
     catalog = folder / "catalog.csv"

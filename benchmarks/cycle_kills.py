@@ -1,0 +1,154 @@
+"""A cycle that is killed again and again ends as the unbroken one does.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.cycle_kills WORK --kills 30
+
+Renders the shop and takes the settings of tests/cycle (14 products listed twice, nano, one round with InfoNCE, SFT,
+AGCL and RAR), runs the cycle once unbroken, and then kills it with SIGKILL at random moments: the same command goes on,
+until it ends or is killed again; when it has ended it begins anew in a fresh shop, until there were enough kills. After
+each end ladder, checkpoints (names and weights), number of stored attributes and files in the store must equal the
+unbroken run's, and nothing half-written may lie about. Exit 1 when anything differs.
+
+Each run is a process of its own (forked before torch has computed anything, so that it need not import it again).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tests.cycle.shop import cycle_settings, rendered
+
+from afmrl_cli.cycle.report import find_cycle
+from afmrl_cli.cycle.run import run_cycle
+from afmrl_cli.listener import Silent
+from afmrl_cli.store.checkpoints import Checkpoints
+from afmrl_cli.store.database import Database
+from afmrl_cli.store.files import TEMPORARY_PREFIX
+from afmrl_cli.store.folder import CatalogFolder
+
+LOG = "log"
+LONGEST = 0.25
+"""Of the unbroken run's time: the longest that a run is left alone before it is killed."""
+
+
+class Stages(Silent):
+    """Writes the stages' names into a file as they begin."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def note(self, message: str) -> None:
+        if message.startswith("== "):
+            with self.log.open("a") as file:
+                file.write(message.removeprefix("== ") + "\n")
+
+
+def begin(folder: CatalogFolder, log: Path) -> int:
+    """Start the cycle in a process of its own; its number."""
+    log.write_text("")
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        run_cycle(folder, cycle_settings(), Stages(log))
+        code = 0
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def ended(child: int, within: float) -> bool:
+    """Whether it ended by itself within so many seconds; RuntimeError when it failed."""
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        number, status = os.waitpid(child, os.WNOHANG)
+        if number:
+            if status:
+                raise RuntimeError(f"the cycle failed: {status}")
+            return True
+        time.sleep(0.002)
+    return False
+
+
+def state(folder: CatalogFolder) -> dict[str, Any]:
+    """All that has to be equal."""
+    content = json.loads((find_cycle(folder) / "cycle.json").read_text())
+    store = Checkpoints(folder.checkpoints)
+    with Database(folder.database) as database:
+        sources = database.attribute_sources()
+    files = {path.relative_to(folder.store).as_posix() for path in folder.store.rglob("*")}
+    return {
+        "ladder": [{key: value for key, value in rung.items() if key != "score"} for rung in content["ladder"]],
+        "lineage": content["lineage"],
+        "checkpoints": {each.name: each.files["adapter_model.safetensors"] for each in store.list()},
+        "attributes": sources,
+        # Caches of vectors are named by chance.
+        "files": sorted(file for file in files if not file.startswith("embeddings/")),
+        "stray": sorted(file for file in files if TEMPORARY_PREFIX in file or "/state-" in file),
+    }
+
+
+def fresh(work: Path, number: int) -> CatalogFolder:
+    place = work / f"broken-{number}"
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(work / "whole", place, ignore=shutil.ignore_patterns(".afmrl"))
+    return CatalogFolder(place / "catalog.csv")
+
+
+def differences(ours: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    found = [key for key in wanted if ours[key] != wanted[key]]
+    return [*found, "half-written files"] if ours["stray"] and "stray" not in found else found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    work: Path = given.work
+    shutil.rmtree(work / "whole", ignore_errors=True)
+    whole, log = rendered(work / "whole"), work / LOG
+    began = time.monotonic()
+    ended(begin(whole, log), float("inf"))
+    seconds = time.monotonic() - began
+    wanted = state(whole)
+    if wanted["stray"]:
+        sys.exit(f"the unbroken run leaves {wanted['stray']}")
+    print(f"unbroken: {seconds:.1f} s, {len(wanted['ladder'])} rungs", flush=True)
+    rng, struck, wrong, ends = random.Random(given.seed), Counter[str](), 0, 0
+    began, kills = time.monotonic(), 0
+    folder = fresh(work, ends)
+    while True:
+        child = begin(folder, log)
+        alone = rng.uniform(0, LONGEST * seconds) if kills < given.kills else float("inf")
+        if not ended(child, alone):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            kills += 1
+            struck[(log.read_text().splitlines() or ["between stages"])[-1]] += 1
+            continue
+        apart = differences(state(folder), wanted)
+        told = f"DIFFERS in {', '.join(apart)}" if apart else "equal"
+        print(f"ended after {kills} kills in all: {told}", flush=True)
+        wrong, ends = wrong + bool(apart), ends + 1
+        if kills >= given.kills:
+            break
+        folder = fresh(work, ends)
+    print(f"{kills} kills, {ends} ends, {wrong} of them differ; {time.monotonic() - began:.0f} s")
+    print("struck in: " + ", ".join(f"{name} {count}" for name, count in sorted(struck.items())))
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()

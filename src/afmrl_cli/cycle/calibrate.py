@@ -1,0 +1,158 @@
+"""What a stage that has never been done here will take: a part of it is done, and its time taken times the rest.
+
+    sft, agcl, infonce, rar   a step, as `--dry-run` of the single commands measures it, times the steps
+    attributes                the generator is asked about SAMPLE products, times the products
+    score                     SAMPLE products are encoded, times the products; what follows is statistics
+
+Loading is left out, and so are the looks at held-out products in between: the figure is a lower one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from ..attributes.asking import open_request
+from ..attributes.task import load_task
+from ..catalog.images import open_images
+from ..catalog.problems import Problems
+from ..catalog.product import Product, product_text
+from ..catalog.read import read_products
+from ..errors import DataError, ModelError, UsageError
+from ..listener import Listener, Silent
+from ..models.backends import load_backend
+from ..models.base import Bases
+from ..models.device import device_of
+from ..models.embed_input import Item
+from ..models.embedder import load_embedder
+from ..rar.run import train_rar
+from ..settings import Settings
+from ..sft.run import train_sft
+from ..store.checkpoints import Checkpoints
+from ..store.folder import CatalogFolder
+from ..training.estimate import Estimate, peak_bytes
+from ..training.run import train_agcl
+from .records import Expected
+from .stages import Took, alone
+
+SAMPLE = 16
+GALLERY = 128
+"""Listings among which a step of RAR is measured: to encode a whole gallery would take more than a few seconds."""
+
+
+def fill_in(
+    expected: Sequence[Expected],
+    folder: CatalogFolder,
+    settings: Settings,
+    products: int,
+    targets: str,
+    listener: Listener,
+) -> list[Expected]:
+    """`expected` with what is not known from earlier stages; `targets` is the source of SFT's right answers. What can't
+    be measured stays unknown, and the reason is told.
+    """
+    measured: dict[str, Took] = {}
+    for kind in dict.fromkeys(each.kind for each in expected if not each.done and each.seconds is None):
+        listener.note(f"measuring a part of {kind}")
+        try:
+            # Silent: the parts' own notes are of the part, such as of a gallery that is not the whole one.
+            measured[kind] = calibrate(kind, folder, settings, products, targets, Silent())
+        except (DataError, UsageError, ModelError) as error:
+            listener.warn(f"{kind} could not be measured: {error}")
+    return [
+        replace(each, seconds=took.seconds * each.share, peak_bytes=took.peak_bytes, measured=True)
+        if not each.done and each.seconds is None and (took := measured.get(each.kind))
+        else each
+        for each in expected
+    ]
+
+
+def calibrate(
+    kind: str, folder: CatalogFolder, settings: Settings, products: int, targets: str, listener: Listener
+) -> Took:
+    """Time and memory of a first round's stage of `kind` for a catalog of so many `products`.
+
+    Raises as the stage itself would: DataError, UsageError, ModelError.
+    """
+    found: list[Took] = []
+
+    def work() -> dict[str, object]:
+        found.append(_measured(kind, folder, settings, products, targets, listener))
+        return {}
+
+    alone(work, listener)
+    return found[0]
+
+
+def _measured(
+    kind: str, folder: CatalogFolder, settings: Settings, products: int, targets: str, listener: Listener
+) -> Took:
+    if kind == "attributes":
+        return _sampled(folder, settings, products, _asking(folder, settings, listener))
+    if kind == "score":
+        return _sampled(folder, settings, products, _encoding(folder, settings, listener))
+    estimate: Estimate | None = None
+    if kind == "sft":
+        sft = settings.sft.model_copy(update={"source": targets})
+        estimate = train_sft(folder, settings.model_copy(update={"sft": sft}), listener, dry_run=True).estimate
+    elif kind == "rar":
+        small = {"from_base": not settings.model.generator_checkpoint, "gallery": max(GALLERY, 4 * settings.rar.k)}
+        small |= {"queries": max(SAMPLE, settings.rar.prompts), "validation_queries": SAMPLE}
+        rar = settings.rar.model_copy(update=small)
+        estimate = train_rar(folder, settings.model_copy(update={"rar": rar}), listener, dry_run=True).estimate
+    else:  # the attributes that AGCL weights by are not there yet; they cost nothing
+        agcl = settings.agcl.model_copy(update={"loss": "infonce"})
+        summary = train_agcl(folder, settings.model_copy(update={"agcl": agcl}), listener, dry_run=True)
+        estimate = summary.estimate if summary else None
+    if estimate is None:
+        raise RuntimeError(f"{kind}: a dry run without an estimate")
+    return Took(round(estimate.whole_seconds, 3), estimate.peak_bytes)
+
+
+def _sampled(
+    folder: CatalogFolder, settings: Settings, products: int, work: Callable[[Sequence[Product]], None]
+) -> Took:
+    """`work` is done twice, since the first time warms up."""
+    sample = list(itertools.islice(read_products(folder, settings.catalog, Problems()), SAMPLE))
+    seconds = 0.0
+    for _ in range(2):
+        began = time.monotonic()
+        work(sample)
+        seconds = time.monotonic() - began
+    device = torch.device(device_of(settings.model))
+    return Took(round(seconds / len(sample) * products, 3), peak_bytes(device))
+
+
+def _asking(folder: CatalogFolder, settings: Settings, listener: Listener) -> Callable[[Sequence[Product]], None]:
+    generator = load_backend(settings, Checkpoints(folder.checkpoints), bases=Bases(), listener=listener)
+    task = load_task(settings.attributes, folder.root)
+
+    def ask(products: Sequence[Product]) -> None:
+        opened = (open_request(task, product, settings, Problems()) for product in products)
+        generator.generate([request for request in opened if request is not None])
+
+    return ask
+
+
+def _encoding(folder: CatalogFolder, settings: Settings, listener: Listener) -> Callable[[Sequence[Product]], None]:
+    embedder = load_embedder(
+        settings.model,
+        settings.embed,
+        Checkpoints(folder.checkpoints),
+        bases=Bases(),
+        catalog=settings.catalog,
+        listener=listener,
+    )
+
+    def encode(products: Sequence[Product]) -> None:
+        photos = (open_images(each, settings.catalog, Problems(), settings.model.max_images) for each in products)
+        items = [Item(product_text(each), tuple(shown)) for each, shown in zip(products, photos, strict=True)]
+        embedder.encode(
+            [item for item in items if item.text or item.images], instruction=settings.embed.target_instruction
+        )
+
+    return encode
