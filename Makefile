@@ -13,7 +13,7 @@ CONSTRAINTS := -c constraints.txt $(if $(GPU),,-c constraints-cpu.txt)
 .PHONY: demo test lint types tests setup clean help
 
 help:
-	@echo "make demo   the whole job on an example shop (minutes, no GPU needed)"
+	@echo "make demo   the whole loop on an example shop, and its report (minutes, no GPU needed)"
 	@echo "make test   ruff, mypy and the tests"
 	@echo "make clean  remove the virtual environment and caches"
 

@@ -17,7 +17,7 @@ from afmrl_cli.store.folder import CatalogFolder
 
 
 def rendered(root: Path, products: int = 14) -> CatalogFolder:
-    write_shop(root, products, 3, duplicates=1.0, text_queries=2, photo_queries=2, size=56)
+    write_shop(root, products, 3, duplicates=1.0, leave_out=0.9, phone=True, text_queries=2, photo_queries=2, size=56)
     return CatalogFolder(root / "catalog.csv")
 
 

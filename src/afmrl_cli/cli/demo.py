@@ -1,4 +1,4 @@
-"""`afmrl demo`: an example shop and the whole job on it, by the same commands that a person types."""
+"""`afmrl demo`: an example shop and the whole loop on it, by the same commands that a person types."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import DataError
+from ..store.files import writing
+from ..store.folder import SETTINGS_FILE, CatalogFolder
 from .options import Json, Quiet, Verbose
 from .output import Output
 
@@ -21,17 +23,46 @@ SEED = 7
 """The shop's; the nano model was trained on other seeds."""
 DEFAULT_FOLDER = Path("demo-shop")
 QUESTION = "navy dress with long sleeves"
+PHOTO_SIZE = 224
+SETTINGS = """\
+# The demo's: a small shop, minutes on two cores. A real shop needs none of it.
+[model]
+max_images = 1
+
+[split]             # many test products, for figures that say something
+validation = 0.1
+test = 0.35
+
+[agcl]
+batch_size = 32
+steps = 24
+validate_every = 12
+
+[sft]
+batch_size = 16
+steps = 40
+validate_every = 20
+validation_products = 40
+
+[rar]
+query = "listings"
+k = 1
+prompts = 4
+steps = 8
+validate_every = 4
+validation_queries = 40
+"""
 
 
 def demo(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the shop is written.")] = DEFAULT_FOLDER,
-    products: Annotated[int, typer.Option(min=20, help="How many products the shop sells.")] = 300,
+    products: Annotated[int, typer.Option(min=60, help="How many products the shop sells.")] = 200,
     json_mode: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Render an example shop and run the whole job on it with the built-in nano model: minutes, no GPU, no network.
+    """Render an example shop and run the whole loop on it with the built-in nano model: minutes, no GPU, no network.
 
     Each step is a command that you can type yourself; run again, the demo takes up what is done already.
 
@@ -42,55 +73,90 @@ def demo(
     query_photo, listing = _write_shop(folder, products, out)
     pages = folder / "pages"
     pages.mkdir(exist_ok=True)
-    steps = []
-    for words in (
-        ["check", str(folder)],
-        ["attributes", str(folder)],
-        ["embed", str(folder)],
-        ["eval", str(folder), "--protocol", "identity", "--baselines"],
-        ["eval", str(folder), "--protocol", "photo", "--baselines"],
-        ["eval", str(folder), "--protocol", "queries", "--baselines"],
-        ["search", QUESTION, "--catalog", str(folder), "-k", "5", "--html", str(pages / "text.html")],
-        [
-            "search",
-            "--image",
-            str(query_photo),
-            "--catalog",
-            str(folder),
-            "-k",
-            "5",
-            "--html",
-            str(pages / "photo.html"),
-        ],
-        ["search", "--like", listing, "--catalog", str(folder), "-k", "5", "--html", str(pages / "like.html")],
-    ):
+    steps: list[dict[str, Any]] = []
+
+    def step(*words: str) -> None:
         out.text(f"\n$ afmrl {shlex.join(words)}")
-        steps.append(_step(context, words, json_mode=json_mode, quiet=quiet, verbose=verbose))
+        steps.append(_step(context, [*words], json_mode=json_mode, quiet=quiet, verbose=verbose))
+
+    shop = str(folder)
+    step("check", shop)
+    step("cycle", shop)
+    report, content = _cycle(folder)
+    lineage = content["lineage"]
+    trained = [f"--set=model.{role}_checkpoint={name}" for role, name in sorted(lineage.items()) if name]
+    step("embed", shop, *trained)
+    enrich = "query" if content["attributes"] else "none"
+    step("eval", shop, "--protocol", "identity", "--split", "test", "--enrich", enrich, "--baselines", *trained)
+    for page, words in (
+        ("text", [QUESTION]),
+        ("photo", ["--image", str(query_photo)]),
+        ("like", ["--like", listing]),
+    ):
+        step("search", *words, "--catalog", shop, "-k", "5", "--html", str(pages / f"{page}.html"), *trained)
+    step("report", shop)
     seconds = round(time.monotonic() - began, 1)
-    out.document(
-        "afmrl.demo/1", {"folder": folder.resolve(), "pages": pages.resolve(), "seconds": seconds, "steps": steps}
-    )
+    document = {"folder": folder.resolve(), "pages": pages.resolve(), "report": report, "seconds": seconds}
+    out.document("afmrl.demo/1", {**document, "steps": steps})
+    _conclude(out, folder, pages, report, content, seconds)
+
+
+def _conclude(out: Output, folder: Path, pages: Path, report: Path, content: dict[str, Any], seconds: float) -> None:
+    metric = content["metric"]
+    out.text(f"\nWhat each rung brought to {metric} of questions that no training has seen:")
+    for rung in content["ladder"]:
+        change, figure = rung["change"], rung["metrics"].get(metric)
+        told = "" if figure is None else f"{figure:.3f}"
+        if change:
+            span = f"{change['low']:+.3f} to {change['high']:+.3f}"
+            told += f"  {change['difference']:+.3f} ({span}) against {rung['against']}: {change['verdict']}"
+        out.text(f"  {rung['name']:<16} {told}{'' if rung['kept'] else '  kept out'}")
     out.text(
-        "\nThe shop was drawn by this program and the nano model has seen nothing but such drawings: the figures say"
+        "\nThe shop was drawn by this program, and the nano model has seen nothing but such drawings, none of them"
     )
-    out.text("that the path works, not how well a real catalog will be searched. docs/real-catalogs.md says that.")
+    out.text("taken with a phone as half of these are. The figures are those of this run and say nothing about a real")
+    out.text("catalog: docs/real-catalogs.md does.")
     out.text(f"\n{seconds:.0f} s in all. Everything lies in {folder.resolve()}:")
-    out.text("  catalog.csv, images/            the shop; queries.jsonl and qrels.trec are what it is scored by")
-    out.text("  .afmrl/                         attributes, vectors, index, runs")
+    out.text(f"  catalog.csv, images/, {SETTINGS_FILE}   the shop and its settings")
+    out.text("  .afmrl/                            attributes, vectors, checkpoints, runs")
     for name in ("text", "photo", "like"):
         out.text(f"  {(pages / name).with_suffix('.html').resolve()}")
+    out.text(f"\nThe report, for a browser: {report}")
+
+
+def _cycle(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The report of the cycle that has just ended, and its document."""
+    from ..cycle.report import REPORT, find_cycle
+
+    place = find_cycle(CatalogFolder(folder.resolve() / "catalog.csv"))
+    content: dict[str, Any] = json.loads((place / "cycle.json").read_text("utf-8"))
+    return place / REPORT, content
 
 
 def _write_shop(folder: Path, products: int, out: Output) -> tuple[Path, str]:
     """Write the shop; a shopper's photo that no listing shows, and the id of a listing."""
     from ..nano.shop import write_shop
 
-    out.text(f"An example shop of {products:,} products, drawn into {folder}")
+    out.text(f"An example shop of {products:,} products, each listed twice, drawn into {folder}")
     try:
         with out:
-            shop = write_shop(folder, products, SEED, processes=os.cpu_count() or 1, listener=out)
+            shop = write_shop(
+                folder,
+                products,
+                SEED,
+                twins=0.6,
+                duplicates=1.0,
+                leave_out=0.7,
+                phone=True,
+                size=PHOTO_SIZE,
+                processes=os.cpu_count() or 1,
+                listener=out,
+            )
     except FileExistsError as error:
         raise DataError(str(error), "give another folder: afmrl demo DIR") from error
+    if not (folder / SETTINGS_FILE).exists():
+        with writing(folder / SETTINGS_FILE) as temporary:
+            temporary.write_text(SETTINGS, "utf-8")
     photo = next(query for query in shop.queries if query.shots)
     return folder / photo.shots[0].name, photo.answers[0]
 

@@ -70,7 +70,8 @@ def write_report(place: Path, folder: CatalogFolder, settings: Settings) -> Path
     change = {query: after.mrr[query] - before.mrr.get(query, 0.0) for query in after.mrr}
     chosen = _choose(change)
     worst = sorted((query for query in after.mrr if after.mrr[query] < 1), key=lambda query: (after.mrr[query], query))
-    shop = _Shop(folder, settings, after.source)
+    shown_by, source = _written(place, ladder) if after.source is None else ("", after.source)
+    shop = _Shop(folder, settings, source)
     page = render(
         "cycle.html",
         content=content,
@@ -81,6 +82,7 @@ def write_report(place: Path, folder: CatalogFolder, settings: Settings) -> Path
         rounds=_rounds(place, content, ladder, folder),
         curves=_curves(content, folder),
         queries=len(after.mrr),
+        shown_by=shown_by,
         counts={"up": sum(each > 0 for each in change.values()), "down": sum(each < 0 for each in change.values())},
         cases=[(title, [_case(query, before, after, right, shop) for query in found]) for title, found in chosen],
         worst=[_case(query, before, after, right, shop) for query in worst[:WORST]],
@@ -99,6 +101,14 @@ def _read_scores(place: Path) -> Scores:
     rows = map(json.loads, (place / "per_query.jsonl").read_text("utf-8").splitlines())
     source = json.loads((place / "metrics.json").read_text("utf-8"))["attributes"]
     return Scores(run, {row["qid"]: row["mrr"] for row in rows}, source)
+
+
+def _written(place: Path, ladder: Sequence[Mapping[str, Any]]) -> tuple[str, Mapping[str, str] | None]:
+    """(name, whose attributes) of the last rung that had any, for readers of a ladder that ends without."""
+    for rung in reversed(ladder):
+        if source := _read_scores(place / "scores" / rung["score"]).source:
+            return rung["name"], source
+    return "", None
 
 
 def _choose(change: Mapping[str, float]) -> list[tuple[str, list[str]]]:

@@ -229,11 +229,11 @@ class Cycle:
         scores = self.place / "scores"
         place = scores / f"{stage}-{self.records.fingerprint(inputs)[:8]}"
         first = self.ladder[0].record if self.ladder else None
-        others = dict.fromkeys(scores / each.result["place"] for each in (against, first) if each)
+        other, base = (scores / each.result["place"] if each else None for each in (against, first))
 
         def work(before: stages.Result | None) -> stages.Result:
             shutil.rmtree(place, ignore_errors=True)  # of a kill between its writing and the record's
-            return stages.score(self.folder, settings, place, list(others), self.listener)
+            return stages.score(self.folder, settings, place, other, base, self.listener)
 
         def missing(result: stages.Result) -> str:
             return "" if (scores / result["place"] / "metrics.json").is_file() else f"{result['place']} is gone"

@@ -10,7 +10,7 @@ import gc
 import itertools
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from ..catalog.fingerprints import Fingerprinter
 from ..catalog.problems import Problems
 from ..catalog.read import count_rows, read_products
 from ..evaluation.build import Asked
-from ..evaluation.entries import model_contestant
+from ..evaluation.earlier import EMBEDDER_RUN
+from ..evaluation.entries import Entry, model_contestant
 from ..evaluation.report import Wanted, measure, questions
 from ..listener import Listener
 from ..models.backends import generator_id, load_backend
@@ -42,6 +43,8 @@ from ..store.lock import writer_lock
 from ..training.run import train_agcl
 
 Result = dict[str, Any]
+BASE = "base"
+"""The first rung in the table of another one's score."""
 SLACK = 64 * 2**20
 """Bytes of GPU memory that may stay behind a stage: caches of the libraries, made once."""
 
@@ -139,11 +142,11 @@ def reward_generator(folder: CatalogFolder, settings: Settings, listener: Listen
 
 
 def score(
-    folder: CatalogFolder, settings: Settings, place: Path, against: Sequence[Path], listener: Listener
+    folder: CatalogFolder, settings: Settings, place: Path, against: Path | None, first: Path | None, listener: Listener
 ) -> Result:
     """As `afmrl embed` and then `afmrl eval --split test`, kept in the folder `place`.
 
-    `against` are the scores to compare with: those of the rung before, and of the first rung; none for the first.
+    `against` are the scores of the rung before, `first` those of the first rung; None for the first itself.
     """
     checkpoints, bases = Checkpoints(folder.checkpoints), Bases()
     embedder = model_id(settings.model, "embedder", checkpoints, listener)
@@ -159,12 +162,14 @@ def score(
     both = source if settings.embed.enrich == "both" else None
     embed_catalog(folder, settings, embedder, loaded, listener, source=both)
     chosen = settings.eval.model_copy(
-        update={"compare": [str(each) for each in against], "systems": [], "merge": [], "max_drop": [], "slices": []}
+        update={"compare": [str(against)] if against else [], "systems": [], "merge": [], "max_drop": [], "slices": []}
     )
+    # Several runs in eval.compare would be taken for seeds of one.
+    entries = (Entry("run", str(first / EMBEDDER_RUN), BASE),) if first and first != against else ()
     report = measure(
         folder,
         settings.model_copy(update={"eval": chosen}),
-        Wanted(asked_of(settings)),
+        Wanted(asked_of(settings), entries),
         embedder,
         loaded,
         source,

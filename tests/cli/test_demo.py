@@ -1,0 +1,63 @@
+"""`afmrl demo` on a tiny shop: every step runs, again it takes up what is done, and the report's path comes last."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from afmrl_cli.cli.app import app
+
+TINY = {
+    "AFMRL_AGCL_BATCH_SIZE": "4",
+    "AFMRL_AGCL_STEPS": "2",
+    "AFMRL_SFT_STEPS": "1",
+    "AFMRL_SFT_VALIDATION_PRODUCTS": "4",
+    "AFMRL_RAR_STEPS": "1",
+    "AFMRL_RAR_PROMPTS": "2",
+    "AFMRL_RAR_GROUP": "2",
+    "AFMRL_RAR_VALIDATE_EVERY": "1",
+    "AFMRL_RAR_VALIDATION_QUERIES": "4",
+    "AFMRL_RAR_MARGIN": "1",
+    "AFMRL_EVAL_RESAMPLES": "100",
+}
+
+
+def test_the_whole_loop_on_a_tiny_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in TINY.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("afmrl_cli.cli.demo.PHOTO_SIZE", 56)
+    shop = tmp_path / "shop"
+    done = CliRunner().invoke(app, ["demo", str(shop), "--products", "60", "--json"])
+    assert done.exit_code == 0, done.stderr
+    content = json.loads(done.stdout)
+    assert content["schema"] == "afmrl.demo/1"
+    steps = {step["command"][1]: step["result"] for step in content["steps"]}
+    assert [step["command"][1] for step in content["steps"]] == [
+        *("check", "cycle", "embed", "eval", "search", "search", "search", "report")
+    ]
+    ladder = steps["cycle"]["ladder"]
+    assert [rung["name"] for rung in ladder] == ["base", "AGCL", "SFT attributes", "RAR"]
+    # What is searched and evaluated at the end is what the cycle has kept.
+    kept = steps["cycle"]["lineage"]["embedder"]
+    assert (kept or "nano") in steps["embed"]["embedder"] and steps["eval"]["embedder"] == steps["embed"]["embedder"]
+    last = next(rung for rung in reversed(ladder) if rung["kept"])
+    assert steps["eval"]["enrich"] == ("query" if steps["cycle"]["attributes"] else "none")
+    ours = next(each for each in steps["eval"]["systems"] if each["system"] == "embedder")
+    assert ours["metrics"]["recall@1"] == pytest.approx(last["metrics"]["recall@1"])
+    assert Path(content["report"]).is_file() and Path(content["report"]) == Path(steps["report"]["file"])
+    told = CliRunner().invoke(app, ["demo", str(shop), "--products", "60"])
+    assert told.exit_code == 0, told.stderr
+    assert told.stdout.rstrip().endswith(content["report"]) and "1-agcl" not in told.stderr
+    for rung in ladder:
+        assert f"  {rung['name']}" in told.stdout
+    assert (shop / "afmrl.toml").is_file() and len(list((shop / "pages").glob("*.html"))) == 3
+
+
+def test_another_catalog_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "catalog.csv").write_text("id,title\n1,mine\n")
+    done = CliRunner().invoke(app, ["demo", str(tmp_path), "--products", "60"])
+    assert done.exit_code == 3 and "another catalog" in done.stderr
+    assert (tmp_path / "catalog.csv").read_text() == "id,title\n1,mine\n" and not (tmp_path / "afmrl.toml").exists()
