@@ -152,6 +152,13 @@ class EmbedSettings(Section):
     flat_limit: int = Field(200_000, ge=1)
 
 
+class CacheSettings(Section):
+    """What is computed once and kept under `.afmrl/cache`, where anything may be deleted at any time."""
+
+    vision: bool = Field(True, description="keep what the vision tower makes of each photo, for all commands")
+    gigabytes: float = Field(10.0, gt=0, description="at most; what was used longest ago goes first")
+
+
 class SearchSettings(Section):
     """Search."""
 
@@ -340,6 +347,7 @@ class Settings(Section):
     model: ModelSettings = ModelSettings()
     attributes: AttributeSettings = AttributeSettings()
     embed: EmbedSettings = EmbedSettings()
+    cache: CacheSettings = CacheSettings()
     agcl: AgclSettings = AgclSettings()
     sft: SftSettings = SftSettings()
     rar: RarSettings = RarSettings()

@@ -88,7 +88,7 @@ def test_an_unchanged_catalog_costs_nothing(server, tmp_path, monkeypatch):
     folder, settings = make_shop(tmp_path), settings_for(server)
     run(folder, settings)
     before = stored(folder)
-    monkeypatch.setattr(module, "open_request", never)
+    monkeypatch.setattr(module, "open_requests", never)
     summary = run(folder, settings, never)
     assert (summary.generated, summary.skipped, summary.valid_share) == (0, 12, 1.0)
     assert stored(folder) == before

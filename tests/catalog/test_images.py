@@ -3,13 +3,15 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from afmrl_cli.catalog.images import ImageProblem, open_image, open_images
+from afmrl_cli.catalog.images import ImageProblem, open_image
+from afmrl_cli.catalog.pictures import look_at
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.product import Product
 from afmrl_cli.errors import DataError
@@ -159,13 +161,16 @@ def test_no_damage_gets_past_as_another_error(name: str, tmp_path: Path) -> None
                 assert problem.reason
 
 
-def test_open_images_skips_and_tells_or_fails(tmp_path: Path) -> None:
+def test_photos_that_cannot_be_read_are_skipped_and_told_or_fail(tmp_path: Path) -> None:
     bad, one, two = write(tmp_path / "bad.jpg", b"no"), photo(tmp_path / "1.png"), photo(tmp_path / "2.png")
     product = Product("A", images=(bad, one, two), row=7)
     problems = Problems()
-    assert len(open_images(product, SETTINGS, problems, 5)) == 2
-    assert len(open_images(product, SETTINGS, problems, 1)) == 1
+    look = partial(open_image, settings=SETTINGS)
+    for limit, readable in ((5, 2), (1, 1)):
+        found = look_at(product, look, limit)
+        found.report(product, SETTINGS, problems)
+        assert len(found.photos) == readable
     (first, _) = problems.first("unreadable image")
     assert (first.row, first.listing) == (7, "A") and "bad.jpg" in first.message
     with pytest.raises(DataError, match="row 7"):
-        open_images(product, CatalogSettings(bad_images="fail"), Problems(), 1)
+        look_at(product, look, 1).report(product, CatalogSettings(bad_images="fail"), Problems())

@@ -11,6 +11,7 @@ import torch
 
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.listener import Silent
+from afmrl_cli.models.base import Bases, Cache
 from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.models.presets import resolve_base
 from afmrl_cli.settings import Settings
@@ -49,9 +50,10 @@ def make_plan_for(folder: CatalogFolder, settings: Settings, generator: str = ""
     return make_plan(corpus, settings, resolve_base(settings.model, "embedder"))
 
 
-def make_rig(folder: CatalogFolder, settings: Settings) -> Rig:
+def make_rig(folder: CatalogFolder, settings: Settings, cache: Cache | None = None) -> Rig:
     plan, checkpoints = make_plan_for(folder, settings), Checkpoints(folder.checkpoints)
-    embedder = load_embedder(settings.model, settings.embed, checkpoints, catalog=settings.catalog)
+    bases = Bases(cache)
+    embedder = load_embedder(settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog)
     model = add_trainable(embedder, settings.agcl, None, checkpoints).train()
     parameters = trainable(model)
     torch.manual_seed(3)

@@ -15,9 +15,20 @@ N = 12
 
 
 def test_chunks_by_tokens() -> None:
-    assert token_chunks([3, 9, 4, 4, 2], 12) == [[1], [2, 3, 0], [4]]
-    assert token_chunks([100, 1], 10) == [[0], [1]], "a row above the budget stands alone"
+    assert token_chunks([3, 9, 4, 4, 2], 12) == [[4], [1], [2, 3, 0]], "the largest is the last"
+    assert token_chunks([100, 1], 10) == [[1], [0]], "a row above the budget stands alone"
     assert token_chunks([], 10) == []
+
+
+@pytest.mark.parametrize("budget", [50, 400, 4096])
+def test_little_of_a_chunk_is_padding(budget: int) -> None:
+    lengths = [int(length) for length in torch.randint(1, 300, (256,), generator=torch.Generator().manual_seed(0))]
+    chunks = token_chunks(lengths, budget)
+    assert sorted(row for chunk in chunks for row in chunk) == list(range(256))
+    for chunk in chunks:
+        tokens = max(lengths[row] for row in chunk) * len(chunk)
+        assert tokens <= budget or len(chunk) == 1
+        assert tokens - sum(lengths[row] for row in chunk) <= 0.1 * tokens
 
 
 def model() -> torch.nn.Module:

@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 
 import afmrl_cli
 from afmrl_cli.errors import UsageError
+from afmrl_cli.listener import Silent
+from afmrl_cli.models.base import Cache
 from afmrl_cli.settings import AgclSettings, Settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.gradcache import token_chunks
@@ -51,6 +53,34 @@ def test_chunks_equal_the_big_batch(shop: CatalogFolder, settings: MakeSettings,
     assert max(float(g.abs().max()) for g in expected.values()) > 1e-3
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "nano"])
+def test_stored_features_give_the_same_gradients(
+    shop: CatalogFolder, settings: MakeSettings, tiny_model: Callable[[str], Path], tmp_path: Path, model: str
+) -> None:
+    base = "" if model == "nano" else str(tiny_model(model))
+    chosen = settings(**{"model.embedder": base, "agcl.lora_dropout": 0.3})
+    loss, expected = make_rig(shop, chosen).gradients(chosen, ALONE)
+    seen: list[int] = []
+
+    def gradients() -> tuple[float, dict[str, torch.Tensor]]:
+        rig = make_rig(shop, chosen, Cache(tmp_path / "cache", chosen.cache, Silent()))
+        tower = rig.reader.embedder.loaded.trunk.visual
+        tower.register_forward_pre_hook(lambda _, args, kwargs: seen.append(len(kwargs["grid_thw"])), with_kwargs=True)
+        return rig.gradients(chosen, ALONE)
+
+    first_loss, first = gradients()
+    photos = len({photo.content for pair in make_rig(shop, chosen).batch.pairs for photo in pair.query.photos})
+    assert photos <= sum(seen), "the second pass of a step asks the store"
+    looked = sum(seen)
+    again_loss, again = gradients()
+    assert sum(seen) == looked, "and so does the second epoch"
+    assert first_loss == pytest.approx(loss, rel=1e-2) and again_loss == first_loss
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    for name, gradient in expected.items():
+        torch.testing.assert_close(again[name], first[name], atol=0, rtol=0)
+        torch.testing.assert_close(first[name], gradient, atol=1e-2 * largest, rtol=0)
 
 
 def test_only_the_language_model_is_trained(shop: CatalogFolder, settings: MakeSettings) -> None:

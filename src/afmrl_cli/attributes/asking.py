@@ -2,29 +2,72 @@
 
 from __future__ import annotations
 
-from ..catalog.images import open_images
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..catalog.images import open_image
+from ..catalog.pictures import OPENERS, Found, Look, Looks, look_at, look_of
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..settings import Settings
 from .request import Request
 from .task import AttributeTask
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 MIN_PHOTO_PIXELS = 2**20
-"""Photos are reduced to this, or model.max_pixels if that is more, as soon as they are opened: a window of camera
-pictures would take gigabytes, and no model looks at more."""
+"""Photos for a server are reduced to this, or model.max_pixels if that is more, as soon as they are opened: a window of
+camera pictures would take gigabytes, and no model looks at more."""
 
 
-def open_request(task: AttributeTask, product: Product, settings: Settings, problems: Problems) -> Request | None:
+def open_request(
+    task: AttributeTask, product: Product, settings: Settings, problems: Problems, generator: object = None
+) -> Request | None:
     """The question with its photos; None when there is neither text nor a photo that can be opened.
 
-    Photos that can't be opened go to `problems`; with `catalog.bad_images = fail` the first raises DataError.
+    Photos are as `generator` wants them. Those that can't be opened go to `problems`; with `catalog.bad_images = fail`
+    the first raises DataError.
     """
-    model = settings.model
-    opened = open_images(product, settings.catalog, problems, model.max_images)
-    for image in opened:
-        limit = max(MIN_PHOTO_PIXELS, model.max_pixels)
+    found = look_at(product, _look(generator, settings), settings.model.max_images)
+    return _request(task, product, found, settings, problems)
+
+
+def open_requests(
+    task: AttributeTask, products: Sequence[Product], settings: Settings, problems: Problems, generator: object = None
+) -> Iterator[Request | None]:
+    """`open_request` of each of `products`, photos opened by several threads."""
+    look, most = _look(generator, settings), settings.model.max_images
+    with ThreadPoolExecutor(OPENERS) as threads:
+        waiting = [threads.submit(look_at, product, look, most) for product in products]
+        try:
+            for product, future in zip(products, waiting, strict=True):
+                yield _request(task, product, future.result(), settings, problems)
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+def _look(generator: object, settings: Settings) -> Look:
+    """As the generator says; for a server reduced at once."""
+    if isinstance(generator, Looks):
+        return look_of(generator, settings.catalog)
+    limit = max(MIN_PHOTO_PIXELS, settings.model.max_pixels)
+
+    def reduced(path: Path) -> Image:
+        image = open_image(path, settings.catalog)
         if image.width * image.height > limit:
             scale = (limit / (image.width * image.height)) ** 0.5
             image.thumbnail((max(1, int(image.width * scale)), max(1, int(image.height * scale))))
-    request = task.request(product, opened)
-    return request if opened or request.product else None
+        return image
+
+    return reduced
+
+
+def _request(
+    task: AttributeTask, product: Product, found: Found, settings: Settings, problems: Problems
+) -> Request | None:
+    found.report(product, settings.catalog, problems)
+    request = task.request(product, found.photos)
+    return request if found.photos or request.product else None

@@ -13,16 +13,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from ..catalog.fingerprints import Fingerprinter
+from ..catalog.images import open_image
+from ..catalog.pictures import look_at
 from ..catalog.problems import Problems
-from ..catalog.product import Product
+from ..catalog.product import Product, product_text
 from ..errors import ModelError
 from ..listener import Listener
 from ..settings import Settings
 from ..store.database import Database, StoredAttributes
 from ..store.files import hash_json
-from .asking import open_request
+from .asking import open_requests
 from .request import Generation, Generator, Request
 from .task import AttributeTask
 
@@ -203,10 +206,11 @@ class _Run:
             return
         begin = time.monotonic()
         firsts = {fingerprint: same[0] for fingerprint, same in self.waiting.items()}
-        requests = {
-            fingerprint: open_request(self.task, product, self.settings, self.problems)
-            for fingerprint, product in firsts.items()
-        }
+        if self.generator is None and any(_something_to_read(product, self.settings) for product in firsts.values()):
+            self.generator = self.load_generator()
+            begin = time.monotonic()
+        opened = open_requests(self.task, list(firsts.values()), self.settings, self.problems, self.generator)
+        requests = dict(zip(firsts, opened, strict=True))
         answers = self._answers({key: request for key, request in requests.items() if request is not None})
         rows = [self._row(fingerprint, product, answers.get(fingerprint)) for fingerprint, product in firsts.items()]
         # With --force and a server that is out of order, a valid text must not give way to an error.
@@ -223,12 +227,8 @@ class _Run:
         self.valid_before.clear()
 
     def _answers(self, requests: dict[str, Request]) -> dict[str, Generation]:
-        if not requests:
+        if not requests or self.generator is None:
             return {}
-        if self.generator is None:
-            begin = time.monotonic()
-            self.generator = self.load_generator()
-            self.summary.asking_seconds -= time.monotonic() - begin
         answers = [row[0] for row in self.generator.generate(list(requests.values()))]
         errors = [answer.error for answer in answers if answer.error is not None]
         self.summary.asked += len(answers)
@@ -247,6 +247,13 @@ class _Run:
         if text is None:
             text = _storable((answer.error or answer.text) if answer else "")
         return StoredAttributes(fingerprint, self.generator_id, self.task.id, 0, product.id, text, failure, time.time())
+
+
+def _something_to_read(product: Product, settings: Settings) -> bool:
+    """Whether `product` is a reason to load a model."""
+    if product_text(product):
+        return True
+    return bool(look_at(product, partial(open_image, settings=settings.catalog), 1).photos)
 
 
 def _needs_work(row: StoredAttributes | None, force: bool, retry_failed: bool) -> bool:

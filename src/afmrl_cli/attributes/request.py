@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ..catalog.pictures import Picture
+
 
 @dataclass(frozen=True)
 class Request:
@@ -19,7 +21,7 @@ class Request:
     """
 
     prompt: str
-    images: tuple[Image, ...] = ()
+    images: tuple[Image | Picture, ...] = ()
     schema: Mapping[str, Any] | None = None
     product: str = ""
 

@@ -19,6 +19,8 @@ from .schema import AttributeSchema, read_answer
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ..catalog.pictures import Picture
+
 
 @dataclass(frozen=True)
 class AttributeTask:
@@ -46,11 +48,11 @@ class AttributeTask:
         }
         return hash_json(asked)[:16]
 
-    def request(self, product: Product, images: Sequence[Image]) -> Request:
+    def request(self, product: Product, images: Sequence[Image | Picture]) -> Request:
         """The request for `product` with its opened photos."""
         return self.ask(product_text(product), product.category, images)
 
-    def ask(self, text: str, category: str, images: Sequence[Image]) -> Request:
+    def ask(self, text: str, category: str, images: Sequence[Image | Picture]) -> Request:
         """The request for what is shown: product text, category and photos, any of which may be empty."""
         prompt = attribute_prompt(text, self.schema.prompt_text(category), self.settings.language, self.template)
         return Request(prompt, tuple(images), self.schema.json_schema(category), text)

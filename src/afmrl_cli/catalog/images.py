@@ -22,8 +22,7 @@ from ..errors import DataError
 from ..settings import CatalogSettings
 from .links import full_link, place_of
 from .named_photos import USUAL
-from .problems import Kind, Problem, Problems
-from .product import Product
+from .problems import Kind
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -220,23 +219,6 @@ def _header(path: Path, settings: CatalogSettings) -> Iterator[Image.Image]:
     except DECODER_ERRORS as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ImageProblem(path, f"damaged: {reason.splitlines()[0][:120]}") from error
-
-
-def open_images(product: Product, settings: CatalogSettings, problems: Problems, limit: int) -> list[Image.Image]:
-    """The first `limit` readable photos of `product`, in order; may be none.
-
-    Unreadable ones go to `problems`; with `bad_images = fail` the first raises DataError.
-    """
-    opened: list[Image.Image] = []
-    for path in product.images:
-        if len(opened) >= limit:
-            break
-        try:
-            opened.append(open_image(path, settings))
-        except ImageProblem as problem:
-            found = Problem("unreadable image", product.row, f"{path.name}: {problem.reason}", "", product.id)
-            problems.report(found, settings.bad_images, path)
-    return opened
 
 
 def _rgb(image: Image.Image) -> Image.Image:

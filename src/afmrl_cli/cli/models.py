@@ -78,9 +78,11 @@ class Models:
     @property
     def bases(self) -> Bases:
         """The weights in memory."""
-        from ..models.base import Bases
+        from ..models.base import Bases, Cache
 
-        self._bases = self._bases or Bases()
+        if self._bases is None:
+            session = self.session
+            self._bases = Bases(Cache(session.folder.cache, session.settings.cache, session.out))
         return self._bases
 
     @cached_property

@@ -28,7 +28,7 @@ from ..evaluation.entries import Entry, model_contestant
 from ..evaluation.report import Wanted, measure, questions
 from ..listener import Listener
 from ..models.backends import generator_id, load_backend
-from ..models.base import Bases
+from ..models.base import Bases, Cache
 from ..models.embedder import load_embedder
 from ..models.presets import model_id
 from ..rar.run import train_rar
@@ -86,7 +86,8 @@ def write_attributes(folder: CatalogFolder, settings: Settings, listener: Listen
     test queries that are no listings, as `afmrl search --enrich` does.
     """
     asked = questions(folder, settings, asked_of(settings))
-    checkpoints, problems, bases = Checkpoints(folder.checkpoints), Problems(), Bases()
+    checkpoints, problems = Checkpoints(folder.checkpoints), Problems()
+    bases = Bases(Cache(folder.cache, settings.cache, listener))
     task, name = load_task(settings.attributes, folder.root), generator_id(settings, checkpoints, listener)
     lock = writer_lock(folder.store, "afmrl attributes")
     with lock, Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
@@ -148,7 +149,7 @@ def score(
 
     `against` are the scores of the rung before, `first` those of the first rung; None for the first itself.
     """
-    checkpoints, bases = Checkpoints(folder.checkpoints), Bases()
+    checkpoints, bases = Checkpoints(folder.checkpoints), Bases(Cache(folder.cache, settings.cache, listener))
     embedder = model_id(settings.model, "embedder", checkpoints, listener)
     loaded = _once(
         lambda: load_embedder(

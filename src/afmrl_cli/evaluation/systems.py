@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..attributes.parse import parse_attributes
+from ..catalog.pictures import opened
 from ..catalog.problems import Problems
 from ..catalog.product import enriched_text
 from ..listener import Listener
@@ -227,7 +228,7 @@ class Colors:
 
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
         """Colours [n, 512] of the photos of each item."""
-        return np.stack([mean_histogram([i for i in item.images if not isinstance(i, Path)]) for item in items])
+        return np.stack([mean_histogram([opened(i) for i in item.images if not isinstance(i, Path)]) for item in items])
 
 
 def histogram_run(task: Task, kitchen: Kitchen) -> SystemRun:

@@ -21,16 +21,27 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, Genera
 from transformers.utils import logging as transformers_logging
 
 from ..errors import ModelError, OutOfMemory
-from ..listener import Listener
-from ..settings import ModelSettings
+from ..listener import Listener, Silent
+from ..settings import CacheSettings, ModelSettings
 from ..store.checkpoints import WEIGHTS, Checkpoints, Manifest, Role
 from .batching import is_out_of_memory
 from .device import Device, Precision, device_of, precision_of
+from .features import FeatureStore
 from .presets import Base, name_of, resolve_adapter, resolve_base
 from .processor import Processor, load_processor
+from .vision import Vision
 
 FULL_PRECISION = ["model.visual", "lm_head"]
 """Not quantised, as full paths: "visual" alone matches nothing, and a list without lm_head quantises the head."""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Where the catalog's caches are (`CatalogFolder.cache`), how large they may be, and whom to tell."""
+
+    folder: Path
+    settings: CacheSettings
+    listener: Listener
 
 
 @dataclass
@@ -41,6 +52,9 @@ class LoadedBase:
     causal: Any
     """The model with its vocabulary head (`generate` is its)."""
     processors: dict[tuple[int, int], Processor] = field(default_factory=dict)
+    cache: Cache | None = None
+    """Where what the tower makes of photos is kept; None: nowhere."""
+    visions: dict[tuple[int, int], Vision] = field(default_factory=dict)
     peft: PeftModel | None = None
     """`causal` with adapters, once there is one. They are put into `causal` itself, so calling that uses them too."""
 
@@ -61,11 +75,32 @@ class LoadedBase:
             self.processors[limits] = load_processor(base)
         return self.processors[limits]
 
+    def vision(self, base: Base) -> Vision:
+        """How pictures get into this model with the pixel limits of `base`, which is this base but for them."""
+        limits = (base.min_pixels, base.max_pixels)
+        if limits not in self.visions:
+            self.visions[limits] = Vision(self.trunk, self.processor(base), self._store(base), self._listener)
+        return self.visions[limits]
+
+    def _store(self, base: Base) -> FeatureStore | None:
+        if self.cache is None or not self.cache.settings.vision:
+            return None
+        full = self.trunk.visual.dtype
+        kept = full if full.itemsize == 2 else torch.float16
+        tower = [base.revision, base.min_pixels, base.max_pixels, str(full)]
+        return FeatureStore(self.cache.folder, tower, kept, self.cache.settings, self.cache.listener)
+
+    @property
+    def _listener(self) -> Listener:
+        return self.cache.listener if self.cache is not None else Silent()
+
 
 class Bases:
     """Holds the bases that are in memory, so that two roles on one base share it. Make one per command."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: Cache | None = None) -> None:
+        """With `cache`, photos of the catalog are looked at once (see vision.py)."""
+        self._cache = cache
         self._loaded: dict[tuple[str, Precision, Device], LoadedBase] = {}
 
     def get(self, base: Base, settings: ModelSettings) -> LoadedBase:
@@ -73,7 +108,7 @@ class Bases:
         precision, device = precision_of(settings), device_of(settings)
         key = (base.revision, precision, device)
         if key not in self._loaded:
-            self._loaded[key] = LoadedBase(base, load_base(base, precision, device))
+            self._loaded[key] = LoadedBase(base, load_base(base, precision, device), cache=self._cache)
         return self._loaded[key]
 
     def release(self) -> None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ..catalog.pictures import Picture
+
 QUERY_INSTRUCTION = "Find this product:"
 TARGET_INSTRUCTION = "Represent this product:"
 IMAGE_SLOT = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -21,10 +23,12 @@ IMAGE_SLOT = "<|vision_start|><|image_pad|><|vision_end|>"
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to encode: pictures (paths or opened), text (attributes included), or both; not neither."""
+    """One thing to encode: text (attributes included), pictures (paths, opened, or as the embedder looks at them), or
+    both; not neither.
+    """
 
     text: str = ""
-    images: tuple[Path | Image, ...] = ()
+    images: tuple[Path | Image | Picture, ...] = ()
 
 
 def embedder_text(item: Item, instruction: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from .presets import Base
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from ..catalog.pictures import Picture
 
 
 class Embedder:
@@ -48,7 +50,8 @@ class Embedder:
         self.dimension = int(loaded.causal.config.get_text_config().hidden_size)
         self.adapter = adapter
         self.loaded = loaded
-        self.processor = loaded.processor(base)
+        self.vision = loaded.vision(base)
+        self.processor = self.vision.processor
         self.max_text_tokens = max_text_tokens
         self.texts_cut = 0
         self._catalog = catalog
@@ -69,11 +72,12 @@ class Embedder:
             for length, item in zip(self._text_lengths(texts), items, strict=True)
         ]
 
-        def prepare(indices: list[int]) -> dict[str, torch.Tensor]:
+        def prepare(indices: list[int]) -> dict[str, Any]:
             images = [[self.opened(image) for image in items[i].images] for i in indices]
-            return self.processor.tensors([texts[i] for i in indices], images) if indices else {}
+            return self.vision.tensors([texts[i] for i in indices], images) if indices else {}
 
         rows: list[NDArray[np.float32]] = self._batches.run(lengths, prepare, self.forward)
+        self.vision.flush()
         vectors = np.stack(rows) if rows else np.zeros((0, self.dimension), np.float32)
         if not np.isfinite(vectors).all():
             raise ModelError(f"{self.id} gives vectors that are not numbers", "try model.precision=fp32")
@@ -92,33 +96,35 @@ class Embedder:
             made.append(embedder_text(Item(text, item.images), instruction))
         return made
 
-    def forward(self, batch: dict[str, torch.Tensor]) -> NDArray[np.float32]:
-        """Vectors [n, dimension] of what `processor.tensors` made."""
+    def forward(self, batch: dict[str, Any]) -> NDArray[np.float32]:
+        """Vectors [n, dimension] of what `vision.tensors` made."""
         with torch.inference_mode(), active_adapter(self.loaded.peft, self.adapter):
             return self.unit_vectors(batch).cpu().numpy()
 
-    def unit_vectors(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def unit_vectors(self, batch: dict[str, Any]) -> torch.Tensor:
         """The same as a tensor on the model's device, with a gradient where one is wanted, from whatever adapter is
         switched on: for training.
         """
-        there = {name: tensor.to(self.loaded.device) for name, tensor in batch.items()}
+        there = self.vision.inputs(batch, self.loaded.device)
         hidden = self.loaded.trunk(**there, use_cache=False).last_hidden_state[:, -1]
         return torch.nn.functional.normalize(hidden.float(), dim=-1)
 
     def _text_lengths(self, texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in self.processor.tokenizer(list(texts))["input_ids"]] if texts else []
 
-    def image_tokens(self, image: Path | Image) -> int:
+    def image_tokens(self, image: Path | Image | Picture) -> int:
         """How many tokens a picture takes, for sorting: a path is taken for a large photo rather than opened twice."""
-        return self.processor.most_image_tokens if isinstance(image, Path) else self.processor.image_tokens(image.size)
+        return self.processor.most_image_tokens if isinstance(image, Path) else self.vision.image_tokens(image)
 
-    def opened(self, image: Path | Image) -> Image:
-        """The picture itself; ImageProblem (a DataError) when its file can't be read."""
-        if not isinstance(image, Path):
-            return image
-        from ..catalog.images import open_image
+    def look(self, path: Path, catalog: CatalogSettings) -> Picture:
+        """The photo at `path` for `encode`, no larger than the model looks at it; ImageProblem (a DataError) when its
+        file can't be read.
+        """
+        return self.vision.look(path, catalog)
 
-        return open_image(image, self._catalog)
+    def opened(self, image: Path | Image | Picture) -> Image | Picture:
+        """The picture itself; ImageProblem when its file can't be read."""
+        return self.look(image, self._catalog) if isinstance(image, Path) else image
 
 
 def load_embedder(

@@ -32,6 +32,7 @@ from PIL import Image
 
 from ..attributes.parse import clean_value
 from ..attributes.request import Generation, Request
+from ..catalog.pictures import opened
 from ..errors import ModelError, UsageError
 from ..settings import AttributeSettings, ModelSettings
 from ..store.files import hash_json
@@ -203,7 +204,8 @@ class Endpoint:
     def _body(self, request: Request, sample: int) -> dict[str, Any]:
         settings = self._settings
         pictures = [
-            {"type": "image_url", "image_url": {"url": _data_url(image, self._max_pixels)}} for image in request.images
+            {"type": "image_url", "image_url": {"url": _data_url(opened(image), self._max_pixels)}}
+            for image in request.images
         ]
         prompt = request.prompt
         if len(request.product) > self._max_chars:

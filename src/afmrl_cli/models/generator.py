@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import GenerationConfig
@@ -12,12 +13,15 @@ from ..attributes.prompt import chat_messages
 from ..attributes.request import Generation, Request
 from ..errors import ModelError
 from ..listener import Listener, Silent
-from ..settings import AttributeSettings, ModelSettings
+from ..settings import AttributeSettings, CatalogSettings, ModelSettings
 from ..store.checkpoints import Checkpoints
 from .base import Bases, LoadedBase, active_adapter, open_role
 from .batching import Batches
 from .presets import Base
 from .processor import IMAGE_TOKEN, VIDEO_TOKEN
+
+if TYPE_CHECKING:
+    from ..catalog.pictures import Picture
 
 END_TOKENS = ("<|im_end|>", "<|endoftext|>")
 NEVER_WRITTEN = (IMAGE_TOKEN, VIDEO_TOKEN, "<|vision_start|>", "<|vision_end|>", "<|im_start|>")
@@ -41,7 +45,8 @@ class LocalGenerator:
         self.id = id
         self.adapter = adapter
         self.loaded = loaded
-        self.processor = loaded.processor(base)
+        self.vision = loaded.vision(base)
+        self.processor = self.vision.processor
         self.max_text_tokens = max_text_tokens
         self.max_new_tokens = attributes.max_new_tokens
         self._temperature, self._top_p, self._seed = attributes.temperature, attributes.top_p, attributes.seed
@@ -65,22 +70,27 @@ class LocalGenerator:
         texts = [self.text(request) for request in requests]
         ids = self.processor.tokenizer(texts)["input_ids"] if texts else []
         lengths = [
-            len(row) + sum(self.processor.image_tokens(image.size) for image in request.images)
+            len(row) + sum(self.vision.image_tokens(image) for image in request.images)
             for row, request in zip(ids, requests, strict=True)
         ]
         sampled = samples if self._temperature > 0 else 1
 
-        def prepare(indices: list[int]) -> dict[str, torch.Tensor]:
+        def prepare(indices: list[int]) -> dict[str, Any]:
             images = [requests[i].images for i in indices]
-            return self.processor.tensors([texts[i] for i in indices], images, self.max_new_tokens) if indices else {}
+            return self.vision.tensors([texts[i] for i in indices], images, self.max_new_tokens) if indices else {}
 
         devices = [self.loaded.device] if self.loaded.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self._seed)
             made = self._batches.run(lengths, prepare, lambda batch: self._tokens(batch, sampled), sampled)
+        self.vision.flush()
         # Decoded only now: a tokenizer must not be used while the other thread prepares a batch with it.
         answers = [[self.generation(row) for row in rows] for rows in made]
         return [row * samples if sampled == 1 else row for row in answers]
+
+    def look(self, path: Path, catalog: CatalogSettings) -> Picture:
+        """The photo at `path` for a request, no larger than the model looks at it; ImageProblem as `open_image`."""
+        return self.vision.look(path, catalog)
 
     def text(self, request: Request) -> str:
         """The string that is tokenised for `request`: the chat template around the prompt, one slot per picture.
@@ -112,9 +122,9 @@ class LocalGenerator:
             **how,
         )
 
-    def _tokens(self, batch: dict[str, torch.Tensor], samples: int) -> list[list[list[int]]]:
+    def _tokens(self, batch: dict[str, Any], samples: int) -> list[list[list[int]]]:
         """New tokens of `samples` answers for each row."""
-        there = {name: tensor.to(self.loaded.device) for name, tensor in batch.items()}
+        there = self.vision.inputs(batch, self.loaded.device)
         with torch.inference_mode(), active_adapter(self.loaded.peft, self.adapter):
             tokens = self.loaded.causal.generate(**there, generation_config=self._config(samples))
         flat = tokens[:, batch["input_ids"].shape[1] :].tolist()

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.images import open_image
+from ..catalog.pictures import Picture, opened
 from ..errors import ModelError
 from ..listener import Listener
 from ..settings import CatalogSettings, ModelSettings
@@ -199,8 +200,8 @@ def _config(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _opened(image: Path | Image) -> Image:
-    return open_image(image, CatalogSettings()) if isinstance(image, Path) else image
+def _opened(image: Path | Image | Picture) -> Image:
+    return open_image(image, CatalogSettings()) if isinstance(image, Path) else opened(image)
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

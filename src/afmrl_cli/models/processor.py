@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer, ProcessorMixin, Qwen2VLImageProcessorPil, Qwen2VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+from ..catalog.pictures import Picture, opened
 from ..errors import ModelError
 from .presets import Base, read_config
 
@@ -86,8 +87,26 @@ class Processor:
         width, height = max(width, -(-height // MAX_ASPECT)), max(height, -(-width // MAX_ASPECT))
         return int(pictures.get_number_of_image_patches(height, width) // pictures.merge_size**2)
 
+    def grid(self, image: Image) -> tuple[int, int]:
+        """The (height, width) of a picture in patches, in the size that the model looks at it."""
+        side = self.inner.image_processor.patch_size
+        width, height = _size(self.inner.image_processor, image)
+        return height // side, width // side
+
+    def grid_tokens(self, grid: tuple[int, int]) -> int:
+        """How many tokens a picture of (height, width) patches becomes."""
+        return int(grid[0] * grid[1] // self.inner.image_processor.merge_size**2)
+
     def resized(self, image: Image) -> Image:
-        """`image` as small as the model looks at it: the same pixel values, for whoever keeps or copies pictures."""
+        """`image` as small as possible with the same pixel values, for whoever keeps or copies pictures.
+
+        Qwen's way of finding a size is no fixed point: some pictures would be reduced twice, and stay as they are.
+        """
+        small = self.reduced(image)
+        return small if _size(self.inner.image_processor, small) == small.size else image
+
+    def reduced(self, image: Image) -> Image:
+        """`image` in the very size that the model looks at, to be put into a `Picture`: reduced once, and no more."""
         return _resized(self.inner.image_processor, image)
 
     @property
@@ -97,7 +116,7 @@ class Processor:
         return int(pictures.size["longest_edge"] // (pictures.patch_size * pictures.merge_size) ** 2)
 
     def tensors(
-        self, texts: Sequence[str], images: Sequence[Sequence[Image]], room: int = 0
+        self, texts: Sequence[str], images: Sequence[Sequence[Image | Picture]], room: int = 0
     ) -> dict[str, torch.Tensor]:
         """What the model's forward takes, all of it: input_ids, attention_mask, mm_token_type_ids [n, length] padded
         on the left; with pictures also pixel_values [patches, d] and image_grid_thw [pictures, 3].
@@ -105,21 +124,34 @@ class Processor:
         Every text holds one image token per picture of its row. Nothing is cut: a row that with `room` tokens to come
         is longer than the model's positions is a ModelError.
         """
-        pictures = [image for row in images for image in row]
-        if [text.count(IMAGE_TOKEN) for text in texts] != [len(row) for row in images]:
+        made = self.pixels([image for row in images for image in row])
+        return {**self.tokens(texts, [len(row) for row in images], made.get("image_grid_thw"), room), **made}
+
+    def tokens(
+        self, texts: Sequence[str], pictures: Sequence[int], grids: torch.Tensor | None, room: int = 0
+    ) -> dict[str, torch.Tensor]:
+        """`tensors` without what the tower takes: of texts with so many `pictures` each, whose grids [pictures, 3] in
+        patches are known.
+        """
+        if [text.count(IMAGE_TOKEN) for text in texts] != list(pictures):
             raise ValueError("a text must hold one image token per picture of its row")
-        made = self.pixels(pictures)
         merged = self.inner.image_processor.merge_size**2
-        counts = iter((made["image_grid_thw"].prod(1) // merged).tolist() if pictures else [])
+        counts = iter((grids.prod(1) // merged).tolist() if grids is not None else [])
         tokens = self.tokenizer([_expanded(text, counts) for text in texts], padding=True, return_tensors="pt")
         ids = tokens["input_ids"]
         self.refuse_too_long(ids.shape[1] + room)
         kinds = (ids == self.inner.image_token_id).long() + 2 * (ids == self.inner.video_token_id).long()
-        return {"input_ids": ids, "attention_mask": tokens["attention_mask"], "mm_token_type_ids": kinds, **made}
+        return {"input_ids": ids, "attention_mask": tokens["attention_mask"], "mm_token_type_ids": kinds}
 
-    def pixels(self, pictures: Sequence[Image]) -> dict[str, torch.Tensor]:
+    def pixels(self, pictures: Sequence[Image | Picture]) -> dict[str, torch.Tensor]:
         """pixel_values [patches, d] and image_grid_thw [pictures, 3] of `pictures`; nothing of none."""
-        return _pixels(self.inner.image_processor, pictures, self._levels) if pictures else {}
+        if not pictures:
+            return {}
+        small = [
+            image.image if isinstance(image, Picture) and image.image else self.reduced(opened(image))
+            for image in pictures
+        ]
+        return _pixels(self.inner.image_processor, small, self._levels)
 
     def refuse_too_long(self, length: int) -> None:
         """ModelError when a row of `length` tokens is longer than the model's positions."""
@@ -144,13 +176,12 @@ def _levels(pictures: Any) -> NDArray[np.float32]:
 
 
 def _pixels(pictures: Any, images: Sequence[Image], levels: NDArray[np.float32]) -> dict[str, torch.Tensor]:
-    """pixel_values [patches, 3 * 2 * side * side] and image_grid_thw [images, 3], bit by bit as the image processor
-    makes them and faster: Pillow's resizing, then each byte looked up in `levels`.
+    """pixel_values [patches, 3 * 2 * side * side] and image_grid_thw [images, 3] of reduced pictures, bit by bit as the
+    image processor makes them and faster: each byte is looked up in `levels`.
     """
     side, merge, frames = pictures.patch_size, pictures.merge_size, pictures.temporal_patch_size
     rows, grids = [], []
-    for image in images:
-        small = _resized(pictures, image)
+    for small in images:
         grid = small.height // side, small.width // side
         # [h / side / merge, merge, side, w / side / merge, merge, side, 3] -> patches of one square stand together
         bytes_ = np.asarray(small).reshape(grid[0] // merge, merge, side, grid[1] // merge, merge, side, 3)
@@ -161,13 +192,20 @@ def _pixels(pictures: Any, images: Sequence[Image], levels: NDArray[np.float32])
     return {"pixel_values": torch.from_numpy(np.concatenate(rows)), "image_grid_thw": torch.tensor(grids)}
 
 
+def _size(pictures: Any, image: Image) -> tuple[int, int]:
+    """The (width, height) in pixels in which the model sees `image`."""
+    width, height = _wide_enough(image)
+    low, high = pictures.size["shortest_edge"], pictures.size["longest_edge"]
+    height, width = smart_resize(height, width, pictures.patch_size * pictures.merge_size, low, high)
+    return width, height
+
+
 def _resized(pictures: Any, image: Image) -> Image:
     """`image` in the size that the model sees; one that has it already stays as it is."""
+    size = _size(pictures, image)
     image = _not_too_long(image)
-    low, high = pictures.size["shortest_edge"], pictures.size["longest_edge"]
-    height, width = smart_resize(image.height, image.width, pictures.patch_size * pictures.merge_size, low, high)
     plain = image if image.mode == "RGB" else image.convert("RGB")
-    return plain if plain.size == (width, height) else plain.resize((width, height), pictures.resample)
+    return plain if plain.size == size else plain.resize(size, pictures.resample)
 
 
 def load_processor(base: Base) -> Processor:
@@ -213,14 +251,19 @@ def _old_chat_template(base: Base) -> str | None:
     return json.loads(file.read_text("utf-8")).get("chat_template") if file.is_file() else None
 
 
+def _wide_enough(image: Image) -> tuple[int, int]:
+    """The (width, height) of `image`, the smaller raised where one is more than 200 times the other."""
+    width, height = image.size
+    return max(width, -(-height // MAX_ASPECT)), max(height, -(-width // MAX_ASPECT))
+
+
 def _not_too_long(image: Image) -> Image:
     """`image` itself, or, when one side is more than 200 times the other, on a white strip that is wide enough."""
-    width, height = image.size
-    wide, high = max(width, -(-height // MAX_ASPECT)), max(height, -(-width // MAX_ASPECT))
-    if (wide, high) == (width, height):
+    wide, high = _wide_enough(image)
+    if (wide, high) == image.size:
         return image
     from PIL import Image as Pillow
 
     strip = Pillow.new("RGB", (wide, high), "white")
-    strip.paste(image, ((wide - width) // 2, (high - height) // 2))
+    strip.paste(image, ((wide - image.width) // 2, (high - image.height) // 2))
     return strip

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..attributes.request import Generation, Request
+from ..catalog.pictures import opened
 from ..models.generator import LocalGenerator
 from .environment import Environment
 
@@ -27,14 +28,15 @@ class Policy:
     def request(self, environment: Environment, number: int) -> Request:
         """What the generator is asked about a query; its photos no larger than the model looks at."""
         request = environment.request(number)
-        return replace(request, images=tuple(map(self.generator.processor.resized, request.images)))
+        small = [self.generator.processor.resized(opened(image)) for image in request.images]
+        return replace(request, images=tuple(small))
 
     def row(self, environment: Environment, number: int) -> dict[str, Any]:
         """A query as a row of TRL's: the very prompt that `generate` writes. ModelError when it is too long."""
         request = self.request(environment, number)
         processor = self.generator.processor
         ids = processor.tokenizer(self.generator.text(request))["input_ids"]
-        pictures = sum(processor.image_tokens(image.size) for image in request.images)
+        pictures = sum(self.generator.vision.image_tokens(image) for image in request.images)
         processor.refuse_too_long(len(ids) + pictures + self.generator.max_new_tokens)
         return {"prompt": self.generator.messages(request), "images": list(request.images)}
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ class Group:
 class Batch:
     """What the two passes take: the prefixes' tensors (padded on the left), and the groups' rests."""
 
-    tensors: dict[str, torch.Tensor]
+    tensors: dict[str, Any]
     groups: list[Group]
 
 
@@ -71,6 +72,7 @@ def encode_groups(
     rows = iter(batches.run(lengths, prepare, lambda batch: _forward(embedder, batch), most))
     single = [item for group, items in zip(split, groups, strict=True) if not group.prefix for item in items]
     whole = iter(embedder.encode(single, instruction=instruction))
+    embedder.vision.flush()
     found = [
         next(rows)[group.place] if group.prefix else np.stack([next(whole) for _ in group.place]) for group in split
     ]
@@ -97,11 +99,11 @@ def split_group(embedder: Embedder, items: Sequence[Item], instruction: str) -> 
     )
 
 
-def _tensors(embedder: Embedder, groups: Sequence[Group]) -> dict[str, torch.Tensor]:
-    """The prefixes as the model's forward takes them, photos opened."""
+def _tensors(embedder: Embedder, groups: Sequence[Group]) -> dict[str, Any]:
+    """The prefixes as `Vision.inputs` takes them, photos opened where they are not known."""
     processor = embedder.processor
     image_token = int(processor.inner.image_token_id)
-    pixels = processor.pixels([embedder.opened(image) for group in groups for image in group.item.images])
+    pixels = embedder.vision.show([embedder.opened(image) for group in groups for image in group.item.images])
     merged = processor.inner.image_processor.merge_size**2
     counts = iter((pixels["image_grid_thw"].prod(1) // merged).tolist() if pixels else [])
     rows = [
@@ -123,7 +125,7 @@ def _tensors(embedder: Embedder, groups: Sequence[Group]) -> dict[str, torch.Ten
 def _forward(embedder: Embedder, batch: Batch) -> list[NDArray[np.float32]]:
     """For each group the unit vectors [rests, d]."""
     trunk, device = embedder.loaded.trunk, embedder.loaded.device
-    prefix = {name: tensor.to(device) for name, tensor in batch.tensors.items()}
+    prefix = embedder.vision.inputs(batch.tensors, device)
     positions = trunk.get_rope_index(
         prefix["input_ids"],
         mm_token_type_ids=prefix["mm_token_type_ids"],

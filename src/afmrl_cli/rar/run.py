@@ -20,7 +20,7 @@ from ..attributes.task import load_task
 from ..catalog.problems import Problems
 from ..errors import ModelError, UsageError
 from ..listener import Listener
-from ..models.base import Bases
+from ..models.base import Bases, Cache
 from ..models.embedder import Embedder, load_embedder
 from ..models.generator import load_generator
 from ..models.presets import NANO, Base, name_of, resolve_adapter, resolve_base
@@ -95,7 +95,7 @@ def train_rar(
         if not (force or dry_run) and (done := find_done(run, checkpoints)) is not None:
             return RarSummary(run, **done, already_done=True)
         refuse_taken_name(settings.rar.name, checkpoints, run)
-        bases = Bases()
+        bases = Bases(Cache(folder.cache, settings.cache, listener))
         # The generator first: the model that TRL trains is then the one that PEFT makes for generators.
         policy = Policy(load_generator(_bare(settings), settings.attributes, checkpoints, bases=bases))
         add_trainable(policy.generator, _without_checkpointing(settings), parent, checkpoints, "CAUSAL_LM")

@@ -1,4 +1,6 @@
-"""From products and queries to vectors in a cache: photos opened a group ahead, two groups in memory at most."""
+"""From products and queries to vectors in a cache: photos opened a group ahead by several threads, two groups in memory
+at most.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog.images import open_image
+from ..catalog.pictures import OPENERS, Look, Picture, look_at, look_of
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..listener import Listener
@@ -22,6 +27,7 @@ from .cache import VectorCache
 
 GROUP_BATCHES = 4
 GROUP_PIXELS = 100_000_000  # 300 MB of opened photos; two groups are in memory at a time
+AT_A_TIME = 8 * OPENERS
 
 
 class Encoder(Protocol):
@@ -75,11 +81,24 @@ def encode_missing(
     """
     empty: set[str] = set()
     done = cut = 0
-    for group in _opened(_new(inputs, cache), catalog, GROUP_BATCHES * batch_size, max_images, problems):
+    new = _new(inputs, cache)
+    first = next(new, None)
+    while first is not None and not first.text.strip():
+        # The model is loaded before photos are opened, since it says how; but not for photos that can't be opened.
+        found = look_at(first.product, partial(open_image, settings=catalog), max_images)
+        if found.photos:
+            break
+        found.report(first.product, catalog, problems)
+        empty.add(first.key)
+        first = next(new, None)
+    if first is None:
+        return empty
+    encoder = load()
+    opening = _Opening(look_of(encoder, catalog), catalog, GROUP_BATCHES * batch_size, max_images, problems)
+    for group in opening.groups(chain([first], new)):
         items = {key: item for key, item in group if item.text.strip() or item.images}
         empty |= {key for key, _ in group} - items.keys()
         if items:
-            encoder = load()
             before = encoder.texts_cut
             cache.add(list(items), encoder.encode(list(items.values()), instruction=instruction))
             cut += encoder.texts_cut - before
@@ -105,33 +124,39 @@ def _new(inputs: Iterable[Input], cache: VectorCache) -> Iterator[Input]:
             yield wanted
 
 
-def _opened(
-    inputs: Iterator[Input], catalog: CatalogSettings, size: int, max_images: int, problems: Problems
-) -> Iterator[list[tuple[str, Item]]]:
-    """Inputs in groups of at most `size` and about GROUP_PIXELS, photos opened by a second thread one group ahead.
+@dataclass(frozen=True)
+class _Opening:
+    """Opens photos, as `look` does it, in groups of at most `size` inputs and about GROUP_PIXELS."""
 
-    `inputs` itself is only ever advanced by the caller's thread: it may read a database.
-    """
-    from ..catalog.images import open_images
+    look: Look
+    catalog: CatalogSettings
+    size: int
+    max_images: int
+    problems: Problems
 
-    waiting: deque[Input] = deque()
+    def groups(self, inputs: Iterator[Input]) -> Iterator[list[tuple[str, Item]]]:
+        """The inputs in order, each group opened while the caller works on the one before.
 
-    def open_group() -> list[tuple[str, Item]]:
+        `inputs` itself is only ever advanced by the caller's thread: it may read a database.
+        """
+        waiting: deque[Input] = deque()
+        with ThreadPoolExecutor(1) as foreman, ThreadPoolExecutor(OPENERS) as openers:
+            waiting.extend(islice(inputs, self.size))
+            upcoming = foreman.submit(self._group, waiting, openers)
+            while group := upcoming.result():
+                # Between two groups the foreman is idle, so that nobody else touches `waiting`.
+                waiting.extend(islice(inputs, self.size - len(waiting)))
+                upcoming = foreman.submit(self._group, waiting, openers)
+                yield group
+
+    def _group(self, waiting: deque[Input], openers: ThreadPoolExecutor) -> list[tuple[str, Item]]:
         group, pixels = list[tuple[str, Item]](), 0
-        while waiting and len(group) < size and pixels < GROUP_PIXELS:
-            wanted = waiting.popleft()
-            photos = open_images(wanted.product, catalog, problems, max_images)
-            group.append((wanted.key, Item(wanted.text, tuple(photos))))
-            pixels += sum(photo.width * photo.height for photo in photos)
+        while waiting and len(group) < self.size and pixels < GROUP_PIXELS:
+            # A few at a time: how large photos are is known once they are open.
+            some = [waiting.popleft() for _ in range(min(len(waiting), AT_A_TIME, self.size - len(group)))]
+            found = openers.map(lambda wanted: look_at(wanted.product, self.look, self.max_images), some)
+            for wanted, photos in zip(some, found, strict=True):
+                photos.report(wanted.product, self.catalog, self.problems)
+                group.append((wanted.key, Item(wanted.text, tuple(photos.photos))))
+                pixels += sum(photo.width * photo.height for photo in photos.photos if not isinstance(photo, Picture))
         return group
-
-    def refill() -> None:
-        waiting.extend(islice(inputs, size - len(waiting)))
-
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        refill()
-        upcoming = thread.submit(open_group)
-        while group := upcoming.result():
-            refill()  # between two groups the thread is idle, so that nobody else touches `waiting`
-            upcoming = thread.submit(open_group)
-            yield group

@@ -49,6 +49,11 @@ class CatalogFolder:
         return self.store / "embeddings"
 
     @property
+    def cache(self) -> Path:
+        """What can be computed again; anything in it may be deleted at any time."""
+        return self.store / "cache"
+
+    @property
     def checkpoints(self) -> Path:
         """The common checkpoint store."""
         return self.store / "checkpoints"

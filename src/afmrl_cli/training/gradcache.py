@@ -21,22 +21,29 @@ from torch import Tensor
 Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
 
+PADDING = 0.1
+"""Share of a chunk's tokens."""
+
 RandomState = tuple[Tensor, Tensor | None]
 
 
 def token_chunks(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Rows of similar length in chunks of at most `budget` tokens, padding included; the longest first.
+    """Rows of similar length in chunks of at most `budget` tokens, of which at most `PADDING` are padding.
 
-    A row that is longer than the budget stands alone.
+    A row that is longer than the budget stands alone. The largest chunk is the last: its graph is kept.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     chunks: list[list[int]] = []
+    filled = 0
     for row in order:
-        if chunks and lengths[chunks[-1][0]] * (len(chunks[-1]) + 1) <= budget:
+        tokens = lengths[chunks[-1][0]] * (len(chunks[-1]) + 1) if chunks else 0
+        if chunks and tokens <= budget and tokens - filled - lengths[row] <= PADDING * tokens:
             chunks[-1].append(row)
+            filled += lengths[row]
         else:
             chunks.append([row])
-    return chunks
+            filled = lengths[row]
+    return sorted(chunks, key=lambda chunk: lengths[chunk[0]] * len(chunk))
 
 
 def cached_gradients(

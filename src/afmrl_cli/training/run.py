@@ -15,6 +15,7 @@ from ..attributes.task import load_task
 from ..catalog.problems import Problems
 from ..listener import Listener, Silent
 from ..models.backends import generator_id
+from ..models.base import Bases, Cache
 from ..models.embedder import Embedder, load_embedder
 from ..models.presets import Base, name_of, resolve_adapter, resolve_base
 from ..settings import Settings
@@ -85,7 +86,7 @@ def _train(
         run = folder.runs / f"train-agcl-{run_key(plan, embedder_id, generator, task, world.size)}"
         _tell_plan(plan, listener)
         if dry_run:
-            return AgclSummary(run, describe(plan), estimate=_measure(plan, settings, checkpoints, parent, listener))
+            return AgclSummary(run, describe(plan), estimate=_measure(folder, plan, checkpoints, parent, listener))
         if not force and (done := find_done(run, checkpoints)) is not None:
             return AgclSummary(run, describe(plan), **done, already_done=True) if world.first else None
         refuse_taken_name(settings.agcl.name, checkpoints, run)
@@ -96,7 +97,7 @@ def _train(
             make_folder(run)
             write_json(run / "settings.json", settings.model_dump())
         gather_objects(None, world)
-        embedder = _load(settings, checkpoints, listener)
+        embedder = _load(folder, settings, checkpoints, listener)
         model = add_trainable(embedder, settings.agcl, parent, checkpoints)
         trainer = Trainer(plan, embedder, model, base, run, world, listener)
         trained = trainer.train(model_card(base, plan, parent))
@@ -121,10 +122,11 @@ def _lock(folder: CatalogFolder, world: World, dry_run: bool) -> Iterator[None]:
         yield
 
 
-def _load(settings: Settings, checkpoints: Checkpoints, listener: Listener) -> Embedder:
+def _load(folder: CatalogFolder, settings: Settings, checkpoints: Checkpoints, listener: Listener) -> Embedder:
     """The bare base as an embedder; the adapter comes on top, to be trained."""
     bare = settings.model.model_copy(update={"embedder_checkpoint": ""})
-    return load_embedder(bare, settings.embed, checkpoints, catalog=settings.catalog, listener=listener)
+    bases = Bases(Cache(folder.cache, settings.cache, listener))
+    return load_embedder(bare, settings.embed, checkpoints, bases=bases, catalog=settings.catalog, listener=listener)
 
 
 def _tell_plan(plan: Plan, listener: Listener) -> None:
@@ -192,10 +194,13 @@ def _finish(
 
 
 def _measure(
-    plan: Plan, settings: Settings, checkpoints: Checkpoints, parent: Manifest | None, listener: Listener
+    folder: CatalogFolder, plan: Plan, checkpoints: Checkpoints, parent: Manifest | None, listener: Listener
 ) -> Estimate:
     """Load the model and do the work of a few pairs once; time and memory of a whole step follow from that."""
-    embedder = _load(settings, checkpoints, listener)
+    settings = plan.settings
+    # A dry run writes nothing, so no store: the first epoch is what is told.
+    uncached = settings.model_copy(update={"cache": settings.cache.model_copy(update={"vision": False})})
+    embedder = _load(folder, uncached, checkpoints, listener)
     add_trainable(embedder, settings.agcl, parent, checkpoints).train()
     pairs = next(plan.from_step(0, 0))[2][:MEASURED_PAIRS]
     batch = make_batch(pairs, plan.lexical, indistinguishable(pairs, plan.corpus.train))

@@ -54,12 +54,10 @@ class Reader:
             for row, side in zip(ids, sides, strict=True)
         ]
 
-    def tensors(self, sides: Sequence[Side], texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
-        """What the model takes for these rows, photos opened."""
-        from ..catalog.images import open_image
-
-        images = [[open_image(photo.path, self.catalog) for photo in sides[row].photos] for row in rows]
-        return self.embedder.processor.tensors([texts[row] for row in rows], images)
+    def tensors(self, sides: Sequence[Side], texts: Sequence[str], rows: Sequence[int]) -> dict[str, Any]:
+        """What `Embedder.unit_vectors` takes for these rows, photos opened where they are not known."""
+        images = [[self.embedder.look(photo.path, self.catalog) for photo in sides[row].photos] for row in rows]
+        return self.embedder.vision.tensors([texts[row] for row in rows], images)
 
 
 def item_of(side: Side) -> Item:
@@ -107,14 +105,16 @@ def accumulate(reader: Reader, batch: Batch, settings: AgclSettings, world: Worl
     sides, texts = reader.texts(own)
     lengths = reader.lengths(sides, texts)
 
-    def prepare(rows: Sequence[int]) -> dict[str, Tensor]:
+    def prepare(rows: Sequence[int]) -> dict[str, Any]:
         return reader.tensors(sides, texts, rows)
 
     def loss_of(vectors: Tensor) -> tuple[Loss, Tensor]:
         return batch_loss(vectors, batch, settings, world)
 
     chunks = token_chunks(lengths, settings.chunk_tokens)
-    return cached_gradients(chunks, prepare, reader.embedder.unit_vectors, loss_of), sum(lengths)
+    loss = cached_gradients(chunks, prepare, reader.embedder.unit_vectors, loss_of)
+    reader.embedder.vision.flush()
+    return loss, sum(lengths)
 
 
 def learning_rate(step: int, total: int, settings: AgclSettings, peak: float) -> float:

@@ -1,0 +1,152 @@
+"""What the store of picture features saves: the second of two commands that look at the same photos.
+
+    python -m benchmarks.vision_once [--model nano|wide] [--products 96] [--rounds 3]
+
+`attributes` after `embed`, `embed` by another adapter after `embed`, and the second epoch of AGCL, each with the store
+and without (`cache.vision`), in turn, in this process; the medians of processor time, of everything the command does
+with a product but reading the catalog. `wide` is a Qwen2.5-VL with a small language model and a larger tower, random
+weights. Also the figures behind the default: what a hit costs, what it saves, and how many bytes a photo takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from afmrl_cli.attributes.prompt import attribute_prompt
+from afmrl_cli.attributes.request import Request
+from afmrl_cli.catalog.pictures import look_of
+from afmrl_cli.listener import Silent
+from afmrl_cli.models.base import Bases, Cache
+from afmrl_cli.models.embed_input import Item
+from afmrl_cli.models.embedder import Embedder, load_embedder
+from afmrl_cli.models.generator import LocalGenerator, load_generator
+from afmrl_cli.settings import AgclSettings, Settings
+from afmrl_cli.store.checkpoints import Checkpoints
+from afmrl_cli.training.adapter import add_trainable
+from afmrl_cli.training.pairs import Pair, Photo, Side
+from afmrl_cli.training.parallel import World
+from afmrl_cli.training.step import Batch, Reader, accumulate
+
+from .embed_rate import INSTRUCTION, products
+
+NONE = Checkpoints(Path("none"))
+BATCH = 32
+
+
+def make_wide(folder: Path) -> Path:
+    """A Qwen2.5-VL whose tower is larger than its language model: 12 layers of 256 beside 2 of 128."""
+    from tests import tiny
+    from transformers import AutoModelForImageTextToText
+
+    tiny.make_tiny("qwen2_5_vl", folder, hidden=128)
+    config = tiny.tiny_config("qwen2_5_vl", 128)
+    vision = config.vision_config
+    vision.depth, vision.hidden_size, vision.intermediate_size, vision.num_heads = 12, 256, 768, 8
+    vision.fullatt_block_indexes = [5, 11]
+    torch.manual_seed(0)
+    AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
+    return folder
+
+
+class Commands:
+    """With the store or without: models that share a base, and what the commands do with them."""
+
+    def __init__(self, settings: Settings, rows: list[tuple[str, Path]], cache: Path | None) -> None:
+        self.settings, self.rows = settings, rows
+        bases = Bases(Cache(cache, settings.cache, Silent()) if cache else None)
+        self.embedder: Embedder = load_embedder(settings.model, settings.embed, NONE, bases=bases)
+        self.generator: LocalGenerator = load_generator(settings.model, settings.attributes, NONE, bases=bases)
+        training = Bases(Cache(cache, settings.cache, Silent()) if cache else None)
+        self.trained: Embedder = load_embedder(settings.model, settings.embed, NONE, bases=training)
+        add_trainable(self.trained, settings.agcl, None, NONE).train()
+
+    def embed(self) -> None:
+        look = look_of(self.embedder, self.settings.catalog)
+        items = [Item(text, (look(path),)) for text, path in self.rows]
+        self.embedder.encode(items, instruction=INSTRUCTION)
+
+    def attributes(self) -> None:
+        look = look_of(self.generator, self.settings.catalog)
+        asked = [Request(attribute_prompt(text), (look(path),), product=text) for text, path in self.rows]
+        self.generator.generate(asked)
+
+    def epoch(self) -> None:
+        reader = Reader(self.trained, self.settings)
+        photos = [Photo(path, (224, 224), path.name) for _, path in self.rows]
+        texts = [text for text, _ in self.rows]
+        for start in range(0, len(self.rows), BATCH):
+            rows = range(start, min(start + BATCH, len(self.rows)))
+            pairs = [Pair("photos", Side(i, "", (photos[i],)), Side(i, texts[i], (photos[i],))) for i in rows]
+            batch = Batch(pairs, None, np.zeros((len(pairs), len(pairs)), bool))
+            accumulate(reader, batch, self.settings.agcl, World())
+
+
+def seconds(work: Callable[[], object]) -> float:
+    begin = time.process_time()
+    work()
+    return time.process_time() - begin
+
+
+def hits(side: Commands) -> str:
+    """What a photo costs in bytes, to read again, and to look at."""
+    store, count = side.embedder.vision.store, len(side.rows)
+    assert store is not None
+    side.embedder.vision._hash.cache_clear()
+    look = look_of(side.embedder, side.settings.catalog)
+    known = [look(path) for _, path in side.rows]
+    found = seconds(lambda: [look(path) for _, path in side.rows]) / count
+    read = seconds(lambda: side.embedder.vision.show(known)) / count
+    size = sum(file.stat().st_size for file in store.folder.iterdir()) / count
+    fresh = Bases().get(side.embedder.loaded.base, side.settings.model).vision(side.embedder.loaded.base)
+    opened = [fresh.look(path, side.settings.catalog) for _, path in side.rows]
+    open_ = seconds(lambda: [fresh.look(path, side.settings.catalog) for _, path in side.rows]) / count
+    batch = fresh.show(opened)
+    with torch.inference_mode():
+        work = partial(fresh.trunk.get_image_features, batch["pixel_values"], batch["image_grid_thw"])
+        tower = seconds(lambda: work()) / count
+    return (
+        f"a photo: {size / 1000:.1f} kB stored; hash and look-up {1e3 * found:.2f} ms, reading {1e3 * read:.2f} ms; "
+        f"opening and resizing {1e3 * open_:.2f} ms, tower {1e3 * tower:.2f} ms"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=("nano", "wide"), default="nano")
+    parser.add_argument("--products", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=3)
+    wanted = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        model: dict[str, object] = {"device": "cpu", "precision": "fp32"}
+        if wanted.model == "wide":
+            folder = str(make_wide(Path(place) / "wide"))
+            model |= {"generator": folder, "embedder": folder, "max_pixels": 112 * 112}
+        agcl = AgclSettings(loss="infonce", batch_size=BATCH, lora_dropout=0.0)
+        settings = Settings.model_validate({"model": model, "agcl": agcl, "attributes": {"max_new_tokens": 48}})
+        rows = products(Path(place), wanted.products, 224)
+        sides = {"without": Commands(settings, rows, None), "with": Commands(settings, rows, Path(place) / "cache")}
+        sides["with"].embed()
+        print(hits(sides["with"]))
+        print(f"{'second time':<28}{'without':>10}{'with':>10}{'ratio':>8}")
+        for name in ("attributes", "embed", "epoch"):
+            times: dict[str, list[float]] = {"without": [], "with": []}
+            for _ in range(wanted.rounds):
+                for which, side in sides.items():
+                    times[which].append(seconds(getattr(side, name)))
+            before, after = (statistics.median(times[which]) for which in ("without", "with"))
+            told = {"attributes": "attributes after embed", "embed": "embed again", "epoch": "AGCL's second epoch"}
+            print(f"{told[name]:<28}{before:>9.2f}s{after:>9.2f}s{before / after:>7.2f}x", flush=True)
+
+
+if __name__ == "__main__":
+    main()

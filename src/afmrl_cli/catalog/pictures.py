@@ -1,0 +1,91 @@
+"""Photos on their way to a model: opened, as small as the model looks at them, or not at all where it knows them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from ..settings import CatalogSettings
+from .images import ImageProblem, open_image
+from .problems import Problem, Problems
+from .product import Product
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+OPENERS = min(4, os.cpu_count() or 1)
+"""Threads that open photos; Pillow lets go of Python's lock while it decodes and resizes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A photo as a Qwen-VL takes it.
+
+    `content` is the hash of its file ("" where nobody needs it), `grid` the (height, width) in the tower's patches,
+    `pixels` the number in the file. `image` has the size that the model looks at; None: what the tower makes of it is
+    stored, and the photo stays closed.
+    """
+
+    path: Path
+    content: str
+    grid: tuple[int, int]
+    pixels: int
+    catalog: CatalogSettings
+    image: Image | None
+
+
+def opened(image: Image | Picture) -> Image:
+    """The picture itself; a photo that was left closed is opened now. Raises ImageProblem."""
+    if not isinstance(image, Picture):
+        return image
+    return image.image or open_image(image.path, image.catalog)
+
+
+Look = Callable[[Path], "Image | Picture"]
+"""How whoever looks at a photo wants it: opened, smaller, or not at all. Raises ImageProblem."""
+
+
+@runtime_checkable
+class Looks(Protocol):
+    """A model that says itself how it wants its photos."""
+
+    def look(self, path: Path, catalog: CatalogSettings) -> Image | Picture:
+        """The photo at `path`, ready for `encode` or `generate`. Raises ImageProblem."""
+
+
+def look_of(model: object, catalog: CatalogSettings) -> Look:
+    """How `model` wants its photos: opened, unless it says otherwise."""
+    if isinstance(model, Looks):
+        return partial(model.look, catalog=catalog)
+    return partial(open_image, settings=catalog)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The readable photos of a product, in order, and those before them that can't be read."""
+
+    photos: list[Image | Picture]
+    bad: list[tuple[Path, ImageProblem]]
+
+    def report(self, product: Product, catalog: CatalogSettings, problems: Problems) -> None:
+        """Put the unreadable ones into `problems`; with `bad_images = fail` the first raises DataError."""
+        for path, problem in self.bad:
+            told = Problem("unreadable image", product.row, f"{path.name}: {problem.reason}", "", product.id)
+            problems.report(told, catalog.bad_images, path)
+
+
+def look_at(product: Product, look: Look, limit: int) -> Found:
+    """The first `limit` readable photos of `product`."""
+    found = Found([], [])
+    for path in product.images:
+        if len(found.photos) >= limit:
+            break
+        try:
+            found.photos.append(look(path))
+        except ImageProblem as problem:
+            found.bad.append((path, problem))
+    return found

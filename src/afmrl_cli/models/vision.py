@@ -1,0 +1,187 @@
+"""How pictures get into a language model: through the vision tower, or from what it made of them before.
+
+The tower is frozen, so what it makes of a photo depends on the photo, the base, the size that pictures are looked at in
+and the type that it computes in, and on nothing else: attributes, vectors and trainings may all share it, over all
+commands and cycles. With a store, features are rounded to 16 bits whether they come from it or not (the tower's own
+type where that has 16 bits): results do not depend on what happens to be stored. A photo whose features are stored is
+not even opened; its file is read once for its hash.
+
+Where an adapter sits on the tower (ours never do), nothing is stored or taken from the store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import Tensor
+
+from ..catalog.images import open_image
+from ..catalog.pictures import Picture
+from ..listener import Listener
+from ..settings import CatalogSettings
+from ..store.files import hash_file
+from .features import FeatureStore
+from .processor import Processor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+READING = 500e6
+"""Bytes a second at which a plain disk gives features back. Those that the tower makes faster are not kept."""
+HASHED_FILES = 100_000
+SHOWN = "shown"
+"""Where a batch holds its `Shown` beside the model's tensors."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The pictures of a batch, in order: features [tokens, width] that are stored, or the number of the one among
+    `unknown` (whose pixels are in the batch) that it is.
+    """
+
+    pictures: list[Tensor | int]
+    unknown: list[Image | Picture]
+
+
+class Vision:
+    """The tower of one base and, where there is one, its store; `processor` has the base's pixel limits."""
+
+    def __init__(self, trunk: Any, processor: Processor, store: FeatureStore | None, listener: Listener) -> None:
+        """`trunk`: the model without its vocabulary head."""
+        self.trunk = trunk
+        self.processor = processor
+        self._store, self._listener = store, listener
+        self._told = False
+        self.looked = 0
+        """Pictures that the tower has seen on behalf of the store."""
+        self._hash = lru_cache(HASHED_FILES)(lambda path, size, changed: hash_file(path))
+
+    @property
+    def store(self) -> FeatureStore | None:
+        """The store, if the tower is as it came: no adapter on it."""
+        if self._store is None or untouched(self.trunk.visual):
+            return self._store
+        if not self._told:
+            self._told = True
+            self._listener.note("an adapter changes the vision tower: every photo is looked at anew")
+        return None
+
+    def look(self, path: Path, catalog: CatalogSettings) -> Picture:
+        """The photo at `path` in the size that the model looks at; closed where its features are stored.
+
+        Raises ImageProblem as `open_image` does, also for a photo that is stored and now too large.
+        """
+        store = self.store
+        content = self._content(path) if store is not None else ""
+        kept = store.find(content) if store is not None else None
+        if kept is not None and kept.pixels <= catalog.max_image_pixels:
+            return Picture(path, content, kept.grid, kept.pixels, catalog, None)
+        image = open_image(path, catalog)
+        grid, pixels = self.processor.grid(image), image.width * image.height
+        return Picture(path, content, grid, pixels, catalog, self.processor.reduced(image))
+
+    def _content(self, path: Path) -> str:
+        """The hash of a file; "" of one that can't be read, about which whoever opens it says more."""
+        try:
+            status = path.stat()
+            return self._hash(path, status.st_size, status.st_mtime_ns)
+        except OSError:
+            return ""
+
+    def image_tokens(self, image: Image | Picture) -> int:
+        """How many tokens a picture becomes."""
+        if isinstance(image, Picture):
+            return self.processor.grid_tokens(image.grid)
+        return self.processor.image_tokens(image.size)
+
+    def tensors(
+        self, texts: Sequence[str], images: Sequence[Sequence[Image | Picture]], room: int = 0
+    ) -> dict[str, Any]:
+        """What `inputs` takes of texts and their pictures: as `Processor.tensors`, with pictures as in `show`."""
+        shown = self.show([image for row in images for image in row])
+        counts = [len(row) for row in images]
+        return {**self.processor.tokens(texts, counts, shown.get("image_grid_thw"), room), **shown}
+
+    def show(self, pictures: Sequence[Image | Picture]) -> dict[str, Any]:
+        """The part of a batch that is about pictures; nothing of none.
+
+        image_grid_thw [pictures, 3]; pixel_values [patches, d], with a store only of what the tower has to look at.
+        """
+        store = self.store
+        if store is None or not pictures:
+            return self.processor.pixels(pictures)
+        shown = Shown([], [])
+        numbers: dict[str, int] = {}
+        for image in pictures:
+            content = image.content if isinstance(image, Picture) else ""
+            if (known := store.read(content)) is not None:
+                shown.pictures.append(known)
+                continue
+            number = numbers.get(content, len(shown.unknown))
+            shown.pictures.append(number)
+            if number == len(shown.unknown):
+                shown.unknown.append(image)
+                numbers |= {content: number} if content else {}
+        made = self.processor.pixels(shown.unknown)
+        grids = torch.tensor([(1, *self._grid(image)) for image in pictures])
+        return {**made, "image_grid_thw": grids, SHOWN: shown}
+
+    def inputs(self, batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+        """What the model's forward and `generate` take, on `device`; the tower looks at what is not known."""
+        there = {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
+        shown: Shown | None = batch.get(SHOWN)
+        if shown is None:
+            return there
+        pixels = there.pop("pixel_values", None)
+        made = self._look_at(pixels, shown.unknown) if pixels is not None else []
+        kind = self.trunk.visual.dtype
+        rows = [made[each] if isinstance(each, int) else each.to(device, kind) for each in shown.pictures]
+        # Below each other in a row: what takes the place of the image tokens, then what DeepStack adds in each layer.
+        width = self.trunk.config.get_text_config().hidden_size
+        first, *deeper = zip(*(torch.split(row, width, dim=1) for row in rows), strict=True)
+        seen = SimpleNamespace(pooler_output=list(first), deepstack_features=[list(part) for part in deeper] or None)
+        return {**there, "mm_encoder_outputs": {"image": seen}}
+
+    def flush(self) -> None:
+        """Put on disk what the tower has seen."""
+        if self._store is not None:
+            self._store.flush()
+
+    def _look_at(self, pixels: Tensor, pictures: Sequence[Image | Picture]) -> list[Tensor]:
+        """Features [tokens, width] of each of `pictures`, rounded as the store's are, and kept in it."""
+        store = self._store
+        assert store is not None
+        grids = torch.tensor([(1, *self._grid(image)) for image in pictures], device=pixels.device)
+        began = time.perf_counter()
+        # What is made in inference mode can't be used where gradients are recorded.
+        with torch.inference_mode(False), torch.no_grad():
+            made = self.trunk.get_image_features(pixels, grids, return_dict=True)
+            parts = [made.pooler_output, *(getattr(made, "deepstack_features", None) or ())]
+            rows = [torch.cat(each, dim=1) for each in zip(*parts, strict=True)]
+            rounded = [row.to(store.dtype).cpu() for row in rows]
+        slow = time.perf_counter() - began > sum(row.nbytes for row in rounded) / READING
+        self.looked += len(rows)
+        for i, (picture, row) in enumerate(zip(pictures, rounded, strict=True)):
+            if not torch.isfinite(row).all():  # beyond what 16 bits can hold
+                continue
+            rows[i] = row.to(rows[i].device, rows[i].dtype)
+            if slow and isinstance(picture, Picture) and picture.content:
+                store.keep(picture.content, picture.grid, picture.pixels, row)
+        return rows
+
+    def _grid(self, image: Image | Picture) -> tuple[int, int]:
+        return image.grid if isinstance(image, Picture) else self.processor.grid(image)
+
+
+def untouched(tower: torch.nn.Module) -> bool:
+    """Whether no adapter sits on `tower`, switched on or off."""
+    return not any(isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) for module in tower.modules())
