@@ -148,8 +148,8 @@ class EmbedSettings(Section):
     query_instruction: str = "Find this product:"
     target_instruction: str = "Represent this product:"
     batch_size: int = Field(32, ge=1, description="halved by itself when memory runs out")
-    index: Literal["auto", "flat", "hnsw", "ivf"] = Field("auto", description="auto: flat up to flat_limit, then hnsw")
-    flat_limit: int = Field(200_000, ge=1)
+    index: Literal["auto", "flat", "hnsw", "ivf"] = Field("auto", description="auto: flat up to flat_limit, then ivf")
+    flat_limit: int = Field(100_000, ge=1, description="vectors of 256 numbers; of longer ones, fewer")
 
 
 class CacheSettings(Section):

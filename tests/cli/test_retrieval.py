@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+import afmrl_cli
 from afmrl_cli.cli.app import app
 from tests.retrieval.shop import shop_rows, write_shop
 
@@ -80,6 +84,20 @@ def test_search_by_photo_like_and_page(shop: Path) -> None:
     content = document("search", "--like", "s0", "-k", "50", "--html", "out.html")
     assert len(content["hits"]) == 23
     assert (shop / "out.html").read_text("utf-8").count("data:image/jpeg") == 23
+
+
+def test_like_pays_for_nothing_that_it_does_not_need(shop: Path) -> None:
+    """Each of these takes longer to import than the search over 100,000 listings takes."""
+    script = (
+        "import sys; from afmrl_cli.cli.app import app\n"
+        "app(['search', '--like', 's0', '--quiet'], standalone_mode=False)\n"
+        "print('HEAVY', [name for name in ('torch', 'faiss', 'pandas', 'pyarrow.compute') if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(afmrl_cli.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", script], cwd=shop, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "HEAVY []" in done.stdout
+    assert "s1" in done.stdout
 
 
 def test_search_after_a_change_says_so(shop: Path) -> None:

@@ -30,9 +30,9 @@ def clustered(count: int, dimension: int = 32, seed: int = 0) -> NDArray[np.floa
 def test_built_saved_loaded_and_searched(kind: Kind, tmp_path: Path) -> None:
     matrix = clustered(3000)
     built = build_index(matrix, kind)
-    assert built.recall >= 0.98
+    assert built.recall >= 0.99
     save_index(built, tmp_path / "index.faiss")
-    loaded = load_index(tmp_path / "index.faiss", kind, built.effort, built.recall, *matrix.shape)
+    loaded = load_index(tmp_path / "index.faiss", kind, built.effort, built.recall, matrix)
     scores, rows = search_index(loaded, matrix[:50], 10)
     exact_scores, exact_rows = exact_search(matrix, matrix[:50], 10)
     overlap = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(rows, exact_rows, strict=True)])
@@ -74,18 +74,41 @@ def test_equal_vectors_are_ordered_by_row() -> None:
 
 
 def test_auto_is_flat_up_to_the_limit() -> None:
-    assert choose_kind("auto", 100, 100) == "flat"
-    assert choose_kind("auto", 101, 100) == "hnsw"
-    assert choose_kind("ivf", 5, 100) == "ivf"
+    assert choose_kind("auto", 100, 256, 100) == "flat"
+    assert choose_kind("auto", 101, 256, 100) == "ivf"
+    assert choose_kind("auto", 34, 768, 100) == "ivf"
+    assert choose_kind("hnsw", 5, 256, 100) == "hnsw"
+
+
+def test_cells_are_ranked_by_the_stored_vectors() -> None:
+    """Twins that 8 bits a number can't tell apart stand in their true order, with their true scores."""
+    rng = np.random.default_rng(3)
+    matrix = np.repeat(clustered(400), 8, axis=0) + 3e-3 * rng.standard_normal((3200, 32)).astype(np.float32)
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    index = build_index(matrix, "ivf")
+    scores, rows = search_index(index, matrix[:40], 5)
+    true, expected = exact_search(matrix, matrix[:40], 5)
+    assert (rows == expected).mean() > 0.98
+    np.testing.assert_allclose(scores, true, atol=1e-6)
+    raw = index.faiss.search(matrix[:40], 5)[1]
+    assert (raw == expected).mean() < 0.9
+
+
+def test_cells_give_as_many_as_asked_for() -> None:
+    matrix = clustered(2000)
+    _, rows = search_index(build_index(matrix, "ivf"), matrix[:3], 1500)
+    assert rows.shape == (3, 1500)
+    assert (rows >= 0).mean() > 0.95
+    assert all(len(set(found[found >= 0])) == (found >= 0).sum() for found in rows)
 
 
 def test_missing_damaged_or_foreign_index(tmp_path: Path) -> None:
     path = tmp_path / "index.faiss"
     with pytest.raises(ModelError, match="missing"):
-        load_index(path, "flat", 0, 1.0, 5, 32)
+        load_index(path, "flat", 0, 1.0, clustered(5))
     path.write_bytes(b"not an index")
     with pytest.raises(ModelError, match="damaged"):
-        load_index(path, "flat", 0, 1.0, 5, 32)
+        load_index(path, "flat", 0, 1.0, clustered(5))
     save_index(build_index(clustered(4), "flat"), path)
     with pytest.raises(ModelError, match="4 x 32"):
-        load_index(path, "flat", 0, 1.0, 5, 32)
+        load_index(path, "flat", 0, 1.0, clustered(5))

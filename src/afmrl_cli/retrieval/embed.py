@@ -193,7 +193,8 @@ def _bring_up_to_date(
     listener: Listener,
 ) -> Vectors:
     """The version that holds `kept`: the one before when nothing has changed, else a new one, made current."""
-    kind = choose_kind(settings.embed.index, len(kept), settings.embed.flat_limit)
+    dimension = len(_vector(kept[0], seen.known, pending, before))
+    kind = choose_kind(settings.embed.index, len(kept), dimension, settings.embed.flat_limit)
     if before is not None and before.manifest["data"] == facts["data"] and before.manifest["index"]["kind"] == kind:
         if before.manifest["catalog"] != facts["catalog"]:
             # Rewritten with the same content: remember its new time, so that search need not compare row by row.

@@ -120,10 +120,9 @@ class Listings:
 
     def row_of(self, id: str) -> int | None:
         """The row of the listing with this id, None when there is none."""
-        import pyarrow.compute as pc
-
-        row = pc.index(self._table.column("id"), value=id).as_py()
-        return None if row < 0 else int(row)
+        # Not by pyarrow.compute, which imports pandas for its argument: that takes longer than all of the search.
+        ids = self.column("id")
+        return ids.index(id) if id in ids else None
 
     def listing(self, row: int) -> Listing:
         """The listing in a row."""

@@ -36,7 +36,7 @@ from ..settings import Settings
 from ..store.database import Database
 from ..store.files import hash_json
 from ..store.folder import CatalogFolder
-from .index import Index, load_index
+from .index import Index, Kind, load_index
 from .listings import Listing, Listings, make_listing
 
 SCHEMA = "afmrl.vectors/1"
@@ -69,11 +69,16 @@ class Vectors:
         """The listings' ids, in the order of the rows."""
         return self.listings.column("id")
 
+    @property
+    def index_kind(self) -> Kind:
+        """The kind of the stored index."""
+        kind: Kind = self.manifest["index"]["kind"]
+        return kind
+
     def index(self) -> Index:
         """The FAISS index, loaded."""
         told = self.manifest["index"]
-        count, dimension = self.matrix.shape
-        return load_index(self.folder / INDEX, told["kind"], told["effort"], told["recall"], count, dimension)
+        return load_index(self.folder / INDEX, told["kind"], told["effort"], told["recall"], self.matrix)
 
 
 def vectors_folder(folder: CatalogFolder, embedder_id: str, settings: Settings) -> Path:
