@@ -19,6 +19,7 @@ from ..catalog.images import ImageProblem, open_image
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.read import read_products
+from ..dedupe.outputs import latest_run
 from ..errors import DataError
 from ..evaluation.trec import read_qrels
 from ..retrieval.page import render, thumbnail
@@ -29,6 +30,7 @@ from ..store.folder import CatalogFolder
 
 REPORT = "report.html"
 GAINED, LOST, CASES, WORST, SHOWN = 12, 5, 20, 10, 4
+DUPLICATES = 6
 TEXT_CHARS = 120
 READ_PAIRS = 100
 
@@ -86,6 +88,7 @@ def write_report(place: Path, folder: CatalogFolder, settings: Settings) -> Path
         counts={"up": sum(each > 0 for each in change.values()), "down": sum(each < 0 for each in change.values())},
         cases=[(title, [_case(query, before, after, right, shop) for query in found]) for title, found in chosen],
         worst=[_case(query, before, after, right, shop) for query in worst[:WORST]],
+        duplicates=_duplicates(folder, shop),
     )
     file = place / REPORT
     with writing(file) as temporary:
@@ -175,6 +178,20 @@ def _case(query: str, before: Scores, after: Scores, right: Mapping[str, set[str
         "after": cards(after),
         "words": _words(*ranks),
     }
+
+
+def _duplicates(folder: CatalogFolder, shop: _Shop) -> dict[str, Any] | None:
+    """The most probable pairs of the last `afmrl dedupe`, side by side; None when it was never run here."""
+    if (found := latest_run(folder)) is None:
+        return None
+    pairs = []
+    for pair in found["pairs"]:
+        products = [shop.products.get(pair[key]) for key in ("id", "other_id")]
+        if all(products) and len(pairs) < DUPLICATES:
+            sides = [{"id": p.id, "text": _short(p.title or p.id), "picture": shop.picture(p)} for p in products if p]
+            pairs.append({"score": pair["score"], "sides": sides})
+    told = {key: found[key] for key in ("found", "groups_found", "calibrated", "threshold")}
+    return {**told, "pairs": pairs}
 
 
 def _rank(scores: Scores, query: str, right: Mapping[str, set[str]]) -> int | None:

@@ -66,7 +66,7 @@ NAMES = (
 )
 ROWS = 100_000
 CROWDED = 32
-SAME_PICTURE = 0.95
+SAME_PICTURE = 0.97
 Column = NDArray[np.float32]
 Rows = NDArray[np.int64]
 

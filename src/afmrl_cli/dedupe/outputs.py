@@ -7,6 +7,7 @@ The table is what people fill in: `verdict` is empty (or what was said before), 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,12 @@ def _pair(found: Found, ids: Sequence[str]) -> dict[str, Any]:
         "conflicting_attributes": {key: list(values) for key, values in told.other_attributes.items()},
         "prices": list(told.prices) if told.prices else None,
     }
+
+
+def latest_run(folder: CatalogFolder) -> dict[str, Any] | None:
+    """What the last `afmrl dedupe` of this catalog found; None when there was none."""
+    found = sorted(folder.runs.glob(f"*-dedupe*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+    return json.loads(found[-1].read_text("utf-8")) if found else None
 
 
 def keep(result: Result, folder: CatalogFolder, settings: Settings, versions: Mapping[str, str]) -> Path:

@@ -49,7 +49,7 @@ BY_HAND = {
     "attribute_other": -4.0,
     "price_other": -2.0,
     "photo_same": 4.0,
-    "photo_other": -25.0,
+    "photo_other": -60.0,
 }
 Floats = NDArray[np.float64]
 
