@@ -184,7 +184,7 @@ def _duplicates(folder: CatalogFolder, shop: _Shop) -> dict[str, Any] | None:
     """The most probable pairs of the last `afmrl dedupe`, side by side; None when it was never run here."""
     if (found := latest_run(folder)) is None:
         return None
-    pairs = []
+    pairs: list[dict[str, Any]] = []
     for pair in found["pairs"]:
         products = [shop.products.get(pair[key]) for key in ("id", "other_id")]
         if all(products) and len(pairs) < DUPLICATES:
