@@ -194,7 +194,8 @@ def make_stock(plan: Any, policy: Any, run: Path) -> Side:
 
     def row(number: int) -> dict[str, Any]:
         text = made[number]["prompt"][0]["content"][-1]["text"]  # TRL puts the slots for the photos before it, as we do
-        return {"query": number, "prompt": [{"role": "user", "content": text}], "images": made[number]["images"]}
+        images = [image.copy() for image in made[number]["images"]]  # a data set opens them anew for every row
+        return {"query": number, "prompt": [{"role": "user", "content": text}], "images": images}
 
     class Stock(GRPOTrainer):  # type: ignore[misc]
         def _send_telemetry(self) -> None: ...
@@ -283,7 +284,10 @@ def tell(found: dict[str, list[dict[str, list[float]]]]) -> dict[str, float]:
         print(f"\n| {name} | {' | '.join(PARTS)} | other |\n| --- |{' --- |' * (len(PARTS) + 1)}")
         for side, steps in found.items():
             values = [statistics.median(step[part][clock] for step in steps) for part in PARTS]
-            print(f"| {side} | {' | '.join(f'{value:.2f}' for value in values)} | {values[0] - sum(values[1:]):.2f} |")
+            rest = statistics.median(
+                2 * step["step"][clock] - sum(step[part][clock] for part in PARTS) for step in steps
+            )
+            print(f"| {side} | {' | '.join(f'{value:.2f}' for value in [*values, rest])} |")
     ratios = {}
     for clock, name in enumerate(("processor", "clock")):
         each = [

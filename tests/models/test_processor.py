@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +54,29 @@ def test_tensors_are_those_of_the_whole_processor_bit_by_bit(processor: Processo
     assert all(torch.equal(ours[name], theirs[name]) and ours[name].dtype == theirs[name].dtype for name in ours)
     with pytest.raises(ValueError, match="one image token per picture"):
         processor.tensors(["no slot"], [[photo(1)]])
+
+
+def test_a_picture_that_comes_several_times_is_processed_once(
+    processor: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner, (small, large) = processor.inner, (photo(1, 84, 56), photo(2, 140, 140))
+    texts, rows = [IMAGE_SLOT + "x\n"] * 3 + ["y\n"], [[small], [large], [small], []]
+    seen: list[int] = []
+    preprocess = inner.image_processor.preprocess
+
+    def counted(images: Any, *positional: Any, **named: Any) -> Any:
+        seen.append(len(images))
+        return preprocess(images, *positional, **named)
+
+    monkeypatch.setattr(inner.image_processor, "preprocess", counted)
+    for options in ({}, {"padding": True, "return_tensors": "pt"}):
+        once = inner(text=texts, images=rows, **options)
+        each = inner(text=texts, images=[[image.copy() for image in row] for row in rows], **options)
+        assert set(once) == set(each)
+        for name, value in each.items():
+            same = once[name] == value
+            assert type(once[name]) is type(value) and (same if isinstance(same, bool) else same.all()), name
+    assert seen[::2] == [2, 2]
 
 
 def test_pixels_are_the_stock_ones(processor: Processor, base: Base) -> None:

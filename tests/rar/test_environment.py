@@ -20,7 +20,7 @@ from afmrl_cli.models.backends import generator_id
 from afmrl_cli.models.base import Bases
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.embedder import Embedder
-from afmrl_cli.rar.environment import Environment, describe, mean_recall, ranks_of
+from afmrl_cli.rar.environment import Environment, mean_recall, ranks_of
 from afmrl_cli.rar.frozen import weights_hash
 from afmrl_cli.rar.queries import RarQuery
 from afmrl_cli.settings import Settings
@@ -183,7 +183,7 @@ def test_the_gallery_is_kept_and_encoded_anew_only_where_something_changed(
 def test_what_was_made_is_written_down(make: Make, settings: MakeSettings, tmp_path: Path) -> None:
     made = make(settings())
     written = json.loads((tmp_path / "run" / "gallery.json").read_text())
-    assert written == describe(made)
+    assert written == made.description
     assert written["embedder"] == made.train.embedder.id
     assert written["gallery"] == made.train.fingerprint
     assert written["query"] == "listings"

@@ -17,6 +17,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from transformers import AutoTokenizer, ProcessorMixin, Qwen2VLImageProcessorPil, Qwen2VLProcessor
+from transformers.image_utils import make_flat_list_of_images
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from ..catalog.pictures import Picture, opened
@@ -43,6 +44,23 @@ class _WithoutVideo(Qwen2VLProcessor):  # type: ignore[misc]
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self.video_token_id = tokenizer.convert_tokens_to_ids(VIDEO_TOKEN)
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    def _process_images(self, images: Any, **options: Any) -> Any:
+        """The stock way, but a picture that comes several times (the same object) is processed once: a trainer of the
+        generator shows it once for every answer.
+        """
+        every = make_flat_list_of_images(images)
+        number = {key: i for i, key in enumerate(dict.fromkeys(map(id, every)))}
+        if len(number) == len(every):
+            return super()._process_images(images, **options)
+        once = {id(image): image for image in every}
+        made, texts = super()._process_images([once[key] for key in number], **options)
+        places = [number[id(image)] for image in every]
+        ends = np.cumsum([int(grid.prod()) for grid in made["image_grid_thw"]])
+        rows = np.split(np.arange(ends[-1]), ends[:-1])
+        made["pixel_values"] = made["pixel_values"][np.concatenate([rows[i] for i in places])]
+        made["image_grid_thw"] = made["image_grid_thw"][places]
+        return made, [texts[i] for i in places]
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
         """Save so that a stock AutoProcessor opens it too: that one wants preprocessor_config.json."""

@@ -17,6 +17,7 @@ depend on how a batch was rounded.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -158,6 +159,32 @@ class Environments:
     no_room: int
     """Training queries left out because their text alone fills model.max_text_tokens: attributes would be cut off."""
 
+    @functools.cached_property
+    def description(self) -> dict[str, object]:
+        """What was made, for manifests and for people; a plain hit is that of the best positive, without attributes.
+
+        `middling_k` and `middling_gallery_rows`: what would make the held-out plain hit about a half, either by itself.
+        """
+        settings = self.train.settings
+        k = settings.rar.k
+        ranks, rows = [query.rank for query in self.heldout.queries], len(self.heldout.gallery)
+        return {
+            "embedder": self.train.embedder.id,
+            "query": self.train.kind,
+            "offers": self.offers,
+            "gallery": self.train.fingerprint,
+            "gallery_rows": len(self.train.gallery),
+            "queries": len(self.train.queries),
+            "without_room": self.no_room,
+            "heldout_gallery": self.heldout.fingerprint,
+            "heldout_gallery_rows": len(self.heldout.gallery),
+            "heldout_queries": len(self.heldout.queries),
+            "plain_hit": float(np.mean([query.rank <= k for query in self.train.queries])),
+            "heldout_plain_hit": float(np.mean([rank <= k for rank in ranks])),
+            "middling_k": middling_k(ranks),
+            "middling_gallery_rows": propose_size(ranks, rows, k),
+        }
+
 
 def mean_recall(ranks: Iterable[Sequence[int]], ks: Sequence[int]) -> dict[str, float]:
     """{"recall@10": ...} of the ranks of each query's positives, mean over the queries."""
@@ -253,34 +280,8 @@ def make_environments(
         offers,
         len(queries) - len(roomy),
     )
-    write_json(run / "gallery.json", describe(made))
+    write_json(run / "gallery.json", made.description)
     return made
-
-
-def describe(made: Environments) -> dict[str, object]:
-    """What was made, for manifests and for people; a plain hit is that of the best positive, without attributes.
-
-    `middling_k` and `middling_gallery_rows`: what would make the held-out plain hit about a half, either by itself.
-    """
-    settings = made.train.settings
-    k = settings.rar.k
-    ranks, rows = [query.rank for query in made.heldout.queries], len(made.heldout.gallery)
-    return {
-        "embedder": made.train.embedder.id,
-        "query": made.train.kind,
-        "offers": made.offers,
-        "gallery": made.train.fingerprint,
-        "gallery_rows": len(made.train.gallery),
-        "queries": len(made.train.queries),
-        "without_room": made.no_room,
-        "heldout_gallery": made.heldout.fingerprint,
-        "heldout_gallery_rows": len(made.heldout.gallery),
-        "heldout_queries": len(made.heldout.queries),
-        "plain_hit": float(np.mean([query.rank <= k for query in made.train.queries])),
-        "heldout_plain_hit": float(np.mean([rank <= k for rank in ranks])),
-        "middling_k": middling_k(ranks),
-        "middling_gallery_rows": propose_size(ranks, rows, k),
-    }
 
 
 def _check_sizes(

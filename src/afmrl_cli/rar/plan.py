@@ -9,7 +9,7 @@ import numpy as np
 from ..models.presets import NANO, Base
 from ..settings import Settings
 from ..store.checkpoints import Manifest
-from .environment import Environments, describe
+from .environment import Environments
 
 NANO_RATE, RATE = 1e-4, 1e-5
 NOT_THE_RESULT = {"save_every", "name", "chunk_answers", "shared_prefix"}
@@ -40,7 +40,7 @@ class Plan:
         """For people, manifests and cards."""
         rar = self.settings.rar
         return {
-            **describe(self.environments),
+            **self.environments.description,
             "generator": self.generator,
             "reference": "the base" if self.parent is None else self.parent.name,
             "prompts": self.prompts,
