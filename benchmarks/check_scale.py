@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .figures import record
+
 WORDS = "soft cotton blouse navy red shirt wool summer winter linen classic fit long sleeve röd blå".split()  # noqa: SIM905
 DRAWN = 50
 """Different pictures among the photos."""
@@ -58,7 +60,7 @@ def write_photos(folder: Path, photos: int, side: int) -> None:
             file.write(f"{i},thing {i},images/{i}.jpg\n")
 
 
-def measure(folder: Path, *flags: str) -> str:
+def measure(what: str, folder: Path, *flags: str) -> str:
     command = [sys.executable, "-m", "afmrl_cli", "check", str(folder), "--quiet", *flags]
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -67,6 +69,7 @@ def measure(folder: Path, *flags: str) -> str:
         raise SystemExit(f"{' '.join(command)} failed")
     seconds = time.perf_counter() - start
     cpu = usage.ru_utime + usage.ru_stime
+    record(f"check {what}, s", seconds, aim="<= 60", processor_s=cpu, peak_mib=usage.ru_maxrss / 1024)
     return f"{seconds:6.1f} s by the clock  {cpu:6.1f} s of CPU  {usage.ru_maxrss / 1024:5.0f} MiB"
 
 
@@ -80,11 +83,12 @@ def main() -> None:
         folder = Path(name)
         if wanted.rows:
             write_rows(folder, wanted.rows)
-            print(f"{wanted.rows:,} rows      {measure(folder, '--no-images')}", flush=True)
+            print(f"{wanted.rows:,} rows      {measure(f'{wanted.rows:,} rows', folder, '--no-images')}", flush=True)
         if wanted.photos:
             write_photos(folder, wanted.photos, wanted.side)
             size = sum(path.stat().st_size for path in (folder / "images").iterdir()) / wanted.photos / 1000
-            print(f"{wanted.photos:,} photos ({size:.0f} kB each)  {measure(folder)}", flush=True)
+            took = measure(f"{wanted.photos:,} photos", folder)
+            print(f"{wanted.photos:,} photos ({size:.0f} kB each)  {took}", flush=True)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ from afmrl_cli.settings import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 
+from .figures import record
+
 DIMENSION, TWINS = 256, 8
 COLOURS = ["navy", "black", "white", "red", "olive", "sand", "grey", "rose"]
 KINDS = ["shirt", "trousers", "jacket", "lamp", "kettle", "speaker", "printer", "backpack", "boots", "blouse"]
@@ -112,7 +114,7 @@ def draw_vectors(products: NDArray[np.int64]) -> NDArray[np.float32]:
     return made
 
 
-def measure(root: Path) -> str:
+def measure(root: Path, what: str) -> str:
     command = [sys.executable, "-m", "afmrl_cli", "dedupe", str(root)]
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -123,6 +125,7 @@ def measure(root: Path) -> str:
         raise SystemExit(f"{' '.join(command)} failed")
     seconds = time.perf_counter() - started
     cpu = usage.ru_utime + usage.ru_stime
+    record(f"dedupe, {what}, processor s", cpu, clock_s=seconds, peak_mib=usage.ru_maxrss / 1024)
     told = f"{seconds:6.1f} s by the clock  {cpu:6.1f} s of CPU  {usage.ru_maxrss / 1024:6.0f} MiB"
     return "\n".join([told, *last])
 
@@ -141,10 +144,11 @@ def main() -> None:
         embedder = model_id(settings.model, "embedder", Checkpoints(folder.checkpoints))
         encoder = Drawn(draw_vectors(products))
         embed_catalog(folder, settings, embedder, lambda: encoder, Silent())
-        print(f"{len(products):,} listings{', a photo each' if given.photos else ''}", flush=True)
-        print(measure(root), flush=True)
+        what = f"{len(products):,} listings{', a photo each' if given.photos else ''}"
+        print(what, flush=True)
+        print(measure(root, what), flush=True)
         if given.photos:
-            print(f"again, photos known: {measure(root)}", flush=True)
+            print(f"again, photos known: {measure(root, f'{what}, known')}", flush=True)
 
 
 if __name__ == "__main__":

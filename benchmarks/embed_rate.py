@@ -33,6 +33,8 @@ from afmrl_cli.retrieval.encode import Input, encode_missing
 from afmrl_cli.settings import CatalogSettings, EmbedSettings, ModelSettings
 from afmrl_cli.store.checkpoints import Checkpoints
 
+from .figures import record
+
 INSTRUCTION = "Represent this product:"
 WORDS = ("red", "navy", "cotton", "shirt", "jacket", "regular", "fit", "round", "neckline", "long", "with", "pockets")
 
@@ -112,6 +114,14 @@ def main() -> None:
     for name, median in medians.items():
         told = ", ".join(f"{bare[clock] / median[clock]:.2f} by {clock}" for clock in clocks)
         print(f"{name:24} {arguments.items / median['the clock']:8.1f} items/s   of the bare: {told}")
+        if name != "bare forward":
+            spread = [
+                a / b for a, b in zip(times["bare forward"]["its thread"], times[name]["its thread"], strict=True)
+            ]
+            rate, bare_rate = (arguments.items / found["its thread"] for found in (median, bare))
+            ratio = bare["its thread"] / median["its thread"]
+            what = f"{name}, against the bare forward, items a second of the model's thread"
+            record(what, rate, bare_rate, ratio, spread=spread, aim=">= 0.95")
 
 
 if __name__ == "__main__":

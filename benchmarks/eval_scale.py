@@ -32,6 +32,8 @@ from afmrl_cli.retrieval.embed import embed_catalog
 from afmrl_cli.settings import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 
+from .figures import record
+
 DIMENSION = 256
 
 
@@ -88,6 +90,7 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     for system in report.content["systems"]:
         print(f"{system['system']}: recall@10 {system['metrics']['recall@10']:.4f} {system['intervals']['recall@10']}")
+    record(f"eval of {chosen.products:,} products, processor s", busy, clock_s=wall, peak_mib=peak)
     print(f"eval: {wall:.1f} s, {busy:.1f} s of processor time; peak {peak:,.0f} MiB")
 
 

@@ -37,6 +37,8 @@ from afmrl_cli.rar.prefix import encode_groups
 from afmrl_cli.settings import EmbedSettings, ModelSettings
 from afmrl_cli.store.checkpoints import Checkpoints
 
+from .figures import record
+
 Encode = Callable[[Sequence[Sequence[Item]]], list[NDArray[np.float32]]]
 
 
@@ -103,13 +105,17 @@ def main() -> None:
                 if turn:  # the first one warms up
                     times["full"].append(full_time)
                     times["shared"].append(shared_time)
-            ratio = statistics.median(a / b for a, b in zip(times["full"], times["shared"], strict=True))
+            spread = [a / b for a, b in zip(times["full"], times["shared"], strict=True)]
+            ratio = statistics.median(spread)
             print(
                 f"{name}: in full {statistics.median(times['full']):.2f} s, shared "
                 f"{statistics.median(times['shared']):.2f} s, {ratio:.2f} times as fast; "
                 f"vectors differ by {np.abs(found - expected).max():.1e} at most",
                 flush=True,
             )
+            shared_s, full_s = statistics.median(times["shared"]), statistics.median(times["full"])
+            difference = float(np.abs(found - expected).max())
+            record(f"reward, {name}: s", shared_s, full_s, ratio, spread=spread, vectors_differ_by=difference)
 
 
 if __name__ == "__main__":

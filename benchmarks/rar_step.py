@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .figures import record
+
 GROUP, ANSWER = 8, 32
 PARTS = ("step", "rollout", "reward", "reference", "update")
 WIDE = {"hidden_size": 384, "intermediate_size": 1152, "num_hidden_layers": 6, "num_attention_heads": 6}
@@ -295,6 +297,8 @@ def tell(found: dict[str, list[dict[str, list[float]]]]) -> dict[str, float]:
             for ours, stock in zip(found["ours"], found["stock"], strict=True)
         ]
         ratios[name] = statistics.median(each)
+        mine, its = (statistics.median(step["step"][clock] for step in found[side]) for side in ("ours", "stock"))
+        record(f"RAR step against stock TRL, s by {name}", mine, its, ratios[name], spread=each, aim=">= 4")
         print(f"stock / ours by {name}: {ratios[name]:.2f} ({min(each):.2f} to {max(each):.2f})")
     return ratios
 
