@@ -1,13 +1,14 @@
 """Does RAR help? The nano model on a rendered shop: no attributes, its own, and those of several RAR runs.
 
     python -m benchmarks.rar_help shop SHOP                 # render it: 3,000 products, colour twins, 10 % listed twice
+    python -m benchmarks.rar_help cold-start SHOP           # SFT, for the runs "RAR from SFT, ..."
     python -m benchmarks.rar_help train SHOP "k 10, seed 0" # the named runs, or all, one after the other; resumable
     python -m benchmarks.rar_help judge OUT.json SHOP...    # the finished runs of these shops, on the test split
     python -m benchmarks.rar_help table OUT.json            # recall with intervals, attribute accuracy, length
 
 A listing's text asks for its photos (`rar.query = text-to-photos`): the query the nano model leaves most room in, for
-without a picture it makes things up. Training starts from the bare model, which is its own cold start. Validation
-chooses the step, and what is judged is the test split, in a gallery of the whole shop. Runs at once need shops of their
+without a picture it makes things up. Training starts from the bare model, which is its own cold start, or from SFT.
+Validation chooses the step; judged is the test split, in a gallery of the whole shop. Runs at once need shops of their
 own: copy the folder (`cp -al`), galleries included.
 """
 
@@ -32,12 +33,13 @@ from afmrl_cli.models.base import Bases
 from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.models.generator import load_generator
 from afmrl_cli.nano.garment import KEYS
-from afmrl_cli.nano.shop import write_shop
+from afmrl_cli.nano.shop import plan_listings, write_shop
 from afmrl_cli.rar.environment import Environment, make_environments
 from afmrl_cli.rar.policy import Policy
 from afmrl_cli.rar.reward import recall_at_k
 from afmrl_cli.rar.run import GALLERY, train_rar
 from afmrl_cli.settings import Settings, load_settings
+from afmrl_cli.sft.run import train_sft
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 
@@ -56,6 +58,8 @@ COMMON: dict[str, object] = {
     "rar.validation_queries": 100,
 }
 MAIN_SEEDS = 5
+SFT = {"SFT": "taught", "SFT of what is stated": "taught-stated"}
+SHOP: dict[str, Any] = {"products": 3000, "seed": 11, "twins": 0.5, "duplicates": 0.1}
 
 
 def variants() -> dict[str, dict[str, object]]:
@@ -65,6 +69,17 @@ def variants() -> dict[str, dict[str, object]]:
     found |= {f"k {k}, seed 0": {"rar.k": k} for k in (1, 10, 100)}
     found |= {f"beta {beta}, seed 0": {"rar.beta": beta} for beta in (0.0, 0.04)}
     found["rank-shaped reward, seed 0"] = {"rar.reward": "rank"}
+    found |= {f"RAR, 200 steps, seed {seed}": {"rar.steps": 200, "rar.seed": seed} for seed in range(MAIN_SEEDS)}
+    for given in SFT:
+        found |= {
+            f"RAR from {given}, seed {seed}": {
+                "rar.seed": seed,
+                "rar.from_base": False,
+                "model.generator_checkpoint": SFT[given],
+            }
+            for seed in range(MAIN_SEEDS)
+        }
+    found["RAR from SFT, 200 steps, seed 0"] = found["RAR from SFT, seed 0"] | {"rar.steps": 200}
     return found
 
 
@@ -72,14 +87,40 @@ def settings_of(changes: Mapping[str, object]) -> Settings:
     return load_settings(None, {**COMMON, **changes}, {})
 
 
-def train(shop: Path, names: Sequence[str]) -> None:
-    class Told(Silent):
-        def note(self, message: str) -> None:
-            print(message, flush=True)
+class Told(Silent):
+    def note(self, message: str) -> None:
+        print(message, flush=True)
 
+
+def train(shop: Path, names: Sequence[str]) -> None:
     for name in names:
         summary = train_rar(CatalogFolder(shop / "catalog.csv"), settings_of(variants()[name]), Told())
         print(name, summary.run.name, summary.checkpoint, summary.start, summary.metrics, summary.collapsed, flush=True)
+
+
+def cold_start(shop: Path) -> None:
+    """SFT from the texts alone, for RAR asks so too: of all true attributes, and of those that a text states."""
+    rows = list(csv.DictReader((shop / "catalog.csv").open(newline="", encoding="utf-8")))
+    stated = {listing.id: write_attributes(listing.stated) for listing in plan_listings(**SHOP)}
+    place = shop.parent / f"{shop.name}-texts"
+    place.mkdir(exist_ok=True)
+    kept = [name for name in rows[0] if name != "image"]
+    with (place / "catalog.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, kept, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    with (place / "stated.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("id", "attributes"), *((name, text) for name, text in stated.items() if text)])
+    sources = {
+        "SFT": {"sft.source": "columns"},
+        "SFT of what is stated": {"sft.source": "file", "sft.file": "stated.csv"},
+    }
+    for given, source in sources.items():
+        settings = load_settings(None, {"model.device": "cpu", "sft.steps": 120, "sft.name": SFT[given], **source}, {})
+        made = train_sft(CatalogFolder(place / "catalog.csv"), settings, Told())
+        print(given, made.checkpoint, made.before, made.best, f"{made.seconds:.0f} s", flush=True)
+        found = Checkpoints(place / ".afmrl" / "checkpoints")
+        Checkpoints(shop / ".afmrl" / "checkpoints").add(found.path(made.checkpoint), found.get(made.checkpoint))
 
 
 def finished(shops: Sequence[Path]) -> Iterator[tuple[str, Path, Path, dict[str, Any]]]:
@@ -147,6 +188,10 @@ def judge(out: Path, shops: Sequence[Path]) -> None:
         judged("no attributes", [None] * len(queries))
         judged("at the start", answers(shops[0], ""))
         judged("true attributes", [write_attributes(true) for true in truth])
+    for given, name in SFT.items():
+        holder = next((shop for shop in shops if (shop / ".afmrl" / "checkpoints" / name).exists()), None)
+        if holder is not None and given not in found["systems"]:
+            judged(given, answers(holder, name))
     for name, shop, run, done in finished(shops):
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         found["lengths"][name] = [row["completions/mean_length"] for row in rows if "loss" in row]
@@ -208,6 +253,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("shop").add_argument("shop", type=Path)
+    commands.add_parser("cold-start").add_argument("shop", type=Path)
     training = commands.add_parser("train")
     training.add_argument("shop", type=Path)
     training.add_argument("names", nargs="*", default=list(variants()))
@@ -217,7 +263,9 @@ def main() -> None:
     commands.add_parser("table").add_argument("out", type=Path)
     chosen = parser.parse_args()
     if chosen.command == "shop":
-        write_shop(chosen.shop, 3000, seed=11, twins=0.5, duplicates=0.1, size=224)
+        write_shop(chosen.shop, size=224, **SHOP)
+    elif chosen.command == "cold-start":
+        cold_start(chosen.shop)
     elif chosen.command == "train":
         train(chosen.shop, chosen.names)
     elif chosen.command == "judge":

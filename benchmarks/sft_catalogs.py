@@ -36,8 +36,8 @@ from afmrl_cli.store.folder import CatalogFolder
 TEMPLATE = "{product}\nThe attributes of this product, in one line, key: value; key: value."
 
 
-def copy_catalog(data: Path, work: Path, show: str, keys: list[str]) -> CatalogFolder:
-    """catalog.csv without what is not shown, a link to the photos, and afmrl.toml with the schema."""
+def copy_catalog(data: Path, work: Path, show: str, keys: list[str], identity: str = "style_id") -> CatalogFolder:
+    """catalog.csv without what is not shown (`identity` is its product_id), the photos, afmrl.toml with the schema."""
     place = work / f"{data.name}-{show}"
     place.mkdir(parents=True, exist_ok=True)
     with (data / "catalog.csv").open(newline="", encoding="utf-8") as file:
@@ -47,8 +47,10 @@ def copy_catalog(data: Path, work: Path, show: str, keys: list[str]) -> CatalogF
     if not named:
         named = {name: name for name in rows[0] if name.startswith("attr_")}
     attributes = list(named)
-    rows = [row | {name: row[column] for name, column in named.items()} for row in rows]
-    kept = ["id", "style_id", "image", *attributes, *(["title"] if show == "title" else [])]
+    rows = [
+        row | {"product_id": row[identity], **{name: row[column] for name, column in named.items()}} for row in rows
+    ]
+    kept = ["id", "product_id", "image", *attributes, *(["title"] if show == "title" else [])]
     with (place / "catalog.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, kept, extrasaction="ignore")
         writer.writeheader()
@@ -109,7 +111,7 @@ def main() -> None:
     chosen = parser.parse_args()
     folder = copy_catalog(chosen.data, chosen.work, chosen.show, [key for key in chosen.keys.split(",") if key])
     flags = {
-        "catalog.columns.product_id": "style_id",
+        "catalog.columns.product_id": "product_id",
         "catalog.allow_outside": True,
         "sft.source": "columns",
         "split.test": 0.2,
