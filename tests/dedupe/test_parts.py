@@ -247,6 +247,11 @@ def test_threshold_by_precision() -> None:
     threshold, reached = choose_threshold(curve, 0.9)
     assert reached
     assert curve.at(threshold)["precision"] >= 0.9 > curve.at(threshold - 0.01)["precision"]
+    apart = curve_of(
+        np.array([0.99] * 40 + [0.01, 0.005]), np.array([1] * 40 + [0, 0], dtype=np.int8), np.ones(42), same=40
+    )
+    assert choose_threshold(apart, 0.95) == (0.5, True)
+    assert choose_threshold(apart, 0.2) == (0.2, True)
     worst = curve_of(scores, np.zeros(101, dtype=np.int8), np.ones(101), same=1)
     assert choose_threshold(worst, 0.9)[1] is False
 

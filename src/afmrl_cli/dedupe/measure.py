@@ -26,6 +26,7 @@ THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.9
 FEWEST_SAME = 10
 """Pairs that a figure must rest on."""
 FEWEST_FOUND = 5
+EVEN = 0.5
 UNKNOWN, DIFFERENT, SAME = -1, 0, 1
 Floats = NDArray[np.float64]
 
@@ -117,12 +118,16 @@ def curve_of(scores: Floats, labels: NDArray[np.int8], weights: Floats, same: fl
 
 
 def choose_threshold(curve: Curve, precision: float) -> tuple[float, bool]:
-    """The lowest threshold at which `precision` is reached, and whether it is: if not, where precision is highest."""
+    """The lowest threshold at which `precision` is reached, and whether it is: if not, where precision is highest.
+
+    Where right and wrong lie far apart it is not lowered to pairs that are probably wrong, although there would be room
+    for some of them: not below one half, nor below a `precision` that is less.
+    """
     exact = np.divide(curve.right, curve.all, out=np.ones_like(curve.right), where=curve.all > 0)
     enough = curve.all >= FEWEST_FOUND
     good = np.flatnonzero(enough & (exact >= precision))
     if len(good):
-        return float(curve.scores[good[-1]]), True
+        return max(float(curve.scores[good[-1]]), min(EVEN, precision)), True
     if not enough.any():
         return 1.0, False
     return float(curve.scores[int(np.argmax(np.where(enough, exact, -1)))]), False
