@@ -246,7 +246,7 @@ def test_threshold_by_precision() -> None:
     curve = curve_of(scores, labels, np.ones(101), same=60)
     threshold, reached = choose_threshold(curve, 0.9)
     assert reached
-    assert curve.at(threshold)["precision"] >= 0.9 > curve.at(threshold - 0.005)["precision"]
+    assert curve.at(threshold)["precision"] >= 0.9 > curve.at(threshold - 0.006)["precision"]
     apart = curve_of(
         np.array([0.99] * 40 + [0.01, 0.005]), np.array([1] * 40 + [0, 0], dtype=np.int8), np.ones(42), same=40
     )
