@@ -166,6 +166,12 @@ def test_a_schema_that_is_never_satisfied(shop: CatalogFolder) -> None:
     assert len(Checkpoints(shop.checkpoints).list()) == 2
 
 
+def test_sampled_answers_that_are_never_valid(shop: CatalogFolder) -> None:
+    with pytest.raises(ModelError, match=r"of those not sampled [1-9]\d*% were") as error:
+        train_rar(shop, rar_settings(**STARTED, **{"rar.temperature": 1000.0, "rar.steps": 20}), Silent())
+    assert error.value.exit_code == 4 and "rar.temperature" in error.value.hint
+
+
 def test_dry_run_trains_nothing(shop: CatalogFolder) -> None:
     summary = train_rar(shop, rar_settings(**{"rar.from_base": True}), Silent(), dry_run=True)
     assert summary.estimate is not None and summary.estimate.peak_bytes > 0

@@ -211,7 +211,11 @@ class RarTrainer(Resumable, SharedPrefix):
         self.progress.plain, self.progress.start = self.held_out.plain(), look.figures
         self.progress.before = look.answers
         if not look.figures["valid_share"]:
-            raise never_valid(f"none of {len(self.held_out.environment.queries)} answers is valid", look.answers)
+            first = "train it to the schema first (`afmrl train-sft`)"
+            raise ModelError(
+                f"none of {len(look.answers)} answers is valid: {only_punished(look.answers)}",
+                f"{first}, or mend attributes.keys and attributes.max_new_tokens",
+            )
         self.watchdog.held_out(look.figures["valid_share"], look.figures[self.held_out.main])
         self._write_look(look)
 
@@ -279,7 +283,12 @@ class RarTrainer(Resumable, SharedPrefix):
         stop = self.watchdog.rollouts(valid_share)
         if not self.watchdog.any_valid():
             texts = [self.policy.generator.generation(row).text for row in self.rollouts.tokens]
-            raise never_valid(f"none of the sampled answers of {step} steps is valid", texts)
+            valid = self.progress.start["valid_share"]
+            raise ModelError(
+                f"none of the sampled answers of {step} steps is valid, of those not sampled {valid:.0%} were: "
+                f"{only_punished(texts)}",
+                "lower rar.temperature, or train it to the schema for longer (`afmrl train-sft`)",
+            )
         if step == self.state.max_steps or step % self.rar.validate_every == 0:
             stop = self._look() or stop
         self.progress.collapsed = self.progress.collapsed or stop
@@ -320,12 +329,9 @@ def has_spread(group: Sequence[Reward]) -> bool:
     return len({reward.value for reward in group}) > 1
 
 
-def never_valid(what: str, answers: Sequence[str]) -> ModelError:
-    """The generator never gives what the schema asks for."""
-    return ModelError(
-        f"{what}: the policy would only be punished; it writes, for example, {answers[0][:80]!r}",
-        "train it to the schema first (`afmrl train-sft`), or mend attributes.keys and attributes.max_new_tokens",
-    )
+def only_punished(answers: Sequence[str]) -> str:
+    """What is wrong with answers that are never valid."""
+    return f"the policy would only be punished; it writes, for example, {answers[0][:80]!r}"
 
 
 def grpo_arguments(plan: Plan, policy: Policy, run: Path) -> dict[str, Any]:
