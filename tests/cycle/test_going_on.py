@@ -71,7 +71,7 @@ def test_stopped_and_killed_it_goes_on_to_the_same_figures(whole: Whole, tmp_pat
 def _files(folder: CatalogFolder) -> set[str]:
     """What lies in the store, without what is named by chance."""
     paths = (path.relative_to(folder.store) for path in folder.store.rglob("*"))
-    return {path.as_posix() for path in paths if path.parts[0] != "embeddings"}
+    return {path.as_posix() for path in paths if path.parts[0] not in ("embeddings", "cache")}
 
 
 class Changing(Heard):

@@ -70,13 +70,13 @@ def test_the_prompt_is_generations_own(shop: CatalogFolder, settings: MakeSettin
     batch = collate(examples)
     requests = [open_request(collate.task, example.product, chosen, Problems()) for example in examples]
     read: list[dict[str, torch.Tensor]] = []
-    tensors = generator.processor.tensors
+    tensors = generator.vision.tensors
 
     def spy(*args: Any) -> dict[str, torch.Tensor]:
         read.append(tensors(*args))
         return read[-1]
 
-    generator.processor.tensors = spy  # type: ignore[assignment, method-assign]
+    generator.vision.tensors = spy  # type: ignore[assignment, method-assign]
     generator.generate([request for request in requests if request is not None])
     by_rows = {tuple(_row(batch_, i)): batch_ for batch_ in read if batch_ for i in range(len(batch_["input_ids"]))}
     end = generator.processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
