@@ -189,6 +189,22 @@ def test_two_idle_rounds_end_it(
     assert len(cycle.ladder) - 1 == rounds
 
 
+@pytest.mark.parametrize(
+    ("changes", "source"),
+    [
+        ({}, "columns"),
+        ({"sft.columns": ["attr_colour"]}, "columns"),
+        ({"sft.file": "right.csv"}, "file"),
+        ({"sft.teacher": "qwen2.5-vl-72b-instruct"}, ""),  # it has written nothing yet
+        ({"cycle.sft": "no"}, ""),
+    ],
+)
+def test_where_right_answers_come_from(changes: dict[str, object], source: str, tmp_path: Path) -> None:
+    folder = rendered(tmp_path / "shop", 4)
+    (folder.root / "right.csv").write_text("id,attributes\nL00001,colour: red\n", "utf-8")
+    assert Cycle(folder, cycle_settings(**changes), Silent(), dry=True).targets == source
+
+
 def test_what_is_refused(whole: tuple[CatalogFolder, CycleSummary], tmp_path: Path) -> None:
     folder = whole[0]
     for changes, words in (

@@ -276,8 +276,9 @@ class Cycle:
         sft = self.settings.sft
         if wanted == "yes" and sft.source == "teacher" and not sft.teacher:
             raise UsageError("cycle.sft = yes needs a named teacher or another source", "set sft.teacher or sft.source")
-        named = bool(sft.teacher or sft.columns or sft.file)
-        source = sft.source if named or wanted == "yes" else "columns"
+        source = sft.source
+        if source == "teacher" and not sft.teacher:
+            source = "file" if sft.file else "columns"
         settings = self._with(model.embedder_checkpoint, model.generator_checkpoint, sft={"source": source})
         task = load_task(self.settings.attributes, self.folder.root)
         student = generator_id(self.settings, self.checkpoints, self.listener)
