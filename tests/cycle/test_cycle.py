@@ -248,5 +248,12 @@ def test_the_command(whole: tuple[CatalogFolder, CycleSummary], tmp_path: Path) 
     assert page.count("Before: base") >= min(20, len(_lines(whole[1], content["ladder"][0])))
     assert "Gained most" in page or "Lost most" in page or "Unchanged" in page
     assert "no cycle x" in CliRunner().invoke(app, ["report", str(folder.catalog), "--run", "x"]).stderr
+    # Said of the last rung only where it is true.
+    *others, last = [rung["metrics"]["recall@1"] for rung in content["ladder"] if rung["score"]]
+    assert ("Higher was" in page) == (max(others) > last) != ("It is the best of the rungs" in page)
     shown = CliRunner().invoke(app, ["checkpoints", "show", "embedder:best", "-c", str(folder.root)])
     assert "rungs of cycles: cycle-" in shown.stdout
+    document = folder.runs / whole[1].run.name / "cycle.json"
+    document.write_text(document.read_text()[:100])
+    broken = CliRunner().invoke(app, ["report", str(folder.catalog)])
+    assert broken.exit_code == 3 and "cycle.json: damaged" in broken.stderr and "remove this file" in broken.stderr

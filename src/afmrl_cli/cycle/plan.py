@@ -1,13 +1,16 @@
-"""Which cycle the settings mean, how it differs from the one before, and the stages that it has."""
+"""Whether the settings make a cycle, which one, how it differs from the one before, and the stages that it has."""
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import UsageError
+from ..evaluation.metrics import metric_names
 from ..settings import Settings
-from ..store.files import hash_json
+from ..store.checkpoints import BEST, LATEST
+from ..store.files import hash_json, read_json
 from ..store.folder import CatalogFolder
 from .inputs import NOT_THE_RESULT
 
@@ -18,6 +21,24 @@ NOT_THE_CYCLE = {
     **{section: NOT_THE_RESULT for section in ("agcl", "sft", "rar")},
 }
 """Settings with which a cycle is still the same one: more rounds go on from those that are done."""
+
+
+def refuse(settings: Settings) -> None:
+    """UsageError where a cycle can't work with the settings."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("cycle works in one process", "start it without torchrun")
+    if settings.embed.enrich == "none":
+        raise UsageError("embed.enrich = none: a cycle needs attributes on the queries", "set it to query or both")
+    if settings.attributes.endpoint:
+        raise UsageError("attributes.endpoint is set, but only a local generator can be trained", "leave it empty")
+    known = metric_names(settings.eval.ks)
+    if settings.cycle.metric not in known:
+        message = f"cycle.metric = {settings.cycle.metric}: not measured"
+        raise UsageError(message, f"one of {', '.join(known)} (eval.ks)")
+    for key in ("generator_checkpoint", "embedder_checkpoint"):
+        if (name := getattr(settings.model, key)).rpartition(":")[2] in (LATEST, BEST):
+            message = f"model.{key} = {name}: the label moves while the cycle trains"
+            raise UsageError(message, "name the checkpoint itself")
 
 
 def cycle_key(settings: Settings) -> str:
@@ -35,7 +56,7 @@ def changed_settings(folder: CatalogFolder, settings: Settings) -> list[str]:
     others = sorted(folder.runs.glob("cycle-*/settings.json"), key=lambda path: path.stat().st_mtime)
     if not others:
         return []
-    before, now = json.loads(others[-1].read_text("utf-8")), settings.model_dump()
+    before, now = read_json(others[-1]), settings.model_dump()
     changed = [
         f"{section}.{key}: {before.get(section, {}).get(key)!r} -> {value!r}"
         for section in SECTIONS

@@ -25,7 +25,7 @@ from ..evaluation.trec import read_qrels
 from ..retrieval.page import render, thumbnail
 from ..settings import CatalogSettings, Settings
 from ..store.database import Database
-from ..store.files import writing
+from ..store.files import read_json, writing
 from ..store.folder import CatalogFolder
 
 REPORT = "report.html"
@@ -58,7 +58,7 @@ def find_cycle(folder: CatalogFolder, name: str = "") -> Path:
 
 def write_report(place: Path, folder: CatalogFolder, settings: Settings) -> Path:
     """Write report.html into the cycle's folder `place`, atomically; returns it. DataError when no rung was scored."""
-    content = json.loads((place / "cycle.json").read_text("utf-8"))
+    content = read_json(place / "cycle.json")
     ladder = [rung for rung in content["ladder"] if rung["score"]]
     if not ladder:
         raise DataError(f"{place}: no rung was scored yet", "let `afmrl cycle` go on")
@@ -74,12 +74,14 @@ def write_report(place: Path, folder: CatalogFolder, settings: Settings) -> Path
     worst = sorted((query for query in after.mrr if after.mrr[query] < 1), key=lambda query: (after.mrr[query], query))
     shown_by, source = _written(place, ladder) if after.source is None else ("", after.source)
     shop = _Shop(folder, settings, source)
+    best = max(ladder, key=lambda rung: rung["metrics"][content["metric"]])
     page = render(
         "cycle.html",
         content=content,
         metric=content["metric"],
         first=first,
         last=last,
+        best=best if best["metrics"][content["metric"]] > last["metrics"][content["metric"]] else None,
         chart=_chart(content["ladder"], content["metric"]),
         rounds=_rounds(place, content, ladder, folder),
         curves=_curves(content, folder),
@@ -102,7 +104,7 @@ def _read_scores(place: Path) -> Scores:
         query, _, listing, _, score, _ = line.split()
         run.setdefault(query, []).append((listing, float(score)))
     rows = map(json.loads, (place / "per_query.jsonl").read_text("utf-8").splitlines())
-    source = json.loads((place / "metrics.json").read_text("utf-8"))["attributes"]
+    source = read_json(place / "metrics.json")["attributes"]
     return Scores(run, {row["qid"]: row["mrr"] for row in rows}, source)
 
 
@@ -257,13 +259,13 @@ def _rounds(
     masked = {}
     for stage in content["stages"]:
         if stage["kind"] == "agcl":
-            record = json.loads((place / "stages" / f"{stage['name']}.json").read_text("utf-8"))
+            record = read_json(place / "stages" / f"{stage['name']}.json")
             masked[stage["checkpoint"]] = record["result"]["masked_share"]
     rows = []
     with Database(folder.database) as database:
         for rung in ladder:
             row = {"name": rung["name"], "masked": masked.get(rung["embedder"]), "pairs": None, "characters": None}
-            source = json.loads((place / "scores" / rung["score"] / "metrics.json").read_text("utf-8"))["attributes"]
+            source = read_json(place / "scores" / rung["score"] / "metrics.json")["attributes"]
             if source and (texts := database.attribute_texts(source["generator"], source["prompt"])):
                 row["pairs"] = sum(text.count("; ") + 1 for text in texts) / len(texts)
                 row["characters"] = sum(map(len, texts)) / len(texts)

@@ -16,7 +16,6 @@ The paper reports one round after the first. Two rounds in a row that bring noth
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -28,13 +27,12 @@ from ..attributes.task import load_task
 from ..catalog.problems import Problems
 from ..catalog.read import open_catalog
 from ..errors import DataError, UsageError
-from ..evaluation.metrics import metric_names
 from ..listener import Listener
 from ..models.backends import generator_id
 from ..retrieval.vectors import catalog_state
 from ..settings import Settings
 from ..sft.targets import open_source
-from ..store.checkpoints import BEST, LATEST, Checkpoints, versions
+from ..store.checkpoints import Checkpoints, versions
 from ..store.database import Database
 from ..store.files import make_folder, write_json
 from ..store.folder import CatalogFolder
@@ -43,7 +41,7 @@ from . import stages
 from .calibrate import fill_in
 from .inputs import Inputs, read_catalog
 from .ladder import Rung, System, judged
-from .plan import changed_settings, cycle_key, planned
+from .plan import changed_settings, cycle_key, planned, refuse
 from .records import Expected, Overtaken, Pending, Record, Records, expect
 from .report import write_report
 
@@ -69,29 +67,12 @@ def run_cycle(folder: CatalogFolder, settings: Settings, listener: Listener, *, 
     Raises UsageError, DataError and ModelError as the stages do, DataError while another command is writing, and
     KeyboardInterrupt after the stage at hand has saved its state.
     """
-    _refuse(settings)
+    refuse(settings)
     with contextlib.nullcontext() if dry_run else writer_lock(folder.store, "afmrl cycle", lend=True):
         cycle = Cycle(folder, settings, listener, dry=dry_run)
         if dry_run:
             return cycle.expect()
         return cycle.run()
-
-
-def _refuse(settings: Settings) -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("cycle works in one process", "start it without torchrun")
-    if settings.embed.enrich == "none":
-        raise UsageError("embed.enrich = none: a cycle needs attributes on the queries", "set it to query or both")
-    if settings.attributes.endpoint:
-        raise UsageError("attributes.endpoint is set, but only a local generator can be trained", "leave it empty")
-    known = metric_names(settings.eval.ks)
-    if settings.cycle.metric not in known:
-        message = f"cycle.metric = {settings.cycle.metric}: not measured"
-        raise UsageError(message, f"one of {', '.join(known)} (eval.ks)")
-    for key in ("generator_checkpoint", "embedder_checkpoint"):
-        if (name := getattr(settings.model, key)).rpartition(":")[2] in (LATEST, BEST):
-            message = f"model.{key} = {name}: the label moves while the cycle trains"
-            raise UsageError(message, "name the checkpoint itself")
 
 
 class Cycle:

@@ -99,6 +99,15 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n", "utf-8")
 
 
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote. DataError when the file is damaged."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        hint = "remove this file: the command that wrote it makes it again"
+        raise DataError(f"{path}: damaged: {error}", hint) from error
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:
