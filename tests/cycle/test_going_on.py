@@ -38,7 +38,7 @@ class Interrupting(Silent):
     """Ctrl-C in the first step of a training."""
 
     def progress(self, what: str, done: int, total: int | None = None) -> None:
-        if what == "training":
+        if what == "training" and done:
             signal.raise_signal(signal.SIGINT)
 
 
