@@ -11,11 +11,15 @@ from typer.testing import CliRunner
 from afmrl_cli.cli.app import app
 
 TINY = {
+    "AFMRL_ATTRIBUTES_MAX_NEW_TOKENS": "40",
     "AFMRL_AGCL_BATCH_SIZE": "4",
     "AFMRL_AGCL_STEPS": "2",
     "AFMRL_SFT_STEPS": "1",
+    "AFMRL_SFT_BATCH_SIZE": "4",
+    "AFMRL_SFT_CHUNK_SIZE": "4",
     "AFMRL_SFT_VALIDATION_PRODUCTS": "4",
     "AFMRL_RAR_STEPS": "1",
+    "AFMRL_RAR_GALLERY": "16",
     "AFMRL_RAR_PROMPTS": "2",
     "AFMRL_RAR_GROUP": "2",
     "AFMRL_RAR_VALIDATE_EVERY": "1",
