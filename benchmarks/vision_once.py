@@ -87,7 +87,8 @@ class Commands:
         for start in range(0, len(self.rows), BATCH):
             rows = range(start, min(start + BATCH, len(self.rows)))
             pairs = [Pair("photos", Side(i, "", (photos[i],)), Side(i, texts[i], (photos[i],))) for i in rows]
-            batch = Batch(pairs, None, np.zeros((len(pairs), len(pairs)), bool))
+            nothing = np.zeros((len(pairs), len(pairs)), bool)
+            batch = Batch(pairs, None, nothing, nothing)
             accumulate(reader, batch, self.settings.agcl, World())
 
 

@@ -234,6 +234,20 @@ def test_joined_columns_and_json_lists_of_images(tmp_path: Path) -> None:
     assert not problems.counts
 
 
+def test_an_empty_column_does_not_hide_a_filled_one(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    text = "id,sku,title,name,image,image_url,price\n" + "".join(f",{i},,Shoe {i},,a.png,5\n" for i in range(150))
+    products, problems = read(write(tmp_path / "catalog.csv", text))
+    assert [(p.id, p.title, p.images) for p in products] == [
+        (str(i), f"Shoe {i}", (tmp_path / "a.png",)) for i in range(150)
+    ]
+    assert not problems.counts and [p.row for p in products] == list(range(2, 152))
+    late = "sku,name,image,image_url\n1,a,,\n2,b,a.png,\n"  # neither is filled in every row: the better name wins
+    assert read(write(tmp_path / "catalog.csv", late))[0][1].images == (tmp_path / "a.png",)
+    nothing = "sku,name,image,image_url\n1,a,,\n"
+    assert read(write(tmp_path / "catalog.csv", nothing))[0][0].title == "a"
+
+
 def test_photos_that_are_not_there(tmp_path: Path) -> None:
     photo(tmp_path / "shop/ok.png")
     outside = photo(tmp_path / "outside.png")

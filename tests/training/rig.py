@@ -20,7 +20,6 @@ from afmrl_cli.store.database import Database
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import add_trainable, trainable
 from afmrl_cli.training.corpus import load_corpus
-from afmrl_cli.training.pairs import indistinguishable
 from afmrl_cli.training.parallel import World, join_world, leave_world, sum_gradients
 from afmrl_cli.training.plan import Plan, make_plan
 from afmrl_cli.training.step import Batch, Reader, accumulate, make_batch
@@ -62,7 +61,7 @@ def make_rig(folder: CatalogFolder, settings: Settings, cache: Cache | None = No
             if "lora_B" in name:  # 0 at first, which would leave the other half without a gradient
                 parameter.copy_(0.1 * torch.randn_like(parameter))
     pairs = next(plan.from_step(0, 0))[2]
-    batch = make_batch(pairs, plan.lexical, indistinguishable(pairs, plan.corpus.train))
+    batch = make_batch(pairs, plan.lexical, plan.corpus.train)
     return Rig(plan, Reader(embedder, settings), parameters, batch)
 
 

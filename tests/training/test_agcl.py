@@ -65,6 +65,22 @@ def test_margin_is_measured_from_the_positive_and_is_strict() -> None:
     assert false_negatives(cosines, -1.0)[0, 0].item() is False, "the positive is never masked"
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_rejected_pair_is_never_masked(symmetric: bool) -> None:
+    torch.manual_seed(5)
+    q, c = (torch.nn.functional.normalize(torch.randn(6, 3, dtype=torch.float64), dim=1) for _ in range(2))
+    masked = contrastive_loss(q, c, temperature=TAU, delta=0.0, symmetric=symmetric)
+    i, j = (int(x[0]) for x in torch.nonzero(masked.too_similar, as_tuple=True))
+    no = torch.zeros(6, 6, dtype=torch.bool)
+    assert contrastive_loss(q, c, temperature=TAU, delta=0.0, rejected=no, symmetric=symmetric).value == masked.value
+    no[i, j] = True
+    kept = contrastive_loss(q, c, temperature=TAU, delta=0.0, rejected=no, symmetric=symmetric)
+    assert not kept.too_similar[i, j] and kept.too_similar.sum() == masked.too_similar.sum() - 1
+    assert kept.value > masked.value, "one negative more in the denominator"
+    everything = contrastive_loss(q, c, temperature=TAU, delta=0.0, rejected=~no | no, symmetric=symmetric)
+    assert everything.value.item() == contrastive_loss(q, c, temperature=TAU, symmetric=symmetric).value.item()
+
+
 def test_equal_weights_and_no_mask_are_infonce() -> None:
     torch.manual_seed(0)
     q, c = (torch.nn.functional.normalize(torch.randn(8, 5, dtype=torch.float64), dim=1) for _ in range(2))

@@ -25,6 +25,7 @@ from afmrl_cli.training.pairs import (
     find_positives,
     indistinguishable,
     mix,
+    rejected,
 )
 from tests.training.shop import write_shop
 
@@ -181,3 +182,16 @@ def test_confirmed_pairs_are_positives_and_never_negatives(tmp_path: Path) -> No
     pairs = [Pair("photos", side, side) for side in sides]
     known = indistinguishable(pairs, after.train)
     assert known[0, 5] and known[5, 0] and not known[0, 6]
+    assert [*zip(*np.nonzero(rejected(sides, sides, after.train)), strict=True)] == [(0, 6), (6, 0)]
+
+
+def test_what_a_person_rejected_is_no_positive_though_it_shares_the_product_id() -> None:
+    listings = [
+        TrainListing("a", "p", "", "red", rejected=frozenset({"c"})),
+        TrainListing("b", "p", "", "rouge"),
+        TrainListing("c", "p", "", "blue", rejected=frozenset({"a"})),
+    ]
+    assert [found.others for found in find_positives(listings, ("listings",))] == [(1,), (0, 2), (1,)]
+    sides = [Side(i, item.text) for i, item in enumerate(listings)]
+    known = indistinguishable([Pair("listings", side, side) for side in sides], listings)
+    assert known[0, 1] and known[1, 2] and not known[0, 2] and not known[2, 0]

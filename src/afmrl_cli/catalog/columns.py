@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,8 +100,9 @@ def plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", letters.lower()).strip("_")
 
 
-def map_columns(names: Sequence[str], settings: Columns, file: Path) -> ColumnMap:
-    """Find out which column is what.
+def map_columns(names: Sequence[str], settings: Columns, file: Path, empty: Container[int] = frozenset()) -> ColumnMap:
+    """Find out which column is what. The columns at `empty` have nothing in their first rows: by its name such a
+    column is taken only where no other has one.
 
     Raises DataError (naming `file` and row 1) for a column name that stands twice, a setting that names a column which
     is not there, and a catalog without an id column.
@@ -118,7 +119,7 @@ def map_columns(names: Sequence[str], settings: Columns, file: Path) -> ColumnMa
         if role in roles:
             continue
         candidates = COMMON[role] + (ALSO_ID if role == "id" else ())
-        found = [name for name in candidates if name in free][:1]
+        found = sorted((name for name in candidates if name in free), key=lambda name: free[name] in empty)[:1]
         if role == "image":  # one main column (a path rather than a link), and all with further photos
             found += sorted(
                 (name for name in free if MORE_IMAGES.fullmatch(name) and name not in found), key=free.__getitem__
@@ -129,11 +130,21 @@ def map_columns(names: Sequence[str], settings: Columns, file: Path) -> ColumnMa
         columns = ", ".join(name for name in names if name)
         raise DataError(
             f"{file}: no id column; the columns are: {columns[:400]}",
-            'name it in afmrl.toml: [catalog.columns] id = "..."',
+            'name it in afmrl.toml: [catalog.columns] id = "..."; `afmrl init` proposes one',
         )
     taken = {i for positions in roles.values() for i in positions}
     rest = [(i, name) for i, name in enumerate(names) if name and i not in taken]
     return ColumnMap(tuple(names), roles, tuple((i, _given_key(name, names)) for i, name in rest))
+
+
+def rivals(names: Sequence[str], settings: Columns) -> bool:
+    """Whether several columns have a common name of one role, so that it matters which of them are empty."""
+    plain_names = set(map(plain, names))
+    return any(
+        len(plain_names.intersection(COMMON[role] + (ALSO_ID if role == "id" else ()))) > 1
+        for role in ROLES
+        if not getattr(settings, role)
+    )
 
 
 def holds_images(name: str) -> bool:

@@ -7,13 +7,14 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import DataError
 from ..settings import CatalogSettings
 from ..store.folder import CatalogFolder
-from .columns import JOINERS, ColumnMap, map_columns
+from .columns import JOINERS, ColumnMap, map_columns, rivals
 from .detect import kind_of, read_table
 from .encodings import GUNZIP_ERRORS, unpacked
 from .images import LINK, ImagePaths, ImageProblem, image_cells
@@ -24,6 +25,8 @@ from .product import Product
 from .table import Cell, Rows, one_text
 
 COUNT_CHUNK = 1 << 20
+FIRST_ROWS = 100
+"""Rows that tell an empty column from a filled one where both could be meant."""
 OnLink = Callable[[str, int, str, str], None]
 SHEET_ROW_BYTES = 100
 """Of a workbook, packed, for a row: about."""
@@ -85,12 +88,15 @@ def open_catalog(
         table = read_table(source, file, settings, report)
         if not table.names:
             raise no_products(file, problems)
-        columns = map_columns(table.names, settings.columns, file)
+        first = list(islice(table.rows, FIRST_ROWS)) if rivals(table.names, settings.columns) else []
+        empty = {i for i in range(len(table.names)) if first and not any(one_text(row.cells[i]) for row in first)}
+        columns = map_columns(table.names, settings.columns, file, empty)
         for i, name in enumerate(table.names):
             if not name:
                 problems.add(Problem("unnamed column", 1, f"column {i + 1} has no name and is not read"))
         named = _named_photos(folder, settings, columns)
-        yield Catalog(columns, _products(table.rows, columns, folder, settings, problems, named, on_link), table.layout)
+        rows = chain(first, table.rows)
+        yield Catalog(columns, _products(rows, columns, folder, settings, problems, named, on_link), table.layout)
 
 
 def _named_photos(folder: CatalogFolder, settings: CatalogSettings, columns: ColumnMap) -> NamedPhotos | None:

@@ -42,6 +42,14 @@ class Verdicts:
         joined = _join((identity_of[a], identity_of[b]) for a, b in self.confirmed if {a, b} <= identity_of.keys())
         return {listing: joined.get(identity, identity) for listing, identity in identity_of.items()}
 
+    def rejected_of(self) -> dict[str, frozenset[str]]:
+        """Listing -> those that a person called another product, both ways."""
+        found: dict[str, set[str]] = {}
+        for a, b in self.rejected:
+            found.setdefault(a, set()).add(b)
+            found.setdefault(b, set()).add(a)
+        return {listing: frozenset(others) for listing, others in found.items()}
+
 
 def pair_of(a: str, b: str) -> Pair:
     """Two ids in the order by which a pair is known."""

@@ -106,6 +106,7 @@ def pose(
     for side in asked:
         listing = listings[side.listing]
         same = of_product.get(listing.identity, [])
+        same = [row for row in same if listings[gallery[row].listing].id not in listing.rejected]
         alike = set(of_content.get(side.content, []))
         if kind == "listings":
             alike |= {row for row in same if gallery[row].listing == side.listing}

@@ -12,7 +12,7 @@ These functions are the paper's. What it leaves open, and what we chose:
 - Mask: j is no negative when s_ij > s_ii + delta, delta = 0.1, on cosines without gradient. Besides, always: candidates
   that are known positives, and candidates whose content is identical (`known`; `training.pairs` says what is). The
   positive is never masked.
-- Weights and mask carry no gradient.
+- Weights and mask carry no gradient; a pair that a person rejected is never masked.
 
 Where `train-agcl` departs from the paper by default, because the paper's form did not beat InfoNCE on any set that we
 measured and was worse on some (docs/agcl-evidence.md):
@@ -72,21 +72,24 @@ def contrastive_loss(
     log_weight: Tensor | None = None,
     delta: float | None = None,
     known: Tensor | None = None,
+    rejected: Tensor | None = None,
     symmetric: bool = False,
 ) -> Loss:
     """AGCL over `queries` [n, d] and `candidates` [m, d], m >= n, rows of length 1; candidate i is query i's positive.
 
     `log_weight` [n, m] is ln w (None: all equal, which is InfoNCE), `delta` the mask's margin (None: no mask), `known`
-    bool [n, m] the candidates that are no negatives whatever their cosine. `symmetric` needs m = n.
+    bool [n, m] the candidates that are no negatives whatever their cosine, `rejected` [n, m] those that a
+    person called another product: the mask leaves them. `symmetric` needs m = n.
     """
     cosines = queries @ candidates.T
     already = torch.zeros_like(cosines, dtype=torch.bool) if known is None else known & ~_eye(cosines)
-    similar = torch.zeros_like(already) if delta is None else false_negatives(cosines, delta) & ~already
+    sure = torch.zeros_like(already) if rejected is None else rejected
+    similar = torch.zeros_like(already) if delta is None else false_negatives(cosines, delta) & ~already & ~sure
     value = _one_way(cosines, temperature, log_weight, similar | already)
     if symmetric:
         if cosines.shape[0] != cosines.shape[1]:
             raise ValueError(f"symmetric needs as many candidates as queries, not {tuple(cosines.shape)}")
-        back = torch.zeros_like(already) if delta is None else false_negatives(cosines.T, delta)
+        back = torch.zeros_like(already) if delta is None else false_negatives(cosines.T, delta) & ~sure.T
         weights = None if log_weight is None else log_weight.T
         value = (value + _one_way(cosines.T, temperature, weights, back | already.T)) / 2
     return Loss(value, cosines.detach(), similar, already)

@@ -88,7 +88,8 @@ def load_corpus(
             listener.progress("reading", len(train) + len(validation), total)
     if verdicts := read_verdicts(settings, folder.root):
         train, validation = (_one_product(listings, verdicts) for listings in (train, validation))
-        digest.update(json.dumps([[listing.identity for listing in side] for side in (train, validation)]).encode())
+        said = [[(item.identity, sorted(item.rejected)) for item in side] for side in (train, validation)]
+        digest.update(json.dumps(said).encode())
     described = sum(bool(own) for own in tokens)
     if for_agcl and settings.agcl.loss == "agcl" and not described:
         raise _no_attributes(settings, generator, database, train)
@@ -96,12 +97,14 @@ def load_corpus(
 
 
 def _one_product(listings: list[TrainListing], verdicts: Verdicts) -> list[TrainListing]:
-    """The listings with one identity for those that a person called the same product: positives, and never negatives.
+    """The listings with one identity for those that a person called the same product: positives, and never negatives;
+    each knows those that a person called another one.
 
     Each split by itself: a confirmed pair that lies across two of them joins nothing, so that nothing leaks.
     """
     identities = verdicts.identities({listing.id: listing.identity for listing in listings})
-    return [replace(listing, identity=identities[listing.id]) for listing in listings]
+    others = verdicts.rejected_of()
+    return [replace(item, identity=identities[item.id], rejected=others.get(item.id, frozenset())) for item in listings]
 
 
 def _readable(

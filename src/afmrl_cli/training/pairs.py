@@ -51,6 +51,8 @@ class TrainListing:
     text: str
     photos: tuple[Photo, ...] = ()
     attributes: str = ""
+    rejected: frozenset[str] = frozenset()
+    """Ids of listings that a person called another product."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ def find_positives(
         holders.setdefault(listing.identity, []).append(i)
     found: list[Positive] = []
     for i, listing in enumerate(listings):
-        others = tuple(j for j in holders[listing.identity] if j != i and (listings[j].text or listings[j].photos))
+        same = (j for j in holders[listing.identity] if j != i and listings[j].id not in listing.rejected)
+        others = tuple(j for j in same if listings[j].text or listings[j].photos)
         offered = [kind for kind in wanted or KINDS if _offers(listing, kind, others)]
         found += [Positive(kind, i, others) for kind in (offered if wanted else offered[:1])]
     if not found and required:
@@ -161,15 +164,26 @@ def mix(positives: Sequence[Positive]) -> dict[str, int]:
 def indistinguishable(pairs: Sequence[Pair], listings: Sequence[TrainListing]) -> NDArray[np.bool_]:
     """bool [n, n]: candidate j is no negative of query i, whatever a model thinks; the diagonal is False.
 
-    True where both are listings of one product, or where the embedder reads the same: the same target as the positive,
-    the query itself as a target, or two queries that are the same. The same are two sides with identical text and
-    photos, and two with identical text where one of them has nothing but text; sides without text go by their photos.
-    Colour twins under one text and with different photos stay negatives, they are the very thing to learn.
+    True where both are listings of one product (and no person said otherwise), or where the embedder reads the
+    same: the same target as the positive, the query itself as a target, or two queries that are the same. The same
+    are two sides with identical text and photos, and two with identical text where one of them has nothing but
+    text; sides without text go by their photos. Colour twins under one text and with different photos stay
+    negatives, they are the very thing to learn.
     """
     identity = [listings[pair.query.listing].identity for pair in pairs]
     queries, targets = [pair.query for pair in pairs], [pair.target for pair in pairs]
-    found = _equal(identity, identity) | _same(targets, targets) | _same(queries, targets) | _same(queries, queries)
+    same_product = _equal(identity, identity) & ~rejected(queries, targets, listings)
+    found = same_product | _same(targets, targets) | _same(queries, targets) | _same(queries, queries)
     np.fill_diagonal(found, False)
+    return found
+
+
+def rejected(queries: Sequence[Side], targets: Sequence[Side], listings: Sequence[TrainListing]) -> NDArray[np.bool_]:
+    """bool [n, m]: a person called the listings of query i and target j different products."""
+    found = np.zeros((len(queries), len(targets)), dtype=np.bool_)
+    for i, query in enumerate(queries):
+        if others := listings[query.listing].rejected:
+            found[i] = [listings[target.listing].id in others for target in targets]
     return found
 
 

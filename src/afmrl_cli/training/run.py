@@ -29,7 +29,6 @@ from .card import model_card
 from .corpus import load_corpus
 from .estimate import Estimate, measure
 from .outcome import draw_curve, find_done, refuse_taken_name
-from .pairs import indistinguishable
 from .parallel import World, gather_objects, join_world, leave_world
 from .plan import Plan, describe, make_plan, run_key
 from .step import Reader, accumulate, make_batch
@@ -203,7 +202,7 @@ def _measure(
     embedder = _load(folder, uncached, checkpoints, listener)
     add_trainable(embedder, settings.agcl, parent, checkpoints).train()
     pairs = next(plan.from_step(0, 0))[2][:MEASURED_PAIRS]
-    batch = make_batch(pairs, plan.lexical, indistinguishable(pairs, plan.corpus.train))
+    batch = make_batch(pairs, plan.lexical, plan.corpus.train)
     reader = Reader(embedder, settings)
 
     def some() -> torch.Tensor:

@@ -18,17 +18,18 @@ from ..settings import AgclSettings, CatalogSettings, Settings
 from .agcl import Loss, contrastive_loss, log_weights
 from .gradcache import cached_gradients, token_chunks
 from .lexical import Lexical
-from .pairs import Pair, Side
+from .pairs import Pair, Side, TrainListing, indistinguishable, rejected
 from .parallel import World, gather_rows
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs with what the loss needs to know of them: `bm25` (None for InfoNCE) and `known` [n, n]."""
+    """Pairs with what the loss needs to know of them: `bm25` (None for InfoNCE), `known` and `rejected` [n, n]."""
 
     pairs: list[Pair]
     bm25: NDArray[np.float64] | None
     known: NDArray[np.bool_]
+    rejected: NDArray[np.bool_]
 
 
 class Reader:
@@ -65,12 +66,13 @@ def item_of(side: Side) -> Item:
     return Item(side.text, tuple(photo.path for photo in side.photos))
 
 
-def make_batch(pairs: list[Pair], lexical: Lexical | None, known: NDArray[np.bool_]) -> Batch:
+def make_batch(pairs: list[Pair], lexical: Lexical | None, listings: Sequence[TrainListing]) -> Batch:
     """`pairs` with B_ij of query i's listing against target j's listing; `lexical` None: InfoNCE."""
-    if lexical is None:
-        return Batch(pairs, None, known)
-    queries, targets = [pair.query.listing for pair in pairs], [pair.target.listing for pair in pairs]
-    return Batch(pairs, lexical.scores(queries, targets), known)
+    queries, targets = [pair.query for pair in pairs], [pair.target for pair in pairs]
+    bm25 = None
+    if lexical is not None:
+        bm25 = lexical.scores([side.listing for side in queries], [side.listing for side in targets])
+    return Batch(pairs, bm25, indistinguishable(pairs, listings), rejected(queries, targets, listings))
 
 
 def batch_loss(vectors: Tensor, batch: Batch, settings: AgclSettings, world: World) -> tuple[Loss, Tensor]:
@@ -93,6 +95,7 @@ def batch_loss(vectors: Tensor, batch: Batch, settings: AgclSettings, world: Wor
             log_weight=weights,
             delta=settings.mask_margin if settings.mask and settings.loss == "agcl" else None,
             known=torch.as_tensor(batch.known, device=vectors.device),
+            rejected=torch.as_tensor(batch.rejected, device=vectors.device),
             symmetric=settings.symmetric,
         )
         (gradient,) = torch.autograd.grad(loss.value, leaf)

@@ -31,11 +31,11 @@ from ..store.files import write_json, writing_folder
 from .adapter import save_adapter, trainable
 from .agcl import Loss, false_negatives
 from .negatives import Negatives
-from .pairs import Pair, indistinguishable
+from .pairs import Pair
 from .parallel import World, gather_objects, sum_gradients
 from .plan import Plan
 from .state import cut_metrics, find_states, load_state, save_state
-from .step import Reader, accumulate, item_of, learning_rate, make_batch, make_optimizer
+from .step import Batch, Reader, accumulate, item_of, learning_rate, make_batch, make_optimizer
 from .stop import stop_between_steps
 from .validation import make_validation
 
@@ -132,8 +132,7 @@ class Trainer:
 
     def _step(self, pairs: list[Pair], step: int) -> dict[str, float]:
         begin = time.monotonic()
-        known = indistinguishable(pairs, self.plan.corpus.train)
-        batch = make_batch(pairs, self.plan.lexical, known)
+        batch = make_batch(pairs, self.plan.lexical, self.plan.corpus.train)
         # Every process draws its own dropout; the state of a resumed run needs no random numbers.
         seed = np.random.SeedSequence((self.agcl.seed, step, self.world.rank)).generate_state(1)[0]
         torch.manual_seed(int(seed))
@@ -148,7 +147,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        self._count(pairs, batch.bm25 if self.agcl.loss == "agcl" else None, loss)
+        self._count(batch, loss)
         seconds = time.monotonic() - begin
         return {
             "loss": value,
@@ -160,12 +159,13 @@ class Trainer:
             "samples_per_second": len(pairs) / seconds,
         }
 
-    def _count(self, pairs: list[Pair], bm25: Any, loss: Loss) -> None:
-        query = np.array([pair.query.listing for pair in pairs])
-        target = np.array([pair.target.listing for pair in pairs])
+    def _count(self, batch: Batch, loss: Loss) -> None:
+        query = np.array([pair.query.listing for pair in batch.pairs])
+        target = np.array([pair.target.listing for pair in batch.pairs])
+        bm25 = batch.bm25 if self.agcl.loss == "agcl" else None
         similar = false_negatives(loss.cosines, self.agcl.mask_margin) & ~loss.known
-        arrays = [each.cpu().numpy() for each in (loss.cosines, similar, loss.known)]
-        self.negatives.add(query, target, bm25, *arrays)
+        cosines, above, known = (each.cpu().numpy() for each in (loss.cosines, similar, loss.known))
+        self.negatives.add(query, target, bm25, cosines, above & ~batch.rejected, known)
 
     def _check(self, step: int, loss: float, length: float, pairs: list[Pair]) -> None:
         """Stop before the optimiser takes over numbers that would spoil the weights."""

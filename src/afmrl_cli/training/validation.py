@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..settings import Settings
-from .pairs import KINDS, Kind, Pair, Side, TrainListing, draw_pair, find_positives
+from .pairs import KINDS, Kind, Pair, Side, TrainListing, draw_pair, find_positives, rejected
 
 KS = (1, 5, 10)
 GALLERY_PER_QUERY = 4
@@ -78,9 +78,10 @@ def make_validation(listings: Sequence[TrainListing], settings: Settings) -> Val
     self_answer = np.array(
         [[p.target.listing == q.query.listing and q.kind == "listings" for p in pairs] for q in asking]
     )
+    asked, targets = [pair.query for pair in asking], [pair.target for pair in pairs]
     return Validation(
-        [pair.query for pair in asking],
-        [pair.target for pair in pairs],
-        own[:, None] == identity[None, :],
+        asked,
+        targets,
+        (own[:, None] == identity[None, :]) & ~rejected(asked, targets, listings),
         self_answer,
     )
