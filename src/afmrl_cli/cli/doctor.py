@@ -43,11 +43,13 @@ def doctor(json_mode: Json = False, quiet: Quiet = False, verbose: Verbose = Fal
         root = None  # not in a catalog's folder: flags, environment and defaults
     settings = load_settings(root, flags)
     versions, device, models, troubles = _versions(), _device(settings), _models(settings), find_troubles(settings)
+    memory = [] if troubles else _memory(settings, device)
     content = {
         "ok": not troubles,
         "versions": versions,
         "device": device,
         "models": models,
+        "memory": memory,
         "troubles": [{"what": trouble.what, "mend": list(trouble.mend)} for trouble in troubles],
     }
     out.document("afmrl.doctor/1", content)
@@ -56,6 +58,8 @@ def doctor(json_mode: Json = False, quiet: Quiet = False, verbose: Verbose = Fal
     out.table(
         ("preset", "role", "model", "at hand"), [(m["preset"], m["role"], m["model"], m["state"]) for m in models]
     )
+    rows = [(m["stage"], f"{m['peak_bytes'] / GIB:.1f} GiB", m["advice"] or "fits") for m in memory]
+    out.table(("stage", "estimated peak memory", "here"), rows)
     for trouble in troubles:
         out.text(f"wrong: {trouble.what}")
         for command in trouble.mend:
@@ -140,6 +144,17 @@ def _device(settings: Settings) -> dict[str, Any]:
             found[f"gpu_{i}"] = torch.cuda.get_device_name(i)
             found[f"gpu_{i}_memory"], found[f"gpu_{i}_free"] = total, free
     return found
+
+
+def _memory(settings: Settings, device: dict[str, Any]) -> list[dict[str, Any]]:
+    """The estimated peak of each stage, and what to lower where this device has less."""
+    from ..training.memory import estimate_stages
+
+    there = device["gpu_0_memory"] if device["used"] == "cuda" else device["memory"]
+    return [
+        {"stage": each.stage, "peak_bytes": each.peak_bytes, "weights": each.weight_bytes, "advice": each.advice(there)}
+        for each in estimate_stages(settings)
+    ]
 
 
 def _models(settings: Settings) -> list[dict[str, str]]:

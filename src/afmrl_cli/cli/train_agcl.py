@@ -89,7 +89,7 @@ def _show(session: Session, summary: AgclSummary) -> None:
     out.document("afmrl.train-agcl/1", document | estimate_document(session, estimate))
     if estimate is not None:
         show_plan(session, "agcl", summary.plan)
-        show_estimate(session, estimate)
+        show_estimate(session, "train-agcl", estimate)
         return
     rows = [[key, value] for key, value in summary.metrics.items()]
     rows += [["masked share of negatives", float(summary.negatives["masked_share"])]]

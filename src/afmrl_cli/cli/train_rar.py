@@ -102,7 +102,7 @@ def _show(session: Session, summary: RarSummary) -> None:
     if estimate is not None:
         show_plan(session, "rar", summary.plan)
         out.table(["k", "groups with spread"], [[k, f"{share:.0%}"] for k, share in summary.spread_by_k.items()])
-        show_estimate(session, estimate)
+        show_estimate(session, "train-rar", estimate)
         return
     columns = [summary.plain, summary.start, summary.metrics]
     rows = [[name, *(figures.get(name, "") for figures in columns)] for name in summary.start]

@@ -90,7 +90,7 @@ def _show(session: Session, summary: SftSummary) -> None:
     out.document("afmrl.train-sft/1", document | estimate_document(session, estimate))
     if estimate is not None:
         show_plan(session, "sft", summary.plan)
-        show_estimate(session, estimate)
+        show_estimate(session, "train-sft", estimate)
         return
     _show_scores(session, summary)
     out.text(f"checkpoint {summary.checkpoint}" + (" (trained before; --force trains again)" * summary.already_done))

@@ -11,6 +11,7 @@ from .options import Session
 
 if TYPE_CHECKING:
     from ..training.estimate import Estimate
+    from ..training.memory import Stage
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and what it would take.")]
 Force = Annotated[bool, typer.Option("--force", help="Train again what is done, or afresh what was stopped.")]
@@ -35,12 +36,20 @@ def show_plan(session: Session, section: str, plan: Mapping[str, object]) -> Non
     session.out.table(["plan", ""], [[key, _plain(value)] for key, value in plan.items()])
 
 
-def show_estimate(session: Session, estimate: Estimate) -> None:
-    """What was measured, in a line."""
+def show_estimate(session: Session, stage: Stage, estimate: Estimate) -> None:
+    """What was measured, in a line; what the longest rows that the settings allow would take, in another."""
+    from ..training.memory import estimate_stages
+
     memory, hours = estimate.peak_bytes / 2**30, estimate.whole_seconds / 3600
     session.out.text(
         f"measured: {estimate.step_seconds:.2f} s a step, {hours:.2f} h in all; peak memory {memory:.2f} GiB"
     )
+    for each in estimate_stages(session.settings):
+        if each.stage == stage:
+            lower = ", then ".join(each.lower)
+            session.out.text(
+                f"estimated with the longest rows allowed: {each.peak_bytes / 2**30:.2f} GiB; for less, lower {lower}"
+            )
 
 
 def _plain(value: object) -> str:

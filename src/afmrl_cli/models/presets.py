@@ -53,6 +53,16 @@ def base_name(settings: ModelSettings, role: Role) -> str:
     return own or PRESETS[settings.preset][role]
 
 
+def local_folder(settings: ModelSettings, role: Role) -> Path | None:
+    """Where the base of `role` lies on this disk, nothing fetched and nothing checked; None where it does not."""
+    name = base_name(settings, role)
+    folder = nano_folder() if name == NANO else Path(name).expanduser()
+    if name == NANO or folder.is_dir():
+        return folder
+    revision = settings.generator_revision if role == "generator" else settings.embedder_revision
+    return find_snapshot(name, revision) if name.count("/") == 1 else None
+
+
 def resolve_base(settings: ModelSettings, role: Role, listener: Listener | None = None) -> Base:
     """The base that the settings mean, with its files on this disk.
 

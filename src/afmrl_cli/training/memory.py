@@ -1,0 +1,214 @@
+"""Peak memory of each stage from settings and the models' configurations alone: no weights, nothing computed.
+
+    peak = weights of what is loaded + adapter + the largest of what comes one after the other
+    weights   a 4-bit number 0.516 bytes (NF4, its scales quantised too), all others 2 (bf16) or 4 (fp32)
+    adapter   4 bytes a parameter, 8 more for AdamW while it is trained; its gradient is among the activations
+    after each other: the vision tower over the photos of a chunk; the language model over the chunk (activations.py),
+                      forward and backward; in generation the cache of keys and values; 4-bit weights unpacked, one at
+                      a time
+
+Every row is taken to be as long as the settings allow: `model.max_images` photos of `model.max_pixels`, text of
+`model.max_text_tokens`. Not in it: the libraries (about 0.6 GiB of a process on the CPU, 0.3 to 0.5 GiB of a CUDA
+context) and what an allocator loses. Attributes and embed halve their batch by themselves when memory runs out,
+training does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from ..models.base import quiet
+from ..models.device import device_of, precision_of
+from ..models.known import known_config
+from ..models.presets import ARCHITECTURES, MAX_TOKENS, base_name, local_folder, pixel_limits
+from ..settings import AgclSettings, Settings, TrainingSettings
+from ..store.checkpoints import Role
+from .activations import activations
+
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+PROMPT_TOKENS = 160
+"""Of the generator's instructions and chat marks; of the embedder's 24."""
+EMBED_TOKENS = 24
+Stage = Literal["attributes", "embed", "train-agcl", "train-sft", "train-rar"]
+LOWER: dict[Stage, tuple[str, ...]] = {
+    "attributes": ("attributes.batch_size", "model.max_pixels"),
+    "embed": ("embed.batch_size", "model.max_pixels"),
+    "train-agcl": ("agcl.chunk_tokens", "agcl.activation_checkpointing=true", "model.max_pixels"),
+    "train-sft": ("sft.chunk_size", "sft.activation_checkpointing=true", "model.max_pixels"),
+    "train-rar": ("rar.chunk_answers", "rar.activation_checkpointing=true", "attributes.batch_size"),
+}
+
+
+@dataclass(frozen=True)
+class StageMemory:
+    """Bytes at the peak of a stage, what of them are weights, and the settings to lower where that is too much."""
+
+    stage: Stage
+    peak_bytes: int
+    weight_bytes: int
+    lower: tuple[str, ...]
+
+    def advice(self, memory: int) -> str:
+        """What to do on a device with so many bytes; "" where the stage fits."""
+        if self.peak_bytes <= memory:
+            return ""
+        if self.weight_bytes > memory:
+            return "the weights alone do not fit: a smaller model, or model.precision=nf4"
+        return f"lower {', then '.join(self.lower)}"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A base as it would be loaded."""
+
+    config: Any
+    dtype: torch.dtype
+    weights: int
+    unpacked: int
+    """The largest 4-bit weight in the type it is computed in."""
+    adapted: int
+    """Parameters of an adapter of rank 1."""
+    image_tokens: int
+
+    def pass_bytes(self, rows: int, length: int, images: int, **more: Any) -> int:
+        """Peak above the weights of reading `rows` x `length` tokens with `images` photos."""
+        return max(self.vision(images), activations(self.config, self.dtype, rows, length, **more) + self.unpacked)
+
+    def vision(self, images: int) -> int:
+        """The vision tower over so many photos: a block's tensors for each patch, rotary positions in fp32."""
+        shape = self.config.vision_config
+        hidden = getattr(shape, "embed_dim", None) or shape.hidden_size
+        wide = getattr(shape, "intermediate_size", None) or int(hidden * getattr(shape, "mlp_ratio", 4))
+        size = self.dtype.itemsize
+        return int(images * self.image_tokens * 4 * (size * (6 * hidden + 2 * wide) + 16 * hidden))
+
+    def cache(self, rows: int, length: int) -> int:
+        """Keys and values of all layers; one layer's twice, while it grows."""
+        text = self.config.get_text_config()
+        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        each = 2 * rows * length * text.num_key_value_heads * head * self.dtype.itemsize
+        return int((text.num_hidden_layers + 1) * each)
+
+
+def load_model(settings: Settings, role: Role) -> Model | None:
+    """The model of `role`, from its config.json or the presets' shapes; None where neither is at hand."""
+    name = base_name(settings.model, role)
+    folder = local_folder(settings.model, role)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True) if folder else known_config(name)
+    if config is None:
+        return None
+    precision, device = precision_of(settings.model), device_of(settings.model)
+    half = precision == "bf16" or (precision == "nf4" and device == "cuda")
+    dtype = torch.bfloat16 if half else torch.float32
+    with torch.device("meta"), quiet():
+        model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+    weights, unpacked, adapted = 0.0, 0, 0
+    linear = {
+        id(module.weight): module
+        for path, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and "language_model" in path
+    }
+    for parameter in model.parameters():
+        quantised = precision == "nf4" and id(parameter) in linear
+        weights += parameter.numel() * (NF4_BYTES if quantised else dtype.itemsize)
+        unpacked = max(unpacked, parameter.numel() * dtype.itemsize) if quantised else unpacked
+        adapted += sum(parameter.shape) if id(parameter) in linear else 0
+    unit = ARCHITECTURES[config.model_type] ** 2
+    most = pixel_limits(folder, settings.model)[1] if folder else settings.model.max_pixels or MAX_TOKENS * unit
+    return Model(config, dtype, round(weights), unpacked, adapted, max(1, most // unit))
+
+
+def estimate_stages(settings: Settings) -> list[StageMemory]:
+    """The stages whose models are known, in the order of a cycle."""
+    generator, embedder = load_model(settings, "generator"), load_model(settings, "embedder")
+    found = []
+    if generator is not None:
+        found.append(_stage("attributes", _attributes(settings, generator), generator.weights))
+        sft = generator.weights + _training(settings.sft, generator)
+        rows, length = settings.sft.chunk_size, _prompt(settings, generator) + settings.attributes.max_new_tokens
+        answers = rows * settings.attributes.max_new_tokens
+        passed = _trained_pass(settings.sft, generator, rows, length, settings.model.max_images * rows, answers)
+        found.append(_stage("train-sft", sft + passed, generator.weights))
+    if embedder is not None:
+        batch = settings.embed.batch_size
+        length = _item(settings, embedder)
+        peak = embedder.pass_bytes(batch, length, batch * settings.model.max_images)
+        found.append(_stage("embed", embedder.weights + peak, embedder.weights))
+        found.append(_stage("train-agcl", _agcl(settings.agcl, settings, embedder), embedder.weights))
+    if generator is not None and embedder is not None:
+        shared = base_name(settings.model, "generator") == base_name(settings.model, "embedder")
+        weights = generator.weights + (0 if shared else embedder.weights)
+        found.append(_stage("train-rar", weights + _rar(settings, generator, embedder), weights))
+    return found
+
+
+def _stage(stage: Stage, peak: int, weights: int) -> StageMemory:
+    return StageMemory(stage, peak, weights, LOWER[stage])
+
+
+def _prompt(settings: Settings, model: Model) -> int:
+    return settings.model.max_images * model.image_tokens + settings.model.max_text_tokens + PROMPT_TOKENS
+
+
+def _item(settings: Settings, model: Model) -> int:
+    attributes = settings.attributes.max_new_tokens
+    return settings.model.max_images * model.image_tokens + settings.model.max_text_tokens + attributes + EMBED_TOKENS
+
+
+def _training(training: TrainingSettings, model: Model) -> int:
+    """Adapter and optimiser."""
+    return model.adapted * training.rank * (4 + 8)
+
+
+def _trained_pass(
+    training: TrainingSettings, model: Model, rows: int, length: int, images: int, answers: int = 0
+) -> int:
+    return model.pass_bytes(
+        rows,
+        length,
+        images,
+        rank=training.rank,
+        dropout=training.lora_dropout,
+        checkpointing=training.activation_checkpointing,
+        answers=answers,
+    )
+
+
+def _attributes(settings: Settings, model: Model) -> int:
+    rows, prompt = settings.attributes.batch_size, _prompt(settings, model)
+    reading = model.pass_bytes(rows, prompt, rows * settings.model.max_images)
+    return model.weights + reading + model.cache(rows, prompt + settings.attributes.max_new_tokens)
+
+
+def _agcl(agcl: AgclSettings, settings: Settings, model: Model) -> int:
+    length = _item(settings, model)
+    rows = max(1, agcl.chunk_tokens // length)
+    width: int = model.config.get_text_config().hidden_size
+    vectors = 4 * (2 * agcl.batch_size * width + agcl.batch_size**2) * 4
+    return (
+        model.weights
+        + _training(agcl, model)
+        + vectors
+        + _trained_pass(agcl, model, rows, length, rows * settings.model.max_images)
+    )
+
+
+def _rar(settings: Settings, generator: Model, embedder: Model) -> int:
+    """Policy and judge: the answers sampled, rewarded, and learnt from, one after the other."""
+    rar, new = settings.rar, settings.attributes.max_new_tokens
+    images, prompt = settings.model.max_images, _prompt(settings, generator)
+    prompts = max(1, settings.attributes.batch_size // rar.group)
+    sampled = generator.pass_bytes(prompts, prompt, prompts * images) + generator.cache(
+        prompts * rar.group, prompt + new
+    )
+    judged = embedder.pass_bytes(settings.embed.batch_size, new + EMBED_TOKENS, images) + embedder.cache(
+        settings.embed.batch_size, _item(settings, embedder)
+    )
+    groups = max(1, rar.chunk_answers // rar.group)
+    rows, length = (groups, prompt + rar.group * new) if rar.shared_prefix else (rar.chunk_answers, prompt + new)
+    learnt = _trained_pass(rar, generator, rows, length, rows * images, max(rar.group, rar.chunk_answers) * new)
+    return _training(rar, generator) + max(sampled, judged, learnt)

@@ -1,0 +1,58 @@
+"""Estimates of memory from the configuration: against a real process, and what they advise."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from benchmarks import memory
+
+from afmrl_cli.models.known import known_config
+from afmrl_cli.settings import load_settings
+from afmrl_cli.training.activations import activations
+from afmrl_cli.training.memory import StageMemory, estimate_stages, load_model
+
+ROOT = Path(__file__).parents[2]
+MILLIONS = {
+    "Qwen/Qwen2.5-VL-3B-Instruct": 3755,
+    "Qwen/Qwen2-VL-2B-Instruct": 2209,
+    "Qwen/Qwen3-VL-2B-Instruct": 2128,
+}
+"""Parameters, as their makers' files hold them."""
+
+
+@pytest.mark.parametrize("name", MILLIONS)
+def test_known_shapes_have_the_models_parameters(name: str) -> None:
+    flags = {"model.generator": name, "model.precision": "bf16", "model.device": "cpu"}
+    model = load_model(load_settings(None, flags, {}), "generator")
+    assert model is not None
+    assert model.weights / 2 / 1e6 == pytest.approx(MILLIONS[name], rel=0.01)
+
+
+def test_a_real_process_takes_what_is_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory.make(tmp_path, 256, 3)
+    words = ["--one", str(tmp_path), "train-agcl", "--rows", "4", "--length", "384"]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "src")]))
+    real = memory.apart(words)
+    assert memory.estimated(tmp_path, "train-agcl", 4, 384) == pytest.approx(real, rel=0.15)
+
+
+def test_less_with_checkpoints_and_shorter_chunks() -> None:
+    config = known_config("Qwen/Qwen3-VL-2B-Instruct")
+    full = activations(config, torch.bfloat16, 2, 256, rank=16)
+    assert activations(config, torch.bfloat16, 2, 256, rank=16, checkpointing=True) < full / 4
+    assert activations(config, torch.bfloat16, 1, 256, rank=16) == pytest.approx(full / 2, rel=0.1)
+    assert activations(config, torch.bfloat16, 2, 256) < full / 10
+
+
+def test_what_is_too_large_is_told_with_the_setting() -> None:
+    stages = {stage.stage: stage for stage in estimate_stages(load_settings(None, {"model.preset": "paper"}, {}))}
+    assert list(stages) == ["attributes", "train-sft", "embed", "train-agcl", "train-rar"]
+    agcl = stages["train-agcl"]
+    assert agcl.advice(agcl.peak_bytes) == ""
+    assert agcl.advice(agcl.peak_bytes - 1).startswith("lower agcl.chunk_tokens")
+    assert "weights alone" in agcl.advice(agcl.weight_bytes - 1)
+    assert isinstance(agcl, StageMemory)
