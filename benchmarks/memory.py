@@ -16,7 +16,6 @@ import argparse
 import gc
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -51,13 +50,12 @@ def make(folder: Path, hidden: int, layers: int) -> None:
     AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
 
 
-def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def resident() -> int:
+def status(name: str) -> int:
+    """VmRSS (now) or VmHWM (the most) of this process in bytes. getrusage's maximum outlives exec: a child of a large
+    process would begin with its parent's.
+    """
     with Path("/proc/self/status").open() as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) * 1024
+        return next(int(line.split()[1]) for line in file if line.startswith(name)) * 1024
 
 
 def measured(folder: Path, kind: str, rows: int, length: int) -> int:
@@ -67,9 +65,9 @@ def measured(folder: Path, kind: str, rows: int, length: int) -> int:
         make(Path(name), 128, 1)
         work(Path(name), kind, 2, 32)
     gc.collect()
-    before = resident()
+    before = status("VmRSS")
     work(folder, kind, rows, length)
-    return peak() - before
+    return status("VmHWM") - before
 
 
 def work(folder: Path, kind: str, rows: int, length: int) -> None:
