@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from afmrl_cli.listener import Silent
-from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.presets import model_id
 from afmrl_cli.retrieval.embed import embed_catalog
 from afmrl_cli.settings import load_settings
@@ -34,26 +32,12 @@ from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 
 from .figures import record
+from .search_latency import Drawn
 
 DIMENSION, TWINS = 256, 8
 COLOURS = ["navy", "black", "white", "red", "olive", "sand", "grey", "rose"]
 KINDS = ["shirt", "trousers", "jacket", "lamp", "kettle", "speaker", "printer", "backpack", "boots", "blouse"]
 OTHER_WORDS = ["new", "original", "sale", "with warranty", "free shipping", "boxed", "2024", "for men", "pack"]
-
-
-class Drawn:
-    """Vectors out of a hat, as an encoder."""
-
-    id = "drawn"
-    texts_cut = 0
-
-    def __init__(self, matrix: NDArray[np.float32]) -> None:
-        self.matrix, self.at = matrix, 0
-
-    def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
-        rows = self.matrix[self.at : self.at + len(items)]
-        self.at += len(items)
-        return rows
 
 
 def word(rng: random.Random) -> str:

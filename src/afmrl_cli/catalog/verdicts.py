@@ -14,6 +14,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import DataError
 from ..settings import Settings
@@ -22,6 +23,7 @@ SAME = {"same", "yes", "y", "confirmed", "duplicate", "true", "1", "x"}
 DIFFERENT = {"different", "no", "n", "rejected", "not a duplicate", "false", "0"}
 COLUMNS = ("id", "other_id", "verdict")
 Pair = tuple[str, str]
+Name = TypeVar("Name", str, int)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Verdicts:
 
         Listings that are not in `identity_of` join nothing.
         """
-        joined = _join((identity_of[a], identity_of[b]) for a, b in self.confirmed if {a, b} <= identity_of.keys())
+        joined = join((identity_of[a], identity_of[b]) for a, b in self.confirmed if {a, b} <= identity_of.keys())
         return {listing: joined.get(identity, identity) for listing, identity in identity_of.items()}
 
     def rejected_of(self) -> dict[str, frozenset[str]]:
@@ -69,7 +71,7 @@ def read_verdicts(settings: Settings, root: Path) -> Verdicts:
             if pair in other:
                 raise _contradiction(pair, said_here=where, same=same, there=other[pair])
             said.setdefault(pair, where)
-    joined = _join(confirmed)
+    joined = join(confirmed)
     for pair, where in rejected.items():
         a, b = (joined.get(id, id) for id in pair)
         if a == b:
@@ -126,11 +128,11 @@ def read_rows(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
         raise DataError(f"{file}: row {reader.line_num}: {error}", "save it as CSV again") from error
 
 
-def _join(pairs: Iterable[Pair]) -> dict[str, str]:
-    """Each name that occurs -> the first by order of all that are joined with it."""
-    parent: dict[str, str] = {}
+def join(pairs: Iterable[tuple[Name, Name]]) -> dict[Name, Name]:
+    """Each name that occurs -> the first by order of all that hang together with it by chains of pairs."""
+    parent: dict[Name, Name] = {}
 
-    def root(name: str) -> str:
+    def root(name: Name) -> Name:
         while parent.setdefault(name, name) != name:
             parent[name] = parent[parent[name]]
             name = parent[name]

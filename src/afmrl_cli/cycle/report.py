@@ -15,15 +15,14 @@ from typing import Any
 
 from ..attributes.parse import parse_attributes
 from ..catalog.fingerprints import Fingerprinter
-from ..catalog.images import ImageProblem, open_image
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.read import read_products
 from ..dedupe.outputs import latest_run
 from ..errors import DataError
 from ..evaluation.trec import read_qrels
-from ..retrieval.page import render, thumbnail
-from ..settings import CatalogSettings, Settings
+from ..retrieval.page import Pictures, render
+from ..settings import Settings
 from ..store.database import Database
 from ..store.files import read_json, writing
 from ..store.folder import CatalogFolder
@@ -129,8 +128,7 @@ class _Shop:
 
     def __init__(self, folder: CatalogFolder, settings: Settings, source: Mapping[str, str] | None) -> None:
         self.products = {p.id: p for p in read_products(folder, settings.catalog, Problems())}
-        self._catalog: CatalogSettings = settings.catalog
-        self._pictures: dict[Path, str] = {}
+        self._pictures = Pictures(settings.catalog)
         self._texts: dict[str, str] = {}
         if source is not None:
             with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
@@ -148,15 +146,7 @@ class _Shop:
 
     def picture(self, product: Product) -> str:
         """The first photo that can be opened, as a data URI; "" for none."""
-        for path in product.images:
-            if path not in self._pictures:
-                try:
-                    self._pictures[path] = thumbnail(open_image(path, self._catalog))
-                except ImageProblem:
-                    self._pictures[path] = ""
-            if self._pictures[path]:
-                return self._pictures[path]
-        return ""
+        return self._pictures.of(product.images)
 
 
 def _case(query: str, before: Scores, after: Scores, right: Mapping[str, set[str]], shop: _Shop) -> dict[str, Any]:

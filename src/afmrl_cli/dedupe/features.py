@@ -122,6 +122,7 @@ class _Comparer:
         self._holders = np.bincount(self._title_id[self._title_id >= 0], minlength=len(names) or 1)
 
     def features(self, pairs: Rows) -> NDArray[np.float32]:
+        """The figures [pairs, NAMES] of `pairs` [pairs, 2] of rows; 0 where a listing lacks what is compared."""
         a, b = pairs[:, 0], pairs[:, 1]
         columns: dict[str, Any] = {}
         if self.sources.vectors is not None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from ..catalog.verdicts import join
+
 Pair = tuple[int, int]
 
 
@@ -50,19 +52,9 @@ def complete_link(
 
 def components(pairs: Iterable[Pair]) -> list[list[int]]:
     """Rows that hang together by chains of pairs: what a group can be at most."""
-    parent: dict[int, int] = {}
-
-    def root(row: int) -> int:
-        while parent.setdefault(row, row) != row:
-            parent[row] = parent[parent[row]]
-            row = parent[row]
-        return row
-
-    for a, b in pairs:
-        parent[root(a)] = root(b)
     found: dict[int, list[int]] = {}
-    for row in list(parent):
-        found.setdefault(root(row), []).append(row)
+    for row, first in join(pairs).items():
+        found.setdefault(first, []).append(row)
     return [sorted(rows) for rows in found.values()]
 
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..catalog.images import ImageProblem, open_image
 from ..catalog.product import Product
-from ..retrieval.page import render, thumbnail
+from ..retrieval.page import Pictures, render
 from ..settings import CatalogSettings
 from ..store.files import writing
 from .run import Found, Result
@@ -42,26 +41,6 @@ def in_groups(pairs: Sequence[Found]) -> list[Found]:
     return [pairs[at] for at in order]
 
 
-class Pictures:
-    """Thumbnails as data URIs, each made once."""
-
-    def __init__(self, settings: CatalogSettings) -> None:
-        self._settings = settings
-        self._made: dict[Path, str] = {}
-
-    def of(self, product: Product) -> str:
-        """The first photo that can be opened; "" for none."""
-        for path in product.images:
-            if path not in self._made:
-                try:
-                    self._made[path] = thumbnail(open_image(path, self._settings))
-                except ImageProblem:
-                    self._made[path] = ""
-            if self._made[path]:
-                return self._made[path]
-        return ""
-
-
 def side_by_side(found: Found, products: Sequence[Product], pictures: Pictures) -> dict[str, Any]:
     """What the page shows of a pair."""
     told = found.evidence
@@ -75,7 +54,7 @@ def side_by_side(found: Found, products: Sequence[Product], pictures: Pictures) 
                 "text": _short(product.description),
                 "product_id": product.product_id or "",
                 "price": f"{told.prices[at]:g}" if told.prices else "",
-                "picture": pictures.of(product),
+                "picture": pictures.of(product.images),
                 "words": told.other_words[at],
             }
         )

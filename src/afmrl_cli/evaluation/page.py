@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..catalog.images import ImageProblem, open_image
-from ..retrieval.page import render, thumbnail
-from ..settings import CatalogSettings, Settings
+from ..retrieval.page import Pictures, render
+from ..settings import Settings
 from ..store.files import writing
 from .metrics import ranked_ids
 from .report import Report
@@ -46,12 +45,12 @@ def worst_queries(report: Report) -> list[str]:
 def _worst(report: Report, settings: Settings) -> list[dict[str, Any]]:
     by_id = {document.id: document for document in report.task.documents}
     queries = {query.id: query for query in report.task.queries}
-    pictures = _Pictures(settings.catalog)
+    pictures = Pictures(settings.catalog)
     return [_case(queries[id], report, by_id, settings, pictures) for id in worst_queries(report)[:WORST]]
 
 
 def _case(
-    query: Query, report: Report, by_id: Mapping[str, Document], settings: Settings, pictures: _Pictures
+    query: Query, report: Report, by_id: Mapping[str, Document], settings: Settings, pictures: Pictures
 ) -> dict[str, Any]:
     ids = ranked_ids(report.runs["embedder"].get(query.id, ()))
     grades, twins = report.task.qrels[query.id], report.twins.get(query.id, frozenset())
@@ -86,23 +85,3 @@ def _case(
 def _short(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= TEXT_CHARS else line[: TEXT_CHARS - 1] + "…"
-
-
-class _Pictures:
-    """Small pictures, each made once."""
-
-    def __init__(self, settings: CatalogSettings) -> None:
-        self._settings = settings
-        self._made: dict[Path, str] = {}
-
-    def of(self, paths: Sequence[Path]) -> str:
-        """The first of `paths` that can be opened, "" for none: the page then says so in its place."""
-        for path in paths:
-            if path not in self._made:
-                try:
-                    self._made[path] = thumbnail(open_image(path, self._settings))
-                except ImageProblem:
-                    self._made[path] = ""
-            if self._made[path]:
-                return self._made[path]
-        return ""

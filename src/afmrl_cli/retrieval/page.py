@@ -29,6 +29,26 @@ def thumbnail(image: Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+class Pictures:
+    """Thumbnails of photos, each made once."""
+
+    def __init__(self, settings: CatalogSettings) -> None:
+        self._settings = settings
+        self._made: dict[Path, str] = {}
+
+    def of(self, paths: Sequence[Path]) -> str:
+        """The first of `paths` that can be opened, "" for none: the page then says so in its place."""
+        for path in paths:
+            if path not in self._made:
+                try:
+                    self._made[path] = thumbnail(open_image(path, self._settings))
+                except ImageProblem:
+                    self._made[path] = ""
+            if self._made[path]:
+                return self._made[path]
+        return ""
+
+
 def render(template: str, **content: Any) -> str:
     """The page `pages/<template>` with `content`; every text is escaped."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -50,7 +70,8 @@ def write_search_page(
     settings: CatalogSettings,
 ) -> None:
     """Write the results of a search to `file`, atomically."""
-    shown = [{"hit": hit, "picture": _picture(hit, settings)} for hit in hits]
+    small = Pictures(settings)
+    shown = [{"hit": hit, "picture": small.of(hit.images)} for hit in hits]
     page = render(
         "search.html",
         question=question,
@@ -62,13 +83,3 @@ def write_search_page(
     )
     with writing(file) as temporary:
         temporary.write_text(page, "utf-8")
-
-
-def _picture(hit: Hit, settings: CatalogSettings) -> str:
-    """The first photo that can be opened, "" when there is none: the page then says so in its place."""
-    for path in hit.images:
-        try:
-            return thumbnail(open_image(path, settings))
-        except ImageProblem:
-            continue
-    return ""
