@@ -149,7 +149,7 @@ def encode_texts(data: Path, cache: Path) -> None:
 def encode_shop(shop: Path, cache: Path, base: str, most: int) -> None:
     from afmrl_cli.models.embed_input import Item
     from afmrl_cli.models.embedder import load_embedder
-    from afmrl_cli.settings import load_settings
+    from afmrl_cli.sources import load_settings
     from afmrl_cli.store.checkpoints import Checkpoints
 
     settings = load_settings(None, {"model.embedder": base, "model.device": "cpu"}, {})

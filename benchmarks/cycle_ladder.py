@@ -46,7 +46,8 @@ from afmrl_cli.models.base import Bases
 from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.models.presets import model_id
 from afmrl_cli.retrieval.vectors import AttributeSource
-from afmrl_cli.settings import Settings, load_settings
+from afmrl_cli.settings import Settings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.files import hash_json, write_json, writing
 from afmrl_cli.store.folder import CatalogFolder, find_folder

@@ -34,7 +34,8 @@ from afmrl_cli.dedupe.score import by_hand, fit_scorer
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.presets import model_id
 from afmrl_cli.retrieval.vectors import CURRENT, Vectors, load_vectors
-from afmrl_cli.settings import SplitSettings, load_settings
+from afmrl_cli.settings import SplitSettings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 

@@ -27,7 +27,7 @@ from PIL import Image
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.presets import model_id
 from afmrl_cli.retrieval.embed import embed_catalog
-from afmrl_cli.settings import load_settings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 

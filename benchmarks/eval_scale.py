@@ -29,7 +29,7 @@ from afmrl_cli.evaluation.systems import Contestant
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.retrieval.embed import embed_catalog
-from afmrl_cli.settings import load_settings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 
 from .figures import record

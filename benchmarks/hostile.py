@@ -415,9 +415,10 @@ systems = ["bm25", "run:earlier.trec"]
 
 def settings(rng: random.Random) -> Files:
     """An afmrl.toml beside a good catalog."""
-    from afmrl_cli.settings import Settings, _known_keys
+    from afmrl_cli.settings import Settings
+    from afmrl_cli.sources import known_keys
 
-    keys = _known_keys(Settings)
+    keys = known_keys(Settings)
     values = [
         *(
             "true",

@@ -115,7 +115,7 @@ def apart(words: Sequence[str], as_it_is: bool = False) -> int:
 def estimated(folder: Path, kind: str, rows: int, length: int) -> int:
     from transformers import AutoConfig
 
-    from afmrl_cli.settings import load_settings
+    from afmrl_cli.sources import load_settings
     from afmrl_cli.training.activations import activations
     from afmrl_cli.training.memory import load_model
 

@@ -29,8 +29,9 @@ from afmrl_cli.rar.environment import make_environments
 from afmrl_cli.rar.policy import Policy
 from afmrl_cli.rar.reward import recall_at_k
 from afmrl_cli.rar.run import GALLERY, train_rar
-from afmrl_cli.settings import Settings, load_settings
+from afmrl_cli.settings import Settings
 from afmrl_cli.sft.run import train_sft
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 

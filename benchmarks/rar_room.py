@@ -32,7 +32,8 @@ from afmrl_cli.nano.shop import write_shop
 from afmrl_cli.rar.environment import Environment, make_environments, mean_recall
 from afmrl_cli.rar.queries import KINDS
 from afmrl_cli.rar.reward import Group, expected_recall, propose_k, propose_size, recall_at_k, spread_at
-from afmrl_cli.settings import Settings, load_settings
+from afmrl_cli.settings import Settings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 

@@ -144,7 +144,7 @@ def make_world(work: Path, model: str, prompts: int, pixels: int) -> tuple[Any, 
     from afmrl_cli.rar.environment import make_environments
     from afmrl_cli.rar.plan import make_plan
     from afmrl_cli.rar.policy import Policy
-    from afmrl_cli.settings import load_settings
+    from afmrl_cli.sources import load_settings
     from afmrl_cli.store.checkpoints import Checkpoints
     from afmrl_cli.store.folder import CatalogFolder
     from afmrl_cli.training.adapter import add_trainable

@@ -39,7 +39,7 @@ from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.presets import model_id
 from afmrl_cli.retrieval.embed import embed_catalog
 from afmrl_cli.retrieval.index import Index, Kind, build_index, exact_search, search_index
-from afmrl_cli.settings import load_settings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 

@@ -24,11 +24,12 @@ from afmrl_cli.catalog.read import open_catalog
 from afmrl_cli.catalog.splits import split_of
 from afmrl_cli.cli.output import Output
 from afmrl_cli.models.generator import load_generator
-from afmrl_cli.settings import Settings, load_settings
+from afmrl_cli.settings import Settings
 from afmrl_cli.sft.corpus import Example
 from afmrl_cli.sft.run import train_sft
 from afmrl_cli.sft.score import Score, score_generator
 from afmrl_cli.sft.targets import open_source, read_target
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.folder import CatalogFolder

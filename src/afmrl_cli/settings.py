@@ -1,37 +1,25 @@
 """Typed settings: the keys of `afmrl.toml`, the names of the flags and of the environment variables, in one place.
 
-Order of precedence: flags over `AFMRL_*` over `afmrl.toml` over the defaults here. The key `embed.batch_size` is the
-flag `--batch-size` of `afmrl embed` (or `--set embed.batch_size=8` of any command) and the variable
-`AFMRL_EMBED_BATCH_SIZE`.
+The key `embed.batch_size` is the flag `--batch-size` of `afmrl embed` (or `--set embed.batch_size=8` of any command)
+and the variable `AFMRL_EMBED_BATCH_SIZE`. `sources.py` reads all three.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-
-from .errors import UsageError
-from .store.folder import SETTINGS_FILE
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 BUILT_IN = "nano"
 """The name of the model that comes with the tool, which no folder of that name takes."""
 
-RESERVED_ENVIRONMENT = {"AFMRL_DEBUG", "AFMRL_API_KEY"}
-"""Variables that are no settings: tracebacks on known failures, and the endpoint's key (never in a file)."""
 
-
-def _as_list(value: object) -> object:
+def as_list(value: object) -> object:
     """A single string stands for a list of its comma-separated parts, so that flags and variables can say one."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-Names = Annotated[list[str], BeforeValidator(_as_list)]
+Names = Annotated[list[str], BeforeValidator(as_list)]
 
 
 class Section(BaseModel):
@@ -186,7 +174,7 @@ class DedupeSettings(Section):
 class EvalSettings(Section):
     """Evaluation."""
 
-    ks: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), BeforeValidator(_as_list)] = [1, 5, 10]
+    ks: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), BeforeValidator(as_list)] = [1, 5, 10]
     batch_size: int = Field(32, ge=1)
     max_queries: int = Field(0, ge=0, description="a fixed sample of the queries; 0: all")
     min_grade: int = Field(1, ge=1, description="the lowest grade in a qrels file that counts as relevant")
@@ -340,7 +328,7 @@ class CycleSettings(Section):
 
 
 class Settings(Section):
-    """All settings; `load_settings` makes it."""
+    """All settings; `sources.load_settings` makes it."""
 
     catalog: CatalogSettings = CatalogSettings()
     split: SplitSettings = SplitSettings()
@@ -355,112 +343,3 @@ class Settings(Section):
     search: SearchSettings = SearchSettings()
     dedupe: DedupeSettings = DedupeSettings()
     eval: EvalSettings = EvalSettings()
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known)[:12])}"
-
-
-def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for name, info in model.model_fields.items():
-        inner = info.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            keys += _known_keys(inner, f"{prefix}{name}.")
-        else:
-            keys.append(prefix + name)
-    return keys
-
-
-def _put(tree: dict[str, Any], dotted: str, value: object) -> None:
-    *parents, last = dotted.split(".")
-    for part in parents:
-        tree = tree.setdefault(part, {})
-    tree[last] = value
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """`AFMRL_EMBED_BATCH_SIZE=8` -> {"embed.batch_size": ("8", "AFMRL_EMBED_BATCH_SIZE")}."""
-    by_variable = {"AFMRL_" + key.upper().replace(".", "_"): key for key in _known_keys(Settings)}
-    found: dict[str, tuple[str, str]] = {}
-    for name, value in environment.items():
-        if not name.startswith("AFMRL_") or name in RESERVED_ENVIRONMENT:
-            continue
-        if name not in by_variable:
-            raise UsageError(f"environment variable {name} is no setting", _nearest(name, list(by_variable)))
-        found[by_variable[name]] = (value, name)
-    return found
-
-
-def _beside_the_catalog(tree: dict[str, Any], folder: Path) -> None:
-    """Make model folders in a file's `tree` absolute: there they are relative to the file, not to where one stands.
-
-    A name under which `folder` holds nothing is left as it is: it means a hub model.
-    """
-
-    def found(written: object) -> object:
-        there = isinstance(written, str) and written not in ("", BUILT_IN) and (folder / written).exists()
-        return str((folder / str(written)).resolve()) if there else written
-
-    def system(written: object) -> object:
-        kind, colon, name = written.partition(":") if isinstance(written, str) else ("", "", "")
-        return f"{kind}:{found(name.strip())}" if colon and kind.strip() in ("clip", "text", "run") else written
-
-    model, evaluation = tree.get("model"), tree.get("eval")
-    if isinstance(model, dict):
-        model.update({key: found(model[key]) for key in ("generator", "embedder") if key in model})
-    if isinstance(evaluation, dict) and "systems" in evaluation:
-        names = _as_list(evaluation["systems"])
-        evaluation["systems"] = [system(name) for name in names] if isinstance(names, list) else names
-
-
-def _explain(error: ValidationError, origin: Mapping[str, str], file: Path | None) -> UsageError:
-    first = error.errors()[0]
-    parts = [str(part) for part in first["loc"]]
-    key = ".".join(parts)
-    where = next((origin[key[:i]] for i in range(len(key), 0, -1) if key[:i] in origin), str(file or "settings"))
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(Settings)
-        sections = sorted({name.rsplit(".", i)[0] for name in known for i in range(1, name.count(".") + 1)})
-        siblings = [n for n in known + sections if n.count(".") == key.count(".")]
-        return UsageError(f"{where}: unknown setting {key[:200]}", _nearest(key[:200], siblings or known))
-    message = f"{where}: {key[:200]}: {first['msg'][:200]} (got {repr(first['input'])[:200]})"
-    return UsageError(message, "see `afmrl config` for all settings")
-
-
-def load_settings(
-    folder: Path | None = None,
-    flags: Mapping[str, object] | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> Settings:
-    """Settings for the catalog in `folder` (None: no file is read).
-
-    `flags` maps dotted keys to values; a value of None means that the flag was not given. `environment` defaults to
-    the process's. Raises UsageError naming file, variable or flag, the key, and the nearest known key.
-    """
-    tree: dict[str, Any] = {}
-    origin: dict[str, str] = {}
-    file = folder / SETTINGS_FILE if folder else None
-    if file and file.is_file():
-        try:
-            tree = tomllib.loads(file.read_text("utf-8-sig"))
-        except (ValueError, RecursionError) as error:  # ValueError: not TOML, not UTF-8, a number of 5,000 digits
-            raise UsageError(f"{file}: not valid TOML: {str(error)[:200]}", "mend the file or remove it") from error
-        except OSError as error:
-            raise UsageError(f"{file}: can't be read: {error.strerror}") from error
-        _beside_the_catalog(tree, file.parent)
-    for key, (value, name) in _from_environment(os.environ if environment is None else environment).items():
-        _put(tree, key, value)
-        origin[key] = name
-    for key, flag in (flags or {}).items():
-        if flag is not None:
-            try:
-                _put(tree, key, flag)
-            except (AttributeError, TypeError) as error:
-                raise UsageError(f"--set {key}: unknown setting", _nearest(key, _known_keys(Settings))) from error
-            origin[key] = f"flag for {key}"
-    try:
-        return Settings.model_validate(tree)
-    except ValidationError as error:
-        raise _explain(error, origin, file) from error

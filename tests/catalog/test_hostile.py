@@ -28,7 +28,8 @@ from afmrl_cli.cli.app import app
 from afmrl_cli.errors import AfmrlError, DataError, UsageError
 from afmrl_cli.evaluation.labels import read_labels
 from afmrl_cli.evaluation.trec import read_qrels, read_queries, read_run
-from afmrl_cli.settings import CatalogSettings, load_settings
+from afmrl_cli.settings import CatalogSettings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 from tests.catalog.shop import found, photo, read, write
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from afmrl_cli.cli.app import app
 from afmrl_cli.models.presets import resolve_base
-from afmrl_cli.settings import load_settings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from tests.models.adapters import add_random

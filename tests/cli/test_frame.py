@@ -16,7 +16,7 @@ from afmrl_cli import __version__
 from afmrl_cli.cli.app import app
 from afmrl_cli.cli.errors import guarded
 from afmrl_cli.errors import AfmrlError, CheckFailed, DataError, ModelError, OutOfMemory, UsageError
-from afmrl_cli.settings import load_settings
+from afmrl_cli.sources import load_settings
 
 HEAVY = ("torch", "transformers", "pandas", "faiss", "peft", "pyarrow", "numpy", "PIL")
 

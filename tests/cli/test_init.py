@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from afmrl_cli.catalog.propose import is_gtin
 from afmrl_cli.cli.app import app
-from afmrl_cli.settings import load_settings
+from afmrl_cli.sources import load_settings
 from tests.catalog.shop import read, write
 
 DATA = Path(__file__).parents[1] / "data"

@@ -12,7 +12,8 @@ from typing import Any
 from afmrl_cli.cycle.run import CycleSummary, run_cycle
 from afmrl_cli.listener import Silent
 from afmrl_cli.nano.shop import write_shop
-from afmrl_cli.settings import Settings, load_settings
+from afmrl_cli.settings import Settings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 
 

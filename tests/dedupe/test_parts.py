@@ -20,7 +20,8 @@ from afmrl_cli.dedupe.score import by_hand, fit_scorer
 from afmrl_cli.dedupe.words import codes_of, numbers_of, read_words
 from afmrl_cli.errors import DataError
 from afmrl_cli.listener import Silent
-from afmrl_cli.settings import CatalogSettings, SplitSettings, load_settings
+from afmrl_cli.settings import CatalogSettings, SplitSettings
+from afmrl_cli.sources import load_settings
 from tests.dedupe.shop import picture
 
 

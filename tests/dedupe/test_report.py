@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from afmrl_cli.cli.app import app
 from afmrl_cli.cycle.report import _duplicates, _Shop
-from afmrl_cli.settings import load_settings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 from tests.dedupe.shop import picture, write
 

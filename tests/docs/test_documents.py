@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from afmrl_cli.cli.app import app
 from afmrl_cli.errors import UsageError
-from afmrl_cli.settings import load_settings
+from afmrl_cli.sources import load_settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])

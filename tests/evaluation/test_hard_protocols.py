@@ -16,7 +16,7 @@ from afmrl_cli.evaluation.protocols import PROTOCOLS
 from afmrl_cli.evaluation.slices import check_slices, slice_values
 from afmrl_cli.evaluation.task import Labels, Task, documents_of, twins_of
 from afmrl_cli.retrieval.vectors import described_products
-from afmrl_cli.settings import load_settings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.folder import CatalogFolder
 from tests.retrieval.shop import Row, shop_rows, write_shop

@@ -19,7 +19,8 @@ from afmrl_cli.evaluation.trec import QueryRow
 from afmrl_cli.retrieval.filters import parse_filters
 from afmrl_cli.retrieval.listings import make_listing
 from afmrl_cli.retrieval.vectors import described_products
-from afmrl_cli.settings import SplitSettings, load_settings
+from afmrl_cli.settings import SplitSettings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.files import hash_file
 from afmrl_cli.store.folder import CatalogFolder

@@ -13,7 +13,8 @@ from afmrl_cli.listener import Silent
 from afmrl_cli.models.base import Bases
 from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.rar.environment import Environments, make_environments
-from afmrl_cli.settings import Settings, load_settings
+from afmrl_cli.settings import Settings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from tests.tiny import ARCHITECTURES

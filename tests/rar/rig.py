@@ -27,7 +27,8 @@ from afmrl_cli.rar.plan import Plan, make_plan
 from afmrl_cli.rar.policy import Policy
 from afmrl_cli.rar.run import train_rar
 from afmrl_cli.rar.trainer import RarTrainer
-from afmrl_cli.settings import Settings, load_settings
+from afmrl_cli.settings import Settings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints, Manifest, Role
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import TARGETS, add_trainable

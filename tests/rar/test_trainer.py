@@ -22,7 +22,7 @@ from afmrl_cli.rar.plan import query_order
 from afmrl_cli.rar.trainer import has_spread
 from afmrl_cli.rar.vision import VisionOnce
 from afmrl_cli.rar.watchdog import Watchdog
-from afmrl_cli.settings import load_settings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 from tests.rar.rig import Rig, add_slight, make_rig, rar_settings
 from tests.tiny import photo

@@ -17,7 +17,8 @@ from afmrl_cli.models.presets import model_id
 from afmrl_cli.retrieval.embed import EmbedSummary, embed_catalog
 from afmrl_cli.retrieval.encode import Encoder
 from afmrl_cli.retrieval.vectors import AttributeSource
-from afmrl_cli.settings import Settings, load_settings
+from afmrl_cli.settings import Settings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 

@@ -12,7 +12,7 @@ import pytest
 
 from afmrl_cli.errors import ModelError
 from afmrl_cli.models.presets import Base, resolve_base
-from afmrl_cli.settings import load_settings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints, Manifest
 from afmrl_cli.store.handover import export_whole, read_foreign, take_in
 from afmrl_cli.store.lineage import checkpoint_of, differences, learnt_from, needed, tree

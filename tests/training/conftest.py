@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from afmrl_cli.settings import Settings, load_settings
+from afmrl_cli.settings import Settings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 from tests.training.shop import write_shop
 

@@ -10,7 +10,7 @@ import torch
 from benchmarks import memory
 
 from afmrl_cli.models.known import known_config
-from afmrl_cli.settings import load_settings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.training.activations import activations
 from afmrl_cli.training.memory import StageMemory, estimate_stages, load_model
 

@@ -10,7 +10,7 @@ import pytest
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.errors import DataError
 from afmrl_cli.listener import Silent
-from afmrl_cli.settings import load_settings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.corpus import Corpus, load_corpus

@@ -21,7 +21,7 @@ def config(
 
     Example: afmrl config --set model.preset=qwen3
     """
-    from ..settings import load_settings
+    from ..sources import load_settings
 
     flags = flags_of(set_)
     out = Output(json_mode=json_mode, quiet=quiet, verbose=verbose)

@@ -33,7 +33,7 @@ def doctor(json_mode: Json = False, quiet: Quiet = False, verbose: Verbose = Fal
 
     Exit code 1 when something is wrong. Example: afmrl doctor --json
     """
-    from ..settings import load_settings
+    from ..sources import load_settings
 
     flags = flags_of(set_)
     out = Output(json_mode=json_mode, quiet=quiet, verbose=verbose)

@@ -34,7 +34,7 @@ def init(
     Example: afmrl init my-shop --yes
     """
     from ..catalog.propose import propose, settings_text
-    from ..settings import load_settings
+    from ..sources import load_settings
     from ..store.files import writing
 
     folder, root = _place(catalog)

@@ -66,7 +66,7 @@ def start(
     flags: Mapping[str, object] | None = None,
 ) -> Session:
     """Find the catalog's folder, resolve the settings, make the output."""
-    from ..settings import load_settings  # pydantic costs a third of `afmrl --help`
+    from ..sources import load_settings  # pydantic costs a third of `afmrl --help`
 
     chosen = flags_of(set_, flags)
     folder = find_folder(catalog, lambda root: load_settings(root, chosen).catalog.path)

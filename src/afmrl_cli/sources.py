@@ -1,0 +1,132 @@
+"""Where settings come from: flags over `AFMRL_*` over `afmrl.toml` over the defaults in `settings.py`.
+
+What is wrong is said by where it was written (file, variable or flag), with the nearest known key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from .errors import UsageError
+from .settings import BUILT_IN, Settings, as_list
+from .store.folder import SETTINGS_FILE
+
+RESERVED_ENVIRONMENT = {"AFMRL_DEBUG", "AFMRL_API_KEY"}
+"""Variables that are no settings: tracebacks on known failures, and the endpoint's key (never in a file)."""
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known)[:12])}"
+
+
+def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """The dotted keys of a table and of the tables in it."""
+    keys: list[str] = []
+    for name, info in model.model_fields.items():
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys += known_keys(inner, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def _put(tree: dict[str, Any], dotted: str, value: object) -> None:
+    *parents, last = dotted.split(".")
+    for part in parents:
+        tree = tree.setdefault(part, {})
+    tree[last] = value
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """`AFMRL_EMBED_BATCH_SIZE=8` -> {"embed.batch_size": ("8", "AFMRL_EMBED_BATCH_SIZE")}."""
+    by_variable = {"AFMRL_" + key.upper().replace(".", "_"): key for key in known_keys(Settings)}
+    found: dict[str, tuple[str, str]] = {}
+    for name, value in environment.items():
+        if not name.startswith("AFMRL_") or name in RESERVED_ENVIRONMENT:
+            continue
+        if name not in by_variable:
+            raise UsageError(f"environment variable {name} is no setting", _nearest(name, list(by_variable)))
+        found[by_variable[name]] = (value, name)
+    return found
+
+
+def _beside_the_catalog(tree: dict[str, Any], folder: Path) -> None:
+    """Make model folders in a file's `tree` absolute: there they are relative to the file, not to where one stands.
+
+    A name under which `folder` holds nothing is left as it is: it means a hub model.
+    """
+
+    def found(written: object) -> object:
+        there = isinstance(written, str) and written not in ("", BUILT_IN) and (folder / written).exists()
+        return str((folder / str(written)).resolve()) if there else written
+
+    def system(written: object) -> object:
+        kind, colon, name = written.partition(":") if isinstance(written, str) else ("", "", "")
+        return f"{kind}:{found(name.strip())}" if colon and kind.strip() in ("clip", "text", "run") else written
+
+    model, evaluation = tree.get("model"), tree.get("eval")
+    if isinstance(model, dict):
+        model.update({key: found(model[key]) for key in ("generator", "embedder") if key in model})
+    if isinstance(evaluation, dict) and "systems" in evaluation:
+        names = as_list(evaluation["systems"])
+        evaluation["systems"] = [system(name) for name in names] if isinstance(names, list) else names
+
+
+def _explain(error: ValidationError, origin: Mapping[str, str], file: Path | None) -> UsageError:
+    first = error.errors()[0]
+    parts = [str(part) for part in first["loc"]]
+    key = ".".join(parts)
+    where = next((origin[key[:i]] for i in range(len(key), 0, -1) if key[:i] in origin), str(file or "settings"))
+    if first["type"] == "extra_forbidden":
+        known = known_keys(Settings)
+        sections = sorted({name.rsplit(".", i)[0] for name in known for i in range(1, name.count(".") + 1)})
+        siblings = [n for n in known + sections if n.count(".") == key.count(".")]
+        return UsageError(f"{where}: unknown setting {key[:200]}", _nearest(key[:200], siblings or known))
+    message = f"{where}: {key[:200]}: {first['msg'][:200]} (got {repr(first['input'])[:200]})"
+    return UsageError(message, "see `afmrl config` for all settings")
+
+
+def load_settings(
+    folder: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Settings for the catalog in `folder` (None: no file is read).
+
+    `flags` maps dotted keys to values; a value of None means that the flag was not given. `environment` defaults to
+    the process's. Raises UsageError naming file, variable or flag, the key, and the nearest known key.
+    """
+    tree: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    file = folder / SETTINGS_FILE if folder else None
+    if file and file.is_file():
+        try:
+            tree = tomllib.loads(file.read_text("utf-8-sig"))
+        except (ValueError, RecursionError) as error:  # ValueError: not TOML, not UTF-8, a number of 5,000 digits
+            raise UsageError(f"{file}: not valid TOML: {str(error)[:200]}", "mend the file or remove it") from error
+        except OSError as error:
+            raise UsageError(f"{file}: can't be read: {error.strerror}") from error
+        _beside_the_catalog(tree, file.parent)
+    for key, (value, name) in _from_environment(os.environ if environment is None else environment).items():
+        _put(tree, key, value)
+        origin[key] = name
+    for key, flag in (flags or {}).items():
+        if flag is not None:
+            try:
+                _put(tree, key, flag)
+            except (AttributeError, TypeError) as error:
+                raise UsageError(f"--set {key}: unknown setting", _nearest(key, known_keys(Settings))) from error
+            origin[key] = f"flag for {key}"
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise _explain(error, origin, file) from error
