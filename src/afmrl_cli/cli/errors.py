@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import inspect
 import os
 import sqlite3
 import sys
@@ -82,4 +83,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             Output(json_mode=json_mode).error(message, hint, code)
             raise typer.Exit(code) from None
 
+    # Help shows the ends of lines as they stand in a docstring; the width of a terminal is another than the code's.
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    run.__doc__ = "\n\n".join(" ".join(each.split()) for each in paragraphs)
     return run
