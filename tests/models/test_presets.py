@@ -197,3 +197,14 @@ def test_ids_need_no_torch(tiny_model: TinyModel) -> None:
         "assert not {'torch', 'transformers', 'peft'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+def test_an_embedder_without_an_adapter_imports_no_peft(tiny_model: TinyModel) -> None:
+    code = (
+        "import sys; from afmrl_cli.models.embedder import *; from afmrl_cli.settings import ModelSettings\n"
+        f"settings = ModelSettings(embedder={str(tiny_model('qwen2_vl'))!r}, device='cpu')\n"
+        "embedder = load_embedder(settings, EmbedSettings(), Checkpoints(Path('x')))\n"
+        "assert embedder.encode([Item('red shirt')], instruction='').shape == (1, embedder.dimension)\n"
+        "assert not {'peft', 'bitsandbytes'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})

@@ -52,12 +52,13 @@ def test_a_batch_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
         database.put_attributes([attributes("f1")])
 
 
-def test_image_hashes_hold_while_size_and_time_stay(tmp_path: Path) -> None:
+def test_image_hashes(tmp_path: Path) -> None:
     with Database(tmp_path / "db.sqlite") as database:
-        database.put_image_hashes([StoredImageHash("a", 1, 2**62, "h")])
-        assert database.image_hash("a", 1, 2**62) == "h"
-        assert database.image_hash("a", 2, 2**62) is None and database.image_hash("a", 1, 3) is None
-        assert database.image_hash("b", 1, 2**62) is None
+        rows = [StoredImageHash(f"{i}", i, 2**62, f"h{i}") for i in range(1200)]
+        database.put_image_hashes(rows)
+        database.put_image_hashes([changed := StoredImageHash("7", 8, 9, "new")])
+        found = database.image_hashes([*(row.path for row in rows), "none"])
+        assert found == {row.path: row for row in rows} | {"7": changed}
 
 
 WRITER = """

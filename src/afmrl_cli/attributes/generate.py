@@ -95,7 +95,7 @@ def stored_attributes(
     """Each product with its fingerprint and what is stored for it under this task and generator (None: nothing)."""
     stream = iter(products)
     while chunk := list(itertools.islice(stream, LOOKUP_PRODUCTS)):
-        fingerprints = [fingerprinter.of(product) for product in chunk]
+        fingerprints = fingerprinter.of_all(chunk)
         stored = database.attributes(generator_id, task_id, fingerprints)
         for product, fingerprint in zip(chunk, fingerprints, strict=True):
             yield product, fingerprint, stored.get(fingerprint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -17,12 +18,12 @@ UNREADABLE = "unreadable"
 class Fingerprinter:
     """Computes product fingerprints. Use as a context manager, or call `flush` at the end.
 
-    An unchanged photo costs a stat and a look-up by key; a new one is read once. New hashes are written in batches.
+    An unchanged photo costs a stat and its share of a query; a new one is read once. New hashes are written in batches.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._new: dict[Path, StoredImageHash] = {}
+        self._new: dict[str, StoredImageHash] = {}
 
     def __enter__(self) -> Fingerprinter:
         return self
@@ -33,22 +34,33 @@ class Fingerprinter:
 
     def of(self, product: Product) -> str:
         """`product_fingerprint` with the content hashes of all its photos."""
-        return product_fingerprint(product, [self.hash_of(path) for path in product.images])
+        return self.of_all([product])[0]
+
+    def of_all(self, products: Sequence[Product]) -> list[str]:
+        """The fingerprint of each, with one query for all their photos."""
+        paths = dict.fromkeys(str(path) for product in products for path in product.images)
+        known = self._database.image_hashes(list(paths))
+        return [
+            product_fingerprint(product, [self._hash_of(path, known) for path in product.images])
+            for product in products
+        ]
 
     def hash_of(self, path: Path) -> str:
         """SHA-256 (hex) of a photo's bytes, UNREADABLE when it can't be read."""
+        return self._hash_of(path, self._database.image_hashes([str(path)]))
+
+    def _hash_of(self, photo: Path, known: dict[str, StoredImageHash]) -> str:
+        path = str(photo)
         try:
-            status = path.stat()
+            status = photo.stat()
             size, mtime = status.st_size, status.st_mtime_ns
-            new = self._new.get(path)
-            if new and (new.size, new.mtime_ns) == (size, mtime):
-                return new.sha256
-            if stored := self._database.image_hash(str(path), size, mtime):
-                return stored
-            content = hash_file(path)
+            for kept in (self._new.get(path), known.get(path)):
+                if kept and (kept.size, kept.mtime_ns) == (size, mtime):
+                    return kept.sha256
+            content = hash_file(photo)
         except OSError:
             return UNREADABLE  # told as a problem by whoever opens the photo
-        self._new[path] = StoredImageHash(str(path), size, mtime, content)
+        self._new[path] = StoredImageHash(path, size, mtime, content)
         if len(self._new) >= WRITE_EVERY:
             self.flush()
         return content

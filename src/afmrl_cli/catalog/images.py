@@ -7,6 +7,7 @@ product photos come in are tried, and whatever a decoder throws becomes an Image
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 import struct
@@ -101,7 +102,7 @@ class ImagePaths:
         named = [settings.image_folder] if settings.image_folder else USUAL
         self._folders = [name for name in named if (self._root / name).is_dir()]
         # Thousands of photos lie in a few folders; resolving each folder once makes a photo cost one lstat.
-        self._resolved = lru_cache(maxsize=1024)(lambda folder: Path(folder).resolve())
+        self._resolved = lru_cache(maxsize=1024)(self._folder)
 
     def find(self, cell: str) -> Path:
         """The photo that `cell` names, relative to the catalog's folder.
@@ -141,11 +142,17 @@ class ImagePaths:
         raise ImageProblem(cell[:80], "a link that has not been fetched", "image url")
 
     def _find(self, cell: str) -> Path:
-        named = self._root / cell
-        path = self._resolved(named.parent) / named.name if named.name != ".." else named.resolve()
-        self._refuse_outside(path, cell)
+        place, name = os.path.split(cell)
+        if name in ("", ".", ".."):
+            path = (self._root / cell).resolve()
+            self._refuse_outside(path, cell)
+        else:
+            folder, inside = self._resolved(place)
+            path = folder / name
+            if not inside:
+                self._refuse_outside(path, cell)
         try:
-            mode = path.lstat().st_mode
+            mode = os.lstat(path).st_mode
             if stat.S_ISLNK(mode):
                 path = path.resolve()
                 self._refuse_outside(path, cell)
@@ -156,6 +163,11 @@ class ImagePaths:
             what = "a folder" if stat.S_ISDIR(mode) else "not a plain file"
             raise ImageProblem(cell, what, "missing image")
         return path
+
+    def _folder(self, place: str) -> tuple[Path, bool]:
+        """The folder that a cell names, and whether it lies in the catalog's."""
+        folder = (self._root / place).resolve()
+        return folder, folder == self._root or self._root in folder.parents
 
     def _refuse_outside(self, path: Path, cell: str) -> None:
         if not self._allow_outside and self._root not in path.parents:

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
 
 @dataclass(frozen=True, slots=True)
 class Product:
@@ -61,5 +63,5 @@ def enriched_text(text: str, attributes: str) -> str:
 
 def product_fingerprint(product: Product, image_hashes: Sequence[str]) -> str:
     """SHA-256 (hex) of what a model can see of the product: its text and the content hashes of its images."""
-    content = json.dumps([product_text(product), list(image_hashes)], ensure_ascii=False)
+    content = _encode([product_text(product), list(image_hashes)])
     return hashlib.sha256(content.encode()).hexdigest()

@@ -2,6 +2,8 @@
 
 Every base is loaded with its vocabulary head. The generator uses all of it; the embedder calls the trunk inside, so no
 vocabulary scores are computed for vectors, and both share the memory when they share the base.
+
+PEFT and bitsandbytes are imported where an adapter or 4 bits are asked for: they take a quarter of a command's start.
 """
 
 from __future__ import annotations
@@ -11,11 +13,9 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from bitsandbytes.nn import Linear4bit
-from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, GenerationConfig
 from transformers.utils import logging as transformers_logging
@@ -30,6 +30,9 @@ from .features import FeatureStore
 from .presets import Base, name_of, resolve_adapter, resolve_base
 from .processor import Processor, load_processor
 from .vision import Vision
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 FULL_PRECISION = ["model.visual", "lm_head"]
 """Not quantised, as full paths: "visual" alone matches nothing, and a list without lm_head quantises the head."""
@@ -178,11 +181,14 @@ def load_base(base: Base, precision: Precision, device: Device) -> Any:
     if missing := sorted(report["missing_keys"]):
         message = f"{base.name}: the weights lack {len(missing)} tensors, such as {missing[0]}"
         raise ModelError(message, "fetch or copy the model again")
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            # On CPUs with AVX512-BF16 the first pass in eval mode would pack the weights for a kernel that computes in
-            # bf16 and has no gradient, for good: training after it would learn from what is left.
-            module.support_avx512bf16_for_cpu = False
+    if precision == "nf4":
+        from bitsandbytes.nn import Linear4bit
+
+        for module in model.modules():
+            if isinstance(module, Linear4bit):
+                # On CPUs with AVX512-BF16 the first pass in eval mode would pack the weights for a kernel that computes
+                # in bf16 and has no gradient, for good: training after it would learn from what is left.
+                module.support_avx512bf16_for_cpu = False
     # The folder's own sampling habits (temperature, repetition penalty) must not seep into ours.
     model.generation_config = GenerationConfig()
     return model.eval()
@@ -193,6 +199,8 @@ def add_adapter(loaded: LoadedBase, adapter: Manifest, folder: Path) -> str:
 
     ModelError when it does not fit: trained on other layers or shapes, or no safetensors.
     """
+    from peft import PeftModel, get_peft_model_state_dict
+
     name = adapter.name.replace(".", "_")  # PEFT keeps adapters under module names, which can't hold a dot
     if loaded.peft is not None and name in loaded.peft.peft_config:
         return name
@@ -224,6 +232,11 @@ def active_adapter(model: Any, name: str | None) -> Iterator[None]:
     `model` is a PeftModel, or None or a bare model when no adapter was ever added. What was trainable before is
     trainable again afterwards: PEFT's own switching freezes and thaws.
     """
+    if model is None and name is None:
+        yield
+        return
+    from peft import PeftModel
+
     if not isinstance(model, PeftModel):
         if name is not None:
             raise ModelError(f"the model has no adapter {name}")

@@ -11,6 +11,7 @@ Where an adapter sits on the tower (ours never do), nothing is stored or taken f
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor
 
 from ..catalog.images import open_image
@@ -184,4 +183,9 @@ class Vision:
 
 def untouched(tower: torch.nn.Module) -> bool:
     """Whether no adapter sits on `tower`, switched on or off."""
+    if "peft" not in sys.modules:  # whoever made an adapter has imported it
+        return True
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
     return not any(isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) for module in tower.modules())

@@ -9,8 +9,9 @@ relative to the catalog's folder where they lie in it) and fields (JSON; what fi
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,6 +22,7 @@ from ..store.files import hash_json
 from .filters import fields_of
 
 BATCH_ROWS = 2048
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 COLUMNS = ("id", "key", "fingerprint", "attributes", "title", "text", "images", "fields")
 
 
@@ -40,8 +42,9 @@ class Listing:
 
 def make_listing(product: Product, fingerprint: str, attributes: str, root: Path) -> Listing:
     """The row of `product`; `attributes` is the text that goes into its vector."""
-    images = [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in product.images]
-    fields = json.dumps(fields_of(product), ensure_ascii=False)
+    inside = f"{root}{os.sep}"  # as texts: pathlib takes as long as all the rest
+    images = [str(path).removeprefix(inside) for path in product.images]
+    fields = _encode(fields_of(product))
     key = vector_key(fingerprint, attributes)
     return Listing(product.id, key, fingerprint, attributes, product.title, product_text(product), images, fields)
 
@@ -53,7 +56,7 @@ def vector_key(fingerprint: str, attributes: str) -> str:
 
 def row_bytes(listing: Listing) -> bytes:
     """The listing's content in a form that can be hashed."""
-    return json.dumps(asdict(listing), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return _encode({name: getattr(listing, name) for name in COLUMNS}).encode("utf-8", "surrogatepass")
 
 
 class ListingsWriter:

@@ -104,7 +104,7 @@ def described_products(
     products = read_products(folder, settings.catalog, problems)
     with Fingerprinter(database) as fingerprinter:
         while batch := list(islice(products, LOOKUP_ROWS)):
-            fingerprints = [fingerprinter.of(product) for product in batch]
+            fingerprints = fingerprinter.of_all(batch)
             texts = stored_attributes(database, wanted, fingerprints)
             for product, fingerprint in zip(batch, fingerprints, strict=True):
                 yield product, make_listing(product, fingerprint, texts.get(fingerprint, ""), folder.root)

@@ -19,7 +19,7 @@ from .files import make_folder
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 30.0
 LOOKUP_CHUNK = 500
-"""Fingerprints in one query: SQLite allows 999 variables in old builds."""
+"""Fingerprints or paths in one query: SQLite allows 999 variables in old builds."""
 
 SCHEMA = (
     """CREATE TABLE attributes (
@@ -171,12 +171,16 @@ class Database:
                 "INSERT OR REPLACE INTO attributes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(astuple, rows)
             )
 
-    def image_hash(self, path: str, size: int, mtime_ns: int) -> str | None:
-        """The stored hash of an unchanged photo; None when it is not stored or the photo has changed."""
-        row = self._connection.execute(
-            "SELECT sha256 FROM images WHERE path = ? AND size = ? AND mtime_ns = ?", (path, size, mtime_ns)
-        ).fetchone()
-        return row[0] if row else None
+    def image_hashes(self, paths: Sequence[str]) -> dict[str, StoredImageHash]:
+        """What is stored of these photos, by path; what is not stored is left out."""
+        found: dict[str, StoredImageHash] = {}
+        for at in range(0, len(paths), LOOKUP_CHUNK):
+            chunk = paths[at : at + LOOKUP_CHUNK]
+            rows = self._connection.execute(
+                f"SELECT path, size, mtime_ns, sha256 FROM images WHERE path IN ({','.join('?' * len(chunk))})", chunk
+            )
+            found.update((row[0], StoredImageHash(*row)) for row in rows)
+        return found
 
     def put_image_hashes(self, rows: Sequence[StoredImageHash]) -> None:
         """Store `rows` in one transaction; a row of the same path is replaced."""

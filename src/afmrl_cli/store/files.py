@@ -16,6 +16,8 @@ from typing import Any
 from ..errors import DataError
 
 TEMPORARY_PREFIX = ".writing-"
+# Made once: json.dumps makes an encoder at every call that asks for anything but its defaults.
+_canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 
 
 def make_folder(path: Path) -> Path:
@@ -116,4 +118,4 @@ def hash_file(path: Path) -> str:
 
 def hash_json(content: Any) -> str:
     """SHA-256 (hex) of `content` as canonical JSON: the fingerprint of settings and of lists of fingerprints."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(_canonical(content).encode()).hexdigest()
