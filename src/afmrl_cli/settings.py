@@ -120,7 +120,9 @@ class AttributeSettings(Section):
     temperature: float = Field(0.0, ge=0, description="0: greedy")
     top_p: float = Field(1.0, gt=0, le=1)
     seed: int = 0
-    batch_size: int = Field(32, ge=1, description="halved by itself when memory runs out")
+    batch_size: int = Field(
+        32, ge=1, description="12 with other models than nano; halved by itself when memory runs out"
+    )
     endpoint: str = Field("", description="URL of an OpenAI-compatible server instead of a local model")
     endpoint_model: str = Field("", description="the model's name there; --model on the command line")
     endpoint_schema: bool = Field(True, description="ask the endpoint for JSON by a schema (response_format)")
@@ -135,7 +137,9 @@ class EmbedSettings(Section):
     enrich: Literal["none", "query", "both"] = Field("query", description="which side gets attribute text")
     query_instruction: str = "Find this product:"
     target_instruction: str = "Represent this product:"
-    batch_size: int = Field(32, ge=1, description="halved by itself when memory runs out")
+    batch_size: int = Field(
+        32, ge=1, description="16 with other models than nano; halved by itself when memory runs out"
+    )
     index: Literal["auto", "flat", "hnsw", "ivf"] = Field("auto", description="auto: flat up to flat_limit, then ivf")
     flat_limit: int = Field(100_000, ge=1, description="vectors of 256 numbers; of longer ones, fewer")
 
@@ -217,7 +221,9 @@ class TrainingSettings(Section):
     )
     alpha: float = Field(64.0, gt=0)
     lora_dropout: float = Field(0.1, ge=0, lt=1)
-    activation_checkpointing: bool = Field(False, description="less memory, a third more time")
+    activation_checkpointing: bool = Field(
+        False, description="less memory, a third more time; true with other models than nano"
+    )
     save_every: int = Field(20, ge=1, description="steps that a kill can cost")
     seed: int = 0
 
@@ -269,7 +275,7 @@ class SftSettings(TrainingSettings):
     )
     max_products: int = Field(20_000, ge=1, description="products to learn from, a fixed sample of more")
     batch_size: int = Field(32, ge=1, description="products in a step")
-    chunk_size: int = Field(8, ge=1, description="products in memory at a time; lower it for less memory")
+    chunk_size: int = Field(8, ge=1, description="products in memory at a time, at most; 2 with other models than nano")
     epochs: float = Field(3.0, gt=0)
     learning_rate: float = Field(0.0, ge=0, description="0: 4e-3 for nano, 1e-4 for all others")
     validate_every: int = Field(50, ge=1, description="steps between two looks at the validation split")
@@ -302,6 +308,9 @@ class RarSettings(TrainingSettings):
     scale: Literal["group", "batch", "none"] = Field("group", description="whose spread advantages are divided by")
     from_base: bool = Field(False, description="start from the bare base, without SFT")
     chunk_answers: int = Field(8, ge=1, description="answers in memory with a graph; lower it for less memory")
+    rollout_answers: int = Field(
+        1024, ge=1, description="answers sampled at a time, whole groups; 16 with other models than nano"
+    )
     shared_prefix: bool = Field(True, description="run the prompt once for a group; false: once for each answer")
     steps: int = Field(200, ge=1)
     learning_rate: float = Field(0.0, ge=0, description="0: 1e-4 for nano, 1e-5 for all others")
@@ -327,8 +336,20 @@ class CycleSettings(Section):
     keep_worse: bool = Field(False, description="go on from a rung although its figure fell")
 
 
+FOR_OTHER_MODELS: dict[str, dict[str, dict[str, int | bool]]] = {
+    "generator": {
+        "attributes": {"batch_size": 12},
+        "sft": {"chunk_size": 2, "activation_checkpointing": True},
+        "rar": {"rollout_answers": 16, "activation_checkpointing": True},
+    },
+    "embedder": {"embed": {"batch_size": 16}, "agcl": {"activation_checkpointing": True}},
+}
+"""Defaults where the model of a role is not the built-in one, so that the presets' fit on a card of 8 or 6 GiB. They
+cost time, and results are the same but for rounding and the dropout drawn."""
+
+
 class Settings(Section):
-    """All settings; `sources.load_settings` makes it."""
+    """All settings; `sources.load_settings` makes it. Some defaults depend on the models: `FOR_OTHER_MODELS`."""
 
     catalog: CatalogSettings = CatalogSettings()
     split: SplitSettings = SplitSettings()
@@ -343,3 +364,22 @@ class Settings(Section):
     search: SearchSettings = SearchSettings()
     dedupe: DedupeSettings = DedupeSettings()
     eval: EvalSettings = EvalSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_models(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        tree = {name: _unresolved(section) for name, section in given.items()}
+        model = tree.get("model", {})
+        for role, sections in FOR_OTHER_MODELS.items():
+            if isinstance(model, dict) and (model.get(role) or model.get("preset") or BUILT_IN) != BUILT_IN:
+                for name, defaults in sections.items():
+                    own = tree.get(name, {})
+                    tree[name] = {**defaults, **own} if isinstance(own, dict) else own
+        return tree
+
+
+def _unresolved(section: object) -> object:
+    """A section as far as somebody has set it."""
+    return section.model_dump(exclude_unset=True) if isinstance(section, Section) else section

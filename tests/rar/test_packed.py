@@ -18,8 +18,8 @@ from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from afmrl_cli.models.presets import NANO
-from afmrl_cli.rar.packed import groups_of, make_rows
-from afmrl_cli.rar.shared_prefix import PICTURES
+from afmrl_cli.rar.packed import Rows, groups_of
+from afmrl_cli.rar.shared_prefix import ASKED
 from afmrl_cli.rar.trainer import RarTrainer, Rollouts
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import trainable
@@ -132,9 +132,10 @@ def assert_equal_steps(trainer: RarTrainer, rollouts: Rollouts, tolerance: float
         trainer.shared_prefix = value
         found.append(step(trainer, rollouts))
     (ours, gradient, figures), (stock, expected, theirs) = found
-    assert ours.keys() == stock.keys()
+    pictures = {"pixel_values", "image_grid_thw", "mm_token_type_ids", "num_images"}
+    assert ours.keys() - {ASKED} == stock.keys() - pictures
     for name, value in stock.items():
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, torch.Tensor) and name not in pictures:
             assert torch.allclose(ours[name].float(), value.float(), rtol=1e-4, atol=1e-5), name
     # With chunks of other rows the mean over chunks of KL and entropy is another one; the loss is not.
     assert figures[0] == pytest.approx(theirs[0], rel=tolerance, abs=1e-6)
@@ -153,12 +154,13 @@ def test_a_step_is_that_of_trl(rig: Rig, trainer: RarTrainer) -> None:
         assert_equal_steps(trainer, rollouts)
 
 
-def test_answers_are_those_of_trl(rig: Rig) -> None:
+def test_answers_are_those_of_trl(rig: Rig, trainer: RarTrainer) -> None:
     """By the same random numbers, and every token drawn from the same scores."""
-    trainer, head = rig.trainer, rig.policy.generator.loaded.causal.lm_head
+    head = rig.policy.generator.loaded.causal.lm_head
     seen: list[list[torch.Tensor]] = []
     made = []
     for draw in (trainer._sample, trainer._sample_by_trl):
+        trainer.shared_prefix = draw == trainer._sample
         seen.append([])
         handle = head.register_forward_hook(lambda _, __, output: seen[-1].append(output[:, -1].detach()))
         torch.manual_seed(5)
@@ -215,10 +217,9 @@ def test_with_a_reference_adapter_and_recomputed_activations(
     scored = step(rig.trainer, rollouts)[0]
     assert again.count(True) == 4, "two parts, each forward twice"
     assert (scored["ref_per_token_logps"] != 0).any()
+    rig.trainer.asked = scored[ASKED].tolist()
     with torch.no_grad():
-        old = rig.trainer._get_per_token_logps_and_entropies(
-            rig.peft, *whole(scored), **{name: scored[name] for name in PICTURES}
-        )[0]
+        old = rig.trainer._get_per_token_logps_and_entropies(rig.peft, *whole(scored))[0]
     assert (old - scored["ref_per_token_logps"]).abs().max() > 1e-3, "the reference is another adapter"
     assert_equal_steps(rig.trainer, rollouts)
 
@@ -229,14 +230,12 @@ def whole(scored: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, int]:
     return ids, mask, scored["completion_ids"].shape[1]
 
 
-def test_prompts_are_told_apart_by_their_pictures() -> None:
-    """Two queries with the same words and other photos are two groups, in any order of the rows."""
+def test_rows_of_one_query_are_a_group() -> None:
+    """In any order of the rows; two queries with the same words and other photos are two groups."""
     ids = torch.tensor([[0, 5, 6, 9], [0, 5, 6, 8], [0, 5, 6, 9], [4, 5, 6, 9]])
-    mask = torch.tensor([[0, 1, 1, 1]] * 3 + [[1, 1, 1, 1]])
-    pixels, grids = torch.tensor([[1.0], [2.0], [1.0], [1.0]]), torch.tensor([[1, 1, 1]] * 4)
-    rows = make_rows(ids, mask, 1, pixels, grids, [1, 1, 1, 1], torch.zeros_like(ids))
+    rows = Rows(ids, torch.ones_like(ids), 1, [7, 3, 7, 1])
     assert groups_of(rows) == [[0, 2], [1], [3]]
-    assert groups_of(make_rows(ids, mask, 1, None, None, None, None)) == [[0, 1, 2], [3]]
+    assert groups_of(rows[1:]) == [[0], [1], [2]] and rows.prompt == 3
 
 
 def test_what_it_does_not_know_is_refused(rig: Rig) -> None:
@@ -256,6 +255,7 @@ LOGPS = (
 SIGNATURES = {
     "_prepare_inputs": "self generation_batch",
     "_generate_and_score_completions": "self inputs",
+    "_compute_loss": "self model inputs",
     "_generate_single_turn": "self prompt_ids images multimodal_fields num_generations has_tool_images",
     "_tokenize_prompts": "self prompts",
     "_get_per_token_logps_and_entropies": LOGPS,
@@ -298,5 +298,6 @@ def test_trl_still_is_what_the_trainer_leans_on() -> None:
         assert part in head, f"the fused head has no {part!r} any more {advice}"
     score = inspect.getsource(GRPOTrainer._generate_and_score_completions)
     assert score.count("self._get_per_token_logps_and_entropies(") == 3, f"old and reference passes moved {advice}"
-    for part in ("self._generate(prompts)", "self._calculate_rewards(inputs, prompts"):
+    assert "self._get_per_token_logps_and_entropies(" in inspect.getsource(GRPOTrainer._compute_loss), advice
+    for part in ("self._generate(prompts)", "self._calculate_rewards(inputs, prompts", "forward_kwargs = {}"):
         assert part in score, f"_generate_and_score_completions has no {part!r} any more {advice}"

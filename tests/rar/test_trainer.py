@@ -19,6 +19,7 @@ from afmrl_cli.models.processor import IMAGE_TOKEN, VIDEO_TOKEN
 from afmrl_cli.rar import environment
 from afmrl_cli.rar.frozen import weights_hash
 from afmrl_cli.rar.plan import query_order
+from afmrl_cli.rar.shared_prefix import ASKED
 from afmrl_cli.rar.trainer import has_spread
 from afmrl_cli.rar.vision import VisionOnce
 from afmrl_cli.rar.watchdog import Watchdog
@@ -71,15 +72,21 @@ def test_the_prompt_is_that_of_generation(shop: CatalogFolder, tmp_path: Path) -
     for numbers in ([0, 1], [1, 2], [2, 2]):
         made = [rig.policy.row(env, number) for number in numbers]
         prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in made]
+        trainer.shared_prefix = False
         ids, _, _ = trainer._tokenize_prompts(prompts)
+        trainer.shared_prefix, trainer.asked = True, numbers
+        trainer._requests.clear()
+        assert trainer._tokenize_prompts([]) == (ids, None, {})
         for number, row in zip(numbers, ids, strict=True):
             request = rig.policy.request(env, number)
             expected = generator.processor.tensors([generator.text(request)], [request.images])
             assert expected["input_ids"][0].tolist() == row
     opened = [open_image(each.path, rig.plan.settings.catalog) for each in seen.side.photos]
-    small = rig.policy.request(env, 0).images
-    pixels = [generator.processor.tensors([IMAGE_TOKEN], [[image]])["pixel_values"] for image in (opened[0], small[0])]
-    assert torch.equal(*pixels), "reducing photos beforehand changes nothing"
+    small = [rig.policy.request(env, 0).images[0], rig.policy.row(env, 0)["images"][0]]
+    first, *others = (
+        generator.processor.tensors([IMAGE_TOKEN], [[image]])["pixel_values"] for image in (opened[0], *small)
+    )
+    assert all(torch.equal(first, other) for other in others), "reducing photos beforehand changes nothing"
 
 
 def test_the_reference_is_a_frozen_copy_of_the_sft_adapter(rig: Rig, shop: CatalogFolder) -> None:
@@ -98,14 +105,10 @@ def test_the_reference_is_a_frozen_copy_of_the_sft_adapter(rig: Rig, shop: Catal
 def base_logps(rig: Rig, batch: dict[str, Any]) -> torch.Tensor:
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
-    names = [name for name in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids") if name in batch]
+    rig.trainer.asked = batch[ASKED].tolist()
     with torch.no_grad(), active_adapter(rig.peft, None):
         found: torch.Tensor = rig.trainer._get_per_token_logps_and_entropies(
-            rig.peft,
-            ids,
-            mask,
-            batch["completion_ids"].shape[1],
-            **{name: batch[name] for name in names},
+            rig.peft, ids, mask, batch["completion_ids"].shape[1]
         )[0]
     return found
 

@@ -25,14 +25,14 @@ from afmrl_cli.attributes.task import load_task
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.product import Product
 from afmrl_cli.cli.app import app
-from afmrl_cli.errors import AfmrlError, DataError, ModelError, UsageError
+from afmrl_cli.errors import AfmrlError, DataError, ModelError
 from afmrl_cli.models.generator import LocalGenerator, load_generator
 from afmrl_cli.settings import Settings
 from afmrl_cli.sft.corpus import Example
 from afmrl_cli.sft.run import SftSummary, train_sft
 from afmrl_cli.sft.score import Score
 from afmrl_cli.sft.targets import Target
-from afmrl_cli.sft.trainer import IGNORED, Collator
+from afmrl_cli.sft.trainer import IGNORED, Collator, with_pictures
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import add_trainable
@@ -87,9 +87,10 @@ def test_the_prompt_is_generations_own(shop: CatalogFolder, settings: MakeSettin
         assert tuple(row[: -len(answer)]) in by_rows
         labels = batch["labels"][i].tolist()
         assert labels == [IGNORED] * (len(labels) - len(answer)) + answer and labels[0] == IGNORED
-    assert {len(r["pixel_values"]) for r in read if r} == {len(batch["pixel_values"])}
+    shown = with_pictures(batch, generator)["pixel_values"]
+    assert {len(r["pixel_values"]) for r in read if r} == {len(shown)}
     pixels = torch.cat([r["pixel_values"] for r in read if r]).flatten().sort().values
-    assert torch.equal(pixels, batch["pixel_values"].flatten().sort().values)
+    assert torch.equal(pixels, shown.flatten().sort().values)
 
 
 def _row(batch: dict[str, torch.Tensor], i: int) -> list[int]:
@@ -102,12 +103,12 @@ def test_the_loss_is_that_of_the_answer_alone(shop: CatalogFolder, settings: Mak
     model = add_trainable(generator, settings().sft, None, Checkpoints(shop.checkpoints), "CAUSAL_LM").eval()
     batch = collate(examples)
     with torch.no_grad():
-        loss = model(**batch).loss.item()
+        loss = model(**with_pictures(batch, generator)).loss.item()
         total, number = 0.0, 0
         for example in examples:  # one by one, scores of all positions
             alone = collate([example])
             answer = (alone["labels"] != IGNORED).sum().item()
-            inputs = {k: v for k, v in alone.items() if k not in ("labels", "logits_to_keep")}
+            inputs = {k: v for k, v in with_pictures(alone, generator).items() if k not in ("labels", "logits_to_keep")}
             scores = model(**inputs).logits[0].log_softmax(-1)
             ids = alone["input_ids"][0]
             for at in range(len(ids) - answer, len(ids)):
@@ -282,7 +283,6 @@ def test_a_photo_that_is_broken_is_told_and_left_out(shop: CatalogFolder, settin
 
 
 BAD: list[tuple[dict[str, object], type[AfmrlError], str]] = [
-    ({"sft.batch_size": 5}, UsageError, "sft.batch_size = 5 is no multiple of sft.chunk_size = 2"),
     ({"sft.source": "teacher"}, DataError, "no attributes by a teacher"),
     ({"model.generator_checkpoint": "generator-9"}, ModelError, "no checkpoint 'generator-9'"),
     ({"attributes.keys.colour.values": ["mauve"]}, DataError, "outside schema"),

@@ -43,7 +43,7 @@ def doctor(json_mode: Json = False, quiet: Quiet = False, verbose: Verbose = Fal
         root = None  # not in a catalog's folder: flags, environment and defaults
     settings = load_settings(root, flags)
     versions, device, models, troubles = _versions(), _device(settings), _models(settings), find_troubles(settings)
-    memory = [] if troubles else _memory(settings, device)
+    memory = [] if broken_torchvision() else _memory(settings, device)
     content = {
         "ok": not troubles,
         "versions": versions,
@@ -151,8 +151,14 @@ def _memory(settings: Settings, device: dict[str, Any]) -> list[dict[str, Any]]:
     from ..training.memory import estimate_stages
 
     there = device["gpu_0_memory"] if device["used"] == "cuda" else device["memory"]
+    absent = settings.model.device == "cuda" and device["used"] != "cuda"
     return [
-        {"stage": each.stage, "peak_bytes": each.peak_bytes, "weights": each.weight_bytes, "advice": each.advice(there)}
+        {
+            "stage": each.stage,
+            "peak_bytes": each.peak_bytes,
+            "weights": each.weight_bytes,
+            "advice": "no GPU here" if absent else each.advice(there),
+        }
         for each in estimate_stages(settings)
     ]
 

@@ -23,7 +23,9 @@ from ..store.files import hash_file, hash_json
 from ..store.folder import CatalogFolder
 
 SHORT = 16
-NOT_THE_RESULT = {"save_every", "tensorboard", "name", "chunk_size", "chunk_answers", "shared_prefix"}
+NOT_THE_RESULT = {
+    "save_every", "tensorboard", "name", "chunk_size", "chunk_answers", "rollout_answers", "shared_prefix"
+}  # fmt: skip
 """Settings of trainings that do not change what is learnt."""
 
 

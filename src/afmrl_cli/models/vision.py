@@ -106,9 +106,14 @@ class Vision:
         self, texts: Sequence[str], images: Sequence[Sequence[Image | Picture]], room: int = 0
     ) -> dict[str, Any]:
         """What `inputs` takes of texts and their pictures: as `Processor.tensors`, with pictures as in `show`."""
-        shown = self.show([image for row in images for image in row])
-        counts = [len(row) for row in images]
-        return {**self.processor.tokens(texts, counts, shown.get("image_grid_thw"), room), **shown}
+        return {**self.tokens(texts, images, room), **self.show([image for row in images for image in row])}
+
+    def tokens(
+        self, texts: Sequence[str], images: Sequence[Sequence[Image | Picture]], room: int = 0
+    ) -> dict[str, Tensor]:
+        """`tensors` without the pictures, for whoever shows them (`show`) only when it is their turn."""
+        grids = self._grids([image for row in images for image in row])
+        return self.processor.tokens(texts, [len(row) for row in images], grids, room)
 
     def show(self, pictures: Sequence[Image | Picture]) -> dict[str, Any]:
         """The part of a batch that is about pictures; nothing of none.
@@ -131,8 +136,7 @@ class Vision:
                 shown.unknown.append(image)
                 numbers |= {content: number} if content else {}
         made = self.processor.pixels(shown.unknown)
-        grids = torch.tensor([(1, *self._grid(image)) for image in pictures])
-        return {**made, "image_grid_thw": grids, SHOWN: shown}
+        return {**made, "image_grid_thw": self._grids(pictures), SHOWN: shown}
 
     def inputs(self, batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
         """What the model's forward and `generate` take, on `device`; the tower looks at what is not known."""
@@ -159,7 +163,7 @@ class Vision:
         """Features [tokens, width] of each of `pictures`, rounded as the store's are, and kept in it."""
         store = self._store
         assert store is not None
-        grids = torch.tensor([(1, *self._grid(image)) for image in pictures], device=pixels.device)
+        grids = self._grids(pictures).to(pixels.device)
         began = time.perf_counter()
         # What is made in inference mode can't be used where gradients are recorded.
         with torch.inference_mode(False), torch.no_grad():
@@ -176,6 +180,10 @@ class Vision:
             if slow and isinstance(picture, Picture) and picture.content:
                 store.keep(picture.content, picture.grid, picture.pixels, row)
         return rows
+
+    def _grids(self, pictures: Sequence[Image | Picture]) -> Tensor:
+        """[pictures, 3]: frames, height and width in patches."""
+        return torch.tensor([(1, *self._grid(image)) for image in pictures], dtype=torch.long).reshape(-1, 3)
 
     def _grid(self, image: Image | Picture) -> tuple[int, int]:
         return image.grid if isinstance(image, Picture) else self.processor.grid(image)

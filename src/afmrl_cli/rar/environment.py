@@ -20,6 +20,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from ..attributes.request import Generation, Request
 from ..attributes.schema import read_answer
 from ..attributes.task import AttributeTask
 from ..catalog.images import open_image
+from ..catalog.pictures import Look
 from ..catalog.problems import Problems
 from ..catalog.product import enriched_text
 from ..errors import DataError, UsageError
@@ -89,10 +91,13 @@ class Environment:
         rows = [row.content for row in self.gallery]
         return hash_json([self.embedder.id, embed.query_instruction, embed.target_instruction, rows])
 
-    def request(self, number: int) -> Request:
-        """What the generator is asked about a query, with its photos opened: what the query's side shows, no more."""
+    def request(self, number: int, look: Look | None = None) -> Request:
+        """What the generator is asked about a query: what the query's side shows, no more. Its photos as `look` gives
+        them, opened without it.
+        """
         query = self.queries[number]
-        photos = [open_image(photo.path, self.settings.catalog) for photo in query.side.photos]
+        look = look or partial(open_image, settings=self.settings.catalog)
+        photos = [look(photo.path) for photo in query.side.photos]
         return self.task.ask(query.side.text, query.category, photos)
 
     def ranks(self, numbers: Sequence[int], attribute_texts: Sequence[str | None]) -> list[tuple[int, ...]]:

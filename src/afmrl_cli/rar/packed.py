@@ -21,30 +21,29 @@ weighted a little otherwise. The mask keeps attention from flash kernels.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+Pictures = Callable[[list[int]], dict[str, Any]]
+"""What the model takes of the pictures of these queries, in their order (`Vision.inputs`); nothing of none."""
+
 
 @dataclass(frozen=True)
 class Rows:
     """TRL's rows: `ids` and `mask` [rows, prompt + answer] with prompts padded on the left and answers on the right,
-    `answer` tokens wide; each row's own pictures.
+    `answer` tokens wide. `asked` names each row's query: rows of one query have the same prompt, pictures included.
     """
 
     ids: torch.Tensor
     mask: torch.Tensor
     answer: int
-    pixels: Sequence[torch.Tensor]
-    grids: Sequence[torch.Tensor]
-    kinds: torch.Tensor | None
-    """mm_token_type_ids [rows, prompt + answer], where there are pictures."""
+    asked: Sequence[int]
 
     def __getitem__(self, part: slice) -> Rows:
-        kinds = None if self.kinds is None else self.kinds[part]
-        return Rows(self.ids[part], self.mask[part], self.answer, self.pixels[part], self.grids[part], kinds)
+        return Rows(self.ids[part], self.mask[part], self.answer, self.asked[part])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,7 +58,7 @@ class Rows:
 class Packed:
     """What the model takes (`inputs`), and the places [rows, answer] that predict each answer's tokens."""
 
-    inputs: dict[str, torch.Tensor]
+    inputs: dict[str, Any]
     groups: torch.Tensor
     """[rows, 1]: which row of `inputs` an answer is in."""
     places: torch.Tensor
@@ -68,58 +67,21 @@ class Packed:
     """[rows, answer]: the answers' tokens; -100 for padding."""
 
 
-def make_rows(
-    ids: torch.Tensor,
-    mask: torch.Tensor,
-    answer: int,
-    pixels: torch.Tensor | None,
-    grids: torch.Tensor | None,
-    num_images: Sequence[int] | None,
-    kinds: torch.Tensor | None,
-) -> Rows:
-    """The rows from what TRL hands to `_get_per_token_logps_and_entropies`."""
-    if pixels is None or grids is None or num_images is None:
-        none = [ids.new_empty(0)] * len(ids)
-        return Rows(ids, mask, answer, none, none, None)
-    each = torch.split(grids, list(num_images))
-    return Rows(ids, mask, answer, torch.split(pixels, [int(row.prod(-1).sum()) for row in each]), each, kinds)
-
-
 def groups_of(rows: Rows) -> list[list[int]]:
-    """Rows with the same prompt, pictures included, in the order in which they first come."""
-    found: list[list[int]] = []
-    for i in range(len(rows)):
-        for group in found:
-            if _same_prompt(rows, group[0], i):
-                group.append(i)
-                break
-        else:
-            found.append([i])
-    return found
+    """Rows of the same query, in the order in which the queries first come."""
+    found: dict[int, list[int]] = {}
+    for i, query in enumerate(rows.asked):
+        found.setdefault(query, []).append(i)
+    return list(found.values())
 
 
-def _same_prompt(rows: Rows, i: int, j: int) -> bool:
-    width = rows.prompt
-    return (
-        torch.equal(rows.ids[i, :width], rows.ids[j, :width])
-        and torch.equal(rows.mask[i, :width], rows.mask[j, :width])
-        and torch.equal(rows.grids[i], rows.grids[j])
-        and torch.equal(rows.pixels[i], rows.pixels[j])
-    )
-
-
-def pack(rows: Rows, trunk: Any, dtype: torch.dtype) -> Packed:
+def pack(rows: Rows, trunk: Any, dtype: torch.dtype, pictures: Pictures) -> Packed:
     """One row a group; `trunk` counts positions, `dtype` is that of the mask."""
     groups, width, device = groups_of(rows), rows.prompt, rows.ids.device
     first = torch.tensor([group[0] for group in groups], device=device)
-    grids = torch.cat([rows.grids[group[0]] for group in groups])
-    positions = prompt_positions(
-        trunk,
-        rows.ids[first, :width],
-        rows.mask[first, :width],
-        None if rows.kinds is None else rows.kinds[first, :width],
-        grids,
-    )
+    shown = pictures([rows.asked[group[0]] for group in groups])
+    grids = shown.get("image_grid_thw")
+    positions = prompt_positions(trunk, rows.ids[first, :width], rows.mask[first, :width], grids)
     lengths = rows.mask[:, width:].sum(1).tolist()
     parts: list[list[torch.Tensor]] = []
     owner, places = torch.zeros(len(rows), 1, dtype=torch.long), torch.zeros(len(rows), rows.answer, dtype=torch.long)
@@ -142,26 +104,22 @@ def pack(rows: Rows, trunk: Any, dtype: torch.dtype) -> Packed:
         parts.append([torch.cat(ids), torch.cat(spots, 1).T, torch.cat(segments)])
     pad = torch.nn.utils.rnn.pad_sequence
     segments_ = pad([part[2] for part in parts], batch_first=True, padding_value=-1)
-    inputs = {
+    inputs: dict[str, Any] = {
         "input_ids": pad([part[0] for part in parts], batch_first=True),
         "attention_mask": _mask(segments_, dtype),
         "position_ids": pad([part[1] for part in parts], batch_first=True).permute(2, 0, 1),
+        **shown,
     }
-    if len(grids):
-        inputs |= {"pixel_values": torch.cat([rows.pixels[group[0]] for group in groups]), "image_grid_thw": grids}
     labels = rows.ids[:, width:].masked_fill(rows.mask[:, width:] == 0, -100)
     return Packed(inputs, owner.to(device), places.to(device), labels)
 
 
-def prompt_positions(
-    trunk: Any, ids: torch.Tensor, mask: torch.Tensor, kinds: torch.Tensor | None, grids: torch.Tensor | None
-) -> torch.Tensor:
-    """Positions [3, prompts, width] of prompts that are padded on the left; `kinds` and `grids` where there are
-    pictures.
-    """
-    if kinds is None or grids is None or not len(grids):
+def prompt_positions(trunk: Any, ids: torch.Tensor, mask: torch.Tensor, grids: torch.Tensor | None) -> torch.Tensor:
+    """Positions [3, prompts, width] of prompts that are padded on the left; `grids` where there are pictures."""
+    if grids is None:
         found: torch.Tensor = (mask.long().cumsum(-1) - 1).clamp(min=0)
         return found.expand(3, -1, -1)
+    kinds = (ids == trunk.config.image_token_id).long()
     found = trunk.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=grids, attention_mask=mask)[0]
     return found
 
@@ -178,12 +136,12 @@ def _mask(segments: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros(seen.shape, dtype=dtype, device=segments.device).masked_fill_(~seen, lowest)[:, None]
 
 
-def packed_logps(model: Any, trunk: Any, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+def packed_logps(model: Any, trunk: Any, rows: Rows, pictures: Pictures) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities and entropies [rows, answer] of the answers' tokens, 0 where there are none.
 
     `model` has TRL's fused head, `trunk` is what is under it.
     """
-    packed = pack(rows, trunk, trunk.get_input_embeddings().weight.dtype)
+    packed = pack(rows, trunk, trunk.get_input_embeddings().weight.dtype, pictures)
     with _picking(trunk, packed):
         made = model(**packed.inputs, shift_labels=packed.labels, fused_lm_head=True)
     return made.log_probs, made.entropy

@@ -12,8 +12,8 @@ from ..store.checkpoints import Manifest
 from .environment import Environments
 
 NANO_RATE, RATE = 1e-4, 1e-5
-NOT_THE_RESULT = {"save_every", "name", "chunk_answers", "shared_prefix"}
-"""Settings that do not change what is learnt (but for rounding)."""
+NOT_THE_RESULT = {"save_every", "name", "chunk_answers", "rollout_answers", "shared_prefix"}
+"""Settings that do not change what is learnt (but for rounding and the random numbers drawn)."""
 
 
 @dataclass(frozen=True)

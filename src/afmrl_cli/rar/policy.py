@@ -7,14 +7,18 @@ A query is shown to the generator as it is to the embedder: its text, its photos
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ..attributes.request import Generation, Request
 from ..catalog.pictures import opened
 from ..models.generator import LocalGenerator
 from .environment import Environment
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 REFERENCE = "ref"
 
@@ -26,19 +30,24 @@ class Policy:
         self.generator = generator
 
     def request(self, environment: Environment, number: int) -> Request:
-        """What the generator is asked about a query; its photos no larger than the model looks at."""
-        request = environment.request(number)
-        small = [self.generator.processor.resized(opened(image)) for image in request.images]
-        return replace(request, images=tuple(small))
+        """What the generator is asked about a query; its photos as the generator looks at them."""
+        return environment.request(number, partial(self.generator.look, catalog=environment.settings.catalog))
+
+    def tokens(self, requests: Sequence[Request]) -> dict[str, Tensor]:
+        """The prompts that `generate` writes, as tensors padded on the left. ModelError when one is too long."""
+        texts = [self.generator.text(request) for request in requests]
+        images = [request.images for request in requests]
+        return self.generator.vision.tokens(texts, images, self.generator.max_new_tokens)
 
     def row(self, environment: Environment, number: int) -> dict[str, Any]:
-        """A query as a row of TRL's: the very prompt that `generate` writes. ModelError when it is too long."""
-        request = self.request(environment, number)
-        processor = self.generator.processor
-        ids = processor.tokenizer(self.generator.text(request))["input_ids"]
-        pictures = sum(self.generator.vision.image_tokens(image) for image in request.images)
-        processor.refuse_too_long(len(ids) + pictures + self.generator.max_new_tokens)
-        return {"prompt": self.generator.messages(request), "images": list(request.images)}
+        """A query as a row of TRL's: the very prompt that `generate` writes, its photos opened and no larger than the
+        model looks at. ModelError when it is too long.
+        """
+        request = environment.request(number)
+        small = tuple(self.generator.processor.resized(opened(image)) for image in request.images)
+        shown = replace(request, images=small)
+        self.tokens([shown])
+        return {"prompt": self.generator.messages(shown), "images": list(small)}
 
     def answers(self, environment: Environment) -> list[Generation]:
         """One answer to each query, as `afmrl attributes` gives it: greedy, unless attributes.temperature is set."""

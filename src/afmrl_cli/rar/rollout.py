@@ -17,19 +17,21 @@ from transformers import GenerationConfig
 
 from .packed import prompt_positions
 
+SHOWN = ("pixel_values", "image_grid_thw", "mm_encoder_outputs")
+"""What `Vision.inputs` gives of pictures."""
+
 
 def sample(
-    causal: Any, batch: dict[str, torch.Tensor], group: int, config: GenerationConfig, ends: list[int]
+    causal: Any, batch: dict[str, Any], group: int, config: GenerationConfig, ends: list[int]
 ) -> list[list[int]]:
     """New tokens of `group` answers to each prompt, one prompt's after another's; the first of `ends` is the last.
 
-    `batch` is what `Processor.tensors` gives, on the model's device; `causal` the model with its vocabulary head, in
-    eval mode (in training mode activation checkpointing forbids caches).
+    `batch` is what `Vision.inputs` gives; `causal` the model with its vocabulary head, in eval mode (in training mode
+    activation checkpointing forbids caches).
     """
     trunk, ids, mask = causal.model, batch["input_ids"], batch["attention_mask"]
-    pictures = {name: batch[name] for name in ("pixel_values", "image_grid_thw") if name in batch}
-    kinds = batch["mm_token_type_ids"] if pictures else None
-    positions = prompt_positions(trunk, ids, mask, kinds, pictures.get("image_grid_thw"))
+    pictures = {name: batch[name] for name in SHOWN if name in batch}
+    positions = prompt_positions(trunk, ids, mask, pictures.get("image_grid_thw"))
     with torch.no_grad():
         cache = trunk(
             input_ids=ids[:, :-1],
@@ -39,7 +41,7 @@ def sample(
             **pictures,
         ).past_key_values
         cache.batch_repeat_interleave(group)
-        text = prompt_positions(trunk, ids, mask, None, None)[:1]
+        text = prompt_positions(trunk, ids, mask, None)[:1]
         made = causal.generate(
             input_ids=ids.repeat_interleave(group, dim=0),
             attention_mask=mask.repeat_interleave(group, dim=0),

@@ -1,7 +1,9 @@
 """TRL's GRPOTrainer, the prompt run once for a group: what is overridden of it for that, and nothing else.
 
-The passes themselves are in `packed.py`. `_compute_loss`, advantages, importance sampling, clipping, KL, adapters and
-logs stay TRL's; tests/rar/test_packed.py holds a step against TRL's and tells when a release moves what stands here.
+TRL is shown prompts as tokens and no pictures: these go to the model from `pictures`, once for a group, whereas TRL
+would carry the pixels of each answer's prompt. The passes themselves are in `packed.py`. The loss, advantages,
+importance sampling, clipping, KL, adapters and logs stay TRL's; tests/rar/test_packed.py holds a step against TRL's and
+tells when a release moves what stands here.
 """
 
 from __future__ import annotations
@@ -12,21 +14,31 @@ import torch
 from trl import GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
-from .packed import make_rows, packed_logps
+from .packed import Rows, packed_logps
 
-PICTURES = ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")
-"""What TRL hands on of a row's pictures."""
+ASKED = "asked"
+"""Under which name a batch holds the number of each row's query."""
 
 
 class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
-    """`shared_prefix` False: TRL's own passes. `trunk` is the policy's model without its vocabulary head.
+    """`shared_prefix` False: TRL's own passes. `trunk` is the policy's model without its vocabulary head; `asked` are
+    the queries of the rows at hand.
 
     For Qwen-VL models without experts, in one process.
     """
 
     shared_prefix: bool
     trunk: Any
+    asked: list[int]
     _buffered_inputs: list[dict[str, Any]] | None
+
+    def prompt_tokens(self, query: int) -> list[int]:
+        """The prompt about a query, image tokens included."""
+        raise NotImplementedError
+
+    def pictures(self, queries: list[int]) -> dict[str, Any]:
+        """As `packed.Pictures`."""
+        raise NotImplementedError
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """TRL's, but for the shuffling of single answers: a group stays together, so that it can share its prompt.
@@ -41,6 +53,19 @@ class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
             made = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
             self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in split_tensor_dict(made, parts)]
         return self._buffered_inputs[self._step % parts]
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """TRL's, with the queries beside."""
+        self.asked = [row["query"] for row in inputs]
+        made: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        return {**made, ASKED: torch.tensor([row["query"] for row in inputs])} if self.shared_prefix else made
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """TRL's, with the queries of its rows."""
+        if self.shared_prefix:
+            self.asked = inputs[ASKED].tolist()
+        loss: torch.Tensor = super()._compute_loss(model, inputs)
+        return loss
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -68,18 +93,24 @@ class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
                 )
             )
             return found
-        pictures = [fields.pop(name, None) for name in PICTURES]
         unknown = [name for name, value in fields.items() if value is not None]
         if unknown or compute_aux_loss:
             raise ValueError(f"rar.shared_prefix knows nothing of {', '.join(unknown) or 'experts'}")
-        rows = make_rows(input_ids, attention_mask, logits_to_keep, *pictures)
+        rows = Rows(input_ids, attention_mask, logits_to_keep, self.asked)
         step = batch_size or len(rows)
         with self.accelerator.autocast():
-            made = [packed_logps(model, self.trunk, rows[i : i + step]) for i in range(0, len(rows), step)]
+            made = [
+                packed_logps(model, self.trunk, rows[i : i + step], self.pictures) for i in range(0, len(rows), step)
+            ]
         logps, entropies = (torch.cat(each) for each in zip(*made, strict=True))
         return logps, entropies if compute_entropy else None, None
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], list[list[Any]] | None, dict[str, Any]]:
-        """TRL's, with no pictures where it has None: in a batch with pictures, processors refuse None."""
+        """The prompts of `asked`, which TRL needs no pictures for; or TRL's, with no pictures where it has None: in a
+        batch with pictures, processors refuse None.
+        """
+        if self.shared_prefix:
+            made = {query: self.prompt_tokens(query) for query in dict.fromkeys(self.asked)}
+            return [made[query] for query in self.asked], None, {}
         ids, images, fields = super()._tokenize_prompts(prompts)
         return ids, None if images is None else [each or [] for each in images], fields

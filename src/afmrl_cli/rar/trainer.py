@@ -6,8 +6,8 @@
 
 What is ours beside the reward: rollouts are kept apart from TRL's scoring, so that groups without spread can be drawn
 again before anything is spent on them; a step draws its random numbers from its own number, so that a resumed run goes
-on as if never stopped; pictures are looked at once a step, and a group's prompt is run once (`rollout.py`,
-`packed.py`); and the policy's weights stay in fp32.
+on as if never stopped; pictures are looked at once in the whole loop (`models/vision.py`; without a store, once a
+step), and a group's prompt is run once (`rollout.py`, `packed.py`); and the policy's weights stay in fp32.
 
 Departures from TRL's defaults: the sum of token losses is divided by a constant (`dr_grpo`), which has no length bias
 at all; the paper of that loss leaves out the division by std, AFMRL has it, so `rar.scale` is "group". Dropout is off:
@@ -29,6 +29,7 @@ from datasets import Dataset
 from trl import GRPOConfig
 from trl.data_utils import prepare_multimodal_messages
 
+from ..attributes.request import Request
 from ..errors import ModelError
 from ..listener import Listener, Silent
 from ..models.base import quiet
@@ -90,6 +91,7 @@ class RarTrainer(Resumable, SharedPrefix):
         self.vision = VisionOnce(policy.generator.loaded.trunk)
         self.shared_prefix, self.trunk = self.rar.shared_prefix, policy.generator.loaded.trunk
         self.rollouts = Rollouts([], [], [])
+        self._requests: dict[int, Request] = {}
         self.looks = True
         self._keep = keep
         loaded = policy.generator.loaded
@@ -128,14 +130,35 @@ class RarTrainer(Resumable, SharedPrefix):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self.vision.forget()
+        self._requests.clear()
         numbers = [row["query"] for row in inputs][:: self.num_generations]
         self.rollouts = self._roll_out(numbers)
-        return super()._generate_and_score_completions(self._rows(self.rollouts.numbers))  # type: ignore[no-any-return]
+        return super()._generate_and_score_completions(self._rows(self.rollouts.numbers))
 
     def _rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """TRL's rows: every query as often as it is answered."""
-        rows = [{"query": number, **self.policy.row(self.environment, number)} for number in numbers]
+        if self.shared_prefix:
+            rows = [{"query": i, "prompt": self.policy.generator.messages(self._request(i))} for i in numbers]
+        else:
+            rows = [{"query": number, **self.policy.row(self.environment, number)} for number in numbers]
         return [row for row in rows for _ in range(self.num_generations)]
+
+    def _request(self, number: int) -> Request:
+        """What is asked about a query; its photos stay for the step."""
+        if number not in self._requests:
+            self._requests[number] = self.policy.request(self.environment, number)
+        return self._requests[number]
+
+    def prompt_tokens(self, query: int) -> list[int]:
+        """The prompt about a query, image tokens included."""
+        ids: list[int] = self.policy.tokens([self._request(query)])["input_ids"][0].tolist()
+        return ids
+
+    def pictures(self, queries: list[int]) -> dict[str, Any]:
+        """What the policy takes of the pictures of these queries."""
+        vision = self.policy.generator.vision
+        shown = vision.show([picture for query in queries for picture in self._request(query).images])
+        return vision.inputs(shown, self.policy.generator.loaded.device)
 
     def _roll_out(self, numbers: list[int]) -> Rollouts:
         """Answers and rewards for a batch of queries; groups without spread give way to others `rar.resample` times."""
@@ -177,16 +200,16 @@ class RarTrainer(Resumable, SharedPrefix):
 
     def _sample(self, numbers: Sequence[int]) -> list[list[int]]:
         """Answers, each prompt run once."""
-        generator = self.policy.generator
-        requests = [self.policy.request(self.environment, number) for number in numbers]
-        batch = generator.processor.tensors(
-            [generator.text(each) for each in requests], [each.images for each in requests]
-        )
-        there = {name: tensor.to(generator.loaded.device) for name, tensor in batch.items()}
-        with evaluating(generator.loaded.causal):
-            return sample(
-                generator.loaded.causal, there, self.num_generations, self.generation_config, self.eos_token_ids
-            )
+        loaded, size, made = self.policy.generator.loaded, self.num_generations, []
+        at_once = max(1, self.rar.rollout_answers // size)
+        with evaluating(loaded.causal):
+            for i in range(0, len(numbers), at_once):
+                some = list(numbers[i : i + at_once])
+                tokens = self.policy.tokens([self._request(number) for number in some])
+                there = {name: tensor.to(loaded.device) for name, tensor in tokens.items()} | self.pictures(some)
+                made += sample(loaded.causal, there, size, self.generation_config, self.eos_token_ids)
+        self.policy.generator.vision.flush()
+        return made
 
     def _sample_by_trl(self, numbers: Sequence[int]) -> list[list[int]]:
         """Answers, each with a prompt of its own."""

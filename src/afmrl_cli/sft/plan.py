@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..attributes.task import AttributeTask
-from ..errors import UsageError
 from ..models.presets import NANO, Base
 from ..settings import Settings
 from ..store.files import hash_json
@@ -31,6 +30,12 @@ class Plan:
     steps: int
     steps_per_epoch: float
     peak_rate: float
+
+    @property
+    def chunk(self) -> int:
+        """Products in memory at a time: the largest part of a step that `sft.chunk_size` allows."""
+        size = self.settings.sft.batch_size
+        return max(part for part in range(1, min(self.settings.sft.chunk_size, size) + 1) if size % part == 0)
 
     def __len__(self) -> int:
         """Examples of the whole run: its epochs, one after the other."""
@@ -64,13 +69,8 @@ def _order(number: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def make_plan(corpus: Corpus, task: AttributeTask, settings: Settings, base: Base) -> Plan:
-    """Raises UsageError for batches that can't be made."""
+    """The plan that the settings mean."""
     sft = settings.sft
-    chunk = min(sft.chunk_size, sft.batch_size)
-    if sft.batch_size % chunk:
-        raise UsageError(
-            f"sft.batch_size = {sft.batch_size} is no multiple of sft.chunk_size = {chunk}", "change one of them"
-        )
     each = len(corpus.train) / sft.batch_size
     rate = sft.learning_rate or (NANO_RATE if base.name == NANO else RATE)
     return Plan(settings, task, corpus, sft.steps or max(1, round(sft.epochs * each)), each, rate)

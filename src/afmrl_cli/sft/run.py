@@ -15,6 +15,7 @@ from ..attributes.task import AttributeTask, load_task
 from ..catalog.problems import Problems
 from ..errors import UsageError
 from ..listener import Listener
+from ..models.base import Bases, Cache
 from ..models.generator import LocalGenerator, load_generator
 from ..models.presets import Base, name_of, resolve_adapter, resolve_base
 from ..models.processor import load_processor
@@ -31,7 +32,7 @@ from ..training.resumable import train_resumably
 from .card import model_card
 from .corpus import load_corpus
 from .plan import Plan, describe, make_plan, run_key
-from .trainer import Collator, SftTrainer
+from .trainer import Collator, SftTrainer, with_pictures
 from .vocabulary import warn_of_indistinct
 
 
@@ -80,7 +81,7 @@ def train_sft(
             shutil.rmtree(run, ignore_errors=True)
         make_folder(run)
         write_json(run / "settings.json", settings.model_dump())
-        generator = _load(settings, checkpoints, listener)
+        generator = _load(settings, checkpoints, listener, Cache(folder.cache, settings.cache, listener))
         warn_of_indistinct(generator, plan.corpus.train, listener)
         model = add_trainable(generator, settings.sft, parent, checkpoints, "CAUSAL_LM")
         trainer = SftTrainer(plan, generator, model, run, base, model_card(base, plan, parent), listener)
@@ -112,10 +113,12 @@ def _plan(
     return plan
 
 
-def _load(settings: Settings, checkpoints: Checkpoints, listener: Listener) -> LocalGenerator:
+def _load(
+    settings: Settings, checkpoints: Checkpoints, listener: Listener, cache: Cache | None = None
+) -> LocalGenerator:
     """The bare base as a generator; the adapter comes on top, to be trained."""
     bare = settings.model.model_copy(update={"generator_checkpoint": ""})
-    return load_generator(bare, settings.attributes, checkpoints, listener=listener)
+    return load_generator(bare, settings.attributes, checkpoints, bases=Bases(cache), listener=listener)
 
 
 def _finish(
@@ -167,15 +170,14 @@ def _measure(
     plan: Plan, settings: Settings, checkpoints: Checkpoints, parent: Manifest | None, listener: Listener
 ) -> Estimate:
     """Load the model and learn one chunk; time and memory of a whole step follow from that."""
+    # A dry run writes nothing, so no store: the first epoch is what is told.
     generator = _load(settings, checkpoints, listener)
     model = add_trainable(generator, settings.sft, parent, checkpoints, "CAUSAL_LM").train()
-    chunk = min(settings.sft.chunk_size, settings.sft.batch_size)
-    batch = Collator(generator, plan.task, settings)([plan[i] for i in range(chunk)])
-    on_device = {k: v.to(generator.loaded.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    batch = Collator(generator, plan.task, settings)([plan[i] for i in range(plan.chunk)])
 
     def learn() -> torch.Tensor:
-        loss: torch.Tensor = model(**on_device).loss
+        loss: torch.Tensor = model(**with_pictures(batch, generator)).loss
         torch.autograd.backward(loss)
         return loss.detach()
 
-    return measure(learn, generator.loaded.device, settings.sft.batch_size / chunk, plan.steps)
+    return measure(learn, generator.loaded.device, settings.sft.batch_size / plan.chunk, plan.steps)

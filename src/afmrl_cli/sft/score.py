@@ -111,7 +111,7 @@ def score_generator(
     group = 4 * settings.attributes.batch_size
     for begin in range(0, len(examples), group):
         some = examples[begin : begin + group]
-        opened = [open_request(task, example.product, settings, problems) for example in some]
+        opened = [open_request(task, example.product, settings, problems, generator) for example in some]
         asked = [(example, request) for example, request in zip(some, opened, strict=True) if request is not None]
         answers = generator.generate([request for _, request in asked])
         for (example, _), (answer, *_) in zip(asked, answers, strict=True):

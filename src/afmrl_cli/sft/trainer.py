@@ -4,7 +4,8 @@
 
 A row is what generation would read (`LocalGenerator.text`, the same photos) with the answer and the end of the turn
 after it. Rows are padded on the left, so that all answers end in the last column, and scores over the vocabulary are
-computed for the last columns only: with a real vocabulary they would take most of the memory.
+computed for the last columns only: with a real vocabulary they would take most of the memory. Photos are looked at once
+in all epochs (vision.py), and only when it is their chunk's turn: the trainer makes the batches of a step beforehand.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ from .score import Score, score_generator
 
 IGNORED = -100
 """The label of a token that has no part in the loss."""
+PICTURES = "pictures"
+"""Where a batch holds its photos beside the tensors; `with_pictures` puts them in."""
 
 
 class Collator:
-    """Examples -> what the model's forward takes, with labels."""
+    """Examples -> what `with_pictures` takes, with labels."""
 
     def __init__(self, generator: LocalGenerator, task: AttributeTask, settings: Settings) -> None:
         self.generator, self.task, self.settings = generator, task, settings
@@ -52,13 +55,13 @@ class Collator:
         processor = self.generator.processor
         prompts, answers, pictures = [], [], []
         for example in examples:
-            request = open_request(self.task, example.product, self.settings, Problems())
+            request = open_request(self.task, example.product, self.settings, Problems(), self.generator)
             if request is None:
                 raise DataError(f"product {example.product.id}: its photos can't be opened any more", "put them back")
             prompts.append(self.generator.text(request))
             answers.append(example.target.text + self.end)
             pictures.append(request.images)
-        batch = processor.tensors([p + a for p, a in zip(prompts, answers, strict=True)], pictures)
+        batch = self.generator.vision.tokens([p + a for p, a in zip(prompts, answers, strict=True)], pictures)
         ids = processor.tokenizer(answers)["input_ids"]
         kept = max(map(len, ids)) + 1
         labels = torch.full((len(ids), kept), IGNORED)
@@ -69,7 +72,15 @@ class Collator:
                     "the tokenizer joins the prompt's end with the answer's beginning",
                     "use a model whose chat template ends in a line break, as Qwen's do",
                 )
-        return batch | {"labels": labels, "logits_to_keep": kept, "use_cache": False}
+        shown = [picture for row in pictures for picture in row]
+        return {**batch, PICTURES: shown, "labels": labels, "logits_to_keep": kept, "use_cache": False}
+
+
+def with_pictures(batch: Mapping[str, Any], generator: LocalGenerator) -> dict[str, Any]:
+    """What the model's forward takes of a batch of `Collator`, on the model's device."""
+    rest = {name: value for name, value in batch.items() if name != PICTURES}
+    shown = generator.vision.show(batch[PICTURES])
+    return {**rest, **generator.vision.inputs({**rest, **shown}, generator.loaded.device)}
 
 
 class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
@@ -86,12 +97,11 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         listener: Listener,
     ) -> None:
         sft = plan.settings.sft
-        chunk = min(sft.chunk_size, sft.batch_size)
         device = generator.loaded.device.type
         arguments = common_arguments(sft, run, steps=plan.steps, peak_rate=plan.peak_rate, device=device)
         args = TrainingArguments(
-            per_device_train_batch_size=chunk,
-            gradient_accumulation_steps=sft.batch_size // chunk,
+            per_device_train_batch_size=plan.chunk,
+            gradient_accumulation_steps=sft.batch_size // plan.chunk,
             eval_strategy="steps" if plan.corpus.validation else "no",
             eval_steps=sft.validate_every,
             **arguments,
@@ -130,7 +140,12 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         self.control.should_evaluate, self.control.should_save = False, step > 0
         return {f"eval_{key}": value for key, value in found.items()}
 
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **named: Any) -> Any:
+        """Transformers', the batch's photos put in."""
+        return super().compute_loss(model, with_pictures(inputs, self.generator), *args, **named)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.generator.vision.flush()
         # Without a validation split the last adapter is the one to keep.
         if not self.plan.corpus.validation and self.state.global_step == self.plan.steps:
             self.keep_best(self.save)

@@ -39,7 +39,7 @@ LOWER: dict[Stage, tuple[str, ...]] = {
     "embed": ("embed.batch_size", "model.max_pixels"),
     "train-agcl": ("agcl.chunk_tokens", "agcl.activation_checkpointing=true", "model.max_pixels"),
     "train-sft": ("sft.chunk_size", "sft.activation_checkpointing=true", "model.max_pixels"),
-    "train-rar": ("rar.chunk_answers", "rar.activation_checkpointing=true", "attributes.batch_size"),
+    "train-rar": ("rar.chunk_answers", "rar.activation_checkpointing=true", "rar.rollout_answers"),
 }
 
 
@@ -101,8 +101,11 @@ def load_model(settings: Settings, role: Role) -> Model | None:
     config = AutoConfig.from_pretrained(folder, local_files_only=True) if folder else known_config(name)
     if config is None:
         return None
-    precision, device = precision_of(settings.model), device_of(settings.model)
-    half = precision == "bf16" or (precision == "nf4" and device == "cuda")
+    # A card that is asked for counts, whether it is there or not.
+    cuda = settings.model.device == "cuda" or device_of(settings.model) == "cuda"
+    auto = settings.model.precision == "auto" and cuda
+    precision = "nf4" if auto else precision_of(settings.model)
+    half = precision == "bf16" or (precision == "nf4" and cuda)
     dtype = torch.bfloat16 if half else torch.float32
     with torch.device("meta"), quiet():
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
@@ -129,7 +132,8 @@ def estimate_stages(settings: Settings) -> list[StageMemory]:
     if generator is not None:
         found.append(_stage("attributes", _attributes(settings, generator), generator.weights))
         sft = generator.weights + _training(settings.sft, generator)
-        rows, length = settings.sft.chunk_size, _prompt(settings, generator) + settings.attributes.max_new_tokens
+        rows = min(settings.sft.chunk_size, settings.sft.batch_size)
+        length = _prompt(settings, generator) + settings.attributes.max_new_tokens
         answers = rows * settings.attributes.max_new_tokens
         passed = _trained_pass(settings.sft, generator, rows, length, settings.model.max_images * rows, answers)
         found.append(_stage("train-sft", sft + passed, generator.weights))
@@ -201,7 +205,7 @@ def _rar(settings: Settings, generator: Model, embedder: Model) -> int:
     """Policy and judge: the answers sampled, rewarded, and learnt from, one after the other."""
     rar, new = settings.rar, settings.attributes.max_new_tokens
     images, prompt = settings.model.max_images, _prompt(settings, generator)
-    prompts = max(1, settings.attributes.batch_size // rar.group)
+    prompts = min(rar.prompts, max(1, rar.rollout_answers // rar.group))
     sampled = generator.pass_bytes(prompts, prompt, prompts * images) + generator.cache(
         prompts * rar.group, prompt + new
     )
