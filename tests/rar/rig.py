@@ -18,7 +18,7 @@ from peft import LoraConfig, get_peft_model
 from afmrl_cli.attributes.task import load_task
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.listener import Silent
-from afmrl_cli.models.base import Bases, load_base
+from afmrl_cli.models.base import Bases, Cache, load_base
 from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.models.generator import load_generator
 from afmrl_cli.models.presets import resolve_adapter, resolve_base
@@ -83,9 +83,10 @@ class Rig:
         return self.policy.generator.loaded.peft
 
 
-def make_rig(folder: CatalogFolder, settings: Settings, run: Path) -> Rig:
-    """All that `train_rar` makes before it trains."""
-    checkpoints, bases = Checkpoints(folder.checkpoints), Bases()
+def make_rig(folder: CatalogFolder, settings: Settings, run: Path, cache: Path | None = None) -> Rig:
+    """All that `train_rar` makes before it trains; without `cache`, photos are looked at anew."""
+    checkpoints = Checkpoints(folder.checkpoints)
+    bases = Bases(Cache(cache, settings.cache, Silent()) if cache else None)
     base = resolve_base(settings.model, "generator")
     parent = resolve_adapter(settings.model, "generator", base, checkpoints)
     bare = settings.model.model_copy(update={"generator_checkpoint": ""})

@@ -28,6 +28,7 @@ from tests.tiny import ARCHITECTURES
 from tests.training.shop import write_shop
 
 TinyModel = Callable[[str], Path]
+Changes = dict[str, object]
 LOSSES = ("dr_grpo", "dapo", "bnpo", "grpo")
 
 
@@ -38,7 +39,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> CatalogFolder:
     return CatalogFolder(root / "catalog.csv")
 
 
-def make(shop: CatalogFolder, run: Path, model: str, **changes: object) -> Rig:
+def make(shop: CatalogFolder, run: Path, model: str, changes: Changes | None = None, cache: Path | None = None) -> Rig:
     """Four queries: two photos, none, and one each with the same words; an adapter that changes numbers; four answers
     each, of different lengths.
     """
@@ -49,7 +50,7 @@ def make(shop: CatalogFolder, run: Path, model: str, **changes: object) -> Rig:
         "rar.validation_queries": 5,
     }
     both = {"model.generator": model, "model.embedder": model, "attributes.max_new_tokens": 12, "rar.chunk_answers": 8}
-    rig = make_rig(shop, rar_settings(**(few | both | {"rar.query": "listings"} | changes)), run)
+    rig = make_rig(shop, rar_settings(**(few | both | {"rar.query": "listings"} | (changes or {}))), run, cache)
     env = rig.plan.environments.train
     seen = env.queries[0]
     photos, others = seen.side.photos, env.queries[3].side.photos
@@ -174,6 +175,58 @@ def test_answers_are_those_of_trl(rig: Rig, trainer: RarTrainer) -> None:
     assert never and not never & {token for row in made[0] for token in row}
 
 
+def test_answers_sampled_a_group_at_a_time(trainer: RarTrainer) -> None:
+    kept, calls = trainer.rar, []
+    head = trainer.policy.generator.loaded.causal.lm_head
+    handle = head.register_forward_hook(lambda _, __, output: calls.append(len(output)))
+    try:
+        trainer.generation_config.temperature = 0.001
+        whole = trainer._sample([0, 1, 2, 3])
+        assert set(calls) == {16}
+        calls.clear()
+        trainer.rar = kept.model_copy(update={"rollout_answers": 4})
+        assert trainer._sample([0, 1, 2, 3]) == whole and set(calls) == {4}
+    finally:
+        trainer.rar, trainer.generation_config.temperature = kept, kept.temperature
+        handle.remove()
+
+
+ROUNDED = 5e-3
+"""Of what comes from features of 11 bits."""
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_step_with_stored_pictures(name: str, shop: CatalogFolder, tiny_model: TinyModel, tmp_path: Path) -> None:
+    """The policy's photos come from the store that the gallery has filled: same step but for rounding, and the tower
+    sees none of them; without what is stored, the very same numbers again.
+    """
+    model = str(tiny_model(name))
+    plain = make(shop, tmp_path / "plain", model)
+    kept = make(shop, tmp_path / "kept", model, cache=tmp_path / "cache")
+    vision = kept.policy.generator.vision
+    assert vision.store is not None and len(vision.store)
+    before = vision.looked
+    rollouts = some_answers(plain.trainer)
+    made = [step(rig.trainer, rollouts) for rig in (plain, kept)]
+    torch.manual_seed(5)
+    sampled = kept.trainer._sample([0, 1, 2, 3])
+    assert vision.looked == before
+    (expected, slopes, losses), (scored, gradient, ours) = made
+    assert 0 < abs(ours[0] - losses[0]) <= ROUNDED * abs(losses[0])
+    assert torch.allclose(scored["ref_per_token_logps"], expected["ref_per_token_logps"], atol=ROUNDED)
+    for parameter, slope in slopes.items():
+        assert (gradient[parameter] - slope).norm() <= ROUNDED * slope.norm(), parameter
+
+    for shard in vision.store.folder.iterdir():
+        vision.store._forget(shard.name)
+    torch.manual_seed(5)
+    assert kept.trainer._sample([0, 1, 2, 3]) == sampled
+    assert vision.looked == before + 3, "two photos of one query, one of another; the first is also the third's"
+    again = step(kept.trainer, rollouts)
+    assert again[2] == ours and all(torch.equal(again[1][name], slope) for name, slope in gradient.items())
+    assert vision.looked == before + 3
+
+
 def test_a_group_runs_its_prompt_once(trainer: RarTrainer) -> None:
     """Tokens that run, padding included, in sampling and in the reference's log-probabilities."""
     rollouts = some_answers(trainer)
@@ -202,12 +255,16 @@ def test_with_a_reference_adapter_and_recomputed_activations(
 ) -> None:
     """On a 4-bit base too, the layers whose activations are computed again are those of TRL's step."""
     model = str(tiny_model("qwen2_vl"))
-    started = {"rar.from_base": False, "model.generator_checkpoint": "sft", "rar.activation_checkpointing": True}
+    started: Changes = {
+        "rar.from_base": False,
+        "model.generator_checkpoint": "sft",
+        "rar.activation_checkpointing": True,
+    }
     settings = rar_settings(**{"model.generator": model, "model.embedder": model})
     root = shutil.copytree(shop.root, tmp_path / "shop")
     folder = CatalogFolder(root / "catalog.csv")
     add_slight(folder, settings, "sft", "generator")
-    rig = make(folder, tmp_path / "run", model, **started, **{"model.precision": precision})
+    rig = make(folder, tmp_path / "run", model, started | {"model.precision": precision})
     again: list[bool] = []
     layer = rig.policy.generator.loaded.trunk.language_model.layers[0]
     layer.mlp.register_forward_pre_hook(lambda *_: again.append(torch.is_grad_enabled()))

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import Qwen2VLModel
 from typer.testing import CliRunner
 
 import afmrl_cli
@@ -26,17 +27,22 @@ from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.product import Product
 from afmrl_cli.cli.app import app
 from afmrl_cli.errors import AfmrlError, DataError, ModelError
+from afmrl_cli.listener import Silent
+from afmrl_cli.models.base import Bases, Cache
 from afmrl_cli.models.generator import LocalGenerator, load_generator
+from afmrl_cli.models.presets import resolve_base
 from afmrl_cli.settings import Settings
 from afmrl_cli.sft.corpus import Example
+from afmrl_cli.sft.plan import make_plan
 from afmrl_cli.sft.run import SftSummary, train_sft
 from afmrl_cli.sft.score import Score
 from afmrl_cli.sft.targets import Target
 from afmrl_cli.sft.trainer import IGNORED, Collator, with_pictures
 from afmrl_cli.store.checkpoints import Checkpoints
+from afmrl_cli.store.files import hash_file
 from afmrl_cli.store.folder import CatalogFolder
-from afmrl_cli.training.adapter import add_trainable
-from tests.tiny import LINEAR_LAYERS
+from afmrl_cli.training.adapter import add_trainable, trainable
+from tests.tiny import ARCHITECTURES, LINEAR_LAYERS
 from tests.training.test_run import Heard
 
 from .test_targets import corpus_of
@@ -201,6 +207,73 @@ def test_killed_and_going_on_gives_the_same_weights(
         assert torch.equal(weights(other, resumed.checkpoint)[name], tensor), name
     assert metrics_of(resumed) == metrics_of(whole)
     assert (resumed.before, resumed.best) == (whole.before, whole.best)
+
+
+def test_a_photo_is_looked_at_once(
+    shop: CatalogFolder, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In two epochs and three looks at the validation products; a second run finds all of them stored, and gives the
+    very weights of the first.
+    """
+    seen: list[int] = []
+    look = Qwen2VLModel.get_image_features
+
+    def spy(self: Any, pixel_values: Any, image_grid_thw: Any, *args: Any, **named: Any) -> Any:
+        seen.append(len(image_grid_thw))
+        return look(self, pixel_values, image_grid_thw, *args, **named)
+
+    monkeypatch.setattr(Qwen2VLModel, "get_image_features", spy)
+    changes: dict[str, object] = {"sft.steps": 0, "sft.epochs": 2, "sft.validate_every": 7}
+    corpus = corpus_of(shop, settings(**changes))
+    products = [example.product for example in corpus.train + corpus.validation]
+    photos = {hash_file(path) for product in products for path in product.images}
+    first = run(shop, settings(**changes))
+    assert sum(seen) == len(photos) > 40
+    second = run(shop, settings(**changes), force=True)
+    assert sum(seen) == len(photos)
+    trained = weights(shop, first.checkpoint)
+    assert all(torch.equal(trained[name], tensor) for name, tensor in weights(shop, second.checkpoint).items())
+
+    seen.clear()
+    plain = run(shop, settings(**changes, **{"cache.vision": False}), force=True)
+    assert sum(seen) > 2 * len(photos), "as without a store, in every epoch and every look"
+    losses = [[row["loss"] for row in metrics_of(each) if "loss" in row] for each in (second, plain)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_gradients_with_stored_photos(
+    name: str, shop: CatalogFolder, settings: MakeSettings, tmp_path: Path, tiny_model: Callable[[str], Path]
+) -> None:
+    chosen = settings(**{"model.generator": str(tiny_model(name)), "sft.lora_dropout": 0.0})
+    cache, found = Cache(tmp_path / "cache", chosen.cache, Silent()), []
+    examples = corpus_of(shop, chosen).train[:3]
+    for bases in (Bases(), Bases(cache), Bases(cache)):
+        checkpoints = Checkpoints(shop.checkpoints)
+        generator = load_generator(chosen.model, chosen.attributes, checkpoints, bases=bases)
+        model = add_trainable(generator, chosen.sft, None, checkpoints, "CAUSAL_LM").train()
+        batch = Collator(generator, load_task(chosen.attributes, shop.root), chosen)(examples)
+        loss = model(**with_pictures(batch, generator)).loss
+        loss.backward()
+        generator.vision.flush()
+        slopes = {name: p.grad for name, p in trainable(model).items() if p.grad is not None}
+        found.append((loss.item(), slopes, generator.vision.looked))
+    (plain, expected, _), (first, gradient, looked), (second, again, none) = found
+    assert looked == len({hash_file(path) for each in examples for path in each.product.images}) and none == 0
+    assert 0 < abs(first - plain) < 1e-3 * plain and first == second
+    assert len(expected) == len(trainable(model))
+    for parameter, slope in expected.items():
+        assert (gradient[parameter] - slope).norm() <= 5e-3 * slope.norm(), parameter
+        assert torch.equal(gradient[parameter], again[parameter])
+
+
+def test_any_chunk_divides_a_step(shop: CatalogFolder, settings: MakeSettings) -> None:
+    def chunk(batch: int, most: int) -> int:
+        chosen = settings(**{"sft.batch_size": batch, "sft.chunk_size": most})
+        base = resolve_base(chosen.model, "generator")
+        return make_plan(corpus_of(shop, chosen), load_task(chosen.attributes, shop.root), chosen, base).chunk
+
+    assert [chunk(8, 4), chunk(6, 4), chunk(5, 4), chunk(2, 4)] == [4, 3, 1, 2]
 
 
 def test_the_chunk_size_changes_memory_not_the_result(shop: CatalogFolder, settings: MakeSettings) -> None:

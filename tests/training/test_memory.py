@@ -48,6 +48,37 @@ def test_less_with_checkpoints_and_shorter_chunks() -> None:
     assert activations(config, torch.bfloat16, 2, 256) < full / 10
 
 
+@pytest.mark.parametrize(("preset", "card"), [("paper", 8), ("qwen3", 6)])
+@pytest.mark.parametrize("photos", [1, 3])
+def test_the_presets_fit_small_cards_as_they_are(preset: str, card: int, photos: int) -> None:
+    """Photos of 448 px, batches of 256 pairs, groups of 8; a CUDA context and what the allocator loses come on top."""
+    flags = {"model.preset": preset, "model.device": "cuda", "model.max_pixels": 448 * 448, "model.max_images": photos}
+    settings = load_settings(None, flags | {"agcl.batch_size": 256}, {})
+    assert settings.rar.group == 8
+    stages = estimate_stages(settings)
+    assert len(stages) == 5
+    assert {each.stage: each.peak_bytes / 2**30 for each in stages if each.peak_bytes > (card - 0.5) * 2**30} == {}
+
+
+def test_defaults_follow_the_models() -> None:
+    nano, paper, mixed = (
+        load_settings(None, flags, {})
+        for flags in ({}, {"model.preset": "paper"}, {"model.embedder": "Qwen/Qwen2-VL-2B-Instruct"})
+    )
+    assert (nano.attributes.batch_size, nano.embed.batch_size, nano.sft.chunk_size) == (32, 32, 8)
+    assert not any(each.activation_checkpointing for each in (nano.agcl, nano.sft, nano.rar))
+    assert all(each.activation_checkpointing for each in (paper.agcl, paper.sft, paper.rar))
+    assert mixed.agcl.activation_checkpointing and mixed.sft == nano.sft
+    assert (paper.sft.batch_size, paper.agcl.chunk_tokens) == (nano.sft.batch_size, nano.agcl.chunk_tokens)
+    own = {"model.preset": "paper", "sft.chunk_size": 4, "agcl.activation_checkpointing": "false"}
+    chosen = load_settings(None, own, {"AFMRL_EMBED_BATCH_SIZE": "40"})
+    assert (chosen.sft.chunk_size, chosen.embed.batch_size) == (4, 40)
+    assert chosen.sft.activation_checkpointing and not chosen.agcl.activation_checkpointing
+    assert type(chosen).model_validate(chosen.model_dump()) == chosen
+    back = load_settings(None, {"model.preset": "paper", "model.generator": "nano", "model.embedder": "nano"}, {})
+    assert back.sft == nano.sft and back.agcl == nano.agcl
+
+
 def test_what_is_too_large_is_told_with_the_setting() -> None:
     stages = {stage.stage: stage for stage in estimate_stages(load_settings(None, {"model.preset": "paper"}, {}))}
     assert list(stages) == ["attributes", "train-sft", "embed", "train-agcl", "train-rar"]
