@@ -57,6 +57,8 @@ def settings_of(model: str, prompts: int, pixels: int) -> dict[str, object]:
         "rar.k": 5,
         "rar.validation_queries": 5,
         "rar.learning_rate": 1e-5,
+        "rar.rollout_answers": 1024,
+        "rar.activation_checkpointing": False,
     }
 
 
@@ -131,13 +133,13 @@ def make_wide(folder: Path) -> str:
     return str(folder)
 
 
-def make_world(work: Path, model: str, prompts: int, pixels: int) -> tuple[Any, Any]:
-    """(the plan, the policy) with a base of its own."""
+def make_world(work: Path, model: str, prompts: int, pixels: int, cache: Path | None = None) -> tuple[Any, Any]:
+    """(the plan, the policy) with a base of its own; with `cache`, photos are looked at once."""
     from afmrl_cli.attributes.request import Generation
     from afmrl_cli.attributes.task import load_task
     from afmrl_cli.catalog.problems import Problems
     from afmrl_cli.listener import Silent
-    from afmrl_cli.models.base import Bases
+    from afmrl_cli.models.base import Bases, Cache
     from afmrl_cli.models.embedder import load_embedder
     from afmrl_cli.models.generator import load_generator
     from afmrl_cli.models.presets import NANO, resolve_base
@@ -150,7 +152,8 @@ def make_world(work: Path, model: str, prompts: int, pixels: int) -> tuple[Any, 
     from afmrl_cli.training.adapter import add_trainable
 
     settings = load_settings(None, settings_of(model, prompts, pixels), {})
-    folder, checkpoints, bases = CatalogFolder(work / "shop" / "catalog.csv"), Checkpoints(work / "none"), Bases()
+    folder, checkpoints = CatalogFolder(work / "shop" / "catalog.csv"), Checkpoints(work / "none")
+    bases = Bases(Cache(cache, settings.cache, Silent()) if cache else None)
     task = load_task(settings.attributes, folder.root)
     generator = load_generator(settings.model, settings.attributes, checkpoints, bases=bases)
     if model != NANO:

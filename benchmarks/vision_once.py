@@ -2,10 +2,11 @@
 
     python -m benchmarks.vision_once [--model nano|wide] [--products 96] [--rounds 3]
 
-`attributes` after `embed`, `embed` by another adapter after `embed`, and the second epoch of AGCL, each with the store
-and without (`cache.vision`), in turn, in this process; the medians of processor time, of everything the command does
-with a product but reading the catalog. `wide` is a Qwen2.5-VL with a small language model and a larger tower, random
-weights. Also the figures behind the default: what a hit costs, what it saves, and how many bytes a photo takes.
+`attributes` after `embed`, `embed` by another adapter after `embed`, the second epoch of SFT and of AGCL, and a step of
+RAR on queries that were seen before (two prompts, eight answers each), each with the store and without
+(`cache.vision`), in turn, in this process; the medians of processor time, of everything the command does with a product
+but reading the catalog. `wide` is a Qwen2.5-VL with a small language model and a larger tower, random weights. Also
+the figures behind the default: what a hit costs, what it saves, and how many bytes a photo takes.
 """
 
 from __future__ import annotations
@@ -23,13 +24,19 @@ import torch
 
 from afmrl_cli.attributes.prompt import attribute_prompt
 from afmrl_cli.attributes.request import Request
+from afmrl_cli.attributes.task import load_task
 from afmrl_cli.catalog.pictures import look_of
+from afmrl_cli.catalog.product import Product
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.base import Bases, Cache
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.embedder import Embedder, load_embedder
 from afmrl_cli.models.generator import LocalGenerator, load_generator
-from afmrl_cli.settings import AgclSettings, Settings
+from afmrl_cli.nano.shop import write_shop
+from afmrl_cli.settings import AgclSettings, AttributeSettings, Settings, SftSettings
+from afmrl_cli.sft.corpus import Example
+from afmrl_cli.sft.targets import Target
+from afmrl_cli.sft.trainer import Collator, with_pictures
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.training.adapter import add_trainable
 from afmrl_cli.training.pairs import Pair, Photo, Side
@@ -38,9 +45,18 @@ from afmrl_cli.training.step import Batch, Reader, accumulate
 
 from .embed_rate import INSTRUCTION, products
 from .figures import record
+from .rar_step import Side as Trained
+from .rar_step import make_ours, make_world
 
 NONE = Checkpoints(Path("none"))
-BATCH = 32
+BATCH, CHUNK = 32, 8
+TOLD = {
+    "attributes": "attributes after embed",
+    "embed": "embed again",
+    "teach": "SFT's second epoch",
+    "epoch": "AGCL's second epoch",
+    "rar": "RAR step on queries seen before",
+}
 
 
 def make_wide(folder: Path) -> Path:
@@ -69,6 +85,9 @@ class Commands:
         training = Bases(Cache(cache, settings.cache, Silent()) if cache else None)
         self.trained: Embedder = load_embedder(settings.model, settings.embed, NONE, bases=training)
         add_trainable(self.trained, settings.agcl, None, NONE).train()
+        teaching = Bases(Cache(cache, settings.cache, Silent()) if cache else None)
+        self.taught: LocalGenerator = load_generator(settings.model, settings.attributes, NONE, bases=teaching)
+        self.pupil = add_trainable(self.taught, settings.sft, None, NONE, "CAUSAL_LM").train()
 
     def embed(self) -> None:
         look = look_of(self.embedder, self.settings.catalog)
@@ -90,6 +109,26 @@ class Commands:
             nothing = np.zeros((len(pairs), len(pairs)), bool)
             batch = Batch(pairs, None, nothing, nothing)
             accumulate(reader, batch, self.settings.agcl, World())
+
+    def teach(self) -> None:
+        collate = Collator(self.taught, load_task(self.settings.attributes, Path()), self.settings)
+        target = Target({"colour": "red", "sleeves": "long", "pattern": "plain"})
+        examples = [
+            Example(Product(str(i), title=text, images=(path,)), target) for i, (text, path) in enumerate(self.rows)
+        ]
+        for start in range(0, len(examples), CHUNK):
+            batch = with_pictures(collate(examples[start : start + CHUNK]), self.taught)
+            torch.autograd.backward(self.pupil(**batch).loss)
+        self.taught.vision.flush()
+
+
+def rar_sides(place: Path, model: str) -> dict[str, Trained]:
+    """A trainer without the store, and one with it."""
+    write_shop(place / "shop", 30, seed=3, duplicates=0.5, size=224)
+    return {
+        name: make_ours(*make_world(place, model, 2, 224, cache), place / name)
+        for name, cache in (("without", None), ("with", place / "rar-cache"))
+    }
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -133,23 +172,32 @@ def main() -> None:
         if wanted.model == "wide":
             folder = str(make_wide(Path(place) / "wide"))
             model |= {"generator": folder, "embedder": folder, "max_pixels": 112 * 112}
-        agcl = AgclSettings(loss="infonce", batch_size=BATCH, lora_dropout=0.0)
-        settings = Settings.model_validate({"model": model, "agcl": agcl, "attributes": {"max_new_tokens": 48}})
+        agcl = AgclSettings(loss="infonce", batch_size=BATCH, lora_dropout=0.0, activation_checkpointing=False)
+        sft = SftSettings(activation_checkpointing=False)
+        attributes = AttributeSettings(max_new_tokens=48, batch_size=BATCH)
+        settings = Settings.model_validate({"model": model, "agcl": agcl, "sft": sft, "attributes": attributes})
         rows = products(Path(place), wanted.products, 224)
         sides = {"without": Commands(settings, rows, None), "with": Commands(settings, rows, Path(place) / "cache")}
         sides["with"].embed()
         print(hits(sides["with"]))
-        print(f"{'second time':<28}{'without':>10}{'with':>10}{'ratio':>8}")
-        for name in ("attributes", "embed", "epoch"):
+        print(f"{'second time':<32}{'without':>10}{'with':>10}{'ratio':>8}")
+        works: dict[str, dict[str, Callable[[], object]]] = {
+            name: {which: getattr(side, name) for which, side in sides.items()}
+            for name in ("attributes", "embed", "teach", "epoch")
+        }
+        trainers = rar_sides(Path(place), str(model.get("generator", "nano")))
+        works["rar"] = {which: partial(side.step, 0) for which, side in trainers.items()}
+        for work in works["rar"].values():
+            work()
+        for name, each in works.items():
             times: dict[str, list[float]] = {"without": [], "with": []}
             for _ in range(wanted.rounds):
-                for which, side in sides.items():
-                    times[which].append(seconds(getattr(side, name)))
+                for which, work in each.items():
+                    times[which].append(seconds(work))
             before, after = (statistics.median(times[which]) for which in ("without", "with"))
-            told = {"attributes": "attributes after embed", "embed": "embed again", "epoch": "AGCL's second epoch"}
-            print(f"{told[name]:<28}{before:>9.2f}s{after:>9.2f}s{before / after:>7.2f}x", flush=True)
+            print(f"{TOLD[name]:<32}{before:>9.2f}s{after:>9.2f}s{before / after:>7.2f}x", flush=True)
             spread = [a / b for a, b in zip(times["without"], times["with"], strict=True)]
-            record(f"{told[name]}, photos looked at once, processor s", after, before, before / after, spread=spread)
+            record(f"{TOLD[name]}, photos looked at once, processor s", after, before, before / after, spread=spread)
 
 
 if __name__ == "__main__":
