@@ -62,6 +62,7 @@ class FeatureStore:
         self._listener = listener
         self._lock = threading.RLock()
         self._kept: dict[str, Kept] = {}
+        self._grids: dict[tuple[int, int], tuple[int, int]] = {}
         self._new: dict[str, tuple[Kept, Tensor]] = {}
         self._new_bytes = 0
         self._used: set[str] = set()
@@ -82,8 +83,12 @@ class FeatureStore:
             )  # half a file after a power cut: it is made again, which is what a cache is for
             return
         for content, rows, height, width, pixels in table:
-            self._kept[content] = Kept(file.name, first, rows, (height, width), pixels)
+            self._kept[content] = Kept(file.name, first, rows, self._shared((height, width)), pixels)
             first += rows
+
+    def _shared(self, grid: tuple[int, int]) -> tuple[int, int]:
+        """`grid`, once in memory for all photos that have it."""
+        return self._grids.setdefault(grid, grid)
 
     def __len__(self) -> int:
         return len(self._kept) + len(self._new)
@@ -123,7 +128,7 @@ class FeatureStore:
         with self._lock:
             if self._full or self.find(content) is not None:
                 return
-            self._new[content] = Kept("", 0, len(features), grid, pixels), features
+            self._new[content] = Kept("", 0, len(features), self._shared(grid), pixels), features
             self._new_bytes += features.nbytes
             if self._new_bytes >= SHARD_BYTES:
                 self.flush()

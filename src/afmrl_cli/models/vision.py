@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 READING = 500e6
 """Bytes a second at which a plain disk gives features back. Those that the tower makes faster are not kept."""
-HASHED_FILES = 100_000
+HASHED_FILES = 4096
+"""Whose hashes are remembered, at about a kilobyte each; the others' files are read again when they are next shown."""
 SHOWN = "shown"
 """Where a batch holds its `Shown` beside the model's tensors."""
 

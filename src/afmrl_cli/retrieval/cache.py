@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from ..store.files import hash_json, make_folder, write_json, writing
 
 OPEN_CHUNKS = 8
+ROW_BITS = 32
 
 
 class VectorCache:
@@ -26,7 +28,9 @@ class VectorCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._place: dict[str, tuple[str, int]] = {}
+        self._chunks: list[str] = []
+        self._place: dict[str, int] = {}
+        # The number of a chunk and a row in it, in one integer: a pair takes twice as much, for every listing.
         for file in sorted(folder.glob("*.json")):
             self._take(file)
         self._open = lru_cache(OPEN_CHUNKS)(lambda name: np.load(folder / f"{name}.npy", mmap_mode="r"))
@@ -40,7 +44,17 @@ class VectorCache:
             file.unlink(missing_ok=True)
             return
         if rows == len(keys):
-            self._place.update((key, (file.stem, row)) for row, key in enumerate(keys))
+            self._put(file.stem, keys)
+
+    def _put(self, name: str, keys: Sequence[str]) -> None:
+        first = len(self._chunks) << ROW_BITS
+        self._chunks.append(name)
+        self._place.update((key, first + row) for row, key in enumerate(keys))
+
+    def _find(self, key: str) -> tuple[str, int]:
+        """The chunk and row of a key that is there (KeyError else)."""
+        place = self._place[key]
+        return self._chunks[place >> ROW_BITS], place & ((1 << ROW_BITS) - 1)
 
     def __contains__(self, key: str) -> bool:
         return key in self._place
@@ -58,24 +72,23 @@ class VectorCache:
             np.save(whole, np.ascontiguousarray(vectors, dtype=np.float32), allow_pickle=False)
             file.write(whole.getbuffer())
         write_json(self.folder / f"{name}.json", list(keys))
-        self._place.update((key, (name, row)) for row, key in enumerate(keys))
+        self._put(name, keys)
 
     def get(self, key: str) -> NDArray[np.float32]:
         """The vector [d] of a key that is there (KeyError else)."""
-        name, row = self._place[key]
+        name, row = self._find(key)
         vector: NDArray[np.float32] = self._open(name)[row]
         return vector
 
     def prune(self, limit: int) -> None:
         """Remove the oldest chunks until at most `limit` vectors are left."""
-        sizes: dict[str, int] = {}
-        for name, _ in self._place.values():
-            sizes[name] = sizes.get(name, 0) + 1
-        left = len(self)
+        sizes = Counter(self._chunks[place >> ROW_BITS] for place in self._place.values())
+        left, gone = len(self), set[str]()
         for file in sorted(self.folder.glob("*.json"), key=lambda file: file.stat().st_mtime):
             if left <= limit:
                 break
-            left -= sizes.get(file.stem, 0)
+            left -= sizes[file.stem]
+            gone.add(file.stem)
             file.unlink(missing_ok=True)
             file.with_suffix(".npy").unlink(missing_ok=True)
-            self._place = {key: place for key, place in self._place.items() if place[0] != file.stem}
+        self._place = {key: place for key, place in self._place.items() if self._chunks[place >> ROW_BITS] not in gone}

@@ -81,7 +81,8 @@ def encode_missing(
     """
     empty: set[str] = set()
     done = cut = 0
-    new = _new(inputs, cache)
+    asked: set[str] = set()
+    new = _new(inputs, cache, asked)
     first = next(new, None)
     while first is not None and not first.text.strip():
         # The model is loaded before photos are opened, since it says how; but not for photos that can't be opened.
@@ -102,6 +103,7 @@ def encode_missing(
             before = encoder.texts_cut
             cache.add(list(items), encoder.encode(list(items.values()), instruction=instruction))
             cut += encoder.texts_cut - before
+            asked.difference_update(items)  # the cache knows them now
         done += len(group)
         listener.progress(what, done, total)
     if cut:
@@ -115,12 +117,11 @@ def told_cut(texts: int) -> str:
     return f"{many} longer than model.max_text_tokens; the end was cut off, attributes first"
 
 
-def _new(inputs: Iterable[Input], cache: VectorCache) -> Iterator[Input]:
-    """The inputs whose key is neither in the cache nor asked for before: twins are encoded once."""
-    seen: set[str] = set()
+def _new(inputs: Iterable[Input], cache: VectorCache, asked: set[str]) -> Iterator[Input]:
+    """The inputs whose key is neither in the cache nor in `asked`, where they are put: twins are encoded once."""
     for wanted in inputs:
-        if wanted.key not in seen and wanted.key not in cache:
-            seen.add(wanted.key)
+        if wanted.key not in asked and wanted.key not in cache:
+            asked.add(wanted.key)
             yield wanted
 
 
