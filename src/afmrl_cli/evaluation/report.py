@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -99,14 +100,7 @@ def measure(
         raise UsageError("--max-drop needs a run to compare with", "add --compare RUN")
     vectors, embed = load_vectors(folder, embedder_id, settings), settings.embed
     problems = Problems()
-    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        task = build_task(
-            _documents(folder, settings, database, source, problems), folder, settings, wanted.asked, fingerprinter
-        )
-        if embed.enrich != "none":
-            task = with_own(task, fingerprinter)
-        prints = [*(q.fingerprint for q in task.queries), *(d.row.fingerprint for d in task.documents)]
-        texts = stored_attributes(database, source, sorted({each for each in prints if each}))
+    task, texts = _task(folder, settings, wanted.asked, source, problems)
     kitchen = Kitchen(folder, settings, problems, listener)
     own = Contestant(
         "embedder",
@@ -117,57 +111,78 @@ def measure(
         stored=vectors,
         attributes=texts,
     )
-    names = list(dict.fromkeys([*metric_names(settings.eval.ks), *(wanted.thresholds or {}), *drops]))
-    notes = check_cuts(names, [*(wanted.thresholds or {}), *drops], len(task.documents), settings.eval.depth)
+    wished = [*(wanted.thresholds or {}), *drops]
+    names = list(dict.fromkeys([*metric_names(settings.eval.ks), *wished]))
+    notes = check_cuts(names, wished, len(task.documents), settings.eval.depth)
     slices = check_slices(task, settings.eval.slices)
     earlier = [find_run(each, folder, task, settings.eval.depth) for each in settings.eval.compare]
     merged = [find_run(each, folder, task, settings.eval.depth) for each in settings.eval.merge]
     answers, left_out = _answers(task, own, wanted.entries, texts, kitchen, contestant)
     scored = [score(answer, task, names, settings, merged if i == 0 else ()) for i, answer in enumerate(answers)]
-    if not scored[0].figures.means:
+    figures = scored[0].figures
+    if not figures.means:
         raise DataError("no query has a relevant product in the gallery", "look at the qrels, --gallery and min_grade")
     problems.tell(listener)
-    notes += [*task.notes, *left_out, *_notes(task, answers, scored[0].figures, texts, settings)]
+    notes += [*task.notes, *left_out, *_notes(task, answers, figures, texts, settings)]
     twins = twins_of(task, settings.eval.min_grade)
     listener.progress("statistics", 0, None)
     comparisons, checks = compare_all(scored, earlier, task, names, drops, settings)
-    checks = [*floor_checks(wanted.thresholds or {}, scored[0].figures.means), *checks]
     content = {
         "catalog": str(folder.catalog),
         "protocol": task.protocol,
         "embedder": embedder_id,
         "enrich": embed.enrich,
         "attributes": asdict(source) if source and embed.enrich != "none" else None,
-        "split": wanted.asked.split,
-        "gallery": len(task.documents),
-        "gallery_filters": list(wanted.asked.gallery),
-        "ask": task.ask,
-        "show": task.show,
-        "label": task.label,
-        "queries": scored[0].figures.queries,
-        "groups": len(set(groups_of(task, list(queries_of(scored[0].figures))))),
-        "queries_without_relevant": scored[0].figures.without_relevant,
-        "queries_with_twins": sum(query in twins for query in queries_of(scored[0].figures)),
-        "min_grade": settings.eval.min_grade,
-        "depth": settings.eval.depth,
-        "confidence": settings.eval.confidence,
-        "resamples": settings.eval.resamples,
+        **_asked(task, wanted.asked, figures, twins, settings),
         "systems": [system_figures(each, task, twins, settings) for each in scored],
         "comparisons": comparisons,
         "slices": _varied({key: slice_figures(key, scored[0], task, twins, settings) for key in slices}, settings),
-        "checks": checks,
+        "checks": [*floor_checks(wanted.thresholds or {}, figures.means), *checks],
         "notes": notes,
         "seconds": round(time.monotonic() - started, 3),
     }
     notes += _comparison_notes([*earlier, *merged], content, len(names), settings)
     runs: dict[str, Run] = {answer.system: answer.run for answer in answers}
     kept = place or new_run(folder.runs, "eval")
-    if place is None:
-        _keep(kept, settings, content, task, runs, scored[0].figures)
-    else:
-        with writing_folder(place) as temporary:
-            _keep(temporary, settings, content, task, runs, scored[0].figures)
-    return Report({**content, "folder": str(kept)}, runs, notes, kept, task, twins, scored[0].figures.per_query)
+    with contextlib.nullcontext(kept) if place is None else writing_folder(place) as temporary:
+        _keep(temporary, settings, content, task, runs, figures)
+    return Report({**content, "folder": str(kept)}, runs, notes, kept, task, twins, figures.per_query)
+
+
+def _task(
+    folder: CatalogFolder, settings: Settings, asked: Asked, source: AttributeSource | None, problems: Problems
+) -> tuple[Task, dict[str, str]]:
+    """The task, and attribute texts by the fingerprints of its queries and listings."""
+    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
+        documents = _documents(folder, settings, database, source, problems)
+        task = build_task(documents, folder, settings, asked, fingerprinter)
+        if settings.embed.enrich != "none":
+            task = with_own(task, fingerprinter)
+        prints = [*(q.fingerprint for q in task.queries), *(d.row.fingerprint for d in task.documents)]
+        return task, stored_attributes(database, source, sorted({each for each in prints if each}))
+
+
+def _asked(
+    task: Task, asked: Asked, figures: Evaluation, twins: Mapping[str, frozenset[str]], settings: Settings
+) -> dict[str, Any]:
+    """What the document says of the queries and the gallery, and how figures are made of them."""
+    counted = list(queries_of(figures))
+    return {
+        "split": asked.split,
+        "gallery": len(task.documents),
+        "gallery_filters": list(asked.gallery),
+        "ask": task.ask,
+        "show": task.show,
+        "label": task.label,
+        "queries": figures.queries,
+        "groups": len(set(groups_of(task, counted))),
+        "queries_without_relevant": figures.without_relevant,
+        "queries_with_twins": sum(query in twins for query in counted),
+        "min_grade": settings.eval.min_grade,
+        "depth": settings.eval.depth,
+        "confidence": settings.eval.confidence,
+        "resamples": settings.eval.resamples,
+    }
 
 
 def questions(folder: CatalogFolder, settings: Settings, asked: Asked) -> list[Product]:
