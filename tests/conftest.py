@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,17 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup` a file's tests stay with one worker, so that what they share is made once; those of
+    tests/cycle share a whole cycle.
+    """
+    for item in items:
+        folder = item.path.parent
+        item.add_marker(
+            pytest.mark.xdist_group(folder.name if folder.name == "cycle" else f"{folder.name}/{item.path.stem}")
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +53,22 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     return make
 
 
+def kill_once(there: Callable[[], object], work: Callable[[], object]) -> None:
+    """Do `work` in a process of its own and end that by SIGKILL as soon as `there()`.
+
+    Forked: importing the libraries again would take longer than the work.
+    """
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    try:
+        while process.is_alive() and not there():
+            time.sleep(0.01)
+        assert process.is_alive(), "ended before it was killed"
+    finally:
+        process.kill()
+        process.join()
+
+
 MakeDisk = Callable[[str], Path]
 
 
@@ -63,7 +92,8 @@ def make_disk(tmp_path: Path) -> Iterator[MakeDisk]:
 
     yield make
     for each in mounted:
-        subprocess.run(["umount", str(each)], check=True)
+        # Lazily: the exception that a test has caught may still hold a file.
+        subprocess.run(["umount", "--lazy", str(each)], check=True)
 
 
 def fill(disk: Path) -> Path:

@@ -1,11 +1,9 @@
-"""A rendered shop of 14 products, each listed twice, and settings for a cycle of seconds on it. Run as a program:
-that cycle, for tests and benchmarks that kill it."""
+"""A rendered shop of 14 products, each listed twice, and settings for a cycle of seconds on it."""
 
 from __future__ import annotations
 
 import gc
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +94,3 @@ def copied(folder: CatalogFolder, place: Path) -> CatalogFolder:
 def figures(summary: CycleSummary) -> list[dict[str, Any]]:
     """The ladder, but for where its figures lie."""
     return [{key: value for key, value in rung.items() if key != "score"} for rung in summary.content["ladder"]]
-
-
-if __name__ == "__main__":
-    run(CatalogFolder(Path(sys.argv[1])))

@@ -1,12 +1,7 @@
-"""A generator to train on a small shop: the nano model with a slight adapter, rewarded by itself with another one.
-
-Run as a program it is `train_rar`, for a test that kills it.
-"""
+"""A generator to train on a small shop: the nano model with a slight adapter, rewarded by itself with another one."""
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +20,6 @@ from afmrl_cli.models.presets import resolve_adapter, resolve_base
 from afmrl_cli.rar.environment import make_environments
 from afmrl_cli.rar.plan import Plan, make_plan
 from afmrl_cli.rar.policy import Policy
-from afmrl_cli.rar.run import train_rar
 from afmrl_cli.rar.trainer import RarTrainer
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
@@ -102,8 +96,3 @@ def make_rig(folder: CatalogFolder, settings: Settings, run: Path, cache: Path |
     rig = Rig(plan, policy, RarTrainer(plan, policy, run, kept.append, Silent()), kept)
     rig.peft.train()  # as transformers does before the first step
     return rig
-
-
-if __name__ == "__main__":
-    chosen = Settings.model_validate(json.loads(Path(sys.argv[2]).read_text()))
-    train_rar(CatalogFolder(Path(sys.argv[1])), chosen, Silent())

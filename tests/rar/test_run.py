@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import afmrl_cli
 from afmrl_cli.errors import AfmrlError, DataError, ModelError, UsageError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.generator import load_generator
@@ -24,6 +19,7 @@ from afmrl_cli.rar.run import RarSummary, train_rar
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.corpus import Corpus
+from tests.conftest import kill_once
 from tests.rar.rig import add_slight, rar_settings
 from tests.training.shop import write_shop
 
@@ -115,18 +111,7 @@ def test_killed_and_going_on_gives_the_same_weights(shop: CatalogFolder, tmp_pat
     chosen = rar_settings(**STARTED, **changes, **{"rar.k": 20, "rar.margin": 1.0, "rar.learning_rate": 1e-4})
     whole = train_rar(shop, chosen, Silent())
 
-    (tmp_path / "settings.json").write_text(chosen.model_dump_json())
-    root = Path(afmrl_cli.__file__).parents[1]
-    path = os.pathsep.join([str(root), str(Path(__file__).parents[2])])
-    program = [sys.executable, "-m", "tests.rar.rig", str(other.catalog), str(tmp_path / "settings.json")]
-    process = subprocess.Popen(program, env=os.environ | {"PYTHONPATH": path})
-    try:
-        while process.poll() is None and not list(other.runs.glob("*/state-2")):
-            time.sleep(0.02)
-        assert process.poll() is None, "it is still training"
-    finally:
-        process.kill()  # SIGKILL
-        process.wait()
+    kill_once(lambda: list(other.runs.glob("*/state-2")), lambda: train_rar(other, chosen, Silent()))
     assert [each.name for each in Checkpoints(other.checkpoints).list()] == ["sft", "judge"]
     resumed = train_rar(other, chosen, Silent())
     assert resumed.resumed_from in (2, 4)

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +16,7 @@ from afmrl_cli.settings import Settings
 from afmrl_cli.store.database import Database, StoredAttributes
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.store.lock import writer_lock
+from tests.conftest import kill_once
 from tests.retrieval.shop import counting, embed, embedder_id, settings_of, shop_rows, write_shop
 
 REPOSITORY = Path(__file__).parents[2]
@@ -110,19 +106,8 @@ def test_killed_and_resumed_gives_the_same_vectors(tmp_path: Path, model: Path) 
     killed, whole = (write_shop(tmp_path / name, rows) for name in ("killed", "whole"))
     settings = settings_of(model, **{"embed.batch_size": 1})  # chunks of four
     embed(whole, settings)
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from tests.retrieval.shop import *\n"
-        "embed(CatalogFolder(Path(sys.argv[1])), settings_of(Path(sys.argv[2]), **{'embed.batch_size': 1}))\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "src")])}
-    process = subprocess.Popen([sys.executable, "-c", script, killed.catalog, model], env=environment)
     pending = vectors_folder(killed, embedder_id(killed, settings), settings) / "pending"
-    deadline = time.monotonic() + 300
-    while len(list(pending.glob("*.json"))) < 3 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_once(lambda: len(list(pending.glob("*.json"))) >= 3, lambda: embed(killed, settings))
     with pytest.raises(ModelError, match="no vectors yet"):
         load_vectors(killed, embedder_id(killed, settings), settings)
     load = counting(killed, settings)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +15,6 @@ from safetensors.torch import load_file
 from transformers import Qwen2VLModel
 from typer.testing import CliRunner
 
-import afmrl_cli
 from afmrl_cli.attributes.asking import open_request
 from afmrl_cli.attributes.request import Generation
 from afmrl_cli.attributes.task import load_task
@@ -42,6 +37,7 @@ from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.files import hash_file
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import add_trainable, trainable
+from tests.conftest import kill_once
 from tests.tiny import ARCHITECTURES, LINEAR_LAYERS
 from tests.training.test_run import Heard
 
@@ -187,18 +183,7 @@ def test_killed_and_going_on_gives_the_same_weights(
     chosen = settings(**{"sft.lora_dropout": 0.2, "sft.steps": 9, "sft.save_every": 2, "sft.validate_every": 4})
     whole = run(shop, chosen)
 
-    (tmp_path / "settings.json").write_text(chosen.model_dump_json())
-    root = Path(afmrl_cli.__file__).parents[1]
-    path = os.pathsep.join([str(root), str(Path(__file__).parents[2])])
-    program = [sys.executable, "-m", "tests.sft.one_run", str(other.catalog), str(tmp_path / "settings.json")]
-    process = subprocess.Popen(program, env=os.environ | {"PYTHONPATH": path})
-    try:
-        while process.poll() is None and not list(other.runs.glob("*/state-4")):
-            time.sleep(0.01)
-        assert process.poll() is None, "it is still training"
-    finally:
-        process.kill()  # SIGKILL
-        process.wait()
+    kill_once(lambda: list(other.runs.glob("*/state-4")), lambda: run(other, chosen))
     assert not Checkpoints(other.checkpoints).list()
     heard = Heard()
     resumed = run(other, chosen, heard)

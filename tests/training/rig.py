@@ -1,13 +1,13 @@
-"""A tiny model with an adapter and one batch, for tests of steps; run as a program it is one of several processes."""
+"""A tiny model with an adapter and one batch, for tests of steps, and one of several processes that do one."""
 
 from __future__ import annotations
 
-import json
-import sys
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.listener import Silent
@@ -65,15 +65,10 @@ def make_rig(folder: CatalogFolder, settings: Settings, cache: Cache | None = No
     return Rig(plan, Reader(embedder, settings), parameters, batch)
 
 
-def main(catalog: str, settings_file: str, out: str) -> None:
-    from safetensors.torch import save_file
-
+def save_gradients(folder: CatalogFolder, settings: Settings, out: Path, place: dict[str, str]) -> None:
+    """Loss and gradients of one of several processes; `place` are the variables that torchrun would set."""
+    os.environ |= place
     world = join_world()
-    settings = Settings.model_validate(json.loads(Path(settings_file).read_text()))
-    loss, gradients = make_rig(CatalogFolder(Path(catalog)), settings).gradients(settings, world)
+    loss, gradients = make_rig(folder, settings).gradients(settings, world)
     save_file(gradients | {"loss": torch.tensor(loss)}, f"{out}-{world.rank}.safetensors")
     leave_world(world)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

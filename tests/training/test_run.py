@@ -5,11 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +15,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import afmrl_cli
 from afmrl_cli.errors import AfmrlError, DataError, ModelError, UsageError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
@@ -31,6 +26,7 @@ from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.run import AgclSummary, train_agcl
 from afmrl_cli.training.stop import stop_between_steps
 from afmrl_cli.training.trainer import Trainer
+from tests.conftest import kill_once
 from tests.training.shop import write_shop
 
 MakeSettings = Callable[..., Settings]
@@ -140,18 +136,7 @@ def test_killed_and_going_on_gives_the_same_weights(
     chosen = settings(**{"agcl.lora_dropout": 0.2, "agcl.steps": 9, "agcl.save_every": 2})
     whole = run(shop, chosen)
 
-    (tmp_path / "settings.json").write_text(chosen.model_dump_json())
-    root = Path(afmrl_cli.__file__).parents[1]
-    path = os.pathsep.join([str(root), str(Path(__file__).parents[2])])
-    program = [sys.executable, "-m", "tests.training.one_run", str(other.catalog), str(tmp_path / "settings.json")]
-    process = subprocess.Popen(program, env=os.environ | {"PYTHONPATH": path})
-    try:
-        while process.poll() is None and not list(other.runs.glob("*/state-4")):
-            time.sleep(0.02)
-        assert process.poll() is None, "it is still training"
-    finally:
-        process.kill()  # SIGKILL
-        process.wait()
+    kill_once(lambda: list(other.runs.glob("*/state-4")), lambda: train_agcl(other, chosen, Silent()))
     assert not Checkpoints(other.checkpoints).list()
     heard = Heard()
     resumed = run(other, chosen, heard)
