@@ -253,6 +253,13 @@ def test_the_command(whole: tuple[CatalogFolder, CycleSummary], tmp_path: Path) 
     assert ("Higher was" in page) == (max(others) > last) != ("It is the best of the rungs" in page)
     shown = CliRunner().invoke(app, ["checkpoints", "show", "embedder:best", "-c", str(folder.root)])
     assert "rungs of cycles: cycle-" in shown.stdout
+    assert content["number"] == 1 and "The mask is off (agcl.mask = false): nothing was masked." in page
+    # Whether there was a mask is the cycle's setting, not that of the command that writes the page.
+    chosen = folder.runs / whole[1].run.name / "settings.json"
+    chosen.write_text(chosen.read_text().replace('"mask": false', '"mask": true'))
+    CliRunner().invoke(app, ["report", str(folder.catalog)])
+    page = Path(json.loads(told.stdout)["file"]).read_text()
+    assert "Masked: products in a batch that were more similar" in page and "The mask is off" not in page
     document = folder.runs / whole[1].run.name / "cycle.json"
     document.write_text(document.read_text()[:100])
     broken = CliRunner().invoke(app, ["report", str(folder.catalog)])

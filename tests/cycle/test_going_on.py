@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
+import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
-import afmrl_cli
 from afmrl_cli.cli.app import app
 from afmrl_cli.cli.errors import explain
-from afmrl_cli.cycle.run import CycleSummary
+from afmrl_cli.cycle.run import Cycle, CycleSummary
 from afmrl_cli.errors import ModelError
 from afmrl_cli.listener import Silent
 from afmrl_cli.store.checkpoints import Checkpoints
-from afmrl_cli.store.files import TEMPORARY_PREFIX
+from afmrl_cli.store.files import TEMPORARY_PREFIX, read_json
 from afmrl_cli.store.folder import CatalogFolder
 
-from ..conftest import MakeDisk, fill
+from ..conftest import MakeDisk, fill, kill_once
 from .shop import Heard, copied, cycle_settings, figures, rendered, run
 
 Whole = tuple[CatalogFolder, CycleSummary]
@@ -49,16 +49,7 @@ def test_stopped_and_killed_it_goes_on_to_the_same_figures(whole: Whole, tmp_pat
     known = explain(stopped.value)
     assert known and known[2] == 130 and "goes on from here" in known[1]
     assert list(folder.runs.glob("train-sft-*/state-1")) or list(folder.runs.glob("train-sft-*/*/state-1"))
-    path = os.pathsep.join([str(Path(afmrl_cli.__file__).parents[1]), str(Path(__file__).parents[2])])
-    program = [sys.executable, "-m", "tests.cycle.shop", str(folder.catalog)]
-    process = subprocess.Popen(program, env=os.environ | {"PYTHONPATH": path})
-    try:
-        while process.poll() is None and not list(folder.runs.glob("train-rar-*/state-1")):
-            time.sleep(0.01)
-        assert process.poll() is None, "ended before RAR had saved a state"
-    finally:
-        process.kill()
-        process.wait()
+    kill_once(lambda: list(folder.runs.glob("train-rar-*/state-1")), lambda: run(folder))
     heard = Heard()
     summary = run(folder, heard)
     assert figures(summary) == figures(whole[1])
@@ -75,32 +66,57 @@ def _files(folder: CatalogFolder) -> set[str]:
 
 
 class Changing(Heard):
-    """Somebody drops the catalog's last row while `stage` is done; Ctrl-C comes with the stage after."""
+    """Somebody makes a `change` while the first stage is done; Ctrl-C comes with the stage after."""
 
-    def __init__(self, folder: CatalogFolder, text: str) -> None:
+    def __init__(self, change: Callable[[], object]) -> None:
         super().__init__()
-        self.folder, self.text = folder, text
+        self.change = change
 
     def note(self, message: str) -> None:
         super().note(message)
         if self.done == ["base-score"]:
-            self.folder.catalog.write_text(self.text)
+            self.change()
         elif self.done[-1:] == ["1-sft"]:
             raise KeyboardInterrupt
 
 
-def test_the_catalog_changes_in_the_middle(tmp_path: Path) -> None:
+def without_last(file: Path) -> str:
+    return file.read_text().rstrip("\n").rpartition("\n")[0] + "\n"
+
+
+@pytest.mark.parametrize("changed", ["the catalog or its photos", "the queries"])
+def test_what_changes_in_the_middle_is_done_again(changed: str, tmp_path: Path) -> None:
     folder = rendered(tmp_path / "shop")
-    text = folder.catalog.read_text()
-    for content, times in ((text, 1), (text.rstrip("\n").rpartition("\n")[0] + "\n", 2)):
-        heard = Changing(folder, content)
-        shutil.rmtree(folder.store, ignore_errors=True)
-        with pytest.raises(KeyboardInterrupt):
-            run(folder, heard)
-        # The same catalog written anew changes nothing.
-        assert heard.done == ["base-score"] * times + ["1-sft"]
-        told = [line for line in heard.said if "the catalog was changed while base-score was being done" in line]
-        assert len(told) == times - 1
+    queries, photo = folder.root / "queries.jsonl", next((folder.root / "images").rglob("*.jpg"))
+    images = {"the queries": lambda: queries.write_text(without_last(queries))}
+    heard = Changing(images.get(changed, lambda: Image.new("RGB", (56, 56)).save(photo)))
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, heard)
+    assert heard.done == ["base-score", "base-score", "1-sft"]
+    assert f"warning: {changed} changed while base-score was being done: what depends on it is done again" in heard.said
+
+
+def test_what_counts_as_a_change(tmp_path: Path) -> None:
+    folder = rendered(tmp_path / "shop", 4)
+    root, catalog = folder.root, folder.catalog
+    for name in ("right.csv", "said.csv", "asked.txt"):
+        (root / name).write_text("id,other_id,verdict\n" if name == "said.csv" else "{product}\n")
+    own = {"sft.file": "right.csv", "dedupe.verdicts": ["said.csv"], "attributes.template": "asked.txt"}
+    cycle = Cycle(folder, cycle_settings(**own, **{"cycle.sft": "no"}), Silent(), dry=True)
+    photo = next((root / "images").rglob("*.jpg"))
+    for change, told in (
+        (lambda: [path.write_bytes(path.read_bytes()) for path in (catalog, photo)], []),
+        (lambda: catalog.write_text(without_last(catalog)), ["the catalog or its photos", "the catalog's columns"]),
+        (lambda: Image.new("RGB", (56, 56)).save(photo), ["the catalog or its photos"]),
+        (photo.unlink, ["the catalog or its photos"]),
+        (lambda: (root / "qrels.trec").write_text("q 0 d 1\n"), ["the queries"]),
+        (lambda: (root / "right.csv").write_text("id,attributes\n"), ["the targets file"]),
+        (lambda: (root / "said.csv").write_text("id,other_id,verdict\nL1,L2,same\n"), ["the verdicts"]),
+        (lambda: (root / "asked.txt").write_text("Say: {product}\n"), ["the prompt"]),
+        (lambda: None, []),
+    ):
+        change()
+        assert cycle._changed() == told
 
 
 def test_a_damaged_checkpoint_is_named_and_not_used(whole: Whole, tmp_path: Path) -> None:
@@ -130,24 +146,90 @@ def test_a_damaged_database_is_named_and_attributes_are_written_again(whole: Who
     assert any("1-attributes is done again: 28 products have no stored answer" in line for line in heard.said)
 
 
-def test_a_full_disk_costs_the_stage_at_hand(whole: Whole, make_disk: MakeDisk) -> None:
+class Filling(Heard):
+    """Nothing is left of the disk when, in `stage`, the progress of `what` has come to `done`; with `what` "" when the
+    stage begins.
+    """
+
+    def __init__(self, disk: Path, stage: str, what: str, done: int) -> None:
+        super().__init__()
+        self.disk, self.moment, self.ballast = disk, (stage, what, done), disk
+
+    def note(self, message: str) -> None:
+        super().note(message)
+        self._look("", 0)
+
+    def progress(self, what: str, done: int, total: int | None = None) -> None:
+        self._look(what, done)
+
+    def _look(self, what: str, done: int) -> None:
+        if self.ballast == self.disk and ("".join(self.done[-1:]), what, done) == self.moment:
+            self.ballast = fill(self.disk)
+
+
+def lose(folder: CatalogFolder, run_folder: Path, stage: str) -> None:
+    """Remove what the stage has made, so that it is done again and no other."""
+    result = read_json(run_folder / "stages" / f"{stage}.json")["result"]
+    if "checkpoint" in result:
+        shutil.rmtree(folder.checkpoints / result["checkpoint"])
+        shutil.rmtree(folder.runs / result["run"])
+    elif "place" in result:
+        shutil.rmtree(run_folder / "scores" / result["place"])
+        shutil.rmtree(folder.embeddings)
+    else:
+        with sqlite3.connect(folder.database) as database:
+            database.execute("DELETE FROM attributes WHERE generator = ?", [result["generator"]])
+        database.close()
+
+
+@pytest.mark.parametrize(
+    ("stage", "what", "done", "told"),
+    [
+        ("1-sft", "training", 1, "weights"),  # the state, written by transformers
+        ("1-rar-attributes", "", 0, "afmrl.sqlite"),
+        ("1-agcl", "training", 2, "negatives.json"),
+        ("1-agcl-score", "embedding", 28, "embeddings"),
+        ("1-agcl-score", "statistics", 0, "scores"),
+    ],
+)
+def test_a_full_disk_costs_the_save_at_hand(
+    stage: str, what: str, done: int, told: str, whole: Whole, make_disk: MakeDisk
+) -> None:
     size = sum(path.stat().st_size + 4096 for path in whole[0].root.rglob("*"))
-    disk = make_disk(f"{size // 2**20 + 8}m")
+    disk = make_disk(f"{size // 2**20 + 16}m")
     folder = copied(whole[0], disk / "shop")
-    lost = whole[1].content["ladder"][2]["embedder"]
-    shutil.rmtree(folder.checkpoints / lost)
-    run_folder = folder.runs / Checkpoints(whole[0].checkpoints).get(lost).run
-    shutil.rmtree(run_folder)
-    ballast = fill(disk)
+    lose(folder, folder.runs / whole[1].run.name, stage)
+    filling = Filling(disk, stage, what, done)
     with pytest.raises(Exception) as caught:
-        run(folder)
+        run(folder, filling)
     known = explain(caught.value)
-    assert known and known[2] == 3 and "full" in known[0], caught.value
-    assert lost not in [manifest.name for manifest in Checkpoints(folder.checkpoints).list()]
-    ballast.unlink()
+    assert known and known[2] == 3 and "full" in known[0] and told in known[0], caught.value
+    filling.ballast.unlink()
     heard = Heard()
     assert figures(run(folder, heard)) == figures(whole[1])
-    assert heard.done == ["1-agcl"] and not stray(folder)
+    assert heard.done == [stage] and not stray(folder) and _files(folder) == _files(whole[0])
+
+
+ROOM = 2**17
+"""Bytes for the small files that a finished cycle writes before its report."""
+
+
+def test_a_full_disk_while_the_report_is_written(whole: Whole, make_disk: MakeDisk) -> None:
+    size = sum(path.stat().st_size + 4096 for path in whole[0].root.rglob("*"))
+    disk = make_disk(f"{size // 2**20 + 2}m")
+    folder = copied(whole[0], disk / "shop")
+    page = folder.runs / whole[1].run.name / "report.html"
+    before = page.read_text()
+    ballast = fill(disk)
+    os.truncate(ballast, ballast.stat().st_size - ROOM)
+    with pytest.raises(OSError) as caught:
+        run(folder)
+    known = explain(caught.value)
+    assert known and known[2] == 3 and "report.html" in known[0] and "full" in known[0]
+    assert page.read_text() == before and not stray(folder)
+    ballast.unlink()
+    run(folder)
+    assert page.read_text() == before
 
 
 def test_a_clock_that_went_backwards(whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

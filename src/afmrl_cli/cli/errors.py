@@ -6,6 +6,7 @@ import errno
 import functools
 import inspect
 import os
+import re
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -23,6 +24,8 @@ DATABASE_DISK_FULL = {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}  # the latter: no r
 DATABASE_DAMAGED = {"SQLITE_CORRUPT", "SQLITE_NOTADB"}
 DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "read-only disk"}
 
+OS_ERROR = re.compile(r"\(os error (\d+)\)")
+
 
 def explain(error: BaseException) -> tuple[str, str, int] | None:
     """(message, hint, exit code) of a known failure, None of an unknown one."""
@@ -35,6 +38,10 @@ def explain(error: BaseException) -> tuple[str, str, int] | None:
     if isinstance(error, OSError) and error.errno in DISK:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{DISK[error.errno]}", FREE_SPACE, 3
+    # Transformers lets safetensors write a training's state, which tells the system's error in words.
+    told = OS_ERROR.search(str(error)) if type(error).__name__ == "SafetensorError" else None
+    if told and int(told[1]) in DISK:
+        return f"weights can't be saved: {DISK[int(told[1])]}", FREE_SPACE, 3
     if isinstance(error, OSError) and error.errno and error.filename:
         return f"{error.filename}: {error.strerror}", "see that the path is right and the disk in order", 3
     if isinstance(error, sqlite3.DatabaseError):

@@ -31,7 +31,8 @@ NOT_THE_RESULT = {
 
 @dataclass(frozen=True)
 class Catalog:
-    """A catalog in short: hashes of what models see of it, of its other columns, and of the queries beside it.
+    """A catalog in short: hashes of what models see of it (photos too), of its other columns, and of the files beside
+    it: queries with their judgements and labels, right answers for SFT, people's verdicts, the prompt's template.
 
     `fingerprints` are those of its products, in order.
     """
@@ -39,7 +40,22 @@ class Catalog:
     products: str
     columns: str
     queries: str
+    targets: str
+    verdicts: str
+    prompt: str
     fingerprints: tuple[str, ...]
+
+    def differs(self, other: Catalog) -> list[str]:
+        """What is another than in `other`, in words."""
+        words = {
+            "products": "the catalog or its photos",
+            "columns": "the catalog's columns",
+            "queries": "the queries",
+            "targets": "the targets file",
+            "verdicts": "the verdicts",
+            "prompt": "the prompt",
+        }
+        return [told for name, told in words.items() if getattr(self, name) != getattr(other, name)]
 
 
 def read_catalog(folder: CatalogFolder, settings: Settings) -> Catalog:
@@ -56,8 +72,20 @@ def read_catalog(folder: CatalogFolder, settings: Settings) -> Catalog:
     beside = [folder.root / name for name in ("queries.jsonl", "qrels.trec")]
     if labels := labels_file(settings, folder.root):
         beside.append(labels)
-    asked = [hash_file(path) for path in beside if path.is_file()]
-    return Catalog(seen.hexdigest()[:SHORT], columns.hexdigest()[:SHORT], hash_json(asked)[:SHORT], tuple(prints))
+    targets = folder.root / settings.sft.file
+    return Catalog(
+        seen.hexdigest()[:SHORT],
+        columns.hexdigest()[:SHORT],
+        _contents(beside),
+        hash_file(targets)[:SHORT] if settings.sft.file and targets.is_file() else "",
+        _contents([folder.root / name for name in settings.dedupe.verdicts]),
+        load_task(settings.attributes, folder.root).id,
+        tuple(prints),
+    )
+
+
+def _contents(files: list[Path]) -> str:
+    return _short([hash_file(path) for path in files if path.is_file()])
 
 
 def _short(content: Any) -> str:
@@ -88,6 +116,10 @@ class Inputs:
     def _embedder(self, settings: Settings) -> dict[str, str]:
         return {"embedder": model_id(settings.model, "embedder", self.checkpoints, self.listener)}
 
+    def _verdicts(self, settings: Settings) -> dict[str, str]:
+        """They join listings for training; without any, stages of earlier versions stand."""
+        return {"verdicts": self.catalog.verdicts} if settings.dedupe.verdicts else {}
+
     def _asked(self, settings: Settings) -> str:
         return _short([settings.eval.model_dump(), settings.cycle.protocol])
 
@@ -101,19 +133,23 @@ class Inputs:
         given = settings.agcl.attributes == "given"
         texts = {"columns": self.catalog.columns} if given else self._generator(settings)
         own = {"agcl settings": _training(settings.agcl), "embed settings": _texts(settings)}
-        return {"catalog": self.catalog.products, **texts, **self._embedder(settings), **own}
+        models = {**texts, **self._embedder(settings)}
+        return {"catalog": self.catalog.products, **models, **own, **self._verdicts(settings)}
 
     def sft(self, settings: Settings) -> dict[str, str]:
         """Of teaching the generator."""
-        file = self.folder.root / settings.sft.file if settings.sft.file else Path()
-        content = hash_file(file)[:SHORT] if file.is_file() else ""
-        told = {"columns": self.catalog.columns, "targets file": content, "sft settings": _training(settings.sft)}
+        told = {
+            "columns": self.catalog.columns,
+            "targets file": self.catalog.targets,
+            "sft settings": _training(settings.sft),
+        }
         return {"catalog": self.catalog.products, **told, **self._generator(settings)}
 
     def rar(self, settings: Settings) -> dict[str, str]:
         """Of RAR."""
         own = {"rar settings": _training(settings.rar), "embed settings": _texts(settings)}
-        return {"catalog": self.catalog.products, **self._generator(settings), **self._embedder(settings), **own}
+        models = {**self._generator(settings), **self._embedder(settings)}
+        return {"catalog": self.catalog.products, **models, **own, **self._verdicts(settings)}
 
     def score(self, settings: Settings, against: str) -> dict[str, str]:
         """Of a rung's figures; `against` is the fingerprint of the figures that they are compared with."""

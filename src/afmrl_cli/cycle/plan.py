@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
@@ -12,6 +13,7 @@ from ..settings import Settings
 from ..store.checkpoints import BEST, LATEST
 from ..store.files import hash_json, read_json
 from ..store.folder import CatalogFolder
+from ..store.runs import in_order
 from .inputs import NOT_THE_RESULT
 
 TOLD = 5
@@ -51,12 +53,17 @@ def _without(tree: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
     return {key: value for key, value in tree.items() if key not in keys}
 
 
+def cycles(folder: CatalogFolder) -> list[Path]:
+    """cycle.json of every cycle of the catalog."""
+    return list(folder.runs.glob("cycle-*/cycle.json"))
+
+
 def changed_settings(folder: CatalogFolder, settings: Settings) -> list[str]:
     """A line for people about which settings differ from those of the last cycle of the catalog; none for the first."""
-    others = sorted(folder.runs.glob("cycle-*/settings.json"), key=lambda path: path.stat().st_mtime)
+    others = in_order(cycles(folder))
     if not others:
         return []
-    before, now = read_json(others[-1]), settings.model_dump()
+    before, now = read_json(others[-1].with_name("settings.json")), settings.model_dump()
     changed = [
         f"{section}.{key}: {before.get(section, {}).get(key)!r} -> {value!r}"
         for section in SECTIONS

@@ -48,19 +48,19 @@ class Pending(Exception):
 
 
 class Overtaken(Exception):
-    """The catalog changed while the stage `name` was being done: its result is of neither catalog, and not recorded."""
+    """`what` changed while the stage `name` was being done: its result is of neither catalog, and not recorded."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, what: list[str]) -> None:
         super().__init__(name)
-        self.name = name
+        self.name, self.what = name, what
 
 
 class Records:
-    """The stages of the cycle in `folder`. `dry`: nothing is done, Pending is raised instead. `changed` says whether
-    the catalog is another one than at the beginning.
+    """The stages of the cycle in `folder`. `dry`: nothing is done, Pending is raised instead. `changed` says
+    what of the catalog, its photos and the files beside it is another than at the last look, in words.
     """
 
-    def __init__(self, folder: Path, listener: Listener, *, dry: bool, changed: Callable[[], bool]) -> None:
+    def __init__(self, folder: Path, listener: Listener, *, dry: bool, changed: Callable[[], list[str]]) -> None:
         self.folder, self.listener, self.dry, self.changed = folder, listener, dry, changed
         self.stages: list[Record] = []
         self.skipped: set[str] = set()
@@ -104,11 +104,11 @@ class Records:
         try:
             result, took = alone(lambda: work(before.result if before is not None and same else None), self.listener)
         except AfmrlError as error:  # such as rungs that were asked different queries
-            if self.changed():
-                raise Overtaken(name) from error
+            if what := self.changed():
+                raise Overtaken(name, what) from error
             raise
-        if self.changed():
-            raise Overtaken(name)
+        if what := self.changed():
+            raise Overtaken(name, what)
         record = Record(name, kind, fingerprint, dict(inputs), result, took.seconds, took.peak_bytes, time.time())
         write_json(place, asdict(record))
         self.stages.append(record)

@@ -26,6 +26,8 @@ from ..settings import Settings
 from ..store.database import Database
 from ..store.files import read_json, writing
 from ..store.folder import CatalogFolder
+from ..store.runs import in_order
+from .plan import cycles
 
 REPORT = "report.html"
 GAINED, LOST, CASES, WORST, SHOWN = 12, 5, 20, 10, 4
@@ -44,15 +46,19 @@ class Scores:
 
 
 def find_cycle(folder: CatalogFolder, name: str = "") -> Path:
-    """The folder of the cycle `name`, by default of the one that was written to last. DataError when there is none."""
-    found = sorted(folder.runs.glob("cycle-*/cycle.json"), key=lambda path: path.stat().st_mtime)
-    named = [path.parent for path in found if name in ("", path.parent.name)]
-    if not named:
-        known = ", ".join(path.parent.name for path in found[-3:])
+    """The folder of the cycle `name`, by default of the one that was begun or gone on with last. DataError when there
+    is none.
+    """
+    found = cycles(folder)
+    if name and (named := [path.parent for path in found if path.parent.name == name]):
+        return named[0]
+    ordered = [path.parent for path in in_order(found)]
+    if name or not ordered:
+        known = ", ".join(place.name for place in ordered[-3:])
         raise DataError(
             f"{folder.runs}: no cycle {name}".rstrip(), f"there are: {known}" if known else "run `afmrl cycle`"
         )
-    return named[-1]
+    return ordered[-1]
 
 
 def write_report(place: Path, folder: CatalogFolder, settings: Settings) -> Path:
@@ -74,6 +80,7 @@ def write_report(place: Path, folder: CatalogFolder, settings: Settings) -> Path
     shown_by, source = _written(place, ladder) if after.source is None else ("", after.source)
     shop = _Shop(folder, settings, source)
     best = max(ladder, key=lambda rung: rung["metrics"][content["metric"]])
+    rounds, agcl = _rounds(place, content, ladder, folder), read_json(place / "settings.json")["agcl"]
     page = render(
         "cycle.html",
         content=content,
@@ -82,7 +89,10 @@ def write_report(place: Path, folder: CatalogFolder, settings: Settings) -> Path
         last=last,
         best=best if best["metrics"][content["metric"]] > last["metrics"][content["metric"]] else None,
         chart=_chart(content["ladder"], content["metric"]),
-        rounds=_rounds(place, content, ladder, folder),
+        rounds=rounds,
+        masks=agcl["mask"],
+        margin=agcl["mask_margin"],
+        nothing_similar={row["similar"] for row in rounds} - {None} == {0.0},
         curves=_curves(content, folder),
         queries=len(after.mrr),
         shown_by=shown_by,
@@ -245,16 +255,18 @@ def _chart(ladder: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str, A
 def _rounds(
     place: Path, content: Mapping[str, Any], ladder: Sequence[Mapping[str, Any]], folder: CatalogFolder
 ) -> list[dict[str, Any]]:
-    """What each generator wrote: products, length in pairs and characters; and the share that AGCL masked."""
-    masked = {}
+    """What each generator wrote: products, length in pairs and characters; and the share of negatives that AGCL found
+    too similar: `masked` or, with the mask off, left in.
+    """
+    similar = {}
     for stage in content["stages"]:
         if stage["kind"] == "agcl":
             record = read_json(place / "stages" / f"{stage['name']}.json")
-            masked[stage["checkpoint"]] = record["result"]["masked_share"]
+            similar[stage["checkpoint"]] = record["result"].get("too_similar_share")
     rows = []
     with Database(folder.database) as database:
         for rung in ladder:
-            row = {"name": rung["name"], "masked": masked.get(rung["embedder"]), "pairs": None, "characters": None}
+            row = {"name": rung["name"], "similar": similar.get(rung["embedder"]), "pairs": None, "characters": None}
             source = read_json(place / "scores" / rung["score"] / "metrics.json")["attributes"]
             if source and (texts := database.attribute_texts(source["generator"], source["prompt"])):
                 row["pairs"] = sum(text.count("; ") + 1 for text in texts) / len(texts)

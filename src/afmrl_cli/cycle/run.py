@@ -29,7 +29,6 @@ from ..catalog.read import open_catalog
 from ..errors import DataError, UsageError
 from ..listener import Listener
 from ..models.backends import generator_id
-from ..retrieval.vectors import catalog_state
 from ..settings import Settings
 from ..sft.targets import open_source
 from ..store.checkpoints import Checkpoints, versions
@@ -37,11 +36,12 @@ from ..store.database import Database
 from ..store.files import make_folder, write_json
 from ..store.folder import CatalogFolder
 from ..store.lock import writer_lock
+from ..store.runs import next_number
 from . import stages
 from .calibrate import fill_in
 from .inputs import Inputs, read_catalog
 from .ladder import Rung, System, judged
-from .plan import changed_settings, cycle_key, planned, refuse
+from .plan import changed_settings, cycle_key, cycles, planned, refuse
 from .records import Expected, Overtaken, Pending, Record, Records, expect
 from .report import write_report
 
@@ -83,9 +83,9 @@ class Cycle:
         self.metric = settings.cycle.metric
         self.checkpoints = Checkpoints(folder.checkpoints)
         self.place = folder.runs / f"cycle-{cycle_key(settings)}"
-        self.state = catalog_state(folder)
         self.catalog = read_catalog(folder, settings)
         self._begin()
+        self.number = 0
         self.began = time.monotonic()
 
     def _begin(self) -> None:
@@ -95,13 +95,10 @@ class Cycle:
         self.ladder: list[Rung] = []
         self.targets = self._targets()
 
-    def _changed(self) -> bool:
-        """Whether the catalog is another one than it was; one that was only written anew is not."""
-        if (state := catalog_state(self.folder)) == self.state:
-            return False
-        before, self.state = self.catalog, state
-        self.catalog = read_catalog(self.folder, self.settings)
-        return self.catalog != before
+    def _changed(self) -> list[str]:
+        """What is another than at the last look; what was only written anew is not."""
+        before, self.catalog = self.catalog, read_catalog(self.folder, self.settings)
+        return self.catalog.differs(before)
 
     # From the beginning to the end
 
@@ -111,6 +108,7 @@ class Cycle:
             for line in changed_settings(self.folder, self.settings):
                 self.listener.note(line)
         make_folder(self.place)
+        self.number = next_number(path for path in cycles(self.folder) if path.parent != self.place)
         write_json(self.place / "settings.json", self.settings.model_dump())
         stopped = self._all_rounds()
         content = self._write("finished", stopped)
@@ -127,7 +125,8 @@ class Cycle:
                 return self._rounds()
             except Overtaken as overtaken:
                 self.listener.warn(
-                    f"the catalog was changed while {overtaken.name} was being done: what depends on it is done again"
+                    f"{', '.join(overtaken.what)} changed while {overtaken.name} was being done: what depends on it is "
+                    "done again"
                 )
                 self._begin()
 
@@ -325,6 +324,7 @@ class Cycle:
         last = self.last.system
         content = {
             "schema": SCHEMA,
+            "number": self.number,
             "status": status,
             "stopped": stopped,
             "catalog": self.folder.catalog.name,

@@ -118,6 +118,7 @@ def train_embedder(folder: CatalogFolder, settings: Settings, listener: Listener
         "run": summary.run.name,
         "metrics": summary.metrics,
         "masked_share": summary.negatives.get("masked_share"),
+        "too_similar_share": summary.negatives.get("too_similar_share"),
     }
 
 

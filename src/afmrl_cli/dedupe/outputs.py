@@ -7,7 +7,6 @@ The table is what people fill in: `verdict` is empty (or what was said before), 
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from typing import Any
 from ..catalog.verdicts import read_rows
 from ..errors import DataError, UsageError
 from ..settings import Settings
-from ..store.files import hash_file, write_json, writing
+from ..store.files import hash_file, read_json, write_json, writing
 from ..store.folder import CatalogFolder, check_output
-from ..store.runs import new_run
+from ..store.runs import in_order, new_run, next_number
 from .run import Found, Result
 
 SCHEMA = "afmrl.dedupe/1"
@@ -141,8 +140,12 @@ def _pair(found: Found, ids: Sequence[str]) -> dict[str, Any]:
 
 def latest_run(folder: CatalogFolder) -> dict[str, Any] | None:
     """What the last `afmrl dedupe` of this catalog found; None when there was none."""
-    found = sorted(folder.runs.glob(f"*-dedupe*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
-    return json.loads(found[-1].read_text("utf-8")) if found else None
+    found = in_order(_documents(folder))
+    return read_json(found[-1]) if found else None
+
+
+def _documents(folder: CatalogFolder) -> list[Path]:
+    return list(folder.runs.glob(f"*-dedupe*/{MANIFEST}"))
 
 
 def keep(result: Result, folder: CatalogFolder, settings: Settings, versions: Mapping[str, str]) -> Path:
@@ -156,5 +159,6 @@ def keep(result: Result, folder: CatalogFolder, settings: Settings, versions: Ma
         "versions": versions,
     }
     # Last: a folder with it is complete.
-    write_json(place / MANIFEST, {"schema": SCHEMA, **document(result), "made_from": made_from})
+    number = next_number(_documents(folder))
+    write_json(place / MANIFEST, {"schema": SCHEMA, "number": number, **document(result), "made_from": made_from})
     return place

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
-from .files import make_folder
+from .files import make_folder, read_json
 
 
 def new_run(runs: Path, command: str) -> Path:
@@ -21,3 +22,21 @@ def new_run(runs: Path, command: str) -> Path:
             number += 1
         else:
             return folder
+
+
+def in_order(documents: Iterable[Path]) -> list[Path]:
+    """The documents (JSON) of runs, the run that was begun last at the end.
+
+    By the `number` that each holds: times of files follow a clock that may go backwards, and copying changes them.
+    Documents of earlier versions have none and come first, by their times. DataError when one is damaged.
+    """
+    return sorted(documents, key=lambda path: (_number(path), path.stat().st_mtime))
+
+
+def next_number(documents: Iterable[Path]) -> int:
+    """The number of a run that begins now. DataError when a document is damaged."""
+    return 1 + max(map(_number, documents), default=0)
+
+
+def _number(document: Path) -> int:
+    return int(read_json(document).get("number", 0))
