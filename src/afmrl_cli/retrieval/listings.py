@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -96,8 +97,32 @@ class ListingsWriter:
 def _record_batch(rows: Sequence[Listing], schema: Any) -> Any:
     import pyarrow as pa
 
-    columns = [pa.array([getattr(row, name) for row in rows], schema.field(name).type) for name in COLUMNS]
+    columns = [_lists(rows) if name == "images" else _texts([getattr(row, name) for row in rows]) for name in COLUMNS]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _texts(texts: Sequence[str]) -> Any:
+    """pa.array(texts), which would import pandas to see whether it is given some of it: half a second a process."""
+    import pyarrow as pa
+
+    encoded = [text.encode() for text in texts]
+    return pa.Array.from_buffers(pa.string(), len(texts), [None, _ends(encoded), pa.py_buffer(b"".join(encoded))])
+
+
+def _lists(rows: Sequence[Listing]) -> Any:
+    import pyarrow as pa
+
+    lists = [row.images for row in rows]
+    texts = _texts([text for each in lists for text in each])
+    return pa.Array.from_buffers(pa.list_(pa.string()), len(lists), [None, _ends(lists)], children=[texts])
+
+
+def _ends(parts: Sequence[Sized]) -> Any:
+    """Where each part begins and the last one ends, as Arrow wants it; OverflowError beyond 2 GiB."""
+    import numpy as np
+    import pyarrow as pa
+
+    return pa.py_buffer(np.array([*accumulate(map(len, parts), initial=0)], dtype=np.int32))
 
 
 class Listings:
