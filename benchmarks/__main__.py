@@ -52,7 +52,7 @@ BENCHMARKS = (
     Benchmark("search_latency", "--sizes 100000,1000000 --cold", "--sizes 400 --dimensions 16"),
     Benchmark("dedupe_scale", "--count 20000", "--count 40"),
     Benchmark("eval_scale", "--products 20000 --queries 2000", "--products 40 --queries 10"),
-    Benchmark("memory", "", "--hidden 128 --layers 1 --rows 1 --length 32 --kinds embed"),
+    Benchmark("memory", "", "--hidden 128 --layers 1 --architectures qwen2_vl --stages embed"),
     Benchmark("growth", "--sizes 500,5000", "--sizes 10,40 --commands check"),
     Benchmark("rerun", "--products 500", "--products 4 --commands embed"),
 )

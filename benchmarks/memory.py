@@ -1,153 +1,250 @@
-"""The memory that is estimated from a configuration against what a process on the CPU really takes.
+"""The peak memory that is estimated from settings and configurations against what each stage on the CPU really takes.
 
-    python -m benchmarks.memory [--hidden 384] [--layers 6] [--rows 6] [--length 512]
+    python -m benchmarks.memory [--architectures qwen2_vl,qwen2_5_vl,qwen3_vl] [--stages embed,...] [--set a.b=c ...]
 
-A Qwen2-VL of that size with random weights reads rows x length tokens without a gradient (embed), with one through its
-adapter (train-agcl, with and without activation checkpointing), and with the answers' log-probabilities behind it
-(train-rar). Each runs as a process of its own, which does the same with a tiny model first, so that imports are over;
-measured is how far its peak lies above what it had then, estimated are weights, adapter and activations. glibc returns
-freed pieces of a MiB and more at once (MALLOC_MMAP_THRESHOLD_), as a GPU's caching allocator reuses them; --as-it-is
-leaves glibc its habit of keeping what it was given.
+A small model of random weights and a shop whose every text and photo is as large as the settings allow: `attributes`
+writes two batches, `embed` all products, the trainings do their dry run's two steps. Each architecture is a process of
+its own, which first does the same with a tiny model, so that imports are over; measured is how far a stage's peak
+(VmHWM) lies above what the process held before. On the CPU, weights of a file are mapped, and rows of words that no
+text holds are never read; here all are, as a GPU holds all of them. glibc returns freed pieces of 64 KiB and more at
+once (MALLOC_MMAP_THRESHOLD_), as a GPU's caching allocator reuses them.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from .figures import record
 
-KINDS: dict[str, dict[str, Any]] = {
-    "embed": {},
-    "train-agcl": {"rank": 16, "dropout": 0.1},
-    "train-agcl, checkpointing": {"rank": 16, "dropout": 0.1, "checkpointing": True},
-    "train-rar": {"rank": 16, "answers": 256},
+ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+STAGES = ("attributes", "train-sft", "embed", "train-agcl", "train-rar")
+PRODUCTS, SIDE, HIDDEN, LAYERS = 32, 224, 384, 4
+SETTINGS: dict[str, object] = {
+    "model.precision": "fp32",
+    "model.device": "cpu",
+    "model.max_images": 1,
+    "model.max_pixels": SIDE * SIDE,
+    "model.max_text_tokens": 92,
+    "split.validation": 0.25,
+    "split.test": 0.25,
+    "attributes.max_new_tokens": 40,
+    "attributes.batch_size": 16,
+    "embed.batch_size": 16,
+    "agcl.loss": "infonce",
+    "agcl.batch_size": 8,
+    "agcl.chunk_tokens": 1024,
+    "agcl.activation_checkpointing": False,
+    "sft.source": "columns",
+    "sft.batch_size": 8,
+    "sft.chunk_size": 4,
+    "sft.activation_checkpointing": False,
+    "rar.from_base": True,
+    "rar.k": 3,
+    "rar.prompts": 2,
+    "rar.group": 8,
+    "rar.activation_checkpointing": False,
 }
 
 
-def make(folder: Path, hidden: int, layers: int) -> None:
+def make(folder: Path, architecture: str, hidden: int = HIDDEN, layers: int = LAYERS) -> Path:
+    """A model of random weights with nano's tokenizer: heads of 64, a tower of `hidden` / 2."""
+    from tests.tiny import tiny_config
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     from afmrl_cli.nano.model import nano_folder
 
-    config = AutoConfig.from_pretrained(nano_folder())
-    shape = config.get_text_config()
-    shape.hidden_size, shape.intermediate_size, shape.num_hidden_layers = hidden, 4 * hidden, layers
-    shape.num_attention_heads, shape.num_key_value_heads = hidden // 64, hidden // 128
-    shape.vocab_size, shape.layer_types = 20_000, ["full_attention"] * layers
-    shape.rope_parameters["mrope_section"] = [8, 12, 12]
-    config.vision_config.hidden_size = hidden
+    nano, config = AutoConfig.from_pretrained(nano_folder()), tiny_config(architecture)
+    for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
+        setattr(config, name, getattr(nano, name))
+    text, vision = config.get_text_config(), config.vision_config
+    text.eos_token_id, text.pad_token_id = nano.text_config.eos_token_id, nano.text_config.pad_token_id
+    text.hidden_size, text.intermediate_size, text.num_hidden_layers = hidden, 4 * hidden, layers
+    text.num_attention_heads, text.num_key_value_heads, text.head_dim = hidden // 64, hidden // 128, 64
+    text.vocab_size, text.max_position_embeddings, text.initializer_range = 20_000, 4096, 0.02
+    text.layer_types, text.rope_parameters["mrope_section"] = ["full_attention"] * layers, [8, 12, 12]
+    width = hidden // 2
+    vision.num_heads, vision.depth = width // 32, 4
+    vision.hidden_size, vision.intermediate_size, vision.out_hidden_size = width, 4 * width, hidden
+    if architecture == "qwen2_vl":
+        vision.hidden_size, vision.embed_dim = hidden, width
+    if architecture == "qwen2_5_vl":
+        vision.fullatt_block_indexes = [3]
+    shutil.copytree(nano_folder(), folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        told = json.loads((folder / name).read_text())
+        told.get("image_processor", told)["patch_size"] = vision.patch_size
+        (folder / name).write_text(json.dumps(told))
+    torch.manual_seed(0)
     AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def make_shop(root: Path, products: int = PRODUCTS) -> None:
+    """Pairs of listings with text of about 90 tokens, right answers of about 40, and a photo of SIDE x SIDE."""
+    (root / "images").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    colours = ("red", "navy", "green", "black")
+    keys = ("color", "fit", "sleeve", "neckline", "material", "pattern", "closure", "style")
+    lines = ["id,product_id,title,description,category,image," + ",".join(f"attr_{key}" for key in keys)]
+    for i in range(products):
+        noise = random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(root / "images" / f"{i}.png")
+        words = " ".join(f"{colours[k % 4]} blouse {k} {i}" for k in range(12))
+        values = ",".join(f"{colours[(i + k) % 4]} {colours[k % 4]}" for k in range(len(keys)))
+        lines.append(f"s{i},p{i // 2},Blouse {i // 2},{words},Tops,images/{i}.png,{values}")
+    (root / "catalog.csv").write_text("\n".join(lines) + "\n")
+
+
+def settings_of(model: Path, changes: Sequence[str] = (), **more: object) -> Any:
+    """SETTINGS for both roles with `model`, and `changes` (a.b=c)."""
+    from afmrl_cli.sources import load_settings
+
+    own = dict(change.split("=", 1) for change in changes)
+    roles = {"model.generator": str(model), "model.embedder": str(model)}
+    return load_settings(None, SETTINGS | roles | more | own, {})
+
+
+def works(catalog: Path, settings: Any) -> dict[str, Callable[[], object]]:
+    """The stages, as their commands do them."""
+    from afmrl_cli.listener import Silent
+    from afmrl_cli.models.embedder import load_embedder
+    from afmrl_cli.models.presets import model_id
+    from afmrl_cli.rar.run import train_rar
+    from afmrl_cli.retrieval.embed import embed_catalog
+    from afmrl_cli.sft.run import train_sft
+    from afmrl_cli.store.checkpoints import Checkpoints
+    from afmrl_cli.store.folder import CatalogFolder
+    from afmrl_cli.training.run import train_agcl
+
+    folder, said = CatalogFolder(catalog), Silent()
+    checkpoints = Checkpoints(folder.checkpoints)
+    return {
+        "attributes": lambda: _ask(folder, settings, checkpoints),
+        "train-sft": lambda: train_sft(folder, settings, said, dry_run=True),
+        "embed": lambda: embed_catalog(
+            folder,
+            settings,
+            model_id(settings.model, "embedder", checkpoints),
+            lambda: load_embedder(settings.model, settings.embed, checkpoints),
+            said,
+        ),
+        "train-agcl": lambda: train_agcl(folder, settings, said, dry_run=True),
+        "train-rar": lambda: train_rar(folder, settings, said, dry_run=True),
+    }
+
+
+def _ask(folder: Any, settings: Any, checkpoints: Any) -> None:
+    from itertools import islice
+
+    from afmrl_cli.attributes.asking import open_request
+    from afmrl_cli.attributes.task import load_task
+    from afmrl_cli.catalog.problems import Problems
+    from afmrl_cli.catalog.read import read_products
+    from afmrl_cli.models.backends import load_backend
+
+    generator, task = load_backend(settings, checkpoints), load_task(settings.attributes, folder.root)
+    problems = Problems()
+    products = islice(read_products(folder, settings.catalog, problems), 2 * settings.attributes.batch_size)
+    opened = (open_request(task, product, settings, problems) for product in products)
+    generator.generate([request for request in opened if request is not None])
 
 
 def status(name: str) -> int:
-    """VmRSS (now) or VmHWM (the most) of this process in bytes. getrusage's maximum outlives exec: a child of a large
-    process would begin with its parent's.
-    """
+    """VmRSS (now) or VmHWM (the most) of this process in bytes."""
     with Path("/proc/self/status").open() as file:
         return next(int(line.split()[1]) for line in file if line.startswith(name)) * 1024
 
 
-def measured(folder: Path, kind: str, rows: int, length: int) -> int:
-    """Bytes of this process above those before the model was there."""
+def measured(catalog: Path, settings: Any, stages: Sequence[str]) -> dict[str, int]:
+    """Bytes at the peak of each stage above those before it, every weight read once."""
+    from afmrl_cli.models import base
+
+    load = base.load_base
+
+    def load_all(*how: Any) -> Any:
+        model = load(*how)
+        for parameter in model.parameters():
+            parameter.detach().view(torch.uint8).max()
+        return model
+
+    setattr(base, "load_base", load_all)  # noqa: B010
+    found: dict[str, int] = {}
+    for stage in stages:
+        shutil.rmtree(catalog.parent / ".afmrl", ignore_errors=True)
+        gc.collect()
+        ctypes.CDLL("").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+        before = status("VmRSS")
+        works(catalog, settings)[stage]()
+        found[stage] = status("VmHWM") - before
+    setattr(base, "load_base", load)  # noqa: B010
+    return found
+
+
+def compare(
+    place: Path, architecture: str, stages: Sequence[str], changes: Sequence[str], hidden: int, layers: int
+) -> dict[str, tuple[int, int]]:
+    """(estimated, measured) bytes of each stage, in this process."""
+    from afmrl_cli.training.memory import estimate_stages
+
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
-        make(Path(name), 128, 1)
-        work(Path(name), kind, 2, 32)
+    make_shop(place / "shop")
+    tiny = make(place / "tiny", architecture, 128, 1)
+    measured(place / "shop" / "catalog.csv", settings_of(tiny), stages)
+    settings = settings_of(make(place / "model", architecture, hidden, layers), changes)
+    estimated: dict[str, int] = {each.stage: each.peak_bytes for each in estimate_stages(settings)}
     gc.collect()
-    before = status("VmRSS")
-    work(folder, kind, rows, length)
-    return status("VmHWM") - before
+    real = measured(place / "shop" / "catalog.csv", settings, stages)
+    return {stage: (estimated[stage], real[stage]) for stage in stages}
 
 
-def work(folder: Path, kind: str, rows: int, length: int) -> None:
-    """Two steps of `kind`."""
-    from peft import LoraConfig, get_peft_model
-
-    from afmrl_cli.models.base import load_base
-    from afmrl_cli.models.presets import Base
-    from afmrl_cli.training.adapter import TARGETS
-
-    how = KINDS[kind]
-    model = load_base(Base("wide", "", folder, 0, 0), "fp32", "cpu")
-    if rank := how.get("rank", 0):
-        lora = LoraConfig(r=rank, lora_dropout=how.get("dropout", 0.0), target_modules=TARGETS)
-        model = get_peft_model(model, lora).base_model.model.train()
-        if how.get("checkpointing"):
-            model.model.gradient_checkpointing_enable({"use_reentrant": False})
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained) if rank else None
-    ids = torch.randint(10, 1000, (rows, length))
-    # Rows of several lengths, as they are: transformers then makes a mask.
-    mask = torch.ones_like(ids)
-    mask[0, : length // 16] = 0
-    for _ in range(2):
-        with torch.set_grad_enabled(bool(rank)):
-            hidden = model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-            if answers := how.get("answers", 0):
-                logits = model.lm_head(hidden.reshape(-1, hidden.shape[-1])[:answers])
-                (logits[:, 0] - torch.logsumexp(logits, dim=-1)).sum().backward()
-            elif rank:
-                hidden[:, -1].sum().backward()
-        if optimizer is not None:
-            optimizer.step()
-            optimizer.zero_grad()
-
-
-def apart(words: Sequence[str], as_it_is: bool = False) -> int:
-    """`measured` in a process of its own."""
+def apart(
+    architecture: str, stages: Sequence[str], changes: Sequence[str] = (), hidden: int = HIDDEN, layers: int = LAYERS
+) -> dict[str, tuple[int, int]]:
+    """`compare` in a process of its own."""
+    words = ["--one", architecture, "--stages", ",".join(stages), "--hidden", str(hidden), "--layers", str(layers)]
+    words += [word for each in changes for word in ("--set", each)]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 16)}
     command = [sys.executable, "-m", "benchmarks.memory", *words]
-    environment = dict(os.environ) if as_it_is else {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-    return int(json.loads(done.stdout.splitlines()[-1]))
-
-
-def estimated(folder: Path, kind: str, rows: int, length: int) -> int:
-    from transformers import AutoConfig
-
-    from afmrl_cli.sources import load_settings
-    from afmrl_cli.training.activations import activations
-    from afmrl_cli.training.memory import load_model
-
-    flags = {"model.embedder": str(folder), "model.precision": "fp32", "model.device": "cpu"}
-    model = load_model(load_settings(None, flags, {}), "embedder")
-    assert model is not None
-    config = AutoConfig.from_pretrained(folder)
-    adapter = model.adapted * KINDS[kind].get("rank", 0) * 12
-    return model.weights + int(adapter) + activations(config, torch.float32, rows, length, **KINDS[kind])
+    return {stage: tuple(pair) for stage, pair in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hidden", type=int, default=384, help="a multiple of 128")
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--rows", type=int, default=6)
-    parser.add_argument("--length", type=int, default=512)
-    parser.add_argument("--kinds", default=";".join(KINDS), help="separated by semicolons")
-    parser.add_argument("--as-it-is", action="store_true", help="leave glibc's settings alone")
-    parser.add_argument("--one", nargs=2, metavar=("FOLDER", "KIND"), help=argparse.SUPPRESS)
+    parser.add_argument("--architectures", default=",".join(ARCHITECTURES))
+    parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--hidden", type=int, default=HIDDEN, help="a multiple of 128")
+    parser.add_argument("--layers", type=int, default=LAYERS)
+    parser.add_argument("--set", action="append", default=[], help="a setting other than here, as afmrl's --set")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    stages = given.stages.split(",")
     if given.one:
-        print(json.dumps(measured(Path(given.one[0]), given.one[1], given.rows, given.length)))
+        with tempfile.TemporaryDirectory() as place:
+            print(json.dumps(compare(Path(place), given.one, stages, given.set, given.hidden, given.layers)))
         return
-    with tempfile.TemporaryDirectory() as name:
-        make(Path(name), given.hidden, given.layers)
-        for kind in given.kinds.split(";"):
-            words = ["--one", name, kind, "--rows", str(given.rows), "--length", str(given.length)]
-            real = apart(words, given.as_it_is)
-            ours = estimated(Path(name), kind, given.rows, given.length)
-            print(f"{kind:<28} estimated {ours / 2**20:7.0f} MiB, measured {real / 2**20:7.0f} MiB: {ours / real:.2f}")
-            record(f"memory of {kind}, estimated against measured, MiB", ours / 2**20, real / 2**20, ours / real)
+    for architecture in given.architectures.split(","):
+        for stage, (ours, real) in apart(architecture, stages, given.set, given.hidden, given.layers).items():
+            told = f"estimated {ours / 2**20:5.0f} MiB, measured {real / 2**20:5.0f} MiB: {ours / real:.2f}"
+            print(f"{architecture:<12} {stage:<12} {told}", flush=True)
+            what = f"memory of {stage}, {architecture}, estimated against measured, MiB"
+            record(what, ours / 2**20, real / 2**20, ours / real, aim="0.85 to 1.15")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from benchmarks import memory
+from trl.kernels import ChunkedLogProbFunction
 
+from afmrl_cli.models.base import load_base
 from afmrl_cli.models.known import known_config
+from afmrl_cli.models.presets import Base
 from afmrl_cli.sources import load_settings
-from afmrl_cli.training.activations import activations
-from afmrl_cli.training.memory import StageMemory, estimate_stages, load_model
+from afmrl_cli.training.activations import LiveBytes, activations
+from afmrl_cli.training.memory import HEAD_WORDS, Model, StageMemory, estimate_stages, load_model
 
 ROOT = Path(__file__).parents[2]
 MILLIONS = {
@@ -31,13 +34,12 @@ def test_known_shapes_have_the_models_parameters(name: str) -> None:
     assert model.weights / 2 / 1e6 == pytest.approx(MILLIONS[name], rel=0.01)
 
 
-def test_a_real_process_takes_what_is_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    memory.make(tmp_path, 256, 3)
-    words = ["--one", str(tmp_path), "train-agcl", "--rows", "4", "--length", "384"]
+def test_a_real_process_takes_what_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One stage of one architecture; the benchmark compares all."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "src")]))
-    real = memory.apart(words)
-    assert memory.estimated(tmp_path, "train-agcl", 4, 384) == pytest.approx(real, rel=0.15)
+    guess, real = memory.apart("qwen2_vl", ["train-agcl"])["train-agcl"]
+    assert guess == pytest.approx(real, rel=0.15)
 
 
 def test_less_with_checkpoints_and_shorter_chunks() -> None:
@@ -87,3 +89,59 @@ def test_what_is_too_large_is_told_with_the_setting() -> None:
     assert agcl.advice(agcl.peak_bytes - 1).startswith("lower agcl.chunk_tokens")
     assert "weights alone" in agcl.advice(agcl.weight_bytes - 1)
     assert isinstance(agcl, StageMemory)
+
+
+def wide(folder: Path, architecture: str) -> Path:
+    return memory.make(folder / architecture, architecture, 256, 2)
+
+
+def estimated(folder: Path, **flags: object) -> Model:
+    own = {"model.embedder": str(folder), "model.precision": "fp32", "model.device": "cpu", "model.max_pixels": 50176}
+    model = load_model(load_settings(None, own | flags, {}), "embedder")
+    assert model is not None
+    return model
+
+
+def test_four_bit_weights_take_what_is_estimated(tmp_path: Path) -> None:
+    folder = wide(tmp_path, "qwen2_vl")
+    real = 0
+    for parameter in load_base(Base("wide", "", folder, 0, 0), "nf4", "cpu").parameters():
+        real += parameter.nbytes
+        if (state := getattr(parameter, "quant_state", None)) is not None:
+            real += state.absmax.nbytes + state.state2.absmax.nbytes
+    assert estimated(folder, **{"model.precision": "nf4"}).weights == pytest.approx(real, rel=0.02)
+
+
+@pytest.mark.parametrize("architecture", memory.ARCHITECTURES)
+def test_tower_and_cache_take_what_is_estimated(architecture: str, tmp_path: Path) -> None:
+    folder = wide(tmp_path, architecture)
+    guess = estimated(folder)
+    model = load_base(Base("wide", "", folder, 0, 0), "fp32", "cpu")
+    side = 224 // model.config.vision_config.patch_size // 2 * 2
+    images, patches = 6, side * side
+    assert guess.image_tokens == patches // 4
+    pixels = torch.randn(images * patches, 3 * 2 * model.config.vision_config.patch_size**2)
+    known = {each.untyped_storage()._cdata for each in [*model.parameters(), *model.buffers(), pixels]}
+    with LiveBytes(known) as counter, torch.no_grad():
+        model.model.visual(pixels, torch.tensor([[1, side, side]] * images))
+    assert pixels.nbytes == guess.pixels(images)
+    assert guess.vision(images) - pixels.nbytes == pytest.approx(counter.peak, rel=0.1)
+
+    with torch.no_grad():
+        cache = model.model.language_model(torch.randint(100, (3, 50)), use_cache=True).past_key_values
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    layers = len(cache.layers)
+    assert guess.cache(3, 50) == held * (layers + 1) / layers
+
+
+def test_the_log_probabilities_of_trl_take_what_is_estimated(tmp_path: Path) -> None:
+    """Of a vocabulary that is looked at in two parts."""
+    guess = estimated(wide(tmp_path, "qwen2_vl"))
+    answers, words, width = 40, 40_000, 256
+    guess.config.get_text_config().vocab_size = words
+    hidden, weight = torch.randn(answers, width, requires_grad=True), torch.randn(words, width)
+    targets = torch.zeros(answers, dtype=torch.long)
+    with LiveBytes({each.untyped_storage()._cdata for each in (hidden, weight, targets)}) as counter:
+        made = ChunkedLogProbFunction.apply(hidden, weight, None, targets, 1.0, HEAD_WORDS, None, 1.0, ("entropy",))
+        torch.autograd.backward(made[0].sum())
+    assert guess.head(answers) == pytest.approx(counter.peak, rel=0.1)

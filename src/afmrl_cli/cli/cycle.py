@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,20 @@ import typer
 from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
 
 if TYPE_CHECKING:
+    from ..cycle.records import Expected
     from ..cycle.run import CycleSummary
+    from ..training.memory import Stage, StageMemory
+
+GIB = 2**30
+ESTIMATED_AS: dict[str, Stage] = {
+    "score": "embed",
+    "sft": "train-sft",
+    "attributes": "attributes",
+    "infonce": "train-agcl",
+    "agcl": "train-agcl",
+    "rar": "train-rar",
+}
+"""By which command's estimate of memory a kind of stage goes."""
 
 
 def cycle(
@@ -63,17 +77,26 @@ def cycle(
 
 
 def _show_plan(session: Session, summary: CycleSummary) -> None:
-    stages = [asdict(each) for each in summary.expected]
+    from ..models.device import memory_here
+    from ..training.memory import estimate_stages
+
+    here, settings = memory_here(session.settings.model), session.settings
+    estimates: dict[str, StageMemory] = {each.stage: each for each in estimate_stages(settings)}
     left = [each for each in summary.expected if not each.done]
     known = [each.seconds for each in left if each.seconds is not None]
-    document = {"run": summary.run, "stages": stages, "seconds": sum(known), "unknown": len(left) - len(known)}
-    session.out.document("afmrl.cycle-plan/1", document)
+    stages: list[dict[str, object]] = []
     rows: list[list[object]] = []
     for each in summary.expected:
+        estimate = estimates.get(ESTIMATED_AS[each.kind])
+        stages.append(asdict(each) | {"estimated_bytes": estimate.peak_bytes if estimate else None})
         seconds = "-" if each.done else "unknown" if each.seconds is None else f"{each.seconds:.0f} s"
-        peak = "" if each.done or not each.peak_bytes else f"{each.peak_bytes / 2**30:.2f} GiB"
-        rows.append([each.name, "done" if each.done else "to do", seconds, peak])
-    session.out.table(["stage", "", "time", "peak memory"], rows)
+        peak = "" if each.done or not each.peak_bytes else f"{each.peak_bytes / GIB:.2f} GiB"
+        told = "" if each.done or estimate is None else f"{estimate.peak_bytes / GIB:.2f} GiB"
+        rows.append([each.name, "done" if each.done else "to do", seconds, peak, told])
+    advice = _advice([each for name, each in estimates.items() if name in _to_come(left)], here)
+    document = {"run": summary.run, "stages": stages, "seconds": sum(known), "unknown": len(left) - len(known)}
+    session.out.document("afmrl.cycle-plan/1", document | {"memory_here": here, "advice": advice})
+    session.out.table(["stage", "", "time", "peak memory", "estimated peak"], rows)
     if not left:
         session.out.text("all is done")
         return
@@ -84,6 +107,21 @@ def _show_plan(session: Session, summary: CycleSummary) -> None:
         told += ", in part by what was measured just now, without loading" if measured else " by what they took before"
     unknown = len(left) - len(known)
     session.out.text(told + f"; {unknown} of them could not be measured" * bool(unknown))
+    for line in advice.values():
+        session.out.text(line)
+
+
+def _to_come(left: Sequence[Expected]) -> set[Stage]:
+    return {ESTIMATED_AS[each.kind] for each in left}
+
+
+def _advice(estimates: Sequence[StageMemory], here: int | None) -> dict[str, str]:
+    """A line for each stage that is too large for the device, by its command's name."""
+    return {
+        each.stage: f"{each.stage} is estimated at {each.peak_bytes / GIB:.1f} GiB, {here / GIB:.1f} are here: {what}"
+        for each in estimates
+        if here is not None and (what := each.advice(here))
+    }
 
 
 def _show(session: Session, summary: CycleSummary) -> None:

@@ -43,7 +43,7 @@ def doctor(json_mode: Json = False, quiet: Quiet = False, verbose: Verbose = Fal
         root = None  # not in a catalog's folder: flags, environment and defaults
     settings = load_settings(root, flags)
     versions, device, models, troubles = _versions(), _device(settings), _models(settings), find_troubles(settings)
-    memory = [] if broken_torchvision() else _memory(settings, device)
+    memory = [] if broken_torchvision() else _memory(settings)
     content = {
         "ok": not troubles,
         "versions": versions,
@@ -146,18 +146,18 @@ def _device(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def _memory(settings: Settings, device: dict[str, Any]) -> list[dict[str, Any]]:
+def _memory(settings: Settings) -> list[dict[str, Any]]:
     """The estimated peak of each stage, and what to lower where this device has less."""
+    from ..models.device import memory_here
     from ..training.memory import estimate_stages
 
-    there = device["gpu_0_memory"] if device["used"] == "cuda" else device["memory"]
-    absent = settings.model.device == "cuda" and device["used"] != "cuda"
+    there = memory_here(settings.model)
     return [
         {
             "stage": each.stage,
             "peak_bytes": each.peak_bytes,
             "weights": each.weight_bytes,
-            "advice": "no GPU here" if absent else each.advice(there),
+            "advice": "no GPU here" if there is None else each.advice(there),
         }
         for each in estimate_stages(settings)
     ]

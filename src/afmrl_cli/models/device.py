@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -59,3 +60,14 @@ def precision_of(settings: ModelSettings) -> Precision:
     if settings.precision != "auto":
         return settings.precision
     return "nf4" if device_of(settings) == "cuda" else "fp32"
+
+
+def memory_here(settings: ModelSettings) -> int | None:
+    """Bytes of the device that models would use, all of it; None where a GPU is asked for and absent."""
+    if settings.device == "cpu" or (settings.device == "auto" and not cuda_devices()):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if not cuda_devices():
+        return None
+    import torch
+
+    return torch.cuda.mem_get_info(0)[1]

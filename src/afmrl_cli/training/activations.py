@@ -10,8 +10,10 @@ an allocator rounds up. With activation checkpointing each layer but one keeps i
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,13 +29,19 @@ from .adapter import TARGETS
 COUNTED = "afmrl_counted"
 
 
-def _attention(module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float, **_: Any) -> tuple[Any, None]:
+def _attention(
+    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float, **_: Any
+) -> tuple[Any, None]:
     """Attention as the CPU's and the GPU's fused kernels keep it; on the meta device torch would take the plain one,
     which holds length x length numbers. Keys and values are repeated, as transformers does where there is a mask.
     """
-    key, value = (repeat_kv(each, module.num_key_value_groups) for each in (key, value))
+    if (groups := getattr(module, "num_key_value_groups", 1)) > 1:
+        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    mask = attention_mask
+    if mask is not None:  # torch makes numbers of it, anew in each layer, and keeps them for the backward
+        mask = mask.to(query.dtype)
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    out = fused(query, key, value, 0.0, mask is None, scale=scaling)[0]
+    out = fused(query, key, value, 0.0, mask is None, attn_mask=mask, scale=scaling)[0]
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -77,26 +85,103 @@ def activations(
     dropout: float = 0.0,
     checkpointing: bool = False,
     answers: int = 0,
+    head: int = 0,
 ) -> int:
     """Peak bytes of a forward over `rows` x `length` tokens, above weights and adapter.
 
-    With `rank` a backward too, its gradients included. `answers` > 0: so many tokens' log-probabilities over the
-    vocabulary are what is differentiated, in place of the last hidden states.
+    With `rank` a backward too, its gradients included, of the last hidden states; of the loss on the last `answers`
+    tokens of each row, where there are some; or of what takes `head` bytes above the hidden states, forward and
+    backward.
     """
     text = config.get_text_config()
-    one = _measured(config, 1, dtype, rows, length, rank, dropout, answers)
+    how = (dtype, rows, length, rank, dropout, answers, head)
+    one = _measured(config, 1, *how)
     if text.num_hidden_layers == 1:
         return one
     if checkpointing and rank:
         each = rows * length * text.hidden_size * dtype.itemsize
     else:
-        each = _measured(config, 2, dtype, rows, length, rank, dropout, answers) - one
+        each = _measured(config, 2, *how) - one
     return one + int((text.num_hidden_layers - 1) * each)
 
 
 def _measured(
-    config: Any, layers: int, dtype: torch.dtype, rows: int, length: int, rank: int, dropout: float, answers: int
+    config: Any,
+    layers: int,
+    dtype: torch.dtype,
+    rows: int,
+    length: int,
+    rank: int,
+    dropout: float,
+    answers: int,
+    head: int,
 ) -> int:
+    text = config.get_text_config()
+    with _model(config, layers, dtype) as model:
+        if rank:
+            lora = LoraConfig(r=rank, lora_dropout=dropout, target_modules=TARGETS)
+            model = get_peft_model(model, lora, low_cpu_mem_usage=True).base_model.model
+        model.train(bool(rank))
+        trunk = model.model.language_model
+        positions = torch.zeros(3, rows, length, dtype=torch.long)
+        with LiveBytes(_known(model)) as counter, torch.set_grad_enabled(bool(rank)):
+            inputs = torch.empty(rows, length, text.hidden_size, dtype=dtype)
+            # Rows of several lengths, as they are: transformers then makes a mask.
+            mask = torch.empty(rows, 1, length, length, dtype=torch.bool)
+            hidden = trunk(
+                inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=False
+            ).last_hidden_state
+            if rank and answers:
+                labels = torch.zeros(rows, answers, dtype=torch.long)
+                logits = model.lm_head(hidden[:, -answers:])
+                torch.autograd.backward(model.loss_function(logits, labels, text.vocab_size))
+            elif rank:
+                torch.autograd.backward(_Head.apply(hidden, head).sum())  # type: ignore[no-untyped-call]
+    return int(counter.peak)
+
+
+class _Head(torch.autograd.Function):
+    """Takes `size` bytes for a moment, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, size: int) -> torch.Tensor:
+        ctx.size, ctx.like = size, hidden
+        torch.empty(size, dtype=torch.uint8)
+        return hidden[:, -1].clone()
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        torch.empty(ctx.size, dtype=torch.uint8)
+        return torch.empty_like(ctx.like), None
+
+
+def tower(config: Any, dtype: torch.dtype, images: int, tokens: int) -> int:
+    """Peak bytes of the vision tower over so many photos of so many tokens each, above weights and pixels; no
+    gradient, so that the number of its layers makes no difference.
+    """
+    shape = config.vision_config
+    patches = tokens * shape.spatial_merge_size**2
+    values = shape.in_channels * shape.temporal_patch_size * shape.patch_size**2
+    ends = torch.arange(images + 1, dtype=torch.int32) * patches
+    with _model(config, 1, dtype) as model:
+        pixels, places = torch.empty(images * patches, values), torch.zeros(images * patches, 2, dtype=torch.long)
+        # What the tower would work out from the photos' sizes, which the meta device can't.
+        told: dict[str, Any] = {"position_ids": places, "cu_seqlens": ends}
+        if config.model_type == "qwen2_5_vl":
+            told |= {"window_index": torch.zeros(images * tokens, dtype=torch.long), "cu_window_seqlens": ends}
+        if config.model_type == "qwen3_vl":
+            taps = torch.zeros(images * patches, 4, dtype=torch.long)
+            told |= {"interp_indices": taps, "interp_weights": taps.float()}
+        known = _known(model) | {pixels.untyped_storage()._cdata}
+        with LiveBytes(known) as counter, torch.no_grad():
+            model.model.visual(pixels, torch.empty(images, 3, dtype=torch.long), **told)
+    deeper = len(getattr(shape, "deepstack_visual_indexes", None) or ())
+    return int(counter.peak + deeper * images * tokens * config.get_text_config().hidden_size * dtype.itemsize)
+
+
+@contextlib.contextmanager
+def _model(config: Any, layers: int, dtype: torch.dtype) -> Iterator[Any]:
+    """The model of `config` with so many layers and a tower of one, on the meta device, which is the default inside."""
     small = copy.deepcopy(config)
     text = small.get_text_config()
     text.num_hidden_layers = layers
@@ -104,27 +189,8 @@ def _measured(
         text.layer_types = text.layer_types[:layers]
     small.vision_config.depth = 1
     with torch.device("meta"), quiet():
-        model = AutoModelForImageTextToText.from_config(small, dtype=dtype, attn_implementation=COUNTED)
-        if rank:
-            lora = LoraConfig(r=rank, lora_dropout=dropout, target_modules=TARGETS)
-            model = get_peft_model(model, lora, low_cpu_mem_usage=True).base_model.model
-        model.train(bool(rank))
-        known = {each.untyped_storage()._cdata for each in [*model.parameters(), *model.buffers()]}
-        trunk = model.model.language_model
-        inputs = torch.empty(rows, length, text.hidden_size, dtype=dtype)
-        positions = torch.zeros(3, rows, length, dtype=torch.long)
-        with LiveBytes(known) as counter, torch.set_grad_enabled(bool(rank)):
-            hidden = trunk(inputs_embeds=inputs, position_ids=positions, use_cache=False).last_hidden_state
-            if rank and answers:
-                logits = model.lm_head(hidden.reshape(-1, text.hidden_size)[:answers])
-                torch.autograd.backward(_log_probabilities(logits).sum())
-            elif rank:
-                torch.autograd.backward(hidden[:, -1].sum())
-    return int(counter.peak)
+        yield AutoModelForImageTextToText.from_config(small, dtype=dtype, attn_implementation=COUNTED).eval()
 
 
-def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:
-    """As TRL takes them: row by row where they are not fp32, and the entropy beside."""
-    if logits.dtype == torch.float32:
-        return logits[:, 0] - torch.logsumexp(logits, dim=-1)
-    return torch.cat([torch.log_softmax(row, dim=-1)[:, 0] for row in torch.split(logits, 64)])
+def _known(model: torch.nn.Module) -> set[int]:
+    return {each.untyped_storage()._cdata for each in [*model.parameters(), *model.buffers()]}

@@ -3,14 +3,14 @@
     peak = weights of what is loaded + adapter + the largest of what comes one after the other
     weights   a 4-bit number 0.516 bytes (NF4, its scales quantised too), all others 2 (bf16) or 4 (fp32)
     adapter   4 bytes a parameter, 8 more for AdamW while it is trained; its gradient is among the activations
-    after each other: the vision tower over the photos of a chunk; the language model over the chunk (activations.py),
-                      forward and backward; in generation the cache of keys and values; 4-bit weights unpacked, one at
-                      a time
+    after each other: the vision tower over the photos of a chunk; the language model over the chunk, forward and
+                      backward (both counted, activations.py); in generation the cache of keys and values and the
+                      scores of all words; in training the loss; 4-bit weights unpacked, one at a time
 
 Every row is taken to be as long as the settings allow: `model.max_images` photos of `model.max_pixels`, text of
 `model.max_text_tokens`. Not in it: the libraries (about 0.6 GiB of a process on the CPU, 0.3 to 0.5 GiB of a CUDA
 context) and what an allocator loses. Attributes and embed halve their batch by themselves when memory runs out,
-training does not.
+training does not. RAR's gallery is encoded in such batches too, and not counted.
 """
 
 from __future__ import annotations
@@ -27,12 +27,18 @@ from ..models.known import known_config
 from ..models.presets import ARCHITECTURES, MAX_TOKENS, base_name, local_folder, pixel_limits
 from ..settings import AgclSettings, Settings, TrainingSettings
 from ..store.checkpoints import Role
-from .activations import activations
+from .activations import activations, tower
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-PROMPT_TOKENS = 160
-"""Of the generator's instructions and chat marks; of the embedder's 24."""
+PROMPT_TOKENS = 72
+"""Of the generator's instructions and chat marks, without those of a schema; of the embedder's 24."""
 EMBED_TOKENS = 24
+SCORES = 4
+"""How often the scores of all words are in memory, in fp32, when a token is chosen."""
+HEAD_TOKENS, HEAD_WORDS, HEAD_COPIES = 4096, 2**15, 7.25
+"""TRL works out log-probabilities of so many tokens and words at a time; on the CPU its backward holds so many copies
+of them in fp32, and a fused kernel on a GPU none.
+"""
 Stage = Literal["attributes", "embed", "train-agcl", "train-sft", "train-rar"]
 LOWER: dict[Stage, tuple[str, ...]] = {
     "attributes": ("attributes.batch_size", "model.max_pixels"),
@@ -73,18 +79,38 @@ class Model:
     adapted: int
     """Parameters of an adapter of rank 1."""
     image_tokens: int
+    cuda: bool
 
     def pass_bytes(self, rows: int, length: int, images: int, **more: Any) -> int:
-        """Peak above the weights of reading `rows` x `length` tokens with `images` photos."""
-        return max(self.vision(images), activations(self.config, self.dtype, rows, length, **more) + self.unpacked)
+        """Peak above the weights of reading `rows` x `length` tokens with `images` photos.
+
+        On the CPU the photos' pixels stay beside them, and those of the next batch, which is made meanwhile.
+        """
+        read = activations(self.config, self.dtype, rows, length, **more) + self.unpacked
+        if self.cuda:
+            return max(self.vision(images), read)
+        return max(self.vision(images), read + self.pixels(images)) + self.pixels(images)
+
+    def pixels(self, images: int) -> int:
+        """The patches of so many photos, in fp32."""
+        shape = self.config.vision_config
+        patches = images * self.image_tokens * shape.spatial_merge_size**2
+        return int(patches * shape.in_channels * shape.temporal_patch_size * shape.patch_size**2 * 4)
 
     def vision(self, images: int) -> int:
-        """The vision tower over so many photos: a block's tensors for each patch, rotary positions in fp32."""
-        shape = self.config.vision_config
-        hidden = getattr(shape, "embed_dim", None) or shape.hidden_size
-        wide = getattr(shape, "intermediate_size", None) or int(hidden * getattr(shape, "mlp_ratio", 4))
-        size = self.dtype.itemsize
-        return int(images * self.image_tokens * 4 * (size * (6 * hidden + 2 * wide) + 16 * hidden))
+        """The vision tower over so many photos, and their pixels."""
+        return self.pixels(images) + tower(self.config, self.dtype, images, self.image_tokens) if images else 0
+
+    def scores(self, rows: int) -> int:
+        """Choosing the next token of so many rows."""
+        return int(SCORES * rows * self.config.get_text_config().vocab_size * 4)
+
+    def head(self, answers: int) -> int:
+        """Log-probabilities of so many tokens by TRL, and their gradient."""
+        text = self.config.get_text_config()
+        tokens, words = min(answers, HEAD_TOKENS), min(text.vocab_size, HEAD_WORDS)
+        copies = 0 if self.cuda else HEAD_COPIES
+        return int(tokens * (HEAD_WORDS * self.dtype.itemsize + copies * words * 4) + answers * text.hidden_size * 4)
 
     def cache(self, rows: int, length: int) -> int:
         """Keys and values of all layers; one layer's twice, while it grows."""
@@ -122,7 +148,7 @@ def load_model(settings: Settings, role: Role) -> Model | None:
         adapted += sum(parameter.shape) if id(parameter) in linear else 0
     unit = ARCHITECTURES[config.model_type] ** 2
     most = pixel_limits(folder, settings.model)[1] if folder else settings.model.max_pixels or MAX_TOKENS * unit
-    return Model(config, dtype, round(weights), unpacked, adapted, max(1, most // unit))
+    return Model(config, dtype, round(weights), unpacked, adapted, max(1, most // unit), cuda)
 
 
 def estimate_stages(settings: Settings) -> list[StageMemory]:
@@ -133,9 +159,9 @@ def estimate_stages(settings: Settings) -> list[StageMemory]:
         found.append(_stage("attributes", _attributes(settings, generator), generator.weights))
         sft = generator.weights + _training(settings.sft, generator)
         rows = min(settings.sft.chunk_size, settings.sft.batch_size)
-        length = _prompt(settings, generator) + settings.attributes.max_new_tokens
-        answers = rows * settings.attributes.max_new_tokens
-        passed = _trained_pass(settings.sft, generator, rows, length, settings.model.max_images * rows, answers)
+        new = settings.attributes.max_new_tokens
+        length, images = _prompt(settings, generator) + new, rows * settings.model.max_images
+        passed = _trained_pass(settings.sft, generator, rows, length, images, answers=new + 1)
         found.append(_stage("train-sft", sft + passed, generator.weights))
     if embedder is not None:
         batch = settings.embed.batch_size
@@ -159,8 +185,8 @@ def _prompt(settings: Settings, model: Model) -> int:
 
 
 def _item(settings: Settings, model: Model) -> int:
-    attributes = settings.attributes.max_new_tokens
-    return settings.model.max_images * model.image_tokens + settings.model.max_text_tokens + attributes + EMBED_TOKENS
+    """What the embedder reads: attributes are within `max_text_tokens`."""
+    return settings.model.max_images * model.image_tokens + settings.model.max_text_tokens + EMBED_TOKENS
 
 
 def _training(training: TrainingSettings, model: Model) -> int:
@@ -169,7 +195,7 @@ def _training(training: TrainingSettings, model: Model) -> int:
 
 
 def _trained_pass(
-    training: TrainingSettings, model: Model, rows: int, length: int, images: int, answers: int = 0
+    training: TrainingSettings, model: Model, rows: int, length: int, images: int, *, answers: int = 0, head: int = 0
 ) -> int:
     return model.pass_bytes(
         rows,
@@ -179,13 +205,14 @@ def _trained_pass(
         dropout=training.lora_dropout,
         checkpointing=training.activation_checkpointing,
         answers=answers,
+        head=head,
     )
 
 
 def _attributes(settings: Settings, model: Model) -> int:
     rows, prompt = settings.attributes.batch_size, _prompt(settings, model)
     reading = model.pass_bytes(rows, prompt, rows * settings.model.max_images)
-    return model.weights + reading + model.cache(rows, prompt + settings.attributes.max_new_tokens)
+    return model.weights + reading + model.cache(rows, prompt + settings.attributes.max_new_tokens) + model.scores(rows)
 
 
 def _agcl(agcl: AgclSettings, settings: Settings, model: Model) -> int:
@@ -206,13 +233,12 @@ def _rar(settings: Settings, generator: Model, embedder: Model) -> int:
     rar, new = settings.rar, settings.attributes.max_new_tokens
     images, prompt = settings.model.max_images, _prompt(settings, generator)
     prompts = min(rar.prompts, max(1, rar.rollout_answers // rar.group))
-    sampled = generator.pass_bytes(prompts, prompt, prompts * images) + generator.cache(
-        prompts * rar.group, prompt + new
-    )
-    judged = embedder.pass_bytes(settings.embed.batch_size, new + EMBED_TOKENS, images) + embedder.cache(
-        settings.embed.batch_size, _item(settings, embedder)
-    )
+    batch, item = settings.embed.batch_size, _item(settings, embedder)
+    sampled = generator.pass_bytes(prompts, prompt, prompts * images)
+    sampled += generator.cache(prompts * rar.group, prompt + new) + generator.scores(prompts * rar.group)
+    judged = embedder.pass_bytes(batch, new + EMBED_TOKENS, images) + embedder.cache(batch, item)
     groups = max(1, rar.chunk_answers // rar.group)
     rows, length = (groups, prompt + rar.group * new) if rar.shared_prefix else (rar.chunk_answers, prompt + new)
-    learnt = _trained_pass(rar, generator, rows, length, rows * images, max(rar.group, rar.chunk_answers) * new)
+    head = generator.head(max(rar.group, rar.chunk_answers) * new)
+    learnt = _trained_pass(rar, generator, rows, length, rows * images, head=head)
     return _training(rar, generator) + max(sampled, judged, learnt)

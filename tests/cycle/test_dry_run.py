@@ -1,0 +1,47 @@
+"""What a dry run tells of memory: each stage's estimate, and what to lower where the device has less."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from afmrl_cli.cli.app import app
+from afmrl_cli.models import device
+from afmrl_cli.store.files import make_folder, write_json
+from afmrl_cli.training.memory import estimate_stages
+
+from .shop import cycle_settings, rendered
+
+
+def test_a_stage_that_is_too_large_is_named_with_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, settings = rendered(tmp_path / "shop", 4), cycle_settings()
+    # What an earlier cycle took, so that nothing has to be measured.
+    for kind in ("score", "sft", "attributes", "infonce", "agcl", "rar"):
+        place = make_folder(folder.runs / "cycle-earlier" / "stages") / f"1-{kind}.json"
+        record: dict[str, object] = {"name": f"1-{kind}", "kind": kind, "fingerprint": "", "inputs": {}, "result": {}}
+        write_json(place, {**record, "seconds": 5.0, "peak_bytes": 2**30, "created": 1.0})
+    told = settings.model_dump(exclude_defaults=True)
+    flags = [f"--set={section}.{key}={value}" for section, own in told.items() for key, value in own.items()]
+    command = ["cycle", str(folder.catalog), *flags, "--dry-run"]
+    estimates = {each.stage: each.peak_bytes for each in estimate_stages(settings)}
+
+    plenty = CliRunner().invoke(app, [*command, "--json"])
+    assert plenty.exit_code == 0, plenty.output
+    document = json.loads(plenty.stdout)
+    by_name = {each["name"]: each["estimated_bytes"] for each in document["stages"]}
+    assert by_name["base-score"] == estimates["embed"] and by_name["1-rar"] == estimates["train-rar"]
+    assert by_name["1-rar-attributes"] == estimates["attributes"] and by_name["1-infonce"] == estimates["train-agcl"]
+    assert document["advice"] == {} and document["memory_here"] > max(estimates.values())
+
+    # As on a card with one byte less than the largest stage takes.
+    largest = max(estimates, key=lambda stage: estimates[stage])
+    monkeypatch.setattr(device, "memory_here", lambda model: estimates[largest] - 1)
+    small = CliRunner().invoke(app, command)
+    assert f"{estimates[largest] / 2**30:.2f} GiB" in small.stdout
+    (line,) = [line for line in small.stdout.splitlines() if "is estimated at" in line]
+    assert line.startswith(largest) and ": lower " in line
+    advice = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["advice"]
+    assert list(advice) == [largest]
