@@ -205,6 +205,15 @@ def test_where_right_answers_come_from(changes: dict[str, object], source: str, 
     assert Cycle(folder, cycle_settings(**changes), Silent(), dry=True).targets == source
 
 
+def test_a_generator_that_unlearnt_to_answer_is_left_out(tmp_path: Path) -> None:
+    """Nothing could be trained on what it writes: the cycle goes on with the one that it had."""
+    folder = rendered(tmp_path / "shop", 8)
+    heard = Heard()
+    cycle = Cycle(folder, cycle_settings(**{"sft.learning_rate": 10.0}), heard, dry=False)
+    assert cycle._teach("") == ("", False)
+    assert "SFT is left out: no answer of the taught generator is valid" in heard.said[-1]
+
+
 def test_what_is_refused(whole: tuple[CatalogFolder, CycleSummary], tmp_path: Path) -> None:
     folder = whole[0]
     for changes, words in (

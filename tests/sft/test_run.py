@@ -32,7 +32,7 @@ from afmrl_cli.sft.plan import make_plan
 from afmrl_cli.sft.run import SftSummary, train_sft
 from afmrl_cli.sft.score import Score
 from afmrl_cli.sft.targets import Target
-from afmrl_cli.sft.trainer import IGNORED, Collator, with_pictures
+from afmrl_cli.sft.trainer import IGNORED, Collator, better, with_pictures
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.files import hash_file
 from afmrl_cli.store.folder import CatalogFolder
@@ -173,6 +173,12 @@ def _serves(shop: CatalogFolder, name: str) -> None:
     tensors = weights(shop, name)
     layer = r"base_model\.model\.model\.language_model\.layers\.\d+\.(self_attn|mlp)\.[a-z]+_proj\.lora_[AB]\.weight"
     assert len(tensors) == 2 * LINEAR_LAYERS and all(re.fullmatch(layer, key) for key in tensors)
+
+
+def test_of_equals_the_one_with_more_valid_answers_is_kept() -> None:
+    unparsable, parsable, right = ({"accuracy": a, "valid": v} for a, v in ((0.0, 0.1), (0.0, 1.0), (0.2, 0.5)))
+    assert better(parsable, unparsable, "accuracy") and not better(unparsable, parsable, "accuracy")
+    assert better(right, parsable, "accuracy") and not better(right, right, "accuracy")
 
 
 def test_killed_and_going_on_gives_the_same_weights(

@@ -293,6 +293,17 @@ def test_attributes_of_another_generator(shop: CatalogFolder, settings: MakeSett
         run(shop, settings(**{"agcl.attributes": "generated"}))
 
 
+def test_attributes_none_of_which_is_valid(shop: CatalogFolder, settings: MakeSettings) -> None:
+    from afmrl_cli.models.backends import generator_id
+
+    chosen = settings(**{"agcl.attributes": "generated"})
+    generator = generator_id(chosen, Checkpoints(shop.checkpoints))
+    with Database(shop.database) as database:
+        database.put_attributes([StoredAttributes("f", generator, "p", 0, "S1", "well,", "unparsable", 0.0)])
+    with pytest.raises(DataError, match=f"attributes by {generator}: none of its 1 stored answers is valid"):
+        run(shop, chosen)
+
+
 def test_generated_attributes_are_used(shop: CatalogFolder, settings: MakeSettings) -> None:
     from afmrl_cli.attributes.task import load_task
     from afmrl_cli.catalog.fingerprints import Fingerprinter

@@ -239,10 +239,12 @@ class Cycle:
         """(the generator that attributes are written by, whether it was taught)."""
         if not self.targets:
             return generator, False
-        made = self._trained(
-            "1-sft", "sft", self._with("", generator, sft={"source": self.targets}), stages.teach_generator
-        )
-        return made, True
+        settings = self._with("", generator, sft={"source": self.targets})
+        made = self._trained("1-sft", "sft", settings, stages.teach_generator)
+        if made["metrics"].get("valid") == 0:
+            self.listener.warn("SFT is left out: no answer of the taught generator is valid; more sft.epochs may help")
+            return generator, False
+        return str(made["checkpoint"]), True
 
     def _targets(self) -> str:
         """Which source of right answers there is: the one that the settings name, else the shop's own columns; "" for
@@ -290,19 +292,18 @@ class Cycle:
         if number > 1:
             changes |= {"share": agcl.share * share, "steps": agcl.steps and max(1, round(agcl.steps * share))}
         settings = self._with(embedder, generator, agcl=changes)
-        return self._trained(f"{number}-{kind}", kind, settings, stages.train_embedder)
+        return str(self._trained(f"{number}-{kind}", kind, settings, stages.train_embedder)["checkpoint"])
 
     def _reward(self, number: int, embedder: str, generator: str) -> str:
         rar, share = self.settings.rar, self.settings.cycle.share
         changes: dict[str, Any] = {"seed": rar.seed + number - 1, "from_base": not generator}
         if number > 1:
             changes |= {"steps": max(1, round(rar.steps * share)), "queries": max(1, round(rar.queries * share))}
-        return self._trained(
-            f"{number}-rar", "rar", self._with(embedder, generator, rar=changes), stages.reward_generator
-        )
+        settings = self._with(embedder, generator, rar=changes)
+        return str(self._trained(f"{number}-rar", "rar", settings, stages.reward_generator)["checkpoint"])
 
-    def _trained(self, stage: str, kind: str, settings: Settings, train: Any) -> str:
-        """The checkpoint of a training; one that was deleted is trained again, under its name."""
+    def _trained(self, stage: str, kind: str, settings: Settings, train: Any) -> Mapping[str, Any]:
+        """What a training left; a checkpoint that was deleted is trained again, under its name."""
         section = "agcl" if kind == "infonce" else kind
         inputs = getattr(self.inputs, section)(settings)
 
@@ -316,7 +317,7 @@ class Cycle:
             name = result["checkpoint"]
             return f"checkpoint {name} is gone" if name and not self.checkpoints.path(name).is_dir() else ""
 
-        return str(self.records.stage(stage, kind, inputs, work, missing).result["checkpoint"])
+        return self.records.stage(stage, kind, inputs, work, missing).result
 
     # What is told and kept
 

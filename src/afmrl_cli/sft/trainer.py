@@ -83,6 +83,11 @@ def with_pictures(batch: Mapping[str, Any], generator: LocalGenerator) -> dict[s
     return {**rest, **generator.vision.inputs({**rest, **shown}, generator.loaded.device)}
 
 
+def better(found: Mapping[str, Any], best: Mapping[str, Any], by: str) -> bool:
+    """Whether figures of the validation are better by `by`; of equals, those with more valid answers are."""
+    return (found[by], found["valid"]) > (best[by], best["valid"])
+
+
 class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
     """Trains the adapter that hangs on `generator`; `save` writes an adapter's folder."""
 
@@ -120,7 +125,9 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         self._seconds_before, self._begin = 0.0, time.monotonic()
 
     def evaluate(self, *args: Any, **named: Any) -> dict[str, float]:
-        """Ask about the validation products; keeps the adapter when it is the best so far."""
+        """Ask about the validation products; keeps the adapter when it is the best so far, of equals that with more
+        valid answers.
+        """
         self.model.eval()
         plan = self.plan
         score = score_generator(self.generator, plan.corpus.validation, plan.task, plan.settings, self.listener)
@@ -134,7 +141,7 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         told = {"step": step, **found, "keys": score.by_key(), "failures": score.failures}
         if step == 0:
             self.before = told
-        elif not self.best or found[name] > self.best[name]:
+        elif not self.best or better(found, self.best, name):
             self.best = told
             self.keep_best(self.save)
         self.control.should_evaluate, self.control.should_save = False, step > 0

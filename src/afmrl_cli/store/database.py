@@ -156,6 +156,11 @@ class Database:
         )
         return {generator: int(number) for generator, number in rows}
 
+    def invalid_attributes(self, generator: str) -> int:
+        """How many answers of a generator are stored as failures."""
+        query = "SELECT COUNT(*) FROM attributes WHERE generator = ? AND failure IS NOT NULL"
+        return int(self._connection.execute(query, (generator,)).fetchone()[0])
+
     def attribute_texts(self, generator: str, prompt: str) -> list[str]:
         """All valid first texts of a generator under a prompt."""
         rows = self._connection.execute(

@@ -151,6 +151,11 @@ def _no_attributes(settings: Settings, generator: str, database: Database, train
             "name columns that the catalog has in agcl.given; `afmrl check` lists them",
         )
     stored = database.attribute_sources()
+    if generator not in stored and (invalid := database.invalid_attributes(generator)):
+        return DataError(
+            f"no training product has attributes by {generator}: none of its {invalid:,} stored answers is valid",
+            "look at `afmrl attributes --sample 20`; teach the generator longer, or name another",
+        )
     if stored:
         other = " with another schema or template"
         known = ", ".join(f"{name}{other if name == generator else ''} ({n:,})" for name, n in stored.items())
