@@ -259,12 +259,16 @@ def active_adapter(model: Any, name: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Transformers without its progress bars and notes, and as talkative as before afterwards."""
+    """Transformers without its progress bars and notes, and as talkative as before afterwards. PEFT's warnings that it
+    calls transformers by names that are about to go tell a user nothing.
+    """
     level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         transformers_logging.set_verbosity(level)
         if bar:

@@ -380,8 +380,8 @@ def grpo_arguments(plan: Plan, policy: Policy, run: Path) -> dict[str, Any]:
         "generation_kwargs": {"suppress_tokens": policy.generator.never},
         "disable_dropout": True,
         "shuffle_dataset": False,
-        "gradient_checkpointing": rar.activation_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "activation_checkpointing": rar.activation_checkpointing,
+        "activation_checkpointing_kwargs": {"use_reentrant": False},
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -51,10 +50,7 @@ def add_trainable(
         task_type=task_type,
     )
     loaded = user.loaded
-    with quiet(), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", FutureWarning
-        )  # names that are about to go, but are still the only ones in 5.15
+    with quiet():
         folder = str(checkpoints.path(parent.name)) if parent else ""
         if loaded.peft is not None and parent is not None:
             loaded.peft.load_adapter(folder, adapter_name=TRAINED, is_trainable=True)
@@ -66,7 +62,7 @@ def add_trainable(
             loaded.peft = get_peft_model(loaded.causal, config, adapter_name=TRAINED)
         loaded.peft.set_adapter(TRAINED)
         if settings.activation_checkpointing:
-            loaded.trunk.gradient_checkpointing_enable({"use_reentrant": False})
+            loaded.trunk.activation_checkpointing_enable({"use_reentrant": False})
     user.adapter = TRAINED
     return loaded.peft
 
