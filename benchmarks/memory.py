@@ -39,7 +39,7 @@ SETTINGS: dict[str, object] = {
     "model.device": "cpu",
     "model.max_images": 1,
     "model.max_pixels": SIDE * SIDE,
-    "model.max_text_tokens": 92,
+    "model.max_text_tokens": 96,
     "split.validation": 0.25,
     "split.test": 0.25,
     "attributes.max_new_tokens": 40,
