@@ -128,8 +128,8 @@ def main() -> None:
     wanted = parser.parse_args()
     known = {each.name: each for each in BENCHMARKS}
     if wanted.only:
-        rows = run_here(known[wanted.only], known[wanted.only].words)
-        print(json.dumps([asdict(row) for row in rows]))
+        alone = run_here(known[wanted.only], known[wanted.only].words)
+        print(json.dumps([asdict(row) for row in alone]))
         return
     if unknown := set(wanted.names) - set(known):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
