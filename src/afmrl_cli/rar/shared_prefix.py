@@ -8,6 +8,7 @@ tells when a release moves what stands here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ ASKED = "asked"
 
 class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
     """`shared_prefix` False: TRL's own passes. `trunk` is the policy's model without its vocabulary head; `asked` are
-    the queries of the rows at hand.
+    the queries of the rows at hand; `prompt_tokens` gives the prompt about a query, image tokens included; `pictures`
+    is as `packed.Pictures`.
 
     For Qwen-VL models without experts, in one process.
     """
@@ -30,15 +32,9 @@ class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
     shared_prefix: bool
     trunk: Any
     asked: list[int]
+    prompt_tokens: Callable[[int], list[int]]
+    pictures: Callable[[list[int]], dict[str, Any]]
     _buffered_inputs: list[dict[str, Any]] | None
-
-    def prompt_tokens(self, query: int) -> list[int]:
-        """The prompt about a query, image tokens included."""
-        raise NotImplementedError
-
-    def pictures(self, queries: list[int]) -> dict[str, Any]:
-        """As `packed.Pictures`."""
-        raise NotImplementedError
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """TRL's, but for the shuffling of single answers: a group stays together, so that it can share its prompt.
