@@ -37,10 +37,10 @@ from afmrl_cli.catalog.splits import split_of
 from afmrl_cli.cli.output import Output
 from afmrl_cli.cycle.run import run_cycle
 from afmrl_cli.errors import DataError
-from afmrl_cli.evaluation.build import Asked
+from afmrl_cli.evaluation.build import TaskSpec
 from afmrl_cli.evaluation.compare import interval
-from afmrl_cli.evaluation.entries import model_contestant
-from afmrl_cli.evaluation.report import Wanted, measure
+from afmrl_cli.evaluation.entries import model_system
+from afmrl_cli.evaluation.report import EvalRequest, measure
 from afmrl_cli.models.backends import generator_id
 from afmrl_cli.models.base import Bases
 from afmrl_cli.models.embedder import load_embedder
@@ -143,14 +143,14 @@ def _classes(
         report = measure(
             folder,
             settings,
-            Wanted(Asked("coarse", gallery=("side=test",))),
+            EvalRequest(TaskSpec("coarse", gallery=("side=test",))),
             model_id(settings.model, "embedder", store, out),
             lambda: load_embedder(
                 settings.model, settings.embed, store, bases=bases, catalog=settings.catalog, listener=out
             ),
             source,
             out,
-            lambda entry: model_contestant(entry, settings, store, bases, out),
+            lambda entry: model_system(entry, settings, store, bases, out),
         )
     except DataError as error:
         out.warn(f"no class figures: {error}")

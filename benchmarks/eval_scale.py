@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from afmrl_cli.evaluation.build import Asked
+from afmrl_cli.evaluation.build import TaskSpec
 from afmrl_cli.evaluation.entries import Entry, parse_entries
-from afmrl_cli.evaluation.report import Wanted, measure
-from afmrl_cli.evaluation.systems import Contestant
+from afmrl_cli.evaluation.report import EvalRequest, measure
+from afmrl_cli.evaluation.systems import RetrievalSystem
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.retrieval.embed import embed_catalog
@@ -66,7 +66,7 @@ def write_catalog(file: Path, products: int) -> None:
                 writer.writerow([f"s{listing}", *product, f"c{number % 40}", f"b{number % 200}"])
 
 
-def no_models(entry: Entry) -> Contestant:
+def no_models(entry: Entry) -> RetrievalSystem:
     raise NotImplementedError(entry.name)
 
 
@@ -83,7 +83,7 @@ def main() -> None:
         began = time.perf_counter()
         embed_catalog(folder, settings, Words.id, Words, Silent())
         print(f"embed (hashed words): {time.perf_counter() - began:.1f} s")
-        wanted = Wanted(Asked("identity"), tuple(parse_entries(chosen.systems, False)))
+        wanted = EvalRequest(TaskSpec("identity"), tuple(parse_entries(chosen.systems, False)))
         began, busy = time.perf_counter(), time.process_time()
         report = measure(folder, settings, wanted, Words.id, Words, None, Silent(), no_models)
         wall, busy = time.perf_counter() - began, time.process_time() - busy

@@ -187,16 +187,18 @@ class EvalSettings(Section):
     systems: Names = Field([], description="more systems in the table: bm25, colors, base, fusion, clip:NAME, ...")
     labels: str = Field("", description="CSV file with labels by listing id, seen by the judging only")
     label: str = Field(
-        "", description="which label coarse and composed go by; empty: category, or what twins differ in"
+        "", description="which label coarse and composed go by; empty: category, or what variants differ in"
     )
-    ask: Literal["", "all", "text", "title", "photos"] = Field("", description="what of a query's listing is shown")
-    show: Literal["", "all", "text", "photos"] = Field("", description="what of the gallery's listings is shown")
+    query_fields: Literal["", "all", "text", "title", "photos"] = Field("", description="what queries are made of")
+    gallery_fields: Literal["", "all", "text", "photos"] = Field(
+        "", description="what the gallery's listings are made of"
+    )
     compare: Names = Field([], description="earlier runs to compare with: run folder, its name, or a TREC run file")
     merge: Names = Field([], description="runs of other seeds, averaged with this one query by query")
     max_drop: Names = Field([], description="METRIC=X: fail when a figure is more than X below the compared run")
     resamples: int = Field(2000, ge=100, le=1_000_000, description="draws of bootstrap and randomisation test")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals; 1 - this is the tests' level")
-    slices: Names = Field([], description="figures by: type, photos, twins, category, brand, any label; or all")
+    slices: Names = Field([], description="figures by: type, photos, variants, category, brand, any label; or all")
     neighbors: int = Field(5, ge=1, description="k of kNN accuracy")
     clusterings: int = Field(5, ge=1, description="k-means runs, each with a seed of its own")
     cluster_sample: int = Field(5000, ge=10, description="listings that are classified and clustered at most")

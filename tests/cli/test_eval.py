@@ -47,7 +47,7 @@ def document(*words: str, code: int = 0) -> dict[str, Any]:
     assert result.exit_code == code, result.output
     content = json.loads(result.stdout)
     assert isinstance(content, dict)
-    assert content["schema"] == "afmrl.eval/1"
+    assert content["schema"] == "afmrl.eval/2"
     return content
 
 
@@ -155,12 +155,12 @@ def test_fine_with_labels_from_a_file(shop: Path) -> None:
     lines = ["id,product_id,group_id", *(f"s{i},x{i // 2},g{i // 4}" for i in range(24))]
     Path("labels.csv").write_text("\n".join(lines))
     content = document("--protocol", "fine", "--labels", "labels.csv", "--slices", "all", "--systems", "colors")
-    assert content["queries_with_twins"] == 24
-    twins = content["systems"][1]["twins"]
-    assert twins["intervals"]["above_twins"] == [1, 1] and twins["above_twins"] == 1
-    own = content["systems"][0]["twins"]
-    low, high = own["intervals"]["above_twins"]
-    assert 0 <= low < own["above_twins"] < high <= 1
+    assert content["queries_with_variants"] == 24
+    variants = content["systems"][1]["variants"]
+    assert variants["intervals"]["above_variants"] == [1, 1] and variants["above_variants"] == 1
+    own = content["systems"][0]["variants"]
+    low, high = own["intervals"]["above_variants"]
+    assert 0 <= low < own["above_variants"] < high <= 1
     assert set(content["slices"]) == {"category", "brand"}
     assert sum(row["queries"] for row in content["slices"]["brand"]) == 24
     assert call("eval", "--protocol", "fine").exit_code == 3
@@ -213,7 +213,7 @@ def test_beir_folder(tmp_path: Path, embedded: Path) -> None:
         (["--protocol", "coarse", "--label", "size"], 2, "no listing has a size"),
         (["--label", "color"], 2, "--label is for coarse and composed"),
         (["--slices", "size"], 2, "no such label"),
-        (["--ask", "sound"], 2, "eval.ask"),
+        (["--query-fields", "sound"], 2, "eval.query_fields"),
         (["--html", "catalog.csv"], 2, "--html catalog.csv: is the retailer's own file"),
         (["--junit", "twice.trec", "--merge", "twice.trec"], 2, "--junit twice.trec"),
         (["--junit", "twice.trec", "--systems", "run:twice.trec"], 2, "--junit twice.trec"),
@@ -261,15 +261,15 @@ def test_a_run_of_another_tool_is_judged_as_ours(shop: Path) -> None:
 
 
 def test_what_differs_from_the_compared_run_is_told(shop: Path) -> None:
-    folder = Path(document("--show", "photos")["folder"])
+    folder = Path(document("--gallery-fields", "photos")["folder"])
     notes = document("--compare", folder.name, "--set", "eval.resamples=100")["notes"]
-    assert f"{folder.name} was made with show = photos (now all)" in notes
+    assert f"{folder.name} was made with gallery_fields = photos (now all)" in notes
     assert any("eval.resamples = 100 can show no difference in 10 figures" in note for note in notes)
     assert not any("resamples" in note for note in document("--compare", folder.name)["notes"])
 
 
 def test_bm25_has_no_figures_where_the_gallery_shows_photos_only(shop: Path) -> None:
-    content = document("--show", "photos", "--baselines")
+    content = document("--gallery-fields", "photos", "--baselines")
     readable = {system["system"]: system["readable"] for system in content["systems"]}
     assert readable == {"embedder": 24, "bm25": 0, "colors": 24}
     assert "fusion is left out: BM25 can't read these queries or this gallery" in content["notes"]

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from afmrl_cli.cli.app import app
 from tests.retrieval.shop import shop_rows, write_shop
 
-SCHEMA = json.loads(files("afmrl_cli.evaluation").joinpath("eval-1.schema.json").read_text("utf-8"))
+SCHEMA = json.loads(files("afmrl_cli.evaluation").joinpath("eval-2.schema.json").read_text("utf-8"))
 
 
 def closed(schema: Any) -> Any:
@@ -58,22 +58,22 @@ def test_every_document_is_as_the_schema_says(shop: Path) -> None:
     documents = [
         first,
         document(shop, "--compare", first["folder"], "--merge", str(run), *gates, code=1),
-        document(shop, "--protocol", "fine", "--labels", str(labels), "--systems", "colors", "--ask", "text"),
+        document(shop, "--protocol", "fine", "--labels", str(labels), "--systems", "colors", "--query-fields", "text"),
         document(shop, "--protocol", "coarse", "--systems", "colors", "--gallery", "brand=acme"),
         json.loads((Path(first["folder"]) / "metrics.json").read_text("utf-8")),
     ]
     for content in documents:
         strict.validate(content)
-    # What the schema has a word for has been looked at: checks, merged runs, twins, classes, slices, unread queries.
+    # What the schema has a word for has been looked at: checks, merged runs, variants, classes, slices, unread queries.
     assert documents[1]["checks"] and documents[1]["systems"][0]["spread"]
-    assert documents[2]["systems"][0]["twins"] and not documents[2]["systems"][1]["readable"]
+    assert documents[2]["systems"][0]["variants"] and not documents[2]["systems"][1]["readable"]
     assert documents[3]["systems"][0]["classes"] and first["slices"]
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"schema": "afmrl.eval/2"}, "afmrl.eval/1"),
+        ({"schema": "afmrl.eval/1"}, "afmrl.eval/2"),
         ({"systems": []}, "systems"),
         ({"queries": -1}, "minimum"),
         ({"checks": [{"kind": "fail_under"}]}, "required property"),

@@ -61,7 +61,7 @@ def test_each_help_has_an_example_and_json(command: str) -> None:
 def test_help_fills_its_lines() -> None:
     """A sentence that the code breaks at 120 columns is not broken there in a terminal of 80."""
     shown = CliRunner().invoke(app, ["eval", "--help"], env={"COLUMNS": "80"}).stdout
-    assert "finds its product. fine: among its twins. coarse: listings of a category." in shown
+    assert "finds its product. fine: among its variants. coarse: listings of a category." in shown
 
 
 def test_no_command_shows_help() -> None:

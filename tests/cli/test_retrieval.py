@@ -148,7 +148,7 @@ def test_what_cannot_be_done(shop: Path, words: list[str], code: int, message: s
 
 def test_eval_identity_is_the_default_and_is_kept(shop: Path) -> None:
     content = document("eval", "--baselines", "--fail-under", "recall@20=0", "--run-out", "run.trec")
-    assert content["schema"] == "afmrl.eval/1"
+    assert content["schema"] == "afmrl.eval/2"
     assert (content["protocol"], content["queries"], content["gallery"]) == ("identity", 24, 24)
     systems = {system["system"]: system for system in content["systems"]}
     assert systems["bm25"]["metrics"]["recall@1"] > 0
@@ -224,7 +224,7 @@ def test_eval_threshold_missed(shop: Path) -> None:
     assert "precision@10 is" in result.stderr
     assert "recall@10 is" not in result.stderr
     content = document("eval", "--fail-under", "precision@10=0.9", code=1)
-    assert content["schema"] == "afmrl.eval/1"
+    assert content["schema"] == "afmrl.eval/2"
     assert content["checks"][0]["passed"] is False
 
 

@@ -11,10 +11,10 @@ import pytest
 from afmrl_cli.catalog.fingerprints import Fingerprinter
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.errors import DataError, UsageError
-from afmrl_cli.evaluation.build import Asked, build_task
+from afmrl_cli.evaluation.build import TaskSpec, build_task
 from afmrl_cli.evaluation.protocols import PROTOCOLS
 from afmrl_cli.evaluation.slices import check_slices, slice_values
-from afmrl_cli.evaluation.task import Labels, Task, documents_of, twins_of
+from afmrl_cli.evaluation.task import Labels, Task, documents_of, variants_of
 from afmrl_cli.retrieval.vectors import described_products
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.database import Database
@@ -40,15 +40,15 @@ def make(
         described = list(described_products(folder, settings, database, None, Problems()))
     with prints(folder) as fingerprinter:
         documents = documents_of(described, GROUPS if labels is None else labels)
-        return build_task(documents, folder, settings, Asked(protocol), fingerprinter)
+        return build_task(documents, folder, settings, TaskSpec(protocol), fingerprinter)
 
 
 def test_fine_by_labels_of_a_file(tmp_path: Path) -> None:
     task = make(tmp_path, "fine")
     assert len(task.queries) == 12
     assert dict(task.qrels["s0"]) == {"s1": 1}
-    assert twins_of(task, 1)["s0"] == {"s2", "s3"}
-    assert slice_values(task, "twins", twins_of(task, 1), 1)["s0"] == "2"
+    assert variants_of(task, 1)["s0"] == {"s2", "s3"}
+    assert slice_values(task, "variants", variants_of(task, 1), 1)["s0"] == "2"
     assert not any("g0" in document.row.text for document in task.documents)
 
 
@@ -58,13 +58,13 @@ def test_fine_without_shared_identities_asks_with_held_out_photos(tmp_path: Path
         row["product_id"] = ""
     task = make(tmp_path, "fine", rows=rows)
     assert [query.id for query in task.queries] == ["photo_of_s0", "photo_of_s3", "photo_of_s6", "photo_of_s9"]
-    assert twins_of(task, 1)["photo_of_s0"] == {"s1", "s2", "s3"}
+    assert variants_of(task, 1)["photo_of_s0"] == {"s1", "s2", "s3"}
 
 
-def test_fine_without_twins(tmp_path: Path) -> None:
+def test_fine_without_variants(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no listing has a group_id"):
         make(tmp_path, "fine", {})
-    with pytest.raises(DataError, match="no query's product has a twin"):
+    with pytest.raises(DataError, match="no query's product has a variant"):
         make(tmp_path, "fine", {f"s{i}": {"group_id": f"g{i // 2}"} for i in range(12)})
 
 
@@ -77,7 +77,7 @@ def test_coarse_hides_its_label_and_the_products_own_listings(tmp_path: Path) ->
     first = task.queries[0]
     assert first.exclude == {"s0", "s1"}
     assert set(task.qrels["s0"]) == {"s4", "s5", "s8", "s9"}
-    assert twins_of(task, 1) == {}
+    assert variants_of(task, 1) == {}
 
 
 def test_coarse_by_another_label_and_in_a_sample(tmp_path: Path) -> None:
@@ -113,14 +113,14 @@ def test_text_shows_photos_only(tmp_path: Path) -> None:
     assert any("s4" in note for note in task.notes)
 
 
-def test_composed_asks_for_the_twin(tmp_path: Path) -> None:
+def test_composed_asks_for_the_variant(tmp_path: Path) -> None:
     task = make(tmp_path, "composed")
-    assert task.notes == ["twins are asked for by color"]
+    assert task.notes == ["variants are asked for by color"]
     query = next(query for query in task.queries if query.id == "s0_in_green")
     assert (query.text, [path.name for path in query.images]) == ("color: green", ["0.png"])
     assert (set(query.exclude), query.group) == ({"s0"}, "g0")
     assert set(task.qrels["s0_in_green"]) == {"s2", "s3"}
-    with pytest.raises(DataError, match="no listing with a photo has a twin"):
+    with pytest.raises(DataError, match="no listing with a photo has a variant"):
         make(tmp_path, "composed", {})
     with pytest.raises(UsageError, match="no listing has a colour"):
         make(tmp_path, "composed", label="colour")
@@ -131,16 +131,16 @@ def test_composed_asks_for_the_twin(tmp_path: Path) -> None:
     [("all", True, True), ("text", True, False), ("title", True, False), ("photos", False, True)],
 )
 def test_asking_with_a_part(tmp_path: Path, ask: str, text: bool, photos: bool) -> None:
-    query = make(tmp_path, "identity", ask=ask).queries[0]
+    query = make(tmp_path, "identity", query_fields=ask).queries[0]
     assert (bool(query.text), bool(query.images)) == (text, photos)
     assert bool(query.fingerprint) == (ask == "all")  # stored attributes have seen all of the listing
     assert (query.text == "Red shirt 0") == (ask == "title")
 
 
 def test_showing_a_part(tmp_path: Path) -> None:
-    shown = make(tmp_path, "identity", show="text").documents[0]
+    shown = make(tmp_path, "identity", gallery_fields="text").documents[0]
     assert shown.row.text and not shown.product.images
-    photos = make(tmp_path, "identity", show="photos").documents[0]
+    photos = make(tmp_path, "identity", gallery_fields="photos").documents[0]
     assert photos.product.images and not photos.row.text
     assert photos.row.key != make(tmp_path, "identity").documents[0].row.key
 
@@ -150,14 +150,14 @@ def test_nothing_left_to_ask_with(tmp_path: Path) -> None:
     for row in rows:
         row["image"] = ""
     with pytest.raises(DataError, match="no query has photos"):
-        make(tmp_path, "identity", rows=rows, ask="photos")
+        make(tmp_path, "identity", rows=rows, query_fields="photos")
     with pytest.raises(DataError, match="no listing of the gallery has photos"):
-        make(tmp_path, "identity", rows=rows, show="photos")
+        make(tmp_path, "identity", rows=rows, gallery_fields="photos")
 
 
 def test_slices(tmp_path: Path) -> None:
     task = make(tmp_path, "identity")
-    assert check_slices(task, ["all"])[:5] == ["type", "photos", "answer-photos", "twins", "category"]
+    assert check_slices(task, ["all"])[:5] == ["type", "photos", "answer-photos", "variants", "category"]
     assert check_slices(task, ["attr_Color", "color"]) == ["color"]
     assert slice_values(task, "color", {}, 1)["s0"] == "red"
     with pytest.raises(UsageError, match="no such label"):

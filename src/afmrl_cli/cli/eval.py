@@ -28,8 +28,8 @@ Gallery = Annotated[Many, typer.Option(metavar="KEY=VALUE", help="Only these lis
 Part = Annotated[Text, typer.Option(help="Only queries about products of this split: train, validation or test.")]
 Labels = Annotated[Text, typer.Option(metavar="FILE", help="CSV with labels that only the judging sees.")]
 Label = Annotated[Text, typer.Option(help="Which label coarse and composed go by.")]
-Ask = Annotated[Text, typer.Option(help="Ask with text, title, photos or all.")]
-Show = Annotated[Text, typer.Option(help="What the gallery shows: text, photos or all.")]
+QueryFields = Annotated[Text, typer.Option(help="Make queries of text, title, photos or all.")]
+GalleryFields = Annotated[Text, typer.Option(help="Make the gallery of text, photos or all.")]
 Baselines = Annotated[
     bool, typer.Option("--baselines", help="Add BM25 over text and attributes, colours, fusion, the bare base.")
 ]
@@ -64,8 +64,8 @@ def eval(
     split: Part = None,
     labels: Labels = None,
     label: Label = None,
-    ask: Ask = None,
-    show: Show = None,
+    query_fields: QueryFields = None,
+    gallery_fields: GalleryFields = None,
     baselines: Baselines = False,
     systems: Systems = None,
     compare: Compare = None,
@@ -89,8 +89,8 @@ def eval(
     """Measure retrieval: Recall@k, hit@k, MRR, nDCG@10, mAP, precision@10, with intervals; classes with coarse.
 
     identity: listings that share product_id find each other. photo: one photo finds its product. fine: among its
-    twins. coarse: listings of a category. text: titles find photos. composed: a photo and "color: red" find the red
-    twin. queries: your own queries.jsonl and qrels.trec. Settings, figures and rankings are kept in .afmrl/runs.
+    variants. coarse: listings of a category. text: titles find photos. composed: a photo and "color: red" find the red
+    variant. queries: your own queries.jsonl and qrels.trec. Settings, figures and rankings are kept in .afmrl/runs.
 
     Example: afmrl eval catalog.csv --baselines --fail-under recall@10=0.7
     """
@@ -100,8 +100,8 @@ def eval(
         "eval.max_queries": max_queries,
         "eval.labels": labels,
         "eval.label": label,
-        "eval.ask": ask,
-        "eval.show": show,
+        "eval.query_fields": query_fields,
+        "eval.gallery_fields": gallery_fields,
         "eval.systems": systems,
         "eval.compare": compare,
         "eval.merge": merge,
@@ -151,24 +151,24 @@ def _measure(
     baselines: bool,
     fail_under: list[str],
 ) -> Report:
-    from ..evaluation.build import Asked
-    from ..evaluation.entries import Entry, model_contestant, parse_entries
-    from ..evaluation.report import Wanted, measure
-    from ..evaluation.systems import Contestant
+    from ..evaluation.build import TaskSpec
+    from ..evaluation.entries import Entry, model_system, parse_entries
+    from ..evaluation.report import EvalRequest, measure
+    from ..evaluation.systems import RetrievalSystem
     from ..evaluation.thresholds import parse_thresholds
     from .models import Models
 
     settings, models = session.settings, Models(session)
-    asked = Asked("queries" if queries or qrels else protocol, queries, qrels, tuple(gallery), _split(split))
+    spec = TaskSpec("queries" if queries or qrels else protocol, queries, qrels, tuple(gallery), _split(split))
     entries = tuple(parse_entries(settings.eval.systems, baselines))
 
-    def contestant(entry: Entry) -> Contestant:
-        return model_contestant(entry, settings, models.checkpoints, models.bases, session.out)
+    def make_system(entry: Entry) -> RetrievalSystem:
+        return model_system(entry, settings, models.checkpoints, models.bases, session.out)
 
     source = models.source if settings.embed.enrich != "none" else None
-    wanted = Wanted(asked, entries, parse_thresholds(fail_under))
+    request = EvalRequest(spec, entries, parse_thresholds(fail_under))
     return measure(
-        session.folder, settings, wanted, models.embedder_id, models.embedder, source, session.out, contestant
+        session.folder, settings, request, models.embedder_id, models.embedder, source, session.out, make_system
     )
 
 
@@ -196,15 +196,15 @@ def _write(session: Session, report: Report, files: Mapping[str, Path | None]) -
 
 
 def _show(session: Session, report: Report, files: list[Path]) -> None:
-    from ..evaluation.tables import class_table, slice_tables, systems_table, twins_table
+    from ..evaluation.tables import class_table, slice_tables, systems_table, variants_table
 
     out, content = session.out, report.content
-    out.document("afmrl.eval/1", content)
+    out.document("afmrl.eval/2", content)
     for note in report.notes:
         out.note(note)
     for title, columns, rows in (
         systems_table(content),
-        *twins_table(content),
+        *variants_table(content),
         *class_table(content),
         *slice_tables(content),
     ):

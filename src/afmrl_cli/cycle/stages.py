@@ -22,10 +22,10 @@ from ..attributes.task import load_task
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.problems import Problems
 from ..catalog.read import count_rows, read_products
-from ..evaluation.build import Asked
+from ..evaluation.build import TaskSpec
 from ..evaluation.earlier import EMBEDDER_RUN
-from ..evaluation.entries import Entry, model_contestant
-from ..evaluation.report import Wanted, measure, questions
+from ..evaluation.entries import Entry, model_system
+from ..evaluation.report import EvalRequest, measure, queries_as_products
 from ..listener import Listener
 from ..models.backends import generator_id, load_backend
 from ..models.base import Bases, Cache
@@ -76,16 +76,16 @@ def alone(work: Callable[[], Result], listener: Listener) -> tuple[Result, Took]
     return result, Took(round(time.monotonic() - began, 3), peak)
 
 
-def asked_of(settings: Settings) -> Asked:
+def task_spec(settings: Settings) -> TaskSpec:
     """What every rung is asked."""
-    return Asked(settings.cycle.protocol or None, split="test")
+    return TaskSpec(settings.cycle.protocol or None, split="test")
 
 
 def write_attributes(folder: CatalogFolder, settings: Settings, listener: Listener) -> Result:
     """As `afmrl attributes`: the generator of the settings describes every product that it has not described; and the
     test queries that are no listings, as `afmrl search --enrich` does.
     """
-    asked = questions(folder, settings, asked_of(settings))
+    asked = queries_as_products(folder, settings, task_spec(settings))
     checkpoints, problems = Checkpoints(folder.checkpoints), Problems()
     bases = Bases(Cache(folder.cache, settings.cache, listener))
     task, name = load_task(settings.attributes, folder.root), generator_id(settings, checkpoints, listener)
@@ -171,12 +171,12 @@ def score(
     report = measure(
         folder,
         settings.model_copy(update={"eval": chosen}),
-        Wanted(asked_of(settings), entries),
+        EvalRequest(task_spec(settings), entries),
         embedder,
         loaded,
         source,
         listener,
-        lambda entry: model_contestant(entry, settings, checkpoints, bases, listener),
+        lambda entry: model_system(entry, settings, checkpoints, bases, listener),
         place,
     )
     content = report.content

@@ -1,4 +1,4 @@
-"""From settings and flags to a task: labels, gallery, protocol, what is asked and shown."""
+"""From settings and flags to a task: labels, gallery, protocol, query and gallery fields."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .protocols import (
     queries_task,
     text_task,
 )
-from .task import Document, Task, ask_only, gallery_of, of_split, sampled, show_only
+from .task import Document, Task, gallery_of, of_split, sampled, with_gallery_fields, with_query_fields
 from .trec import read_qrels, read_queries
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Which task: `protocol` None is what the catalog offers; `gallery` are `key=value` filters."""
+class TaskSpec:
+    """What to measure: `protocol` None is what the catalog offers; `gallery` are `key=value` filters."""
 
     protocol: str | None = None
     queries: Path | None = None
@@ -61,12 +61,12 @@ def judged_files(root: Path, queries: Path | None, qrels: Path | None) -> tuple[
 
 
 def build_task(
-    documents: list[Document], folder: CatalogFolder, settings: Settings, asked: Asked, fingerprinter: Fingerprinter
+    documents: list[Document], folder: CatalogFolder, settings: Settings, spec: TaskSpec, fingerprinter: Fingerprinter
 ) -> Task:
     """The task over the catalog's `documents`. Raises as the protocols do, UsageError for what can't go together."""
     chosen = settings.eval
-    gallery = gallery_of(documents, parse_filters(asked.gallery, "--gallery"))
-    protocol = asked.protocol or offered(documents, folder.root / "queries.jsonl")
+    gallery = gallery_of(documents, parse_filters(spec.gallery, "--gallery"))
+    protocol = spec.protocol or offered(documents, folder.root / "queries.jsonl")
     label = chosen.label.strip().casefold().removeprefix("attr_")
     hide: frozenset[str] = frozenset()
     if protocol == "identity":
@@ -83,23 +83,23 @@ def build_task(
     elif protocol == "composed":
         task = composed_task(gallery, label)
     else:
-        task = _file_task(documents, gallery, folder.root, settings, asked)
+        task = _file_task(documents, gallery, folder.root, settings, spec)
     if label and protocol not in ("coarse", "composed"):
         raise UsageError(f"--label is for coarse and composed, not for {protocol}", "leave it out")
-    if asked.split:
-        task = of_split(task, asked.split, settings.split)
+    if spec.split:
+        task = of_split(task, spec.split, settings.split)
     task = sampled(task, chosen.max_queries, chosen.seed)
-    task = ask_only(task, chosen.ask or ("title" if protocol == "text" else "all"))
-    show = chosen.show or ("photos" if protocol == "text" else "all")
-    return show_only(task, show, hide, fingerprinter, folder.root)
+    task = with_query_fields(task, chosen.query_fields or ("title" if protocol == "text" else "all"))
+    gallery_fields = chosen.gallery_fields or ("photos" if protocol == "text" else "all")
+    return with_gallery_fields(task, gallery_fields, hide, fingerprinter, folder.root)
 
 
 def _file_task(
-    documents: Sequence[Document], gallery: list[Document], root: Path, settings: Settings, asked: Asked
+    documents: Sequence[Document], gallery: list[Document], root: Path, settings: Settings, spec: TaskSpec
 ) -> Task:
     level = settings.eval.min_grade
-    queries, qrels = judged_files(root, asked.queries, asked.qrels)
-    if asked.qrels is None and queries.is_file() and not qrels.is_file():
+    queries, qrels = judged_files(root, spec.queries, spec.qrels)
+    if spec.qrels is None and queries.is_file() and not qrels.is_file():
         raise DataError(f"{qrels}: no judgements beside {queries.name}", "give them with --qrels FILE")
     paths = ImagePaths(queries.parent, settings.catalog)
 
@@ -113,7 +113,7 @@ def _file_task(
     judged = read_qrels(qrels, {row.id for row in rows}, {document.id for document in documents})
     if qrels.suffix != ".tsv":
         return queries_task(rows, judged, gallery, level)
-    # BEIR keeps the queries of all splits in one file: those of another split are not asked at all.
+    # BEIR keeps the queries of all splits in one file: those of another split are left out.
     kept = [row for row in rows if row.id in judged]
     task = queries_task(kept, judged, gallery, level)
     others = len(rows) - len(kept)

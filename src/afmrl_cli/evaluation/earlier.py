@@ -23,8 +23,8 @@ from .task import Task
 from .trec import as_word, read_qrels, read_run
 
 EMBEDDER_RUN, QRELS, DOCUMENT = "run-embedder.trec", "qrels.trec", "metrics.json"
-CIRCUMSTANCES = ("protocol", "gallery", "ask", "show", "enrich")
-"""Keys of the document that say what was asked of what."""
+CIRCUMSTANCES = ("protocol", "gallery", "query_fields", "gallery_fields", "enrich")
+"""Keys of the document that say how hard the task was."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ..listener import Listener
 from ..retrieval.encode import Encoder
 from ..settings import Settings
 from ..store.checkpoints import Checkpoints
-from .systems import Contestant
+from .systems import RetrievalSystem
 
 if TYPE_CHECKING:
     from ..models.base import Bases
@@ -68,10 +68,10 @@ def parse_entries(systems: Sequence[str], baselines: bool) -> list[Entry]:
     return list(entries.values())
 
 
-def model_contestant(
+def model_system(
     entry: Entry, settings: Settings, checkpoints: Checkpoints, bases: Bases, listener: Listener
-) -> Contestant:
-    """The contestant of a base, checkpoint, clip or text entry; nothing is loaded yet. ModelError: not to be had."""
+) -> RetrievalSystem:
+    """The system of a base, checkpoint, clip or text entry; nothing is loaded yet. ModelError: not to be had."""
     if entry.kind in ("base", "checkpoint"):
         return _own_model(entry, settings, checkpoints, bases, listener)
     from ..models.outside import PictureTextEncoder, SentenceEncoder, find_model
@@ -84,12 +84,12 @@ def model_contestant(
     def load() -> Encoder:
         return encoder(folder, id, settings.model, settings.eval.batch_size)
 
-    return Contestant(entry.name, id, load, photos=reads_photos)
+    return RetrievalSystem(entry.name, id, load, photos=reads_photos)
 
 
 def _own_model(
     entry: Entry, settings: Settings, checkpoints: Checkpoints, bases: Bases, listener: Listener
-) -> Contestant:
+) -> RetrievalSystem:
     from ..models.embedder import load_embedder
     from ..models.presets import model_id
 
@@ -101,7 +101,7 @@ def _own_model(
             model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog, listener=listener
         )
 
-    return Contestant(
+    return RetrievalSystem(
         entry.name,
         model_id(model, "embedder", checkpoints, listener),
         load,

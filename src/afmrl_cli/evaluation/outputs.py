@@ -14,7 +14,7 @@ from ..store.files import writing
 from .tables import system_name
 
 Content = Mapping[str, Any]
-TWIN_FIGURES = ("twin@1", "above_twins")
+VARIANT_METRICS = ("variant@1", "above_variants")
 
 
 def markdown(content: Content) -> str:
@@ -29,9 +29,9 @@ def markdown(content: Content) -> str:
         "",
         *_table(["system", *names], [_system_row(system, names, content["queries"]) for system in content["systems"]]),
     ]
-    if extra := [system for system in content["systems"] if system["twins"]]:
-        rows = [[s["system"], *_figures({**s["twins"], "metrics": s["twins"]}, TWIN_FIGURES)] for s in extra]
-        lines += ["", *_table(["system", "a twin stands first", "right above all twins"], rows)]
+    if extra := [system for system in content["systems"] if system["variants"]]:
+        rows = [[s["system"], *_figures({**s["variants"], "metrics": s["variants"]}, VARIANT_METRICS)] for s in extra]
+        lines += ["", *_table(["system", "a sibling variant ranks first", "right above all variants"], rows)]
     if classed := [system for system in content["systems"] if system["classes"]]:
         figures = list(classed[0]["classes"]["metrics"])
         rows = [[s["system"], *(f"{s['classes']['metrics'][name]:.4f}" for name in figures)] for s in classed]

@@ -11,7 +11,7 @@ from ..settings import Settings
 from ..store.files import writing
 from .metrics import ranked_ids
 from .report import Report
-from .tables import class_table, slice_tables, systems_table, twins_table
+from .tables import class_table, slice_tables, systems_table, variants_table
 from .task import Document, Query
 
 WORST, SHOWN, RIGHT = 24, 4, 2
@@ -21,7 +21,7 @@ TEXT_CHARS = 160
 def write_page(file: Path, report: Report, settings: Settings) -> None:
     """Write the report to `file`, atomically. Photos that can't be opened are missing on the page, which says so."""
     content = report.content
-    tables = [systems_table(content), *twins_table(content), *class_table(content), *slice_tables(content)]
+    tables = [systems_table(content), *variants_table(content), *class_table(content), *slice_tables(content)]
     page = render(
         "eval.html",
         content=content,
@@ -53,14 +53,14 @@ def _case(
     query: Query, report: Report, by_id: Mapping[str, Document], settings: Settings, pictures: Pictures
 ) -> dict[str, Any]:
     ids = ranked_ids(report.runs["embedder"].get(query.id, ()))
-    grades, twins = report.task.qrels[query.id], report.twins.get(query.id, frozenset())
+    grades, variants = report.task.qrels[query.id], report.variants.get(query.id, frozenset())
     right = {id for id, grade in grades.items() if grade >= settings.eval.min_grade}
     places = {id: rank for rank, id in enumerate(ids, 1)}
 
     def card(id: str) -> dict[str, Any]:
         """What is shown of the listing `id`."""
         document = by_id[id]
-        kind = "right" if id in right else "twin" if id in twins else "wrong"
+        kind = "right" if id in right else "variant" if id in variants else "wrong"
         text = document.product.title or document.row.text
         rank = places.get(id)
         return {

@@ -5,12 +5,12 @@ identity   every listing that has another listing of the same `product_id` in th
 photo      every product with two photos or more: its last photo alone, no text, asks for the product. Every held-out
            photo is taken out of whatever listing shows it (compared by content, so a copy under another name too), and
            that listing is encoded anew from what remains. Otherwise the query would be compared with itself.
-fine       identity (or photo, where no two listings share a product), but only queries whose product has a twin in the
-           gallery: same `group_id`, other product. A twin ranked first is counted apart from any other mistake.
+fine       identity (or photo, where no two listings share a product), but only queries whose product has a variant in
+           the gallery: same `group_id`, other product. A sibling variant ranked first is counted apart.
 coarse     every listing asks for listings of its category (or another label). The label's own text is hidden on both
            sides, and listings of the very same product are taken out: both would give the answer away.
 text       every title asks a gallery that shows photos only. Listings that share the title are all right.
-composed   a listing's photo and "color: red" ask for its twin in red. The listing itself is taken out.
+composed   a listing's photo and "color: red" ask for its variant in red. The listing itself is taken out.
 queries    queries.jsonl and qrels.trec, whatever they ask. `listing_id` and `exclude` are taken out of the ranking.
 
 The gallery is the catalog, or the listings that pass `--gallery` filters. Judgements of products outside the gallery,
@@ -28,7 +28,7 @@ from ..catalog.fingerprints import Fingerprinter
 from ..catalog.product import Product
 from ..errors import DataError, UsageError
 from .metrics import Qrels
-from .task import Document, Query, Task, query_text, redescribed, sample, twins_of
+from .task import Document, Query, Task, query_text, redescribed, sample, variants_of
 from .trec import QueryRow
 
 PROTOCOLS = ("identity", "photo", "fine", "coarse", "text", "composed", "queries")
@@ -125,19 +125,21 @@ def _word(name: str) -> str:
 
 
 def fine_task(documents: Sequence[Document], gallery: list[Document], fingerprinter: Fingerprinter, root: Path) -> Task:
-    """Queries whose product has twins in the gallery; DataError when none has."""
+    """Queries whose product has variants in the gallery; DataError when none has."""
     if not any(document.group for document in documents):
         raise DataError(
-            "protocol fine: no listing has a group_id, so that nothing is known as a twin",
+            "protocol fine: no listing has a group_id, so that nothing is known as a variant",
             "name the column (catalog.columns.group_id) or give --labels with a column group_id",
         )
     shared = _shares_identities(documents)
     task = identity_task(documents, gallery) if shared else photo_task(gallery, fingerprinter, root)
-    twins = twins_of(task, 1)
-    queries = [query for query in task.queries if query.id in twins]
+    variants = variants_of(task, 1)
+    queries = [query for query in task.queries if query.id in variants]
     if not queries:
-        raise DataError("protocol fine: no query's product has a twin in the gallery", "same group_id, other product")
-    notes = [*task.notes, f"{len(queries):,} of {len(task.queries):,} queries have a twin in the gallery"]
+        raise DataError(
+            "protocol fine: no query's product has a variant in the gallery", "same group_id, other product"
+        )
+    notes = [*task.notes, f"{len(queries):,} of {len(task.queries):,} queries have a variant in the gallery"]
     return replace(task, protocol="fine", queries=queries, qrels={q.id: task.qrels[q.id] for q in queries}, notes=notes)
 
 
@@ -203,9 +205,9 @@ def text_task(gallery: list[Document]) -> Task:
 
 
 def composed_task(gallery: list[Document], label: str) -> Task:
-    """A photo and the wanted value of `label` ask for the twin that has it; "" is what twins differ in most often.
+    """A photo and the wanted value of `label` ask for the variant that has it; "" is what variants mostly differ in.
 
-    Raises DataError when no listing with a photo has a twin with another value, UsageError for an unknown label.
+    Raises DataError when no listing with a photo has a variant with another value, UsageError for an unknown label.
     """
     groups: dict[str, list[Document]] = {}
     for document in gallery:
@@ -229,10 +231,10 @@ def composed_task(gallery: list[Document], label: str) -> Task:
             qrels[id] = dict.fromkeys(right, 1)
     if not queries:
         raise DataError(
-            "protocol composed: no listing with a photo has a twin that differs in a label",
-            "twins share a group_id; --label says what they differ in",
+            "protocol composed: no listing with a photo has a variant that differs in a label",
+            "variants share a group_id; --label says what they differ in",
         )
-    return Task("composed", queries, gallery, qrels, [f"twins are asked for by {chosen}"])
+    return Task("composed", queries, gallery, qrels, [f"variants are asked for by {chosen}"])
 
 
 def _what_differs(groups: dict[str, list[Document]]) -> str:

@@ -25,7 +25,7 @@ from ..store.database import Database
 from ..store.files import write_json, writing, writing_folder
 from ..store.folder import CatalogFolder
 from ..store.runs import new_run
-from .build import Asked, build_task, labels_file
+from .build import TaskSpec, build_task, labels_file
 from .earlier import Earlier, find_run, outside_run
 from .entries import Entry
 from .labels import read_labels
@@ -33,8 +33,8 @@ from .metrics import Evaluation, Run, metric_names
 from .score import compare_all, groups_of, queries_of, score, slice_figures, system_figures
 from .slices import check_slices
 from .systems import (
-    Contestant,
-    Kitchen,
+    EncodeContext,
+    RetrievalSystem,
     SystemRun,
     bm25_attributes_run,
     bm25_run,
@@ -42,19 +42,19 @@ from .systems import (
     histogram_run,
     vector_run,
 )
-from .task import Document, Task, as_product, describes_itself, documents_of, twins_of, with_own
+from .task import Document, Task, as_product, describes_itself, documents_of, variants_of, with_own
 from .thresholds import check_cuts, floor_checks, parse_thresholds
 from .trec import write_qrels, write_run
 
-SCHEMA = "afmrl.eval/1"
+SCHEMA = "afmrl.eval/2"
 NAMED_QUERIES = 5
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EvalRequest:
     """What to evaluate: the task, the rows of the table beside the embedder, and what its figures must reach."""
 
-    asked: Asked = field(default_factory=Asked)
+    spec: TaskSpec = field(default_factory=TaskSpec)
     entries: tuple[Entry, ...] = ()
     thresholds: Mapping[str, float] | None = None
 
@@ -68,7 +68,7 @@ class Report:
     notes: list[str]
     folder: Path
     task: Task
-    twins: dict[str, frozenset[str]]
+    variants: dict[str, frozenset[str]]
     per_query: Mapping[str, Mapping[str, float]]
 
     def failed(self) -> list[str]:
@@ -79,19 +79,19 @@ class Report:
 def measure(
     folder: CatalogFolder,
     settings: Settings,
-    wanted: Wanted,
+    request: EvalRequest,
     embedder_id: str,
     load: Callable[[], Encoder],
     source: AttributeSource | None,
     listener: Listener,
-    contestant: Callable[[Entry], Contestant],
+    make_system: Callable[[Entry], RetrievalSystem],
     place: Path | None = None,
 ) -> Report:
     """Evaluate the embedder and the systems beside it.
 
     The report is kept in the new folder `place`, by default in one under the runs.
-    `contestant` makes the models of the entries base, checkpoint, clip and text. Raises DataError when the catalog or
-    the files don't offer what is asked, or when no query has a relevant product; ModelError when the catalog has not
+    `make_system` makes the models of the entries base, checkpoint, clip and text. Raises DataError when the catalog or
+    the files don't offer what is spec, or when no query has a relevant product; ModelError when the catalog has not
     been embedded with this embedder; UsageError for settings that can't go together.
     """
     started = time.monotonic()
@@ -100,9 +100,9 @@ def measure(
         raise UsageError("--max-drop needs a run to compare with", "add --compare RUN")
     vectors, embed = load_vectors(folder, embedder_id, settings), settings.embed
     problems = Problems()
-    task, texts = _task(folder, settings, wanted.asked, source, problems)
-    kitchen = Kitchen(folder, settings, problems, listener)
-    own = Contestant(
+    task, texts = _task(folder, settings, request.spec, source, problems)
+    context = EncodeContext(folder, settings, problems, listener)
+    own = RetrievalSystem(
         "embedder",
         embedder_id,
         load,
@@ -111,20 +111,20 @@ def measure(
         stored=vectors,
         attributes=texts,
     )
-    wished = [*(wanted.thresholds or {}), *drops]
+    wished = [*(request.thresholds or {}), *drops]
     names = list(dict.fromkeys([*metric_names(settings.eval.ks), *wished]))
     notes = check_cuts(names, wished, len(task.documents), settings.eval.depth)
     slices = check_slices(task, settings.eval.slices)
     earlier = [find_run(each, folder, task, settings.eval.depth) for each in settings.eval.compare]
     merged = [find_run(each, folder, task, settings.eval.depth) for each in settings.eval.merge]
-    answers, left_out = _answers(task, own, wanted.entries, texts, kitchen, contestant)
+    answers, left_out = _answers(task, own, request.entries, texts, context, make_system)
     scored = [score(answer, task, names, settings, merged if i == 0 else ()) for i, answer in enumerate(answers)]
     figures = scored[0].figures
     if not figures.means:
         raise DataError("no query has a relevant product in the gallery", "look at the qrels, --gallery and min_grade")
     problems.tell(listener)
     notes += [*task.notes, *left_out, *_notes(task, answers, figures, texts, settings)]
-    twins = twins_of(task, settings.eval.min_grade)
+    variants = variants_of(task, settings.eval.min_grade)
     listener.progress("statistics", 0, None)
     comparisons, checks = compare_all(scored, earlier, task, names, drops, settings)
     content = {
@@ -133,11 +133,11 @@ def measure(
         "embedder": embedder_id,
         "enrich": embed.enrich,
         "attributes": asdict(source) if source and embed.enrich != "none" else None,
-        **_asked(task, wanted.asked, figures, twins, settings),
-        "systems": [system_figures(each, task, twins, settings) for each in scored],
+        **_task_facts(task, request.spec, figures, variants, settings),
+        "systems": [system_figures(each, task, variants, settings) for each in scored],
         "comparisons": comparisons,
-        "slices": _varied({key: slice_figures(key, scored[0], task, twins, settings) for key in slices}, settings),
-        "checks": [*floor_checks(wanted.thresholds or {}, figures.means), *checks],
+        "slices": _varied({key: slice_figures(key, scored[0], task, variants, settings) for key in slices}, settings),
+        "checks": [*floor_checks(request.thresholds or {}, figures.means), *checks],
         "notes": notes,
         "seconds": round(time.monotonic() - started, 3),
     }
@@ -146,38 +146,38 @@ def measure(
     kept = place or new_run(folder.runs, "eval")
     with contextlib.nullcontext(kept) if place is None else writing_folder(place) as temporary:
         _keep(temporary, settings, content, task, runs, figures)
-    return Report({**content, "folder": str(kept)}, runs, notes, kept, task, twins, figures.per_query)
+    return Report({**content, "folder": str(kept)}, runs, notes, kept, task, variants, figures.per_query)
 
 
 def _task(
-    folder: CatalogFolder, settings: Settings, asked: Asked, source: AttributeSource | None, problems: Problems
+    folder: CatalogFolder, settings: Settings, spec: TaskSpec, source: AttributeSource | None, problems: Problems
 ) -> tuple[Task, dict[str, str]]:
     """The task, and attribute texts by the fingerprints of its queries and listings."""
     with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
         documents = _documents(folder, settings, database, source, problems)
-        task = build_task(documents, folder, settings, asked, fingerprinter)
+        task = build_task(documents, folder, settings, spec, fingerprinter)
         if settings.embed.enrich != "none":
             task = with_own(task, fingerprinter)
         prints = [*(q.fingerprint for q in task.queries), *(d.row.fingerprint for d in task.documents)]
         return task, stored_attributes(database, source, sorted({each for each in prints if each}))
 
 
-def _asked(
-    task: Task, asked: Asked, figures: Evaluation, twins: Mapping[str, frozenset[str]], settings: Settings
+def _task_facts(
+    task: Task, spec: TaskSpec, figures: Evaluation, variants: Mapping[str, frozenset[str]], settings: Settings
 ) -> dict[str, Any]:
     """What the document says of the queries and the gallery, and how figures are made of them."""
     counted = list(queries_of(figures))
     return {
-        "split": asked.split,
+        "split": spec.split,
         "gallery": len(task.documents),
-        "gallery_filters": list(asked.gallery),
-        "ask": task.ask,
-        "show": task.show,
+        "gallery_filters": list(spec.gallery),
+        "query_fields": task.query_fields,
+        "gallery_fields": task.gallery_fields,
         "label": task.label,
         "queries": figures.queries,
         "groups": len(set(groups_of(task, counted))),
         "queries_without_relevant": figures.without_relevant,
-        "queries_with_twins": sum(query in twins for query in counted),
+        "queries_with_variants": sum(query in variants for query in counted),
         "min_grade": settings.eval.min_grade,
         "depth": settings.eval.depth,
         "confidence": settings.eval.confidence,
@@ -185,12 +185,12 @@ def _asked(
     }
 
 
-def questions(folder: CatalogFolder, settings: Settings, asked: Asked) -> list[Product]:
+def queries_as_products(folder: CatalogFolder, settings: Settings, spec: TaskSpec) -> list[Product]:
     """The queries that are no listings, as the generator is shown them; none where all are. Raises as `measure`."""
     problems = Problems()
     with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
         documents = _documents(folder, settings, database, None, problems)
-        task = build_task(documents, folder, settings, asked, fingerprinter)
+        task = build_task(documents, folder, settings, spec, fingerprinter)
     return [as_product(query) for query in task.queries if describes_itself(task, query)]
 
 
@@ -208,16 +208,16 @@ def _documents(
 
 def _answers(
     task: Task,
-    own: Contestant,
+    own: RetrievalSystem,
     entries: Sequence[Entry],
     texts: Mapping[str, str],
-    kitchen: Kitchen,
-    contestant: Callable[[Entry], Contestant],
+    context: EncodeContext,
+    make_system: Callable[[Entry], RetrievalSystem],
 ) -> tuple[list[SystemRun], list[str]]:
     """The embedder's answers first, then those of the entries; what was left out, in words."""
-    depth = kitchen.settings.eval.depth
+    depth = context.settings.eval.depth
     lexical = cache(lambda: bm25_run(task, depth))
-    first = vector_run(task, own, kitchen)
+    first = vector_run(task, own, context)
     answers, notes = [first], list[str]()
     for entry in entries:
         if entry.kind == "bm25":
@@ -230,15 +230,15 @@ def _answers(
         elif entry.kind == "bm25-attributes":
             answers += _attribute_run(entry, task, texts, depth)
         elif entry.kind == "colors":
-            answers.append(histogram_run(task, kitchen))
+            answers.append(histogram_run(task, context))
         elif entry.kind == "run":
-            run = outside_run(_run_file(entry.argument, kitchen.folder.root), task, depth)
+            run = outside_run(_run_file(entry.argument, context.folder.root), task, depth)
             answers.append(SystemRun(entry.name, run, frozenset(run)))
-        elif not entry.optional or kitchen.settings.model.embedder_checkpoint:  # without one, the base is the embedder
-            rival = contestant(entry)
-            if entry.kind in ("base", "checkpoint"):  # they are asked with and shown what the embedder is
+        elif not entry.optional or context.settings.model.embedder_checkpoint:  # without one, the base is the embedder
+            rival = make_system(entry)
+            if entry.kind in ("base", "checkpoint"):  # they read the same fields as the embedder
                 rival = replace(rival, attributes=texts)
-            answers.append(vector_run(task, rival, kitchen))
+            answers.append(vector_run(task, rival, context))
             notes += [f"{entry.name} is the embedder itself: its row says nothing new"] if rival.id == own.id else []
     return answers, notes
 

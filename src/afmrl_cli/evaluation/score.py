@@ -122,7 +122,7 @@ def compare_all(
 
 
 def system_figures(
-    scored: Scored, task: Task, twins: Mapping[str, frozenset[str]], settings: Settings
+    scored: Scored, task: Task, variants: Mapping[str, frozenset[str]], settings: Settings
 ) -> dict[str, Any]:
     """A system's part of the JSON document."""
     answer, queries = scored.answer, queries_of(scored.figures)
@@ -139,7 +139,7 @@ def system_figures(
         "intervals": dict(zip(scored.figures.means, ends.T.tolist(), strict=True)),
         "runs": scored.merged,
         "spread": dict(scored.spread),
-        "twins": _twin_figures(scored, task, twins, settings) if readable and twins else None,
+        "variants": _variant_metrics(scored, task, variants, settings) if readable and variants else None,
         "classes": classes,
     }
 
@@ -167,19 +167,20 @@ def _classes(answer: SystemRun, task: Task, settings: Settings) -> dict[str, Any
     }
 
 
-def _twin_figures(
-    scored: Scored, task: Task, twins: Mapping[str, frozenset[str]], settings: Settings
+def _variant_metrics(
+    scored: Scored, task: Task, variants: Mapping[str, frozenset[str]], settings: Settings
 ) -> dict[str, Any]:
-    """twin@1: share of queries with twins where a twin stands first; above_twins: where the first right answer stands
-    above every twin (found or not; a query without a right answer in its ranking is not). Means over merged runs.
+    """variant@1: share of queries with variants where a sibling variant ranks first; above_variants: where
+    the first right answer stands above every variant (found or not; a query without a right answer in its ranking is
+    not). Means over merged runs.
     """
-    chosen, names, queries = settings.eval, ("twin@1", "above_twins"), list(twins)
+    chosen, names, queries = settings.eval, ("variant@1", "above_variants"), list(variants)
     runs = (scored.answer.run, *scored.others)
     table = np.zeros((len(queries), len(names)))
     for i, query in enumerate(queries):
         for run in runs:
             ids = ranked_ids(run.get(query, ()))
-            table[i] += _among_twins(ids, task.qrels[query], twins[query], chosen.min_grade)
+            table[i] += _among_variants(ids, task.qrels[query], variants[query], chosen.min_grade)
     table /= len(runs)
     ends = interval(table, groups_of(task, queries), chosen.resamples, chosen.confidence, chosen.seed)
     return {
@@ -189,10 +190,12 @@ def _twin_figures(
     }
 
 
-def _among_twins(ids: Sequence[str], grades: Mapping[str, int], twins: frozenset[str], level: int) -> tuple[bool, bool]:
-    """(a twin stands first, a right answer stands above all twins)."""
+def _among_variants(
+    ids: Sequence[str], grades: Mapping[str, int], variants: frozenset[str], level: int
+) -> tuple[bool, bool]:
+    """(a sibling variant ranks first, a right answer stands above all variants)."""
     for place, id in enumerate(ids):
-        if id in twins:
+        if id in variants:
             return place == 0, False
         if grades.get(id, 0) >= level:
             return False, True
@@ -200,13 +203,13 @@ def _among_twins(ids: Sequence[str], grades: Mapping[str, int], twins: frozenset
 
 
 def slice_figures(
-    key: str, scored: Scored, task: Task, twins: Mapping[str, frozenset[str]], settings: Settings
+    key: str, scored: Scored, task: Task, variants: Mapping[str, frozenset[str]], settings: Settings
 ) -> list[dict[str, Any]]:
     """The figures of a system by the values of slice `key`."""
     chosen = settings.eval
     queries = queries_of(scored.figures)
     return sliced(
-        slice_values(task, key, twins, chosen.min_grade),
+        slice_values(task, key, variants, chosen.min_grade),
         scored.figures.per_query,
         dict(zip(queries, groups_of(task, queries), strict=True)),
         draws=chosen.resamples,

@@ -3,7 +3,7 @@
     type            what the queries file calls the query
     photos          whether the query has photos
     answer-photos   whether a right answer shows photos
-    twins           how many twins the right answers have in the gallery
+    variants           how many variants the right answers have in the gallery
     anything else   a label of the right answer: category, brand, lang, an attribute
 
 A slice goes by the first right answer of a query (in the gallery's order), so that queries typed by a person have a
@@ -19,7 +19,7 @@ from ..errors import UsageError
 from .compare import interval, table_of
 from .task import Document, Query, Task
 
-ALL = ("type", "photos", "answer-photos", "twins", "category", "brand", "lang")
+ALL = ("type", "photos", "answer-photos", "variants", "category", "brand", "lang")
 LARGEST = 20
 NO_VALUE, OTHERS = "(none)", "(others)"
 
@@ -39,7 +39,7 @@ def check_slices(task: Task, wanted: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(keys))
 
 
-def slice_values(task: Task, key: str, twins: Mapping[str, frozenset[str]], level: int) -> dict[str, str]:
+def slice_values(task: Task, key: str, variants: Mapping[str, frozenset[str]], level: int) -> dict[str, str]:
     """The value of slice `key` for every query."""
     by_id = {document.id: document for document in task.documents}
 
@@ -52,8 +52,8 @@ def slice_values(task: Task, key: str, twins: Mapping[str, frozenset[str]], leve
             return "with photos" if query.images else "without photos"
         if key == "answer-photos":
             return "with photos" if any(document.product.images for document in right) else "without photos"
-        if key == "twins":
-            return _number(len(twins.get(query.id, ())))
+        if key == "variants":
+            return _number(len(variants.get(query.id, ())))
         return _label(right, key)
 
     return {query.id: value(query) for query in task.queries}
@@ -63,8 +63,8 @@ def _label(right: Sequence[Document], key: str) -> str:
     return (right[0].labels.get(key, "").strip() or NO_VALUE) if right else NO_VALUE
 
 
-def _number(twins: int) -> str:
-    return str(twins) if twins < 3 else "3 to 5" if twins < 6 else "6 or more"
+def _number(variants: int) -> str:
+    return str(variants) if variants < 3 else "3 to 5" if variants < 6 else "6 or more"
 
 
 def sliced(

@@ -1,7 +1,7 @@
-"""Who answers a task. Each system gives a run: a ranking of the gallery for every query that it can read.
+"""Systems that answer a task. Each gives a run: a ranking of the gallery for every query that it can read.
 
-Scores are rounded to six decimals before anything is ranked, so that exact twins tie (matrix products differ in the
-eighth place with a row's position) and a written run file holds the very ranking that was scored. At most `depth`
+Scores are rounded to six decimals before anything is ranked, so that exact duplicates tie (matrix products differ in
+the eighth place with a row's position) and a written run file holds the very ranking that was scored. At most `depth`
 products are ranked. A system that can't read a query (BM25 without text, colours without photo) answers nothing, and
 how many queries it could read is told.
 """
@@ -55,10 +55,10 @@ class SystemRun:
 
 
 @dataclass(frozen=True)
-class Contestant:
+class RetrievalSystem:
     """A model that turns queries and listings into vectors. `stored` are those of an embedded catalog."""
 
-    system: str
+    name: str
     id: str
     load: Callable[[], Encoder]
     text: bool = True
@@ -67,11 +67,11 @@ class Contestant:
     target_instruction: str = ""
     stored: Vectors | None = None
     attributes: Mapping[str, str] | None = None
-    """Stored attribute texts by fingerprint, added to the queries; None: a model that is shown no attributes at all."""
+    """Stored attribute texts by fingerprint, added to the queries; None: a model that reads no attributes."""
 
 
 @dataclass(frozen=True)
-class Kitchen:
+class EncodeContext:
     """What every encoding system needs: the catalog's folder, settings, and where to tell problems and progress."""
 
     folder: CatalogFolder
@@ -101,51 +101,47 @@ class Kitchen:
         return found
 
 
-def vector_run(task: Task, contestant: Contestant, kitchen: Kitchen) -> SystemRun:
+def vector_run(task: Task, system: RetrievalSystem, context: EncodeContext) -> SystemRun:
     """Rank by the inner product of query and product vectors.
 
     Stored vectors are used where they are of the product as the task shows it; others (changed since `afmrl embed`, a
     photo held out) are encoded and cached. Listings and queries of which the system can read nothing are left out.
     """
-    stored = {key: row for row, key in enumerate(contestant.stored.listings.column("key"))} if contestant.stored else {}
-    inputs = {d.id: _document_input(d, contestant) for d in task.documents}
+    stored = {key: row for row, key in enumerate(system.stored.listings.column("key"))} if system.stored else {}
+    inputs = {d.id: _document_input(d, system) for d in task.documents}
     missing = [wanted for wanted in inputs.values() if wanted is not None and wanted.key not in stored]
-    fresh = kitchen.vectors(
-        missing, contestant.id, contestant.load, contestant.target_instruction, f"{contestant.system}: products"
-    )
+    fresh = context.vectors(missing, system.id, system.load, system.target_instruction, f"{system.name}: products")
     shown = [
         (d, wanted.key)
         for d in task.documents
         if (wanted := inputs[d.id]) and (wanted.key in stored or wanted.key in fresh)
     ]
-    asked = {query.id: _query_input(query, contestant) for query in task.queries}
+    asked = {query.id: _query_input(query, system) for query in task.queries}
     wanted_queries = [wanted for wanted in asked.values() if wanted is not None]
-    made = kitchen.vectors(
-        wanted_queries, contestant.id, contestant.load, contestant.query_instruction, f"{contestant.system}: queries"
-    )
-    questions = [(q, made[wanted.key]) for q in task.queries if (wanted := asked[q.id]) and wanted.key in made]
-    if not shown or not questions:
-        return SystemRun(contestant.system, {}, frozenset(), contestant.id)
-    matrix = _matrix([key for _, key in shown], stored, contestant.stored, fresh)
+    made = context.vectors(wanted_queries, system.id, system.load, system.query_instruction, f"{system.name}: queries")
+    encoded = [(q, made[wanted.key]) for q in task.queries if (wanted := asked[q.id]) and wanted.key in made]
+    if not shown or not encoded:
+        return SystemRun(system.name, {}, frozenset(), system.id)
+    matrix = _matrix([key for _, key in shown], stored, system.stored, fresh)
     documents = [document for document, _ in shown]
-    run = _rank_vectors(questions, documents, matrix, kitchen.settings.eval.depth)
+    run = _rank_vectors(encoded, documents, matrix, context.settings.eval.depth)
     ids = tuple(document.id for document in documents)
-    return SystemRun(contestant.system, run, frozenset(run), contestant.id, ids, matrix)
+    return SystemRun(system.name, run, frozenset(run), system.id, ids, matrix)
 
 
-def _document_input(document: Document, contestant: Contestant) -> Input | None:
+def _document_input(document: Document, system: RetrievalSystem) -> Input | None:
     row, product = document.row, document.product
-    if contestant.attributes is not None:
+    if system.attributes is not None:
         return Input(row.key, enriched_text(row.text, row.attributes), product)
-    text = row.text if contestant.text else ""
-    return _input(document.id, text, product.images if contestant.photos else ())
+    text = row.text if system.text else ""
+    return _input(document.id, text, product.images if system.photos else ())
 
 
-def _query_input(query: Query, contestant: Contestant) -> Input | None:
-    text = query.text if contestant.text else ""
-    if contestant.attributes:
-        text = enriched_text(text, contestant.attributes.get(query.fingerprint, ""))
-    return _input(query.id, text, query.images if contestant.photos else ())
+def _query_input(query: Query, system: RetrievalSystem) -> Input | None:
+    text = query.text if system.text else ""
+    if system.attributes:
+        text = enriched_text(text, system.attributes.get(query.fingerprint, ""))
+    return _input(query.id, text, query.images if system.photos else ())
 
 
 def _input(name: str, text: str, images: Sequence[Path]) -> Input | None:
@@ -231,9 +227,9 @@ class Colors:
         return np.stack([mean_histogram([opened(i) for i in item.images if not isinstance(i, Path)]) for item in items])
 
 
-def histogram_run(task: Task, kitchen: Kitchen) -> SystemRun:
+def histogram_run(task: Task, context: EncodeContext) -> SystemRun:
     """Rank by the colours of the photos; products without a readable photo are not ranked."""
-    return vector_run(task, Contestant("colors", COLOR_HISTOGRAM, Colors, text=False), kitchen)
+    return vector_run(task, RetrievalSystem("colors", COLOR_HISTOGRAM, Colors, text=False), context)
 
 
 def fusion_run(first: SystemRun, second: SystemRun, depth: int) -> SystemRun:
@@ -242,17 +238,17 @@ def fusion_run(first: SystemRun, second: SystemRun, depth: int) -> SystemRun:
 
 
 def _rank_vectors(
-    questions: Sequence[tuple[Query, NDArray[np.float32]]],
+    encoded: Sequence[tuple[Query, NDArray[np.float32]]],
     documents: Sequence[Document],
     matrix: NDArray[np.float32],
     depth: int,
 ) -> dict[str, Ranked]:
     ids = [document.id for document in documents]
     places = {id: row for row, id in enumerate(ids)}
-    spare = max(len(query.exclude) for query, _ in questions)
-    scores, rows = exact_search(matrix, np.stack([vector for _, vector in questions]), depth + spare)
+    spare = max(len(query.exclude) for query, _ in encoded)
+    scores, rows = exact_search(matrix, np.stack([vector for _, vector in encoded]), depth + spare)
     run: dict[str, Ranked] = {}
-    for (query, _), found, where in zip(questions, scores, rows, strict=True):
+    for (query, _), found, where in zip(encoded, scores, rows, strict=True):
         out = [places[id] for id in query.exclude if id in places]
         keep = ~np.isin(where, out) if out else slice(None)
         run[query.id] = Ranked(ids, where[keep][:depth], found[keep][:depth].astype(np.float64).round(SCORE_DECIMALS))

@@ -14,8 +14,8 @@ def systems_table(content: Content) -> Table:
     names = list(content["systems"][0]["metrics"])
     rows = [_row(system, names, content["queries"]) for system in content["systems"]]
     title = f"{content['protocol']}: {content['queries']:,} queries, gallery of {content['gallery']:,}"
-    title += f", asked with {content['ask']}" if content["ask"] != "all" else ""
-    title += f", shown {content['show']}" if content["show"] != "all" else ""
+    title += f", queries: {content['query_fields']}" if content["query_fields"] != "all" else ""
+    title += f", gallery: {content['gallery_fields']}" if content["gallery_fields"] != "all" else ""
     return title, ["system", names[0], f"{content['confidence']:.0%} interval", *names[1:]], rows
 
 
@@ -40,21 +40,21 @@ def system_name(system: Mapping[str, Any], metric: str, queries: int) -> str:
     return name
 
 
-def twins_table(content: Content) -> list[Table]:
-    """How often a twin stands first; none when no query has twins."""
-    shown = [system for system in content["systems"] if system["twins"]]
+def variants_table(content: Content) -> list[Table]:
+    """How often a sibling variant ranks first; none when no query has variants."""
+    shown = [system for system in content["systems"] if system["variants"]]
     if not shown:
         return []
-    title = f"twins: {shown[0]['twins']['queries']:,} queries whose product has twins in the gallery"
+    title = f"variants: {shown[0]['variants']['queries']:,} queries whose product has variants in the gallery"
     share = f"{content['confidence']:.0%} interval"
     rows: list[list[object]] = []
     for system in shown:
         cells: list[object] = [system["system"]]
-        for name in ("twin@1", "above_twins"):
-            low, high = system["twins"]["intervals"][name]
-            cells += [system["twins"][name], f"{low:.3f} to {high:.3f}"]
+        for name in ("variant@1", "above_variants"):
+            low, high = system["variants"]["intervals"][name]
+            cells += [system["variants"][name], f"{low:.3f} to {high:.3f}"]
         rows.append(cells)
-    return [(title, ["system", "a twin stands first", share, "right above all twins", share], rows)]
+    return [(title, ["system", "a sibling variant ranks first", share, "right above all variants", share], rows)]
 
 
 def class_table(content: Content) -> list[Table]:

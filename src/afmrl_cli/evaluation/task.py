@@ -1,7 +1,8 @@
 """What a protocol makes: queries, the gallery that they search, and which answers are right.
 
 Labels (identity, group, category, attributes) come from the catalog's own columns or from a separate file; they judge
-and never become text. What a query may ask with and what the gallery shows can be narrowed (`ask`, `show`, `hide`):
+and never become text. The fields of queries and of the gallery can be narrowed (`query_fields`,
+`gallery_fields`, `hide`):
 such a listing is described anew from what remains, and stored attribute texts, written by a model that saw all of it,
 are not used on a narrowed side.
 """
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Query:
-    """One question. `fingerprint` is that of the listing it was made from, or of what it shows itself (`with_own`), ""
+    """One query. `fingerprint` is that of the listing it was made from, or of what it shows itself (`with_own`), ""
     for neither: the attributes stored under it are the query's. `exclude` are listings that can't be the answer.
     `group` joins queries that are about one product, which intervals and tests must not take for independent ("": the
     query stands alone).
@@ -79,8 +80,8 @@ class Task:
     qrels: Qrels
     notes: list[str] = field(default_factory=list)
     label: str = ""
-    ask: str = "all"
-    show: str = "all"
+    query_fields: str = "all"
+    gallery_fields: str = "all"
 
 
 def documents_of(
@@ -110,54 +111,56 @@ def redescribed(
     return Document(product, row, document.labels) if row.text or attributes or product.images else None
 
 
-def narrowed(document: Document, show: str, hide: frozenset[str]) -> Product:
-    """The product of which only `show` (all, text, photos) is seen, and not the text fields in `hide`."""
+def narrowed(document: Document, fields: str, hide: frozenset[str]) -> Product:
+    """The product of which only `fields` (all, text, photos) is seen, and not the text fields in `hide`."""
     product = document.product
-    if show == "photos":
+    if fields == "photos":
         product = replace(product, title="", description="", category="", brand="")
-    if show == "text":
+    if fields == "text":
         product = replace(product, images=())
     return replace(product, **dict.fromkeys(hide, ""))  # type: ignore[arg-type]
 
 
-def show_only(task: Task, show: str, hide: frozenset[str], fingerprinter: Fingerprinter, root: Path) -> Task:
-    """`task` with a gallery that shows `show` and hides the fields `hide`. DataError when nothing remains to be seen.
+def with_gallery_fields(
+    task: Task, fields: str, hide: frozenset[str], fingerprinter: Fingerprinter, root: Path
+) -> Task:
+    """`task` with a gallery made of `fields` without the fields `hide`. DataError when nothing remains to be seen.
 
     Judgements of listings of which nothing can be seen are left out.
     """
-    if show == "all" and not hide:
+    if fields == "all" and not hide:
         return task
-    made = [(d, redescribed(d, narrowed(d, show, hide), "", fingerprinter, root)) for d in task.documents]
+    made = [(d, redescribed(d, narrowed(d, fields, hide), "", fingerprinter, root)) for d in task.documents]
     documents = [document for _, document in made if document is not None]
     if not documents:
-        raise DataError(f"no listing of the gallery has {show} to show", "choose another --show")
+        raise DataError(f"no listing of the gallery has {fields}", "choose another --gallery-fields")
     notes = list(task.notes)
     if gone := [old.id for old, new in made if new is None]:
-        notes.append(f"{len(gone):,} listings have nothing to show and are left out: {', '.join(gone[:5])}")
+        notes.append(f"{len(gone):,} listings have nothing left to show and are left out: {', '.join(gone[:5])}")
     there = {document.id for document in documents}
     qrels = {
         query: {id: grade for id, grade in grades.items() if id in there} if gone else grades
         for query, grades in task.qrels.items()
     }
-    return replace(task, documents=documents, qrels=qrels, notes=notes, show=show)
+    return replace(task, documents=documents, qrels=qrels, notes=notes, gallery_fields=fields)
 
 
-def ask_only(task: Task, ask: str) -> Task:
-    """`task` asked with `ask` alone: text, title, photos or all. DataError when no query has any of it."""
-    if ask == "all":
+def with_query_fields(task: Task, fields: str) -> Task:
+    """`task` whose queries are made of `fields` alone: text, title, photos or all. DataError when no query has any."""
+    if fields == "all":
         return task
     asked = []
     for query in task.queries:
-        text = {"text": query.text, "title": query.title, "photos": ""}[ask]
-        images = query.images if ask == "photos" else ()
+        text = {"text": query.text, "title": query.title, "photos": ""}[fields]
+        images = query.images if fields == "photos" else ()
         if text or images:
             asked.append(replace(query, text=text, images=images, fingerprint=""))
     if not asked:
-        raise DataError(f"no query has {ask} to ask with", "choose another --ask")
+        raise DataError(f"no query has {fields}", "choose another --query-fields")
     gone = len(task.queries) - len(asked)
-    notes = [*task.notes, f"{gone:,} queries have no {ask} to ask with and are left out"] if gone else task.notes
+    notes = [*task.notes, f"{gone:,} queries have no {fields} and are left out"] if gone else task.notes
     qrels = {query.id: task.qrels[query.id] for query in asked}
-    return replace(task, queries=asked, qrels=qrels, notes=notes, ask=ask)
+    return replace(task, queries=asked, qrels=qrels, notes=notes, query_fields=fields)
 
 
 FIELDS = {"Title": "title", "Brand": "brand", "Category": "category", "Description": "description"}
@@ -165,7 +168,7 @@ FIELDS = {"Title": "title", "Brand": "brand", "Category": "category", "Descripti
 
 
 def as_product(query: Query) -> Product:
-    """A question as the generator is shown it, as by `search --enrich`: its words and photos, and nothing else."""
+    """A query as the generator is shown it, as by `search --enrich`: its words and photos, and nothing else."""
     lines = [line.partition(": ") for line in query.text.splitlines()]
     if lines and all(name in FIELDS for name, _, _ in lines):
         fields = {FIELDS[name]: value for name, _, value in lines}
@@ -177,7 +180,7 @@ def describes_itself(task: Task, query: Query) -> bool:
     """Whether attributes are written from what the query shows: it is a photo, a title or of a file. Other queries are
     listings, whole or narrowed, hide a label, or wish for something else than they show.
     """
-    return (task.protocol == "queries" or query.kind in ("photo", "title")) and task.ask in ("all", "title")
+    return (task.protocol == "queries" or query.kind in ("photo", "title")) and task.query_fields in ("all", "title")
 
 
 def with_own(task: Task, fingerprinter: Fingerprinter) -> Task:
@@ -228,12 +231,12 @@ def sample(items: Sequence[T], number: int, seed: int) -> list[T]:
     return [items[i] for i in sorted(random.Random(seed).sample(range(len(items)), number))]
 
 
-def twins_of(task: Task, level: int) -> dict[str, frozenset[str]]:
+def variants_of(task: Task, level: int) -> dict[str, frozenset[str]]:
     """By query, the listings that are variants of a right answer and another product: what fine-grained is about.
 
-    Queries without one are left out. A listing that is right itself, or taken out, is no twin.
+    Queries without one are left out. A listing that is right itself, or taken out, is no variant.
     """
-    if task.label:  # judged by a label: all listings of a category are right, so that no twin is wrong
+    if task.label:  # judged by a label: all listings of a category are right, so that no variant is wrong
         return {}
     by_group: dict[str, list[Document]] = {}
     by_id = {}
@@ -241,7 +244,7 @@ def twins_of(task: Task, level: int) -> dict[str, frozenset[str]]:
         by_id[document.id] = document
         if document.group:
             by_group.setdefault(document.group, []).append(document)
-    twins: dict[str, frozenset[str]] = {}
+    variants: dict[str, frozenset[str]] = {}
     for query in task.queries:
         right = {id for id, grade in task.qrels[query.id].items() if grade >= level}
         products = {by_id[id].identity for id in right}
@@ -252,5 +255,5 @@ def twins_of(task: Task, level: int) -> dict[str, frozenset[str]]:
             if other.identity not in products and other.id not in right and other.id not in query.exclude
         )
         if found:
-            twins[query.id] = found
-    return twins
+            variants[query.id] = found
+    return variants
