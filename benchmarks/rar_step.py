@@ -170,7 +170,7 @@ def make_world(work: Path, model: str, prompts: int, pixels: int, cache: Path | 
         Problems(),
         Silent(),
     )
-    plan = make_plan(settings, environments, resolve_base(settings.model, "generator"), None, generator.id)
+    plan = make_plan(environments, resolve_base(settings.model, "generator"), None, generator.id)
     return plan, Policy(generator)
 
 

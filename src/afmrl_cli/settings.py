@@ -68,13 +68,18 @@ class CatalogSettings(Section):
 class SplitSettings(Section):
     """Shares of the deterministic split by product identity."""
 
-    validation: float = Field(0.1, ge=0, lt=1, description="share of identities")
-    test: float = Field(0.1, ge=0, lt=1, description="share of identities")
+    validation: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="share of identities; empty: 0.1, of fewer than 400 rows 0.2, of fewer than 100 0.25",
+    )
+    test: float | None = Field(None, ge=0, lt=1, description="share of identities; empty: as for validation")
     salt: str = Field("afmrl", description="another salt, another split")
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> Self:
-        if self.validation + self.test >= 1:
+        if (self.validation or 0.0) + (self.test or 0.0) >= 1:
             raise ValueError("validation + test must be below 1")
         return self
 
@@ -250,13 +255,19 @@ class AgclSettings(TrainingSettings):
     attribute_dropout: float = Field(0.5, ge=0, le=1, description="share of queries that lose their attributes")
     share: float = Field(1.0, gt=0, le=1, description="of the training products, a sample that follows from the seed")
     batches: Literal["auto", "random", "category", "neighbours"] = Field("auto", description="how batches are filled")
-    batch_size: int = Field(128, ge=2, description="pairs that are each other's negatives, over all processes")
+    batch_size: int = Field(
+        0,
+        ge=0,
+        description="pairs that are each other's negatives, over all processes; 0: by the catalog, 128 at most",
+    )
     cluster: int = Field(8, ge=2, description="neighbours that stand together in a batch")
     chunk_tokens: int = Field(
         4096, ge=1, description="tokens that are in memory with a graph; lower it for less memory"
     )
-    epochs: float = Field(3.0, gt=0)
-    validate_every: int = Field(50, ge=1, description="steps between two looks at the validation split")
+    epochs: float = Field(0.0, ge=0, description="0: 3, and as many as make up 30 steps on a small catalog")
+    validate_every: int = Field(
+        0, ge=0, description="steps between two validations; 0: six in a run, 50 steps apart at most"
+    )
     validation_queries: int = Field(500, ge=1)
     best_by: Literal["recall@1", "recall@5", "recall@10"] = Field("recall@1", description="which adapter is kept")
     tensorboard: bool = Field(False, description="write TensorBoard files too; needs the package tensorboard")
@@ -266,8 +277,10 @@ class AgclSettings(TrainingSettings):
 class SftSettings(TrainingSettings):
     """Teaching the generator by examples: targets, batches, optimiser."""
 
-    source: Literal["teacher", "columns", "file"] = Field(
-        "teacher", description="of the right answers: another generator's, the catalog's own columns, or a file"
+    source: Literal["", "teacher", "columns", "file"] = Field(
+        "",
+        description="of the right answers: another generator's, the catalog's own columns, or a file; empty: the "
+        "file or teacher that is named, another generator's stored attributes if there are any, else the columns",
     )
     teacher: str = Field("", description="whose stored attributes: generator id, model folder or model name")
     columns: Names = Field([], description="which columns; empty: the schema's keys, without a schema all attr_*")
@@ -276,11 +289,13 @@ class SftSettings(TrainingSettings):
         0.2, ge=0, le=1, description="columns only: drops a key this often, times the share of listings without it"
     )
     max_products: int = Field(20_000, ge=1, description="products to learn from, a fixed sample of more")
-    batch_size: int = Field(32, ge=1, description="products in a step")
+    batch_size: int = Field(0, ge=0, description="products in a step; 0: by the catalog, 32 at most")
     chunk_size: int = Field(8, ge=1, description="products in memory at a time, at most; 2 with other models than nano")
-    epochs: float = Field(3.0, gt=0)
+    epochs: float = Field(0.0, ge=0, description="0: 3, and as many as make up 40 steps on a small catalog")
     learning_rate: float = Field(0.0, ge=0, description="0: 4e-3 for nano, 1e-4 for all others")
-    validate_every: int = Field(50, ge=1, description="steps between two looks at the validation split")
+    validate_every: int = Field(
+        0, ge=0, description="steps between two validations; 0: six in a run, 50 steps apart at most"
+    )
     validation_products: int = Field(200, ge=1)
     best_by: Literal["accuracy", "exact", "valid"] = Field("accuracy", description="which adapter is kept")
     name: str = Field("", description="of the checkpoint; empty: generator-1, generator-2, ...")
@@ -295,7 +310,9 @@ class RarSettings(TrainingSettings):
     queries: int = Field(512, ge=1, description="queries to learn from, those of middling rank preferred")
     gallery: int = Field(10_000, ge=0, description="training listings that are searched; 0: all")
     reward: Literal["recall", "rank"] = Field("recall", description="rank: 2 at rank 1, 1 at 10, 0 from 100 on")
-    k: int = Field(50, ge=1, description="of the recall that is the reward")
+    k: int = Field(
+        0, ge=0, description="of the recall that is the reward; 0: the median rank without attributes, 50 at most"
+    )
     eta: float = Field(-0.1, description="reward of an invalid answer, in place of the recall")
     group: int = Field(8, ge=2, description="G: answers to one query that are compared with each other")
     prompts: int = Field(16, ge=1, description="queries a step")
@@ -314,11 +331,13 @@ class RarSettings(TrainingSettings):
         1024, ge=1, description="answers sampled at a time, whole groups; 16 with other models than nano"
     )
     shared_prefix: bool = Field(True, description="run the prompt once for a group; false: once for each answer")
-    steps: int = Field(200, ge=1)
+    steps: int = Field(0, ge=0, description="optimiser steps; 0: every query is asked three times, 200 at most")
     learning_rate: float = Field(0.0, ge=0, description="0: 1e-4 for nano, 1e-5 for all others")
     lora_dropout: float = Field(0.0, ge=0, le=0, description="always 0: with dropout the KL would not start at 0")
     save_every: int = Field(5, ge=1, description="steps that a kill can cost")
-    validate_every: int = Field(25, ge=1, description="steps between two looks at the held-out queries")
+    validate_every: int = Field(
+        0, ge=0, description="steps between two validations; 0: six in a run, 25 steps apart at most"
+    )
     validation_queries: int = Field(500, ge=1, description="held-out queries, from the validation split")
     margin: float = Field(0.1, gt=0, description="fall of valid share or held-out recall that stops the run")
     name: str = Field("", description="of the checkpoint; empty: generator-1, generator-2, ...")

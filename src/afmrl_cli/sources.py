@@ -46,6 +46,14 @@ def _put(tree: dict[str, Any], dotted: str, value: object) -> None:
     tree[last] = value
 
 
+def _written_keys(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys of a file's tables."""
+    keys: list[str] = []
+    for name, value in tree.items():
+        keys += _written_keys(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
+    return keys
+
+
 def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """`AFMRL_EMBED_BATCH_SIZE=8` -> {"embed.batch_size": ("8", "AFMRL_EMBED_BATCH_SIZE")}."""
     by_variable = {"AFMRL_" + key.upper().replace(".", "_"): key for key in known_keys(Settings)}
@@ -105,6 +113,15 @@ def load_settings(
     `flags` maps dotted keys to values; a value of None means that the flag was not given. `environment` defaults to
     the process's. Raises UsageError naming file, variable or flag, the key, and the nearest known key.
     """
+    return load_with_origins(folder, flags, environment)[0]
+
+
+def load_with_origins(
+    folder: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[Settings, dict[str, str]]:
+    """As `load_settings`, and where each value comes from by its dotted key; keys with a default are left out."""
     tree: dict[str, Any] = {}
     origin: dict[str, str] = {}
     file = folder / SETTINGS_FILE if folder else None
@@ -116,6 +133,7 @@ def load_settings(
         except OSError as error:
             raise UsageError(f"{file}: can't be read: {error.strerror}") from error
         _beside_the_catalog(tree, file.parent)
+        origin = {key: str(file) for key in _written_keys(tree)}
     for key, (value, name) in _from_environment(os.environ if environment is None else environment).items():
         _put(tree, key, value)
         origin[key] = name
@@ -127,6 +145,6 @@ def load_settings(
                 raise UsageError(f"--set {key}: unknown setting", _nearest(key, known_keys(Settings))) from error
             origin[key] = f"flag for {key}"
     try:
-        return Settings.model_validate(tree)
+        return Settings.model_validate(tree), origin
     except ValidationError as error:
         raise _explain(error, origin, file) from error

@@ -144,6 +144,24 @@ def test_config_prints_toml_that_is_read_back(tmp_path: Path) -> None:
     assert tomllib.loads(done.stdout)["embed"]["query_instruction"] == 'Find "this":'
 
 
+def test_config_says_where_each_value_comes_from_and_freezes_no_default(tmp_path: Path) -> None:
+    import tomllib
+
+    (tmp_path / "catalog.csv").write_text("id,title\n1,a\n")
+    (tmp_path / "afmrl.toml").write_text('[agcl]\nseed = 3\n[attributes.keys."neck line"]\nvalues = ["v"]\n')
+    done = run("config", "--set", "embed.batch_size=7", cwd=tmp_path, AFMRL_SEARCH_K="4")
+    lines = done.stdout.splitlines()
+    assert "seed = 3  # afmrl.toml" in lines
+    assert "batch_size = 7  # flag for embed.batch_size" in lines
+    assert "k = 4  # AFMRL_SEARCH_K" in lines
+    assert 'values = ["v"]  # afmrl.toml' in lines
+    assert "# validation = 0.25  # follows from the models or the catalog" in lines
+    assert tomllib.loads(done.stdout)["agcl"] == {"seed": 3}
+    assert "# batch_size = 32  # default" in lines
+    other = run("config", "--set", "model.preset=qwen3", cwd=tmp_path)
+    assert "# batch_size = 12  # follows from the models or the catalog" in other.stdout.splitlines()
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

@@ -91,7 +91,7 @@ def make_rig(folder: CatalogFolder, settings: Settings, run: Path, cache: Path |
     environments = make_environments(
         folder, settings, checkpoints, task, embedder, run / "gallery", Problems(), Silent()
     )
-    plan = make_plan(settings, environments, base, parent, policy.generator.id)
+    plan = make_plan(environments, base, parent, policy.generator.id)
     kept: list[Path] = []
     rig = Rig(plan, policy, RarTrainer(plan, policy, run, kept.append, Silent()), kept)
     rig.peft.train()  # as transformers does before the first step

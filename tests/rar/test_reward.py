@@ -10,7 +10,6 @@ from afmrl_cli.rar.reward import (
     Group,
     expected_recall,
     invalid_reward,
-    middling_k,
     propose_k,
     propose_size,
     rank_shaped,
@@ -103,11 +102,6 @@ def test_expected_recall_in_a_smaller_gallery() -> None:
     assert expected_recall([1, 500], rows=1000, size=100, k=5) == pytest.approx(0.5, abs=0.01)
     with pytest.raises(ValueError, match="size"):
         expected_recall([1], rows=3, size=4, k=1)
-
-
-def test_the_middling_k_is_hit_by_half_of_the_queries() -> None:
-    assert middling_k([1, 7, 90]) == 7
-    assert middling_k([1, 1, 1]) == 1
 
 
 def test_the_proposed_size_makes_plain_recall_a_half() -> None:

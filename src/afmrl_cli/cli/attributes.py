@@ -72,7 +72,9 @@ def attributes(
         "model.preset": preset,
         "model.generator": generator,
     }
-    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags)
+    session = start(
+        catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags, roles=("generator",)
+    )
     _check_flags(session, model, limit, sample)
     asked = Asked(limit, sample, force, retry_failed)
     if dry_run:

@@ -51,7 +51,13 @@ def check(
     Example: afmrl check catalog.csv
     """
     session = start(
-        catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags={"catalog.format": format}
+        catalog,
+        json_mode=json_mode,
+        quiet=quiet,
+        verbose=verbose,
+        set_=set_,
+        flags={"catalog.format": format},
+        roles=("generator", "embedder"),
     )
     if out_file:
         check_output(out_file, session.folder, "--out")

@@ -1,13 +1,21 @@
-"""`afmrl config`: the resolved settings."""
+"""`afmrl config`: the settings as they are resolved here, and where each comes from."""
 
 from __future__ import annotations
 
-from typing import Any
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from ..store.folder import SETTINGS_FILE, find_folder
-from .options import CatalogArgument, Json, Quiet, Set, Verbose, flags_of
+from .options import CatalogArgument, Json, Quiet, Set, Verbose, flags_of, with_split_shares
 from .output import Output
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+WIDTH = 80
 
 
 def config(
@@ -17,38 +25,75 @@ def config(
     verbose: Verbose = False,
     set_: Set = None,
 ) -> None:
-    """Print the resolved settings: flags over AFMRL_* over afmrl.toml over defaults.
+    """Print the settings as TOML: flags over AFMRL_* over afmrl.toml over defaults, which are comments.
 
     Example: afmrl config --set model.preset=qwen3
     """
-    from ..sources import load_settings
+    from ..sources import load_with_origins
 
     flags = flags_of(set_)
     out = Output(json_mode=json_mode, quiet=quiet, verbose=verbose)
     try:
-        root = find_folder(catalog, lambda root: load_settings(root, flags).catalog.path).root
+        folder = find_folder(catalog, lambda root: load_with_origins(root, flags)[0].catalog.path)
     except DataError as error:
         if catalog is not None:
             raise
-        root = None
+        folder = None
         out.note(f"{error}: showing flags, environment and defaults only")
-    settings = load_settings(root, flags)
-    out.document("afmrl.config/1", {"folder": root, "settings": settings.model_dump()})
+    root = folder.root if folder else None
+    settings, origins = load_with_origins(root, flags)
+    if folder:
+        settings = with_split_shares(settings, folder)
+    origins = {key: Path(where).name for key, where in origins.items()}
+    out.document("afmrl.config/1", {"folder": root, "settings": settings.model_dump(), "origins": origins})
     if root:
         out.note(f"settings of {root / SETTINGS_FILE}" + ("" if (root / SETTINGS_FILE).is_file() else " (not there)"))
-    for line in _toml_lines(settings.model_dump()):
+    for line in _toml_lines(settings, origins):
         out.text(line)
 
 
-def _toml_lines(tree: dict[str, Any], prefix: str = "") -> list[str]:
-    plain = {key: value for key, value in tree.items() if not isinstance(value, dict)}
-    lines = [f"[{prefix}]"] if prefix and plain else []
-    lines += [f"{key} = {_toml_value(value)}" for key, value in plain.items()]
-    lines += [""] if lines else []
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            lines += _toml_lines(value, f"{prefix}.{key}" if prefix else key)
-    return lines
+def _toml_lines(section: BaseModel, origins: Mapping[str, str], prefix: str = "") -> Iterator[str]:
+    """The lines of a table and of those in it: what is set, with its origin, and defaults as comments."""
+    from pydantic import BaseModel
+
+    fields, inner = type(section).model_fields, list[tuple[str, BaseModel]]()
+    if prefix:
+        yield f"[{prefix}]"
+    for name, field in fields.items():
+        key, value = f"{prefix}.{name}" if prefix else name, getattr(section, name)
+        if isinstance(value, BaseModel):
+            inner.append((key, value))
+        elif isinstance(value, dict):
+            inner += [(f"{key}.{_toml_key(each)}", table) for each, table in value.items()]
+        else:
+            if field.description:
+                yield from textwrap.wrap(field.description, WIDTH, initial_indent="# ", subsequent_indent="#   ")
+            yield _setting_line(name, value, field.default, origins.get(key) or _origin_of_table(key, origins))
+    if prefix:
+        yield ""
+    for key, table in inner:
+        yield from _toml_lines(table, origins, key)
+
+
+def _setting_line(name: str, value: object, default: object, origin: str) -> str:
+    """`name = value` with its origin; a comment where nobody has set it, so that a file made of these lines freezes no
+    default.
+    """
+    if value is None:
+        return f"# {name}: follows from the catalog"
+    line = f"{name} = {_toml_value(value)}"
+    if origin:
+        return f"{line}  # {origin}"
+    return f"# {line}  # " + ("default" if value == default else "follows from the models or the catalog")
+
+
+def _origin_of_table(key: str, origins: Mapping[str, str]) -> str:
+    """Where a key of a schema's table comes from: its name may be quoted in TOML."""
+    return next((where for known, where in origins.items() if known == key.replace('"', "")), "")
+
+
+def _toml_key(name: str) -> str:
+    return name if name.replace("-", "").replace("_", "").isalnum() and name.isascii() else _toml_value(name)
 
 
 def _toml_value(value: object) -> str:

@@ -64,7 +64,15 @@ def cycle(
         "cycle.protocol": protocol,
         "model.preset": preset,
     }
-    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags)
+    session = start(
+        catalog,
+        json_mode=json_mode,
+        quiet=quiet,
+        verbose=verbose,
+        set_=set_,
+        flags=flags,
+        roles=("generator", "embedder"),
+    )
 
     from ..cycle.run import run_cycle
 

@@ -53,7 +53,9 @@ def dedupe(
         "dedupe.threshold": threshold,
         "dedupe.verdicts": [str(Path(file).absolute()) for file in verdicts] if verdicts else None,
     }
-    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags)
+    session = start(
+        catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags, roles=("embedder",)
+    )
     from ..dedupe.outputs import check_files, keep, write_table
     from ..dedupe.page import write_page
     from ..dedupe.run import find_duplicates

@@ -42,7 +42,9 @@ def embed(
         "model.preset": preset,
         "model.embedder": embedder,
     }
-    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags)
+    session = start(
+        catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags, roles=("embedder",)
+    )
 
     from ..retrieval.embed import embed_catalog
     from .models import Models, warn_of_two_faiss

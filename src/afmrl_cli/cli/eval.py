@@ -108,7 +108,9 @@ def eval(
         "eval.max_drop": max_drop,
         "eval.slices": slices,
     }
-    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags)
+    session = start(
+        catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags, roles=("embedder",)
+    )
     files = {"--run-out": run_out, "--html": html, "--markdown": markdown, "--junit": junit}
     _check(session, protocol, queries, qrels, files)
     with session.out:

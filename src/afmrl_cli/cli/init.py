@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from ..errors import DataError, UsageError
 from ..store.folder import SETTINGS_FILE, CatalogFolder
 from .options import CatalogArgument, Json, Quiet, Set, Verbose, flags_of
 from .output import Output
+
+if TYPE_CHECKING:
+    from ..settings import Settings
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Write without asking.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an afmrl.toml that is there.")]
@@ -34,6 +37,7 @@ def init(
     Example: afmrl init my-shop --yes
     """
     from ..catalog.propose import propose, settings_text
+    from ..catalog.rendered import built_in_warning
     from ..sources import load_settings
     from ..store.files import writing
 
@@ -45,24 +49,26 @@ def init(
     with Output(json_mode=json_mode, quiet=quiet, verbose=verbose) as out:
         found = propose(folder, root, settings)
         text = settings_text(found)
-        load_settings_text(text)
+        proposed = load_settings_text(text)
         out.text(text)
         write = yes or (_may_ask(json_mode) and _agreed(file, force))
         if write:
             with writing(file) as target:
                 target.write_text(text, "utf-8")
         out.document("afmrl.init/1", {"catalog": found.file, "settings": text, "path": file, "written": write})
+        if warning := built_in_warning(CatalogFolder(found.file), proposed, ("generator", "embedder")):
+            out.warn(warning)
         if write:
             out.text(f"written to {file}; next: afmrl check")
         else:
             out.note(f"nothing written: --yes writes it to {file}")
 
 
-def load_settings_text(text: str) -> None:
-    """Raise if the proposal is no valid settings file: then it must not be written."""
+def load_settings_text(text: str) -> Settings:
+    """The proposal as settings; raises if it is no valid settings file: then it must not be written."""
     from ..settings import Settings
 
-    Settings.model_validate(tomllib.loads(text))
+    return Settings.model_validate(tomllib.loads(text))
 
 
 def _place(catalog: Path | None) -> tuple[CatalogFolder | None, Path]:

@@ -16,6 +16,7 @@ from ..store.folder import CatalogFolder, find_folder
 from .output import Output
 
 if TYPE_CHECKING:
+    from ..catalog.rendered import Role
     from ..settings import Settings
 
 CatalogArgument = Annotated[
@@ -33,6 +34,10 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as --set embed.batch_size=8. Repeatable."),
 ]
+
+
+SMALL_CATALOG = 4_000_000
+"""Bytes: a larger file holds more rows than the shares of a split depend on, whatever its columns."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +69,34 @@ def start(
     verbose: bool,
     set_: list[str] | None = None,
     flags: Mapping[str, object] | None = None,
+    roles: tuple[Role, ...] = (),
 ) -> Session:
-    """Find the catalog's folder, resolve the settings, make the output."""
+    """Find the catalog's folder, resolve the settings, make the output.
+
+    `roles` are the models that the command runs: a warning where the built-in one is none for this catalog.
+    """
     from ..sources import load_settings  # pydantic costs a third of `afmrl --help`
 
     chosen = flags_of(set_, flags)
     folder = find_folder(catalog, lambda root: load_settings(root, chosen).catalog.path)
-    return Session(
-        load_settings(folder.root, chosen), folder, Output(json_mode=json_mode, quiet=quiet, verbose=verbose)
-    )
+    settings = with_split_shares(load_settings(folder.root, chosen), folder)
+    out = Output(json_mode=json_mode, quiet=quiet, verbose=verbose)
+    if roles:
+        from ..catalog.rendered import built_in_warning
+
+        if warning := built_in_warning(folder, settings, roles):
+            out.warn(warning)
+    return Session(settings, folder, out)
+
+
+def with_split_shares(settings: Settings, folder: CatalogFolder) -> Settings:
+    """Resolve the shares of the split by the size of the catalog; a large file is not read for that."""
+    from ..catalog.read import count_rows
+    from ..catalog.splits import SHARES, with_shares
+
+    large = folder.catalog.stat().st_size > SMALL_CATALOG
+    rows = SHARES[-1][0] if large else count_rows(folder, settings.catalog)
+    return settings.model_copy(update={"split": with_shares(settings.split, rows)})
 
 
 def in_session(command: Callable[..., None]) -> Callable[..., None]:

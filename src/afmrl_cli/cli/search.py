@@ -52,7 +52,15 @@ def search(
 
     Example: afmrl search "navy v-neck blouse" -k 5 --filter brand=Luma --html results.html
     """
-    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags={"search.k": k})
+    session = start(
+        catalog,
+        json_mode=json_mode,
+        quiet=quiet,
+        verbose=verbose,
+        set_=set_,
+        flags={"search.k": k},
+        roles=("embedder",),
+    )
     if like and (text.strip() or image or enrich):
         raise UsageError("--like stands alone", "it asks with the listing's stored vector; leave out the rest")
     if not like and not text.strip() and not image:

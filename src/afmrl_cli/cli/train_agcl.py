@@ -64,7 +64,9 @@ def train_agcl(
         "model.preset": preset,
         "model.embedder": embedder,
     }
-    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags)
+    session = start(
+        catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags, roles=("embedder",)
+    )
 
     from ..training.run import train_agcl as run
 

@@ -70,7 +70,15 @@ def train_rar(
         "rar.seed": seed,
         "rar.name": name,
     }
-    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags)
+    session = start(
+        catalog,
+        json_mode=json_mode,
+        quiet=quiet,
+        verbose=verbose,
+        set_=set_,
+        flags=flags,
+        roles=("generator", "embedder"),
+    )
 
     from ..rar.run import train_rar as run
 

@@ -66,7 +66,9 @@ def train_sft(
         "model.preset": preset,
         "model.generator": generator,
     }
-    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags)
+    session = start(
+        catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags, roles=("generator",)
+    )
 
     from ..sft.run import train_sft as run
 

@@ -36,6 +36,7 @@ from ..store.checkpoints import Checkpoints
 from ..store.folder import CatalogFolder
 from ..training.estimate import Estimate, peak_bytes
 from ..training.run import train_agcl
+from ..training.sizes import RAR_K
 from .records import Expected
 from .stages import Took, alone
 
@@ -100,7 +101,10 @@ def _measured(
         sft = settings.sft.model_copy(update={"source": targets})
         estimate = train_sft(folder, settings.model_copy(update={"sft": sft}), listener, dry_run=True).estimate
     elif kind == "rar":
-        small = {"from_base": not settings.model.generator_checkpoint, "gallery": max(GALLERY, 4 * settings.rar.k)}
+        small = {
+            "from_base": not settings.model.generator_checkpoint,
+            "gallery": max(GALLERY, 4 * (settings.rar.k or RAR_K)),
+        }
         small |= {"queries": max(SAMPLE, settings.rar.prompts), "validation_queries": SAMPLE}
         rar = settings.rar.model_copy(update=small)
         estimate = train_rar(folder, settings.model_copy(update={"rar": rar}), listener, dry_run=True).estimate

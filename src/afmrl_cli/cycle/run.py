@@ -258,9 +258,9 @@ class Cycle:
         sft = self.settings.sft
         if wanted == "yes" and sft.source == "teacher" and not sft.teacher:
             raise UsageError("cycle.sft = yes needs a named teacher or another source", "set sft.teacher or sft.source")
-        source = sft.source
-        if source == "teacher" and not sft.teacher:
-            source = "file" if sft.file else "columns"
+        # Not whatever other generator's texts are stored: those of the cycle's own rounds are, too.
+        source = sft.source if sft.source != "teacher" or sft.teacher else ""
+        source = source or ("file" if sft.file else "teacher" if sft.teacher else "columns")
         settings = self._with(model.embedder_checkpoint, model.generator_checkpoint, sft={"source": source})
         task = load_task(self.settings.attributes, self.folder.root)
         student = generator_id(self.settings, self.checkpoints, self.listener)
@@ -298,7 +298,10 @@ class Cycle:
         rar, share = self.settings.rar, self.settings.cycle.share
         changes: dict[str, Any] = {"seed": rar.seed + number - 1, "from_base": not generator}
         if number > 1:
-            changes |= {"steps": max(1, round(rar.steps * share)), "queries": max(1, round(rar.queries * share))}
+            changes |= {
+                "steps": rar.steps and max(1, round(rar.steps * share)),
+                "queries": max(1, round(rar.queries * share)),
+            }
         settings = self._with(embedder, generator, rar=changes)
         return str(self._trained(f"{number}-rar", "rar", settings, stages.reward_generator)["checkpoint"])
 

@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
+from ..catalog.rendered import COMMENT
 from ..listener import Listener, Silent
 from .garment import COLOURS, KEYS, Garment, colour_twin, contrasts, random_garment
 from .phone import by_phone
@@ -192,7 +193,7 @@ def _draw(folder: str, size: int, shots: list[Shot]) -> int:
         photo = render_photo(shot.garment, shot.number, size)
         if shot.phone:
             photo = by_phone(photo, Random(f"phone {shot.name}"))
-        photo.save(part, "JPEG", quality=88)
+        photo.save(part, "JPEG", quality=88, comment=COMMENT)
         part.replace(path)
     return len(shots)
 

@@ -48,10 +48,11 @@ from ..store.files import hash_json, write_json
 from ..store.folder import CatalogFolder
 from ..training.corpus import Corpus, load_corpus
 from ..training.pairs import Side, TrainListing
+from ..training.sizes import median_k, with_rar_k
 from .frozen import frozen
 from .prefix import encode_groups
 from .queries import QueryKind, RarQuery, choose_kind, offered, pose, prefer_middling, some_products
-from .reward import Reward, invalid_reward, middling_k, propose_size, recall_at_k, valid_reward
+from .reward import Reward, invalid_reward, propose_size, recall_at_k, valid_reward
 
 LEAST_QUERIES = 5
 CANDIDATES_EACH = 4
@@ -168,7 +169,7 @@ class Environments:
     def description(self) -> dict[str, object]:
         """What was made, for manifests and for people; a plain hit is that of the best positive, without attributes.
 
-        `middling_k` and `middling_gallery_rows`: what would make the held-out plain hit about a half, either by itself.
+        `median_k` and `middling_gallery_rows`: what would make the held-out plain hit about a half, either by itself.
         """
         settings = self.train.settings
         k = settings.rar.k
@@ -186,7 +187,8 @@ class Environments:
             "heldout_queries": len(self.heldout.queries),
             "plain_hit": float(np.mean([query.rank <= k for query in self.train.queries])),
             "heldout_plain_hit": float(np.mean([rank <= k for rank in ranks])),
-            "middling_k": middling_k(ranks),
+            "k": k,
+            "median_k": median_k(ranks),
             "middling_gallery_rows": propose_size(ranks, rows, k),
         }
 
@@ -277,7 +279,8 @@ def make_environments(
     rows = vectors.of(wider, settings.embed.target_instruction, "gallery")
     train_rows = rows[: len(gallery)]
     chosen = _ranked(chosen, vectors, train_rows)
-    kept = prefer_middling([query.rank for query in chosen], rar.k, rar.queries, rar.seed)
+    settings = with_rar_k(settings, [query.rank for query in chosen])
+    kept = prefer_middling([query.rank for query in chosen], settings.rar.k, rar.queries, rar.seed)
     parts = (embedder, task, settings, kind)
     made = Environments(
         Environment(*parts, gallery, train_rows, [chosen[i] for i in kept], listener),
@@ -294,7 +297,7 @@ def _check_sizes(
 ) -> None:
     rar = settings.rar
     least = rows - max((len(query.hidden) for query in queries), default=0)
-    if least <= rar.k:
+    if least <= max(rar.k, 1):
         message = f"the gallery has {least:,} products to choose from, so recall@{rar.k} would always be 1"
         raise DataError(message, f"set rar.k well below that, such as {max(1, least // 20)}, or take a larger catalog")
     if len(heldout) < LEAST_QUERIES:

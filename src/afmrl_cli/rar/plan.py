@@ -9,6 +9,7 @@ import numpy as np
 from ..models.presets import NANO, Base
 from ..settings import Settings
 from ..store.checkpoints import Manifest
+from ..training.sizes import with_rar_steps
 from .environment import Environments
 
 NANO_RATE, RATE = 1e-4, 1e-5
@@ -50,10 +51,9 @@ class Plan:
         }
 
 
-def make_plan(
-    settings: Settings, environments: Environments, base: Base, parent: Manifest | None, generator: str
-) -> Plan:
-    """The plan that the settings mean; a step asks no more queries than there are."""
+def make_plan(environments: Environments, base: Base, parent: Manifest | None, generator: str) -> Plan:
+    """The plan that the environments' settings mean; a step asks no more queries than there are."""
+    settings = with_rar_steps(environments.train.settings, len(environments.train.queries))
     rar = settings.rar
     rate = rar.learning_rate or (NANO_RATE if base.name == NANO else RATE)
     prompts = min(rar.prompts, len(environments.train.queries))

@@ -116,11 +116,6 @@ def expected_recall(ranks: Sequence[int], rows: int, size: int, k: int) -> float
     return float(hypergeom.cdf(k - 1, rows - 1, before, size - 1).mean())
 
 
-def middling_k(ranks: Sequence[int]) -> int:
-    """The k at which plain hit@k is about a half: the median of the best positives' ranks."""
-    return max(1, round(float(np.median(list(ranks)))))
-
-
 def propose_size(ranks: Sequence[int], rows: int, k: int) -> int:
     """The gallery size, from 2 k to `rows`, at which plain hit@k comes nearest to a half: most to gain and to lose."""
     sizes: list[int] = sorted({*np.unique(np.geomspace(min(2 * k, rows), rows, 40).round().astype(int)).tolist(), rows})

@@ -103,7 +103,8 @@ def train_rar(
             settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog, listener=listener
         )
         parts = (folder, settings, checkpoints, task, embedder, make_folder(folder.runs / GALLERY), problems, listener)
-        plan = make_plan(settings, make_environments(*parts, corpus=corpus), base, parent, names[0])
+        plan = make_plan(make_environments(*parts, corpus=corpus), base, parent, names[0])
+        settings = plan.settings
         _tell_plan(plan, listener)
         if dry_run:
             return _measure(plan, policy, run, listener)
@@ -166,7 +167,7 @@ def _tell_plan(plan: Plan, listener: Listener) -> None:
     if not 0.1 < share < 0.9:
         listener.warn(
             f"without attributes {share:.0%} of the queries already have an answer among the first {k}: "
-            f"rar.k = {told['middling_k']} or rar.gallery = {told['middling_gallery_rows']} would leave more to learn"
+            f"rar.k = {told['median_k']} or rar.gallery = {told['middling_gallery_rows']} would leave more to learn"
         )
 
 

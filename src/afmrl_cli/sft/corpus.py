@@ -114,7 +114,7 @@ def load_corpus(
             digest.update(f"{seen}\0{example.product.category}\0{example.target.text}\n".encode())
         digest.update(b"\n")
     examples = [example for example, _ in train]
-    dropping = settings.sft.source == "columns" and settings.sft.key_dropout > 0
+    dropping = bool(source.keys) and settings.sft.key_dropout > 0
     return Corpus(
         source,
         examples,

@@ -12,6 +12,7 @@ from ..attributes.task import AttributeTask
 from ..models.presets import NANO, Base
 from ..settings import Settings
 from ..store.files import hash_json
+from ..training.sizes import with_sft_sizes
 from .corpus import Corpus, Example
 from .targets import Target
 
@@ -69,11 +70,11 @@ def _order(number: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def make_plan(corpus: Corpus, task: AttributeTask, settings: Settings, base: Base) -> Plan:
-    """The plan that the settings mean."""
+    """The plan that the settings mean, with sizes that follow from the catalog where they leave them open."""
+    settings = with_sft_sizes(settings, len(corpus.train))
     sft = settings.sft
-    each = len(corpus.train) / sft.batch_size
     rate = sft.learning_rate or (NANO_RATE if base.name == NANO else RATE)
-    return Plan(settings, task, corpus, sft.steps or max(1, round(sft.epochs * each)), each, rate)
+    return Plan(settings, task, corpus, sft.steps, len(corpus.train) / sft.batch_size, rate)
 
 
 def run_key(plan: Plan, student: str) -> str:

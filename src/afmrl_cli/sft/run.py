@@ -71,6 +71,7 @@ def train_sft(
     student = name_of(settings.model, base, parent)
     with contextlib.nullcontext() if dry_run else writer_lock(folder.store, "afmrl train-sft"):
         plan = _plan(folder, settings, task, base, student, listener)
+        settings = plan.settings
         run = folder.runs / f"train-sft-{run_key(plan, student)}"
         if dry_run:
             return SftSummary(run, describe(plan), estimate=_measure(plan, settings, checkpoints, parent, listener))
@@ -100,7 +101,7 @@ def _plan(
     plan = make_plan(corpus, task, settings, base)
     listener.note(
         f"targets from {corpus.source.name}: {len(corpus.train):,} to learn, {len(corpus.validation):,} to check by; "
-        f"{plan.steps:,} steps of {settings.sft.batch_size}"
+        f"{plan.steps:,} steps of {plan.settings.sft.batch_size}"
     )
     for reason, number in corpus.left_out.most_common():
         product, text = corpus.first[reason]

@@ -91,10 +91,11 @@ def open_source(
 
     Raises UsageError and DataError when there is nothing to learn from, saying what there is.
     """
-    if settings.sft.source == "teacher":
+    source = settings.sft.source or _source_there_is(settings, database, student)
+    if source == "teacher":
         teacher = _find_teacher(settings, database, student)
         return Source(f"teacher {teacher}", _stored, teacher)
-    if settings.sft.source == "file":
+    if source == "file":
         path = _file(settings, folder)
         texts = read_targets_file(path)
         return Source(f"file {path.name}", lambda product, _: (texts.get(product.id, ""), NO_TARGET))
@@ -102,6 +103,16 @@ def open_source(
     keys = {folded(given): key for given, key in found}
     named = ", ".join(given for given, _ in found)
     return Source(f"columns {named}", lambda product, _: _own_text(product, keys), keys=tuple(keys.values()))
+
+
+def _source_there_is(settings: Settings, database: Database, student: str) -> str:
+    """What `sft.source` = "" means."""
+    if settings.sft.file:
+        return "file"
+    if settings.sft.columns:
+        return "columns"
+    others = [name for name in database.attribute_sources() if name != student]
+    return "teacher" if settings.sft.teacher or others else "columns"
 
 
 # A teacher

@@ -28,6 +28,7 @@ from ..models.presets import ARCHITECTURES, MAX_TOKENS, base_name, local_folder,
 from ..settings import AgclSettings, Settings, TrainingSettings
 from ..store.checkpoints import Role
 from .activations import activations, tower
+from .sizes import AGCL_BATCH, SFT_BATCH
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 PROMPT_TOKENS = 72
@@ -158,7 +159,7 @@ def estimate_stages(settings: Settings) -> list[StageMemory]:
     if generator is not None:
         found.append(_stage("attributes", _attributes(settings, generator), generator.weights))
         sft = generator.weights + _training(settings.sft, generator)
-        rows = min(settings.sft.chunk_size, settings.sft.batch_size)
+        rows = min(settings.sft.chunk_size, settings.sft.batch_size or SFT_BATCH)
         new = settings.attributes.max_new_tokens
         length, images = _prompt(settings, generator) + new, rows * settings.model.max_images
         passed = _trained_pass(settings.sft, generator, rows, length, images, answers=new + 1)
@@ -219,7 +220,8 @@ def _agcl(agcl: AgclSettings, settings: Settings, model: Model) -> int:
     length = _item(settings, model)
     rows = max(1, agcl.chunk_tokens // length)
     width: int = model.config.get_text_config().hidden_size
-    vectors = 4 * (2 * agcl.batch_size * width + agcl.batch_size**2) * 4
+    batch = agcl.batch_size or AGCL_BATCH
+    vectors = 4 * (2 * batch * width + batch**2) * 4
     return (
         model.weights
         + _training(agcl, model)

@@ -15,6 +15,7 @@ from .batches import Strategy, choose_strategy, plan_batches
 from .corpus import Corpus
 from .lexical import Lexical, build_lexical
 from .pairs import KINDS, Enrich, Kind, Pair, Positive, draw_pair, find_positives, mix
+from .sizes import with_agcl_batch, with_agcl_steps
 
 NANO_RATE, RATE = 1e-3, 5e-5
 NOT_THE_RESULT = {"save_every", "tensorboard", "name"}
@@ -74,13 +75,19 @@ class Plan:
             epoch, at = epoch + 1, 0
 
 
-def make_plan(corpus: Corpus, settings: Settings, base: Base) -> Plan:
-    """Raises UsageError for settings that can't be used, DataError without positives or with too few products."""
+def make_plan(corpus: Corpus, settings: Settings, base: Base, processes: int = 1) -> Plan:
+    """The plan that the settings mean, with sizes that follow from the catalog where they leave them open.
+
+    Raises UsageError for settings that can't be used, DataError without positives or with too few products.
+    """
     agcl = settings.agcl
     if unknown := [kind for kind in agcl.pairs if kind not in KINDS]:
         raise UsageError(f"agcl.pairs: {unknown[0]!r} is no kind of pair", f"known: {', '.join(KINDS)}")
     kinds: list[Kind] = [kind for kind in KINDS if kind in agcl.pairs]
     positives = _some(find_positives(corpus.train, kinds), corpus, settings)
+    products = {corpus.train[positive.listing].identity for positive in positives}
+    settings = with_agcl_batch(settings, len(products), processes)
+    agcl = settings.agcl
     # InfoNCE gets the same batches, so that nothing differs but the loss.
     lexical = build_lexical(corpus.tokens, normalise=agcl.bm25_normalise, scale=agcl.bm25_scale)
     strategy = choose_strategy(agcl.batches, agcl.batch_size, corpus.described > 0)
@@ -89,8 +96,8 @@ def make_plan(corpus: Corpus, settings: Settings, base: Base) -> Plan:
     rate = agcl.learning_rate or (NANO_RATE if base.name == NANO else RATE)
     plan = Plan(settings, corpus, positives, lexical, strategy, 0, 0, rate)
     each = len(plan.batches(0))
-    steps = agcl.steps or max(1, round(agcl.epochs * each))
-    return Plan(settings, corpus, positives, lexical, strategy, steps, each, rate)
+    settings = with_agcl_steps(settings, each)
+    return Plan(settings, corpus, positives, lexical, strategy, settings.agcl.steps, each, rate)
 
 
 def _some(positives: list[Positive], corpus: Corpus, settings: Settings) -> list[Positive]:

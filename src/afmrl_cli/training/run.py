@@ -70,7 +70,6 @@ def train_agcl(
 def _train(
     folder: CatalogFolder, settings: Settings, listener: Listener, world: World, dry_run: bool, force: bool
 ) -> AgclSummary | None:
-    world.share(settings.agcl.batch_size)
     checkpoints = Checkpoints(folder.checkpoints)
     base = resolve_base(settings.model, "embedder", listener)
     parent = resolve_adapter(settings.model, "embedder", base, checkpoints)
@@ -80,7 +79,9 @@ def _train(
         with Database(folder.database) as database:
             corpus = load_corpus(folder, settings, generator, task, database, problems, listener)
         problems.tell(listener)
-        plan = make_plan(corpus, settings, base)
+        plan = make_plan(corpus, settings, base, world.size)
+        settings = plan.settings
+        world.share(settings.agcl.batch_size)
         embedder_id = name_of(settings.model, base, parent)
         run = folder.runs / f"train-agcl-{run_key(plan, embedder_id, generator, task, world.size)}"
         _tell_plan(plan, listener)

@@ -1,0 +1,47 @@
+"""Is a catalog one of this package's drawn example shops? The built-in model has seen nothing else."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Literal
+
+from ..errors import AfmrlError
+from ..settings import BUILT_IN, Settings
+from ..store.folder import CatalogFolder
+from .problems import Problems
+from .read import read_products
+
+COMMENT = b"drawn by afmrl"
+"""In the header of every photo that `nano.shop` writes."""
+PRODUCTS, HEADER_BYTES = 20, 1024
+
+Role = Literal["generator", "embedder"]
+
+
+def built_in_warning(folder: CatalogFolder, settings: Settings, roles: tuple[Role, ...]) -> str:
+    """A line to show where the built-in model is to work as one of `roles` on other photos than drawn ones; else ""."""
+    model = settings.model
+    local = [role for role in roles if role == "embedder" or not settings.attributes.endpoint]
+    built_in = any((getattr(model, role) or model.preset) == BUILT_IN for role in local)
+    if not built_in or is_rendered(folder, settings):
+        return ""
+    return (
+        f"the built-in model ({BUILT_IN}) has only seen drawn clothes and is of little use on this catalog: set "
+        'model.preset = "qwen3" (afmrl doctor says what fits this machine)'
+    )
+
+
+def is_rendered(folder: CatalogFolder, settings: Settings) -> bool:
+    """Whether the first photo that there is, among the first products, was drawn by `nano.shop`.
+
+    A catalog that can't be read is taken for one: the command says itself what is wrong with it.
+    """
+    try:
+        for product in itertools.islice(read_products(folder, settings.catalog, Problems()), PRODUCTS):
+            for path in product.images:
+                if path.is_file():
+                    with path.open("rb") as file:
+                        return COMMENT in file.read(HEADER_BYTES)
+    except (AfmrlError, OSError):
+        return True
+    return False

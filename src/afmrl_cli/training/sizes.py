@@ -1,0 +1,92 @@
+"""Sizes of a training that follow from the catalog where the settings leave them open (0).
+
+batch      the largest power of two that leaves an epoch three batches or more, 128 (AGCL) or 32 (SFT) at most
+epochs     3, or as many as make up the least number of steps with which a gain was measured: 30 (AGCL), 40 (SFT)
+RAR steps  every query is asked three times, between 10 and 200 steps in all
+validation six times in a run, 50 steps apart at most (RAR: 25)
+RAR k      the median rank of the best right answer without attributes, 50 (the paper's k) at most: about half of the
+           queries then have a hit, so that attributes can win one or lose one
+
+So a shop of 60 products trains with the same command as one of 60,000. A number that the user sets is taken as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..settings import Settings
+
+BATCHES_AN_EPOCH, EPOCHS = 3, 3.0
+AGCL_BATCH, AGCL_STEPS = 128, 30
+SFT_BATCH, SFT_STEPS = 32, 40
+RAR_PASSES, RAR_STEPS, RAR_MOST_STEPS, RAR_K = 3, 10, 200, 50
+VALIDATIONS, APART, RAR_APART = 6, 50, 25
+
+
+def batch_size(products: int, most: int) -> int:
+    """The batch for so many products, between 2 and `most`."""
+    size = 2
+    while 2 * size <= min(most, products // BATCHES_AN_EPOCH):
+        size *= 2
+    return size
+
+
+def epoch_steps(epochs: float, steps_per_epoch: float, least: int) -> int:
+    """The steps of `epochs` epochs; of 0: of three, and of `least` steps at least."""
+    if epochs:
+        return max(1, round(epochs * steps_per_epoch))
+    return max(least, round(EPOCHS * steps_per_epoch))
+
+
+def interval(steps: int, apart: int = APART) -> int:
+    """Steps between two validations of a run of `steps`."""
+    return max(1, min(apart, -(-steps // VALIDATIONS)))
+
+
+def with_agcl_batch(settings: Settings, products: int, processes: int = 1) -> Settings:
+    """The settings with a batch size for `products` products that have a pair, a multiple of `processes`."""
+    if settings.agcl.batch_size:
+        return settings
+    size = batch_size(products, AGCL_BATCH)
+    return _with(settings, "agcl", batch_size=max(processes, size // processes * processes))
+
+
+def with_agcl_steps(settings: Settings, steps_per_epoch: int) -> Settings:
+    """The settings with steps and the distance of validations."""
+    agcl = settings.agcl
+    steps = agcl.steps or epoch_steps(agcl.epochs, steps_per_epoch, AGCL_STEPS)
+    return _with(settings, "agcl", steps=steps, validate_every=agcl.validate_every or interval(steps))
+
+
+def with_sft_sizes(settings: Settings, products: int) -> Settings:
+    """The settings with batch size, steps and the distance of validations for so many products to learn from."""
+    sft = settings.sft
+    size = sft.batch_size or batch_size(products, SFT_BATCH)
+    steps = sft.steps or epoch_steps(sft.epochs, products / size, SFT_STEPS)
+    every = sft.validate_every or interval(steps)
+    return _with(settings, "sft", batch_size=size, steps=steps, validate_every=every)
+
+
+def with_rar_k(settings: Settings, ranks: Sequence[int]) -> Settings:
+    """The settings with a k for these ranks of the best right answers, found without attributes."""
+    return settings if settings.rar.k else _with(settings, "rar", k=median_k(ranks))
+
+
+def median_k(ranks: Sequence[int]) -> int:
+    """The k at which about half of the queries have a hit, RAR_K at most."""
+    return min(RAR_K, max(1, round(float(np.median(list(ranks))))))
+
+
+def with_rar_steps(settings: Settings, queries: int) -> Settings:
+    """The settings with steps and the distance of validations for so many queries."""
+    rar = settings.rar
+    asked = min(rar.prompts, queries)
+    steps = rar.steps or min(RAR_MOST_STEPS, max(RAR_STEPS, rar.updates * -(-RAR_PASSES * queries // asked)))
+    return _with(settings, "rar", steps=steps, validate_every=rar.validate_every or interval(steps, RAR_APART))
+
+
+def _with(settings: Settings, section: str, **changes: int) -> Settings:
+    part = getattr(settings, section).model_copy(update=changes)
+    return settings.model_copy(update={section: part})
