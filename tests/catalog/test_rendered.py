@@ -1,0 +1,62 @@
+"""The built-in model is for drawn shops; on any other catalog a command says so, in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from afmrl_cli.catalog.rendered import built_in_warning
+from afmrl_cli.cli.app import app
+from afmrl_cli.nano.shop import write_shop
+from afmrl_cli.settings import Settings
+from afmrl_cli.store.folder import CatalogFolder
+
+BOTH = ("generator", "embedder")
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> CatalogFolder:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (40, 40), "navy").save(tmp_path / "images" / "a.jpg", comment="holiday")
+    (tmp_path / "catalog.csv").write_text("id,title,image\n1,Bag,images/a.jpg\n2,Hat,images/gone.jpg\n")
+    return CatalogFolder(tmp_path / "catalog.csv")
+
+
+def test_a_photographed_shop_is_no_drawn_one(shop: CatalogFolder) -> None:
+    line = built_in_warning(shop, Settings(), BOTH)
+    assert "only seen drawn clothes" in line and 'model.preset = "qwen3"' in line and "\n" not in line
+
+
+def test_a_shop_without_photos_is_none_either(tmp_path: Path) -> None:
+    (tmp_path / "catalog.csv").write_text("id,title\n1,Bag\n")
+    assert built_in_warning(CatalogFolder(tmp_path / "catalog.csv"), Settings(), ("embedder",))
+
+
+def test_nothing_is_said_of_the_shops_that_it_knows(tmp_path: Path) -> None:
+    write_shop(tmp_path, 2, text_queries=0, photo_queries=0, size=32)
+    assert built_in_warning(CatalogFolder(tmp_path / "catalog.csv"), Settings(), BOTH) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "roles", "said"),
+    [
+        ({"model": {"preset": "qwen3"}}, BOTH, False),
+        ({"model": {"embedder": "Qwen/Qwen2-VL-2B-Instruct"}}, ("embedder",), False),
+        ({"model": {"embedder": "Qwen/Qwen2-VL-2B-Instruct"}}, BOTH, True),
+        ({"attributes": {"endpoint": "http://127.0.0.1:1"}}, ("generator",), False),
+        ({"attributes": {"endpoint": "http://127.0.0.1:1"}}, BOTH, True),
+    ],
+)
+def test_it_is_about_the_models_that_work(
+    shop: CatalogFolder, changes: dict[str, object], roles: tuple[str, ...], said: bool
+) -> None:
+    assert bool(built_in_warning(shop, Settings.model_validate(changes), roles)) is said  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("command", ["check", "init"])
+def test_check_and_init_say_it(shop: CatalogFolder, command: str) -> None:
+    done = CliRunner().invoke(app, [command, str(shop.root)])
+    assert done.stderr.count("only seen drawn clothes") == 1
