@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from afmrl_cli.attributes.parse import write_attributes
-from afmrl_cli.catalog.product import enriched_text
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.batching import Batches
 from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, Item
@@ -64,7 +63,7 @@ def workloads(folder: Path, queries: int, group: int) -> dict[str, list[list[Ite
                 files = {"photo": listing.shots[:1], "text": ()}.get(shown, listing.shots)
                 photos = tuple(Image.open(folder / shot.name).convert("RGB") for shot in files)
                 text = "" if shown == "photo" else listing_text_of(listing)
-                groups.append([Item(enriched_text(text, said), photos) for said in answers(listing, group, alike, rng)])
+                groups.append([Item(text, photos, said) for said in answers(listing, group, alike, rng)])
             made[f"{shown}, rests {'alike' if alike else 'apart'}"] = groups
     return made
 

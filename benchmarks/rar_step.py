@@ -223,7 +223,6 @@ def in_full(plan: Any, policy: Any, clock: Clock) -> Callable[..., list[float]]:
     """A reward that encodes the query with each answer by itself."""
     import numpy as np
 
-    from afmrl_cli.catalog.product import enriched_text
     from afmrl_cli.models.embed_input import Item
     from afmrl_cli.rar.environment import ranks_of
     from afmrl_cli.rar.frozen import frozen
@@ -236,7 +235,7 @@ def in_full(plan: Any, policy: Any, clock: Clock) -> Callable[..., list[float]]:
             items = []
             for number, tokens in zip(query, completion_ids, strict=True):
                 seen, text = environment.queries[number].side, policy.generator.generation(tokens).text
-                items.append(Item(enriched_text(seen.text, text), tuple(photo.path for photo in seen.photos)))
+                items.append(Item(seen.text, tuple(photo.path for photo in seen.photos), text))
             with frozen(environment.embedder):
                 vectors = environment.embedder.encode(items, instruction=settings.embed.query_instruction)
             ranks = [

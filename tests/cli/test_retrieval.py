@@ -269,7 +269,7 @@ def test_texts_that_are_cut_are_told_once(shop: Path) -> None:
     few = ("--set", "model.max_text_tokens=16")
     long = "a blue denim jacket, regular fit, with a zip and two pockets, " * 3
     said = call("embed", *few).stderr
-    assert said.count("longer than model.max_text_tokens; the end was cut off, attributes first") == 1
+    assert said.count("longer than model.max_text_tokens: the end of the product text was cut off") == 1
     assert "24 texts are longer" in said
     assert "the question: 1 text is longer" in call("search", long, *few).stderr
     assert "longer than" not in call("search", "red", *few).stderr

@@ -13,7 +13,6 @@ import pytest
 from afmrl_cli.attributes.task import load_task
 from afmrl_cli.catalog.fingerprints import Fingerprinter
 from afmrl_cli.catalog.problems import Problems
-from afmrl_cli.catalog.product import enriched_text
 from afmrl_cli.catalog.read import read_products
 from afmrl_cli.errors import DataError, ModelError, UsageError
 from afmrl_cli.models.backends import generator_id
@@ -74,7 +73,7 @@ def in_full(environment: Environment, numbers: list[int], texts: list[str | None
     gallery = environment.embedder.encode(rows, instruction=embed.target_instruction)
     asked = [environment.queries[number] for number in numbers]
     items = [
-        Item(enriched_text(query.side.text, text or ""), tuple(photo.path for photo in query.side.photos))
+        Item(query.side.text, tuple(photo.path for photo in query.side.photos), text or "")
         for query, text in zip(asked, texts, strict=True)
     ]
     vectors = environment.embedder.encode(items, instruction=embed.query_instruction)
@@ -254,13 +253,6 @@ def test_a_catalog_without_answers_is_said(make: Make, settings: MakeSettings, t
     lonely = CatalogFolder(write_shop(tmp_path / "lonely", 20, photos=0) / "catalog.csv")
     with pytest.raises(DataError, match=r"answer in the catalog.*listings 0, photos 0"):
         make(settings(), lonely)
-
-
-def test_texts_that_leave_no_room_for_attributes_are_not_learnt_from(make: Make, settings: MakeSettings) -> None:
-    with pytest.raises(UsageError, match=r"fills model.max_text_tokens"):
-        make(settings(**{"model.max_text_tokens": 16, "rar.query": "text-to-photos"}))
-    photos = make(settings(**{"model.max_text_tokens": 16, "rar.query": "photos"}))
-    assert photos.no_room == 0
 
 
 def test_an_embedder_of_another_base_is_refused(

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from ..attributes.parse import parse_attributes
 from ..catalog.pictures import opened
 from ..catalog.problems import Problems
-from ..catalog.product import enriched_text
 from ..listener import Listener
 from ..models.embed_input import Item
 from ..retrieval.bm25 import build_bm25, tokenize
@@ -132,25 +131,27 @@ def vector_run(task: Task, system: RetrievalSystem, context: EncodeContext) -> S
 def _document_input(document: Document, system: RetrievalSystem) -> Input | None:
     row, product = document.row, document.product
     if system.attributes is not None:
-        return Input(row.key, enriched_text(row.text, row.attributes), product)
+        return Input(row.key, row.text, product, row.attributes)
     text = row.text if system.text else ""
     return _input(document.id, text, product.images if system.photos else ())
 
 
 def _query_input(query: Query, system: RetrievalSystem) -> Input | None:
     text = query.text if system.text else ""
-    if system.attributes:
-        text = enriched_text(text, system.attributes.get(query.fingerprint, ""))
-    return _input(query.id, text, query.images if system.photos else ())
+    attributes = (system.attributes or {}).get(query.fingerprint, "")
+    return _input(query.id, text, query.images if system.photos else (), attributes)
 
 
-def _input(name: str, text: str, images: Sequence[Path]) -> Input | None:
-    return Input.of_query(query_key(text, images), name, text, images) if text or images else None
+def _input(name: str, text: str, images: Sequence[Path], attributes: str = "") -> Input | None:
+    if not (text or images or attributes):
+        return None
+    return Input.of_query(query_key(text, images, attributes), name, text, images, attributes)
 
 
-def query_key(text: str, images: Sequence[Path]) -> str:
+def query_key(text: str, images: Sequence[Path], attributes: str = "") -> str:
     """What a query's vector is made from, but for the model and the instruction; an unreadable photo counts as one."""
-    return hash_json(["query", text, [hash_file(path) if path.is_file() else "unreadable" for path in images]])
+    photos = [hash_file(path) if path.is_file() else "unreadable" for path in images]
+    return hash_json(["query", text, attributes, photos])
 
 
 def _matrix(

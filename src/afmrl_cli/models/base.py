@@ -139,7 +139,7 @@ def open_role(
     adapter = resolve_adapter(settings, role, base, checkpoints)
     loaded = (bases or Bases()).get(base, settings)
     name = add_adapter(loaded, adapter, checkpoints.path(adapter.name)) if adapter else None
-    return Opened(name_of(settings, base, adapter), base, loaded, name)
+    return Opened(name_of(settings, role, base, adapter), base, loaded, name)
 
 
 def load_base(base: Base, precision: Precision, device: Device) -> Any:

@@ -1,5 +1,11 @@
 """What the embedder reads: pictures, instruction, text; raw, without a chat template, as in VLM2Vec.
 
+    <picture> ... <picture> instruction product text
+    Attributes: key: value; key: value
+
+Attributes always stand whole: they are what tells near-identical products apart. Product text is cut to what they leave
+of `model.max_text_tokens`.
+
 VLM2Vec writes `<image token> instruction text` and a line break, and takes the hidden state of the last token.
 We depart in one thing: every picture's placeholder stands between the model's own vision start and end tokens, which
 Qwen-VL was pre-trained with and without which two pictures in a row would be read as one.
@@ -9,7 +15,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from ..catalog.product import enriched_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,18 +27,48 @@ if TYPE_CHECKING:
 QUERY_INSTRUCTION = "Find this product:"
 TARGET_INSTRUCTION = "Represent this product:"
 IMAGE_SLOT = "<|vision_start|><|image_pad|><|vision_end|>"
+LONGEST_TOKEN_CHARS = 64
+"""Text is cut to this many characters a token before it is tokenised, so that a megabyte of text costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to encode: text (attributes included), pictures (paths, opened, or as the embedder looks at them), or
-    both; not neither.
+    """One thing to encode: product text, pictures (paths, opened, or as the embedder looks at them), attribute text;
+    at least one of them.
     """
 
     text: str = ""
     images: tuple[Path | Image | Picture, ...] = ()
+    attributes: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to encode."""
+        return not (self.text.strip() or self.images or self.attributes)
 
 
 def embedder_text(item: Item, instruction: str) -> str:
     """The string that is tokenised for `item`; its last token's hidden state becomes the vector."""
-    return IMAGE_SLOT * len(item.images) + f"{instruction} {item.text}".rstrip() + "\n"
+    text = enriched_text(item.text, item.attributes)
+    return IMAGE_SLOT * len(item.images) + f"{instruction} {text}".rstrip() + "\n"
+
+
+def fitted_text(tokenizer: Any, text: str, attributes: str, most: int) -> str:
+    """The beginning of `text` that the line of `attributes` leaves room for, of `most` tokens in all."""
+    line = "\n" + enriched_text("", attributes) if attributes else ""
+    taken = len(tokenizer(line, add_special_tokens=False)["input_ids"]) if line else 0
+    return cut_text(tokenizer, text, max(0, most - taken))
+
+
+def cut_text(tokenizer: Any, text: str, tokens: int) -> str:
+    """The longest beginning of `text` of at most `tokens` tokens; `text` itself when it is short enough."""
+    if tokens <= 0:
+        return ""
+    text = text[: tokens * LONGEST_TOKEN_CHARS]
+    if len(text.encode()) <= tokens:  # every token is at least one byte
+        return text
+    spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    if len(spans) <= tokens:
+        return text
+    # A character may be several tokens, each of which spans all of it: end before it then.
+    return text[: min(spans[tokens - 1][1], spans[tokens][0])].rstrip()

@@ -22,7 +22,7 @@ from ..settings import CatalogSettings, EmbedSettings, ModelSettings
 from ..store.checkpoints import Checkpoints
 from .base import Bases, LoadedBase, active_adapter, open_role
 from .batching import Batches
-from .embed_input import Item, embedder_text
+from .embed_input import Item, embedder_text, fitted_text
 from .presets import Base
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ class Embedder:
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
         """Vectors [n, dimension] of length 1, in the order of `items`, which may mix texts and pictures.
 
-        Product text beyond `max_text_tokens` is cut, pictures never. Raises DataError for an item with neither text nor
+        Product text is cut to what attributes leave of `max_text_tokens`; attributes and pictures never are. Raises DataError for an item with neither text nor
         picture or with an unreadable photo, ModelError when one is too long, OutOfMemory when one does not fit.
         """
         for i, item in enumerate(items):
-            if not item.text.strip() and not item.images:
+            if item.empty:
                 raise DataError(f"item {i} to embed has neither text nor pictures")
         texts = self.texts(items, instruction)
         lengths = [
@@ -84,16 +84,16 @@ class Embedder:
         return vectors
 
     def texts(self, items: Sequence[Item], instruction: str) -> list[str]:
-        """The strings that are tokenised for `items`: special tokens taken out of the text, the text cut, which
-        `texts_cut` counts.
+        """The strings that are tokenised for `items`: special tokens taken out, the product text cut, which `texts_cut`
+        counts. Search, eval, training and RAR write all of their texts here.
         """
-        instruction = self.processor.clean(instruction)
+        clean, tokenizer = self.processor.clean, self.processor.tokenizer
         made = []
         for item in items:
-            whole = self.processor.clean(item.text)
-            text = self.processor.cut(whole, self.max_text_tokens)
+            whole, attributes = clean(item.text), clean(item.attributes)
+            text = fitted_text(tokenizer, whole, attributes, self.max_text_tokens)
             self.texts_cut += text != whole
-            made.append(embedder_text(Item(text, item.images), instruction))
+            made.append(embedder_text(Item(text, item.images, attributes), clean(instruction)))
         return made
 
     def forward(self, batch: dict[str, Any]) -> NDArray[np.float32]:

@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 
 from ..catalog.images import open_image
 from ..catalog.pictures import Picture, opened
+from ..catalog.product import enriched_text
 from ..errors import ModelError
 from ..listener import Listener
 from ..settings import CatalogSettings, ModelSettings
 from .base import quiet
 from .device import device_of
-from .embed_input import Item
+from .embed_input import Item, fitted_text
 from .weights import download, find_snapshot, fingerprint_files, missing_weights
 
 if TYPE_CHECKING:
@@ -78,10 +79,11 @@ class PictureTextEncoder:
 
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
         """Unit vectors [n, d] in the order of `items`; `instruction` is not used."""
-        with_text = [i for i, item in enumerate(items) if item.text.strip()]
+        words = [_words(self._tokenizer, item, self._length) for item in items]
+        with_text = [i for i, text in enumerate(words) if text.strip()]
         owners = [i for i, item in enumerate(items) for _ in item.images]
         photos = [_opened(image) for item in items for image in item.images]
-        texts = self._features([items[i].text for i in with_text], self._text_features)
+        texts = self._features([words[i] for i in with_text], self._text_features)
         pictures = self._features(photos, self._photo_features)
         width = (texts if len(texts) else pictures).shape[1]
         total = np.zeros((len(items), width), np.float32)
@@ -137,11 +139,12 @@ class SentenceEncoder:
         """Unit vectors [n, d] of the texts, in the order of `items`; photos and `instruction` are not used."""
         import torch
 
-        order = sorted(range(len(items)), key=lambda i: len(items[i].text))  # alike lengths: little padding
+        words = [_words(self._tokenizer, item, self._length) for item in items]
+        order = sorted(range(len(items)), key=lambda i: len(words[i]))  # alike lengths: little padding
         parts = []
         with torch.inference_mode():
             for start in range(0, len(order), self._batch):
-                texts = [items[i].text for i in order[start : start + self._batch]]
+                texts = [words[i] for i in order[start : start + self._batch]]
                 tokens = self._tokenizer(
                     texts, padding=True, truncation=True, max_length=self._length, return_tensors="pt"
                 ).to(self._device)
@@ -160,6 +163,14 @@ class SentenceEncoder:
             return hidden[range(len(hidden)), last]
         weights = mask[..., None].to(hidden.dtype)
         return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+
+
+def _words(tokenizer: Any, item: Item, most: int) -> str:
+    """The text of `item`; where there are attributes, product text is cut to what they leave of `most` tokens."""
+    if not item.attributes:
+        return item.text
+    most -= int(tokenizer.num_special_tokens_to_add())
+    return enriched_text(fitted_text(tokenizer, item.text, item.attributes, most), item.attributes)
 
 
 def pooling_of(folder: Path) -> str:

@@ -34,6 +34,10 @@ MIN_TOKENS, MAX_TOKENS = 4, 512
 """Tokens of one picture: the least where the model says nothing, and the most, whatever the model would allow."""
 
 
+EMBEDDER_INPUT = 2
+"""Counts the ways in which `embed_input` has written what the embedder reads: another way, other vectors."""
+
+
 @dataclass(frozen=True)
 class Base:
     """A base model on this disk. Two bases that are equal but for their pixels are the same weights."""
@@ -95,10 +99,10 @@ def model_id(settings: ModelSettings, role: Role, checkpoints: Checkpoints, list
     Raises as `resolve_base` and `resolve_adapter` do.
     """
     base = resolve_base(settings, role, listener)
-    return name_of(settings, base, resolve_adapter(settings, role, base, checkpoints))
+    return name_of(settings, role, base, resolve_adapter(settings, role, base, checkpoints))
 
 
-def name_of(settings: ModelSettings, base: Base, adapter: Manifest | None) -> str:
+def name_of(settings: ModelSettings, role: Role, base: Base, adapter: Manifest | None) -> str:
     """`model_id` of what has been resolved."""
     parts: dict[str, Any] = {
         "revision": base.revision,
@@ -107,6 +111,8 @@ def name_of(settings: ModelSettings, base: Base, adapter: Manifest | None) -> st
         "images": settings.max_images,
         "text": settings.max_text_tokens,
     }
+    if role == "embedder":
+        parts["input"] = EMBEDDER_INPUT
     name = Path(base.name).name
     if adapter is not None:
         parts["adapter"] = [adapter.name, *(adapter.files[file] for file in ADAPTER_FILES)]

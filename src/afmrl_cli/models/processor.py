@@ -22,6 +22,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from ..catalog.pictures import Picture, opened
 from ..errors import ModelError
+from .embed_input import cut_text
 from .presets import Base, read_config
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
 MAX_ASPECT = 200
 """Qwen's resizing refuses pictures that are longer than this many times their width."""
-LONGEST_TOKEN_CHARS = 64
-"""Text is cut to this many characters a token before it is tokenised, so that a megabyte of text costs nothing."""
 
 _STOCK_NAMES = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor", "qwen3_vl": "Qwen3VLProcessor"}
 
@@ -89,14 +88,7 @@ class Processor:
 
     def cut(self, text: str, tokens: int) -> str:
         """The longest beginning of `text` of at most `tokens` tokens; `text` itself when it is short enough."""
-        text = text[: tokens * LONGEST_TOKEN_CHARS]
-        if len(text.encode()) <= tokens:  # every token is at least one byte
-            return text
-        spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        if len(spans) <= tokens:
-            return text
-        # A character may be several tokens, each of which spans all of it: end before it then.
-        return text[: min(spans[tokens - 1][1], spans[tokens][0])].rstrip()
+        return cut_text(self.tokenizer, text, tokens)
 
     def image_tokens(self, size: tuple[int, int]) -> int:
         """How many tokens a picture of (width, height) pixels becomes."""

@@ -2,8 +2,8 @@
 
     rank(p) = 1 + |{rows before p}| by  z(query text + attributes, query photos) . z(row)
 
-The query's text is product text plus attributes by `catalog.product.enriched_text`, the very function that search and
-eval use; the generator is shown what the query's side shows and nothing else. Rows are encoded once by the embedder
+The query's text is written as search and eval write it (`Embedder.texts`: attributes whole, product text cut to what
+they leave); the generator is shown what the query's side shows and nothing else. Rows are encoded once by the embedder
 that the settings name, without a gradient, and kept in the run's folder under a key made of embedder, instruction and
 content: another embedder, product or instruction is encoded anew, and a killed run goes on with what is there.
 
@@ -32,7 +32,6 @@ from ..attributes.task import AttributeTask
 from ..catalog.images import open_image
 from ..catalog.pictures import Look
 from ..catalog.problems import Problems
-from ..catalog.product import enriched_text
 from ..errors import DataError, UsageError
 from ..listener import Listener
 from ..models.backends import generator_id
@@ -151,8 +150,7 @@ class Environment:
         return mean_recall(self.ranks(range(len(self.queries)), attribute_texts), ks)
 
     def _item(self, query: RarQuery, attributes: str | None) -> Item:
-        text = enriched_text(query.side.text, attributes or "")
-        return Item(text, tuple(photo.path for photo in query.side.photos))
+        return Item(query.side.text, tuple(photo.path for photo in query.side.photos), attributes or "")
 
 
 @dataclass(frozen=True)
@@ -162,8 +160,6 @@ class Environments:
     train: Environment
     heldout: Environment
     offers: dict[QueryKind, int]
-    no_room: int
-    """Training queries left out because their text alone fills model.max_text_tokens: attributes would be cut off."""
 
     @functools.cached_property
     def description(self) -> dict[str, object]:
@@ -181,7 +177,6 @@ class Environments:
             "gallery": self.train.fingerprint,
             "gallery_rows": len(self.train.gallery),
             "queries": len(self.train.queries),
-            "without_room": self.no_room,
             "heldout_gallery": self.heldout.fingerprint,
             "heldout_gallery_rows": len(self.heldout.gallery),
             "heldout_queries": len(self.heldout.queries),
@@ -268,11 +263,7 @@ def make_environments(
     gallery, queries = posed(shown, [True] * len(shown))
     wider, heldout = posed(shown + corpus.validation, [False] * len(shown) + [True] * len(corpus.validation))
     _check_sizes(kind, len(gallery), queries, heldout, settings)
-    roomy = [query for query in queries if _has_room(query, embedder)]
-    if not roomy:
-        message = "every query's text alone fills model.max_text_tokens, so attributes would be cut off"
-        raise UsageError(message, "raise model.max_text_tokens")
-    chosen = _some(roomy, CANDIDATES_EACH * rar.queries, rar.seed)
+    chosen = _some(queries, CANDIDATES_EACH * rar.queries, rar.seed)
     asked = _some(heldout, rar.validation_queries, rar.seed)
 
     vectors = _Vectors(embedder, settings, VectorCache(run / "gallery"), problems, listener)
@@ -286,7 +277,6 @@ def make_environments(
         Environment(*parts, gallery, train_rows, [chosen[i] for i in kept], listener),
         Environment(*parts, wider, rows, _ranked(asked, vectors, rows), listener),
         offers,
-        len(queries) - len(roomy),
     )
     write_json(run / "gallery.json", made.description)
     return made
@@ -303,12 +293,6 @@ def _check_sizes(
     if len(heldout) < LEAST_QUERIES:
         message = f"the validation split has {len(heldout)} queries of the kind {kind}, {LEAST_QUERIES} are needed"
         raise DataError(message, "raise split.validation, or choose another rar.query")
-
-
-def _has_room(query: RarQuery, embedder: Embedder) -> bool:
-    """Whether attributes would reach the embedder at all, which cuts text at model.max_text_tokens."""
-    text = embedder.processor.clean(enriched_text(query.side.text, "x: y"))
-    return embedder.processor.cut(text, embedder.max_text_tokens) == text
 
 
 def _some(queries: list[RarQuery], most: int, seed: int) -> list[RarQuery]:
@@ -339,7 +323,9 @@ class _Vectors:
         """float32 [sides, d]; what the cache does not hold is encoded."""
         keys = [hash_json([self.embedder.id, instruction, side.content]) for side in sides]
         inputs = (
-            Input.of_query(key, f"listing {side.listing}", side.text, [photo.path for photo in side.photos])
+            Input.of_query(
+                key, f"listing {side.listing}", side.text, [photo.path for photo in side.photos], side.attributes
+            )
             for key, side in zip(keys, sides, strict=True)
         )
         with frozen(self.embedder):

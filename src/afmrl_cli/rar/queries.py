@@ -24,9 +24,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.product import enriched_text
 from ..errors import DataError
-from ..training.pairs import Side, TrainListing
+from ..training.pairs import Photo, Side, TrainListing
 
 QueryKind = Literal["listings", "photos", "photo-to-text", "text-to-photos"]
 KINDS: tuple[QueryKind, ...] = ("listings", "photos", "photo-to-text", "text-to-photos")
@@ -56,23 +55,23 @@ def views(
 
     `enrich`: the row carries the listing's attribute text (`embed.enrich = both`); the query never does.
     """
-    text = enriched_text(listing.text, listing.attributes) if enrich else listing.text
-    photos = listing.photos
+    text, photos = listing.text, listing.photos
     if kind == "listings":
-        query, row = (listing.text, photos), (text, photos)
+        query, row = (text, photos), (text, photos)
     elif kind == "text-to-photos":
-        query, row = (listing.text, ()), ("", photos)
+        query, row = (text, ()), ("", photos)
     elif photos:
         asking = photos[int(np.random.default_rng((seed, number)).integers(len(photos)))]
         rest = tuple(photo for photo in photos if photo.content != asking.content)
         query, row = ("", (asking,)), (text, rest if kind == "photos" else ())
     else:
         query, row = ("", ()), (text, ())
-    return _side(number, *query, max_photos), _side(number, *row, max_photos)
+    attributes = listing.attributes if enrich and kind != "text-to-photos" else ""
+    return _side(number, *query, max_photos), _side(number, *row, max_photos, attributes)
 
 
-def _side(number: int, text: str, photos: tuple, max_photos: int) -> Side | None:  # type: ignore[type-arg]
-    return Side(number, text, photos[:max_photos]) if text.strip() or photos else None
+def _side(number: int, text: str, photos: tuple[Photo, ...], max_photos: int, attributes: str = "") -> Side | None:
+    return Side(number, text, photos[:max_photos], attributes) if text.strip() or photos or attributes else None
 
 
 def pose(

@@ -86,7 +86,11 @@ def train_rar(
     if judge is None and embedder_base.name != NANO:
         listener.warn(f"the embedder is the bare {embedder_base.name}: is it made for embedding? (`afmrl train-agcl`)")
     task = load_task(settings.attributes, folder.root)
-    names = [name_of(settings.model, base, parent), name_of(settings.model, embedder_base, judge), task.id]
+    names = [
+        name_of(settings.model, "generator", base, parent),
+        name_of(settings.model, "embedder", embedder_base, judge),
+        task.id,
+    ]
     problems = Problems()
     with writer_lock(folder.store, "afmrl train-rar"):
         corpus = read_corpus(folder, settings, checkpoints, task, problems, listener)
@@ -161,8 +165,6 @@ def _tell_plan(plan: Plan, listener: Listener) -> None:
         f"{told['heldout_queries']:,} held out against {told['heldout_gallery_rows']:,}; "
         f"{told['steps']:,} steps of {plan.prompts} queries x {plan.settings.rar.group} answers"
     )
-    if plan.environments.no_room:
-        listener.warn(f"{plan.environments.no_room:,} queries left out: their text fills model.max_text_tokens")
     share, k = float(str(told["plain_hit"])), plan.settings.rar.k
     if not 0.1 < share < 0.9:
         listener.warn(

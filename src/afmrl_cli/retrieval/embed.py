@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.problems import Problems
-from ..catalog.product import Product, enriched_text
+from ..catalog.product import Product
 from ..catalog.read import count_rows
 from ..errors import DataError
 from ..listener import Listener
@@ -173,7 +173,7 @@ class _Seen:
                 self.keys.append(row.key)
                 self.without_attributes += not row.attributes
                 if row.key not in self.known:
-                    yield Input(row.key, enriched_text(row.text, row.attributes), product)
+                    yield Input(row.key, row.text, product, row.attributes)
                 if len(self.keys) % LOOKUP_ROWS == 0:
                     listener.progress("products", len(self.keys), total)
 

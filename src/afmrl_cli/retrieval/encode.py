@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from ..listener import Listener
 from ..models.embed_input import Item
 from ..settings import CatalogSettings
 from .cache import VectorCache
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 GROUP_BATCHES = 4
 GROUP_PIXELS = 100_000_000  # 300 MB of opened photos; two groups are in memory at a time
@@ -39,7 +42,7 @@ class Encoder(Protocol):
 
     @property
     def texts_cut(self) -> int:
-        """How many texts so far were longer than `model.max_text_tokens`; 0 for models that this does not apply to."""
+        """How many product texts so far were cut at `model.max_text_tokens`; 0 for models that do not go by it."""
 
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
         """Unit vectors [n, d] in the order of `items`."""
@@ -47,16 +50,21 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Input:
-    """One thing to encode: `text` (attributes included) and the first photos of `product`, kept under `key`."""
+    """One thing to encode: product text, the first photos of `product`, attribute text; kept under `key`."""
 
     key: str
     text: str
     product: Product
+    attributes: str = ""
 
     @staticmethod
-    def of_query(key: str, name: str, text: str, images: Sequence[Path]) -> Input:
+    def of_query(key: str, name: str, text: str, images: Sequence[Path], attributes: str = "") -> Input:
         """A query, which is no product: `name` is shown when one of its photos can't be opened."""
-        return Input(key, text, Product(name, images=tuple(images)))
+        return Input(key, text, Product(name, images=tuple(images)), attributes)
+
+    def item(self, photos: Sequence[Image | Picture] = ()) -> Item:
+        """What the encoder reads, with the photos that were opened."""
+        return Item(self.text, tuple(photos), self.attributes)
 
 
 def encode_missing(
@@ -84,7 +92,7 @@ def encode_missing(
     asked: set[str] = set()
     new = _new(inputs, cache, asked)
     first = next(new, None)
-    while first is not None and not first.text.strip():
+    while first is not None and first.item().empty:
         # The model is loaded before photos are opened, since it says how; but not for photos that can't be opened.
         found = look_at(first.product, partial(open_image, settings=catalog), max_images)
         if found.photos:
@@ -97,7 +105,7 @@ def encode_missing(
     encoder = load()
     opening = _Opening(look_of(encoder, catalog), catalog, GROUP_BATCHES * batch_size, max_images, problems)
     for group in opening.groups(chain([first], new)):
-        items = {key: item for key, item in group if item.text.strip() or item.images}
+        items = {key: item for key, item in group if not item.empty}
         empty |= {key for key, _ in group} - items.keys()
         if items:
             before = encoder.texts_cut
@@ -114,7 +122,7 @@ def encode_missing(
 def told_cut(texts: int) -> str:
     """What is told of `texts` texts that were too long."""
     many = f"{texts:,} text{' is' if texts == 1 else 's are'}"
-    return f"{many} longer than model.max_text_tokens; the end was cut off, attributes first"
+    return f"{many} longer than model.max_text_tokens: the end of the product text was cut off, attributes never are"
 
 
 def _new(inputs: Iterable[Input], cache: VectorCache, asked: set[str]) -> Iterator[Input]:
@@ -158,6 +166,6 @@ class _Opening:
             found = openers.map(lambda wanted: look_at(wanted.product, self.look, self.max_images), some)
             for wanted, photos in zip(some, found, strict=True):
                 photos.report(wanted.product, self.catalog, self.problems)
-                group.append((wanted.key, Item(wanted.text, tuple(photos.photos))))
+                group.append((wanted.key, wanted.item(photos.photos)))
                 pixels += sum(photo.width * photo.height for photo in photos.photos if not isinstance(photo, Picture))
         return group

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..attributes.parse import InvalidAttributes, parse_attributes
-from ..catalog.product import enriched_text
 from ..errors import DataError
 from ..models.embed_input import Item
 from .bm25 import tokenize
@@ -94,7 +93,7 @@ def search(
             raise _unknown(question.like, vectors)
         query = np.asarray(vectors.matrix[own])[None]
     else:
-        item = Item(enriched_text(question.text, question.attributes), question.images)
+        item = Item(question.text, question.images, question.attributes)
         query = load().encode([item], instruction=instruction)
     wanted = k + (own is not None)
     scores, rows = _nearest(vectors, query, wanted, filters)

@@ -68,7 +68,7 @@ def train_sft(
     task = load_task(settings.attributes, folder.root)
     base = resolve_base(settings.model, "generator", listener)
     parent = resolve_adapter(settings.model, "generator", base, checkpoints)
-    student = name_of(settings.model, base, parent)
+    student = name_of(settings.model, "generator", base, parent)
     with contextlib.nullcontext() if dry_run else writer_lock(folder.store, "afmrl train-sft"):
         plan = _plan(folder, settings, task, base, student, listener)
         settings = plan.settings

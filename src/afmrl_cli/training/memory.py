@@ -186,8 +186,9 @@ def _prompt(settings: Settings, model: Model) -> int:
 
 
 def _item(settings: Settings, model: Model) -> int:
-    """What the embedder reads: attributes are within `max_text_tokens`."""
-    return settings.model.max_images * model.image_tokens + settings.model.max_text_tokens + EMBED_TOKENS
+    """What the embedder reads: attributes take their part of `max_text_tokens`, or all of it and more."""
+    text = max(settings.model.max_text_tokens, settings.attributes.max_new_tokens)
+    return settings.model.max_images * model.image_tokens + text + EMBED_TOKENS
 
 
 def _training(training: TrainingSettings, model: Model) -> int:

@@ -66,16 +66,22 @@ class Positive:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What the embedder reads as query or target: listing number, text (attributes included) and photos."""
+    """What the embedder reads as query or target: listing number, product text, photos and attribute text."""
 
     listing: int
     text: str
     photos: tuple[Photo, ...] = ()
+    attributes: str = ""
+
+    @property
+    def words(self) -> str:
+        """Product text and attributes."""
+        return enriched_text(self.text, self.attributes)
 
     @property
     def content(self) -> str:
-        """Equal for sides that the embedder can't tell apart: a hash of text and photos."""
-        return hash_json([self.text, [photo.content for photo in self.photos]])
+        """Equal for sides that the embedder can't tell apart: a hash of all that it reads."""
+        return hash_json([self.words, [photo.content for photo in self.photos]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +151,15 @@ def draw_pair(
         else:
             query_text, target_photos = "", ()
     keeps = rng.random() >= dropout
-    if enrich != "none" and keeps:
-        query_text = enriched_text(query_text, listing.attributes)
-    if enrich == "both":
-        target_text = enriched_text(target_text, other.attributes)
     return Pair(
         positive.kind,
-        Side(positive.listing, query_text, query_photos[:max_photos]),
-        Side(number, target_text, target_photos[:max_photos]),
+        Side(
+            positive.listing,
+            query_text,
+            query_photos[:max_photos],
+            listing.attributes if enrich != "none" and keeps else "",
+        ),
+        Side(number, target_text, target_photos[:max_photos], other.attributes if enrich == "both" else ""),
     )
 
 
@@ -188,8 +195,8 @@ def rejected(queries: Sequence[Side], targets: Sequence[Side], listings: Sequenc
 
 
 def _same(rows: list[Side], columns: list[Side]) -> NDArray[np.bool_]:
-    texts = _equal([side.text for side in rows], [side.text for side in columns])
-    written = np.array([bool(side.text) for side in rows])
+    texts = _equal([side.words for side in rows], [side.words for side in columns])
+    written = np.array([bool(side.words) for side in rows])
     bare, bare_too = (np.array([not side.photos for side in sides]) for sides in (rows, columns))
     text_decides = texts & written[:, None] & (bare[:, None] | bare_too[None, :])
     contents = _equal([side.content for side in rows], [side.content for side in columns])

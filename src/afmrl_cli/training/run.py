@@ -16,8 +16,10 @@ from ..catalog.problems import Problems
 from ..listener import Listener, Silent
 from ..models.backends import generator_id
 from ..models.base import Bases, Cache
+from ..models.embed_input import Item
 from ..models.embedder import Embedder, load_embedder
 from ..models.presets import Base, name_of, resolve_adapter, resolve_base
+from ..retrieval.encode import told_cut
 from ..settings import Settings
 from ..store.checkpoints import Checkpoints, Manifest
 from ..store.database import Database
@@ -82,7 +84,7 @@ def _train(
         plan = make_plan(corpus, settings, base, world.size)
         settings = plan.settings
         world.share(settings.agcl.batch_size)
-        embedder_id = name_of(settings.model, base, parent)
+        embedder_id = name_of(settings.model, "embedder", base, parent)
         run = folder.runs / f"train-agcl-{run_key(plan, embedder_id, generator, task, world.size)}"
         _tell_plan(plan, listener)
         if dry_run:
@@ -98,6 +100,7 @@ def _train(
             write_json(run / "settings.json", settings.model_dump())
         gather_objects(None, world)
         embedder = _load(folder, settings, checkpoints, listener)
+        _tell_cut(embedder, plan, listener)
         model = add_trainable(embedder, settings.agcl, parent, checkpoints)
         trainer = Trainer(plan, embedder, model, base, run, world, listener)
         trained = trainer.train(model_card(base, plan, parent))
@@ -145,6 +148,16 @@ def _tell_plan(plan: Plan, listener: Listener) -> None:
                 f"{len(alone)} categories have one product, such as {alone[0]}: they share mixed batches, "
                 "where their negatives are easy ones"
             )
+
+
+def _tell_cut(embedder: Embedder, plan: Plan, listener: Listener) -> None:
+    """Tell how many listings are read with a part of their text only."""
+    before = embedder.texts_cut
+    enrich = plan.settings.embed.enrich != "none" and plan.settings.agcl.attributes == "generated"
+    listings = plan.corpus.train + plan.corpus.validation
+    embedder.texts([Item(each.text, attributes=each.attributes if enrich else "") for each in listings], "")
+    if cut := embedder.texts_cut - before:
+        listener.warn(f"training: {told_cut(cut)}")
 
 
 def plan_pairs(described: dict[str, object]) -> dict[str, int]:
@@ -201,6 +214,7 @@ def _measure(
     # A dry run writes nothing, so no store: the first epoch is what is told.
     uncached = settings.model_copy(update={"cache": settings.cache.model_copy(update={"vision": False})})
     embedder = _load(folder, uncached, checkpoints, listener)
+    _tell_cut(embedder, plan, listener)
     add_trainable(embedder, settings.agcl, parent, checkpoints).train()
     pairs = next(plan.from_step(0, 0))[2][:MEASURED_PAIRS]
     batch = make_batch(pairs, plan.lexical, plan.corpus.train)

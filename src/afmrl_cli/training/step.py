@@ -63,7 +63,7 @@ class Reader:
 
 def item_of(side: Side) -> Item:
     """What the embedder reads for `side`."""
-    return Item(side.text, tuple(photo.path for photo in side.photos))
+    return Item(side.text, tuple(photo.path for photo in side.photos), side.attributes)
 
 
 def make_batch(pairs: list[Pair], lexical: Lexical | None, listings: Sequence[TrainListing]) -> Batch:
