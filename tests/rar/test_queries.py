@@ -94,8 +94,8 @@ def test_rows_that_show_what_the_query_shows_are_hidden_whoever_sells_them() -> 
 def test_the_query_never_carries_stored_attributes_and_the_gallery_only_when_both_are_enriched() -> None:
     for enrich in (False, True):
         gallery, queries = asked("listings", enrich=enrich)
-        assert "Attributes" not in queries[0].side.text
-        assert ("Attributes: colour: red" in gallery[0].text) == enrich
+        assert "Attributes" not in queries[0].side.words
+        assert ("Attributes: colour: red" in gallery[0].words) == enrich
 
 
 def test_at_most_so_many_photos_on_either_side() -> None:

@@ -134,7 +134,7 @@ def by_rar(embedder: Embedder, settings: Settings, place: Path) -> list[np.ndarr
     query = RarQuery(Side(0, TEXT), "", (0,), ())
 
     environment = Environment(embedder, task, settings, "listings", [Side(1, "x")], axes[:1], [query], Silent())
-    environment.vectors = type("Rows", (), {"T": property(lambda _: _Keeping(found))})()  # type: ignore[assignment]
+    environment.vectors = type("Rows", (), {"T": property(lambda _: _Keeping(found))})()
     environment.ranks([0, 0], [NAVY, RED])
     return found
 

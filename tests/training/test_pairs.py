@@ -108,12 +108,12 @@ def test_image_and_text_ask_for_each_other() -> None:
 def test_attributes_are_dropped_from_about_half_of_the_queries() -> None:
     listings = [listing(id, text="shirt", identity="P", attributes=f"size: {id}") for id in "ab"]
     positive = find_positives(listings)[0]
-    enriched = [pair for pair in draws(positive, listings) if pair.query.text == "shirt\nAttributes: size: a"]
+    enriched = [pair for pair in draws(positive, listings) if pair.query.words == "shirt\nAttributes: size: a"]
     assert 70 < len(enriched) < 130
-    assert {pair.query.text for pair in draws(positive, listings)} == {"shirt", "shirt\nAttributes: size: a"}
-    assert {pair.target.text for pair in draws(positive, listings)} == {"shirt"}
-    assert {pair.target.text for pair in draws(positive, listings, enrich="both")} == {"shirt\nAttributes: size: b"}
-    assert {pair.query.text for pair in draws(positive, listings, enrich="none")} == {"shirt"}
+    assert {pair.query.words for pair in draws(positive, listings)} == {"shirt", "shirt\nAttributes: size: a"}
+    assert {pair.target.words for pair in draws(positive, listings)} == {"shirt"}
+    assert {pair.target.words for pair in draws(positive, listings, enrich="both")} == {"shirt\nAttributes: size: b"}
+    assert {pair.query.words for pair in draws(positive, listings, enrich="none")} == {"shirt"}
 
 
 def test_a_draw_is_decided_by_its_seed_alone() -> None:

@@ -60,8 +60,9 @@ class Embedder:
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
         """Vectors [n, dimension] of length 1, in the order of `items`, which may mix texts and pictures.
 
-        Product text is cut to what attributes leave of `max_text_tokens`; attributes and pictures never are. Raises DataError for an item with neither text nor
-        picture or with an unreadable photo, ModelError when one is too long, OutOfMemory when one does not fit.
+        Product text is cut to what attributes leave of `max_text_tokens`; attributes and pictures never are. Raises
+        DataError for an item with neither text nor picture or with an unreadable photo, ModelError when one is too
+        long, OutOfMemory when one does not fit.
         """
         for i, item in enumerate(items):
             if item.empty:
