@@ -11,10 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
+from afmrl_cli.catalog.product import Product
+from afmrl_cli.catalog.splits import split_of
 from afmrl_cli.cli.app import app
 from afmrl_cli.models.presets import resolve_base
+from afmrl_cli.settings import SplitSettings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
@@ -68,7 +72,68 @@ def shop(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def with_checkpoint(name: str, *words: str, code: int = 0) -> dict[str, Any]:
-    return afmrl("eval", "--set", f"model.embedder_checkpoint={name}", *words, code=code)
+    """Asked about everything, as the bare base is: the models are compared, not judged."""
+    return afmrl("eval", "--set", f"model.embedder_checkpoint={name}", "--split", "all", *words, code=code)
+
+
+def by_default(*words: str) -> Result:
+    result = CliRunner().invoke(app, ["eval", *words, "--set=model.embedder_checkpoint=agcl-0"])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_by_default_a_checkpoint_is_asked_about_what_it_never_saw(shop: Path) -> None:
+    test = with_checkpoint("agcl-0", "--split", "test")
+    told = by_default("--json")
+    content = json.loads(told.stdout)
+    assert content["split"] == "unseen" and content["seen"]["queries_seen"] == 0 < content["queries"] < 24
+    assert content["queries"] == test["queries"] and ranking(content, "embedder") == ranking(test, "embedder")
+    said = f"{content['queries']} of 24 queries are asked: those about products that agcl-0 never saw in training"
+    assert said in " ".join(told.stderr.split())
+    assert "about products unseen in training" in " ".join(by_default().stdout.split())
+    every = with_checkpoint("agcl-0")
+    assert (every["split"], every["queries"], every["seen"]["queries_seen"]) == ("all", 24, 24 - content["queries"])
+    assert [note for note in every["notes"] if note.startswith(f"{24 - content['queries']} of 24 queries are about")]
+
+
+def test_a_product_that_was_listed_later_is_asked_about(shop: Path) -> None:
+    before = json.loads(by_default("--json").stdout)["queries"]
+    rows = (shop / "catalog.csv").read_text().splitlines()
+    split = SplitSettings(validation=0.3)
+    new = next(f"q{i}" for i in range(99) if split_of(Product("n", product_id=f"q{i}"), split) == "train")
+    rows += [f"new{i},{new}," + rows[i].split(",", 2)[2] for i in (-1, -2)]
+    (shop / "catalog.csv").write_text("\n".join(rows) + "\n")
+    afmrl("embed", "--set", "model.embedder_checkpoint=agcl-0")
+    assert json.loads(by_default("--json").stdout)["queries"] == before + 2
+    # Another split changes nothing: what was trained on stays that.
+    assert json.loads(by_default("--json", "--set", "split.salt=other").stdout)["queries"] == before + 2
+
+
+def test_a_checkpoint_whose_training_products_are_unknown_says_so(shop: Path) -> None:
+    file = next((shop / ".afmrl").rglob("agcl-0/manifest.json"))
+    manifest = json.loads(file.read_text())
+    assert manifest.pop("products")["train"]
+    file.write_text(json.dumps(manifest))
+    told = by_default("--json")
+    content = json.loads(told.stdout)
+    assert (content["split"], content["queries"], content["seen"]["unknown"]) == ("all", 24, ["agcl-0"])
+    assert "the training products of agcl-0 are not known" in " ".join(told.stderr.split())
+    file.write_text(json.dumps({**manifest, "products": {"train": "AAA=", "validation": "", "listings": [1, 0]}}))
+    damaged = CliRunner().invoke(app, ["eval", "--set=model.embedder_checkpoint=agcl-0"])
+    assert damaged.exit_code == 4 and "not a manifest of this afmrl" in damaged.stderr
+
+
+def test_what_a_checkpoint_has_seen_travels_and_shows_no_id(shop: Path) -> None:
+    before = json.loads(by_default("--json").stdout)
+    afmrl("checkpoints", "export", "agcl-0", "parcel", "--to", "afmrl")
+    assert not [id for id in ("s1", "s11") if f'"{id}"' in (shop / "parcel" / "manifest.json").read_text()]
+    shutil.rmtree(next((shop / ".afmrl").rglob("agcl-0/manifest.json")).parent)
+    assert afmrl("checkpoints", "import", "parcel")["checkpoint"] == "agcl-0"
+    afmrl("embed", "--set", "model.embedder_checkpoint=agcl-0")
+    after = json.loads(by_default("--json").stdout)
+    assert (after["split"], after["queries"]) == ("unseen", before["queries"])
+    shown = afmrl("checkpoints", "show", "agcl-0")["products"]
+    assert shown["complete"] and shown["train_listings"] + shown["validation_listings"] == 24 - before["queries"]
 
 
 def row(content: dict[str, Any], system: str) -> dict[str, Any]:

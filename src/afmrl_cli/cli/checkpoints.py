@@ -103,7 +103,7 @@ def show(session: Session, name: Name) -> None:
     store = _store(session)
     manifest = store.find(name)
     traced = trace(session.folder, store, manifest)
-    content = dataclasses.asdict(manifest)
+    content = manifest.describe()
     about = {"folder": store.path(manifest.name), "bytes": store.size(manifest.name)}
     chain = dataclasses.asdict(traced)
     session.out.document("afmrl.checkpoint/1", {**content, **about, "chain": _plain(chain)})

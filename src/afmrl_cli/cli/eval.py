@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, cast, get_args
 
 import typer
 
@@ -14,7 +14,10 @@ from ..store.folder import check_output
 from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
 
 if TYPE_CHECKING:
+    from ..evaluation.entries import Entry
     from ..evaluation.report import Report
+    from ..settings import Settings
+    from ..store.checkpoints import Role
 
 PROTOCOLS = ("identity", "photo", "fine", "coarse", "text", "composed", "queries")
 
@@ -25,7 +28,9 @@ Protocol = Annotated[Text, typer.Option(help=f"{', '.join(PROTOCOLS)}; by defaul
 Queries = Annotated[File, typer.Option(metavar="FILE", help="JSON Lines; by default queries.jsonl beside the catalog.")]
 Qrels = Annotated[File, typer.Option(metavar="FILE", help="Judgements, TREC or BEIR; by default beside the queries.")]
 Gallery = Annotated[Many, typer.Option(metavar="KEY=VALUE", help="Only these listings can be found. Repeatable.")]
-Part = Annotated[Text, typer.Option(help="Only queries about products of this split: train, validation or test.")]
+Part = Annotated[
+    Text, typer.Option(help="Ask about train, validation, test or all; by default what training never saw.")
+]
 Labels = Annotated[Text, typer.Option(metavar="FILE", help="CSV with labels that only the judging sees.")]
 Label = Annotated[Text, typer.Option(help="Which label coarse and composed go by.")]
 QueryFields = Annotated[Text, typer.Option(help="Make queries of text, title, photos or all.")]
@@ -154,32 +159,43 @@ def _measure(
     fail_under: list[str],
 ) -> Report:
     from ..evaluation.build import TaskSpec
-    from ..evaluation.entries import Entry, model_system, parse_entries
+    from ..evaluation.entries import model_system, parse_entries
     from ..evaluation.report import EvalRequest, measure
+    from ..evaluation.seen import seen_by
     from ..evaluation.systems import RetrievalSystem
     from ..evaluation.thresholds import parse_thresholds
     from .models import Models
 
     settings, models = session.settings, Models(session)
-    spec = TaskSpec("queries" if queries or qrels else protocol, queries, qrels, tuple(gallery), _split(split))
     entries = tuple(parse_entries(settings.eval.systems, baselines))
+    source = models.source if settings.embed.enrich != "none" else None
+    seen = seen_by(_trained(settings, entries, described=source is not None), models.checkpoints)
+    spec = TaskSpec("queries" if queries or qrels else protocol, queries, qrels, tuple(gallery), _split(split), seen)
 
     def make_system(entry: Entry) -> RetrievalSystem:
         return model_system(entry, settings, models.checkpoints, models.bases, session.out)
 
-    source = models.source if settings.embed.enrich != "none" else None
     request = EvalRequest(spec, entries, parse_thresholds(fail_under))
     return measure(
         session.folder, settings, request, models.embedder_id, models.embedder, source, session.out, make_system
     )
 
 
-def _split(written: str | None) -> Split | None:
-    if written is None:
-        return None
-    if written not in get_args(Split):
-        raise UsageError(f"--split {written}: no such split", f"one of {', '.join(get_args(Split))}")
-    return cast("Split", written)
+def _trained(settings: Settings, entries: Sequence[Entry], *, described: bool) -> list[tuple[Role, str]]:
+    """(role, name) of every checkpoint whose work is in the table: embedders, and whose attributes are read."""
+    model, rows = settings.model, [entry for entry in entries if entry.kind == "checkpoint"]
+    found: list[tuple[Role, str]] = [("embedder", model.embedder_checkpoint)]
+    found += [("embedder", entry.argument) for entry in rows]
+    if described and not settings.attributes.endpoint:
+        found.append(("generator", model.generator_checkpoint))
+    return found
+
+
+def _split(written: str | None) -> Split | Literal["all"] | None:
+    known = (*get_args(Split), "all")
+    if written is not None and written not in known:
+        raise UsageError(f"--split {written}: no such split", f"one of {', '.join(known)}")
+    return cast("Split | Literal['all'] | None", written)
 
 
 def _write(session: Session, report: Report, files: Mapping[str, Path | None]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.images import ImagePaths, ImageProblem
@@ -24,6 +25,7 @@ from .protocols import (
     queries_task,
     text_task,
 )
+from .seen import Seen, told_of_seen, unseen
 from .task import Document, Task, gallery_of, of_split, sampled, with_gallery_fields, with_query_fields
 from .trec import read_qrels, read_queries
 
@@ -36,8 +38,9 @@ class TaskSpec:
     queries: Path | None = None
     qrels: Path | None = None
     gallery: tuple[str, ...] = ()
-    split: Split | None = None
-    """Only queries about products of this split; None: all."""
+    split: Split | Literal["all"] | None = None
+    """Only queries about products of this split, or all; None: about those that no model in the table has seen."""
+    seen: Seen = field(default_factory=Seen)
 
 
 def labels_file(settings: Settings, root: Path) -> Path | None:
@@ -86,8 +89,11 @@ def build_task(
         task = _file_task(documents, gallery, folder.root, settings, spec)
     if label and protocol not in ("coarse", "composed"):
         raise UsageError(f"--label is for coarse and composed, not for {protocol}", "leave it out")
-    if spec.split:
-        task = of_split(task, spec.split, settings.split)
+    if spec.split is None:
+        task = unseen(task, spec.seen)
+    else:
+        task = task if spec.split == "all" else of_split(task, spec.split, settings.split)
+        task = told_of_seen(task, spec.seen)
     task = sampled(task, chosen.max_queries, chosen.seed)
     task = with_query_fields(task, chosen.query_fields or ("title" if protocol == "text" else "all"))
     gallery_fields = chosen.gallery_fields or ("photos" if protocol == "text" else "all")

@@ -168,7 +168,8 @@ def _task_facts(
     """What the document says of the queries and the gallery, and how figures are made of them."""
     counted = list(queries_of(figures))
     return {
-        "split": spec.split,
+        "split": task.split,
+        "seen": spec.seen.describe(task),
         "gallery": len(task.documents),
         "gallery_filters": list(spec.gallery),
         "query_fields": task.query_fields,

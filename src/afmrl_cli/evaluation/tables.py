@@ -7,6 +7,10 @@ from typing import Any
 
 Content = Mapping[str, Any]
 Table = tuple[str, list[str], list[list[object]]]
+SPLIT_WORDS = {
+    "unseen": ", about products unseen in training",
+    **{split: f", about products of the {split} split" for split in ("train", "validation", "test")},
+}
 
 
 def systems_table(content: Content) -> Table:
@@ -14,6 +18,7 @@ def systems_table(content: Content) -> Table:
     names = list(content["systems"][0]["metrics"])
     rows = [_row(system, names, content["queries"]) for system in content["systems"]]
     title = f"{content['protocol']}: {content['queries']:,} queries, gallery of {content['gallery']:,}"
+    title += SPLIT_WORDS.get(content["split"], "")
     title += f", queries: {content['query_fields']}" if content["query_fields"] != "all" else ""
     title += f", gallery: {content['gallery_fields']}" if content["gallery_fields"] != "all" else ""
     return title, ["system", names[0], f"{content['confidence']:.0%} interval", *names[1:]], rows

@@ -10,7 +10,7 @@ are not used on a narrowed side.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -82,6 +82,8 @@ class Task:
     label: str = ""
     query_fields: str = "all"
     gallery_fields: str = "all"
+    split: str = "all"
+    """Which products are asked about: all, those of a split, or unseen in training."""
 
 
 def documents_of(
@@ -197,22 +199,38 @@ def query_text(product: Product, hide: frozenset[str]) -> str:
     return product_text(replace(product, **dict.fromkeys(hide, "")))  # type: ignore[arg-type]
 
 
+def products_of(task: Task) -> Callable[[Query], list[Product]]:
+    """What a query is about, of the gallery's products: the listing that it is, else its judged answers; a wish for
+    another variant is about the listing that it shows too.
+    """
+    products = {document.id: document.product for document in task.documents}
+
+    def about(query: Query) -> list[Product]:
+        if query.id in products:
+            return [products[query.id]]
+        shown = query.exclude if query.kind == "composed" else ()
+        return [products[id] for id in (*task.qrels[query.id], *shown) if id in products]
+
+    return about
+
+
 def of_split(task: Task, split: Split, settings: SplitSettings) -> Task:
     """`task` with the queries about products of `split` alone, and the gallery as it is. DataError when there is none.
 
     A query that is a listing is about that; another one about its right answers, all of which must be of the split.
     """
-    products = {document.id: document.product for document in task.documents}
+    about = products_of(task)
 
     def inside(query: Query) -> bool:
-        about = [query.id] if query.id in products else list(task.qrels[query.id])
-        return bool(about) and all(split_of(products[id], settings) == split for id in about)
+        products = about(query)
+        return bool(products) and all(split_of(product, settings) == split for product in products)
 
     queries = [query for query in task.queries if inside(query)]
     if not queries:
         raise DataError(f"no query is about products of the {split} split", f"raise split.{split}")
     notes = [*task.notes, f"{len(queries):,} of {len(task.queries):,} queries are about products of the {split} split"]
-    return replace(task, queries=queries, qrels={query.id: task.qrels[query.id] for query in queries}, notes=notes)
+    qrels = {query.id: task.qrels[query.id] for query in queries}
+    return replace(task, queries=queries, qrels=qrels, notes=notes, split=split)
 
 
 def sampled(task: Task, number: int, seed: int) -> Task:

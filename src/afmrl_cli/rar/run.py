@@ -28,7 +28,9 @@ from ..settings import Settings
 from ..store.checkpoints import Checkpoints, Manifest
 from ..store.files import hash_json, make_folder, write_json
 from ..store.folder import CatalogFolder
+from ..store.lineage import with_sources
 from ..store.lock import writer_lock
+from ..store.training_products import training_products
 from ..training.adapter import add_trainable, save_adapter
 from ..training.card import generator_card
 from ..training.corpus import Corpus
@@ -237,6 +239,9 @@ def _store(
     """The best adapter into the store; what done.json says."""
     name = ""
     if progress.best_step:
+        inputs = {"embedder": plan.environments.train.embedder.id}
+        # All of both splits: what is not asked about stands in a gallery, and ranks reward by that too.
+        seen = ([(each.id, each.identity) for each in side] for side in (corpus.train, corpus.validation))
         manifest = Manifest(
             role="generator",
             base=plan.base.name,
@@ -244,8 +249,9 @@ def _store(
             name=plan.settings.rar.name,
             parent=plan.parent.name if plan.parent else None,
             run=run.name,
-            inputs={"embedder": plan.environments.train.embedder.id},
+            inputs=inputs,
             data=corpus.fingerprint,
+            products=with_sources(training_products(*seen), plan.parent, inputs, checkpoints),
             settings={
                 "rar": plan.settings.rar.model_dump(),
                 "attributes": plan.settings.attributes.model_dump(),

@@ -24,7 +24,9 @@ from ..store.checkpoints import Checkpoints, Manifest
 from ..store.database import Database
 from ..store.files import make_folder, write_json
 from ..store.folder import CatalogFolder
+from ..store.lineage import with_sources
 from ..store.lock import writer_lock
+from ..store.training_products import TrainingProducts, training_products
 from ..training.adapter import add_trainable
 from ..training.estimate import Estimate, measure
 from ..training.outcome import draw_curve, find_done, refuse_taken_name
@@ -141,6 +143,7 @@ def _finish(
         listener.warn("the trained generator is no better than before; more targets or steps may help")
     figures = {key: float(value) for key, value in best.items() if isinstance(value, int | float) and key != "step"}
     figures |= {f"accuracy.{key}": each["accuracy"] for key, each in best.get("keys", {}).items()}
+    inputs = {"targets": plan.corpus.source.teacher} if plan.corpus.source.teacher else {}
     stored = checkpoints.add(
         run / f"best-{trainer.state.best_global_step}",
         Manifest(
@@ -150,8 +153,9 @@ def _finish(
             name=settings.sft.name,
             parent=parent.name if parent else None,
             run=run.name,
-            inputs={"targets": plan.corpus.source.teacher} if plan.corpus.source.teacher else {},
+            inputs=inputs,
             data=plan.corpus.fingerprint,
+            products=with_sources(_seen(plan), parent, inputs, checkpoints),
             settings={
                 "sft": settings.sft.model_dump(),
                 "attributes": settings.attributes.model_dump(),
@@ -165,6 +169,13 @@ def _finish(
     for state in run.glob("state-*"):
         shutil.rmtree(state)
     return SftSummary(run, describe(plan), **done, resumed_from=resumed)
+
+
+def _seen(plan: Plan) -> TrainingProducts:
+    """The products with targets, and those that the best step was chosen by."""
+    sides = (plan.corpus.train, plan.corpus.validation)
+    train, validation = ([(each.product.id, each.product.identity) for each in side] for side in sides)
+    return training_products(train, validation)
 
 
 def _measure(

@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 from ..errors import ModelError
 from .files import TEMPORARY_PREFIX, hash_file, write_json, writing_folder
+from .training_products import TrainingProducts, read_training_products
 
 Role = Literal["generator", "embedder"]
 
@@ -59,7 +60,8 @@ class Manifest:
     """What is known of a checkpoint. `data` is the fingerprint of the products it was trained on, `created` seconds
     since 1970, `files` the SHA-256 (hex) of each file, `parent_weights` that of the parent's weights; `Checkpoints.add`
     fills these in, and `name`. `run` is the folder of the training in `.afmrl/runs`. `inputs` are the ids of the models
-    that it learnt from: `attributes` (whose texts), `embedder` (that rewarded), `targets` (whose answers)."""
+    that it learnt from: `attributes` (whose texts), `embedder` (that rewarded), `targets` (whose answers). `products`
+    are hashes of the products that it has seen (`training_products`), {} where nobody knows."""
 
     role: Role
     base: str
@@ -70,11 +72,25 @@ class Manifest:
     run: str = ""
     inputs: Mapping[str, str] = field(default_factory=dict)
     data: str = ""
+    products: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=versions)
     created: float = field(default_factory=time.time)
     files: Mapping[str, str] = field(default_factory=dict)
+
+    def training_products(self) -> TrainingProducts | None:
+        """The products that it has seen; None where they are unknown. ValueError when the manifest is damaged."""
+        return read_training_products(self.products)
+
+    def describe(self) -> dict[str, Any]:
+        """For people and JSON: all of it, but of the products only their numbers."""
+        seen = self.training_products()
+        told = None
+        if seen is not None:
+            train, validation = seen.listings
+            told = {"train_listings": train, "validation_listings": validation, "complete": seen.complete}
+        return {**dataclasses.asdict(self), "products": told}
 
 
 class Checkpoints:
@@ -225,9 +241,10 @@ class Checkpoints:
         try:
             content = json.loads(path.read_text("utf-8"))
             manifest = Manifest(**content)
+            manifest.training_products()
         except OSError as error:
             raise _damaged(path, error.strerror or str(error)) from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise _damaged(path, "not a manifest of this afmrl") from error
         if manifest.name != name or manifest.role not in ROLES or WEIGHTS not in manifest.files:
             raise _damaged(path, "it does not describe this folder")

@@ -35,9 +35,10 @@ def read_foreign(folder: Path) -> Manifest:
     file = folder / MANIFEST
     try:
         manifest = Manifest(**json.loads(file.read_text("utf-8")))
+        manifest.training_products()
     except OSError as error:
         raise ModelError(f"{file}: {error.strerror}", HINT) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{file}: not a manifest of this afmrl", HINT) from error
     if manifest.role not in ROLES or not set(REQUIRED) <= set(manifest.files):
         raise ModelError(f"{file}: it does not describe an adapter", HINT)

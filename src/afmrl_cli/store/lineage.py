@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .checkpoints import WEIGHTS, Manifest
+from .checkpoints import WEIGHTS, Checkpoints, Manifest
+from .training_products import TrainingProducts
 
 DIGEST = re.compile(r"-[0-9a-f]{10}$")
 
@@ -30,6 +31,19 @@ def learnt_from(manifest: Manifest, names: Sequence[str]) -> dict[str, str]:
     if manifest.parent in names:
         found["parent"] = str(manifest.parent)
     return {how: name for how, name in found.items() if name and name != manifest.name}
+
+
+def with_sources(
+    own: TrainingProducts, parent: Manifest | None, inputs: Mapping[str, str], checkpoints: Checkpoints
+) -> dict[str, object]:
+    """For the manifest of a checkpoint that has seen `own`: with all that its parent and the models of `inputs` have
+    seen. Where one of these does not say, the new one's are not complete.
+    """
+    known = {manifest.name: manifest for manifest in checkpoints.list()}
+    names = {checkpoint_of(model, known) for model in inputs.values()} | ({parent.name} if parent else set())
+    for name in sorted(names & set(known)):
+        own = own.joined(known[name].training_products() or TrainingProducts(complete=False))
+    return own.written()
 
 
 def needed(manifests: Sequence[Manifest], wanted: Mapping[str, str]) -> dict[str, str]:

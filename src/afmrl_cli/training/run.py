@@ -25,7 +25,9 @@ from ..store.checkpoints import Checkpoints, Manifest
 from ..store.database import Database
 from ..store.files import make_folder, write_json
 from ..store.folder import CatalogFolder
+from ..store.lineage import with_sources
 from ..store.lock import writer_lock
+from ..store.training_products import TrainingProducts, training_products
 from .adapter import add_trainable
 from .card import model_card
 from .corpus import load_corpus
@@ -179,6 +181,7 @@ def _finish(
     run, settings = trainer.run, plan.settings
     trainer.negatives.write(run, plan.corpus.train, plan.corpus.tokens)
     draw_curve(run, "loss", settings.agcl.best_by)
+    inputs = {"attributes": generator} if generator else {}
     stored = checkpoints.add(
         trained.adapter,
         Manifest(
@@ -188,8 +191,9 @@ def _finish(
             name=settings.agcl.name,
             parent=parent.name if parent else None,
             run=run.name,
-            inputs={"attributes": generator} if generator else {},
+            inputs=inputs,
             data=plan.corpus.fingerprint,
+            products=with_sources(_seen(plan), parent, inputs, checkpoints),
             settings={"agcl": settings.agcl.model_dump(), "embed": settings.embed.model_dump(), "plan": describe(plan)},
             metrics=trained.metrics,
         ),
@@ -204,6 +208,15 @@ def _finish(
     for state in run.glob("state-*"):
         shutil.rmtree(state)
     return AgclSummary(run, describe(plan), **done, resumed_from=trained.resumed_from)
+
+
+def _seen(plan: Plan) -> TrainingProducts:
+    """Every listing of a pair, and the validation split, by which the best step was chosen."""
+    train = plan.corpus.train
+    used = {i for positive in plan.positives for i in (positive.listing, *positive.others)}
+    return training_products(
+        ((train[i].id, train[i].identity) for i in used), ((each.id, each.identity) for each in plan.corpus.validation)
+    )
 
 
 def _measure(
