@@ -12,6 +12,7 @@ from afmrl_cli.attributes.parse import (
     InvalidAttributes,
     clean_value,
     parse_attributes,
+    read_stored,
     write_attributes,
 )
 
@@ -87,6 +88,13 @@ def test_limits_are_inclusive():
     assert len(parse_attributes(twelve)) == 12
     with pytest.raises(InvalidAttributes, match="12 pairs, at most 3"):
         parse_attributes(twelve, max_pairs=3)
+
+
+def test_stored_text_is_read_without_a_limit_and_damaged_text_is_shown_as_it_is():
+    fifteen = {f"k{i}": "v" for i in range(15)}
+    assert read_stored(write_attributes(fifteen)) == fifteen
+    assert read_stored("") == {}
+    assert read_stored("no pairs") == {"attributes": "no pairs"}
 
 
 PIECES = st.sampled_from(

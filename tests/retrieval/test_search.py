@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from afmrl_cli.attributes.parse import write_attributes
 from afmrl_cli.catalog.product import Product
 from afmrl_cli.errors import DataError, UsageError
 from afmrl_cli.retrieval.encode import Encoder
@@ -34,7 +35,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> t
     return load_vectors(folder, embedder_id(folder, settings), settings), settings, folder.root
 
 
-def ask(shop: tuple[Vectors, Settings, Path], question: Question, k: int = 5, *filters: str) -> list[Hit]:
+def ask(
+    shop: tuple[Vectors, Settings, Path], question: Question, k: int = 5, *filters: str, stored: str = TEXTS
+) -> list[Hit]:
     vectors, settings, root = shop
     folder = write_shop(root, shop_rows(24))
     return search(
@@ -44,7 +47,7 @@ def ask(shop: tuple[Vectors, Settings, Path], question: Question, k: int = 5, *f
         filters=parse_filters(filters, "--filter"),
         load=must_not_load if question.like else counting(folder, settings),
         instruction="Find this product:",
-        attributes_of=lambda fingerprints: dict.fromkeys(fingerprints, TEXTS),
+        attributes_of=lambda fingerprints: dict.fromkeys(fingerprints, stored),
         root=root,
     )
 
@@ -123,6 +126,13 @@ def test_why(shop: tuple[Vectors, Settings, Path]) -> None:
     assert written.matching == ("sleeves",)
     liked = ask(shop, Question(like="s0"), 1)[0]
     assert liked.matching == ("color", "sleeves")
+
+
+def test_more_pairs_than_the_default_allows_are_shown_and_compared(shop: tuple[Vectors, Settings, Path]) -> None:
+    fifteen = {f"key {i}": f"value {i}" for i in range(15)}
+    [hit] = ask(shop, Question(like="s0"), 1, stored=write_attributes(fifteen))
+    assert hit.attributes == fifteen
+    assert hit.matching == tuple(fifteen)
 
 
 def test_page_needs_no_network_and_escapes(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from ..store.database import Database, StoredAttributes
 from ..store.files import writing
 from ..store.folder import CatalogFolder, check_output
 from .generate import stored_attributes
-from .parse import parse_attributes
+from .parse import read_stored
 from .task import AttributeTask
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -88,7 +88,7 @@ def _row(product: Product, stored: StoredAttributes, task: AttributeTask) -> dic
     return {
         "id": product.id,
         "attributes": stored.text if valid else "",
-        "pairs": parse_attributes(stored.text, max_pairs=task.settings.max_pairs) if valid else {},
+        "pairs": read_stored(stored.text) if valid else {},
         "failure": stored.failure or "",
     }
 

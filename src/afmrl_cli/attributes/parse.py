@@ -19,6 +19,7 @@ Failure = Literal["empty", "cut off", "unparsable", "repeated key", "too few pai
 MAX_PAIRS = 12
 MAX_KEY_CHARS = 40
 MAX_VALUE_CHARS = 120
+UNREAD = "attributes"
 
 _SECOND_PAIR = re.compile(r":\s")
 _UNWRITABLE = {"Cc", "Cs"}
@@ -63,6 +64,20 @@ def parse_attributes(text: str, *, max_pairs: int = MAX_PAIRS) -> dict[str, str]
     if len(found) > max_pairs:
         raise InvalidAttributes("too many pairs", f"{len(found)} pairs, at most {max_pairs}")
     return found
+
+
+def read_stored(text: str) -> dict[str, str]:
+    """Read attribute text that the store holds: however many pairs `attributes.max_pairs` allowed when it was written.
+
+    {} for "". Text that is no attribute text any more (a damaged or older store) is shown as it is, as one pair
+    called UNREAD.
+    """
+    if not text:
+        return {}
+    try:
+        return parse_attributes(text, max_pairs=len(text))
+    except InvalidAttributes:
+        return {UNREAD: text}
 
 
 def _pair(part: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..attributes.parse import parse_attributes
+from ..attributes.parse import read_stored
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.problems import Problems
 from ..catalog.product import Product
@@ -33,7 +33,6 @@ REPORT = "report.html"
 GAINED, LOST, CASES, WORST, SHOWN = 12, 5, 20, 10, 4
 DUPLICATES = 6
 TEXT_CHARS = 120
-READ_PAIRS = 100
 
 
 @dataclass(frozen=True)
@@ -151,8 +150,7 @@ class _Shop:
 
     def attributes(self, id: str) -> dict[str, str]:
         """A listing's attributes by the generator of the last rung, {} for none."""
-        text = self._texts.get(id, "")
-        return parse_attributes(text, max_pairs=READ_PAIRS) if text else {}
+        return read_stored(self._texts.get(id, ""))
 
     def picture(self, product: Product) -> str:
         """The first photo that can be opened, as a data URI; "" for none."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..attributes.parse import InvalidAttributes, parse_attributes
+from ..attributes.parse import read_stored
 from ..catalog.columns import plain
 from ..catalog.fingerprints import UNREADABLE, Fingerprinter
 from ..catalog.problems import Problems
@@ -118,7 +118,7 @@ def describe(products: Sequence[Product], generated: Sequence[str]) -> dict[str,
     """Attributes by key: the retailer's columns that describe, brand and category, and generated attribute text."""
     rows: list[dict[str, str]] = []
     for i, product in enumerate(products):
-        row = read_pairs(generated[i]) if generated else {}
+        row = {plain(key): value for key, value in read_stored(generated[i] if generated else "").items()}
         row |= {plain(key): value for key, value in product.given.items() if len(value) <= LONGEST_VALUE}
         row |= {"brand": product.brand, "category": product.category}
         rows.append({key: _folded(value) for key, value in row.items() if value.strip()})
@@ -130,14 +130,6 @@ def describe(products: Sequence[Product], generated: Sequence[str]) -> dict[str,
         if filled[key] >= REPEATS * different[key] and not is_code(key) and key not in PRICES and different[key] > 1
     ]
     return {key: [row.get(key, "") for row in rows] for key in keys}
-
-
-def read_pairs(text: str) -> dict[str, str]:
-    """Attribute text as pairs; {} for text that an older parser let through."""
-    try:
-        return {plain(key): value for key, value in parse_attributes(text).items()} if text else {}
-    except InvalidAttributes:
-        return {}
 
 
 def is_code(key: str) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..attributes.parse import parse_attributes
+from ..attributes.parse import read_stored
 from ..catalog.pictures import opened
 from ..catalog.problems import Problems
 from ..listener import Listener
@@ -189,9 +189,7 @@ def bm25_attributes_run(task: Task, attributes: Mapping[str, str], depth: int) -
 
 
 def _value_words(text: str) -> list[str]:
-    return (
-        [word for value in parse_attributes(text, max_pairs=1000).values() for word in tokenize(value)] if text else []
-    )
+    return [word for value in read_stored(text).values() for word in tokenize(value)]
 
 
 def _lexical_run(

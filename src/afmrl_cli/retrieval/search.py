@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..attributes.parse import InvalidAttributes, parse_attributes
+from ..attributes.parse import read_stored
 from ..errors import DataError
 from ..models.embed_input import Item
 from .bm25 import tokenize
@@ -139,16 +139,16 @@ class _Asked:
     @staticmethod
     def of_question(question: Question) -> _Asked:
         text = f"{question.text} {question.attributes}"
-        return _Asked(_words(text), read_attributes(question.attributes))
+        return _Asked(_words(text), read_stored(question.attributes))
 
     @staticmethod
     def of_listing(listing: Listing, texts: Mapping[str, str]) -> _Asked:
-        attributes = read_attributes(texts.get(listing.fingerprint, ""))
+        attributes = read_stored(texts.get(listing.fingerprint, ""))
         return _Asked(_words(listing.title), attributes)
 
 
 def _hit(rank: int, score: float, listing: Listing, text: str, asked: _Asked, root: Path) -> Hit:
-    attributes = read_attributes(text)
+    attributes = read_stored(text)
     matching = [key for key, value in attributes.items() if _matches(key, value, asked)]
     shared = [word for word in dict.fromkeys(tokenize(listing.text)) if word in asked.words]
     images = tuple(root / name for name in listing.images)
@@ -163,16 +163,6 @@ def _matches(key: str, value: str, asked: _Asked) -> bool:
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(word for word in tokenize(text) if len(word) >= MIN_WORD)
-
-
-def read_attributes(text: str) -> dict[str, str]:
-    """Stored attribute text as pairs; one that an older parser let through and this one does not shows as it is."""
-    if not text:
-        return {}
-    try:
-        return parse_attributes(text)
-    except InvalidAttributes:
-        return {"attributes": text}
 
 
 def fields_shown(hits: Sequence[Hit]) -> list[dict[str, object]]:

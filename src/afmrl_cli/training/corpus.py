@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..attributes.generate import stored_attributes
-from ..attributes.parse import parse_attributes
+from ..attributes.parse import read_stored
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.images import ImageProblem, open_image
 from ..catalog.problems import Problem, Problems
@@ -134,13 +134,9 @@ def _readable(
 
 def _own_tokens(product: Product, text: str, settings: Settings) -> list[str]:
     if settings.agcl.attributes == "generated":
-        return attribute_tokens(_pairs_of(text, settings), settings.agcl.bm25_tokens)
+        return attribute_tokens(read_stored(text), settings.agcl.bm25_tokens)
     keys: Iterable[str] = settings.agcl.given or product.given
     return attribute_tokens({key: product.given.get(key, "") for key in keys}, settings.agcl.bm25_tokens)
-
-
-def _pairs_of(text: str, settings: Settings) -> dict[str, str]:
-    return parse_attributes(text, max_pairs=settings.attributes.max_pairs) if text else {}
 
 
 def _no_attributes(settings: Settings, generator: str, database: Database, train: Sequence[TrainListing]) -> DataError:
