@@ -269,6 +269,12 @@ class AgclSettings(TrainingSettings):
         0, ge=0, description="steps between two validations; 0: six in a run, 50 steps apart at most"
     )
     validation_queries: int = Field(500, ge=1)
+    validation_pairs: Literal["", "listings", "photos", "image-text"] = Field(
+        "", description="kind of the validation queries; empty: the first that the catalog offers, as eval asks"
+    )
+    validation_enrich: Literal["", "none", "query", "both"] = Field(
+        "", description="which side has attributes in validation; empty: as embed.enrich"
+    )
     best_by: Literal["recall@1", "recall@5", "recall@10"] = Field("recall@1", description="which adapter is kept")
     tensorboard: bool = Field(False, description="write TensorBoard files too; needs the package tensorboard")
     name: str = Field("", description="of the checkpoint; empty: embedder-1, embedder-2, ...")

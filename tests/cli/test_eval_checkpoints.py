@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from afmrl_cli.catalog.product import Product
 from afmrl_cli.catalog.splits import split_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def test_dry_run_then_training_then_nothing_to_do(shop: CatalogFolder, invoke: C
     trained = invoke("--attributes", "given", "--steps", "2", "--name", "first")
     assert trained.exit_code == 0, trained.output
     assert "checkpoint first" in trained.stdout and "recall@10" in trained.stdout
+    held_out, tested, listings = (told["plan"][f"{side}_listings"] for side in ("validation", "test", "train"))
+    words = " ".join(trained.stdout.split())
+    asked = re.search(r"\(validation: (\d+) queries of the kind photos, no attributes, gallery of (\d+)\)", words)
+    assert asked and 5 <= int(asked[1]) == int(asked[2]) <= held_out
+    assert f"the test split ({tested} listings) in the whole catalog of 40" in words
+    assert held_out + tested + listings == 40
     assert "pairs: " in trained.stderr and "pairs a second" in trained.stderr
 
     again = invoke("--attributes", "given", "--steps", "2", "--name", "first", "--json")

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from afmrl_cli.errors import ModelError
+from afmrl_cli.sources import load_settings
 from afmrl_cli.training.curve import training_curve
 from afmrl_cli.training.negatives import Negatives
-from afmrl_cli.training.pairs import TrainListing
+from afmrl_cli.training.pairs import Photo, TrainListing
 from afmrl_cli.training.state import find_states, load_state, save_state
-from afmrl_cli.training.validation import recall_at
+from afmrl_cli.training.validation import make_validation, recall_at
 
 
 def test_recall_by_hand() -> None:
@@ -102,3 +103,27 @@ def test_the_curve_is_a_picture(loss: list[tuple[float, float]], recall: list[tu
     lines = [each.attrib["points"].split() for each in drawn.iter("{http://www.w3.org/2000/svg}polyline")]
     assert [len(points) for points in lines] == [len(loss), len(recall)]
     assert "nan" not in str(lines)
+
+
+def test_the_best_step_is_chosen_by_the_kind_of_query_that_is_judged() -> None:
+    photos = tuple(Photo(Path(f"{i}.png"), (9, 9), str(i)) for i in range(2))
+
+    def listings(shared: int) -> list[TrainListing]:
+        made = [TrainListing(f"a{i}", f"p{i // 2}", "", f"a {i}", photos, f"colour: {i}") for i in range(shared)]
+        return made + [TrainListing(f"b{i}", f"b{i}", "", f"b {i}", photos, f"size: {i}") for i in range(8)]
+
+    def asked(shared: int, **changes: object) -> tuple[list[str], int, list[str]]:
+        made = make_validation(listings(shared), load_settings(None, changes, {}))
+        assert made is not None
+        told = made.describe()
+        assert (told["queries"], told["gallery"]) == (len(made.queries), len(made.gallery))
+        return list(made.kinds), len(made.queries), [side.attributes for side in made.queries]
+
+    # As `eval` does: listings that share a product, where there are some; else photos.
+    kinds, number, attributes = asked(6)
+    assert (kinds, number) == (["listings"], 6) and all(attributes)
+    assert asked(6, **{"agcl.validation_enrich": "none"})[2] == [""] * 6
+    assert asked(0)[:2] == (["photos"], 8)
+    assert asked(4)[:2] == (["photos"], 8)  # four queries are too few to choose by
+    assert asked(6, **{"agcl.validation_pairs": "image-text"})[:2] == (["image-text"], 14)
+    assert asked(6, **{"agcl.pairs": ["photos"]})[:2] == (["photos"], 14)

@@ -109,7 +109,7 @@ def test_the_test_split_is_never_seen(shop: CatalogFolder, settings: MakeSetting
 
 
 def test_a_share_of_the_products(shop: CatalogFolder, settings: MakeSettings) -> None:
-    """`agcl.share`: a sample that the seed decides, never less than a batch; the gallery of weights stays whole."""
+    """`agcl.share`: a sample that the seed decides, three batches at least; the gallery of weights stays whole."""
     from tests.training.rig import make_plan_for
 
     def products(**changes: object) -> set[str]:
@@ -117,10 +117,12 @@ def test_a_share_of_the_products(shop: CatalogFolder, settings: MakeSettings) ->
         assert len(plan.corpus.train) == 40
         return {plan.corpus.train[positive.listing].identity for positive in plan.positives}
 
-    some = products(**{"agcl.share": 0.5})
-    assert len(some) == 20 and some < products() and some == products(**{"agcl.share": 0.5})
-    assert products(**{"agcl.share": 0.5, "agcl.seed": 1}) != some
-    assert len(products(**{"agcl.share": 0.01})) == 8
+    some = products(**{"agcl.share": 0.7})
+    assert len(some) == 28 and some < products() and some == products(**{"agcl.share": 0.7})
+    assert products(**{"agcl.share": 0.7, "agcl.seed": 1}) != some
+    assert len(products(**{"agcl.share": 0.01})) == 24
+    assert len(products(**{"agcl.share": 0.01, "agcl.batch_size": 16})) == 40  # all, where three batches are not there
+    assert len(products(**{"agcl.share": 0.01, "agcl.batch_size": 0})) == 24  # the batch that all of them would have
 
 
 def _first(plan: Any, number: int) -> list[Any]:

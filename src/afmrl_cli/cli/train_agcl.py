@@ -84,6 +84,7 @@ def _show(session: Session, summary: AgclSummary) -> None:
         "checkpoint": summary.checkpoint or None,
         "metrics": summary.metrics,
         "negatives": summary.negatives,
+        "validation": summary.validation,
         "resumed_from": summary.resumed_from,
         "seconds": summary.seconds,
         "already_done": summary.already_done,
@@ -93,10 +94,28 @@ def _show(session: Session, summary: AgclSummary) -> None:
         show_plan(session, "agcl", summary.plan)
         show_estimate(session, "train-agcl", estimate)
         return
-    rows = [[key, value] for key, value in summary.metrics.items()]
+    rows: list[list[object]] = [[key, value] for key, value in summary.metrics.items()]
     rows += [["masked share of negatives", float(summary.negatives["masked_share"])]]
     rows += [["share of negatives above the answer by the margin", float(summary.negatives["too_similar_share"])]]
     out.table(["validation", "value"], rows)
     out.text(f"checkpoint {summary.checkpoint}" + (" (trained before; --force trains again)" * summary.already_done))
+    for line in _judged_by(summary, session.settings.agcl.best_by):
+        out.text(line)
     out.note(f"curve, metrics and the report on negatives: {summary.run}")
     out.note(f"use it: afmrl embed --set model.embedder_checkpoint={summary.checkpoint}")
+
+
+def _judged_by(summary: AgclSummary, metric: str) -> list[str]:
+    """What the figure is of, and how it differs from what `afmrl eval` will say."""
+    told = summary.validation
+    if not told or metric not in summary.metrics:
+        return []
+    kinds, plan = " and ".join(told["kinds"]), summary.plan
+    asked = {"none": "no attributes", "query": "attributes on queries", "both": "attributes on both sides"}
+    sizes = [int(str(plan.get(f"{side}_listings", 0))) for side in ("train", "validation", "test")]
+    return [
+        f"{metric} {summary.metrics[metric]:.3f} (validation: {told['queries']:,} queries of the kind {kinds}, "
+        f"{asked[told['enrich']]}, gallery of {told['gallery']:,})",
+        f"afmrl eval asks about the test split ({sizes[2]:,} listings) in the whole catalog of {sum(sizes):,}: in a "
+        "larger gallery figures are lower",
+    ]

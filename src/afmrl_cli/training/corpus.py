@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from ..catalog.images import ImageProblem, open_image
 from ..catalog.problems import Problem, Problems
 from ..catalog.product import Product, product_text
 from ..catalog.read import count_rows, read_products
-from ..catalog.splits import split_of
+from ..catalog.splits import Split, split_of
 from ..catalog.verdicts import Verdicts, read_verdicts
 from ..errors import DataError
 from ..listener import Listener
@@ -46,6 +47,8 @@ class Corpus:
     tokens: list[list[str]]
     fingerprint: str
     described: int
+    others: int = 0
+    """Listings of the test split: they are counted, and not looked at."""
 
 
 def load_corpus(
@@ -67,11 +70,12 @@ def load_corpus(
     train: list[TrainListing] = []
     validation: list[TrainListing] = []
     tokens: list[list[str]] = []
+    sides: Counter[Split] = Counter()
     digest = hashlib.sha256()
     total = count_rows(folder, settings.catalog)
     products = read_products(folder, settings.catalog, problems)
     with Fingerprinter(database) as fingerprinter, ThreadPoolExecutor(max_workers=DECODERS) as threads:
-        wanted = (product for product in products if split_of(product, settings.split) != "test")
+        wanted = (product for product in products if _side(product, settings, sides) != "test")
         # A little ahead of the loop, so that several threads decode: as many products as `stored_attributes` looks up.
         for product, fingerprint, stored in stored_attributes(wanted, task, generator, database, fingerprinter):
             text = stored.text if stored is not None and stored.failure is None else ""
@@ -93,7 +97,13 @@ def load_corpus(
     described = sum(bool(own) for own in tokens)
     if for_agcl and settings.agcl.loss == "agcl" and not described:
         raise _no_attributes(settings, generator, database, train)
-    return Corpus(train, validation, tokens, digest.hexdigest(), described)
+    return Corpus(train, validation, tokens, digest.hexdigest(), described, sides["test"])
+
+
+def _side(product: Product, settings: Settings, sides: Counter[Split]) -> Split:
+    side = split_of(product, settings.split)
+    sides[side] += 1
+    return side
 
 
 def _one_product(listings: list[TrainListing], verdicts: Verdicts) -> list[TrainListing]:

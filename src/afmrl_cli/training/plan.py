@@ -15,9 +15,10 @@ from .batches import Strategy, choose_strategy, plan_batches
 from .corpus import Corpus
 from .lexical import Lexical, build_lexical
 from .pairs import KINDS, Enrich, Kind, Pair, Positive, draw_pair, find_positives, mix
-from .sizes import with_agcl_batch, with_agcl_steps
+from .sizes import AGCL_BATCH, batch_size, with_agcl_batch, with_agcl_steps
 
 NANO_RATE, RATE = 1e-3, 5e-5
+LEAST_BATCHES = 3
 NOT_THE_RESULT = {"save_every", "tensorboard", "name"}
 """Settings that do not change what is learnt."""
 
@@ -101,12 +102,15 @@ def make_plan(corpus: Corpus, settings: Settings, base: Base, processes: int = 1
 
 
 def _some(positives: list[Positive], corpus: Corpus, settings: Settings) -> list[Positive]:
-    """Those of `agcl.share` of the products, and of a batch full at least."""
+    """Those of `agcl.share` of the products, of LEAST_BATCHES batches at least: with one batch every step would
+    have the same products.
+    """
     agcl = settings.agcl
     if agcl.share == 1:
         return positives
     products = sorted({corpus.train[positive.listing].identity for positive in positives})
-    number = max(agcl.batch_size, round(agcl.share * len(products)))
+    batch = agcl.batch_size or batch_size(len(products), AGCL_BATCH)
+    number = max(LEAST_BATCHES * batch, round(agcl.share * len(products)))
     chosen = set(np.random.default_rng((agcl.seed, len(products))).permutation(products)[:number].tolist())
     return [positive for positive in positives if corpus.train[positive.listing].identity in chosen]
 
@@ -132,6 +136,7 @@ def describe(plan: Plan) -> dict[str, object]:
         "loss": plan.settings.agcl.loss,
         "train_listings": len(train),
         "validation_listings": len(plan.corpus.validation),
+        "test_listings": plan.corpus.others,
         "with_attributes": plan.corpus.described,
         "pairs": mix(plan.positives),
         "products": len({train[positive.listing].identity for positive in plan.positives}),

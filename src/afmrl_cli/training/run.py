@@ -43,13 +43,16 @@ MEASURED_PAIRS = 64
 
 @dataclass(frozen=True)
 class AgclSummary:
-    """What `train_agcl` did or, for a dry run, would do (`estimate`). `checkpoint` "" when nothing was trained."""
+    """What `train_agcl` did or, for a dry run, would do (`estimate`). `checkpoint` "" when nothing was trained.
+    `validation` says what `metrics` are of: queries, gallery, kinds of queries, enrich; {} without a validation.
+    """
 
     run: Path
     plan: dict[str, object]
     checkpoint: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     negatives: dict[str, Any] = field(default_factory=dict)
+    validation: dict[str, Any] = field(default_factory=dict)
     resumed_from: int = 0
     seconds: float = 0.0
     already_done: bool = False
@@ -202,6 +205,7 @@ def _finish(
         "checkpoint": stored.name,
         "metrics": trained.metrics,
         "negatives": trainer.negatives.summary(),
+        "validation": trainer.validation.describe() if trainer.validation else {},
         "seconds": trained.seconds,
     }
     write_json(run / "done.json", done)

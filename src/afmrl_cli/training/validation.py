@@ -3,6 +3,10 @@
     recall@k = share of a query's relevant targets that stand among its k nearest, mean over the queries
 
 Relevant are the targets of the same product. Where listings ask for listings, the one that asks is no answer to itself.
+
+The best step is chosen by the kind of query that it will be judged on: where enough listings share their product,
+listings ask (as eval's protocol `identity` does), else photos, else texts and photos ask for each other; with the
+attributes that queries will have, `agcl.validation_enrich`.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..settings import Settings
-from .pairs import KINDS, Kind, Pair, Side, TrainListing, draw_pair, find_positives, rejected
+from .pairs import KINDS, Enrich, Kind, Pair, Positive, Side, TrainListing, draw_pair, find_positives, rejected
 
 KS = (1, 5, 10)
 GALLERY_PER_QUERY = 4
@@ -25,12 +29,21 @@ Encode = Callable[[Sequence[Side], str], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Validation:
-    """`relevant` and `excluded` are bool [queries, gallery]."""
+    """`relevant` and `excluded` are bool [queries, gallery]. `kinds` are those of the queries, `enrich` which side has
+    attributes.
+    """
 
     queries: list[Side]
     gallery: list[Side]
     relevant: NDArray[np.bool_]
     excluded: NDArray[np.bool_]
+    kinds: tuple[Kind, ...]
+    enrich: Enrich
+
+    def describe(self) -> dict[str, object]:
+        """For people and JSON: what the figures are of."""
+        sizes = {"queries": len(self.queries), "gallery": len(self.gallery)}
+        return {**sizes, "kinds": list(self.kinds), "enrich": self.enrich}
 
     def recall(self, encode: Encode, settings: Settings) -> dict[str, float]:
         """{"recall@1": ...}; `encode(sides, instruction)` gives unit vectors."""
@@ -53,10 +66,10 @@ def recall_at(
 def make_validation(listings: Sequence[TrainListing], settings: Settings) -> Validation | None:
     """The queries and gallery that the settings mean; None when the validation split offers fewer than five pairs."""
     agcl = settings.agcl
-    kinds: list[Kind] = [kind for kind in KINDS if kind in agcl.pairs]
     if not listings:
         return None
-    positives = find_positives(listings, kinds, required=False)
+    positives = _judged_by(listings, settings)
+    enrich: Enrich = (agcl.validation_enrich or settings.embed.enrich) if agcl.attributes == "generated" else "none"
     rng = np.random.default_rng(agcl.seed)
     chosen = sorted(rng.permutation(len(positives))[: GALLERY_PER_QUERY * agcl.validation_queries].tolist())
     pairs: list[Pair] = [
@@ -65,7 +78,7 @@ def make_validation(listings: Sequence[TrainListing], settings: Settings) -> Val
             listings,
             np.random.default_rng((agcl.seed, i)),
             max_photos=settings.model.max_images,
-            enrich=settings.embed.enrich if agcl.attributes == "generated" else "none",
+            enrich=enrich,
             dropout=0.0,
         )
         for i in chosen
@@ -84,4 +97,20 @@ def make_validation(listings: Sequence[TrainListing], settings: Settings) -> Val
         targets,
         (own[:, None] == identity[None, :]) & ~rejected(asked, targets, listings),
         self_answer,
+        tuple(dict.fromkeys(pair.kind for pair in asking)),
+        enrich,
     )
+
+
+def _judged_by(listings: Sequence[TrainListing], settings: Settings) -> list[Positive]:
+    """The positives of the one kind that will be judged; of all kinds where no single one has enough."""
+    agcl = settings.agcl
+    if agcl.validation_pairs:
+        return find_positives(listings, [agcl.validation_pairs], required=False)
+    kinds: list[Kind] = [kind for kind in KINDS if kind in agcl.pairs]
+    positives = find_positives(listings, kinds, required=False)
+    for kind in KINDS:
+        found = [positive for positive in positives if positive.kind == kind]
+        if len(found) >= LEAST_QUERIES:
+            return found
+    return positives
