@@ -57,7 +57,7 @@ def test_hnsw_returns_as_many_as_asked_for() -> None:
 
 def test_exact_search_over_chosen_rows_and_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("afmrl_cli.retrieval.index.ADD_ROWS", 64)
-    monkeypatch.setattr("afmrl_cli.retrieval.index.QUERY_ROWS", 3)
+    monkeypatch.setattr("afmrl_cli.retrieval.index.SCORES", 300)
     matrix = clustered(500)
     chosen = np.arange(7, 500, 5)
     scores, rows = exact_search(matrix, matrix[:10], 9, chosen)
@@ -71,6 +71,29 @@ def test_exact_search_over_chosen_rows_and_in_pieces(monkeypatch: pytest.MonkeyP
 def test_equal_vectors_are_ordered_by_row() -> None:
     matrix = np.repeat(clustered(1), 20, axis=0)
     assert exact_search(matrix, matrix[:1], 20)[1][0].tolist() == list(range(20))
+
+
+def test_equal_vectors_are_ordered_by_row_at_the_cut_too() -> None:
+    matrix = clustered(1001)
+    equal = np.arange(3, 1001, 7)
+    matrix[equal] = matrix[3]
+    assert exact_search(matrix, matrix[3:4], 5)[1][0].tolist() == [3, 10, 17, 24, 31]
+    assert exact_search(matrix, matrix[3:4], 5, equal[2:])[1][0].tolist() == [17, 24, 31, 38, 45]
+    scores, rows = exact_search(matrix, matrix[3:4], 150)
+    assert rows[0, : len(equal)].tolist() == equal.tolist() and len(set(scores[0, : len(equal)].tolist())) == 1
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+def test_an_index_orders_what_it_finds_by_row_where_scores_are_tied(kind: Kind) -> None:
+    matrix = np.concatenate([clustered(2000), np.repeat(clustered(1, seed=5), 4, axis=0)])
+    matrix = matrix[np.random.default_rng(0).permutation(len(matrix))]
+    rows = search_index(build_index(matrix, kind), clustered(1, seed=5), 4)[1][0]
+    assert rows.tolist() == np.flatnonzero((matrix == clustered(1, seed=5)).all(1)).tolist()
+
+
+def test_queries_of_another_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="16"):
+        exact_search(clustered(50), clustered(2)[:, :16], 5)
 
 
 def test_auto_is_flat_up_to_the_limit() -> None:
@@ -112,3 +135,5 @@ def test_missing_damaged_or_foreign_index(tmp_path: Path) -> None:
     save_index(build_index(clustered(4), "flat"), path)
     with pytest.raises(ModelError, match="4 x 32"):
         load_index(path, "flat", 0, 1.0, clustered(5))
+    with pytest.raises(ModelError, match="4 x 32 numbers, the vectors are 4 x 16"):
+        load_index(path, "flat", 0, 1.0, clustered(4, dimension=16))

@@ -12,6 +12,7 @@ from PIL import Image
 from ..attributes.parse import InvalidAttributes, parse_attributes, write_attributes
 from ..catalog.product import Product, enriched_text, product_text
 from ..models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION
+from ..retrieval.index import exact_search
 from .model import load_nano
 from .score import answers, recalls, value_scores, vectors
 from .shop import Listing, Shop, Shot, write_shop
@@ -92,7 +93,7 @@ def measure_shop(shop: Shop, folder: Path | None = None) -> Table:
     words = vectors(model, processor, [query.text for query in by_words], [[]] * len(by_words), QUERY_INSTRUCTION)
     wanted = [set(query.answers) for query in by_words]
     for name, gallery in (("photo", photos_only), ("listing", whole), ("listing + attributes", with_attributes)):
-        table[f"words -> {name}"] = _any_of(words @ gallery.T, wanted, ids)
+        table[f"words -> {name}"] = _any_of(words, gallery, wanted, ids)
     return table
 
 
@@ -104,8 +105,10 @@ def clean(answer: str) -> str:
         return ""
 
 
-def _any_of(scores: NDArray[np.float32], wanted: list[set[str]], ids: list[str]) -> dict[str, float]:
+def _any_of(
+    queries: NDArray[np.float32], gallery: NDArray[np.float32], wanted: list[set[str]], ids: list[str]
+) -> dict[str, float]:
     """Share of queries with any fitting listing first, or among the first ten."""
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :10].tolist()
+    order = exact_search(gallery, queries, 10)[1].tolist()
     hits = np.array([[ids[n] in fits for n in row] for row, fits in zip(order, wanted, strict=True)])
     return {"R@1": float(hits[:, 0].mean()), "R@10": float(hits.any(axis=1).mean())}

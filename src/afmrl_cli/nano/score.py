@@ -14,6 +14,7 @@ from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 from ..attributes.parse import InvalidAttributes, parse_attributes
 from ..attributes.prompt import attribute_prompt, chat_messages
 from ..models.embed_input import Item, embedder_text
+from ..retrieval.index import exact_search
 
 LONGEST_ANSWER = 72
 
@@ -102,6 +103,6 @@ def recalls(
     queries: NDArray[np.float32], gallery: NDArray[np.float32], wanted: Sequence[str], names: Sequence[str]
 ) -> dict[str, float]:
     """R@1 and R@10: a query is answered if a gallery row of its name is among the first."""
-    order = np.argsort(-(queries @ gallery.T), axis=1, kind="stable")[:, :10]
+    order = exact_search(gallery, queries, 10)[1]
     hits = np.array([[names[n] == name for n in row] for name, row in zip(wanted, order.tolist(), strict=True)])
     return {"R@1": float(hits[:, 0].mean()), "R@10": float(hits.any(axis=1).mean())}

@@ -11,8 +11,8 @@ The held-out environment asks with listings of the validation split, and its gal
 listings of the validation split: about as hard as what is trained on, so that one k does for both. Its queries are
 drawn without looking at ranks; the training queries are those of middling plain rank, preferably.
 
-Scores that differ by no more than 1e-6 count as equal, and equal rows stand in the gallery's order: a rank must not
-depend on how a batch was rounded.
+Tied scores are those of `scores`, and tied rows stand in the gallery's order: a rank must not depend on how a batch was
+rounded.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from ..models.embed_input import Item
 from ..models.embedder import Embedder
 from ..retrieval.cache import VectorCache
 from ..retrieval.encode import Input, encode_missing
+from ..scores import ranks_of as ranks_by_score
 from ..settings import Settings
 from ..store.checkpoints import Checkpoints
 from ..store.database import Database
@@ -56,7 +57,6 @@ from .reward import Reward, invalid_reward, propose_size, recall_at_k, valid_rew
 LEAST_QUERIES = 5
 CANDIDATES_EACH = 4
 """Queries whose plain rank is looked up for each that is kept."""
-EQUAL_SCORES = 1e-6
 
 
 class Environment:
@@ -198,15 +198,7 @@ def ranks_of(scores: NDArray[np.float32], query: RarQuery) -> list[tuple[int, ..
     """Ranks of the query's positives in each row of scores [texts, gallery], hidden rows left out."""
     scores = scores.copy()
     scores[:, list(query.hidden)] = -np.inf
-    before = np.stack(
-        [
-            (scores > scores[:, [p]] + EQUAL_SCORES).sum(1)
-            + (np.abs(scores[:, :p] - scores[:, [p]]) <= EQUAL_SCORES).sum(1)
-            for p in query.positives
-        ],
-        axis=1,
-    )
-    return [tuple(row) for row in (before + 1).tolist()]
+    return [tuple(row) for row in ranks_by_score(scores, query.positives).tolist()]
 
 
 def read_corpus(

@@ -15,6 +15,7 @@ A filter never loses results: a filtered search is exact over the rows that pass
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
+from ..scores import TIE, best_first
 from ..store.files import writing
 
 Kind = Literal["flat", "hnsw", "ivf"]
@@ -36,7 +38,8 @@ FLAT_DIMENSION = 256
 RECALL_AIM = 0.99
 SAMPLE = 200
 ADD_ROWS = 65_536
-QUERY_ROWS = 256
+SCORES = 2**24
+"""Scores that exact search holds at a time: 64 MiB."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def _tune(index: Any, kind: Kind, matrix: NDArray[np.float32], first: int, last:
         _set_effort(index, kind, effort)
         found, _ = search_index(tuned, queries, k)
         # By score, not by row: of exact twins either one is a right answer. The first is the query itself: no feat.
-        recall = float(np.mean(found[:, 1:] >= scores[:, -1:] - 1e-6)) if k > 1 else 1.0
+        recall = float(np.mean(found[:, 1:] >= scores[:, -1:] - TIE)) if k > 1 else 1.0
         if recall >= RECALL_AIM or effort >= last:
             return replace(tuned, recall=recall)
         effort = min(2 * effort, last)
@@ -161,7 +164,10 @@ def search_index(index: Index, queries: NDArray[np.float32], k: int) -> tuple[ND
     if index.kind == "hnsw" and index.effort < k:
         _set_effort(index.faiss, "hnsw", 2 * k)  # HNSW returns at most as many as it looks at
     scores, rows = index.faiss.search(queries, k)
-    return scores, rows
+    there = rows >= 0
+    return _lists(
+        [s[t] for s, t in zip(scores, there, strict=True)], [r[t] for r, t in zip(rows, there, strict=True)], k
+    )
 
 
 def _search_cells(index: Index, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -169,14 +175,20 @@ def _search_cells(index: Index, queries: NDArray[np.float32], k: int) -> tuple[N
     # A few cells hold fewer than a large k asks for.
     _set_effort(index.faiss, "ivf", min(cells, max(index.effort, 2 * wanted * cells // len(index.matrix))))
     _, candidates = index.faiss.search(queries, wanted)
-    scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-    rows = np.full((len(queries), k), -1, dtype=np.int64)
-    for i, query in enumerate(queries):
-        near = np.sort(candidates[i][candidates[i] >= 0])
-        exact = np.asarray(index.matrix[near]) @ query
-        best = np.argsort(-exact, kind="stable")[:k]
-        scores[i, : len(best)], rows[i, : len(best)] = exact[best], near[best]
-    return scores, rows
+    near = [np.sort(row[row >= 0]) for row in candidates]
+    return _lists([np.asarray(index.matrix[rows]) @ query for rows, query in zip(near, queries, strict=True)], near, k)
+
+
+def _lists(
+    scores: Sequence[NDArray[np.float32]], rows: Sequence[NDArray[np.int64]], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Scores and rows [q, k], best first, of each query's candidates; row -1 where there are fewer."""
+    best = np.full((len(scores), k), -np.inf, dtype=np.float32)
+    found = np.full((len(scores), k), -1, dtype=np.int64)
+    for i, (own, near) in enumerate(zip(scores, rows, strict=True)):
+        ordered, values = best_first(own, k, near)
+        found[i, : len(ordered)], best[i, : len(ordered)] = ordered, values
+    return best, found
 
 
 def exact_search(
@@ -184,31 +196,21 @@ def exact_search(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Scores and rows [q, min(k, rows)] by comparing with every row of `matrix` [n, d], or only with `rows`.
 
-    Equal scores are ordered by row. Queries and rows are taken in pieces: a memory-mapped matrix may exceed the memory.
+    Tied scores are ordered by row, at the k-th place too. Queries are taken in pieces, and so are rows that have to be
+    copied: a memory-mapped matrix may exceed the memory. ValueError when queries have another length than the rows.
     """
-    k = min(k, len(matrix) if rows is None else len(rows))
-    scores = np.empty((len(queries), k), dtype=np.float32)
-    found = np.empty((len(queries), k), dtype=np.int64)
-    for start in range(0, len(queries) if k else 0, QUERY_ROWS):
-        part = slice(start, start + QUERY_ROWS)
-        scores[part], found[part] = _exact_part(matrix, queries[part], k, rows)
-    return scores, found
-
-
-def _exact_part(
-    matrix: NDArray[np.float32], queries: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    if queries.shape[1] != matrix.shape[1]:
+        raise ValueError(f"queries of {queries.shape[1]} numbers, the vectors have {matrix.shape[1]}")
     count = len(matrix) if rows is None else len(rows)
-    best = np.empty((len(queries), 0), dtype=np.float32)
-    where = np.empty((len(queries), 0), dtype=np.int64)
-    for start in range(0, count, ADD_ROWS):
-        chosen = np.arange(start, min(start + ADD_ROWS, count)) if rows is None else rows[start : start + ADD_ROWS]
-        piece = matrix[start : start + ADD_ROWS] if rows is None else matrix[chosen]
-        scores = np.concatenate([best, queries @ np.asarray(piece).T], axis=1)
-        places = np.concatenate([where, np.broadcast_to(chosen, (len(queries), len(chosen)))], axis=1)
-        if scores.shape[1] > 4 * k:
-            keep = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-            scores, places = np.take_along_axis(scores, keep, 1), np.take_along_axis(places, keep, 1)
-        order = np.lexsort((places, -scores), axis=1)[:, :k]
-        best, where = np.take_along_axis(scores, order, 1), np.take_along_axis(places, order, 1)
-    return best, where
+    k, chosen = min(k, count), np.arange(count) if rows is None else rows
+    best = np.empty((len(queries), k), dtype=np.float32)
+    found = np.empty((len(queries), k), dtype=np.int64)
+    step = max(1, SCORES // max(count, 1))
+    for start in range(0, len(queries), step):
+        part = queries[start : start + step].astype(np.float32, copy=False)
+        scores = np.empty((len(part), count), dtype=np.float32)
+        for at in range(0, count, ADD_ROWS):
+            piece = matrix[at : at + ADD_ROWS] if rows is None else matrix[rows[at : at + ADD_ROWS]]
+            scores[:, at : at + ADD_ROWS] = part @ np.asarray(piece, dtype=np.float32).T
+        best[start : start + step], found[start : start + step] = _lists(scores, [chosen] * len(part), k)
+    return best, found

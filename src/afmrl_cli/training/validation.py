@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..scores import ranks_of
 from ..settings import Settings
 from .pairs import KINDS, Enrich, Kind, Pair, Positive, Side, TrainListing, draw_pair, find_positives, rejected
 
@@ -57,10 +58,8 @@ def recall_at(
 ) -> dict[str, float]:
     """Mean recall of scores [queries, gallery]; every query has something relevant that is not excluded."""
     scores = np.where(excluded, -np.inf, scores)
-    wanted = relevant & ~excluded
-    order = np.argsort(-scores, axis=1, kind="stable")
-    ranked = np.take_along_axis(wanted, order, axis=1)
-    return {f"recall@{k}": float((ranked[:, :k].sum(1) / wanted.sum(1)).mean()) for k in ks}
+    ranks = [ranks_of(row, np.flatnonzero(wanted)) for row, wanted in zip(scores, relevant & ~excluded, strict=True)]
+    return {f"recall@{k}": float(np.mean([(found <= k).mean() for found in ranks])) for k in ks}
 
 
 def make_validation(listings: Sequence[TrainListing], settings: Settings) -> Validation | None:
