@@ -205,18 +205,19 @@ def _bring_up_to_date(
         _copy_kept(seen, set(kept), folder / LISTINGS)
         _write_matrix(folder / VECTORS, kept, seen.known, pending, before)
         matrix = np.load(folder / VECTORS, mmap_mode="r")
+        effort, recall = 0, 1.0  # flat: the vectors themselves are what is searched
         if kind != "flat":
             listener.note(f"building the {kind} index over {len(kept):,} vectors")
-        index = build_index(matrix, kind)
-        if kind != "flat":
-            listener.note(f"{kind} index: recall@10 {index.recall:.3f} against exact search on a sample")
-        save_index(index, folder / INDEX)
+            index = build_index(matrix, kind)
+            effort, recall = index.effort, index.recall
+            listener.note(f"{kind} index: recall@10 {recall:.3f} against exact search on a sample")
+            save_index(index, folder / INDEX)
         manifest = {
             "schema": SCHEMA,
             **facts,
             "count": len(kept),
             "dimension": matrix.shape[1],
-            "index": {"kind": kind, "effort": index.effort, "recall": index.recall},
+            "index": {"kind": kind, "effort": effort, "recall": recall},
             "versions": versions(),
             "created": time.time(),
         }

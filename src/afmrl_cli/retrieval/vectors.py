@@ -2,7 +2,8 @@
 
 .afmrl/embeddings/<embedder>-<plain|enriched>-<instruction>/
     current         the name of the version that counts
-    v7/             vectors.npy (float32 [n, d]), listings.arrow, index.faiss, manifest.json
+    v7/             vectors.npy (float32 [n, d]), listings.arrow, manifest.json, and index.faiss unless
+                    the index is flat
     pending/        finished chunks of a run that has not ended yet
 
 A vector is made from the product's text and photos, the attribute text with `enrich = both`, the embedder and the
@@ -76,7 +77,7 @@ class Vectors:
         return kind
 
     def index(self) -> Index:
-        """The FAISS index, loaded."""
+        """The FAISS index, loaded; a flat one has no file, `exact_search` goes through the vectors."""
         told = self.manifest["index"]
         return load_index(self.folder / INDEX, told["kind"], told["effort"], told["recall"], self.matrix)
 
