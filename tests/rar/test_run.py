@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +103,22 @@ def test_a_run_writes_a_checkpoint_that_the_generator_uses(shop: CatalogFolder) 
     assert again.already_done and again.checkpoint == "generator-1" and again.start == summary.start
 
 
-def test_killed_and_going_on_gives_the_same_weights(shop: CatalogFolder, tmp_path: Path) -> None:
+class InterruptedAt(Silent):
+    """Ctrl-C as soon as a step has ended."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def progress(self, what: str, done: int, total: int | None = None) -> None:
+        if what == "training" and done == self.step:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_killed_or_interrupted_and_going_on_gives_the_same_weights(shop: CatalogFolder, tmp_path: Path) -> None:
     """Groups drawn again, several updates of a batch, several chunks an update: all follow from the step's number."""
-    shutil.copytree(shop.root, tmp_path / "other")
-    other = CatalogFolder(tmp_path / "other" / "catalog.csv")
+    other, third = (
+        CatalogFolder(Path(shutil.copytree(shop.root, tmp_path / name)) / "catalog.csv") for name in ("other", "third")
+    )
     changes = {"rar.steps": 4, "rar.resample": 1, "rar.updates": 2, "rar.chunk_answers": 4, "rar.validate_every": 2}
     # With so large a k every step is as good as the start, so that the last one is kept.
     chosen = rar_settings(**STARTED, **changes, **{"rar.k": 20, "rar.margin": 1.0, "rar.learning_rate": 1e-4})
@@ -116,8 +129,14 @@ def test_killed_and_going_on_gives_the_same_weights(shop: CatalogFolder, tmp_pat
     resumed = train_rar(other, chosen, Silent())
     assert resumed.resumed_from in (2, 4)
     assert resumed.checkpoint == whole.checkpoint and whole.checkpoint
+    with pytest.raises(KeyboardInterrupt):  # in the middle of a batch of rollouts, which is worked off first
+        train_rar(third, chosen, InterruptedAt(1))
+    assert [path.name for path in third.runs.glob("*/state-*")] == ["state-2"]
+    stopped = train_rar(third, chosen, Silent())
+    assert stopped.resumed_from == 2
     for name, tensor in weights(shop, whole.checkpoint).items():
         assert torch.equal(weights(other, resumed.checkpoint)[name], tensor), name
+        assert torch.equal(weights(third, stopped.checkpoint)[name], tensor), name
     timed = ("seconds/rollout", "seconds/reward", "step_time", "pictures_looked_at")
     both = [[{k: v for k, v in row.items() if k not in timed} for row in rows_of(each)] for each in (whole, resumed)]
     assert both[0] == both[1]

@@ -94,6 +94,7 @@ class RarTrainer(Resumable, SharedPrefix):
         self._requests: dict[int, Request] = {}
         self.looks = True
         self._keep = keep
+        self.steps_together = plan.settings.rar.updates  # within a batch of rollouts it would have to roll out anew
         loaded = policy.generator.loaded
         if loaded.peft is None:
             raise ValueError("the policy is an adapter, and there is none")
@@ -283,6 +284,10 @@ class RarTrainer(Resumable, SharedPrefix):
         self.progress = Progress(**counters["progress"])
         self.watchdog = Watchdog(**counters["watchdog"])
 
+    def is_over(self, counters: Mapping[str, Any]) -> bool:
+        """Whether the policy had collapsed."""
+        return bool(counters["progress"]["collapsed"])
+
     # Telling
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -365,7 +370,7 @@ def grpo_arguments(plan: Plan, policy: Policy, run: Path) -> dict[str, Any]:
     device = policy.generator.loaded.device.type
     shared = common_arguments(rar, run, steps=rar.steps, peak_rate=plan.peak_rate, device=device)
     return shared | {
-        # States only between batches of rollouts: within one a resumed run would have to roll out anew.
+        # States only between batches of rollouts, as at Ctrl-C (`steps_together`).
         "save_steps": -(-rar.save_every // rar.updates) * rar.updates,
         "per_device_train_batch_size": rows,
         "gradient_accumulation_steps": answers // rows,

@@ -84,6 +84,8 @@ class Resumable(_Trainer):  # type: ignore[misc]
 
     _part: tuple[int, int] = (-1, 0)
     """(step, how many forwards of it have begun)."""
+    steps_together = 1
+    """Steps between two of which the trainer can't go on from a state: Ctrl-C waits for the last of them."""
 
     def __init__(self, *positional: Any, args: Any, **named: Any) -> None:
         if args.n_gpu > 1:  # several GPUs are for several processes; transformers would copy the model at every step
@@ -101,6 +103,10 @@ class Resumable(_Trainer):  # type: ignore[misc]
 
     def load_extra_state(self, counters: Mapping[str, Any]) -> None:
         """Take back what `extra_state` gave."""
+
+    def is_over(self, counters: Mapping[str, Any]) -> bool:
+        """Whether the run that saved these counters (`extra_state`) had ended before its last step."""
+        return False
 
     def products_of_step(self) -> list[str]:
         """Ids of the products that the step at hand is about, for messages; a subclass that knows them says so."""
@@ -187,12 +193,13 @@ class Resumable(_Trainer):  # type: ignore[misc]
 class _Watch(TrainerCallback):  # type: ignore[misc]
     """Tells progress, writes metrics.jsonl, and stops the trainer after a saved state when somebody asked to."""
 
-    def __init__(self, run: Path, steps_per_epoch: float, listener: Listener, stop: Stop) -> None:
-        self.run, self.steps_per_epoch, self.listener, self.stop = run, steps_per_epoch, listener, stop
+    def __init__(self, trainer: Any, steps_per_epoch: float, listener: Listener, stop: Stop) -> None:
+        self.run, self.steps_together = trainer.run, trainer.steps_together
+        self.steps_per_epoch, self.listener, self.stop = steps_per_epoch, listener, stop
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.listener.progress("training", state.global_step, state.max_steps)
-        if self.stop.wanted:
+        if self.stop.wanted and state.global_step % self.steps_together == 0:
             control.should_save = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
@@ -224,14 +231,16 @@ def train_resumably(
     listener.progress("training", resumed, steps)
     trainer.remove_callback(PrinterCallback)
     with stop_between_steps() as stop, quiet():
-        trainer.add_callback(_Watch(run, steps_per_epoch, listener, stop))
+        trainer.add_callback(_Watch(trainer, steps_per_epoch, listener, stop))
         if state is None and at_start is not None:
             at_start()
-        if state is not None and resumed == steps:  # killed after the last step, before the run was finished
+        extra = json.loads((state / COUNTERS).read_text("utf-8"))["extra"] if state else {}
+        ended = state is not None and (resumed == steps or trainer.is_over(extra))
+        if state is not None and ended:  # killed after the last step, before the run was finished
             trainer.state = type(trainer.state).load_from_json(str(state / TRAINER_STATE))
-            trainer.load_extra_state(json.loads((state / COUNTERS).read_text("utf-8"))["extra"])
+            trainer.load_extra_state(extra)
         else:
             trainer.train(resume_from_checkpoint=str(state) if state else None)
-        if stop.wanted and trainer.state.global_step < steps:
+        if stop.wanted and not ended and trainer.state.global_step < steps:
             raise KeyboardInterrupt
     return resumed
