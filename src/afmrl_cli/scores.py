@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 TIE = 1e-5
 
 
-def ranks_of(scores: NDArray[np.float32], rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+def ranks_of(scores: NDArray[np.floating], rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
     """Ranks from 1 [..., rows] of `rows` among the last axis of scores [..., n]; -inf for those that do not count."""
     scores = np.asarray(scores, dtype=np.float32)
     ranks = np.empty((*scores.shape[:-1], len(rows)), dtype=np.int64)

@@ -212,5 +212,5 @@ def exact_search(
         for at in range(0, count, ADD_ROWS):
             piece = matrix[at : at + ADD_ROWS] if rows is None else matrix[rows[at : at + ADD_ROWS]]
             scores[:, at : at + ADD_ROWS] = part @ np.asarray(piece, dtype=np.float32).T
-        best[start : start + step], found[start : start + step] = _lists(scores, [chosen] * len(part), k)
+        best[start : start + step], found[start : start + step] = _lists(list(scores), [chosen] * len(part), k)
     return best, found
