@@ -6,9 +6,10 @@ and the variable `AFMRL_EMBED_BATCH_SIZE`. `sources.py` reads all three.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 BUILT_IN = "nano"
 """The name of the model that comes with the tool, which no folder of that name takes."""
@@ -26,6 +27,17 @@ class Section(BaseModel):
     """Base of every table in `afmrl.toml`: unknown keys are errors, fields can't be changed afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    _foreign: frozenset[str] = PrivateAttr(frozenset())
+
+    @property
+    def foreign(self) -> frozenset[str]:
+        """Values that lead out of the folder and that nobody but the folder's own file has named (see `trust`)."""
+        return self._foreign
+
+    def mark(self, values: Iterable[str]) -> None:
+        """Note `values` as foreign."""
+        self._foreign = frozenset(values)
 
 
 class Columns(Section):

@@ -17,9 +17,10 @@ from pydantic import BaseModel, ValidationError
 from .errors import UsageError
 from .settings import BUILT_IN, Settings, as_list
 from .store.folder import SETTINGS_FILE
+from .trust import KEY_HOST_VARIABLE, mark_foreign
 
-RESERVED_ENVIRONMENT = {"AFMRL_DEBUG", "AFMRL_API_KEY"}
-"""Variables that are no settings: tracebacks on known failures, and the endpoint's key (never in a file)."""
+RESERVED_ENVIRONMENT = {"AFMRL_DEBUG", "AFMRL_API_KEY", KEY_HOST_VARIABLE}
+"""Variables that are no settings: tracebacks on known failures, the endpoint's key (never in a file), and its host."""
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -111,7 +112,8 @@ def load_settings(
     """Settings for the catalog in `folder` (None: no file is read).
 
     `flags` maps dotted keys to values; a value of None means that the flag was not given. `environment` defaults to
-    the process's. Raises UsageError naming file, variable or flag, the key, and the nearest known key.
+    the process's. Raises UsageError naming file, variable or flag, the key, and the nearest known key, and where the
+    folder's file reaches out of it (see `trust`).
     """
     return load_with_origins(folder, flags, environment)[0]
 
@@ -145,6 +147,9 @@ def load_with_origins(
                 raise UsageError(f"--set {key}: unknown setting", _nearest(key, known_keys(Settings))) from error
             origin[key] = f"flag for {key}"
     try:
-        return Settings.model_validate(tree), origin
+        settings = Settings.model_validate(tree)
     except ValidationError as error:
         raise _explain(error, origin, file) from error
+    if file:
+        mark_foreign(settings, {key for key, where in origin.items() if where == str(file)}, file)
+    return settings, origin

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import ipaddress
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
@@ -40,12 +42,21 @@ ANSWERS = {
     "moved": (302, b"", {"Location": "/1.png"}),
     "loop": (302, b"", {"Location": "/loop"}),
     "file": (302, b"", {"Location": "file:///etc/passwd"}),
+    "odd-place": (302, b"", {"Location": "http://xn--/1.png"}),
     "down": (500, b"no", {}),
     "html": (200, b"<html>Log in</html>", {"Content-Type": "image/png"}),
     "bomb": (200, png((6000, 6000)), {}),
     "big": (200, bytes(300_000), {}),
     "packed": (200, gzip.compress(png()), {"Content-Encoding": "gzip"}),
 }
+
+
+DRIPS = {
+    "header": b"HTTP/1.1 200 OK\r\nX: ",
+    "chunk-header": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;x=",
+    "body": b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n",
+}
+"""What these begin with; then one byte after the other, and never an end."""
 
 
 class Shop(BaseHTTPRequestHandler):
@@ -73,6 +84,8 @@ class Shop(BaseHTTPRequestHandler):
             self.wfile.flush()
             time.sleep(60 if self.asked[self.path] == 1 else 0)
             self.wfile.write(body[30:])
+        elif name in DRIPS or name == "interim":
+            self.drip(name)
         elif name == "flaky":
             self.answer(*((503, b"later") if self.asked[self.path] < 3 else (200, png())), {})
         elif name in ("endless", "cut"):
@@ -84,6 +97,15 @@ class Shop(BaseHTTPRequestHandler):
             self.wfile.write(png() if name == "cut" else bytes(1_000_000))
         else:
             self.answer(404, b"gone", {})
+
+    def drip(self, name: str) -> None:
+        """Send a little at a time, or answers before the answer, and never come to an end."""
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.wfile.write(DRIPS.get(name, b""))
+            while True:
+                self.wfile.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000 if name == "interim" else b"x")
+                time.sleep(0 if name == "interim" else 0.02)
 
     def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -256,6 +278,103 @@ def test_a_host_that_is_not_there_is_given_up(tmp_path: Path, monkeypatch: pytes
     assert "0 photos fetched (0.0 MB), 0 were there, 0 failed" in run(tmp_path)
 
 
+def test_one_clock_runs_over_a_whole_request(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "PHOTO_SECONDS", 0.5)
+    catalog(tmp_path, *(f"{server}/{name}" for name in (*DRIPS, "interim")), f"{server}/1.png")
+    output = " ".join(run(tmp_path, "--private").split())
+    assert "1 photos fetched" in output and "4 failed" in output and "takes longer than" in output
+    assert all(Shop.asked[f"/{name}"] == 1 for name in (*DRIPS, "interim"))  # it would take as long again
+
+
+@pytest.mark.parametrize("name", [*DRIPS, "interim"])
+def test_interrupting_ends_a_fetch_from_a_server_that_never_does(server: str, tmp_path: Path, name: str) -> None:
+    catalog(tmp_path, f"{server}/{name}")
+    program = "from afmrl_cli.cli.app import main; main()"
+    command = [sys.executable, "-c", program, "fetch-images", str(tmp_path), "--private", "--quiet"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as fetching:
+        try:
+            give_up = time.monotonic() + 60
+            while not Shop.asked[f"/{name}"]:
+                assert time.monotonic() < give_up and fetching.poll() is None
+                time.sleep(0.02)
+            fetching.send_signal(signal.SIGINT)
+            _, said = fetching.communicate(timeout=20)
+        finally:
+            fetching.kill()
+    assert fetching.returncode == 130 and said.splitlines()[0].endswith("interrupted") and "Traceback" not in said
+    assert not halves(tmp_path / ".afmrl/images")
+
+
+NO_LINKS = ("http://xn--/1.png", "http://xn--a/1.png", "http://127.0.0.1:99999999/1.png", "http://[::1/1.png")
+
+
+def test_a_link_that_is_none_costs_itself_alone(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "WAIT_SECONDS", 0.001)
+    catalog(tmp_path, *NO_LINKS, f"{server}/odd-place", f"{server}/1.png")
+    output = run(tmp_path, "--private")
+    assert "1 photos fetched" in output and f"{len(NO_LINKS) + 1} failed" in output
+
+
+PUBLIC = "93.184.216.34"
+
+
+@pytest.fixture
+def internet(server: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A public address that is really this machine's server, by whatever name; no packet goes anywhere else. The
+    addresses that were connected to."""
+    port, connect, connected = int(server.rsplit(":", 1)[1]), socket.create_connection, []
+
+    def to_the_server(address: tuple[str, int], *more: Any, **named: Any) -> socket.socket:
+        connected.append(address[0])
+        assert address[0] == PUBLIC, address
+        return connect(("127.0.0.1", port), *more, **named)
+
+    monkeypatch.setattr(socket, "create_connection", to_the_server)
+    return connected
+
+
+def answers(*addresses: str) -> Any:
+    """A resolver that gives the next address at each call, and the last one from then on."""
+    left = list(addresses)
+
+    def resolve(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
+        with contextlib.suppress(ValueError):  # an address stands for itself
+            left.insert(0, str(ipaddress.ip_address(host.strip("[]"))))
+        address = left.pop(0) if len(left) > 1 else left[0]
+        return [(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    return resolve
+
+
+INNER = ("127.0.0.1", "10.0.0.1", "169.254.169.254", "192.0.0.8", "[::1]", "[fec0::1]", "[64:ff9b::7f00:1]")
+
+
+def test_a_redirect_from_a_public_to_a_private_address_is_refused(
+    internet: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i, host in enumerate(INNER):
+        monkeypatch.setitem(ANSWERS, f"inner{i}", (302, b"", {"Location": f"http://{host}/1.png"}))
+    monkeypatch.setattr("socket.getaddrinfo", answers(PUBLIC))
+    catalog(tmp_path, *(f"http://shop.example/inner{i}" for i in range(len(INNER))))
+    done = CliRunner().invoke(app, ["fetch-images", str(tmp_path), "--json"])
+    assert done.exit_code == 3 and "which is not on the public internet" in done.output
+    assert set(internet) == {PUBLIC} and not Shop.asked["/1.png"]
+    assert all(Shop.asked[f"/inner{i}"] == 1 for i in range(len(INNER)))
+
+
+@pytest.mark.parametrize("inner", ["127.0.0.1", "10.0.0.1", "::1", "fec0::1", "::ffff:192.168.0.1"])
+def test_a_name_that_is_bound_to_a_private_address_between_two_questions_is_not_followed_there(
+    internet: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inner: str
+) -> None:
+    monkeypatch.setattr(fetch, "AT_ONCE", 1)
+    monkeypatch.setattr("socket.getaddrinfo", answers(PUBLIC, inner))
+    # The first is fetched from the address that was checked; for the second a new connection is made.
+    catalog(tmp_path, "http://shop.example/1.png", "http://shop.example:81/2.png")
+    output = run(tmp_path)
+    assert "1 photos fetched" in output and f"shop.example is {inner}, which is not on the public" in output
+    assert internet == [PUBLIC] and Shop.asked == {"/1.png": 1}
+
+
 @pytest.mark.parametrize(
     ("address", "public"),
     [
@@ -274,6 +393,36 @@ def test_a_host_that_is_not_there_is_given_up(tmp_path: Path, monkeypatch: pytes
         ("::ffff:93.184.216.34", True),
         ("64:ff9b::a00:1", False),
         ("2002:a00:1::", False),
+        ("192.0.0.1", False),  # 192.0.0.0/24 and fec0::/10 depend on the version of Python's own list
+        ("192.0.0.170", False),
+        ("fec0::1", False),
+        ("feff::1", False),
+        ("172.31.255.255", False),
+        ("172.32.0.0", True),
+        ("198.19.0.1", False),
+        ("198.51.100.7", False),
+        ("203.0.113.7", False),
+        ("192.88.99.1", False),
+        ("239.1.1.1", False),
+        ("240.0.0.1", False),
+        ("0.0.0.0", False),
+        ("9.255.255.255", True),
+        ("100.128.0.0", True),
+        ("::", False),
+        ("::a00:1", False),  # an IPv4 address as it was once written
+        ("::ffff:0:10.0.0.1", False),
+        ("64:ff9b::5db8:d822", True),
+        ("64:ff9b:1::1", False),
+        ("100::1", False),
+        ("2001::1", False),  # Teredo
+        ("2001:db8::1", False),
+        ("2001:4860:4860::8888", True),
+        ("2002:5db8:d822::1", True),
+        ("2002:7f00:1::", False),
+        ("3fff::1", False),
+        ("5f00::1", False),
+        ("ff02::1", False),
+        ("fc00::1", False),
     ],
 )
 def test_addresses(address: str, public: bool) -> None:

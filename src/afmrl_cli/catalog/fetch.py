@@ -2,15 +2,16 @@
 
 Links come from a file that anybody may have written, so only http and https are followed, up to five redirects; the
 address that a name resolves to is checked before each connection, and it is that address that is connected to: one of
-this machine or a private network is refused (`catalog.fetch_private` allows it). Size, time and pixels are bounded and
-the content must be a photo that can be read. Proxies of the environment are not used: behind one nothing could be
-checked.
+this machine or a private network is refused (`catalog.fetch_private` allows it). Size, pixels and time are bounded, by
+one clock from the first byte to the last, redirects and headers included; and the content must be a photo that can be
+read. Proxies of the environment are not used: behind one nothing could be checked.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import socket
+import ssl
 import threading
 import time
 from collections import Counter, deque
@@ -18,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpcore
 import httpx
@@ -28,6 +30,7 @@ from ..listener import Listener
 from ..settings import CatalogSettings
 from ..store.files import writing
 from ..store.folder import CatalogFolder
+from .addresses import is_public
 from .images import ImageProblem, check_image
 from .links import full_link, place_of
 from .problems import Problem, Problems, clipped
@@ -39,8 +42,12 @@ RETRIES = 3
 WAIT_SECONDS = 1.0
 """Before the first retry, doubled for each more; a server's Retry-After counts, up to `LONGEST_WAIT`."""
 LONGEST_WAIT = 30.0
-READ_SECONDS = 15.0
+CONNECT_SECONDS, READ_SECONDS = 5.0, 15.0
 PHOTO_SECONDS = 60.0
+SLICE_SECONDS = 0.2
+"""How long Ctrl-C may go unnoticed by a download that waits for bytes."""
+HEADER_BYTES = 1 << 20
+"""That may come beside a photo: headers, bodies of redirects, interim answers."""
 REDIRECTS = 5
 DEAD_AFTER = 5
 """Links to a host that can't be reached at all, one after the other, until no more of it are tried."""
@@ -49,8 +56,6 @@ HEADERS = {
     "Accept": "image/*",
     "Accept-Encoding": "identity",
 }
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 @dataclass(frozen=True)
@@ -144,16 +149,17 @@ class _Fetcher:
 
     def __init__(self, settings: CatalogSettings) -> None:
         self._settings = settings
+        self.stop = threading.Event()
+        self._clock = _Clock(self.stop)
         self._client = httpx.Client(
-            transport=_Transport(private=settings.fetch_private),
+            transport=_Transport(_Guard(self._clock, private=settings.fetch_private)),
             headers=HEADERS,
-            timeout=READ_SECONDS,
+            timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
             follow_redirects=True,
             max_redirects=REDIRECTS,
             trust_env=False,
         )
         self._unreached: Counter[str] = Counter()
-        self.stop = threading.Event()
 
     def __enter__(self) -> _Fetcher:
         return self
@@ -165,8 +171,8 @@ class _Fetcher:
         """Fetch `url` to `place`; its size in bytes. Raises _Failed."""
         try:
             host = httpx.URL(url).host
-        except httpx.InvalidURL as error:
-            raise _Failed(f"not a link: {error}") from error
+        except (httpx.InvalidURL, ValueError) as error:  # ValueError: no name by the rules of IDNA
+            raise _Failed(f"not a link: {clipped(str(error), 100)}") from error
         for attempt in range(RETRIES + 1):
             if self._unreached[host] >= DEAD_AFTER:
                 raise _Failed(f"{host} can't be reached, as {DEAD_AFTER} links before", reached=False)
@@ -186,11 +192,12 @@ class _Fetcher:
         raise AssertionError  # the last attempt returns or raises
 
     def _download(self, url: str, place: Path) -> int:
+        self._clock.start(self._settings.max_image_bytes + HEADER_BYTES)
         try:
             with self._client.stream("GET", url) as response:
                 _refuse(response, self._settings.max_image_bytes)
                 with writing(place) as target:
-                    size = _save(response, target, self._settings.max_image_bytes, self.stop)
+                    size = _save(response, target, self._settings.max_image_bytes)
                     check_image(target, self._settings)
                 return size
         except ImageProblem as problem:
@@ -205,6 +212,8 @@ class _Fetcher:
             raise _Failed(f"cut off: {str(error) or type(error).__name__}", again=True) from error
         except httpx.RemoteProtocolError as error:
             raise _Failed(f"a broken answer: {error}") from error
+        except ValueError as error:  # a Location that holds no name by the rules of IDNA, an impossible port
+            raise _Failed(f"leads to something that is no link: {clipped(str(error), 100)}") from error
 
 
 def _refuse(response: httpx.Response, most: int) -> None:
@@ -222,17 +231,13 @@ def _refuse(response: httpx.Response, most: int) -> None:
         raise _Failed(_too_big(most))
 
 
-def _save(response: httpx.Response, target: Path, most: int, stop: threading.Event) -> int:
-    size, end = 0, time.monotonic() + PHOTO_SECONDS
+def _save(response: httpx.Response, target: Path, most: int) -> int:
+    size = 0
     with target.open("wb") as file:
         for chunk in response.iter_raw():
             size += len(chunk)
             if size > most:
                 raise _Failed(_too_big(most))
-            if time.monotonic() > end:
-                raise _Failed(f"takes longer than {PHOTO_SECONDS:.0f} s")
-            if stop.is_set():
-                raise _Failed("interrupted")
             file.write(chunk)
     return size
 
@@ -241,21 +246,77 @@ def _too_big(most: int) -> str:
     return f"more than {most:,} bytes (catalog.max_image_bytes)"
 
 
-def is_public(address: Address) -> bool:
-    """Whether `address` is one of the public internet, what it stands for in IPv4 included."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address in NAT64:
-            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if inner := address.ipv4_mapped or address.sixtofour:
-            return is_public(inner)
-    return address.is_global and not address.is_multicast and not address.is_reserved
+class _Clock(threading.local):
+    """The time and the bytes that the download at hand in this thread has left, whatever connections it goes over."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._end, self._bytes = float("inf"), 0
+
+    def start(self, most: int) -> None:
+        """Begin a download of at most so many bytes."""
+        self._end, self._bytes = time.monotonic() + PHOTO_SECONDS, most
+
+    def left(self) -> float:
+        """Seconds; _Failed when there are none, or all downloads are to end."""
+        if self._stop.is_set():
+            raise _Failed("interrupted")
+        if (seconds := self._end - time.monotonic()) <= 0:
+            raise _Failed(f"takes longer than {PHOTO_SECONDS:.0f} s")
+        return seconds
+
+    def took(self, size: int) -> None:
+        """Count what has come; _Failed when it is too much."""
+        self._bytes -= size
+        if self._bytes < 0:
+            raise _Failed("sends more beside the photo than a photo may have")
+
+
+class _Timed(httpcore.NetworkStream):
+    """A connection under the clock: a server that drips headers, chunks or interim answers gets no more time."""
+
+    def __init__(self, inner: httpcore.NetworkStream, clock: _Clock) -> None:
+        self._inner, self._clock = inner, clock
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """As of httpcore.NetworkStream; waits in slices, so that Ctrl-C is noticed."""
+        waited_until = time.monotonic() + (timeout or READ_SECONDS)
+        while True:
+            seconds = min(SLICE_SECONDS, self._clock.left())
+            try:
+                found = self._inner.read(max_bytes, seconds)
+            except httpcore.ReadTimeout:
+                if time.monotonic() >= waited_until:
+                    raise
+            else:
+                self._clock.took(len(found))
+                return found
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """As of httpcore.NetworkStream."""
+        self._inner.write(buffer, min(timeout or READ_SECONDS, self._clock.left()))
+
+    def close(self) -> None:
+        """As of httpcore.NetworkStream."""
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        """As of httpcore.NetworkStream."""
+        seconds = min(timeout or CONNECT_SECONDS, self._clock.left())
+        return _Timed(self._inner.start_tls(ssl_context, server_hostname, seconds), self._clock)
+
+    def get_extra_info(self, info: str) -> Any:
+        """As of httpcore.NetworkStream."""
+        return self._inner.get_extra_info(info)
 
 
 class _Guard(httpcore.SyncBackend):
     """Connects to addresses that have been checked, and to no other: the name is resolved here and only once."""
 
-    def __init__(self, *, private: bool) -> None:
-        self._private = private
+    def __init__(self, clock: _Clock, *, private: bool) -> None:
+        self._clock, self._private = clock, private
 
     def connect_tcp(
         self,
@@ -268,7 +329,7 @@ class _Guard(httpcore.SyncBackend):
         """As of httpcore.SyncBackend: a connection to `host`; _Failed when one of its addresses is refused."""
         try:
             answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+        except (OSError, UnicodeError, OverflowError) as error:  # OverflowError: no such port
             raise httpcore.ConnectError(f"no such host {host}") from error
         addresses = list(dict.fromkeys(str(answer[4][0]).partition("%")[0] for answer in answers))
         for address in addresses:
@@ -276,8 +337,10 @@ class _Guard(httpcore.SyncBackend):
                 raise _Failed(f"{host} is {address}, which is not on the public internet (catalog.fetch_private)")
         failure: httpcore.ConnectError | httpcore.ConnectTimeout | None = None
         for address in addresses:
+            seconds = min(timeout or CONNECT_SECONDS, self._clock.left())
             try:
-                return super().connect_tcp(address, port, timeout, local_address, socket_options)
+                stream = super().connect_tcp(address, port, seconds, local_address, socket_options)
+                return _Timed(stream, self._clock)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = failure or error
         raise failure or httpcore.ConnectError(f"no address of {host}")
@@ -286,13 +349,13 @@ class _Guard(httpcore.SyncBackend):
 class _Transport(httpx.BaseTransport):
     """httpx over httpcore with the guard, which httpx's own transport takes no argument for."""
 
-    def __init__(self, *, private: bool) -> None:
+    def __init__(self, guard: _Guard) -> None:
         self._pool = httpcore.ConnectionPool(
             ssl_context=httpx.create_ssl_context(trust_env=False),
             max_connections=AT_ONCE,
             max_keepalive_connections=AT_ONCE,
             keepalive_expiry=5.0,
-            network_backend=_Guard(private=private),
+            network_backend=guard,
         )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:

@@ -25,6 +25,7 @@ from ..listener import Listener
 from ..retrieval.encode import Encoder
 from ..settings import Settings
 from ..store.checkpoints import Checkpoints
+from ..trust import check_download
 from .systems import RetrievalSystem
 
 if TYPE_CHECKING:
@@ -75,7 +76,11 @@ def model_system(
     if entry.kind in ("base", "checkpoint"):
         return _own_model(entry, settings, checkpoints, bases, listener)
     from ..models.outside import PictureTextEncoder, SentenceEncoder, find_model
+    from ..models.weights import find_snapshot
 
+    name = entry.argument
+    if name in settings.eval.foreign and not Path(name).expanduser().is_dir() and find_snapshot(name) is None:
+        check_download(settings.eval, name)
     folder, id = find_model(entry.argument, listener)
     reads_photos = entry.kind == "clip"
     encoder = PictureTextEncoder if reads_photos else SentenceEncoder

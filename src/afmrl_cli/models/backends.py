@@ -30,7 +30,10 @@ def load_backend(
     if settings.attributes.endpoint:
         from .endpoint import Endpoint
 
-        return Endpoint(settings.attributes, settings.model)
+        endpoint = Endpoint(settings.attributes, settings.model)
+        if listener is not None:
+            listener.note(endpoint.destination)
+        return endpoint
     from .generator import load_generator
 
     return load_generator(settings.model, settings.attributes, checkpoints, bases=bases, listener=listener)

@@ -7,7 +7,8 @@ ModelError.
 
 Only the host that the user named is ever spoken to: redirects are not followed, and neither proxies nor .netrc are
 taken from the environment, which would send photos and texts, or a password, somewhere else without a word. The key
-comes from AFMRL_API_KEY alone; it goes into one header and is struck out of every message.
+comes from AFMRL_API_KEY alone; it goes into one header, to the host that it is for (see `trust`), and is struck out of
+every message.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from ..catalog.pictures import opened
 from ..errors import ModelError, UsageError
 from ..settings import AttributeSettings, ModelSettings
 from ..store.files import hash_json
+from ..trust import KEY_HOST_VARIABLE, check_endpoint, key_goes_to
 
 KEY_VARIABLE = "AFMRL_API_KEY"
 DEFAULT_MAX_PIXELS = 1280 * 28 * 28
@@ -84,10 +86,15 @@ class Endpoint:
         """`api_key` None: the environment's; `first_wait` is the longest first pause in seconds, doubled each time."""
         self.id = endpoint_id(settings, model)
         self._target = _target(settings.endpoint)
+        own_word = check_endpoint(settings, settings.endpoint)
         self._settings = settings
         self._max_pixels = model.max_pixels or DEFAULT_MAX_PIXELS
         self._max_chars = model.max_text_tokens * CHARS_PER_TOKEN
-        self._key = _checked_key(os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key)
+        key = _checked_key(os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key)
+        self._key = key if key and key_goes_to(settings.endpoint, own_word) else ""
+        self.destination = f"asking {settings.endpoint_model} at {self._target.shown}"
+        if key and not self._key:
+            self.destination += f", without the key in {KEY_VARIABLE}: {KEY_HOST_VARIABLE} says what it is for"
         self._first_wait = first_wait
         self._failed_in_a_row = 0
         self._answered = False

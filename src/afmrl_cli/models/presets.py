@@ -18,6 +18,7 @@ from ..settings import BUILT_IN, ModelSettings
 from ..store.checkpoints import REQUIRED as ADAPTER_FILES
 from ..store.checkpoints import Checkpoints, Manifest, Role
 from ..store.files import hash_json
+from ..trust import check_download
 from .device import precision_of
 from .weights import download, find_snapshot, fingerprint_files, missing_weights
 
@@ -84,7 +85,10 @@ def resolve_base(settings: ModelSettings, role: Role, listener: Listener | None 
         hint = "give a folder with config.json and *.safetensors, or a hub name such as Qwen/Qwen2-VL-2B-Instruct"
         raise ModelError(f"{name}: no such folder", hint)
     else:
-        snapshot = find_snapshot(name, revision) or download(name, revision, listener or Silent())
+        snapshot = find_snapshot(name, revision)
+        if snapshot is None:
+            check_download(settings, name)
+            snapshot = download(name, revision, listener or Silent())
         read_config(snapshot, name)
         _check_weights(snapshot, name)
         base = Base(name, snapshot.name, snapshot, 0, 0)

@@ -97,8 +97,9 @@ def embed_catalog(
     another command is writing, when the catalog can't be read, or when nothing of it can be embedded.
     """
     started = time.monotonic()
-    place = make_folder(vectors_folder(folder, embedder_id, settings))
+    place = vectors_folder(folder, embedder_id, settings)
     with writer_lock(folder.store, "afmrl embed"), Database(folder.database) as database:
+        make_folder(place)
         remove_leftovers(place)
         before = None if force else open_current(place)
         pending = VectorCache(place / PENDING)

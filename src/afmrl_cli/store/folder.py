@@ -2,10 +2,16 @@
 
 my-shop/catalog.csv, images/, afmrl.toml    the retailer's; never written to
 my-shop/.afmrl/                             the tool's; deleting it loses nothing of the retailer's
+
+A folder may come from a stranger: a link in `.afmrl` would let the tool write, delete or read somewhere else, so that
+a store with one is refused as a whole (`check_store`), before anything in it is opened.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,10 +75,10 @@ def find_folder(start: Path | None, configured: Callable[[Path], str] = lambda r
     that holds `afmrl.toml` or `.afmrl`.
 
     `configured(root)` gives `catalog.path` of that folder's settings, "" for none. Raises DataError when there is no
-    catalog or more than one candidate.
+    catalog or more than one candidate, when the catalog is a link that leads elsewhere, or as `check_store` does.
     """
     if start is not None and start.is_file():
-        return CatalogFolder(start.resolve())
+        return _opened(start)
     root = _root(start)
     if name := configured(root):
         file = root / name
@@ -80,14 +86,48 @@ def find_folder(start: Path | None, configured: Callable[[Path], str] = lambda r
             raise DataError(f"catalog.path: {name[:200]} does not lie in {root}", "name a file of this folder itself")
         if name not in (path.name for path in root.iterdir() if path.is_file()):
             raise DataError(f"{str(file)[:400]}: no such file", f"catalog.path in {root / SETTINGS_FILE} names it")
-        return CatalogFolder(file)
+        return _opened(file)
     found = candidates(root)
     named = [p for p in found if p.name.split(".")[0].lower() in CATALOG_NAMES]
     if len(named) == 1 or len(found) == 1:
-        return CatalogFolder((named or found)[0])
+        return _opened((named or found)[0])
     names = ", ".join(p.name for p in (named or found)[:5])
     hint = f"give one, or set catalog.path in {SETTINGS_FILE}: `afmrl init` proposes one"
     raise DataError(f"{root}: more than one catalog ({names})", hint)
+
+
+def _opened(catalog: Path) -> CatalogFolder:
+    """The folder of `catalog`, once nothing of it is a link."""
+    file = catalog.resolve()
+    if file.parent != catalog.parent.resolve():  # the store would be made there, and photos looked for there
+        raise DataError(f"{catalog}: is a link that leads to {file}", "give that file itself, or copy it here")
+    folder = CatalogFolder(file)
+    check_store(folder.store)
+    return folder
+
+
+def check_store(store: Path) -> None:
+    """DataError naming what is a link: the store itself or the first thing in it; or what is neither a file nor a
+    folder (a pipe would never end). One walk over names; nothing is opened. A store need not exist yet."""
+    if store.is_symlink():
+        raise _link(store, store)
+    waiting = [store] if store.is_dir() else []
+    while waiting:
+        # FileNotFoundError: a writer has removed it meanwhile.
+        with contextlib.suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    raise _link(Path(entry.path), store)
+                if entry.is_dir():
+                    waiting.append(Path(entry.path))
+                elif not entry.is_file():
+                    kind = stat.filemode(entry.stat(follow_symlinks=False).st_mode)
+                    raise DataError(f"{entry.path}: is neither a file nor a folder ({kind})", "remove it")
+
+
+def _link(path: Path, store: Path) -> DataError:
+    there = "" if path == store else f", and nothing in {store.name} may be one"
+    return DataError(f"{path}: is a link{there}", "remove it: what it leads to would be overwritten and deleted")
 
 
 def candidates(root: Path) -> list[Path]:

@@ -1,0 +1,159 @@
+"""What a folder's afmrl.toml may not do by itself, since it may have come with the catalog from anywhere.
+
+Settings that reach out of the folder count only as the user's own word: a flag, an `AFMRL_*` variable, or the user's
+own file, `~/.config/afmrl/afmrl.toml` (under XDG_CONFIG_HOME where that is set), which knows three keys:
+
+    allowed_hosts = ["127.0.0.1:8000", "api.example.com"]   # endpoints that any folder may name; no port: https
+    trusted_folders = ["/srv/shops"]                        # whose afmrl.toml, and that of what is in them, is my own
+    api_key_host = "api.example.com"                        # what AFMRL_API_KEY is for: it is sent to no other host
+
+AFMRL_API_KEY_HOST says the last one, too. Without it the key goes only to an endpoint that is the user's own word, and
+never to one that a folder names.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Container
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .errors import UsageError
+from .settings import Section, Settings, as_list
+from .store.folder import SETTINGS_FILE
+
+KEY_HOST_VARIABLE = "AFMRL_API_KEY_HOST"
+OPEN_DOORS = {
+    "catalog.allow_outside": "reads photos from anywhere on this disk",
+    "catalog.fetch_private": "reaches into private networks and this machine",
+}
+FILES = ("sft.file", "dedupe.verdicts", "eval.labels")
+HUB_SYSTEMS = ("clip", "text")
+
+
+class OwnSettings(BaseModel):
+    """What the user's own file says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    allowed_hosts: list[str] = []
+    trusted_folders: list[str] = []
+    api_key_host: str = ""
+
+
+def own_file() -> Path:
+    """The user's own settings file, which need not exist."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    # A relative one would lie in the folder that the user stands in, which may be the stranger's.
+    return (home if home.is_absolute() else Path.home() / ".config") / "afmrl" / SETTINGS_FILE
+
+
+def own_settings() -> OwnSettings:
+    """The user's own settings; UsageError when the file can't be used."""
+    file = own_file()
+    if not file.is_file():
+        return OwnSettings()
+    try:
+        return OwnSettings.model_validate(tomllib.loads(file.read_text("utf-8-sig")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        known = ", ".join(OwnSettings.model_fields)
+        raise UsageError(f"{file}: {first['loc'][0]}: {first['msg'][:200]}", f"it knows {known}") from error
+    except (ValueError, OSError, RecursionError) as error:
+        raise UsageError(f"{file}: can't be read as TOML: {str(error)[:200]}", "mend the file or remove it") from error
+
+
+def mark_foreign(settings: Settings, keys: Container[str], file: Path) -> None:
+    """Tell `settings` which of their values nobody but `file`, the folder's, has named: those of `keys`, the dotted
+    keys that come from it. Nothing is marked where the user trusts the folder.
+
+    Raises UsageError at once for what would open a door by being true, or a file out of the folder.
+    """
+
+    def values(key: str) -> list[str]:
+        section, _, name = key.partition(".")
+        names = as_list(getattr(getattr(settings, section), name)) if key in keys else []
+        return names if isinstance(names, list) else []
+
+    doors = [key for key in OPEN_DOORS if key in keys and getattr(settings.catalog, key.partition(".")[2])]
+    root = file.parent.resolve()
+    files = [(key, name) for key in FILES for name in values(key) if not _lies_in(root / name, root)]
+    hub = {name for key in ("model.generator", "model.embedder") for name in values(key)}
+    systems = [name.partition(":") for name in values("eval.systems")]
+    compared = {name.strip() for kind, _, name in systems if kind.strip() in HUB_SYSTEMS}
+    endpoint = set(values("attributes.endpoint"))
+    if not (doors or files or hub or compared or endpoint) or _trusted(root):
+        return
+    for key in doors:
+        hint = f"your own word counts: --set {key}=true, {_variable(key)}=true, or trusted_folders in {own_file()}"
+        raise UsageError(f"{file}: {key} = true {OPEN_DOORS[key]}: a folder can't allow that by itself", hint)
+    for key, name in files:
+        hint = f"copy the file there, or say it yourself: --set {key}=..., or trusted_folders in {own_file()}"
+        raise UsageError(f"{file}: {key}: {name[:200]} lies outside of the catalog's folder", hint)
+    settings.attributes.mark(endpoint)
+    settings.model.mark(hub)
+    settings.eval.mark(compared)
+
+
+def check_endpoint(settings: Section, address: str) -> bool:
+    """Whether `address` is the user's own word, and not only a folder's. UsageError when a folder named it and the
+    user's own settings do not allow its host."""
+    if address not in settings.foreign:
+        return True
+    host = _host(address)
+    if not any(_same_host(allowed, address) for allowed in own_settings().allowed_hosts):
+        raise UsageError(
+            f"attributes.endpoint in this folder's {SETTINGS_FILE} would send its photos and texts to {address[:200]}",
+            f"if that is what you want: --endpoint {address[:200]}, or allowed_hosts = [{host!r}] in {own_file()}",
+        )
+    return False
+
+
+def key_goes_to(address: str, own_word: bool) -> bool:
+    """Whether AFMRL_API_KEY may be sent to `address`; `own_word`: what `check_endpoint` said of it."""
+    named = os.environ.get(KEY_HOST_VARIABLE, "").strip() or own_settings().api_key_host
+    return _same_host(named, address) if named else own_word
+
+
+def check_download(settings: Section, name: str) -> None:
+    """UsageError when nobody but a folder has named the hub model `name`, which is about to be fetched."""
+    if name in settings.foreign:
+        raise UsageError(
+            f"{name}: is not on this disk, and is not fetched because this folder's {SETTINGS_FILE} alone names it",
+            f"fetch it yourself (hf download {name}), give it as a flag, or set trusted_folders in {own_file()}",
+        )
+
+
+def _variable(key: str) -> str:
+    return "AFMRL_" + key.upper().replace(".", "_")
+
+
+def _trusted(root: Path) -> bool:
+    folders = [Path(folder).expanduser() for folder in own_settings().trusted_folders]
+    return any(folder.is_absolute() and _lies_in(root, folder.resolve()) for folder in folders)
+
+
+def _lies_in(path: Path, root: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError, ValueError):  # a circle of links, a NUL
+        return False
+
+
+def _host(address: str) -> str:
+    """`host:port` of an http or https address, the port left out where it is that of https."""
+    import httpx  # with its eyes: another parser may find another host in the same address
+
+    try:
+        url = httpx.URL(address.strip())
+    except httpx.InvalidURL:
+        return ""
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    port = url.port or (443 if url.scheme == "https" else 80)
+    return host if url.scheme == "https" and port == 443 else f"{host}:{port}"
+
+
+def _same_host(allowed: str, address: str) -> bool:
+    return bool(host := _host(address)) and host == _host(allowed if "://" in allowed else f"https://{allowed}")
