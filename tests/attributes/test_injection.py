@@ -111,7 +111,7 @@ def test_a_model_that_does_what_the_product_says_stays_in_the_schema(tmp_path: P
         rows = generated(folder, Settings.model_validate({"attributes": {**attributes, "concurrency": 1}}))
         prompts = server.prompts()
     valid = valid_and_inside(rows)
-    assert len(valid) == len(ORDERS) * 2  # red; RED with both lengths
+    assert len(valid) == len(ORDERS) * 3  # red; red and a token; RED with both lengths
     assert {failure for _, failure in rows.values()} >= {"outside schema", "unparsable", "repeated key"}
     # A server reads special tokens out of any text that it is sent.
     assert not any(token in prompt for prompt in prompts for token in SPECIAL)

@@ -96,7 +96,7 @@ def test_nothing_leaves_the_schema(text):
         assert pairs.get("color", "navy") in {"navy", "Light Blue", "red"}
         assert read_answer(found, False, SCHEMA, SHOES, SETTINGS) == (found, None)
     else:
-        assert failure in {"unparsable", "outside schema", "repeated key"}
+        assert failure in {"unparsable", "outside schema", "repeated key", "too few pairs"}
 
 
 def test_json_schema_with_keys():
@@ -104,8 +104,8 @@ def test_json_schema_with_keys():
     assert schema["required"] == ["color", "neck_type", "material", "model"]
     assert schema["additionalProperties"] is False
     assert schema["properties"]["color"] == {
-        "type": ["string", "null"],
-        "enum": ["navy", "Light Blue", "red", None],
+        "type": "string",
+        "enum": ["navy", "Light Blue", "red", "unknown"],
         "description": "main colour",
     }
     assert schema["properties"]["material"]["items"]["enum"] == ["cotton", "elastane"]
@@ -113,12 +113,7 @@ def test_json_schema_with_keys():
 
 
 def test_json_schema_without_keys():
-    assert AttributeSchema({}).json_schema("") == {
-        "type": "object",
-        "additionalProperties": {"type": "string"},
-        "minProperties": 3,
-        "maxProperties": 8,
-    }
+    assert AttributeSchema({}).json_schema("") == {"type": "object", "additionalProperties": {"type": "string"}}
 
 
 @pytest.mark.parametrize(

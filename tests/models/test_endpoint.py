@@ -18,7 +18,7 @@ from afmrl_cli.attributes.request import Generation, Request
 from afmrl_cli.attributes.schema import AttributeSchema
 from afmrl_cli.errors import ModelError, UsageError
 from afmrl_cli.models import endpoint as module
-from afmrl_cli.models.endpoint import Endpoint, attribute_text, endpoint_id
+from afmrl_cli.models.endpoint import Endpoint, endpoint_id
 from afmrl_cli.settings import AttributeSettings, ModelSettings
 from tests.chat_server import ChatServer, Reply, chat_server
 
@@ -276,6 +276,45 @@ def test_no_proxy_is_taken_from_the_environment(server, monkeypatch):
     assert ask(server).error is None
 
 
+# Refused alike
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "hint"),
+    [
+        (402, "This request requires more credits (request 7f3)", "credit"),
+        (400, "API key not valid. Please pass a valid API key.", "AFMRL_API_KEY"),
+        (400, "Model 'm' does not exist", "served there"),
+        (429, "You exceeded your current quota (insufficient_quota)", "credit"),
+        (200, "invalid model: m", "served there"),
+        (422, "the field pigs can't fly", "the same command"),
+        (400, "this server's json_schema is out of order", "endpoint_schema=false"),
+    ],
+)
+def test_what_a_server_refuses_each_time_is_not_sent_for_the_whole_catalog(server, status, said, hint):
+    server.script = lambda number, body: Reply(
+        status=status, body=json.dumps({"error": {"message": f"{said} (id req-{number}a1)"}}).encode()
+    )
+    with pytest.raises(ModelError) as caught:
+        endpoint(server, concurrency=2).generate([Request(str(i)) for i in range(120)])
+    assert len(server.requests) < 12
+    assert said.split(" (")[0] in str(caught.value) and hint in caught.value.hint
+
+
+@pytest.mark.parametrize("said", ["the prompt was flagged by content management policy", "context length exceeded"])
+def test_what_a_server_has_against_single_products_ends_nothing(server, said):
+    server.script = lambda number, body: Reply(status=400, body=json.dumps({"error": {"message": said}}).encode())
+    rows = endpoint(server).generate([Request(str(i)) for i in range(30)])
+    assert all(said in (row[0].error or "") for row in rows)
+    assert [row[0].refused for row in rows] == ["flagged" in said] * 30
+
+
+def test_refusals_with_answers_between_them_end_nothing(server):
+    server.script = lambda number, body: Reply(status=400, body=b"no") if number % 3 else Reply()
+    rows = endpoint(server, concurrency=1).generate([Request(str(i)) for i in range(30)])
+    assert sum(row[0].error is None for row in rows) == 10
+
+
 # Answers
 
 
@@ -284,37 +323,9 @@ def test_cut_off(server):
     assert ask(server) == Generation('{"color": "na', True)
 
 
-@pytest.mark.parametrize(
-    ("answer", "text"),
-    [
-        ("color: navy; size: M", "color: navy; size: M"),
-        ('{"color": "navy", "size": "M"}', "color: navy; size: M"),
-        ('```json\n{"color": "navy"}\n```', "color: navy"),
-        ('{"color": null, "size": "", "fit": "slim"}', "fit: slim"),
-        ('{"pockets": 2, "hood": true, "width": 1.5}', "pockets: 2; hood: yes; width: 1.5"),
-        ('{"material": ["cotton", "elastane"]}', "material: cotton, elastane"),
-        ('{"care": "wash; do not iron: ever."}', "care: wash, do not iron ever"),
-        ('{"color": "navy", "color": "red"}', "color: navy; color: red"),
-        ('{"color": {"main": "navy"}}', '{"color": {"main": "navy"}}'),
-        ('{"color": [["navy"]]}', '{"color": [["navy"]]}'),
-        ('{"color": "na', '{"color": "na'),
-        ("{}", ""),
-        ("", ""),
-    ],
-)
-def test_json_answers_become_attribute_text(server, answer, text):
-    assert attribute_text(answer) == text
-    server.script = lambda number, body: Reply(text=answer)
-    assert ask(server) == Generation(text, False)
-
-
-def test_content_in_parts_and_without_content(server):
-    server.script = lambda number, body: raw(
-        '{"choices": [{"message": {"content": [{"type": "text", "text": "a: b"}]}, "finish_reason": "stop"}]}'
-    )
-    assert ask(server).text == "a: b"
-    server.script = lambda number, body: raw('{"choices": [{"message": {"content": null}}]}')
-    assert ask(server) == Generation("", False)
+def test_an_answer_in_json_becomes_attribute_text(server):
+    server.script = lambda number, body: Reply(text='```json\n{"color": "navy", "size": null}\n```')
+    assert ask(server) == Generation("color: navy", False)
 
 
 def test_pictures_survive(server):

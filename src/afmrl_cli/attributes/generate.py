@@ -30,8 +30,10 @@ from .request import Generation, Generator, Request
 from .task import AttributeTask
 
 ENDPOINT_ERROR = "endpoint error"
+REFUSED = "refused"
 NOTHING_TO_READ = "nothing to read"
-"""Failures beside those of the parser: the server gave no answer; no text, and no photo that can be opened."""
+"""Failures beside those of the parser: the server gave no answer; the model or a filter declined; no text, and no photo
+that can be opened."""
 ASKED_AGAIN = (ENDPOINT_ERROR, NOTHING_TO_READ)
 """What the next run tries again by itself; invalid answers only with `retry_failed`: most would be the same again."""
 
@@ -214,7 +216,7 @@ class _Run:
         answers = self._answers({key: request for key, request in requests.items() if request is not None})
         rows = [self._row(fingerprint, product, answers.get(fingerprint)) for fingerprint, product in firsts.items()]
         # With --force and a server that is out of order, a valid text must not give way to an error.
-        lost = {row.fingerprint for row in rows if row.failure == ENDPOINT_ERROR} & self.valid_before
+        lost = {row.fingerprint for row in rows if row.failure in (ENDPOINT_ERROR, REFUSED)} & self.valid_before
         self.database.put_attributes([row for row in rows if row.fingerprint not in lost])
         self.summary.asking_seconds += time.monotonic() - begin
         if len(self.done) > REMEMBERED:
@@ -241,7 +243,7 @@ class _Run:
         if answer is None:
             text, failure = None, NOTHING_TO_READ
         elif answer.error is not None:
-            text, failure = None, ENDPOINT_ERROR
+            text, failure = None, REFUSED if answer.refused else ENDPOINT_ERROR
         else:
             text, failure = self.task.read(answer, product)
         if text is None:

@@ -4,6 +4,8 @@ Grammar:  text = pair *("; " pair) [";"] ["."]     pair = key ":" value
 A key begins with a letter or digit and holds neither ";" nor ":". A value holds no ";"; a colon inside it must not be
 followed by white space: `ratio: 16:9` is one pair, `colour: red, size: XL` is two pairs written wrongly, and
 `Here you are: colour: red` is chatter. Line breaks, control characters and lone surrogates are never valid.
+Colons and semicolons of other scripts (`颜色：藏青；材质：羊毛`) are read as ours; a wide colon needs
+no space after it.
 """
 
 from __future__ import annotations
@@ -23,6 +25,11 @@ UNREAD = "attributes"
 
 _SECOND_PAIR = re.compile(r":\s")
 _UNWRITABLE = {"Cc", "Cs"}
+_COLONS = "\uff1a\ufe55\ufe13\ua789\u1366"
+_SEMICOLONS = "\uff1b\ufe54\ufe14\u061b\u037e\u1364\u2e35"
+_STOPS = " .\u3002\uff0e\uff61"
+_WIDE = str.maketrans(_COLONS + _SEMICOLONS, ":" * len(_COLONS) + ";" * len(_SEMICOLONS))
+_WIDE_COLON = re.compile(rf"[{_COLONS}](?!\d)|(?<!\d)[{_COLONS}]")
 
 
 class InvalidAttributes(ValueError):
@@ -53,8 +60,9 @@ def parse_attributes(text: str, *, max_pairs: int = MAX_PAIRS) -> dict[str, str]
         raise InvalidAttributes("unparsable", "more than one line")
     if any(unicodedata.category(char) in _UNWRITABLE and not char.isspace() for char in text):
         raise InvalidAttributes("unparsable", "a control character")
+    text = _WIDE_COLON.sub(": ", text).translate(_WIDE)  # in 16：9 the colon stays inside of the value
     # Full stops go on both sides of the ";", or writing what was read would read differently the second time.
-    body = " ".join(text.split()).rstrip(" .").removesuffix(";").rstrip(" .")
+    body = " ".join(text.split()).rstrip(_STOPS).removesuffix(";").rstrip(_STOPS)
     found: dict[str, str] = {}
     for part in body.split(";"):
         key, value = _pair(part)
@@ -98,6 +106,7 @@ def clean_value(text: str) -> str:
 
     Separators become commas and spaces, what can't be written is dropped; nothing is cut. "" when nothing is left.
     """
+    text = _WIDE_COLON.sub(": ", text).translate(_WIDE)
     kept = "".join(" " if char.isspace() else char for char in text.replace(";", ","))
     kept = "".join(char for char in kept if unicodedata.category(char) not in _UNWRITABLE)
-    return " ".join(re.sub(r":+(\s|$)", " ", kept).split()).strip(" .:,")
+    return " ".join(re.sub(r":+(\s|$)", " ", kept).split()).strip(_STOPS + ":,")

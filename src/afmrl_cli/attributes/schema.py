@@ -15,10 +15,11 @@ from typing import Any
 
 from ..errors import UsageError
 from ..settings import AttributeSettings, SchemaKey
+from .chatter import says_nothing
 from .parse import Failure, InvalidAttributes, parse_attributes, write_attributes
 
-OPEN_MIN_PAIRS, OPEN_MAX_PAIRS = 3, 8
-"""What is asked for without a schema; what is accepted is `attributes.min_pairs` to `attributes.max_pairs`."""
+NOT_SEEN = "unknown"
+"""What a server's model may answer instead of an allowed value; a gap, like all that `chatter.says_nothing` knows."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +62,13 @@ class AttributeSchema:
     def json_schema(self, category: str) -> dict[str, Any]:
         """The answer as JSON schema, for servers that can hold a model to one.
 
-        With keys, every key is required and may be null (not seen): servers differ on optional properties.
+        It has only what vLLM, llama.cpp, Ollama and LM Studio all take: objects, arrays, strings and lists of texts. So
+        no number of properties, no union of types and no null: every key is required (servers differ on optional ones),
+        and what is not seen is NOT_SEEN, or an empty list.
         """
         keys = self.keys_for(category)
         if not keys:
-            return {
-                "type": "object",
-                "additionalProperties": {"type": "string"},
-                "minProperties": OPEN_MIN_PAIRS,
-                "maxProperties": OPEN_MAX_PAIRS,
-            }
+            return {"type": "object", "additionalProperties": {"type": "string"}}
         return {
             "type": "object",
             "properties": {key: _property(entry) for key, entry in keys.items()},
@@ -97,6 +95,17 @@ class AttributeSchema:
             checked[key] = _spelled_value(key, keys[key], value)
         return checked
 
+    def without_gaps(self, attributes: Mapping[str, str]) -> dict[str, str]:
+        """`attributes` without values that say that nothing was seen, such as N/A, but where the schema allows them."""
+        allowed = {folded(key): {folded(value) for value in entry.values} for key, entry in self.keys.items()}
+        kept = {}
+        for key, value in attributes.items():
+            known = allowed.get(folded(key), set())
+            parts = [value] if folded(value) in known else value.split(", ")
+            if left := ", ".join(part for part in parts if folded(part) in known or not says_nothing(part)):
+                kept[key] = left
+        return kept
+
 
 def read_answer(
     text: str, cut_off: bool, schema: AttributeSchema, category: str, settings: AttributeSettings
@@ -117,7 +126,10 @@ def validated(
     """As `read_answer`, but as pairs, and raising InvalidAttributes, whose message says which part is wrong."""
     if cut_off:
         raise InvalidAttributes("cut off", f"no end within {settings.max_new_tokens} new tokens")
-    found = schema.check(parse_attributes(text, max_pairs=settings.max_pairs), category)
+    seen = schema.without_gaps(parse_attributes(text, max_pairs=len(text)))
+    if len(seen) > settings.max_pairs:
+        raise InvalidAttributes("too many pairs", f"{len(seen)} pairs, at most {settings.max_pairs}")
+    found = schema.check(seen, category)
     if len(found) < settings.min_pairs:
         raise InvalidAttributes("too few pairs", f"{len(found)} pairs, at least {settings.min_pairs}")
     return found
@@ -153,10 +165,10 @@ def _property(entry: SchemaKey) -> dict[str, Any]:
     described = {"description": entry.description} if entry.description else {}
     if entry.multiple:
         items = {"type": "string", "enum": list(entry.values)} if entry.values else {"type": "string"}
-        return {"type": ["array", "null"], "items": items, **described}
+        return {"type": "array", "items": items, **described}
     if entry.values:
-        return {"type": ["string", "null"], "enum": [*entry.values, None], **described}
-    return {"type": ["string", "null"], **described}
+        return {"type": "string", "enum": list(dict.fromkeys([*entry.values, NOT_SEEN])), **described}
+    return {"type": "string", **described}
 
 
 def _check_writable(name: str, key: str, values: list[str]) -> None:

@@ -11,7 +11,8 @@ from ..catalog.product import Product, product_text
 from ..errors import UsageError
 from ..settings import AttributeSettings
 from ..store.files import hash_json
-from .parse import Failure
+from .chatter import chatter
+from .parse import Failure, read_stored
 from .prompt import DEFAULT_TEMPLATE, attribute_prompt
 from .request import Generation, Request
 from .schema import AttributeSchema, read_answer
@@ -59,7 +60,13 @@ class AttributeTask:
 
     def read(self, answer: Generation, product: Product) -> tuple[str, None] | tuple[None, Failure]:
         """`answer` as (attribute text, None), or (None, why it is invalid)."""
-        return read_answer(answer.text, answer.cut_off, self.schema, product.category, self.settings)
+        text, failure = read_answer(answer.text, answer.cut_off, self.schema, product.category, self.settings)
+        if text is None:
+            return None, failure or "unparsable"
+        # Where any key is welcome, an error or an apology may look like a pair.
+        if not self.schema.keys_for(product.category) and chatter(read_stored(text)):
+            return None, "unparsable"
+        return text, None
 
 
 def load_task(settings: AttributeSettings, root: Path) -> AttributeTask:

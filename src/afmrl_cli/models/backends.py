@@ -30,7 +30,7 @@ def load_backend(
     if settings.attributes.endpoint:
         from .endpoint import Endpoint
 
-        endpoint = Endpoint(settings.attributes, settings.model)
+        endpoint = Endpoint(settings.attributes, settings.model, listener=listener)
         if listener is not None:
             listener.note(endpoint.destination)
         return endpoint

@@ -2,8 +2,9 @@
 
 A request that fails for a passing reason (429, 5xx, timeout, cut connection, nonsense) is tried again with growing,
 jittered waits, or when the server's Retry-After says so; what still fails is an error of its row and ends nothing.
-What is wrong with every request (key refused, no such model, wrong address, nobody there) ends the run with one
-ModelError.
+What is wrong with every request (key refused, no such model, wrong address, nobody there, no credit left) ends the run
+with one ModelError, at once or after a few requests that were refused alike. Parts of a request that a server refuses
+by name are left out or renamed, which is told once (dialects.py).
 
 Only the host that the user named is ever spoken to: redirects are not followed, and neither proxies nor .netrc are
 taken from the environment, which would send photos and texts, or a password, somewhere else without a word. The key
@@ -17,7 +18,6 @@ import asyncio
 import base64
 import email.utils
 import io
-import json
 import math
 import os
 import random
@@ -26,24 +26,25 @@ import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 from PIL import Image
 
-from ..attributes.parse import clean_value
+from ..attributes.answers import SPECIAL_TOKEN, without_thinking
 from ..attributes.request import Generation, Request
 from ..catalog.pictures import opened
 from ..errors import ModelError, UsageError
+from ..listener import Listener, Silent
 from ..settings import AttributeSettings, ModelSettings
 from ..store.files import hash_json
 from ..trust import KEY_HOST_VARIABLE, check_endpoint, key_goes_to
+from .completion import NotACompletion, ServerError, error_text, read_completion
+from .dialects import SCHEMA_HINT, Dialect, about_schema, adapted
 
 KEY_VARIABLE = "AFMRL_API_KEY"
 DEFAULT_MAX_PIXELS = 1280 * 28 * 28
 MAX_BODY_BYTES = 4 * 2**20
-SPECIAL_TOKEN = re.compile(r"<\|[\w.-]{1,40}\|>")
-"""Special tokens as Qwen and others spell them: servers read them out of any text, and a shop's must open no turn."""
 CHARS_PER_TOKEN = 4
 """A guess on the short side: the server's tokenizer is not here to count `model.max_text_tokens`."""
 MAX_WAIT = 120.0
@@ -51,19 +52,37 @@ MAX_WAIT = 120.0
 PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529}
 GIVE_UP_AFTER = 20
 """Requests that fail in a row, each after all its tries, before the server counts as out of order."""
+GIVE_UP_ALIKE = 6
+"""Requests in a row that are refused with the same words: so will all others be."""
+REWRITTEN = {400, 422, 500, 501}
+"""Statuses of a refusal that may be about a part of the request that can be left out."""
+NO_CREDIT = re.compile(r"insufficient[_ ](?:quota|funds|balance|credit)|out of credit|credit balance|payment required")
+NO_KEY = re.compile(r"api.?key|authenticat|unauthori[sz]ed|credentials|token is (?:invalid|expired)|access denied")
+NO_MODEL = re.compile(
+    r"model.{0,80}(?:not found|not exist|n['’]t exist|unknown|invalid|not supported|not a valid|not available|not load)"
+    r"|(?:no such|unknown|invalid|unsupported|not a valid) model|model_not_found|no models? loaded"
+)
+OWN_CONTENT = re.compile(
+    r"content.?(?:filter|management|policy)|moderat|safety|flagged|inappropriate|sensitive|harm|violat|blocked"
+)
+OWN_SIZE = re.compile(r"context.?(?:length|window|size)|too (?:long|large|big|many)|maximum|exceed|payload|image")
+"""What a server has against this request alone: what it shows, or how much."""
 
 
 class _Passing(Exception):
-    """Worth another try, after `wait` seconds when the server said so."""
+    """Worth another try, after `wait` seconds when the server said so. `status` 0: no answer by HTTP."""
 
-    def __init__(self, message: str, wait: float | None = None, *, nobody: bool = False) -> None:
+    def __init__(self, message: str, wait: float | None = None, *, nobody: bool = False, status: int = 0) -> None:
         super().__init__(message)
-        self.wait = wait
-        self.nobody = nobody
+        self.wait, self.nobody, self.status = wait, nobody, status
 
 
 class _Refused(Exception):
     """This request will never be answered; others may be."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,7 @@ class Endpoint:
         *,
         api_key: str | None = None,
         first_wait: float = 0.5,
+        listener: Listener | None = None,
     ) -> None:
         """`api_key` None: the environment's; `first_wait` is the longest first pause in seconds, doubled each time."""
         self.id = endpoint_id(settings, model)
@@ -96,7 +116,12 @@ class Endpoint:
         if key and not self._key:
             self.destination += f", without the key in {KEY_VARIABLE}: {KEY_HOST_VARIABLE} says what it is for"
         self._first_wait = first_wait
+        self._listener = listener or Silent()
+        self._dialect = Dialect()
+        self._spoken = {self._dialect}
+        self._told_of_thinking = False
         self._failed_in_a_row = 0
+        self._refused_alike = ("", 0)
         self._answered = False
 
     def __repr__(self) -> str:
@@ -122,7 +147,7 @@ class Endpoint:
 
             async def one(request: Request, sample: int) -> Generation:
                 async with limit:
-                    return await self._answer(client, self._body(request, sample))
+                    return await self._answer(client, *self._body(request, sample))
 
             try:
                 async with asyncio.TaskGroup() as group:
@@ -134,23 +159,49 @@ class Endpoint:
                 raise _first(stopped) from None
         return [[task.result() for task in row] for row in tasks]
 
-    async def _answer(self, client: httpx.AsyncClient, body: dict[str, Any]) -> Generation:
+    async def _answer(self, client: httpx.AsyncClient, body: dict[str, Any], prompt: str) -> Generation:
         for attempt in range(self._settings.retries + 1):
             try:
-                generation = await self._ask(client, body)
+                generation = await self._ask(client, body, prompt)
             except _Refused as error:
-                # The server is there and reads requests, so this says nothing about the next one.
-                self._failed_in_a_row = 0
-                return Generation("", False, self._safe(str(error)))
+                return self._refused(error)
             except _Passing as error:
                 wait = error.wait if error.wait is not None else self._backoff(attempt)
                 if attempt == self._settings.retries or wait > MAX_WAIT:
                     return self._failed(error)
                 await asyncio.sleep(wait)
             else:
-                self._failed_in_a_row, self._answered = 0, True
+                self._failed_in_a_row, self._refused_alike, self._answered = 0, ("", 0), True
                 return generation
         raise AssertionError("the last attempt returns")
+
+    def _refused(self, error: _Refused) -> Generation:
+        # The server is there and reads requests, so it is not out of order; but it may refuse each of them.
+        self._failed_in_a_row = 0
+        message, said = self._safe(str(error)), str(error).casefold()
+        everybody = error.status == 402 or any(kind.search(said) for kind in (NO_CREDIT, NO_KEY, NO_MODEL))
+        if OWN_CONTENT.search(said) and not everybody:
+            return Generation("", False, f"content filter: {message}", refused=True)
+        if everybody or not OWN_SIZE.search(said):
+            words, number = re.sub(r"[\w-]*\d[\w-]*", "", said), 1  # requests have numbers, and times
+            if words == self._refused_alike[0]:
+                number += self._refused_alike[1]
+            self._refused_alike = (words, number)
+            if number >= GIVE_UP_ALIKE:
+                raise ModelError(
+                    f"{self._target.shown}: {number} requests in a row were refused alike: {message}",
+                    self._hint(error.status, said),
+                )
+        return Generation("", False, message + (f" ({SCHEMA_HINT})" if about_schema(said) else ""))
+
+    def _hint(self, status: int, said: str) -> str:
+        if status == 402 or NO_CREDIT.search(said):
+            return "is there credit left? What was answered is stored: the same command goes on from there"
+        if NO_KEY.search(said):
+            return f"put the right key into the environment variable {KEY_VARIABLE}"
+        if NO_MODEL.search(said):
+            return f"is {self._settings.endpoint_model!r} served there? --model names another"
+        return SCHEMA_HINT if about_schema(said) else "what was answered is stored: the same command goes on from there"
 
     def _failed(self, error: _Passing) -> Generation:
         self._failed_in_a_row += 1
@@ -164,7 +215,24 @@ class Endpoint:
             )
         return Generation("", False, message)
 
-    async def _ask(self, client: httpx.AsyncClient, body: dict[str, Any]) -> Generation:
+    async def _ask(self, client: httpx.AsyncClient, body: dict[str, Any], prompt: str) -> Generation:
+        """The answer to `body` in the server's dialect, which is learnt from what it refuses."""
+        while True:
+            dialect = self._dialect
+            sent = dialect.body(body, prompt)
+            try:
+                return await self._send(client, sent)
+            except (_Refused, _Passing) as error:
+                if self._dialect != dialect:  # learnt meanwhile, from another request
+                    continue
+                found = adapted(dialect, str(error), sent) if error.status in REWRITTEN else None
+                if found is None or found[0] in self._spoken:
+                    raise
+                self._dialect, change = found
+                self._spoken.add(self._dialect)
+                self._listener.warn(f"{self._target.shown}: {self._safe(str(error))}: asked again {change}")
+
+    async def _send(self, client: httpx.AsyncClient, body: dict[str, Any]) -> Generation:
         try:
             # httpx's timeout is per read; a server that drips a byte a second needs one for the whole request.
             async with (
@@ -179,27 +247,39 @@ class Endpoint:
         except httpx.TransportError as error:
             raise _Passing(f"connection cut: {error or type(error).__name__}") from error
         if response.status_code != 200:
-            self._raise_for(response, content)
-        return _read_completion(content)
+            self._raise_for(response.status_code, error_text(content), response.headers)
+        try:
+            generation = read_completion(content)
+        except NotACompletion as error:
+            raise _Passing(str(error)) from error
+        except ServerError as error:  # of the server, or of a provider behind it
+            self._raise_for(error.status, str(error), response.headers)
+        if generation.cut_off and not without_thinking(generation.text).strip() and not self._told_of_thinking:
+            self._told_of_thinking = True
+            self._listener.warn(
+                f"{self._target.shown}: an answer was cut off before it began, by thinking it seems: switch thinking "
+                "off at the server, or raise attributes.max_new_tokens"
+            )
+        return generation
 
-    def _raise_for(self, response: httpx.Response, content: bytes) -> None:
-        status, said = response.status_code, self._safe(_error_text(content))
+    def _raise_for(self, status: int, said: str, headers: httpx.Headers) -> NoReturn:
+        said = self._safe(said)
         message = f"HTTP {status}" + (f": {said}" if said else "")
-        where = f"{self._target.shown}: {message}"
-        if status in (401, 403):
+        where, plain = f"{self._target.shown}: {message}", said.casefold()
+        if status == 200 and not any(kind.search(plain) for kind in (NO_CREDIT, NO_KEY, NO_MODEL)):
+            raise _Passing(f"an error in place of an answer: {said}", status=400)
+        if status in (401, 403) and not OWN_CONTENT.search(plain):
             raise ModelError(where, f"put the right key into the environment variable {KEY_VARIABLE}")
         if status in (404, 405):
             raise ModelError(where, f"is the address right, and is {self._settings.endpoint_model!r} served there?")
         if 300 <= status < 400:
-            place = response.headers.get("location", "another place").split("?")[0][:200]
+            place = headers.get("location", "another place").split("?")[0][:200]
             raise ModelError(
                 f"{where}: redirects to {self._safe(place)}", "redirects are not followed: give the address itself"
             )
-        if status in PASSING:
-            raise _Passing(message, _retry_after(response.headers.get("retry-after", "")))
-        if "response_format" in said or "json_schema" in said:
-            message += " (attributes.endpoint_schema=false asks without a JSON schema)"
-        raise _Refused(message)
+        if status in PASSING and not NO_CREDIT.search(plain):
+            raise _Passing(message, _retry_after(headers.get("retry-after", "")), status=status)
+        raise _Refused(message, status)
 
     def _backoff(self, attempt: int) -> float:
         longest = min(self._first_wait * 2.0**attempt, 30.0)
@@ -208,7 +288,8 @@ class Endpoint:
     def _safe(self, message: str) -> str:
         return message.replace(self._key, "[key]") if self._key else message
 
-    def _body(self, request: Request, sample: int) -> dict[str, Any]:
+    def _body(self, request: Request, sample: int) -> tuple[dict[str, Any], str]:
+        """The request as OpenAI has it, and its prompt."""
         settings = self._settings
         pictures = [
             {"type": "image_url", "image_url": {"url": _data_url(opened(image), self._max_pixels)}}
@@ -233,7 +314,7 @@ class Endpoint:
                 "type": "json_schema",
                 "json_schema": {"name": "attributes", "schema": request.schema, "strict": "required" in request.schema},
             }
-        return body
+        return body, prompt
 
 
 def endpoint_id(settings: AttributeSettings, model: ModelSettings) -> str:
@@ -314,71 +395,6 @@ def _retry_after(value: str) -> float | None:
         except (ValueError, TypeError):
             return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None
-
-
-def _error_text(content: bytes) -> str:
-    """What a server said about its error, short and on one line."""
-    text = content[:4000].decode("utf-8", "replace")
-    try:
-        found = json.loads(text)
-        error = found.get("error", found) if isinstance(found, dict) else found
-        text = str(error.get("message", error) if isinstance(error, dict) else error)
-    except (ValueError, RecursionError):
-        pass  # not JSON: shown as it is
-    return "".join(char if char.isprintable() else " " for char in " ".join(text.split()))[:300]
-
-
-def _read_completion(content: bytes) -> Generation:
-    try:
-        choice = json.loads(content)["choices"][0]
-        said, reason = choice["message"].get("content"), choice.get("finish_reason")
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        raise _Passing(f"not a chat completion: {_error_text(content[:200])!r}") from error
-    if isinstance(said, list):
-        said = "".join(str(part.get("text", "")) for part in said if isinstance(part, dict))
-    text = said if isinstance(said, str) else ""
-    cut_off = reason == "length"
-    return Generation(text if cut_off else attribute_text(text), cut_off)
-
-
-def attribute_text(answer: str) -> str:
-    """An answer that is a JSON object, fenced or not, as attribute text; any other answer as it is.
-
-    Null and empty values are dropped (not seen), lists joined by commas. What attribute text can't hold, such as an
-    object inside the object, stays JSON and so is invalid for the strict parser.
-    """
-    body = answer.strip()
-    if body.startswith("```"):
-        body = body.removeprefix("```json").removeprefix("```").removesuffix("```").strip()
-    if not body.startswith("{"):
-        return answer
-    try:
-        pairs = json.loads(body, object_pairs_hook=_Pairs)  # a dict would hide a key that stands twice
-    except (ValueError, RecursionError):
-        return answer
-    written = [(str(key), _value_text(value)) for key, value in pairs.items]
-    if any(value is None for _, value in written):
-        return answer
-    return "; ".join(f"{key}: {value}" for key, value in written if value)
-
-
-class _Pairs:
-    def __init__(self, items: list[tuple[str, Any]]) -> None:
-        self.items = items
-
-
-def _value_text(value: object) -> str | None:
-    """A JSON value as a value of attribute text; None when that can't be done."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        parts = [_value_text(part) for part in value if not isinstance(part, list)]
-        if len(parts) < len(value) or any(part is None for part in parts):
-            return None
-        return ", ".join(part for part in parts if part)
-    return clean_value(str(value)) if isinstance(value, str | int | float) else None
 
 
 def _data_url(image: Image.Image, max_pixels: int) -> str:

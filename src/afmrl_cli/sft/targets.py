@@ -7,12 +7,12 @@ a schema: in the catalog's order), several values of one key in the schema's ord
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..attributes.answers import attribute_text
 from ..attributes.parse import clean_value, parse_attributes, write_attributes
 from ..attributes.schema import AttributeSchema, folded, read_answer
 from ..attributes.task import AttributeTask
@@ -224,26 +224,15 @@ def read_targets_file(path: Path) -> dict[str, str]:
                 id = one_text(cells[ids[0]])
                 if id in found:
                     raise DataError(f"{path}: row {row}: listing {id} stands twice", "leave one of them out")
-                found[id] = next((text for i in texts if (text := _attribute_text(one_text(cells[i])))), "")
+                found[id] = next((text for i in texts if (text := _written(one_text(cells[i])))), "")
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror}", "sft.file names it") from error
     return found
 
 
-def _attribute_text(text: str) -> str:
-    """A JSON object becomes attribute text; everything else is attribute text, or what the parser will refuse."""
-    if not text.startswith("{"):
-        return text
-    try:
-        pairs = json.loads(text)
-    except ValueError:
-        return text
-    written = {str(key): clean_value(_joined(value)) for key, value in pairs.items() if value is not None}
-    return write_attributes({key: value for key, value in written.items() if value})
-
-
-def _joined(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _written(text: str) -> str:
+    """A JSON object as attribute text; everything else is attribute text, or what the parser will refuse."""
+    return attribute_text(text) if text.startswith(("{", "[")) else text
 
 
 def sparseness(products: Iterator[tuple[Product, Target]], schema: AttributeSchema) -> dict[str, float]:

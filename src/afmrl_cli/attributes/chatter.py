@@ -1,0 +1,92 @@
+"""What reads like attributes and is a model talking: errors, apologies, notes, and values that only say "not seen".
+
+`Note: the photo is too dark`, `error: rate limit` and `Sorry: I can't help with that` are all `key: value`. A schema
+refuses their keys; where any key is welcome, this does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+
+LONGEST_KEY_WORDS = 6
+MOST_ALIKE = 4
+"""Equal parts in a row that make a value a model that has got stuck."""
+
+NEVER_KEYS = {
+    *("error", "errors", "error message", "error code", "error type", "exception", "traceback", "refusal", "sorry"),
+    *("apology", "apologies", "disclaimer", "assistant", "user", "system", "fehler", "fout", "erreur", "errore"),
+    *("erro", "virhe", "fel", "feil", "fejl", "błąd", "chyba", "ошибка", "错误", "エラー", "오류", "抱歉", "对不起"),
+}  # fmt: skip
+LONELY_KEYS = {
+    *("note", "notes", "message", "answer", "response", "output", "result", "status", "detail", "details", "reason"),
+    *("explanation", "warning", "comment", "info", "text", "content", "code", "description", "summary", "analysis"),
+    *("hinweis", "anmerkung", "opmerking", "remarque", "nota", "obs", "merk", "注意", "备注", "注"),
+}  # fmt: skip
+"""No attribute where nothing else stands beside them."""
+_VERBS = (
+    r"(?:help|assist|determine|see|identify|provide|tell|view|analy[sz]e|process|recogni[sz]e|comply|answer|access|read"
+    r"|make out|discern|confirm|extract|describe|generate|fulfil\w*|do that|be sure)"
+)
+_TALKING_KEY = re.compile(
+    r"(?:here (?:are|is|you)|there (?:are|is)|this (?:is|image|photo|product)|these are|the following"
+    r"|the (?:image|photo)|sure[,!]|sure here|okay|certainly|of course|unfortunately|sorry|please|based on|as an"
+    r"|note that|thank|let me|hier|voici|aquí|es tut mir|leider|entschuldigung"
+    r"|je suis|désolé|malheureusement|lo siento|desculpe|mi dispiace|purtroppo|het spijt|helaas|tyvärr)\b.*\s"
+    r"|.*\b(?:i|we|you) (?:can|could|will|would|am|are|see|have)\b|.*\b(?:cannot|can['’]t|could not)\b",
+)
+_TALKING = re.compile(
+    r"\bas an ai\b|\blanguage model\b|\bi['’]?(?: a)?m (?:sorry|unable|afraid|not able)\b|\b(?:i|we) apologi[sz]e\b"
+    rf"|\b(?:can ?not|can['’]t|could not|couldn['’]t|unable to|not able to) (?:\w+ )?{_VERBS}\b"
+    r"|\b(?:sorry|unfortunately|apologies),? (?:but )?(?:i|we|the|there|it|this|your)\b"
+    r"|\b(?:image|photo|picture|request)s? (?:could|can) ?(?:not|n['’]t) be\b"
+    r"|\b(?:es )?tut mir leid\b"
+    r"|\bich kann (?:\w+ ){0,3}(?:nicht|kein)|\bje (?:suis désolé|ne peux)|\blo siento\b|\bno puedo\b"
+    r"|\bdesculpe\b|\bnão posso\b|\bmi dispiace\b|\bnon posso\b|\bhet spijt me\b|\btyvärr\b|\bjag kan inte\b"
+    r"|抱歉|对不起|無法|无法|申し訳|できません|죄송",
+    re.IGNORECASE,
+)
+_GAPS = {"", "n/a", "n.a", "na", "nan", "none", "null", "unknown", "unspecified", "?", "/"}
+_NOT_SEEN = re.compile(
+    r"(?:(?:is |it is |are )?(?:not|un)[ -]?(?:clearly )?"
+    r"(?:visible|shown|seen|stated|specified|mentioned|provided|given|known|clear|determined|determinable|identifiable"
+    r"|applicable|available|discernible|listed|indicated|recogni[sz]able|readable|legible|sure)"
+    r"|(?:can ?not|can['’]t|could not|couldn['’]t|impossible to|unable to|hard to|difficult to|not possible to)"
+    r"(?: be)? (?:determined?|tell|seen?|identif\w+|said?|say|specif\w+|confirm\w*|discern\w*|assess\w*|infer\w*)"
+    r"|nicht (?:sichtbar|erkennbar|ersichtlich|zu erkennen)|non visible|no visible|não visível|non visibile"
+    r"|niet zichtbaar|inte synlig\w*|不可见|看不清|无法确定|不明确)(?=$|\W).{0,60}",
+    re.IGNORECASE,
+)
+
+
+def says_nothing(value: str) -> bool:
+    """Whether `value` is a gap (`N/A`, `unknown`), or a model's words for one (`not visible in the photo`)."""
+    return value.casefold().strip(" .-") in _GAPS or _NOT_SEEN.fullmatch(value) is not None
+
+
+def chatter(attributes: Mapping[str, str]) -> str | None:
+    """Why these pairs are no attributes but a model talking; None: they may be attributes."""
+    if len(attributes) == 1 or attributes.keys() <= LONELY_KEYS:
+        for key in attributes.keys() & LONELY_KEYS:
+            return f"{key!r} is no attribute"
+    for key, value in attributes.items():
+        if key in NEVER_KEYS or len(key.split()) > LONGEST_KEY_WORDS or _TALKING_KEY.match(f"{key} "):
+            return f"{key!r} is no attribute"
+        if _TALKING.search(value):
+            return f"{key}: a sentence, no value: {value[:60]!r}"
+        if _stuck(value):
+            return f"{key}: the same again and again: {value[:60]!r}"
+    return None
+
+
+def _stuck(value: str) -> bool:
+    """Whether a model repeats itself: `navy, navy, navy, navy`."""
+    for parts in (value.split(","), value.split()):
+        alike = [part.strip().casefold() for part in parts]
+        runs = 1
+        for before, part in pairwise(alike):
+            runs = runs + 1 if part == before else 1
+            if runs >= MOST_ALIKE:
+                return True
+    return False
