@@ -7,7 +7,6 @@ JSONL has the pairs as one object under `pairs`.
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import shutil
@@ -21,9 +20,11 @@ from typing import IO, Any
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.product import Product
 from ..errors import UsageError
+from ..escaping import write_csv
 from ..store.database import Database, StoredAttributes
 from ..store.files import writing
 from ..store.folder import CatalogFolder, check_output
+from ..store.written import PARQUET_MARK
 from .generate import stored_attributes
 from .parse import read_stored
 from .task import AttributeTask
@@ -115,9 +116,7 @@ def _write_jsonl(spool: IO[str], target: Path, columns: list[str]) -> None:
 
 def _write_csv(spool: IO[str], target: Path, columns: list[str]) -> None:
     with target.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(_names(columns))
-        writer.writerows(_cells(line, columns) for line in spool)
+        write_csv(file, itertools.chain([_names(columns)], (_cells(line, columns) for line in spool)))
 
 
 def _write_parquet(spool: IO[str], target: Path, columns: list[str]) -> None:
@@ -125,7 +124,7 @@ def _write_parquet(spool: IO[str], target: Path, columns: list[str]) -> None:
     from pyarrow.parquet import ParquetWriter
 
     names = _names(columns)
-    schema = pa.schema([(name, pa.string()) for name in names])
+    schema = pa.schema([(name, pa.string()) for name in names], metadata={"afmrl": PARQUET_MARK})
     with ParquetWriter(target, schema) as writer:
         while lines := list(itertools.islice(spool, ROWS_AT_A_TIME)):
             rows = [_cells(line, columns) for line in lines]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import DataError
+from ..escaping import from_spreadsheet_cell
 from ..settings import Settings
 
 SAME = {"same", "yes", "y", "confirmed", "duplicate", "true", "1", "x"}
@@ -122,7 +123,9 @@ def read_rows(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
             raise DataError(f"{file}: no column {missing[0]}", f"the columns {', '.join(COLUMNS)} are needed")
         places = {name: names.index(name) for name in COLUMNS}
         for cells in reader:
-            row = {name: cells[at].strip() if at < len(cells) else "" for name, at in places.items()}
+            row = {
+                name: from_spreadsheet_cell(cells[at].strip()) if at < len(cells) else "" for name, at in places.items()
+            }
             yield f"{file}: row {reader.line_num}", row
     except csv.Error as error:
         raise DataError(f"{file}: row {reader.line_num}: {error}", "save it as CSV again") from error

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
 from .. import __version__
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from .errors import guarded
 from .output import Output
 
@@ -81,8 +84,22 @@ def _register() -> None:
 _register()
 
 
+def _open_streams() -> None:
+    """Make standard output and error usable whatever they are: closed, or of an encoding that lacks characters."""
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        # A file opened later would get its number, and take what libraries print.
+        Output().error("standard output is closed: results have nowhere to go", "", DataError.exit_code)
+        sys.exit(DataError.exit_code)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def main() -> None:
     """Entry point of the `afmrl` script."""
+    _open_streams()
     if "--json" not in sys.argv[1:]:
         app()
     # What the command line's parser refuses never reaches a command: --json has its one document all the same.

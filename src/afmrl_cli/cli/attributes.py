@@ -73,7 +73,14 @@ def attributes(
         "model.generator": generator,
     }
     session = start(
-        catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags, roles=("generator",)
+        catalog,
+        json_mode=json_mode,
+        quiet=quiet,
+        verbose=verbose,
+        set_=set_,
+        flags=flags,
+        roles=("generator",),
+        writes=not dry_run,
     )
     _check_flags(session, model, limit, sample)
     asked = Asked(limit, sample, force, retry_failed)

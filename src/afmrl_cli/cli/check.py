@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -15,10 +14,12 @@ from ..catalog.check import MOST_CATEGORIES, CatalogSummary, check_catalog
 from ..catalog.problems import MEND, WARNINGS, Problem, Problems, clipped
 from ..catalog.read import no_products
 from ..errors import AfmrlError, CheckFailed
+from ..escaping import write_csv
 from ..store.files import writing
 from ..store.folder import CatalogFolder, check_output
+from ..store.written import PROBLEM_COLUMNS
 from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
-from .output import Output, printable
+from .output import Output
 
 EXAMPLES_SHOWN = 3
 KINDS_WITH_EXAMPLES = 5
@@ -80,8 +81,7 @@ def check(
 def problems_file(path: Path) -> Iterator[Problems]:
     """Problems that are also written to `path`, a line each; the file is there when the block ends without an error."""
     with writing(path) as target, target.open("w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", "column", "listing", "severity", "kind", "message", "mend"])
+        write_csv(file, [PROBLEM_COLUMNS])
 
         def write(problem: Problem) -> None:
             """Write `problem` as a line."""
@@ -93,7 +93,7 @@ def problems_file(path: Path) -> Iterator[Problems]:
                 problem.message,
                 MEND[problem.kind],
             )
-            writer.writerow([problem.row or "", *map(_cell, told)])
+            write_csv(file, [[problem.row or "", *told]])
 
         yield Problems(every=write)
 
@@ -108,12 +108,6 @@ def _check_further(session: Session, summary: CatalogSummary) -> None:
         load_task(session.settings.attributes, session.folder.root)
     except AfmrlError as error:
         summary.problems.add(Problem("bad settings", 0, str(error)))
-
-
-def _cell(text: str) -> str:
-    # A spreadsheet would run what starts like a formula, and ids and messages come from anywhere.
-    safe = printable(text)
-    return f"'{safe}" if safe.startswith(("=", "+", "-", "@", "\t", "\r")) else safe
 
 
 def _signals(summary: CatalogSummary) -> list[tuple[int, str]]:

@@ -72,6 +72,7 @@ def cycle(
         set_=set_,
         flags=flags,
         roles=("generator", "embedder"),
+        writes=not dry_run,
     )
 
     from ..cycle.run import run_cycle

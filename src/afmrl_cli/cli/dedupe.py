@@ -54,7 +54,14 @@ def dedupe(
         "dedupe.verdicts": [str(Path(file).absolute()) for file in verdicts] if verdicts else None,
     }
     session = start(
-        catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags, roles=("embedder",)
+        catalog,
+        json_mode=json_mode,
+        quiet=quiet,
+        verbose=verbose,
+        set_=set_,
+        flags=flags,
+        roles=("embedder",),
+        writes=True,
     )
     from ..dedupe.outputs import check_files, keep, write_table
     from ..dedupe.page import write_page

@@ -43,7 +43,14 @@ def embed(
         "model.embedder": embedder,
     }
     session = start(
-        catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags, roles=("embedder",)
+        catalog,
+        json_mode=json_mode,
+        quiet=quiet,
+        verbose=verbose,
+        set_=set_,
+        flags=flags,
+        roles=("embedder",),
+        writes=True,
     )
 
     from ..retrieval.embed import embed_catalog

@@ -10,7 +10,7 @@ import re
 import sqlite3
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
@@ -44,6 +44,8 @@ def explain(error: BaseException) -> tuple[str, str, int] | None:
         return f"weights can't be saved: {DISK[int(told[1])]}", FREE_SPACE, 3
     if isinstance(error, OSError) and error.errno and error.filename:
         return f"{error.filename}: {error.strerror}", "see that the path is right and the disk in order", 3
+    if isinstance(error, FileNotFoundError) and not error.filename:
+        return "the folder you stand in is gone", "change into a folder that is there", 3
     if isinstance(error, sqlite3.DatabaseError):
         return *_database_failure(error), 3
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -63,6 +65,11 @@ def _database_failure(error: sqlite3.DatabaseError) -> tuple[str, str]:
     return f"{DATABASE}: {error}", "see that the disk is in order, and run the same command again: nothing is lost"
 
 
+def _to_nowhere(stream: TextIO) -> None:
+    """Let what is written to `stream` from now on, and what waits in it, vanish."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
     """`command`, with known failures shown in one or two lines and turned into their exit code.
 
@@ -78,15 +85,19 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise
         except BrokenPipeError:
             # `afmrl search ... | head`: the reader went away, which is no failure of ours.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _to_nowhere(sys.stdout)
             raise typer.Exit(0) from None
         except BaseException as error:
             known = explain(error)
             if known is None or os.environ.get("AFMRL_DEBUG"):
                 raise
             message, hint, code = known
+            unwritable = isinstance(error, OSError) and not error.filename and error.errno in DISK
+            if unwritable:  # standard output itself: nothing more goes there, not even what is still waiting
+                _to_nowhere(sys.stdout)
+                message, hint = f"standard output: {message}", "write to a place that has room"
             # A failed check has shown its result, and --json means one document.
-            json_mode = bool(kwargs.get("json_mode")) and not isinstance(error, CheckFailed)
+            json_mode = bool(kwargs.get("json_mode")) and not isinstance(error, CheckFailed) and not unwritable
             Output(json_mode=json_mode).error(message, hint, code)
             raise typer.Exit(code) from None
 

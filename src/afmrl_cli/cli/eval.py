@@ -114,7 +114,14 @@ def eval(
         "eval.slices": slices,
     }
     session = start(
-        catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags, roles=("embedder",)
+        catalog,
+        json_mode=json_mode,
+        quiet=quiet,
+        verbose=verbose,
+        set_=set_,
+        flags=flags,
+        roles=("embedder",),
+        writes=True,
     )
     files = {"--run-out": run_out, "--html": html, "--markdown": markdown, "--junit": junit}
     _check(session, protocol, queries, qrels, files)

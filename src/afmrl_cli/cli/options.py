@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
-from ..store.folder import CatalogFolder, find_folder
+from ..store.folder import CatalogFolder, find_folder, keep_catalog
 from .output import Output
 
 if TYPE_CHECKING:
@@ -70,10 +70,12 @@ def start(
     set_: list[str] | None = None,
     flags: Mapping[str, object] | None = None,
     roles: tuple[Role, ...] = (),
+    writes: bool = False,
 ) -> Session:
     """Find the catalog's folder, resolve the settings, make the output.
 
-    `roles` are the models that the command runs: a warning where the built-in one is none for this catalog.
+    `roles` are the models that the command runs: a warning where the built-in one is none for this catalog. One that
+    `writes` keeps the catalog in its store.
     """
     from ..sources import load_settings  # pydantic costs a third of `afmrl --help`
 
@@ -86,6 +88,8 @@ def start(
 
         if warning := built_in_warning(folder, settings, roles):
             out.warn(warning)
+    if writes:
+        keep_catalog(folder)
     return Session(settings, folder, out)
 
 

@@ -7,7 +7,6 @@ error, else a plain line every few seconds. NO_COLOR and a pipe turn colour off.
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,18 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ..escaping import json_text, log_text, printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
 PLAIN_PROGRESS_SECONDS = 5.0
-STEERS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
-"""Control characters but for tab and line break, marks that turn the direction of writing, halves of characters."""
-
-
-def printable(text: str) -> str:
-    """`text` without what would steer a terminal: a title or a model's answer may hold anything."""
-    return STEERS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _jsonable(value: object) -> object:
@@ -70,13 +64,17 @@ class Output:
     def document(self, schema: str, content: Mapping[str, Any]) -> None:
         """The command's result as one JSON document; printed only with --json. `schema` is like "afmrl.eval/1"."""
         if self.json_mode:
-            print(json.dumps({"schema": schema, **content}, ensure_ascii=False, default=_jsonable, allow_nan=False))
+            # Where the terminal is not UTF-8, escapes keep every character.
+            ascii_only = (sys.stdout.encoding or "").replace("-", "").lower() != "utf8"
+            tree = {"schema": schema, **content}
+            document = json.dumps(tree, ensure_ascii=ascii_only, default=_jsonable, allow_nan=False)
+            print(json_text(document), flush=True)
 
     def text(self, line: str = "") -> None:
         """A line of the result for a person."""
         if not self.json_mode:
             self.end_progress()
-            print(printable(line))
+            print(log_text(printable(line)), flush=True)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
         """A table of the result for a person; numbers right-aligned; cells are never read as markup."""
@@ -96,14 +94,17 @@ class Output:
             cells = (f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row)
             table.add_row(*(Text(printable(cell)) for cell in cells))
         piped = not sys.stdout.isatty()
-        Console(width=200 if piped else None, highlight=False).print(table)
+        console = Console(width=200 if piped else None, highlight=False)
+        with console.capture() as drawn:
+            console.print(table)
+        print(log_text(drawn.get()), end="", flush=True)
 
     # Messages: standard error
 
     def _say(self, message: str, style: str = "") -> None:
         from rich.text import Text
 
-        self.err.print(Text(printable(message), style=style))
+        self.err.print(Text(log_text(printable(message)), style=style))
 
     def note(self, message: str) -> None:
         """Something worth knowing; silent with --quiet."""

@@ -65,7 +65,14 @@ def train_agcl(
         "model.embedder": embedder,
     }
     session = start(
-        catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags, roles=("embedder",)
+        catalog,
+        json_mode=json_mode,
+        quiet=quiet,
+        verbose=verbose,
+        set_=set_,
+        flags=flags,
+        roles=("embedder",),
+        writes=not dry_run,
     )
 
     from ..training.run import train_agcl as run

@@ -78,6 +78,7 @@ def train_rar(
         set_=set_,
         flags=flags,
         roles=("generator", "embedder"),
+        writes=not dry_run,
     )
 
     from ..rar.run import train_rar as run

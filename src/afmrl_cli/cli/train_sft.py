@@ -67,7 +67,14 @@ def train_sft(
         "model.generator": generator,
     }
     session = start(
-        catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_, flags=flags, roles=("generator",)
+        catalog,
+        json_mode=json_mode,
+        quiet=quiet,
+        verbose=verbose,
+        set_=set_,
+        flags=flags,
+        roles=("generator",),
+        writes=not dry_run,
     )
 
     from ..sft.run import train_sft as run

@@ -6,13 +6,13 @@ The table is what people fill in: `verdict` is empty (or what was said before), 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..catalog.verdicts import read_rows
 from ..errors import DataError, UsageError
+from ..escaping import write_csv
 from ..settings import Settings
 from ..store.files import hash_file, read_json, write_json, writing
 from ..store.folder import CatalogFolder, check_output
@@ -105,9 +105,7 @@ def _number(value: float | None) -> str:
 def write_table(file: Path, result: Result) -> None:
     """Write the pairs as CSV, atomically."""
     with writing(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.DictWriter(opened, COLUMNS)
-        writer.writeheader()
-        writer.writerows(table_rows(result))
+        write_csv(opened, [COLUMNS, *([row[name] for name in COLUMNS] for row in table_rows(result))])
 
 
 def document(result: Result) -> dict[str, Any]:

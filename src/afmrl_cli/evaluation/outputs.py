@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from ..escaping import markdown as escaped
+from ..escaping import printable
 from ..store.files import writing
 from .tables import system_name
 
@@ -22,7 +24,7 @@ def markdown(content: Content) -> str:
     names = list(content["systems"][0]["metrics"])
     share = f"{content['confidence']:.0%}"
     lines = [
-        f"## afmrl eval: {_cell(content['protocol'])}",
+        f"## afmrl eval: {escaped(content['protocol'])}",
         "",
         f"{content['queries']:,} queries ({content['groups']:,} products), gallery of {content['gallery']:,}, "
         f"embedder `{content['embedder']}`. In brackets: {share} intervals.",
@@ -37,16 +39,16 @@ def markdown(content: Content) -> str:
         rows = [[s["system"], *(f"{s['classes']['metrics'][name]:.4f}" for name in figures)] for s in classed]
         lines += ["", *_table(["system", *figures], rows)]
     for comparison in content["comparisons"]:
-        lines += ["", f"Against {_cell(comparison['against'])}:", ""]
-        lines += [f"- {_cell(words)}" for words in comparison["words"]]
+        lines += ["", f"Against {escaped(comparison['against'])}:", ""]
+        lines += [f"- {escaped(words)}" for words in comparison["words"]]
     for key, rows_of in content["slices"].items():
         rows = [[row["value"], f"{row['queries']:,}", *_figures(row, names)] for row in rows_of]
         lines += ["", *_table([key, "queries", *names], rows)]
     if content["checks"]:
         said = [("passed" if check["passed"] else "**failed**", check["message"]) for check in content["checks"]]
-        lines += ["", *(f"- {verdict}: {_cell(message)}" for verdict, message in said)]
+        lines += ["", *(f"- {verdict}: {escaped(message)}" for verdict, message in said)]
     if content["notes"]:
-        lines += ["", *(f"> {_cell(note)}" for note in content["notes"])]
+        lines += ["", *(f"> {escaped(note)}" for note in content["notes"])]
     return "\n".join(lines) + "\n"
 
 
@@ -61,15 +63,9 @@ def _figures(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    head = "| " + " | ".join(_cell(name) for name in columns) + " |"
+    head = "| " + " | ".join(escaped(name) for name in columns) + " |"
     rule = "| --- |" + " ---: |" * (len(columns) - 1)
-    return [head, rule, *("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)]
-
-
-def _cell(text: str) -> str:
-    """`text` inside a line of Markdown: neither a table's bar nor HTML, no line breaks."""
-    escaped = str(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
-    return " ".join(escaped.split())
+    return [head, rule, *("| " + " | ".join(escaped(cell) for cell in row) + " |" for row in rows)]
 
 
 def write_markdown(path: Path, content: Content) -> None:
@@ -94,7 +90,8 @@ def write_junit(path: Path, content: Content) -> None:
     for check in checks:
         case = ElementTree.SubElement(suite, "testcase", classname=name, name=f"{check['kind']} {check['metric']}")
         if not check["passed"]:
-            ElementTree.SubElement(case, "failure", message=check["message"]).text = check["message"]
+            message = printable(check["message"])
+            ElementTree.SubElement(case, "failure", message=message).text = message
     if not checks:
         ElementTree.SubElement(suite, "testcase", classname=name, name="evaluation")
     root = ElementTree.Element("testsuites")
@@ -119,5 +116,6 @@ def github_annotations(content: Content) -> list[str]:
 
 
 def _annotation(level: str, message: str) -> str:
-    escaped = message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    return f"::{level} title=afmrl eval::{escaped}"
+    # One command a line: what would begin another one stays inside the message.
+    words = printable(message).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return f"::{level} title=afmrl eval::{words}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..escaping import markdown
 from ..store.files import write_json, writing
 from .environment import Environment
 from .policy import Policy
@@ -70,8 +71,9 @@ def write_samples(run: Path, environment: Environment, before: Sequence[str], af
     write_json(run / "samples.json", {"step": step, "samples": rows})
     lines = [f"# Attributes before and after {step} steps", ""]
     for row in rows:
-        shown = " / ".join([*row["text"].splitlines(), *row["photos"]])
-        same = "the same" if row["before"] == row["after"] else row["after"]
-        lines += [f"**{row['product']}**: {shown}", "", f"- before: {row['before']}", f"- after: {same}", ""]
+        shown = markdown(" / ".join([*row["text"].splitlines(), *row["photos"]]))
+        after = "the same" if row["before"] == row["after"] else markdown(row["after"])
+        lines += [f"**{markdown(row['product'])}**: {shown}", ""]
+        lines += [f"- before: {markdown(row['before'])}", f"- after: {after}", ""]
     with writing(run / "samples.md") as temporary:
         temporary.write_text("\n".join(lines), "utf-8")

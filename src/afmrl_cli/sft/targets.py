@@ -23,6 +23,7 @@ from ..catalog.product import Product
 from ..catalog.read import Catalog
 from ..catalog.table import one_text
 from ..errors import DataError, UsageError
+from ..escaping import from_spreadsheet_cell
 from ..settings import CatalogSettings, Settings
 from ..store.database import Database, StoredAttributes
 from ..store.folder import CatalogFolder
@@ -221,10 +222,12 @@ def read_targets_file(path: Path) -> dict[str, str]:
                     "such as: id,attributes",
                 )
             for row, cells, _ in table.rows:
-                id = one_text(cells[ids[0]])
+                id = from_spreadsheet_cell(one_text(cells[ids[0]]))
                 if id in found:
                     raise DataError(f"{path}: row {row}: listing {id} stands twice", "leave one of them out")
-                found[id] = next((text for i in texts if (text := _written(one_text(cells[i])))), "")
+                found[id] = next(
+                    (text for i in texts if (text := _written(from_spreadsheet_cell(one_text(cells[i]))))), ""
+                )
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror}", "sft.file names it") from error
     return found

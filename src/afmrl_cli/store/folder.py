@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError, UsageError
+from .written import written_by_afmrl
 
 CATALOG_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx", ".xml")
 ALSO_SUFFIXES = (".txt", ".ndjson", ".json", ".xlsm")
@@ -24,7 +25,7 @@ ALSO_SUFFIXES = (".txt", ".ndjson", ".json", ".xlsm")
 NO_CATALOG = ("readme", "license", "licence", "changelog", "requirements", "robots")
 PACKED_SUFFIX = ".gz"
 CATALOG_NAMES = ("catalog", "corpus")  # corpus.jsonl: a BEIR folder
-STORE_NAME = ".afmrl"
+STORE_NAME, KEPT_FILE = ".afmrl", "catalog"
 SETTINGS_FILE = "afmrl.toml"
 
 
@@ -87,7 +88,10 @@ def find_folder(start: Path | None, configured: Callable[[Path], str] = lambda r
         if name not in (path.name for path in root.iterdir() if path.is_file()):
             raise DataError(f"{str(file)[:400]}: no such file", f"catalog.path in {root / SETTINGS_FILE} names it")
         return _opened(file)
+    check_store(root / STORE_NAME)
     found = candidates(root)
+    if kept := [path for path in found if path.name == _kept_catalog(root)]:
+        found = kept
     named = [p for p in found if p.name.split(".")[0].lower() in CATALOG_NAMES]
     if len(named) == 1 or len(found) == 1:
         return _opened((named or found)[0])
@@ -137,6 +141,8 @@ def candidates(root: Path) -> list[Path]:
     Raises DataError when there are none, naming what is there instead.
     """
     files = sorted(p for p in root.iterdir() if not p.name.startswith((".", "~$")) and p.is_file())
+    written = [p for p in files if written_by_afmrl(p) and p.stat().st_size]
+    files = [p for p in files if p not in written]
     for suffixes in (CATALOG_SUFFIXES, ALSO_SUFFIXES):
         if found := [p for p in files if p.name.lower().removesuffix(PACKED_SUFFIX).endswith(suffixes)]:
             if suffixes is CATALOG_SUFFIXES:
@@ -145,6 +151,7 @@ def candidates(root: Path) -> list[Path]:
             if found:
                 return found
     names = [p.name for p in files if p.name != SETTINGS_FILE]
+    names += [f"{p.name} (written by afmrl)" for p in written]
     there = f" but {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else ""
     hint = f"run afmrl inside a catalog's folder, or give the file ({', '.join(CATALOG_SUFFIXES)})"
     ends = {Path(name).suffix.lower() for name in names}
@@ -168,6 +175,29 @@ def check_output(path: Path, folder: CatalogFolder, flag: str, own: Iterable[Pat
     for file in (folder.catalog, folder.root / SETTINGS_FILE, *own):
         if file and (place == file.resolve() or (place.exists() and file.exists() and place.samefile(file))):
             raise UsageError(f"{flag} {path}: is the retailer's own file", "give another name")
+    if place.exists() and not written_by_afmrl(place):
+        raise UsageError(f"{flag} {path}: is there already, and afmrl did not write it", "give another name")
+
+
+def keep_catalog(folder: CatalogFolder) -> None:
+    """Note in the store which file it belongs to, so that it stays the catalog when other tables come to lie beside it.
+
+    The first that the store was made for stays noted while it is there.
+    """
+    kept = _kept_catalog(folder.root)
+    if kept and (folder.root / kept).is_file():
+        return
+    folder.store.mkdir(exist_ok=True)
+    part = folder.store / f".{KEPT_FILE}-{os.getpid()}"
+    part.write_text(folder.catalog.name, "utf-8")
+    part.replace(folder.store / KEPT_FILE)
+
+
+def _kept_catalog(root: Path) -> str:
+    try:
+        return (root / STORE_NAME / KEPT_FILE).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _root(start: Path | None) -> Path:

@@ -7,7 +7,6 @@ some are duplicates that the catalog does not know of.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..escaping import markdown, write_csv
 from ..store.files import write_json, writing
 from .pairs import TrainListing
 
@@ -113,9 +113,8 @@ class Negatives:
             numbers = [f"{pair.similarity:.4f}", f"{pair.positive:.4f}", pair.times]
             rows.append([listings[i].id, listings[j].id, *numbers, " ".join(shared), *title])
         with writing(run / "similar_pairs.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["id", "other_id", "similarity", "positive", "times", "shared", "title", "other_title"])
-            writer.writerows(rows)
+            names = ["id", "other_id", "similarity", "positive", "times", "shared", "title", "other_title"]
+            write_csv(file, [names, *rows])
         with writing(run / "negatives.md") as temporary:
             temporary.write_text(self._page(rows), "utf-8")
 
@@ -146,7 +145,7 @@ class Negatives:
             "| id | other | similarity | positive | times | shared attributes |",
             "| --- | --- | --- | --- | --- | --- |",
         ]
-        lines += ["| " + " | ".join(str(cell).replace("|", "/") for cell in row[:6]) + " |" for row in rows[:SHOW]]
+        lines += ["| " + " | ".join(map(markdown, row[:6])) + " |" for row in rows[:SHOW]]
         return "\n".join(lines) + "\n"
 
 
