@@ -19,7 +19,7 @@ STEERS = re.compile(
 characters."""
 COMMAND = re.compile(r"^(\s*):(?=:)", re.MULTILINE)
 BRACKET_COMMAND = re.compile(r"#(?=#(?:\[|vso\[|teamcity\[))", re.IGNORECASE)
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r")
 MARKDOWN = re.compile(r"[\\`*~|]|\](?=\s*[(\[:])|(?<!\w)[@#_]|_(?!\w)")
 LINK = re.compile(r"(?<=:)//|(?<=www)\.", re.IGNORECASE)
 

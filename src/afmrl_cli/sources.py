@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,6 +18,9 @@ from .errors import UsageError
 from .settings import BUILT_IN, Settings, as_list
 from .store.folder import SETTINGS_FILE
 from .trust import KEY_HOST_VARIABLE, mark_foreign
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 RESERVED_ENVIRONMENT = {"AFMRL_DEBUG", "AFMRL_API_KEY", KEY_HOST_VARIABLE}
 """Variables that are no settings: tracebacks on known failures, the endpoint's key (never in a file), and its host."""
@@ -100,28 +103,63 @@ def _explain(error: ValidationError, origin: Mapping[str, str], file: Path | Non
         sections = sorted({name.rsplit(".", i)[0] for name in known for i in range(1, name.count(".") + 1)})
         siblings = [n for n in known + sections if n.count(".") == key.count(".")]
         return UsageError(f"{where}: unknown setting {key[:200]}", _nearest(key[:200], siblings or known))
-    message = f"{where}: {key[:200]}: {first['msg'][:200]} (got {repr(first['input'])[:200]})"
-    return UsageError(message, "see `afmrl config` for all settings")
+    # A flag says by itself what it sets; a file or a variable does not.
+    named = where if where.startswith("-") else f"{where}: {key[:200]}"
+    message = f"{named}: {_in_words(first)} (got {str(first['input'])[:200]!r})"
+    return UsageError(message, "`afmrl config` shows all settings and what they mean")
+
+
+WORDS = {
+    "greater_than_equal": "must be {ge} or more",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be {le} or less",
+    "less_than": "must be less than {lt}",
+    "literal_error": "must be {expected}",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_type": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text in quotes",
+    "list_type": "must be a list",
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "dict_type": "must be a table",
+    "too_short": "must not be empty",
+}
+
+
+def _in_words(error: ErrorDetails) -> str:
+    """What pydantic says of a value, as one would say it of a setting."""
+    if words := WORDS.get(error["type"]):
+        limits = error.get("ctx", {})
+        return words.format(**{name: f"{x:g}" if isinstance(x, float) else x for name, x in limits.items()})
+    return error["msg"][:200].removeprefix("Value error, ")
 
 
 def load_settings(
     folder: Path | None = None,
     flags: Mapping[str, object] | None = None,
     environment: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Settings:
     """Settings for the catalog in `folder` (None: no file is read).
 
-    `flags` maps dotted keys to values; a value of None means that the flag was not given. `environment` defaults to
-    the process's. Raises UsageError naming file, variable or flag, the key, and the nearest known key, and where the
+    `flags` maps dotted keys to values; a value of None means that the flag was not given. `names` are the flags' own
+    names, for messages (else `--set KEY`). `environment` defaults to the process's. Raises UsageError naming file,
+    variable or flag, the key, the nearest known key, and where the
     folder's file reaches out of it (see `trust`).
     """
-    return load_with_origins(folder, flags, environment)[0]
+    return load_with_origins(folder, flags, environment, names)[0]
 
 
 def load_with_origins(
     folder: Path | None = None,
     flags: Mapping[str, object] | None = None,
     environment: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> tuple[Settings, dict[str, str]]:
     """As `load_settings`, and where each value comes from by its dotted key; keys with a default are left out."""
     tree: dict[str, Any] = {}
@@ -145,7 +183,7 @@ def load_with_origins(
                 _put(tree, key, flag)
             except (AttributeError, TypeError) as error:
                 raise UsageError(f"--set {key}: unknown setting", _nearest(key, known_keys(Settings))) from error
-            origin[key] = f"flag for {key}"
+            origin[key] = (names or {}).get(key, f"--set {key}")
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:

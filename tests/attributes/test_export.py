@@ -119,5 +119,8 @@ def test_paths_that_are_refused(tmp_path):
         with pytest.raises(UsageError, match=message):
             check_export_path(tmp_path / name, CatalogFolder(folder.catalog))
     assert not check_export_path(tmp_path / "out.CSV", folder)
-    (tmp_path / "out.csv").write_text("old")
+    (tmp_path / "prices.csv").write_text("sku,price\n1,2\n")
+    with pytest.raises(UsageError, match="afmrl did not write it"):
+        check_export_path(tmp_path / "prices.csv", folder)
+    (tmp_path / "out.csv").write_text("id,attributes,attr_colour,failure\n")
     assert check_export_path(tmp_path / "out.csv", folder)

@@ -116,7 +116,7 @@ def test_model_folders_in_the_file_are_relative_to_it(tmp_path: Path, monkeypatc
     [
         ("[embed]\nbatch_siz = 4", {}, [], "did you mean embed.batch_size?"),
         ("[embd]\nbatch_size = 4", {}, [], "did you mean embed?"),
-        ("[embed]\nbatch_size = 0", {}, [], "greater than or equal to 1"),
+        ("[embed]\nbatch_size = 0", {}, [], "must be 1 or more"),
         ("[split]\nvalidation = 0.5\ntest = 0.5", {}, [], "validation + test must be below 1"),
         ("[embed\n", {}, [], "not valid TOML"),
         ("", {"AFMRL_EMBED_BATCHSIZE": "1"}, [], "did you mean AFMRL_EMBED_BATCH_SIZE?"),
@@ -152,7 +152,7 @@ def test_config_says_where_each_value_comes_from_and_freezes_no_default(tmp_path
     done = run("config", "--set", "embed.batch_size=7", cwd=tmp_path, AFMRL_SEARCH_K="4")
     lines = done.stdout.splitlines()
     assert "seed = 3  # afmrl.toml" in lines
-    assert "batch_size = 7  # flag for embed.batch_size" in lines
+    assert "batch_size = 7  # --set embed.batch_size" in lines
     assert "k = 4  # AFMRL_SEARCH_K" in lines
     assert 'values = ["v"]  # afmrl.toml' in lines
     assert "# validation = 0.25  # follows from the models or the catalog" in lines

@@ -133,8 +133,8 @@ def test_filled_in_verdicts_are_not_written_over(shop: Path) -> None:
     [
         (["--verdicts", "none.csv"], 3, "none.csv: no such file"),
         (["--verdicts", "catalog.csv"], 3, "no column other_id"),
-        (["--precision", "0"], 2, "dedupe.precision"),
-        (["--threshold", "1.5"], 2, "dedupe.threshold"),
+        (["--precision", "0"], 2, "--precision: must be more than 0"),
+        (["--threshold", "1.5"], 2, "--threshold: must be 1 or less"),
         (["--out", "catalog.csv"], 2, "retailer's own file"),
         (["--out", "pairs.txt"], 2, "must end in .csv"),
         (["--html", "page.pdf"], 2, "must end in .html"),

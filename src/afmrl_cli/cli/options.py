@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,6 +62,27 @@ def flags_of(set_: list[str] | None, flags: Mapping[str, object] | None = None) 
     return found
 
 
+running: ContextVar[Callable[..., None] | None] = ContextVar("running", default=None)
+"""The command at hand."""
+
+
+def _flag_names(flags: Mapping[str, object]) -> dict[str, str]:
+    """How the command at hand spells the flags that were given: {"search.k": "-k"}."""
+    command = running.get()
+    parameters = inspect.signature(command, eval_str=True).parameters if command else {}
+    given = {key: key.rpartition(".")[2] for key, value in flags.items() if value is not None}
+    return {key: _spelled(name, parameters[name].annotation) for key, name in given.items() if name in parameters}
+
+
+def _spelled(name: str, annotation: object) -> str:
+    for option in getattr(annotation, "__metadata__", ()):
+        # Inside Annotated, Typer takes the first name for a default.
+        names = [getattr(option, "default", None), *(getattr(option, "param_decls", None) or ())]
+        if given := [each for each in names if isinstance(each, str) and each.startswith("-")]:
+            return given[0]
+    return f"--{name.replace('_', '-')}"
+
+
 def start(
     catalog: Path | None,
     *,
@@ -79,9 +101,9 @@ def start(
     """
     from ..sources import load_settings  # pydantic costs a third of `afmrl --help`
 
-    chosen = flags_of(set_, flags)
-    folder = find_folder(catalog, lambda root: load_settings(root, chosen).catalog.path)
-    settings = with_split_shares(load_settings(folder.root, chosen), folder)
+    chosen, names = flags_of(set_, flags), _flag_names(flags or {})
+    folder = find_folder(catalog, lambda root: load_settings(root, chosen, names=names).catalog.path)
+    settings = with_split_shares(load_settings(folder.root, chosen, names=names), folder)
     out = Output(json_mode=json_mode, quiet=quiet, verbose=verbose)
     if roles:
         from ..catalog.rendered import built_in_warning

@@ -51,12 +51,12 @@ def check_files(out: Path | None, html: Path | None, folder: CatalogFolder, sett
             continue
         if path.suffix.lower() not in suffixes:
             raise UsageError(f"{flag} {path}: the name must end in {' or '.join(suffixes)}", "it says what is written")
+        if path.is_file() and _has_verdicts(path):
+            raise UsageError(
+                f"{flag} {path}: verdicts were filled in there, and would be lost",
+                f"read them with --verdicts {path}, and give {flag} another name",
+            )
         check_output(path, folder, flag, read)
-    if out and out.is_file() and _has_verdicts(out):
-        raise UsageError(
-            f"--out {out}: verdicts were filled in there, and would be lost",
-            f"read them with --verdicts {out}, and give --out another name",
-        )
 
 
 def _has_verdicts(file: Path) -> bool:
