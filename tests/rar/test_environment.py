@@ -247,8 +247,8 @@ def test_the_gallery_carries_stored_attributes_when_both_sides_are_enriched(
             ]
         )
     environment = make(chosen).train
-    assert all("Attributes: kind: s" in row.text for row in environment.gallery)
-    assert not any("Attributes" in query.side.text for query in environment.queries)
+    assert all("Attributes: kind: s" in row.words for row in environment.gallery)
+    assert not any("Attributes" in query.side.words for query in environment.queries)
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,15 @@ ASKED = "asked"
 """Under which name a batch holds the number of each row's query."""
 
 
+TOKEN_MEANS = ("kl", "entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")
+EXTREMES: dict[str, Callable[[list[float]], float]] = {"clip_ratio/low_min": min, "clip_ratio/high_max": max}
+
+
 class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
     """`shared_prefix` False: TRL's own passes. `trunk` is the policy's model without its vocabulary head; `asked` are
     the queries of the rows at hand; `prompt_tokens` gives the prompt about a query, image tokens included; `pictures`
-    is as `packed.Pictures`.
+    is as `packed.Pictures`; `chunk_tokens` are the tokens answered in each chunk that the loss was computed of since
+    `pool_metrics`.
 
     For Qwen-VL models without experts, in one process.
     """
@@ -34,6 +39,7 @@ class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
     asked: list[int]
     prompt_tokens: Callable[[int], list[int]]
     pictures: Callable[[list[int]], dict[str, Any]]
+    chunk_tokens: list[int]
     _buffered_inputs: list[dict[str, Any]] | None
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
@@ -60,8 +66,22 @@ class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
         """TRL's, with the queries of its rows."""
         if self.shared_prefix:
             self.asked = inputs[ASKED].tolist()
+        self.chunk_tokens.append(int(inputs["completion_mask"].sum()))
         loss: torch.Tensor = super()._compute_loss(model, inputs)
         return loss
+
+    def pool_metrics(self) -> None:
+        """Make one number of what TRL counted in each chunk since the last time, the mean over all tokens: TRL logs the
+        mean of the chunks' means, in which a token of a short chunk counts more than one of a long chunk.
+        """
+        found, tokens = self._metrics["train"], self.chunk_tokens
+        for name in TOKEN_MEANS:
+            if values := found.get(name):
+                found[name] = [sum(v * n for v, n in zip(values, tokens, strict=True)) / max(1, sum(tokens))]
+        for name, most in EXTREMES.items():
+            if values := found.get(name):
+                found[name] = [most(values)]
+        self.chunk_tokens = []
 
     def _get_per_token_logps_and_entropies(
         self,

@@ -91,6 +91,7 @@ class RarTrainer(Resumable, SharedPrefix):
         self.vision = VisionOnce(policy.generator.loaded.trunk)
         self.shared_prefix, self.trunk = self.rar.shared_prefix, policy.generator.loaded.trunk
         self.rollouts = Rollouts([], [], [])
+        self.chunk_tokens = []
         self._requests: dict[int, Request] = {}
         self.looks = True
         self._keep = keep
@@ -294,6 +295,7 @@ class RarTrainer(Resumable, SharedPrefix):
         """A line a step: TRL's figures under TRL's names, and what the rollouts got; then the watchdog."""
         if "loss" not in logs:  # the summary at the end
             return
+        self.pool_metrics()
         found = self._metrics["train"]
         for name in REPLACED:
             found.pop(name, None)
