@@ -15,7 +15,7 @@ from afmrl_cli.models.known import known_config
 from afmrl_cli.models.presets import Base
 from afmrl_cli.sources import load_settings
 from afmrl_cli.training.activations import LiveBytes, activations
-from afmrl_cli.training.memory import HEAD_WORDS, Model, StageMemory, estimate_stages, load_model
+from afmrl_cli.training.memory import HEAD_WORDS, LIBRARIES, Model, StageMemory, estimate_stages, load_model
 
 ROOT = Path(__file__).parents[2]
 MILLIONS = {
@@ -145,3 +145,13 @@ def test_the_log_probabilities_of_trl_take_what_is_estimated(tmp_path: Path) -> 
         made = ChunkedLogProbFunction.apply(hidden, weight, None, targets, 1.0, HEAD_WORDS, None, 1.0, ("entropy",))
         torch.autograd.backward(made[0].sum())
     assert guess.head(answers) == pytest.approx(counter.peak, rel=0.1)
+
+
+def test_beside_a_measured_peak_stands_no_smaller_estimate() -> None:
+    """On the CPU the measured one is of the whole process; a card's holds what torch has allocated there."""
+    for device in ("cpu", "cuda"):
+        stages = estimate_stages(load_settings(None, {"model.device": device}, {}))
+        assert len(stages) == 5
+        for stage in stages:
+            assert stage.beside(0) - stage.peak_bytes == (0 if device == "cuda" else LIBRARIES)
+            assert stage.beside(stage.peak_bytes * 10) == stage.peak_bytes * 10

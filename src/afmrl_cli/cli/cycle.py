@@ -100,7 +100,7 @@ def _show_plan(session: Session, summary: CycleSummary) -> None:
         stages.append(asdict(each) | {"estimated_bytes": estimate.peak_bytes if estimate else None})
         seconds = "-" if each.done else "unknown" if each.seconds is None else f"{each.seconds:.0f} s"
         peak = "" if each.done or not each.peak_bytes else f"{each.peak_bytes / GIB:.2f} GiB"
-        told = "" if each.done or estimate is None else f"{estimate.peak_bytes / GIB:.2f} GiB"
+        told = "" if each.done or estimate is None else f"{estimate.beside(each.peak_bytes or 0) / GIB:.2f} GiB"
         rows.append([each.name, "done" if each.done else "to do", seconds, peak, told])
     advice = _advice([each for name, each in estimates.items() if name in _to_come(left)], here)
     document = {"run": summary.run, "stages": stages, "seconds": sum(known), "unknown": len(left) - len(known)}

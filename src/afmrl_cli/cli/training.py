@@ -46,10 +46,8 @@ def show_estimate(session: Session, stage: Stage, estimate: Estimate) -> None:
     )
     for each in estimate_stages(session.settings):
         if each.stage == stage:
-            lower = ", then ".join(each.lower)
-            session.out.text(
-                f"estimated with the longest rows allowed: {each.peak_bytes / 2**30:.2f} GiB; for less, lower {lower}"
-            )
+            lower, most = ", then ".join(each.lower), each.beside(estimate.peak_bytes) / 2**30
+            session.out.text(f"with the longest rows allowed, estimated: {most:.2f} GiB; for less, lower {lower}")
 
 
 def _plain(value: object) -> str:

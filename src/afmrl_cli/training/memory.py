@@ -8,9 +8,9 @@
                       scores of all words; in training the loss; 4-bit weights unpacked, one at a time
 
 Every row is taken to be as long as the settings allow: `model.max_images` photos of `model.max_pixels`, text of
-`model.max_text_tokens`. Not in it: the libraries (about 0.6 GiB of a process on the CPU, 0.3 to 0.5 GiB of a CUDA
-context) and what an allocator loses. Attributes and embed halve their batch by themselves when memory runs out,
-training does not. RAR's gallery is encoded in such batches too, and not counted.
+`model.max_text_tokens`. Not in it: the libraries (about 0.6 GiB of a process on the CPU, which `beside` adds; 0.3 to
+0.5 GiB of a CUDA context) and what an allocator loses. Attributes and embed halve their batch by themselves when memory
+runs out, training does not. RAR's gallery is encoded in such batches too, and not counted.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ HEAD_TOKENS, HEAD_WORDS, HEAD_COPIES = 4096, 2**15, 7.25
 """TRL works out log-probabilities of so many tokens and words at a time; on the CPU its backward holds so many copies
 of them in fp32, and a fused kernel on a GPU none.
 """
+LIBRARIES = 600 * 2**20
+"""What a process on the CPU holds before any model is loaded."""
 Stage = Literal["attributes", "embed", "train-agcl", "train-sft", "train-rar"]
 LOWER: dict[Stage, tuple[str, ...]] = {
     "attributes": ("attributes.batch_size", "model.max_pixels"),
@@ -58,6 +60,13 @@ class StageMemory:
     peak_bytes: int
     weight_bytes: int
     lower: tuple[str, ...]
+    cuda: bool = False
+
+    def beside(self, measured: int) -> int:
+        """The estimate in the terms of a measured peak, to be shown beside it: on the CPU that is of the whole process,
+        its libraries included. Never below it, since the longest rows take no less than those that were measured.
+        """
+        return max(self.peak_bytes + (0 if self.cuda else LIBRARIES), measured)
 
     def advice(self, memory: int) -> str:
         """What to do on a device with so many bytes; "" where the stage fits."""
@@ -157,28 +166,28 @@ def estimate_stages(settings: Settings) -> list[StageMemory]:
     generator, embedder = load_model(settings, "generator"), load_model(settings, "embedder")
     found = []
     if generator is not None:
-        found.append(_stage("attributes", _attributes(settings, generator), generator.weights))
+        found.append(_stage("attributes", _attributes(settings, generator), generator))
         sft = generator.weights + _training(settings.sft, generator)
         rows = min(settings.sft.chunk_size, settings.sft.batch_size or SFT_BATCH)
         new = settings.attributes.max_new_tokens
         length, images = _prompt(settings, generator) + new, rows * settings.model.max_images
         passed = _trained_pass(settings.sft, generator, rows, length, images, answers=new + 1)
-        found.append(_stage("train-sft", sft + passed, generator.weights))
+        found.append(_stage("train-sft", sft + passed, generator))
     if embedder is not None:
         batch = settings.embed.batch_size
         length = _item(settings, embedder)
         peak = embedder.pass_bytes(batch, length, batch * settings.model.max_images)
-        found.append(_stage("embed", embedder.weights + peak, embedder.weights))
-        found.append(_stage("train-agcl", _agcl(settings.agcl, settings, embedder), embedder.weights))
+        found.append(_stage("embed", embedder.weights + peak, embedder))
+        found.append(_stage("train-agcl", _agcl(settings.agcl, settings, embedder), embedder))
     if generator is not None and embedder is not None:
         shared = base_name(settings.model, "generator") == base_name(settings.model, "embedder")
         weights = generator.weights + (0 if shared else embedder.weights)
-        found.append(_stage("train-rar", weights + _rar(settings, generator, embedder), weights))
+        found.append(_stage("train-rar", weights + _rar(settings, generator, embedder), generator, weights))
     return found
 
 
-def _stage(stage: Stage, peak: int, weights: int) -> StageMemory:
-    return StageMemory(stage, peak, weights, LOWER[stage])
+def _stage(stage: Stage, peak: int, model: Model, weights: int = 0) -> StageMemory:
+    return StageMemory(stage, peak, weights or model.weights, LOWER[stage], model.cuda)
 
 
 def _prompt(settings: Settings, model: Model) -> int:
