@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from afmrl_cli.errors import ModelError
 from afmrl_cli.sources import load_settings
 from afmrl_cli.training.curve import training_curve
 from afmrl_cli.training.negatives import Negatives
-from afmrl_cli.training.pairs import Photo, TrainListing
+from afmrl_cli.training.pairs import Photo, Side, TrainListing
 from afmrl_cli.training.state import find_states, load_state, save_state
-from afmrl_cli.training.validation import make_validation, recall_at
+from afmrl_cli.training.validation import Validation, make_validation, recall_at
 
 
 def test_recall_by_hand() -> None:
@@ -25,6 +27,24 @@ def test_recall_by_hand() -> None:
     assert recall_at(scores, relevant, nothing, (1, 2, 3)) == {"recall@1": 0.25, "recall@2": 0.75, "recall@3": 1.0}
     own = np.array([[True, False, False], [True, False, False]])
     assert recall_at(scores, relevant, own, (1, 2)) == {"recall@1": 0.5, "recall@2": 1.0}
+
+
+def test_sides_of_one_content_tie_whatever_the_batch_did_to_them() -> None:
+    """Six products, the first two listed with the same words: for either query both stand equally near."""
+    listings = [TrainListing(f"a{i}", f"p{i}", "", f"a {max(i, 1)}", (), "") for i in range(6)]
+    sides = [Side(i, listing.text) for i, listing in enumerate(listings)]
+    rng, asked = np.random.default_rng(0), []
+
+    def encode(some: Sequence[Side], instruction: str) -> NDArray[np.float32]:
+        asked.append(len(some))
+        words = [int(side.text.removeprefix("a ")) for side in some]
+        noisy = np.eye(6, dtype=np.float32)[words] + rng.uniform(0, 1e-2, (len(some), 6)).astype(np.float32)
+        return noisy
+
+    relevant = np.eye(6, dtype=bool)
+    made = Validation(sides, sides, relevant, np.zeros_like(relevant), ("listings",), "none")
+    assert made.recall(encode, load_settings(None, {}, {}))["recall@1"] == pytest.approx(5 / 6)
+    assert asked == [5, 5]
 
 
 def make_state() -> tuple[dict[str, torch.nn.Parameter], torch.optim.AdamW]:
