@@ -32,6 +32,7 @@ def test_keys_by_category():
     assert list(SCHEMA.keys_for(TOPS)) == ["color", "neck_type", "material", "model"]
     assert list(SCHEMA.keys_for(SHOES)) == ["color", "material", "model"]
     assert list(SCHEMA.keys_for("")) == ["color", "material", "model"]
+    assert "neck_type" not in SCHEMA.keys_for("Sale/Clothing/Tops"), "its beginning, not any part of it"
 
 
 def test_prompt_text_lists_keys_and_values():

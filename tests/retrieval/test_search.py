@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from afmrl_cli.attributes.parse import write_attributes
 from afmrl_cli.catalog.product import Product
 from afmrl_cli.errors import DataError, UsageError
+from afmrl_cli.models.embed_input import Item
 from afmrl_cli.retrieval.encode import Encoder
 from afmrl_cli.retrieval.filters import check_keys, fields_of, parse_filters, passes
+from afmrl_cli.retrieval.index import exact_search
 from afmrl_cli.retrieval.page import write_search_page
 from afmrl_cli.retrieval.search import Hit, Question, search
 from afmrl_cli.retrieval.vectors import Vectors, load_vectors
@@ -62,10 +63,8 @@ def test_text_photo_and_both(shop: tuple[Vectors, Settings, Path]) -> None:
         assert scores == sorted(scores, reverse=True)
     # The index agrees with comparing everything.
     encoder = counting(write_shop(root, shop_rows(24)), settings)()
-    from afmrl_cli.models.embed_input import Item
-
     query = encoder.encode([Item("red shirt", (photo,))], instruction="Find this product:")
-    best = np.argsort(-(vectors.matrix @ query[0]))[:5]
+    best = exact_search(vectors.matrix, query, 5)[1][0]
     assert [hit.id for hit in hits] == [vectors.ids[row] for row in best]
 
 
@@ -126,6 +125,22 @@ def test_why(shop: tuple[Vectors, Settings, Path]) -> None:
     assert written.matching == ("sleeves",)
     liked = ask(shop, Question(like="s0"), 1)[0]
     assert liked.matching == ("color", "sleeves")
+
+
+def test_why_leaves_words_of_one_letter_and_case_aside(shop: tuple[Vectors, Settings, Path]) -> None:
+    hit = next(hit for hit in ask(shop, Question("a shirt 2"), 24) if hit.id == "s2")
+    assert hit.title.endswith(" 2") and hit.words == ("shirt",)
+    assert ask(shop, Question("shirt", attributes="Sleeves: SHORT; color: Blue"), 1)[0].matching == ("sleeves",)
+
+
+def test_attributes_of_the_question_change_what_is_found(shop: tuple[Vectors, Settings, Path]) -> None:
+    vectors, settings, root = shop
+    plain, enriched = (ask(shop, Question("shirt", attributes=text), 24) for text in ("", "color: blue; fit: slim"))
+    query = counting(write_shop(root, shop_rows(24)), settings)().encode(
+        [Item("shirt", (), "color: blue; fit: slim")], instruction="Find this product:"
+    )
+    assert [hit.id for hit in enriched] == [vectors.ids[row] for row in exact_search(vectors.matrix, query, 24)[1][0]]
+    assert [hit.id for hit in enriched] != [hit.id for hit in plain]
 
 
 def test_more_pairs_than_the_default_allows_are_shown_and_compared(shop: tuple[Vectors, Settings, Path]) -> None:

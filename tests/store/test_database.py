@@ -35,6 +35,18 @@ def test_rows_come_back_by_fingerprint_generator_prompt_and_sample(tmp_path: Pat
         assert database.attributes("g", "p", []) == {}
 
 
+def test_whose_texts_there_are_and_how_many_failed(tmp_path: Path) -> None:
+    rows = [attributes(f"f{i}", generator="z", text=f"number: {i}") for i in range(3)]
+    rows += [attributes("f1", generator=name) for name in ("few", "also few")]
+    rows += [attributes(f"f{i}", generator="few", prompt="q", text="", failure="empty") for i in range(5)]
+    with Database(tmp_path / "db.sqlite") as database:
+        database.put_attributes(rows)
+        assert list(database.attribute_sources().items()) == [("z", 3), ("also few", 1), ("few", 1)]
+        assert [database.invalid_attributes(name) for name in ("few", "z")] == [5, 0]
+        assert sorted(database.attribute_texts("z", "p")) == ["number: 0", "number: 1", "number: 2"]
+        assert database.attribute_texts("few", "q") == []
+
+
 def test_many_fingerprints_at_once(tmp_path: Path) -> None:
     names = [f"f{i}" for i in range(20_000)]
     with Database(tmp_path / "db.sqlite") as database:

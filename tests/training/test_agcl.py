@@ -137,3 +137,15 @@ def test_more_candidates_than_queries() -> None:
     assert contrastive_loss(q, c, temperature=TAU).value.item() == pytest.approx(expected.item(), rel=1e-12)
     with pytest.raises(ValueError, match="symmetric"):
         contrastive_loss(q, c, temperature=TAU, symmetric=True)
+
+
+def test_known_positives_are_masked_in_both_directions() -> None:
+    """Candidate 1 is an answer to query 0: no negative of it, and query 0 is no negative of candidate 1."""
+    q, c = unit([0.0, 0.4, 1.0]), unit([0.3, 0.5, 1.4])
+    known = torch.zeros(3, 3, dtype=torch.bool)
+    known[0, 1] = True
+    there = contrastive_loss(q, c, temperature=TAU, known=known).value
+    back = contrastive_loss(c, q, temperature=TAU, known=known.T).value
+    both = contrastive_loss(q, c, temperature=TAU, known=known, symmetric=True)
+    assert both.value.item() == pytest.approx((there.item() + back.item()) / 2, rel=1e-12)
+    assert both.known.tolist() == known.tolist()

@@ -89,3 +89,29 @@ def test_auto() -> None:
     assert choose_strategy("auto", 64, False) == "category"
     assert choose_strategy("auto", 1024, True) == "random"
     assert choose_strategy("category", 1024, True) == "category"
+
+
+def test_auto_takes_chance_from_512_on() -> None:
+    assert (choose_strategy("auto", 511, True), choose_strategy("auto", 512, True)) == ("neighbours", "random")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_products_second_listing_goes_into_the_next_batch(seed: int) -> None:
+    identities = [f"p{i % 10}" for i in range(20)]
+    batches = plan_batches(
+        identities, [""] * 20, range(20), None, batch_size=10, strategy="random", cluster=5, seed=(seed, 0)
+    )
+    assert sorted(pair for batch in batches for pair in batch) == list(range(20))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_cluster_looks_past_the_listings_of_its_own_products(seed: int) -> None:
+    """Two families of five products, each listed four times in the same words."""
+    identities = [f"p{i // 4}" for i in range(40)]
+    families = [i // 20 for i in range(40)]
+    lexical = build_lexical([[f"family{family}", f"also{family}"] for family in families])
+    batches = plan_batches(
+        identities, [""] * 40, range(40), lexical, batch_size=5, strategy="neighbours", cluster=5, seed=(seed, 0)
+    )
+    assert len(batches) == 8
+    assert all(len({families[pair] for pair in batch}) == 1 for batch in batches)

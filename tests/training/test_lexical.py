@@ -80,3 +80,10 @@ def test_tokens() -> None:
     assert attribute_tokens(attributes) == ["navy", "blue", "v", "neck"]
     assert attribute_tokens(attributes, "pairs") == ["colour=navy blue", "neckline=v neck"]
     assert attribute_tokens({"颜色": "深蓝"}) == ["深", "蓝", "深蓝"]
+
+
+def test_normalised_by_the_querys_own_score() -> None:
+    lexical = build_lexical([["red", "silk"], ["red"], ["blue"]], normalise=True)
+    raw, (whole, own) = lexical.raw([1], [0])[0, 0], lexical.self_scores([0, 1])
+    assert 0 < raw < own < whole
+    assert lexical.scores([1], [0])[0, 0] == pytest.approx(raw / own)
