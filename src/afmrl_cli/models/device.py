@@ -32,14 +32,13 @@ def cuda_devices() -> int:
     """NVIDIA GPUs that the driver offers (CUDA_VISIBLE_DEVICES counts); 0 without driver or CUDA build of torch."""
     if not torch_build():
         return 0
-    for name in ("libcuda.so.1", "nvcuda.dll"):
-        try:
-            driver = ctypes.CDLL(name)
-        except OSError:  # no such library: no NVIDIA driver of this kind on this machine
-            continue
-        count = ctypes.c_int(0)
-        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
-            return count.value
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:  # no NVIDIA driver on this machine
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+        return count.value
     return 0
 
 
