@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from afmrl_cli.attributes.task import load_task
@@ -38,7 +37,7 @@ from afmrl_cli.cli.output import Output
 from afmrl_cli.cycle.run import run_cycle
 from afmrl_cli.errors import DataError
 from afmrl_cli.evaluation.build import TaskSpec
-from afmrl_cli.evaluation.compare import interval
+from afmrl_cli.evaluation.compare import differences
 from afmrl_cli.evaluation.entries import model_system
 from afmrl_cli.evaluation.report import EvalRequest, measure
 from afmrl_cli.models.backends import generator_id
@@ -212,12 +211,13 @@ def _change(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[
     if len({each["shop"] for each, _, _ in pairs}) == 1:
         queries = sorted(pairs[0][1]["queries"])
         identities = pairs[0][0]["identities"]
-        rows: NDArray[np.float64] = np.array(
-            [[rung["queries"][q][0] - other["queries"][q][0] for q in queries] for _, rung, other in pairs]
-        ).mean(axis=0)[:, None]
+        ours, theirs = (
+            np.mean([[rung["queries"][q][0] for q in queries] for rung in rungs], axis=0)[:, None]
+            for rungs in ([pair[1] for pair in pairs], [pair[2] for pair in pairs])
+        )
         groups = [identities.get(query, query) for query in queries]
-        low, high = 100 * interval(rows, groups, 2000, 0.95, 0, -1.0)[:, 0]
-        over_products = f"{low:+.2f} to {high:+.2f}"
+        [found] = differences(["recall@1"], ours, theirs, groups, draws=2000, confidence=0.95, seed=0)
+        over_products = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
     return [f"{np.mean(apart):+.2f}", over_products, _student(apart)]
 
 

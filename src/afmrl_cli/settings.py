@@ -213,7 +213,7 @@ class EvalSettings(Section):
     compare: Names = Field([], description="earlier runs to compare with: run folder, its name, or a TREC run file")
     merge: Names = Field([], description="runs of other seeds, averaged with this one query by query")
     max_drop: Names = Field([], description="METRIC=X: fail when a figure is more than X below the compared run")
-    resamples: int = Field(2000, ge=100, le=1_000_000, description="draws of bootstrap and randomisation test")
+    resamples: int = Field(2000, ge=100, le=1_000_000, description="draws of the randomisation test")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals; 1 - this is the tests' level")
     slices: Names = Field([], description="figures by: type, photos, variants, category, brand, any label; or all")
     neighbors: int = Field(5, ge=1, description="k of kNN accuracy")

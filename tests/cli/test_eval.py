@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -136,7 +137,7 @@ def test_seeds_are_merged(shop: Path) -> None:
     assert ours["metrics"]["mrr"] < first["systems"][0]["metrics"]["mrr"]
     assert ours["spread"]["mrr"] > 0
     assert {each["verdict"] for each in content["comparisons"][0]["differences"]} == {"equal"}
-    assert "(mean of 2 runs, ±" in " ".join(call("eval", "--merge", "less.trec").output.split())
+    assert "embedder: mean of 2 runs, recall@1 ±" in " ".join(call("eval", "--merge", "less.trec").output.split())
 
 
 def test_a_run_of_another_tool_and_classes(shop: Path) -> None:
@@ -157,7 +158,9 @@ def test_fine_with_labels_from_a_file(shop: Path) -> None:
     content = document("--protocol", "fine", "--labels", "labels.csv", "--slices", "all", "--systems", "colors")
     assert content["queries_with_variants"] == 24
     variants = content["systems"][1]["variants"]
-    assert variants["intervals"]["above_variants"] == [1, 1] and variants["above_variants"] == 1
+    assert variants["above_variants"] == 1
+    # Wilson's of 12 of 12 products, not [1, 1]
+    assert variants["intervals"]["above_variants"] == [pytest.approx(0.7575, abs=1e-4), 1]
     own = content["systems"][0]["variants"]
     low, high = own["intervals"]["above_variants"]
     assert 0 <= low < own["above_variants"] < high <= 1
@@ -262,17 +265,88 @@ def test_a_run_of_another_tool_is_judged_as_ours(shop: Path) -> None:
 
 def test_what_differs_from_the_compared_run_is_told(shop: Path) -> None:
     folder = Path(document("--gallery-fields", "photos")["folder"])
-    notes = document("--compare", folder.name, "--set", "eval.resamples=100")["notes"]
+    notes = document("--compare", folder.name, "--set", "eval.resamples=100", "--set", "eval.confidence=0.995")["notes"]
     assert f"{folder.name} was made with gallery_fields = photos (now all)" in notes
-    assert any("eval.resamples = 100 can show no difference in 10 figures" in note for note in notes)
+    assert any(
+        "eval.resamples = 100 can show no difference at eval.confidence = 0.995: at least 199" in note for note in notes
+    )
     assert not any("resamples" in note for note in document("--compare", folder.name)["notes"])
 
 
 def test_bm25_has_no_figures_where_the_gallery_shows_photos_only(shop: Path) -> None:
     content = document("--gallery-fields", "photos", "--baselines")
     readable = {system["system"]: system["readable"] for system in content["systems"]}
-    assert readable == {"embedder": 24, "bm25": 0, "colors": 24}
-    assert "fusion is left out: BM25 can't read these queries or this gallery" in content["notes"]
+    assert readable == {"embedder": 24, "bm25": 0, "colors": 24, "fusion": 0}
+
+
+def test_a_system_that_cannot_answer_is_not_scored_and_not_compared(shop: Path) -> None:
+    Path("labels.csv").write_text("\n".join(["id,group_id", *(f"s{i},g{i // 4}" for i in range(24))]))
+    words = [
+        "--protocol",
+        "composed",
+        "--labels",
+        "labels.csv",
+        "--baselines",
+        "--markdown",
+        "out.md",
+        "--html",
+        "o.html",
+    ]
+    content = document(*words)
+    assert [system["system"] for system in content["systems"]] == ["embedder", "bm25", "colors", "fusion"]
+    for system in content["systems"][1:]:
+        assert set(system["metrics"].values()) == set(system["intervals"].values()) == {None}
+    assert content["comparisons"] == []
+    shown = call("eval", *words).output
+    assert re.search(r"^ *bm25( +-){5}", shown, re.MULTILINE)
+    assert "bm25: can't answer, it can't read these queries or this gallery; compared with nothing" in shown
+    assert "| bm25 | - | - |" in Path("out.md").read_text("utf-8")
+    assert "<td>bm25</td><td>-</td>" in Path("o.html").read_text("utf-8")
+
+
+def test_recall_is_shown_with_the_most_that_is_possible(shop: Path) -> None:
+    """Four listings a product: of three right answers one can be in the first place."""
+    Path("labels.csv").write_text("\n".join(["id,product_id", *(f"s{i},q{i // 4}" for i in range(24))]))
+    words = [
+        "--labels",
+        "labels.csv",
+        "--fail-under",
+        "recall@1=0.4",
+        "--fail-under",
+        "hit@1=0",
+        "--markdown",
+        "out.md",
+    ]
+    content = document(*words, code=1)
+    assert content["possible"]["recall@1"] == pytest.approx(1 / 3)
+    assert content["possible"]["hit@1"] == content["possible"]["recall@5"] == content["possible"]["mrr"] == 1
+    assert content["possible"]["precision@10"] == pytest.approx(0.3)
+    recall, hit = content["checks"]
+    assert f"recall@1 is {recall['value']:.4f} of at most 0.3333, below 0.4" == recall["message"]
+    assert hit["value"] >= recall["value"] and hit["passed"]
+    shown = call("eval", *words).stdout
+    assert re.search(r"^ *\(at most\) +0.3333 +1.0000", shown, re.MULTILINE)
+    assert "| (at most) | 0.3333 | 1.0000 |" in Path("out.md").read_text("utf-8")
+    assert "recall@1 0" in call("eval", "--labels", "labels.csv", "--github").stderr
+
+
+def test_tables_fit_80_columns_with_whole_numbers(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    Path("labels.csv").write_text("\n".join(["id,group_id", *(f"s{i},g{i // 4}" for i in range(24))]))
+    words = ["--protocol", "fine", "--labels", "labels.csv", "--baselines", "--slices", "category"]
+    shown = call("eval", *words).stdout
+    table = [
+        line
+        for line in shown.splitlines()
+        if re.match(r" *(system|embedder|bm25|colors|fusion|category|women|men)", line)
+    ]
+    assert len(table) > 10 and max(map(len, table)) <= 80
+    number, ends = r"[01]\.\d{4}", r"[01]\.\d{3} to [01]\.\d{3}"
+    assert re.search(rf"^ *embedder +{number} +{ends} +{number} +{number} +{number} *$", shown, re.MULTILINE)
+    assert "ndcg@10" not in shown
+    wide = call("eval", "--wide", "--baselines").stdout
+    assert re.search(rf"^ *fusion +{number} +{ends}( +{number}){{9}} *$", wide, re.MULTILINE)
+    assert "ndcg@10" in wide and "precision@10" in wide
 
 
 def test_a_cut_above_the_gallery_is_told(shop: Path) -> None:

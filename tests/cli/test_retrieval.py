@@ -176,7 +176,10 @@ def test_eval_photo_leaves_no_held_out_photo_in_the_gallery(shop: Path) -> None:
     assert colors["readable"] == 9
     bm25 = next(system for system in content["systems"] if system["system"] == "bm25")
     assert bm25["readable"] == 0
-    assert "can't read what is asked or shown" in call("eval", "--protocol", "photo", "--baselines").output
+    assert (
+        "bm25: can't answer, it can't read these queries or this gallery"
+        in call("eval", "--protocol", "photo", "--baselines").output
+    )
 
 
 def test_eval_queries(shop: Path) -> None:

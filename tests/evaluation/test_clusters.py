@@ -9,7 +9,7 @@ from sklearn.metrics.cluster import contingency_matrix
 from sklearn.model_selection import GroupKFold
 
 from afmrl_cli.errors import DataError
-from afmrl_cli.evaluation.clusters import accuracies, class_figures, learnable, purity
+from afmrl_cli.evaluation.clusters import accuracies, class_metrics, learnable, purity
 
 OPTIONS = {"neighbors": 3, "clusterings": 3, "seed": 0}
 
@@ -41,7 +41,7 @@ def test_purity_equals_scikit_learns_table(seed: int) -> None:
 
 def test_classes_that_lie_apart_are_all_right() -> None:
     vectors, names, products = blobs(0.02)
-    figures = class_figures(vectors, names, products, **OPTIONS)
+    figures = class_metrics(vectors, names, products, **OPTIONS)
     assert figures.metrics["knn_accuracy"] == figures.metrics["probe_accuracy"] == 1.0
     assert (figures.listings, figures.classes, figures.left_out) == (90, 3, 0)
     assert set(figures.metrics) == {"knn_accuracy", "probe_accuracy", "nmi", "ari", "purity"}
@@ -69,13 +69,13 @@ def test_listings_of_one_product_do_not_teach_each_other() -> None:
     vectors = unit(np.repeat(rng.normal(size=(60, 8)), 3, axis=0))
     names = [name for name in rng.choice(["a", "b"], 60) for _ in range(3)]
     products = [f"p{i // 3}" for i in range(180)]
-    assert class_figures(vectors, names, products, **OPTIONS).metrics["knn_accuracy"] < 0.75
+    assert class_metrics(vectors, names, products, **OPTIONS).metrics["knn_accuracy"] < 0.75
 
 
 def test_classes_of_one_product_are_left_out() -> None:
     vectors, names, products = blobs(0.02)
     names[0] = names[1] = names[2] = "alone"
     assert learnable(names, products) == list(range(3, 90))
-    assert class_figures(vectors, names, products, **OPTIONS).left_out == 3
+    assert class_metrics(vectors, names, products, **OPTIONS).left_out == 3
     with pytest.raises(DataError, match="fewer than two classes"):
-        class_figures(vectors, ["a"] * 90, products, **OPTIONS)
+        class_metrics(vectors, ["a"] * 90, products, **OPTIONS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from afmrl_cli.errors import DataError, UsageError
 from afmrl_cli.evaluation.build import TaskSpec, build_task
 from afmrl_cli.evaluation.protocols import PROTOCOLS
 from afmrl_cli.evaluation.slices import check_slices, slice_values
+from afmrl_cli.evaluation.systems import bm25_attributes_run, bm25_run
 from afmrl_cli.evaluation.task import Labels, Task, documents_of, variants_of
 from afmrl_cli.retrieval.vectors import described_products
 from afmrl_cli.sources import load_settings
@@ -120,10 +122,20 @@ def test_composed_asks_for_the_variant(tmp_path: Path) -> None:
     assert (query.text, [path.name for path in query.images]) == ("color: green", ["0.png"])
     assert (set(query.exclude), query.group) == ({"s0"}, "g0")
     assert set(task.qrels["s0_in_green"]) == {"s2", "s3"}
+    assert bm25_run(task, 10).readable == frozenset()  # the words alone say half of what is wanted
     with pytest.raises(DataError, match="no listing with a photo has a variant"):
         make(tmp_path, "composed", {})
     with pytest.raises(UsageError, match="no listing has a colour"):
         make(tmp_path, "composed", label="colour")
+
+
+def test_composed_never_asks_for_the_same_product(tmp_path: Path) -> None:
+    """s0 and s1 are one product, whose listings say different colours: s1 is no variant of s0."""
+    rows = shop_rows(12)
+    rows[1]["attr_color"] = "blue"
+    qrels = make(tmp_path, "composed", rows=rows, label="color").qrels
+    assert set(qrels["s2_in_blue"]) == {"s1"} and set(qrels["s2_in_red"]) == {"s0"}
+    assert not {"s0_in_blue", "s1_in_red"} & set(qrels)
 
 
 @pytest.mark.parametrize(
@@ -168,3 +180,13 @@ def test_the_command_knows_the_same_protocols() -> None:
     from afmrl_cli.cli.eval import PROTOCOLS as KNOWN
 
     assert KNOWN == PROTOCOLS
+
+
+def test_bm25_over_attributes_reads_only_queries_that_have_some(tmp_path: Path) -> None:
+    task = make(tmp_path, "identity")
+    stored = {document.row.fingerprint: "color: red" for document in task.documents[:3]}
+    run = bm25_attributes_run(task, stored, 10)
+    assert run.readable == {"s0", "s1", "s2"}
+    assert {id for id, _ in run.run["s0"]} == {"s1", "s2"}
+    typed = [replace(query, fingerprint="", text="red shirt") for query in task.queries]
+    assert not bm25_attributes_run(replace(task, queries=typed), stored, 10).readable

@@ -57,6 +57,7 @@ RunOut = Annotated[File, typer.Option(metavar="FILE", help="Write the ranking as
 Html = Annotated[File, typer.Option(metavar="FILE", help="Write a page with tables and the worst queries' pictures.")]
 Markdown = Annotated[File, typer.Option(metavar="FILE", help="Write the tables as Markdown.")]
 Junit = Annotated[File, typer.Option(metavar="FILE", help="Write the checks as JUnit XML.")]
+Wide = Annotated[bool, typer.Option("--wide", help="Show all metrics, not only those that fit 80 columns.")]
 Github = Annotated[bool, typer.Option("--github", help="Annotate the GitHub workflow that this runs in.")]
 
 
@@ -86,6 +87,7 @@ def eval(
     markdown: Markdown = None,
     junit: Junit = None,
     github: Github = False,
+    wide: Wide = False,
     json_mode: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -128,7 +130,7 @@ def eval(
     with session.out:
         report = _measure(session, protocol, queries, qrels, gallery or [], split, baselines, fail_under or [])
     _write(session, report, files)
-    _show(session, report, [path for path in files.values() if path])
+    _show(session, report, [path for path in files.values() if path], wide)
     _conclude(session, report, github)
 
 
@@ -220,19 +222,18 @@ def _write(session: Session, report: Report, files: Mapping[str, Path | None]) -
         write_junit(file, report.content)
 
 
-def _show(session: Session, report: Report, files: list[Path]) -> None:
-    from ..evaluation.tables import class_table, slice_tables, systems_table, variants_table
+def _show(session: Session, report: Report, files: list[Path], wide: bool) -> None:
+    from ..evaluation.tables import class_table, remarks, slice_tables, systems_table, variants_table
 
     out, content = session.out, report.content
     out.document("afmrl.eval/2", content)
     for note in report.notes:
         out.note(note)
-    for title, columns, rows in (
-        systems_table(content),
-        *variants_table(content),
-        *class_table(content),
-        *slice_tables(content),
-    ):
+    title, columns, rows = systems_table(content, wide)
+    out.table(columns, rows, title)
+    for remark in remarks(content):
+        out.text(remark)
+    for title, columns, rows in (*variants_table(content), *class_table(content), *slice_tables(content, wide)):
         out.table(columns, rows, title)
     for comparison in content["comparisons"]:
         for words in comparison["words"]:

@@ -7,6 +7,8 @@ error, else a plain line every few seconds. NO_COLOR and a pipe turn colour off.
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 PLAIN_PROGRESS_SECONDS = 5.0
+PIPED_WIDTH, LEAST_FOLDED = 200, 10
+FIGURES = re.compile(r"[-+]?[\d.,]+%?( to [-+]?[\d.,]+%?)?|-|")
+"""A number, an interval, nothing: what is never folded."""
 
 
 def _jsonable(value: object) -> object:
@@ -87,14 +92,19 @@ class Output:
         from rich.text import Text
 
         table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+        lines = [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+        needed = 0
         for i, name in enumerate(columns):
-            numeric = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
-            table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-        for row in rows:
-            cells = (f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row)
-            table.add_row(*(Text(printable(cell)) for cell in cells))
-        piped = not sys.stdout.isatty()
-        console = Console(width=200 if piped else None, highlight=False)
+            numeric = bool(rows) and all(isinstance(row[i], int | float) or row[i] in ("-", "") for row in rows)
+            whole = bool(rows) and all(FIGURES.fullmatch(line[i]) for line in lines)
+            table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=whole)
+            needed += 3 + (max(len(name), *(len(line[i]) for line in lines)) if whole else LEAST_FOLDED)
+        for line in lines:
+            table.add_row(*(Text(printable(cell)) for cell in line))
+        # Into a pipe COLUMNS counts, as rich reads it; without it nothing need be folded.
+        piped = not sys.stdout.isatty() and not os.environ.get("COLUMNS")
+        console = Console(width=PIPED_WIDTH if piped else None, highlight=False)
+        console.width = max(console.width, needed)  # better a line that a terminal breaks than a number that is cut
         with console.capture() as drawn:
             console.print(table)
         print(log_text(drawn.get()), end="", flush=True)

@@ -27,8 +27,8 @@ PROBE_STEPS = 1000
 
 
 @dataclass(frozen=True)
-class ClassFigures:
-    """The figures of one system; `deviations` are over the k-means seeds."""
+class ClassMetrics:
+    """The metrics of one system; `deviations` are over the k-means seeds."""
 
     metrics: dict[str, float]
     deviations: dict[str, float]
@@ -52,7 +52,7 @@ def learnable(classes: Sequence[str], identities: Sequence[str]) -> list[int]:
     return [i for i, name in enumerate(classes) if name and len(products[name]) > 1]
 
 
-def class_figures(
+def class_metrics(
     vectors: NDArray[np.float32],
     classes: Sequence[str],
     identities: Sequence[str],
@@ -60,8 +60,8 @@ def class_figures(
     neighbors: int,
     clusterings: int,
     seed: int,
-) -> ClassFigures:
-    """Figures of `vectors` [n, d], rows of length 1. DataError when fewer than two classes can be learnt."""
+) -> ClassMetrics:
+    """Metrics of `vectors` [n, d], rows of length 1. DataError when fewer than two classes can be learnt."""
     kept = learnable(classes, identities)
     names = sorted({classes[i] for i in kept})
     if len(names) < 2:
@@ -78,7 +78,7 @@ def class_figures(
         values = [figures[name] for figures in by_seed]
         metrics[name] = float(np.mean(values))
         deviations[name] = float(np.std(values, ddof=1)) if clusterings > 1 else 0.0
-    return ClassFigures(metrics, deviations, len(kept), len(names), len(classes) - len(kept))
+    return ClassMetrics(metrics, deviations, len(kept), len(names), len(classes) - len(kept))
 
 
 def accuracies(

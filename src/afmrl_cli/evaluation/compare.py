@@ -1,22 +1,31 @@
-"""Is a difference more than luck? Intervals by bootstrap, tests by randomisation, both over queries.
+"""Is a difference more than luck? One randomisation test over all metrics gives verdict, p and interval together.
 
-    x_q          a figure of query q;  mean = sum over q of x_q / n
-    interval     percentiles of the mean over draws: groups of queries drawn with replacement, as many as there are
-    difference   d_q = a_q - b_q of two systems on the same query (paired); its interval likewise
-    test         under "no difference" a_q and b_q could change places: every group's d is given a random sign,
-                 p = (1 + draws with |mean| >= |mean observed|) / (1 + draws), two-sided
-    Holm         p of the i-th smallest of m figures times (m - i + 1), made monotone: one run gives many figures,
-                 and one in twenty would look like a gain by luck alone
+    d_gj      sum over the queries of group g of (ours - theirs) in metric j;  n_g queries in g, N = sum n_g, G groups
+    t_j       | sum_g d_gj | / sqrt(sum_g d_gj^2 + r),   r = z^2 sum_g n_g^2 / G
+    draws     under "no difference" ours and theirs could change places: every group gets a random sign, the same one
+              in all metrics; M = the largest of the t_j of a draw
+    p_j       (1 + draws with M >= t_j) / (1 + draws): two-sided, corrected for the number of metrics (single-step
+              max-T, Westfall and Young 1993), never 0
+    c         t_j > c exactly where p_j <= 1 - confidence
+    interval  the means mu with | sum_g (d_gj - mu n_g) | <= c sqrt(sum_g (d_gj - mu n_g)^2 + r)
 
-A group are the queries about one product: they succeed and fail together, and taking them for independent would make
-intervals too narrow. A percentile interval of a dozen queries is too narrow still; the number of groups is told.
+The interval holds 0 exactly where t_j <= c, hence where p_j is above the level: what is printed beside a verdict never
+contradicts it. All intervals of a comparison are simultaneous. One correction serves both, which a step-down method
+(Holm) can't: its p have no intervals. The largest of correlated metrics is asked for, so that little power is lost.
 
-Several seeds: a figure of a query is its mean over the runs. The intervals then speak of other queries, not of other
+A group are the queries about one product: they succeed and fail together. r stands for z^2 further groups that differ
+as much as can be, half of them each way (z as in intervals.py): without it a difference that is the same in all groups
+would get an interval of no width. It changes no p of a single metric. The signs are those of the hypothesis 0; at
+other means the interval is an approximation. Draws are discrete with few groups: c then lies between the values that
+would give the same verdicts, at z where it can.
+
+Several seeds: a metric of a query is its mean over the runs. The intervals then speak of other queries, not of other
 seeds; how far the runs lie apart is told beside (`spread`, the standard deviation of their means).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,13 +33,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .intervals import group_sums, normal_quantile
+
 CELLS = 4_000_000  # numbers drawn at a time: 32 MB
+SAME = 1e-9  # sums in another order differ in the last places: what equals the observed one must count
 Verdict = Literal["better", "worse", "no difference shown", "equal"]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of two systems on the same queries. `p` is corrected for the number of figures (Holm)."""
+    """One metric of two systems on the same queries. `low`, `high`, `p` and `verdict` are corrected for the number of
+    metrics, all by the same test.
+    """
 
     metric: str
     value: float
@@ -47,7 +61,8 @@ class Difference:
 
     def words(self, against: str) -> str:
         """The verdict as a person would say it."""
-        change = f"{self.difference:+.4f}, {self.low:+.4f} to {self.high:+.4f}, corrected p = {self.p:.3g}"
+        ends = f"{signed(self.low)} to {signed(self.high)}"
+        change = f"{self.difference:+.4f}, {ends}, corrected p = {self.p:.3g}"
         if self.verdict == "equal":
             return f"{self.metric}: the same as {against} on every query"
         if self.verdict == "no difference shown":
@@ -55,67 +70,26 @@ class Difference:
         return f"{self.metric}: {self.verdict} than {against} ({change})"
 
 
+def signed(end: float) -> str:
+    """An interval's end with four decimals, more where it would read 0 and is not."""
+    return f"{end:+.4f}" if end == 0 or abs(end) >= 0.00005 else f"{end:+.1e}"
+
+
 def table_of(per_query: Mapping[str, Mapping[str, float]], queries: Sequence[str]) -> NDArray[np.float64]:
-    """Figures [queries, metrics] from those of `metrics.evaluate`."""
-    return np.array([[figures[query] for figures in per_query.values()] for query in queries], dtype=np.float64)
+    """Metrics [queries, metrics] from those of `metrics.evaluate`."""
+    return np.array([[values[query] for values in per_query.values()] for query in queries], dtype=np.float64)
 
 
-def group_sums(figures: NDArray[np.float64], groups: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sums [g, m] of `figures` [q, m] within each group, and how many queries each has [g]."""
-    _, where = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
-    sizes = np.bincount(where).astype(np.float64)
-    sums = np.zeros((len(sizes), figures.shape[1]))
-    np.add.at(sums, where, figures)
-    return sums, sizes
-
-
-def bootstrap_means(figures: NDArray[np.float64], groups: Sequence[str], draws: int, seed: int) -> NDArray[np.float64]:
-    """Means [draws, m] of `figures` [q, m], each of a sample of groups drawn with replacement."""
-    sums, sizes = group_sums(figures, groups)
-    rng = np.random.default_rng(seed)
-    count = len(sizes)
-    parts = []
-    for number in _pieces(draws, count):
-        drawn = rng.integers(count, size=(number, count)) + np.arange(number)[:, None] * count
-        weights = np.bincount(drawn.ravel(), minlength=number * count).reshape(number, count).astype(np.float64)
-        parts.append((weights @ sums) / (weights @ sizes)[:, None])
-    return np.concatenate(parts)
-
-
-def interval(
-    figures: NDArray[np.float64],
-    groups: Sequence[str],
-    draws: int,
-    confidence: float,
-    seed: int,
-    lowest: float = 0.0,
+def largest_statistics(
+    sums: NDArray[np.float64], scale: NDArray[np.float64], draws: int, seed: int
 ) -> NDArray[np.float64]:
-    """Low and high end [2, m] of the middle `confidence` of the bootstrap means of `figures` [q, m].
-
-    One group says nothing of others: the interval then is all that a figure can be, from `lowest` to 1.
-    """
-    if len(set(groups)) < 2:
-        return np.stack([np.full(figures.shape[1], lowest), np.ones(figures.shape[1])])
-    tail = (1 - confidence) / 2
-    means = bootstrap_means(figures, groups, draws, seed)
-    ends: NDArray[np.float64] = np.quantile(means, [tail, 1 - tail], axis=0)
-    return ends
-
-
-def randomisation_test(
-    differences: NDArray[np.float64], groups: Sequence[str], draws: int, seed: int
-) -> NDArray[np.float64]:
-    """Two-sided p [m] of paired `differences` [q, m]; 1.0 where all are 0."""
-    sums, _ = group_sums(differences, groups)
-    observed = np.abs(sums.sum(axis=0))
+    """M [draws]: the largest over metrics of |sum of randomly signed rows of `sums` [g, m]| / `scale` [m]."""
     rng = np.random.default_rng(seed)
-    beyond = np.zeros(sums.shape[1])
+    found = []
     for number in _pieces(draws, len(sums)):
         signs = rng.integers(2, size=(number, len(sums))) * 2.0 - 1
-        # A sum in another order differs in the last place: what equals the observed one must count.
-        beyond += (np.abs(signs @ sums) >= observed * (1 - 1e-9) - 1e-12).sum(axis=0)
-    p: NDArray[np.float64] = (1 + beyond) / (1 + draws)
-    return p
+        found.append((np.abs(signs @ sums) / scale).max(axis=1))
+    return np.concatenate(found)
 
 
 def _pieces(draws: int, count: int) -> Iterator[int]:
@@ -123,13 +97,38 @@ def _pieces(draws: int, count: int) -> Iterator[int]:
     yield from (min(step, draws - start) for start in range(0, draws, step))
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """Corrected p values, in the same order."""
-    corrected, highest = [0.0] * len(p), 0.0
-    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        highest = max(highest, min(1.0, p[i] * (len(p) - rank)))
-        corrected[i] = highest
-    return corrected
+def _critical(
+    observed: NDArray[np.float64], shown: NDArray[np.bool_], drawn: NDArray[np.float64], level: float, z: float
+) -> float:
+    """c: what `observed` [m] must exceed; `shown` [m] are those whose p is at most `level` by the draws' M [draws]."""
+    allowed = math.floor(level * (1 + len(drawn)) * (1 + SAME))  # how many of draws and observation may lie as far out
+    if allowed < 1:
+        return math.inf  # too few draws to show anything
+    least = float(np.partition(drawn, len(drawn) - allowed)[len(drawn) - allowed]) if allowed <= len(drawn) else 0.0
+    least = max([least, *map(float, observed[~shown])])
+    beyond = float(observed[shown].min()) if shown.any() else math.inf
+    return max(least, min(z, (least + beyond) / 2))
+
+
+def _ends(
+    sums: NDArray[np.float64], sizes: NDArray[np.float64], critical: float, reserve: float
+) -> tuple[float, float]:
+    """The means around that of `sums` [g] whose statistic is at most `critical`, within -1 and 1."""
+    if math.isinf(critical):
+        return -1.0, 1.0
+    total, count, square = sums.sum(), sizes.sum(), critical**2
+    # |total - mu count| <= c sqrt(sum (sums - mu sizes)^2 + reserve), squared: a quadratic in mu, negative inside.
+    quadratic = [
+        count**2 - square * (sizes**2).sum(),
+        -2 * (total * count - square * (sums * sizes).sum()),
+        total**2 - square * ((sums**2).sum() + reserve),
+    ]
+    roots = np.roots(quadratic)
+    real = roots[np.abs(roots.imag) <= SAME].real
+    mean = total / count
+    low = max([-1.0, *real[real < mean].tolist()])
+    high = min([1.0, *real[real > mean].tolist()])
+    return float(low), float(high)
 
 
 def differences(
@@ -142,22 +141,28 @@ def differences(
     confidence: float,
     seed: int,
 ) -> list[Difference]:
-    """What `ours` [q, m] differs from `theirs` [q, m] in, figure by figure; row q is the same query in both."""
-    apart = ours - theirs
-    low, high = interval(apart, groups, draws, confidence, seed, lowest=-1.0)
-    # Figures that are the same on every query are no test, and must not make the others' correction harsher.
-    differ = [i for i in range(len(metrics)) if np.any(apart[:, i])]
-    tested = randomisation_test(apart[:, differ], groups, draws, seed + 1) if differ else np.zeros(0)
-    p = dict(zip(differ, holm(tested.tolist()), strict=True))
+    """What `ours` [q, m] differs from `theirs` [q, m] in, metric by metric; row q is the same query in both."""
+    sums, sizes = group_sums(ours - theirs, groups)
+    z, level = normal_quantile(confidence), 1 - confidence
+    reserve = z**2 * float((sizes**2).mean())
+    scale = np.sqrt((sums**2).sum(axis=0) + reserve)
+    observed = np.abs(sums.sum(axis=0)) / scale
+    drawn = largest_statistics(sums, scale, draws, seed)
+    p = (1 + (drawn[:, None] >= observed * (1 - SAME)).sum(axis=0)) / (1 + draws)
+    shown = p <= level * (1 + SAME)
+    critical = _critical(observed, shown, drawn, level, z)
     found = []
     for i, metric in enumerate(metrics):
         value, other = float(ours[:, i].mean()), float(theirs[:, i].mean())
+        low, high = _ends(sums[:, i], sizes, critical, reserve)
         verdict: Verdict = "no difference shown"
-        if i not in p:
+        if not sums[:, i].any() and np.array_equal(ours[:, i], theirs[:, i]):
             verdict = "equal"
-        elif p[i] < 1 - confidence and (low[i] > 0 or high[i] < 0):
+        elif shown[i]:
             verdict = "better" if value > other else "worse"
-        found.append(Difference(metric, value, other, float(low[i]), float(high[i]), p.get(i, 1.0), verdict))
+        else:  # where the statistic equals c, 0 is an end: rounding must not put it outside
+            low, high = min(low, 0.0), max(high, 0.0)
+        found.append(Difference(metric, value, other, low, high, float(p[i]), verdict))
     return found
 
 

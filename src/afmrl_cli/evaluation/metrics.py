@@ -137,6 +137,20 @@ def score_query(name: str, ids: Sequence[str], grades: Mapping[str, int], level:
     return at(ids, grades, int(cut), level)
 
 
+def headline_metric(names: Sequence[str], label: str) -> str:
+    """The one of `names` that a table begins with: the first, but with a `label` (coarse) mAP, since recall@1 of
+    hundreds of right answers says nothing.
+    """
+    return "map" if label else names[0]
+
+
+def best_possible(qrels: Qrels, names: Sequence[str], level: int = 1) -> dict[str, float]:
+    """The means that a ranking by the grades themselves would have: below 1 for recall@k where queries have more than k
+    right answers, and for precision@k where they have fewer.
+    """
+    return evaluate({query: list(grades.items()) for query, grades in qrels.items()}, qrels, names, level).means
+
+
 def evaluate(run: Run, qrels: Qrels, names: Sequence[str], level: int = 1) -> Evaluation:
     """The figures `names` of `run` against `qrels`.
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from ..escaping import markdown as escaped
 from ..escaping import printable
 from ..store.files import writing
-from .tables import system_name
+from .tables import AT_MOST, limited, remarks
 
 Content = Mapping[str, Any]
 VARIANT_METRICS = ("variant@1", "above_variants")
@@ -29,20 +29,22 @@ def markdown(content: Content) -> str:
         f"{content['queries']:,} queries ({content['groups']:,} products), gallery of {content['gallery']:,}, "
         f"embedder `{content['embedder']}`. In brackets: {share} intervals.",
         "",
-        *_table(["system", *names], [_system_row(system, names, content["queries"]) for system in content["systems"]]),
+        *_table(["system", *names], [*_systems(content, names)]),
+        "",
+        *(f"- {_cell(remark)}" for remark in remarks(content)),
     ]
     if extra := [system for system in content["systems"] if system["variants"]]:
-        rows = [[s["system"], *_figures({**s["variants"], "metrics": s["variants"]}, VARIANT_METRICS)] for s in extra]
-        lines += ["", *_table(["system", "a sibling variant ranks first", "right above all variants"], rows)]
+        rows = [[s["system"], *_metrics({**s["variants"], "metrics": s["variants"]}, VARIANT_METRICS)] for s in extra]
+        lines += ["", *_table(["system", "a sibling variant ranks first", "right answer above all variants"], rows)]
     if classed := [system for system in content["systems"] if system["classes"]]:
-        figures = list(classed[0]["classes"]["metrics"])
-        rows = [[s["system"], *(f"{s['classes']['metrics'][name]:.4f}" for name in figures)] for s in classed]
-        lines += ["", *_table(["system", *figures], rows)]
+        measured = list(classed[0]["classes"]["metrics"])
+        rows = [[s["system"], *(f"{s['classes']['metrics'][name]:.4f}" for name in measured)] for s in classed]
+        lines += ["", *_table(["system", *measured], rows)]
     for comparison in content["comparisons"]:
         lines += ["", f"Against {escaped(comparison['against'])}:", ""]
         lines += [f"- {escaped(words)}" for words in comparison["words"]]
     for key, rows_of in content["slices"].items():
-        rows = [[row["value"], f"{row['queries']:,}", *_figures(row, names)] for row in rows_of]
+        rows = [[row["value"], f"{row['queries']:,}", *_metrics(row, names)] for row in rows_of]
         lines += ["", *_table([key, "queries", *names], rows)]
     if content["checks"]:
         said = [("passed" if check["passed"] else "**failed**", check["message"]) for check in content["checks"]]
@@ -52,14 +54,17 @@ def markdown(content: Content) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _system_row(system: Mapping[str, Any], names: Sequence[str], queries: int) -> list[str]:
-    cells = _figures(system, names) if system["readable"] else ["-" for _ in names]
-    return [system_name(system, names[0], queries), *cells]
+def _systems(content: Content, names: Sequence[str]) -> list[list[str]]:
+    rows = [[system["system"], *_metrics(system, names)] for system in content["systems"]]
+    possible = content["possible"]
+    return [*rows, [AT_MOST, *(f"{possible[name]:.4f}" for name in names)]] if limited(content, names) else rows
 
 
-def _figures(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    ends = row["intervals"]
-    return [f"{row['metrics'][name]:.4f} [{ends[name][0]:.3f}, {ends[name][1]:.3f}]" for name in names]
+def _metrics(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    def cell(value: float | None, ends: Sequence[float] | None) -> str:
+        return "-" if value is None or ends is None else f"{value:.4f} [{ends[0]:.3f}, {ends[1]:.3f}]"
+
+    return [cell(row["metrics"][name], row["intervals"][name]) for name in names]
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -109,9 +114,13 @@ def github_annotations(content: Content) -> list[str]:
             worse = [d["words"] for d in comparison["differences"] if d["verdict"] == "worse"]
             lines += [_annotation("warning", words) for words in worse]
     if not lines:
-        system = content["systems"][0]
-        figures = ", ".join(f"{name} {value:.4f}" for name, value in system["metrics"].items())
-        lines.append(_annotation("notice", f"{content['protocol']}: {figures}"))
+        values = content["systems"][0]["metrics"]
+        short = limited(content, list(values))
+        said = [
+            f"{name} {value:.4f}" + (f" of at most {content['possible'][name]:.4f}" if name in short else "")
+            for name, value in values.items()
+        ]
+        lines.append(_annotation("notice", f"{content['protocol']}: {', '.join(said)}"))
     return lines
 
 

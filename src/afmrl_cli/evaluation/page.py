@@ -11,7 +11,7 @@ from ..settings import Settings
 from ..store.files import writing
 from .metrics import ranked_ids
 from .report import Report
-from .tables import class_table, slice_tables, systems_table, variants_table
+from .tables import class_table, remarks, slice_tables, systems_table, variants_table
 from .task import Document, Query
 
 WORST, SHOWN, RIGHT = 24, 4, 2
@@ -26,6 +26,7 @@ def write_page(file: Path, report: Report, settings: Settings) -> None:
         "eval.html",
         content=content,
         tables=[{"title": title, "columns": columns, "rows": _cells(rows)} for title, columns, rows in tables],
+        remarks=remarks(content),
         worst=_worst(report, settings),
     )
     with writing(file) as temporary:

@@ -29,8 +29,8 @@ from .build import TaskSpec, build_task, labels_file
 from .earlier import Earlier, find_run, outside_run
 from .entries import Entry
 from .labels import read_labels
-from .metrics import Evaluation, Run, metric_names
-from .score import compare_all, groups_of, queries_of, score, slice_figures, system_figures
+from .metrics import Evaluation, Run, best_possible, metric_names
+from .score import compare_all, groups_of, queries_of, score, slice_metrics, system_metrics
 from .slices import check_slices
 from .systems import (
     EncodeContext,
@@ -119,11 +119,15 @@ def measure(
     merged = [find_run(each, folder, task, settings.eval.depth) for each in settings.eval.merge]
     answers, left_out = _answers(task, own, request.entries, texts, context, make_system)
     scored = [score(answer, task, names, settings, merged if i == 0 else ()) for i, answer in enumerate(answers)]
-    figures = scored[0].figures
-    if not figures.means:
+    evaluation = scored[0].evaluation
+    if not evaluation.means:
         raise DataError("no query has a relevant product in the gallery", "look at the qrels, --gallery and min_grade")
+    if not answers[0].readable.intersection(queries_of(evaluation)):
+        problems.tell(listener)
+        raise DataError("the embedder can read none of the queries, or nothing of the gallery", "see `afmrl check`")
+    possible = best_possible(task.qrels, names, settings.eval.min_grade)
     problems.tell(listener)
-    notes += [*task.notes, *left_out, *_notes(task, answers, figures, texts, settings)]
+    notes += [*task.notes, *left_out, *_notes(task, answers, evaluation, texts, settings)]
     variants = variants_of(task, settings.eval.min_grade)
     listener.progress("statistics", 0, None)
     comparisons, checks = compare_all(scored, earlier, task, names, drops, settings)
@@ -133,20 +137,21 @@ def measure(
         "embedder": embedder_id,
         "enrich": embed.enrich,
         "attributes": asdict(source) if source and embed.enrich != "none" else None,
-        **_task_facts(task, request.spec, figures, variants, settings),
-        "systems": [system_figures(each, task, variants, settings) for each in scored],
+        **_task_facts(task, request.spec, evaluation, variants, settings),
+        "possible": possible,
+        "systems": [system_metrics(each, task, variants, settings) for each in scored],
         "comparisons": comparisons,
-        "slices": _varied({key: slice_figures(key, scored[0], task, variants, settings) for key in slices}, settings),
-        "checks": [*floor_checks(request.thresholds or {}, figures.means), *checks],
+        "slices": _varied({key: slice_metrics(key, scored[0], task, variants, settings) for key in slices}, settings),
+        "checks": [*floor_checks(request.thresholds or {}, evaluation.means, possible), *checks],
         "notes": notes,
         "seconds": round(time.monotonic() - started, 3),
     }
-    notes += _comparison_notes([*earlier, *merged], content, len(names), settings)
+    notes += _comparison_notes([*earlier, *merged], content, settings)
     runs: dict[str, Run] = {answer.system: answer.run for answer in answers}
     kept = place or new_run(folder.runs, "eval")
     with contextlib.nullcontext(kept) if place is None else writing_folder(place) as temporary:
-        _keep(temporary, settings, content, task, runs, figures)
-    return Report({**content, "folder": str(kept)}, runs, notes, kept, task, variants, figures.per_query)
+        _keep(temporary, settings, content, task, runs, evaluation)
+    return Report({**content, "folder": str(kept)}, runs, notes, kept, task, variants, evaluation.per_query)
 
 
 def _task(
@@ -163,10 +168,10 @@ def _task(
 
 
 def _task_facts(
-    task: Task, spec: TaskSpec, figures: Evaluation, variants: Mapping[str, frozenset[str]], settings: Settings
+    task: Task, spec: TaskSpec, evaluation: Evaluation, variants: Mapping[str, frozenset[str]], settings: Settings
 ) -> dict[str, Any]:
-    """What the document says of the queries and the gallery, and how figures are made of them."""
-    counted = list(queries_of(figures))
+    """What the document says of the queries and the gallery, and how they are measured."""
+    counted = list(queries_of(evaluation))
     return {
         "split": task.split,
         "seen": spec.seen.describe(task),
@@ -175,9 +180,9 @@ def _task_facts(
         "query_fields": task.query_fields,
         "gallery_fields": task.gallery_fields,
         "label": task.label,
-        "queries": figures.queries,
+        "queries": evaluation.queries,
         "groups": len(set(groups_of(task, counted))),
-        "queries_without_relevant": figures.without_relevant,
+        "queries_without_relevant": evaluation.without_relevant,
         "queries_with_variants": sum(query in variants for query in counted),
         "min_grade": settings.eval.min_grade,
         "depth": settings.eval.depth,
@@ -224,10 +229,8 @@ def _answers(
         if entry.kind == "bm25":
             answers.append(lexical())
         elif entry.kind == "fusion":
-            if lexical().readable:
-                answers.append(fusion_run(first, lexical(), depth))
-            else:
-                notes.append("fusion is left out: BM25 can't read these queries or this gallery")
+            readable = first.readable and lexical().readable
+            answers.append(fusion_run(first, lexical(), depth) if readable else SystemRun("fusion", {}, frozenset()))
         elif entry.kind == "bm25-attributes":
             answers += _attribute_run(entry, task, texts, depth)
         elif entry.kind == "colors":
@@ -276,17 +279,15 @@ def _notes(
     return notes
 
 
-def _comparison_notes(
-    runs: Sequence[Earlier], content: Mapping[str, Any], figures: int, settings: Settings
-) -> list[str]:
+def _comparison_notes(runs: Sequence[Earlier], content: Mapping[str, Any], settings: Settings) -> list[str]:
     """What a reader of the comparisons must know: runs made otherwise, and draws too few to show anything."""
     notes = [f"{run.name} was made with {words}" for run in runs if (words := run.differs(content))]
     chosen = settings.eval
-    if content["comparisons"] and figures / (1 + chosen.resamples) >= 1 - chosen.confidence:
-        needed = math.ceil(figures / (1 - chosen.confidence) - 1e-6)
+    needed = math.ceil(1 / (1 - chosen.confidence) - 1e-6) - 1
+    if content["comparisons"] and chosen.resamples < needed:
         notes.append(
-            f"eval.resamples = {chosen.resamples:,} can show no difference in {figures} figures at "
-            f"eval.confidence = {chosen.confidence:g}: at least {needed:,} draws are needed"
+            f"eval.resamples = {chosen.resamples:,} can show no difference at eval.confidence = "
+            f"{chosen.confidence:g}: at least {needed:,} draws are needed"
         )
     return notes
 
@@ -307,8 +308,8 @@ def _keep(
     with writing(kept / "per_query.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
         for query in task.queries:
             if query.id in next(iter(scored.per_query.values())):
-                figures = {name: figure[query.id] for name, figure in scored.per_query.items()}
-                file.write(json.dumps({"qid": query.id, "type": query.kind, **figures}, ensure_ascii=False) + "\n")
+                values = {name: by_query[query.id] for name, by_query in scored.per_query.items()}
+                file.write(json.dumps({"qid": query.id, "type": query.kind, **values}, ensure_ascii=False) + "\n")
 
 
 def _run_file(written: str, root: Path) -> Path:

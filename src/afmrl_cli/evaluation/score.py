@@ -1,4 +1,4 @@
-"""From answers to figures with intervals: per system, against other systems and earlier runs, by slice."""
+"""From answers to metrics with intervals: per system, against other systems and earlier runs, by slice."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..settings import Settings
-from .clusters import class_figures
-from .compare import differences, interval, spread, table_of
+from .clusters import class_metrics
+from .compare import differences, spread, table_of
 from .earlier import Earlier
-from .metrics import Evaluation, Run, evaluate, ranked_ids
+from .intervals import interval
+from .metrics import Evaluation, Run, evaluate, headline_metric, ranked_ids
 from .slices import slice_values, sliced
 from .systems import SystemRun
 from .task import Task, sample
@@ -21,21 +22,21 @@ from .thresholds import drop_checks
 
 @dataclass(frozen=True)
 class Scored:
-    """A system's answers with their figures. `others` are the answers of other seeds that were merged with them."""
+    """A system's answers with their metrics. `others` are the answers of other seeds that were merged with them."""
 
     answer: SystemRun
-    figures: Evaluation
+    evaluation: Evaluation
     spread: Mapping[str, float]
     others: tuple[Run, ...] = ()
 
     @property
     def merged(self) -> int:
-        """How many runs the figures are the mean of."""
+        """How many runs the metrics are the mean of."""
         return 1 + len(self.others)
 
 
 def score(answer: SystemRun, task: Task, names: Sequence[str], settings: Settings, merged: Sequence[Earlier]) -> Scored:
-    """Figures of `answer`, averaged query by query with those of the runs of other seeds."""
+    """Metrics of `answer`, averaged query by query with those of the runs of other seeds."""
     level = settings.eval.min_grade
     own = evaluate(answer.run, task.qrels, names, level)
     if not merged or not own.means:
@@ -50,13 +51,13 @@ def _merged(answer: SystemRun, others: tuple[Run, ...], runs: Sequence[Evaluatio
     mean = sum(tables[1:], tables[0]) / len(tables)
     per_query = {name: dict(zip(queries, mean[:, i].tolist(), strict=True)) for i, name in enumerate(runs[0].per_query)}
     means = dict(zip(per_query, mean.mean(axis=0).tolist(), strict=True))
-    figures = replace(runs[0], means=means, per_query=per_query)
-    return Scored(answer, figures, dict(zip(per_query, spread(tables), strict=True)), others)
+    merged = replace(runs[0], means=means, per_query=per_query)
+    return Scored(answer, merged, dict(zip(per_query, spread(tables), strict=True)), others)
 
 
-def queries_of(figures: Evaluation) -> list[str]:
+def queries_of(evaluation: Evaluation) -> list[str]:
     """The queries that the means are over."""
-    return list(next(iter(figures.per_query.values()), {}))
+    return list(next(iter(evaluation.per_query.values()), {}))
 
 
 def groups_of(task: Task, queries: Sequence[str]) -> list[str]:
@@ -74,9 +75,9 @@ def compare_all(
     settings: Settings,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The embedder against the runs of `--compare` (several: seeds of one thing) and against every system beside it."""
-    queries = queries_of(scored[0].figures)
+    queries = queries_of(scored[0].evaluation)
     groups = groups_of(task, queries)
-    ours = table_of(scored[0].figures.per_query, queries)
+    ours = table_of(scored[0].evaluation.per_query, queries)
     chosen = settings.eval
     rivals: list[tuple[str, Scored, bool]] = []
     if earlier:
@@ -86,9 +87,9 @@ def compare_all(
         rivals.append((", ".join(each.name for each in earlier), _merged(answer, others, evaluations), True))
     rivals += [(each.answer.system, each, False) for each in scored[1:] if each.answer.readable]
     comparisons, checks = [], []
-    headline = "map" if task.label else names[0]  # of hundreds of right answers, recall@1 says nothing
+    headline = headline_metric(names, task.label)
     for against, rival, given in rivals:
-        theirs = table_of(rival.figures.per_query, queries)
+        theirs = table_of(rival.evaluation.per_query, queries)
         found = differences(
             names, ours, theirs, groups, draws=chosen.resamples, confidence=chosen.confidence, seed=chosen.seed
         )
@@ -121,26 +122,28 @@ def compare_all(
     return comparisons, checks
 
 
-def system_figures(
+def system_metrics(
     scored: Scored, task: Task, variants: Mapping[str, frozenset[str]], settings: Settings
 ) -> dict[str, Any]:
     """A system's part of the JSON document."""
-    answer, queries = scored.answer, queries_of(scored.figures)
-    chosen = settings.eval
-    table = table_of(scored.figures.per_query, queries)
-    ends = interval(table, groups_of(task, queries), chosen.resamples, chosen.confidence, chosen.seed)
+    answer, queries = scored.answer, queries_of(scored.evaluation)
+    table = table_of(scored.evaluation.per_query, queries)
     readable = len(answer.readable.intersection(queries))
-    classes = _classes(answer, task, settings) if task.label and answer.vectors is not None else None
+    means: dict[str, float | None] = dict(scored.evaluation.means)
+    ends: list[list[float] | None] = interval(table, groups_of(task, queries), settings.eval.confidence).T.tolist()
+    if not readable:  # it can't answer, which is something else than to answer wrongly
+        means, ends = dict.fromkeys(means), [None] * len(ends)
+    classed = readable and task.label and answer.vectors is not None
     return {
         "system": answer.system,
         "id": answer.id,
         "readable": readable,
-        "metrics": scored.figures.means,
-        "intervals": dict(zip(scored.figures.means, ends.T.tolist(), strict=True)),
+        "metrics": means,
+        "intervals": dict(zip(means, ends, strict=True)),
         "runs": scored.merged,
         "spread": dict(scored.spread),
         "variants": _variant_metrics(scored, task, variants, settings) if readable and variants else None,
-        "classes": classes,
+        "classes": _classes(answer, task, settings) if classed else None,
     }
 
 
@@ -149,7 +152,7 @@ def _classes(answer: SystemRun, task: Task, settings: Settings) -> dict[str, Any
     labels = [by_id[id].labels.get(task.label, "").strip() for id in answer.ids]
     rows = sample([i for i, label in enumerate(labels) if label], settings.eval.cluster_sample, settings.eval.seed)
     assert answer.vectors is not None
-    made = class_figures(
+    made = class_metrics(
         answer.vectors[rows],
         [labels[i] for i in rows],
         [by_id[answer.ids[i]].identity for i in rows],
@@ -182,7 +185,7 @@ def _variant_metrics(
             ids = ranked_ids(run.get(query, ()))
             table[i] += _among_variants(ids, task.qrels[query], variants[query], chosen.min_grade)
     table /= len(runs)
-    ends = interval(table, groups_of(task, queries), chosen.resamples, chosen.confidence, chosen.seed)
+    ends = interval(table, groups_of(task, queries), chosen.confidence)
     return {
         "queries": len(queries),
         **dict(zip(names, table.mean(axis=0).tolist(), strict=True)),
@@ -202,17 +205,15 @@ def _among_variants(
     return False, False
 
 
-def slice_figures(
+def slice_metrics(
     key: str, scored: Scored, task: Task, variants: Mapping[str, frozenset[str]], settings: Settings
 ) -> list[dict[str, Any]]:
-    """The figures of a system by the values of slice `key`."""
+    """The metrics of a system by the values of slice `key`."""
     chosen = settings.eval
-    queries = queries_of(scored.figures)
+    queries = queries_of(scored.evaluation)
     return sliced(
         slice_values(task, key, variants, chosen.min_grade),
-        scored.figures.per_query,
+        scored.evaluation.per_query,
         dict(zip(queries, groups_of(task, queries), strict=True)),
-        draws=chosen.resamples,
-        confidence=chosen.confidence,
-        seed=chosen.seed,
+        chosen.confidence,
     )

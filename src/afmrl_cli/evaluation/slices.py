@@ -1,4 +1,4 @@
-"""Figures by slice: where is it good, where not?
+"""Metrics by slice: where is it good, where not?
 
     type            what the queries file calls the query
     photos          whether the query has photos
@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import UsageError
-from .compare import interval, table_of
+from .compare import table_of
+from .intervals import interval
 from .task import Document, Query, Task
 
 ALL = ("type", "photos", "answer-photos", "variants", "category", "brand", "lang")
@@ -71,12 +72,9 @@ def sliced(
     values: Mapping[str, str],
     per_query: Mapping[str, Mapping[str, float]],
     groups: Mapping[str, str],
-    *,
-    draws: int,
     confidence: float,
-    seed: int,
 ) -> list[dict[str, Any]]:
-    """Figures of each value, the one with most queries first; beyond the largest twenty they are joined."""
+    """Metrics of each value, the one with most queries first; beyond the largest twenty they are joined."""
     queries: dict[str, list[str]] = {}
     for query in next(iter(per_query.values())):
         queries.setdefault(values[query], []).append(query)
@@ -86,7 +84,7 @@ def sliced(
     rows = []
     for value in [*ordered[:LARGEST], *([OTHERS] if OTHERS in queries else [])]:
         table = table_of(per_query, queries[value])
-        ends = interval(table, [groups[query] for query in queries[value]], draws, confidence, seed)
+        ends = interval(table, [groups[query] for query in queries[value]], confidence)
         rows.append(
             {
                 "value": value,

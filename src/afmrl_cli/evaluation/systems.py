@@ -2,8 +2,8 @@
 
 Scores are rounded to six decimals before anything is ranked, so that exact duplicates tie (matrix products differ in
 the eighth place with a row's position) and a written run file holds the very ranking that was scored. At most `depth`
-products are ranked. A system that can't read a query (BM25 without text, colours without photo) answers nothing, and
-how many queries it could read is told.
+products are ranked. A system that can't read a query (BM25 without text, colours without photo, either one where photo
+and words together say what is wanted) answers nothing, and how many queries it could read is told.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from .trec import SCORE_DECIMALS
 
 CACHED_VECTORS = 200_000
 COLOR_HISTOGRAM = "color-histogram-1"
+COMPOSED = "composed"
+"""The kind of a query of which photo and words are only together what is wanted."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,8 @@ def _document_input(document: Document, system: RetrievalSystem) -> Input | None
 
 
 def _query_input(query: Query, system: RetrievalSystem) -> Input | None:
+    if query.kind == COMPOSED and not (system.text and system.photos):
+        return None
     text = query.text if system.text else ""
     attributes = (system.attributes or {}).get(query.fingerprint, "")
     return _input(query.id, text, query.images if system.photos else (), attributes)
@@ -169,23 +173,19 @@ def _matrix(
 
 def bm25_run(task: Task, depth: int) -> SystemRun:
     """Rank by BM25 over product texts; only products that share a word with the query are ranked."""
-    texts = {query.id: tokenize(query.text) for query in task.queries if query.text}
+    texts = {query.id: tokenize(query.text) for query in task.queries if query.text and query.kind != COMPOSED}
     return _lexical_run("bm25", task, [tokenize(document.row.text) for document in task.documents], texts, depth)
 
 
 def bm25_attributes_run(task: Task, attributes: Mapping[str, str], depth: int) -> SystemRun:
     """Rank by BM25 over stored attribute values alone (`attributes` by fingerprint).
 
-    A query without attributes of its own (words typed by a person) asks with its text. Values are read as words: a
-    person's "navy blouse" has no keys. A listing without stored attributes is not ranked.
+    A query without attributes of its own can't be read, a listing without any is not ranked.
     """
     documents = [_value_words(attributes.get(document.row.fingerprint, "")) for document in task.documents]
-    asked = {}
-    for query in task.queries:
-        own = attributes.get(query.fingerprint, "")
-        if words := _value_words(own) if own else tokenize(query.text):
-            asked[query.id] = words
-    return _lexical_run("bm25-attributes", task, documents, asked, depth)
+    words = {query.id: _value_words(attributes.get(query.fingerprint, "")) for query in task.queries}
+    readable = {id: values for id, values in words.items() if values}
+    return _lexical_run("bm25-attributes", task, documents, readable, depth)
 
 
 def _value_words(text: str) -> list[str]:
@@ -193,7 +193,7 @@ def _value_words(text: str) -> list[str]:
 
 
 def _lexical_run(
-    name: str, task: Task, documents: Sequence[Sequence[str]], asked: Mapping[str, list[str]], depth: int
+    name: str, task: Task, documents: Sequence[Sequence[str]], words: Mapping[str, list[str]], depth: int
 ) -> SystemRun:
     if not any(documents):  # a gallery of photos: all would be "not found", as if it had looked
         return SystemRun(name, {}, frozenset())
@@ -202,9 +202,9 @@ def _lexical_run(
     places = {id: row for row, id in enumerate(ids)}
     run: dict[str, Ranked] = {}
     for query in task.queries:
-        if query.id not in asked:
+        if query.id not in words:
             continue
-        scores = corpus.scores(asked[query.id]).round(SCORE_DECIMALS)
+        scores = corpus.scores(words[query.id]).round(SCORE_DECIMALS)
         scores[[places[id] for id in query.exclude if id in places]] = 0
         rows = np.flatnonzero(scores > 0)
         if len(rows) > depth:  # at the edge all that tie are kept, and the first of them then

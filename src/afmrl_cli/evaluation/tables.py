@@ -1,9 +1,14 @@
-"""The JSON document as tables for a terminal and a page: (title, columns, rows); numbers stay numbers."""
+"""The JSON document as tables for a terminal and a page: (title, columns, rows); numbers stay numbers.
+
+A terminal of 80 columns holds five numbers beside a name; `wide` shows all metrics.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from .metrics import headline_metric
 
 Content = Mapping[str, Any]
 Table = tuple[str, list[str], list[list[object]]]
@@ -11,38 +16,71 @@ SPLIT_WORDS = {
     "unseen": ", about products unseen in training",
     **{split: f", about products of the {split} split" for split in ("train", "validation", "test")},
 }
+AT_MOST = "(at most)"
+"""The row with the best that any ranking could have."""
 
 
-def systems_table(content: Content) -> Table:
-    """The figures of every system; beside the first figure its interval."""
+def shown_metrics(content: Content, wide: bool) -> list[str]:
+    """The metrics of a table, the headline first: all, or those that fit beside each other."""
     names = list(content["systems"][0]["metrics"])
-    rows = [_row(system, names, content["queries"]) for system in content["systems"]]
+    first = headline_metric(names, content["label"])
+    if wide:
+        return [first, *(name for name in names if name != first)]
+    _, _, cut = first.partition("@")
+    recalls = [name for name in names if name.startswith("recall@")]
+    chosen = ["map", "precision@10", "mrr"] if content["label"] else [first, f"hit@{cut}", recalls[-1], "mrr"]
+    return [name for name in dict.fromkeys(chosen) if name in names]
+
+
+def limited(content: Content, names: Sequence[str]) -> list[str]:
+    """Those of `names` of which not even the best ranking reaches 1."""
+    return [name for name in names if content["possible"][name] < 0.99995]
+
+
+def systems_table(content: Content, wide: bool = True) -> Table:
+    """The metrics of every system; beside the first metric its interval. Last, where below 1, what is possible."""
+    names = shown_metrics(content, wide)
+    rows = [[system["system"], *_cells(system, names)] for system in content["systems"]]
+    if short := limited(content, names):
+        most: list[object] = [content["possible"][name] if name in short else 1.0 for name in names]
+        rows.append([AT_MOST, most[0], "", *most[1:]])
     title = f"{content['protocol']}: {content['queries']:,} queries, gallery of {content['gallery']:,}"
     title += SPLIT_WORDS.get(content["split"], "")
     title += f", queries: {content['query_fields']}" if content["query_fields"] != "all" else ""
     title += f", gallery: {content['gallery_fields']}" if content["gallery_fields"] != "all" else ""
-    return title, ["system", names[0], f"{content['confidence']:.0%} interval", *names[1:]], rows
+    return title, ["system", names[0], _share(content), *names[1:]], rows
 
 
-def _row(system: Mapping[str, Any], names: Sequence[str], queries: int) -> list[object]:
-    name = system_name(system, names[0], queries)
-    if not system["readable"]:
-        return [name, *("-" for _ in [*names, ""])]
-    low, high = system["intervals"][names[0]]
-    first, *others = (system["metrics"][each] for each in names)
-    return [name, first, f"{low:.3f} to {high:.3f}", *others]
+def _cells(row: Mapping[str, Any], names: Sequence[str]) -> list[object]:
+    """A metric, its interval, more metrics; "-" where there are none."""
+    values: list[object] = ["-" if row["metrics"][name] is None else row["metrics"][name] for name in names]
+    return [values[0], span(row["intervals"][names[0]]), *values[1:]]
 
 
-def system_name(system: Mapping[str, Any], metric: str, queries: int) -> str:
-    """A row's name, with what its figures leave out (queries that it can't read) or join (seeds)."""
-    name = str(system["system"])
-    if not system["readable"]:
-        return f"{name} (can't read what is asked or shown)"
-    if system["readable"] < queries:
-        name += f" (reads {system['readable']:,} of {queries:,} queries)"
-    if system["runs"] > 1:
-        name += f" (mean of {system['runs']} runs, ±{system['spread'][metric]:.4f})"
-    return name
+def span(ends: Sequence[float] | None) -> str:
+    """An interval for people; "-" for none."""
+    return "-" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
+def _share(content: Content) -> str:
+    return f"{content['confidence']:.0%} interval"
+
+
+def remarks(content: Content) -> list[str]:
+    """What must be known to read the rows of the systems."""
+    said: list[str] = []
+    first = headline_metric(list(content["systems"][0]["metrics"]), content["label"])
+    for system in content["systems"]:
+        name, queries = system["system"], content["queries"]
+        if not system["readable"]:
+            said.append(f"{name}: can't answer, it can't read these queries or this gallery; compared with nothing")
+        elif system["readable"] < queries:
+            said.append(f"{name}: reads {system['readable']:,} of {queries:,} queries, the others count 0")
+        if system["runs"] > 1:
+            said.append(f"{name}: mean of {system['runs']} runs, {first} ±{system['spread'][first]:.4f}")
+    if limited(content, list(content["possible"])):
+        said.append(f"{AT_MOST}: what a perfect ranking has; queries have more right answers than places, or fewer")
+    return said
 
 
 def variants_table(content: Content) -> list[Table]:
@@ -50,16 +88,15 @@ def variants_table(content: Content) -> list[Table]:
     shown = [system for system in content["systems"] if system["variants"]]
     if not shown:
         return []
-    title = f"variants: {shown[0]['variants']['queries']:,} queries whose product has variants in the gallery"
-    share = f"{content['confidence']:.0%} interval"
+    queries = shown[0]["variants"]["queries"]
+    title = f"{queries:,} queries have variants. variant@1: one ranks first; above: a right answer ranks above all"
     rows: list[list[object]] = []
     for system in shown:
         cells: list[object] = [system["system"]]
         for name in ("variant@1", "above_variants"):
-            low, high = system["variants"]["intervals"][name]
-            cells += [system["variants"][name], f"{low:.3f} to {high:.3f}"]
+            cells += [system["variants"][name], span(system["variants"]["intervals"][name])]
         rows.append(cells)
-    return [(title, ["system", "a sibling variant ranks first", share, "right above all variants", share], rows)]
+    return [(title, ["system", "variant@1", _share(content), "above", _share(content)], rows)]
 
 
 def class_table(content: Content) -> list[Table]:
@@ -74,17 +111,11 @@ def class_table(content: Content) -> list[Table]:
     return [(title, ["system", *names], [[s["system"], *s["classes"]["metrics"].values()] for s in shown])]
 
 
-def slice_tables(content: Content) -> list[Table]:
-    """The embedder's figures by slice, one table a key."""
-    # hit and precision are left to the JSON document: a table of slices is to be read across.
-    names = [name for name in content["systems"][0]["metrics"] if not name.startswith(("hit", "precision"))]
+def slice_tables(content: Content, wide: bool = True) -> list[Table]:
+    """The embedder's metrics by slice, one table a key."""
+    names = shown_metrics(content, wide)
     made: list[Table] = []
     for key, rows in content["slices"].items():
-        columns = [key, "queries", names[0], f"{content['confidence']:.0%} interval", *names[1:]]
-        cells: list[list[object]] = []
-        for row in rows:
-            low, high = row["intervals"][names[0]]
-            first, *others = (row["metrics"][each] for each in names)
-            cells.append([row["value"], row["queries"], first, f"{low:.3f} to {high:.3f}", *others])
-        made.append((f"embedder by {key}", columns, cells))
+        cells = [[row["value"], row["queries"], *_cells(row, names)] for row in rows]
+        made.append((f"embedder by {key}", [key, "queries", names[0], _share(content), *names[1:]], cells))
     return made

@@ -1,0 +1,60 @@
+"""How far a mean over other products may lie from the one that was measured: Wilson's interval, for queries in groups.
+
+    x_q       a metric of query q, between 0 and 1; n queries in G groups, n_g of them in group g
+    m         mean = sum x_q / n
+    v         its variance over groups = sum over g of (sum over q in g of (x_q - m))^2 / n^2
+    K         effective number of groups = n^2 / sum n_g^2 (Kish 1965): G for groups of one size, fewer for others
+    z         quantile of the normal distribution, 1.96 for 95 %
+
+    interval  (m + z^2/2K  +-  z sqrt(v + z^2/4K^2)) / (1 + z^2/K)
+
+With queries that stand alone and are right or wrong, v = m (1 - m) / n and this is Wilson's score interval (1927).
+Departures: v is estimated, so that MRR and nDCG, which vary less than right and wrong, get narrower ends; and a group
+counts as one piece of evidence. A group are the queries about one product: they succeed and fail together. Where all
+values are equal (0 of n, n of n) v = 0, and the ends are the means that z^2 further groups, all 0 or all 1, would
+give: such an interval is narrow, but never of no width. Percentiles of a bootstrap have no width there, for whatever
+is drawn from equal values is equal.
+
+One group says nothing of others: its interval is 0 to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def group_sums(values: NDArray[np.float64], groups: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sums [g, m] of `values` [q, m] within each group, and how many queries each has [g]."""
+    _, where = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
+    sizes = np.bincount(where).astype(np.float64)
+    sums = np.zeros((len(sizes), values.shape[1]))
+    np.add.at(sums, where, values)
+    return sums, sizes
+
+
+def normal_quantile(confidence: float) -> float:
+    """z such that a normal variable lies between -z and z with probability `confidence`."""
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+def interval(values: NDArray[np.float64], groups: Sequence[str], confidence: float) -> NDArray[np.float64]:
+    """Low and high end [2, m] of the means of `values` [q, m], all between 0 and 1."""
+    sums, sizes = group_sums(values, groups)
+    if len(sizes) < 2:
+        return np.stack([np.zeros(values.shape[1]), np.ones(values.shape[1])])
+    count = sizes.sum()
+    mean = sums.sum(axis=0) / count
+    variance = ((sums - sizes[:, None] * mean) ** 2).sum(axis=0) / count**2
+    ratio = normal_quantile(confidence) ** 2 * (sizes**2).sum() / count**2  # z^2 / K
+    z = normal_quantile(confidence)
+    middle = (mean + ratio / 2) / (1 + ratio)
+    half = z * np.sqrt(variance + (ratio / (2 * z)) ** 2) / (1 + ratio)
+    # Rounding must not put the mean of equal values outside, nor an end beyond what a mean can be.
+    ends: NDArray[np.float64] = np.stack(
+        [np.clip(np.minimum(middle - half, mean), 0, 1), np.clip(np.maximum(middle + half, mean), 0, 1)]
+    )
+    return ends
