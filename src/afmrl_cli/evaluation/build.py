@@ -14,6 +14,7 @@ from ..errors import DataError, UsageError
 from ..retrieval.filters import parse_filters
 from ..settings import Settings
 from ..store.folder import CatalogFolder
+from .fusion import TUNING_QUERIES
 from .protocols import (
     coarse_task,
     composed_task,
@@ -26,7 +27,17 @@ from .protocols import (
     text_task,
 )
 from .seen import Seen, told_of_seen, unseen
-from .task import Document, Task, gallery_of, of_split, sampled, with_gallery_fields, with_query_fields
+from .task import (
+    Document,
+    Task,
+    about_split,
+    gallery_of,
+    of_split,
+    sample,
+    sampled,
+    with_gallery_fields,
+    with_query_fields,
+)
 from .trec import read_qrels, read_queries
 
 
@@ -98,6 +109,25 @@ def build_task(
     task = with_query_fields(task, chosen.query_fields or ("title" if protocol == "text" else "all"))
     gallery_fields = chosen.gallery_fields or ("photos" if protocol == "text" else "all")
     return with_gallery_fields(task, gallery_fields, hide, fingerprinter, folder.root)
+
+
+def tuning_task(
+    task: Task,
+    documents: list[Document],
+    folder: CatalogFolder,
+    settings: Settings,
+    spec: TaskSpec,
+    fingerprinter: Fingerprinter,
+) -> Task | None:
+    """Queries as those of `task`, over the same gallery, about products of the validation split; at most
+    TUNING_QUERIES. None where there are none, or where `task` asks about those products itself.
+    """
+    if about_split(task, "validation", settings.split):
+        return None
+    unsampled = settings.model_copy(update={"eval": settings.eval.model_copy(update={"max_queries": 0})})
+    whole = build_task(documents, folder, unsampled, replace(spec, split="all", seen=Seen()), fingerprinter)
+    queries = sample(about_split(whole, "validation", settings.split), TUNING_QUERIES, settings.eval.seed)
+    return replace(whole, queries=queries, qrels={q.id: whole.qrels[q.id] for q in queries}) if queries else None
 
 
 def _file_task(

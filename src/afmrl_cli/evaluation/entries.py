@@ -3,7 +3,7 @@
 bm25               BM25 over the text of the listings
 bm25-attributes    BM25 over stored attribute values
 colors             colour histograms of the photos
-fusion             the embedder and BM25 over text, by reciprocal ranks
+fusion             the embedder and BM25 over text, weighted as other queries say
 base               the embedder's base without its checkpoint (zero-shot)
 checkpoint:NAME    the embedder with another checkpoint, such as one trained with plain InfoNCE
 clip:NAME          a CLIP or SigLIP, a folder or a hub name

@@ -1,30 +1,117 @@
-"""Two rankings as one, by ranks alone: reciprocal rank fusion (Cormack, Clarke, Buettcher 2009).
+"""Two rankings as one, with a weight that was chosen on other queries than those that are scored.
 
-    score(d) = sum over the rankings that hold d of  (k + 1) / (k + rank of d),   k = 60
+    score(d) = w f1(d) + (1 - w) f2(d)                    convex combination (Bruch, Gai, Ingber 2023)
+    f(d)     = (s(d) - least) / (best - least)            s is the system's score; both ends over its ranking of the
+                                                          query, 1 where they are equal; 0 for what it does not rank
+    w        of 0, 0.1, ..., 1 the one with the best mean metric over the tuning queries; of equal ones the one
+             nearest to 0.5
 
-The paper's 1 / (k + rank), scaled so that a first place counts 1: written with six decimals, neighbours far down the
-ranking would else be ties. They are rounded to that before they are ranked, as all scores are. Scores of the two
-systems need no common scale, and none is learnt.
+Which queries tune: those about products of the validation split, where none of them is scored. Else (all products are
+asked about, or all that training never saw) the products are halved by a hash of their ids, and each half is scored
+with the weight of the other half: no query is ever scored with a weight that was chosen by it or by another query about
+its product. Fewer than LEAST_PRODUCTS products can't choose: both systems then weigh the same.
+
+Our departure from the paper: the least score is that of the ranking (at most `eval.depth` products), not the least that
+a score could be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from .metrics import Run, ranked_ids
+from ..store.files import hash_json
+from .metrics import Qrels, Ranking, Run, evaluate, ranked_ids
 from .trec import SCORE_DECIMALS
 
-RRF_K = 60
+WEIGHTS = tuple(i / 10 for i in range(11))
+EQUAL = 0.5
+LEAST_PRODUCTS = 20
+TUNING_QUERIES = 500
+"""At most so many queries of the validation split are encoded for the weight."""
 
 
-def fused(runs: Sequence[Run], depth: int) -> dict[str, list[tuple[str, float]]]:
-    """The fusion of `runs`, at most `depth` products a query; a query that only one run answers keeps its order."""
+@dataclass(frozen=True)
+class FusionWeight:
+    """`weight` of the first system for `scored` queries; chosen by `metric` on `tuned_on` other queries about
+    `products` products, or not chosen at all (`tuned_on` 0).
+    """
+
+    weight: float
+    scored: int
+    metric: str
+    tuned_on: int
+    products: int
+    source: str
+    """validation, or the other half."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The rankings of two systems for the same queries, their judgements and what each query is about."""
+
+    first: Run
+    second: Run
+    qrels: Qrels
+    groups: Mapping[str, str]
+
+    def part(self, queries: Sequence[str]) -> Pair:
+        """The same of `queries` alone."""
+        return Pair(self.first, self.second, {query: self.qrels[query] for query in queries}, self.groups)
+
+
+def normalised(ranking: Ranking) -> dict[str, float]:
+    """Scores between 0 and 1 by product."""
+    scores = dict(ranking)
+    if not scores:
+        return {}
+    least, best = min(scores.values()), max(scores.values())
+    return {id: (score - least) / (best - least) if best > least else 1.0 for id, score in scores.items()}
+
+
+def fused(pair: Pair, weight: float, depth: int) -> dict[str, list[tuple[str, float]]]:
+    """Rankings of the queries of `pair`, at most `depth` products each."""
     found: dict[str, list[tuple[str, float]]] = {}
-    for query in dict.fromkeys(query for run in runs for query in run):
-        scores: dict[str, float] = {}
-        for run in runs:
-            for rank, product in enumerate(ranked_ids(run.get(query, ())), 1):
-                scores[product] = scores.get(product, 0.0) + (RRF_K + 1) / (RRF_K + rank)
-        rounded = {product: round(score, SCORE_DECIMALS) for product, score in scores.items()}
-        found[query] = [(product, rounded[product]) for product in ranked_ids(list(rounded.items()))[:depth]]
+    for query in pair.qrels:
+        first, second = normalised(pair.first.get(query, ())), normalised(pair.second.get(query, ()))
+        # What only one system ranks has 0 of the other; a weight of 0 or 1 leaves the other one's products out.
+        ids = dict.fromkeys([*(first if weight > 0 else ()), *(second if weight < 1 else ())])
+        scores = {
+            id: round(weight * first.get(id, 0.0) + (1 - weight) * second.get(id, 0.0), SCORE_DECIMALS) for id in ids
+        }
+        found[query] = [(id, scores[id]) for id in ranked_ids(list(scores.items()))[:depth]]
     return found
+
+
+def choose_weight(pair: Pair, metric: str, level: int, depth: int) -> float:
+    """The weight of WEIGHTS with the best mean `metric` over the queries of `pair`."""
+    means = {w: evaluate(fused(pair, w, depth), pair.qrels, [metric], level).means.get(metric, 0.0) for w in WEIGHTS}
+    best = max(means.values())
+    return min((w for w in WEIGHTS if means[w] >= best - 1e-12), key=lambda w: (abs(w - EQUAL), w))
+
+
+def tuned_fusion(
+    scored: Pair, validation: Pair | None, metric: str, level: int, depth: int
+) -> tuple[dict[str, list[tuple[str, float]]], list[FusionWeight]]:
+    """Rankings of the queries of `scored`, and the weights: tuned on `validation`, whose queries are others; without it
+    each half of the products on the other half.
+    """
+    parts = _halves(scored) if validation is None else [(list(scored.qrels), validation)]
+    run: dict[str, list[tuple[str, float]]] = {}
+    weights = []
+    for queries, tuning in parts:
+        products = len({tuning.groups[query] for query in tuning.qrels})
+        enough = products >= LEAST_PRODUCTS
+        weight = choose_weight(tuning, metric, level, depth) if enough else EQUAL
+        run |= fused(scored.part(queries), weight, depth)
+        source = "validation" if validation else "other half"
+        weights.append(FusionWeight(weight, len(queries), metric, len(tuning.qrels) if enough else 0, products, source))
+    return {query: run[query] for query in scored.qrels}, weights
+
+
+def _halves(pair: Pair) -> list[tuple[list[str], Pair]]:
+    """(queries of a half of the products, the other half), for both halves."""
+    sides: tuple[list[str], list[str]] = ([], [])
+    for query in pair.qrels:
+        sides[int(hash_json(["fusion", pair.groups[query]])[:8], 16) % 2].append(query)
+    return [(sides[i], pair.part(sides[1 - i])) for i in (0, 1) if sides[i]]

@@ -25,12 +25,12 @@ from ..store.database import Database
 from ..store.files import write_json, writing, writing_folder
 from ..store.folder import CatalogFolder
 from ..store.runs import new_run
-from .build import TaskSpec, build_task, labels_file
+from .build import TaskSpec, build_task, labels_file, tuning_task
 from .earlier import Earlier, find_run, outside_run
 from .entries import Entry
 from .labels import read_labels
 from .metrics import Evaluation, Run, best_possible, metric_names
-from .score import compare_all, groups_of, queries_of, score, slice_metrics, system_metrics
+from .score import compare_all, queries_of, score, slice_metrics, system_metrics
 from .slices import check_slices
 from .systems import (
     EncodeContext,
@@ -40,9 +40,10 @@ from .systems import (
     bm25_run,
     fusion_run,
     histogram_run,
+    pair_of,
     vector_run,
 )
-from .task import Document, Task, as_product, describes_itself, documents_of, variants_of, with_own
+from .task import Document, Task, as_product, describes_itself, documents_of, groups_of, variants_of, with_own
 from .thresholds import check_cuts, floor_checks, parse_thresholds
 from .trec import write_qrels, write_run
 
@@ -100,7 +101,7 @@ def measure(
         raise UsageError("--max-drop needs a run to compare with", "add --compare RUN")
     vectors, embed = load_vectors(folder, embedder_id, settings), settings.embed
     problems = Problems()
-    task, texts = _task(folder, settings, request.spec, source, problems)
+    task, tuning, texts = _tasks(folder, settings, request, source, problems)
     context = EncodeContext(folder, settings, problems, listener)
     own = RetrievalSystem(
         "embedder",
@@ -117,7 +118,7 @@ def measure(
     slices = check_slices(task, settings.eval.slices)
     earlier = [find_run(each, folder, task, settings.eval.depth) for each in settings.eval.compare]
     merged = [find_run(each, folder, task, settings.eval.depth) for each in settings.eval.merge]
-    answers, left_out = _answers(task, own, request.entries, texts, context, make_system)
+    answers, left_out = _answers(task, tuning, own, request.entries, texts, context, make_system)
     scored = [score(answer, task, names, settings, merged if i == 0 else ()) for i, answer in enumerate(answers)]
     evaluation = scored[0].evaluation
     if not evaluation.means:
@@ -154,17 +155,24 @@ def measure(
     return Report({**content, "folder": str(kept)}, runs, notes, kept, task, variants, evaluation.per_query)
 
 
-def _task(
-    folder: CatalogFolder, settings: Settings, spec: TaskSpec, source: AttributeSource | None, problems: Problems
-) -> tuple[Task, dict[str, str]]:
-    """The task, and attribute texts by the fingerprints of its queries and listings."""
+def _tasks(
+    folder: CatalogFolder, settings: Settings, request: EvalRequest, source: AttributeSource | None, problems: Problems
+) -> tuple[Task, Task | None, dict[str, str]]:
+    """The task, the queries that a fusion is tuned on (None: no others), and attribute texts by the fingerprints of
+    queries and listings.
+    """
     with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
         documents = _documents(folder, settings, database, source, problems)
-        task = build_task(documents, folder, settings, spec, fingerprinter)
+        task = build_task(documents, folder, settings, request.spec, fingerprinter)
+        tuning = None
+        if any(entry.kind == "fusion" for entry in request.entries):
+            tuning = tuning_task(task, documents, folder, settings, request.spec, fingerprinter)
         if settings.embed.enrich != "none":
             task = with_own(task, fingerprinter)
-        prints = [*(q.fingerprint for q in task.queries), *(d.row.fingerprint for d in task.documents)]
-        return task, stored_attributes(database, source, sorted({each for each in prints if each}))
+            tuning = with_own(tuning, fingerprinter) if tuning else None
+        queries = [*task.queries, *(tuning.queries if tuning else ())]
+        prints = [*(q.fingerprint for q in queries), *(d.row.fingerprint for d in task.documents)]
+        return task, tuning, stored_attributes(database, source, sorted({each for each in prints if each}))
 
 
 def _task_facts(
@@ -214,6 +222,7 @@ def _documents(
 
 def _answers(
     task: Task,
+    tuning: Task | None,
     own: RetrievalSystem,
     entries: Sequence[Entry],
     texts: Mapping[str, str],
@@ -229,8 +238,10 @@ def _answers(
         if entry.kind == "bm25":
             answers.append(lexical())
         elif entry.kind == "fusion":
-            readable = first.readable and lexical().readable
-            answers.append(fusion_run(first, lexical(), depth) if readable else SystemRun("fusion", {}, frozenset()))
+            validation = None
+            if tuning and first.readable and lexical().readable:
+                validation = pair_of(vector_run(tuning, own, context), bm25_run(tuning, depth), tuning)
+            answers.append(fusion_run(first, lexical(), task, validation, context.settings))
         elif entry.kind == "bm25-attributes":
             answers += _attribute_run(entry, task, texts, depth)
         elif entry.kind == "colors":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from .intervals import interval
 from .metrics import Evaluation, Run, evaluate, headline_metric, ranked_ids
 from .slices import slice_values, sliced
 from .systems import SystemRun
-from .task import Task, sample
+from .task import Task, groups_of, sample
 from .thresholds import drop_checks
 
 
@@ -58,12 +58,6 @@ def _merged(answer: SystemRun, others: tuple[Run, ...], runs: Sequence[Evaluatio
 def queries_of(evaluation: Evaluation) -> list[str]:
     """The queries that the means are over."""
     return list(next(iter(evaluation.per_query.values()), {}))
-
-
-def groups_of(task: Task, queries: Sequence[str]) -> list[str]:
-    """What each of `queries` is about: queries of one product are not independent."""
-    group = {query.id: query.group or f"query {query.id}" for query in task.queries}
-    return [group[query] for query in queries]
 
 
 def compare_all(
@@ -143,6 +137,7 @@ def system_metrics(
         "runs": scored.merged,
         "spread": dict(scored.spread),
         "variants": _variant_metrics(scored, task, variants, settings) if readable and variants else None,
+        "fusion": [asdict(weight) for weight in answer.fusion] or None,
         "classes": _classes(answer, task, settings) if classed else None,
     }
 

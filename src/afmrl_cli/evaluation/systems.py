@@ -29,14 +29,16 @@ from ..retrieval.vectors import Vectors
 from ..settings import Settings
 from ..store.files import hash_file, hash_json
 from ..store.folder import CatalogFolder
-from .fusion import fused
+from .fusion import FusionWeight, Pair, tuned_fusion
 from .metrics import Run
 from .ranked import Ranked
-from .task import Document, Query, Task
+from .task import Document, Query, Task, groups_of
 from .trec import SCORE_DECIMALS
 
 CACHED_VECTORS = 200_000
 COLOR_HISTOGRAM = "color-histogram-1"
+TUNED_BY = "ndcg@10"
+"""By which metric the weights of a fusion are chosen; mAP with coarse."""
 COMPOSED = "composed"
 """The kind of a query of which photo and words are only together what is wanted."""
 
@@ -53,6 +55,7 @@ class SystemRun:
     id: str = ""
     ids: tuple[str, ...] = ()
     vectors: NDArray[np.float32] | None = field(default=None, repr=False)
+    fusion: tuple[FusionWeight, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -231,9 +234,23 @@ def histogram_run(task: Task, context: EncodeContext) -> SystemRun:
     return vector_run(task, RetrievalSystem("colors", COLOR_HISTOGRAM, Colors, text=False), context)
 
 
-def fusion_run(first: SystemRun, second: SystemRun, depth: int) -> SystemRun:
-    """Reciprocal rank fusion of two systems' runs."""
-    return SystemRun("fusion", fused([first.run, second.run], depth), first.readable | second.readable)
+def fusion_run(
+    first: SystemRun, second: SystemRun, task: Task, validation: Pair | None, settings: Settings
+) -> SystemRun:
+    """The runs of two systems as one, weighted as other queries say: those of `validation`, else the other half."""
+    if not first.readable or not second.readable:
+        return SystemRun("fusion", {}, frozenset())
+    chosen = settings.eval
+    metric = "map" if task.label else TUNED_BY
+    run, weights = tuned_fusion(pair_of(first, second, task), validation, metric, chosen.min_grade, chosen.depth)
+    return SystemRun("fusion", run, first.readable | second.readable, fusion=tuple(weights))
+
+
+def pair_of(first: SystemRun, second: SystemRun, task: Task) -> Pair:
+    """The rankings of two systems for the queries of `task`."""
+    queries = [query.id for query in task.queries]
+    qrels = {query: task.qrels[query] for query in queries}
+    return Pair(first.run, second.run, qrels, dict(zip(queries, groups_of(task, queries), strict=True)))
 
 
 def _rank_vectors(

@@ -76,11 +76,24 @@ def remarks(content: Content) -> list[str]:
             said.append(f"{name}: can't answer, it can't read these queries or this gallery; compared with nothing")
         elif system["readable"] < queries:
             said.append(f"{name}: reads {system['readable']:,} of {queries:,} queries, the others count 0")
+        if system["fusion"]:
+            said.append(f"{name}: {_weights(system['fusion'])}")
         if system["runs"] > 1:
             said.append(f"{name}: mean of {system['runs']} runs, {first} ±{system['spread'][first]:.4f}")
     if limited(content, list(content["possible"])):
         said.append(f"{AT_MOST}: what a perfect ranking has; queries have more right answers than places, or fewer")
     return said
+
+
+def _weights(parts: Sequence[Mapping[str, Any]]) -> str:
+    """How a fusion was weighted, and by which queries."""
+    if not any(part["tuned_on"] for part in parts):
+        return "equal weights, since too few other products are there to choose them by"
+    each = " and ".join(f"{part['weight']:g} embedder + {1 - part['weight']:.1g} bm25" for part in parts)
+    queries = " and ".join(f"{part['tuned_on']:,}" for part in parts)
+    if parts[0]["source"] == "validation":
+        return f"{each}, chosen by {parts[0]['metric']} on {queries} queries about the validation split"
+    return f"{each}, each half of the products by {parts[0]['metric']} of the other ({queries} queries)"
 
 
 def variants_table(content: Content) -> list[Table]:

@@ -215,9 +215,18 @@ def products_of(task: Task) -> Callable[[Query], list[Product]]:
 
 
 def of_split(task: Task, split: Split, settings: SplitSettings) -> Task:
-    """`task` with the queries about products of `split` alone, and the gallery as it is. DataError when there is none.
+    """`task` with the queries about products of `split` alone, and the gallery as it is. DataError without any."""
+    queries = about_split(task, split, settings)
+    if not queries:
+        raise DataError(f"no query is about products of the {split} split", f"raise split.{split}")
+    notes = [*task.notes, f"{len(queries):,} of {len(task.queries):,} queries are about products of the {split} split"]
+    qrels = {query.id: task.qrels[query.id] for query in queries}
+    return replace(task, queries=queries, qrels=qrels, notes=notes, split=split)
 
-    A query that is a listing is about that; another one about its right answers, all of which must be of the split.
+
+def about_split(task: Task, split: Split, settings: SplitSettings) -> list[Query]:
+    """The queries about products of `split` alone: a query that is a listing is about that; another one about its right
+    answers, all of which must be of the split.
     """
     about = products_of(task)
 
@@ -225,12 +234,13 @@ def of_split(task: Task, split: Split, settings: SplitSettings) -> Task:
         products = about(query)
         return bool(products) and all(split_of(product, settings) == split for product in products)
 
-    queries = [query for query in task.queries if inside(query)]
-    if not queries:
-        raise DataError(f"no query is about products of the {split} split", f"raise split.{split}")
-    notes = [*task.notes, f"{len(queries):,} of {len(task.queries):,} queries are about products of the {split} split"]
-    qrels = {query.id: task.qrels[query.id] for query in queries}
-    return replace(task, queries=queries, qrels=qrels, notes=notes, split=split)
+    return [query for query in task.queries if inside(query)]
+
+
+def groups_of(task: Task, queries: Sequence[str]) -> list[str]:
+    """What each of `queries` is about: queries of one product are not independent."""
+    group = {query.id: query.group or f"query {query.id}" for query in task.queries}
+    return [group[query] for query in queries]
 
 
 def sampled(task: Task, number: int, seed: int) -> Task:
