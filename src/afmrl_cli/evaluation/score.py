@@ -79,7 +79,7 @@ def compare_all(
         answer = SystemRun("compared", earlier[0].run, frozenset(earlier[0].run))
         others = tuple(each.run for each in earlier[1:])
         rivals.append((", ".join(each.name for each in earlier), _merged(answer, others, evaluations), True))
-    rivals += [(each.answer.system, each, False) for each in scored[1:] if each.answer.readable]
+    rivals += [(each.answer.system, each, False) for each in scored[1:] if each.answer.readable.intersection(queries)]
     comparisons, checks = [], []
     headline = headline_metric(names, task.label)
     for against, rival, given in rivals:
