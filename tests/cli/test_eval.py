@@ -216,7 +216,7 @@ def test_beir_folder(tmp_path: Path, embedded: Path) -> None:
         (["--protocol", "coarse", "--label", "size"], 2, "no listing has a size"),
         (["--label", "color"], 2, "--label is for coarse and composed"),
         (["--slices", "size"], 2, "no such label"),
-        (["--query-fields", "sound"], 2, "eval.query_fields"),
+        (["--query-fields", "sound"], 2, "--query-fields"),
         (["--html", "catalog.csv"], 2, "--html catalog.csv: is the retailer's own file"),
         (["--junit", "twice.trec", "--merge", "twice.trec"], 2, "--junit twice.trec"),
         (["--junit", "twice.trec", "--systems", "run:twice.trec"], 2, "--junit twice.trec"),

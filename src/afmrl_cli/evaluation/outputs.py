@@ -31,7 +31,7 @@ def markdown(content: Content) -> str:
         "",
         *_table(["system", *names], [*_systems(content, names)]),
         "",
-        *(f"- {_cell(remark)}" for remark in remarks(content)),
+        *(f"- {escaped(remark)}" for remark in remarks(content)),
     ]
     if extra := [system for system in content["systems"] if system["variants"]]:
         rows = [[s["system"], *_metrics({**s["variants"], "metrics": s["variants"]}, VARIANT_METRICS)] for s in extra]
