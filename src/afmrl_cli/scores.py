@@ -51,8 +51,10 @@ def best_first(
     kept = kept[np.argsort(-scores[kept], kind="stable")]
     ordered, found = scores[kept], kept if rows is None else rows[kept]
     first = np.arange(len(kept))  # place of the best of each one's group
-    for place in (np.flatnonzero(ordered[:-1] - ordered[1:] <= np.float32(TIE)) + 1).tolist():
-        if ordered[first[place - 1]] - ordered[place] <= np.float32(TIE):
-            first[place] = first[place - 1]
+    end = 0
+    for place in np.flatnonzero(ordered[1:] >= ordered[:-1] - np.float32(TIE)).tolist():
+        if place >= end:  # the best of a group of several
+            end = int(np.searchsorted(-ordered, np.float32(TIE) - ordered[place], side="right"))
+            first[place:end] = place
     order = np.lexsort((found, first))[:k]
     return found[order], ordered[first[order]]

@@ -16,6 +16,7 @@ from afmrl_cli.retrieval.index import (
     save_index,
     search_index,
 )
+from afmrl_cli.scores import TIE
 
 
 def clustered(count: int, dimension: int = 32, seed: int = 0) -> NDArray[np.float32]:
@@ -112,7 +113,7 @@ def test_cells_are_ranked_by_the_stored_vectors() -> None:
     scores, rows = search_index(index, matrix[:40], 5)
     true, expected = exact_search(matrix, matrix[:40], 5)
     assert (rows == expected).mean() > 0.98
-    np.testing.assert_allclose(scores, true, atol=1e-6)
+    np.testing.assert_allclose(scores, true, atol=1.1 * TIE)  # a group of tied ones may begin elsewhere
     raw = index.faiss.search(matrix[:40], 5)[1]
     assert (raw == expected).mean() < 0.9
 
