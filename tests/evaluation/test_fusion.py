@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from afmrl_cli.evaluation.fusion import EQUAL, LEAST_PRODUCTS, Pair, choose_weight, fused, normalised, tuned_fusion
+from afmrl_cli.evaluation.fusion import (
+    EQUAL,
+    LEAST_PRODUCTS,
+    TUNING_QUERIES,
+    Pair,
+    choose_weight,
+    fused,
+    normalised,
+    tuned_fusion,
+)
 from afmrl_cli.evaluation.metrics import evaluate
 from afmrl_cli.evaluation.ranked import Ranked
 
@@ -75,6 +84,12 @@ def test_without_others_each_half_of_the_products_chooses_for_the_other() -> Non
     second = {query: WRONG if groups[query] in one_side else RIGHT for query in groups}
     run, _ = tuned_fusion(pair(first, second, groups), None, "mrr", 1, 10)
     assert evaluate(run, {query: {"right": 1} for query in groups}, ["hit@1"]).means["hit@1"] == 0
+
+
+def test_at_most_500_queries_choose() -> None:
+    many = {f"q{i}": RIGHT for i in range(1100)}
+    _, weights = tuned_fusion(pair(many, many), None, "mrr", 1, 10)
+    assert sum(each.scored for each in weights) == 1100 and {each.tuned_on for each in weights} == {TUNING_QUERIES}
 
 
 def side_of_first(groups: dict[str, str]) -> set[str]:

@@ -28,7 +28,7 @@ WEIGHTS = tuple(i / 10 for i in range(11))
 EQUAL = 0.5
 LEAST_PRODUCTS = 20
 TUNING_QUERIES = 500
-"""At most so many queries of the validation split are encoded for the weight."""
+"""At most so many queries choose a weight."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,13 @@ def tuned_fusion(
 
 
 def _halves(pair: Pair) -> list[tuple[list[str], Pair]]:
-    """(queries of a half of the products, the other half), for both halves."""
+    """(queries of a half of the products, the other half or a sample of it), for both halves."""
     sides: tuple[list[str], list[str]] = ([], [])
     for query in pair.qrels:
-        sides[int(hash_json(["fusion", pair.groups[query]])[:8], 16) % 2].append(query)
-    return [(sides[i], pair.part(sides[1 - i])) for i in (0, 1) if sides[i]]
+        sides[_number(pair.groups[query]) % 2].append(query)
+    others = [sorted(side, key=_number)[:TUNING_QUERIES] for side in (sides[1], sides[0])]
+    return [(side, pair.part(other)) for side, other in zip(sides, others, strict=True) if side]
+
+
+def _number(name: str) -> int:
+    return int(hash_json(["fusion", name])[:8], 16)
