@@ -68,7 +68,12 @@ def test_intervals_and_every_baseline_by_one_flag(shop: Path) -> None:
             assert low <= value + 1e-9 and value <= high + 1e-9
     assert content["groups"] == 12  # pairs ask for each other: half as much evidence as queries
     assert [comparison["against"] for comparison in content["comparisons"]] == ["bm25", "colors", "fusion"]
-    assert "95% interval" in call("eval", "--baselines").output
+    [weight, *_] = content["systems"][3]["fusion"]
+    assert (weight["weight"], weight["tuned_on"], weight["metric"]) == (0.5, 0, "ndcg@10")
+    assert content["systems"][0]["fusion"] is None
+    shown = call("eval", "--baselines").output
+    assert "95% interval" in shown and "fusion: equal weights, since too few other products" in shown
+    assert "(at most)" not in shown  # only precision@10, which is not shown, can't be 1
 
 
 def test_the_same_run_shows_no_difference(shop: Path) -> None:

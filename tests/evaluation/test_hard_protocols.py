@@ -11,8 +11,9 @@ import pytest
 
 from afmrl_cli.catalog.fingerprints import Fingerprinter
 from afmrl_cli.catalog.problems import Problems
+from afmrl_cli.catalog.splits import split_of
 from afmrl_cli.errors import DataError, UsageError
-from afmrl_cli.evaluation.build import TaskSpec, build_task
+from afmrl_cli.evaluation.build import TaskSpec, build_task, tuning_task
 from afmrl_cli.evaluation.protocols import PROTOCOLS
 from afmrl_cli.evaluation.slices import check_slices, slice_values
 from afmrl_cli.evaluation.systems import bm25_attributes_run, bm25_run
@@ -190,3 +191,24 @@ def test_bm25_over_attributes_reads_only_queries_that_have_some(tmp_path: Path) 
     assert {id for id, _ in run.run["s0"]} == {"s1", "s2"}
     typed = [replace(query, fingerprint="", text="red shirt") for query in task.queries]
     assert not bm25_attributes_run(replace(task, queries=typed), stored, 10).readable
+
+
+def test_fusion_is_tuned_on_validation_queries_of_which_none_is_scored(tmp_path: Path) -> None:
+    folder = write_shop(tmp_path, shop_rows(48))
+    settings = load_settings(None, {"split.test": 0.3, "split.validation": 0.3, "eval.max_queries": 4}, {})
+    with Database(folder.database) as database:
+        documents = documents_of(described_products(folder, settings, database, None, Problems()))
+    products = {document.id: document.product for document in documents}
+    with prints(folder) as fingerprinter:
+        for split in ("test", "train", "validation", "all"):
+            spec = TaskSpec("identity", split=split)  # type: ignore[arg-type]
+            task = build_task(documents, folder, settings, spec, fingerprinter)
+            tuning = tuning_task(task, documents, folder, settings, spec, fingerprinter)
+            if split == "validation":
+                assert tuning is None
+            elif tuning is not None:
+                asked = {query.id for query in tuning.queries}
+                assert {split_of(products[id], settings.split) for id in asked} == {"validation"}
+                assert len(asked) > 4 and not asked & {query.id for query in task.queries}
+                assert set(tuning.qrels) == asked and tuning.documents == task.documents
+            assert tuning is not None or split in ("validation", "all")

@@ -231,7 +231,7 @@ def _show(session: Session, report: Report, files: list[Path], wide: bool) -> No
         out.note(note)
     title, columns, rows = systems_table(content, wide)
     out.table(columns, rows, title)
-    for remark in remarks(content):
+    for remark in remarks(content, wide):
         out.text(remark)
     for title, columns, rows in (*variants_table(content), *class_table(content), *slice_tables(content, wide)):
         out.table(columns, rows, title)

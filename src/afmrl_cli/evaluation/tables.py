@@ -66,7 +66,7 @@ def _share(content: Content) -> str:
     return f"{content['confidence']:.0%} interval"
 
 
-def remarks(content: Content) -> list[str]:
+def remarks(content: Content, wide: bool = True) -> list[str]:
     """What must be known to read the rows of the systems."""
     said: list[str] = []
     first = headline_metric(list(content["systems"][0]["metrics"]), content["label"])
@@ -80,7 +80,7 @@ def remarks(content: Content) -> list[str]:
             said.append(f"{name}: {_weights(system['fusion'])}")
         if system["runs"] > 1:
             said.append(f"{name}: mean of {system['runs']} runs, {first} ±{system['spread'][first]:.4f}")
-    if limited(content, list(content["possible"])):
+    if limited(content, shown_metrics(content, wide)):
         said.append(f"{AT_MOST}: what a perfect ranking has; queries have more right answers than places, or fewer")
     return said
 
@@ -89,11 +89,13 @@ def _weights(parts: Sequence[Mapping[str, Any]]) -> str:
     """How a fusion was weighted, and by which queries."""
     if not any(part["tuned_on"] for part in parts):
         return "equal weights, since too few other products are there to choose them by"
-    each = " and ".join(f"{part['weight']:g} embedder + {1 - part['weight']:.1g} bm25" for part in parts)
-    queries = " and ".join(f"{part['tuned_on']:,}" for part in parts)
+    weights = " and ".join(f"{part['weight']:g}" for part in parts)
+    queries, metric = " and ".join(f"{part['tuned_on']:,}" for part in parts), parts[0]["metric"]
     if parts[0]["source"] == "validation":
-        return f"{each}, chosen by {parts[0]['metric']} on {queries} queries about the validation split"
-    return f"{each}, each half of the products by {parts[0]['metric']} of the other ({queries} queries)"
+        return f"{weights} x embedder, the rest bm25, by {metric} of {queries} queries about the validation split"
+    return (
+        f"{weights} x embedder, the rest bm25; each half of the products by {metric} of the other ({queries} queries)"
+    )
 
 
 def variants_table(content: Content) -> list[Table]:
