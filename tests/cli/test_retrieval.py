@@ -76,7 +76,7 @@ def test_search_by_text(shop: Path) -> None:
     assert content["schema"] == "afmrl.search/1"
     assert [hit["rank"] for hit in content["hits"]] == [1, 2, 3]
     assert all(hit["id"] in {f"s{i}" for i in range(6)} for hit in content["hits"])
-    assert "words in common" in call("search", "red shirt").output
+    assert "words in common" in call("search", "red shirt", "--wide").output
 
 
 def test_search_by_photo_like_and_page(shop: Path) -> None:
@@ -114,7 +114,7 @@ def test_search_after_a_change_says_so(shop: Path) -> None:
         (["search", "x", "--like", "s0"], 2, "--like stands alone"),
         (["search", "--like", "zzz"], 3, "no such listing"),
         (["search", "--like", "s0", "--filter", "brand"], 2, "key=value"),
-        (["search", "--like", "s0", "-k", "0"], 2, "search.k"),
+        (["search", "--like", "s0", "-k", "0"], 2, "-k: must be 1 or more"),
         (["search", "--image", "catalog.csv"], 3, "catalog.csv"),
         (["search", "--like", "s0", "--set", "model.max_images=1"], 4, "the settings name"),
         (["eval", "--set", "embed.target_instruction=Other"], 4, "the settings name"),
@@ -293,3 +293,14 @@ def test_an_outside_run_is_found_in_the_catalogs_folder_too(
     failed = call(*ask, "run:none.trec")
     assert failed.exit_code == 3
     assert f"looked for {tmp_path / 'none.trec'} and {shop / 'none.trec'}" in failed.output.replace("\n", "")
+
+
+def test_results_fit_a_terminal_and_like_shows_what_it_is_like(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = call("search", "--like", "s0", "-k", "3").stdout.splitlines()
+    assert shown[0].startswith("like s0  ")
+    assert all(len(line) <= 80 for line in shown)
+    content = document("search", "--like", "s0", "-k", "3")
+    assert content["question"]["liked"]["id"] == "s0"
+    assert {"brand", "price", "link"} <= content["hits"][0].keys()
+    assert "words in common" in call("search", "--like", "s0", "-k", "3", "--wide").stdout

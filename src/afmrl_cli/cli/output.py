@@ -64,6 +64,13 @@ class Output:
             self._err = Console(stderr=True, highlight=False, soft_wrap=True)
         return self._err
 
+    @property
+    def width(self) -> int:
+        """Columns that a line of the result may have: the terminal's, COLUMNS into a pipe, else many."""
+        import shutil
+
+        return shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
+
     # Results: standard output
 
     def document(self, schema: str, content: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ import typer
 from ..errors import DataError, UsageError
 from ..store.folder import check_output
 from .options import CatalogOption, Json, Quiet, Session, Set, Verbose, start
+from .output import Output
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,6 +40,7 @@ def search(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures that needs no network.")
     ] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="One table with every column, however wide.")] = False,
     catalog: CatalogOption = None,
     json_mode: Json = False,
     quiet: Quiet = False,
@@ -47,8 +49,8 @@ def search(
 ) -> None:
     """Find products by text, by photo, by both together, or by likeness to a listing.
 
-    Matching attributes are marked with *. Filters: values of one key are alternatives, different keys must all hold, a
-    category matches by its beginning.
+    Two lines a result, as wide as the terminal; matching attributes are marked with *. Filters: values of one key are
+    alternatives, different keys must all hold, a category matches by its beginning.
 
     Example: afmrl search "navy v-neck blouse" -k 5 --filter brand=Luma --html results.html
     """
@@ -72,6 +74,7 @@ def search(
 
     from ..retrieval.encode import told_cut
     from ..retrieval.filters import parse_filters
+    from ..retrieval.search import fields_shown, liked
     from ..retrieval.search import search as find
     from ..retrieval.vectors import load_vectors
     from ..store.database import Database
@@ -105,6 +108,7 @@ def search(
     )
     if not question.like and (cut := models.embedder().texts_cut):
         session.out.warn(f"the question: {told_cut(cut)}")
+    like_hit = liked(vectors, like, attributes_of, folder.root) if like else None
     if html:
         from ..retrieval.page import write_search_page
 
@@ -116,8 +120,21 @@ def search(
             catalog=folder.catalog.name,
             embedder=models.embedder_id,
             settings=settings.catalog,
+            liked=like_hit,
         )
-    _show(session, question, hits, models.embedder_id, filter_ or [], html)
+    question_shown = {
+        "text": question.text,
+        "images": len(question.images),
+        "like": question.like,
+        "liked": fields_shown([like_hit])[0] if like_hit else None,
+        "attributes": question.attributes,
+        "filters": filter_ or [],
+    }
+    content = {"catalog": folder.catalog, "embedder": models.embedder_id, "question": question_shown}
+    session.out.document("afmrl.search/1", {**content, "hits": fields_shown(hits), "html": html})
+    _show(session.out, question, like_hit, hits, wide)
+    if html:
+        session.out.text(f"page: {html}")
 
 
 def _tell_stale(session: Session, vectors: Vectors) -> None:
@@ -152,34 +169,39 @@ def _written_attributes(session: Session, models: Models, text: str, images: Seq
     return written or ""
 
 
-def _show(
-    session: Session, question: Question, hits: Sequence[Hit], embedder: str, filters: Sequence[str], html: Path | None
-) -> None:
-    from ..retrieval.search import fields_shown
-
-    out = session.out
-    asked = {"text": question.text, "images": len(question.images), "like": question.like}
-    out.document(
-        "afmrl.search/1",
-        {
-            "catalog": session.folder.catalog,
-            "embedder": embedder,
-            "question": {**asked, "attributes": question.attributes, "filters": list(filters)},
-            "hits": fields_shown(hits),
-            "html": html,
-        },
-    )
+def _show(out: Output, question: Question, like: Hit | None, hits: Sequence[Hit], wide: bool) -> None:
     if question.attributes:
         out.note(f"attributes of the question: {question.attributes}")
+    if like:
+        out.text("like " + "\n     ".join(_lines(like, out.width - 5)))
+        out.text()
     if not hits:
         out.text("nothing found")
+    elif wide:
+        columns = ["", "score", "id", "title", "brand", "price", "attributes", "words in common", "link"]
+        cells = ((h.brand, h.price, _attributes(h), ", ".join(h.words), h.link) for h in hits)
+        heads = ((h.rank, round(h.score, 4), h.id, h.title) for h in hits)
+        out.table(columns, [(*head, *rest) for head, rest in zip(heads, cells, strict=True)])
     else:
-        rows = [
-            (hit.rank, round(hit.score, 4), hit.id, hit.title, _attributes(hit), ", ".join(hit.words)) for hit in hits
-        ]
-        out.table(["", "score", "id", "title", "attributes", "words in common"], rows)
-    if html:
-        out.text(f"page: {html}")
+        for hit in hits:
+            out.text(f"{hit.rank:>2} {hit.score:6.3f}  " + "\n           ".join(_lines(hit, out.width - 11)))
+
+
+def _lines(hit: Hit, width: int) -> list[str]:
+    """What is shown of a listing, each line no longer than `width`: what it is, its attributes, its link."""
+    around = [hit.id, *(part for part in (hit.brand, hit.price) if part)]
+    title = _clipped(hit.title, max(20, width - len("  ".join(around)) - 2))
+    lines = ["  ".join(part for part in (hit.id, title, *around[1:]) if part)]
+    if hit.attributes:
+        lines.append(_clipped(_attributes(hit), width))
+    return [*lines, hit.link] if hit.link else lines
+
+
+def _clipped(text: str, width: int) -> str:
+    from rich.cells import cell_len, set_cell_size
+
+    line = " ".join(text.split("\n"))
+    return line if cell_len(line) <= width else set_cell_size(line, max(1, width - 1)).rstrip() + "…"
 
 
 def _attributes(hit: Hit) -> str:

@@ -68,14 +68,16 @@ def write_search_page(
     catalog: str,
     embedder: str,
     settings: CatalogSettings,
+    liked: Hit | None = None,
 ) -> None:
-    """Write the results of a search to `file`, atomically."""
+    """Write the results of a search to `file`, atomically; `liked` is the listing that they are like."""
     small = Pictures(settings)
     shown = [{"hit": hit, "picture": small.of(hit.images)} for hit in hits]
     page = render(
         "search.html",
         question=question,
-        pictures=[thumbnail(image) for image in question.images],
+        pictures=[thumbnail(image) for image in question.images] or ([small.of(liked.images)] if liked else []),
+        liked=liked,
         hits=shown,
         filters=filters,
         catalog=catalog,

@@ -11,6 +11,7 @@ question (or is the same as the like-listing's), and the words that question and
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MIN_WORD = 2
+PRICES = ("sale_price", "price", "preis", "prix", "precio", "pris", "regular_price", "variant_price")
+LINKS = ("link", "url", "product_url", "product_link", "permalink", "canonical_link", "mobile_link")
+"""Columns in which shops give them, the first that is filled counts."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Question:
 @dataclass(frozen=True)
 class Hit:
     """One result. `matching` are the attribute keys, `words` the words that it shares with the question; `images` are
-    absolute paths.
+    absolute paths; `brand`, `price` and `link` are cells of the catalog, "" where it has none.
     """
 
     rank: int
@@ -61,6 +65,9 @@ class Hit:
     matching: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     images: tuple[Path, ...] = ()
+    brand: str = ""
+    price: str = ""
+    link: str = ""
 
     @property
     def why(self) -> str:
@@ -109,6 +116,16 @@ def search(
     ]
 
 
+def liked(vectors: Vectors, id: str, attributes_of: Callable[[list[str]], Mapping[str, str]], root: Path) -> Hit | None:
+    """The listing that `--like` names, as it is shown beside what is like it; None for an unknown one."""
+    row = vectors.listings.row_of(id)
+    if row is None:
+        return None
+    listing = vectors.listings.listing(row)
+    text = attributes_of([listing.fingerprint]).get(listing.fingerprint, "")
+    return _hit(0, 1.0, listing, text, _Asked(frozenset(), {}), root)
+
+
 def _nearest(
     vectors: Vectors, query: NDArray[np.float32], k: int, filters: Filters
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -152,7 +169,16 @@ def _hit(rank: int, score: float, listing: Listing, text: str, asked: _Asked, ro
     matching = [key for key, value in attributes.items() if _matches(key, value, asked)]
     shared = [word for word in dict.fromkeys(tokenize(listing.text)) if word in asked.words]
     images = tuple(root / name for name in listing.images)
-    return Hit(rank, score, listing.id, listing.title, attributes, tuple(matching), tuple(shared), images)
+    fields: dict[str, str] = json.loads(listing.fields)
+    brand, price, link = (_first(fields, names) for names in (("brand",), PRICES, LINKS))
+    link = link if link.startswith(("http://", "https://")) else ""
+    return Hit(
+        rank, score, listing.id, listing.title, attributes, tuple(matching), tuple(shared), images, brand, price, link
+    )
+
+
+def _first(fields: Mapping[str, str], names: Sequence[str]) -> str:
+    return next((" ".join(fields[name].split()) for name in names if fields.get(name, "").strip()), "")
 
 
 def _matches(key: str, value: str, asked: _Asked) -> bool:
@@ -173,6 +199,9 @@ def fields_shown(hits: Sequence[Hit]) -> list[dict[str, object]]:
             "score": round(hit.score, 6),
             "id": hit.id,
             "title": hit.title,
+            "brand": hit.brand,
+            "price": hit.price,
+            "link": hit.link,
             "attributes": hit.attributes,
             "matching": list(hit.matching),
             "words": list(hit.words),
