@@ -5,7 +5,7 @@
 Renders the shop and takes the settings of tests/cycle (14 products listed twice, nano, one round with InfoNCE, SFT,
 AGCL and RAR), runs the cycle once unbroken, and then kills it with SIGKILL at random moments: the same command goes on,
 until it ends or is killed again; when it has ended it begins anew in a fresh shop, until there were enough kills. After
-each end ladder, checkpoints (names and weights), number of stored attributes and files in the store must equal the
+each end leaderboard, checkpoints (names and weights), number of stored attributes and files in the store must equal the
 unbroken run's, and nothing half-written may lie about. Exit 1 when anything differs.
 
 Each run is a process of its own (forked before torch has computed anything, so that it need not import it again).
@@ -88,7 +88,7 @@ def state(folder: CatalogFolder) -> dict[str, Any]:
         sources = database.attribute_sources()
     files = {path.relative_to(folder.store).as_posix() for path in folder.store.rglob("*")}
     return {
-        "ladder": [{key: value for key, value in rung.items() if key != "score"} for rung in content["ladder"]],
+        "leaderboard": content["leaderboard"],
         "lineage": content["lineage"],
         "checkpoints": {each.name: each.files["adapter_model.safetensors"] for each in store.list()},
         "attributes": sources,
@@ -125,7 +125,7 @@ def main() -> None:
     wanted = state(whole)
     if wanted["stray"]:
         sys.exit(f"the unbroken run leaves {wanted['stray']}")
-    print(f"unbroken: {seconds:.1f} s, {len(wanted['ladder'])} rungs", flush=True)
+    print(f"unbroken: {seconds:.1f} s, {len(wanted['leaderboard'])} stages", flush=True)
     rng, struck, wrong, ends = random.Random(given.seed), Counter[str](), 0, 0
     began, kills = time.monotonic(), 0
     folder = fresh(work, ends)

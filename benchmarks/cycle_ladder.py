@@ -82,16 +82,17 @@ def run(work: Path, shops: Sequence[Path], seeds: Sequence[int], flags: Mapping[
             with out:
                 summary = run_cycle(folder, settings, out)
                 made: dict[str, dict[str, float]] = {}
-                for rung in summary.content["ladder"]:
+                for rung in summary.content["leaderboard"]:
                     if rung["embedder"] not in made:
                         made[rung["embedder"]] = _classes(folder, settings, rung, work / "results" / "split.csv", out)
             ladder = [
                 {
-                    **{key: rung[key] for key in ("name", "against", "kept", "note", "metrics")},
+                    **{key: rung[key] for key in ("name", "against", "accepted", "note")},
+                    "metrics": rung["test"]["metrics"] if rung["test"] else {},
                     "classes": made[rung["embedder"]],
-                    "queries": _queries(summary.run / "scores" / rung["score"]) if rung["score"] else {},
+                    "queries": _queries(summary.run / "scores" / rung["test"]["score"]) if rung["test"] else {},
                 }
-                for rung in summary.content["ladder"]
+                for rung in summary.content["leaderboard"]
             ]
             identities = {
                 product.id: product.identity for product in read_products(folder, settings.catalog, Problems())

@@ -362,7 +362,7 @@ class RarSettings(TrainingSettings):
 
 
 class CycleSettings(Section):
-    """The closed loop: rounds, what is in them, and how a rung is judged."""
+    """The closed loop: rounds, what is in them, and how a stage is accepted."""
 
     iterations: int = Field(1, ge=1, description="rounds of AGCL and RAR")
     share: float = Field(0.3, gt=0, le=1, description="of the training samples, from the second round on")
@@ -371,8 +371,11 @@ class CycleSettings(Section):
     protocol: Literal["", "identity", "photo", "fine", "coarse", "text", "composed", "queries"] = Field(
         "", description="of the evaluation; empty: what the catalog offers"
     )
-    metric: str = Field("recall@1", description="the figure by which a rung is judged")
-    keep_worse: bool = Field(False, description="go on from a rung although its figure fell")
+    metric: str = Field("recall@1", description="the validation figure by which a stage is accepted")
+    keep_worse: bool = Field(False, description="go on from a stage although its figure fell")
+    undecided: Literal["accept", "reject"] = Field(
+        "accept", description="what becomes of a stage where the validation split is too small to decide"
+    )
 
 
 FOR_OTHER_MODELS: dict[str, dict[str, dict[str, int | bool]]] = {

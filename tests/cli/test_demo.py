@@ -42,12 +42,12 @@ def test_the_whole_loop_on_a_tiny_shop(tmp_path: Path, monkeypatch: pytest.Monke
     assert [step["command"][1] for step in content["steps"]] == [
         *("check", "cycle", "embed", "eval", "search", "search", "search", "report")
     ]
-    ladder = steps["cycle"]["ladder"]
-    assert [rung["name"] for rung in ladder] == ["base", "AGCL", "SFT attributes", "RAR"]
-    # What is searched and evaluated at the end is what the cycle has kept.
+    results = steps["cycle"]["leaderboard"]
+    assert [stage["name"] for stage in results] == ["base", "AGCL", "SFT attributes", "RAR"]
+    # What is searched and evaluated at the end is what the cycle has chosen.
     kept = steps["cycle"]["lineage"]["embedder"]
     assert (kept or "nano") in steps["embed"]["embedder"] and steps["eval"]["embedder"] == steps["embed"]["embedder"]
-    last = next(rung for rung in reversed(ladder) if rung["kept"])
+    last = next(stage for stage in reversed(results) if stage["accepted"])["test"]
     assert steps["eval"]["enrich"] == ("query" if steps["cycle"]["attributes"] else "none")
     ours = next(each for each in steps["eval"]["systems"] if each["system"] == "embedder")
     assert ours["metrics"]["recall@1"] == pytest.approx(last["metrics"]["recall@1"])
@@ -55,8 +55,8 @@ def test_the_whole_loop_on_a_tiny_shop(tmp_path: Path, monkeypatch: pytest.Monke
     told = CliRunner().invoke(app, ["demo", str(shop), "--products", "60"])
     assert told.exit_code == 0, told.stderr
     assert told.stdout.rstrip().endswith(content["report"]) and "1-agcl" not in told.stderr
-    for rung in ladder:
-        assert f"  {rung['name']}" in told.stdout
+    for stage in results:
+        assert f"  {stage['name']}" in told.stdout
     assert (shop / "afmrl.toml").is_file() and len(list((shop / "pages").glob("*.html"))) == 3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -92,5 +93,10 @@ def copied(folder: CatalogFolder, place: Path) -> CatalogFolder:
 
 
 def figures(summary: CycleSummary) -> list[dict[str, Any]]:
-    """The ladder, but for where its figures lie."""
-    return [{key: value for key, value in rung.items() if key != "score"} for rung in summary.content["ladder"]]
+    """The leaderboard, but for where its scores are stored."""
+    found = json.loads(json.dumps(summary.content["leaderboard"]))
+    for stage in found:
+        for split in ("validation", "test"):
+            if stage[split]:
+                del stage[split]["score"]
+    return list(found)

@@ -12,14 +12,19 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from afmrl_cli.catalog.problems import Problems
+from afmrl_cli.catalog.read import read_products
+from afmrl_cli.catalog.splits import split_of
 from afmrl_cli.cli.app import app
 from afmrl_cli.cycle import stages
-from afmrl_cli.cycle.ladder import Rung, System, judged
 from afmrl_cli.cycle.records import Record
+from afmrl_cli.cycle.report import write_report
 from afmrl_cli.cycle.run import Cycle, CycleSummary, run_cycle
+from afmrl_cli.cycle.stage_results import StageResult, System, accept
 from afmrl_cli.cycle.stages import SLACK
 from afmrl_cli.errors import DataError, UsageError
 from afmrl_cli.listener import Silent
+from afmrl_cli.settings import CatalogSettings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.folder import CatalogFolder
@@ -28,46 +33,83 @@ from afmrl_cli.store.lock import writer_lock
 from .shop import Heard, copied, cycle_settings, figures, rendered, run
 
 
-def test_the_ladder(whole: tuple[CatalogFolder, CycleSummary]) -> None:
+def test_stages_are_chosen_on_validation_and_reported_on_test(
+    whole: tuple[CatalogFolder, CycleSummary], heard: Heard
+) -> None:
     folder, summary = whole
     content = summary.content
-    names = [rung["name"] for rung in content["ladder"]]
-    assert names == ["base", "InfoNCE", "AGCL", "SFT attributes", "RAR"]
-    by_name = {rung["name"]: rung for rung in content["ladder"]}
-    scored = [rung for rung in content["ladder"] if rung["score"]]
-    asked = [json.loads(line)["qid"] for rung in scored for line in _lines(summary, rung)]
-    once = asked[: len(asked) // len(scored)]
-    assert asked == once * len(scored) and len(once) >= 4  # every rung answers the same queries
+    results = content["leaderboard"]
+    assert [stage["name"] for stage in results] == ["base", "InfoNCE", "AGCL", "SFT attributes", "RAR"]
+    by_name = {stage["name"]: stage for stage in results}
     assert by_name["InfoNCE"]["baseline"] and by_name["InfoNCE"]["against"] == by_name["AGCL"]["against"] == "base"
-    assert [rung["attributes"] for rung in content["ladder"]][:4] == [False, False, False, True]
-    assert by_name["SFT attributes"]["queries_with_attributes"] > 0 == by_name["AGCL"]["queries_with_attributes"]
-    for rung in scored[1:]:
-        change, other = rung["change"], by_name[rung["against"]]
-        assert change["value"] == pytest.approx(rung["metrics"]["recall@1"])
-        assert change["other"] == pytest.approx(other["metrics"]["recall@1"])
-        assert change["low"] <= change["difference"] <= change["high"]
-    # Else nothing here would tell one rung from another.
-    assert len({round(rung["metrics"]["mrr"], 6) for rung in scored}) > 1
-    for rung, metric in ((rung, metric) for rung in scored[1:] for metric in ("mrr", "recall@1")):
-        now = json.loads((summary.run / "stages" / f"{rung['score'].rpartition('-')[0]}-score.json").read_text())[
-            "result"
-        ]
-        told = by_name[rung["against"]]["metrics"][metric], scored[0]["metrics"][metric]
-        assert (now["differences"][metric]["other"], now["from_base"][metric]["other"]) == pytest.approx(told)
+    assert [stage["attributes"] for stage in results][:4] == [False, False, False, True]
+    sides = {p.id: split_of(p, cycle_settings().split) for p in read_products(folder, CatalogSettings(), Problems())}
+    for split in ("validation", "test"):
+        scored = [stage for stage in results if stage[split]]
+        asked = [query for stage in scored for query in _queries(summary, stage[split])]
+        once = asked[: len(asked) // len(scored)]
+        assert asked == once * len(scored) and len(once) >= 4  # every stage answers the same queries
+        assert {sides[query] for query in once} == {split}
+        _check_changes(summary, scored, split)
+    # Else nothing here would tell one stage from another.
+    kept = (summary.run / "scores" / stage["test"]["score"] for stage in results if stage["test"])
+    assert len({(place / "run-embedder.trec").read_text() for place in kept}) >= 4
+    attributes = [by_name[name]["test"]["queries_with_attributes"] for name in ("AGCL", "SFT attributes")]
+    assert attributes[0] == 0 < attributes[1]
+    # The test split is scored when nothing is left to decide.
+    last = [i for i, name in enumerate(heard.done) if not name.endswith("-test")][-1]
+    assert heard.done[last + 1 :] == [f"{key}-test" for key in ("base", "1-infonce", "1-agcl", "1-attributes", "1-rar")]
     store = Checkpoints(folder.checkpoints)
     best = {role: store.labels().get(f"{role}:best", "") for role in ("embedder", "generator")}
     assert best == content["lineage"]
     assert content["stage_seconds"] <= content["seconds"] and all(each["peak_bytes"] for each in content["stages"])
 
 
-def _lines(summary: CycleSummary, rung: dict[str, Any]) -> list[str]:
-    file: Path = summary.run / "scores" / str(rung["score"]) / "per_query.jsonl"
-    return file.read_text().splitlines()
+def _check_changes(summary: CycleSummary, scored: list[dict[str, Any]], split: str) -> None:
+    by_name = {stage["name"]: stage[split] for stage in scored}
+    for stage in scored[1:]:
+        scores, other = stage[split], by_name[stage["against"]]
+        change = scores["change"]
+        assert change["value"] == pytest.approx(scores["metrics"]["recall@1"])
+        assert change["other"] == pytest.approx(other["metrics"]["recall@1"])
+        assert change["low"] <= change["difference"] <= change["high"]
+        record = json.loads((summary.run / "stages" / f"{scores['score'].rpartition('-')[0]}.json").read_text())
+        for metric in ("mrr", "recall@1"):
+            told = other["metrics"][metric], scored[0][split]["metrics"][metric]
+            found = (record["result"][to][metric]["other"] for to in ("differences", "from_base"))
+            assert tuple(found) == pytest.approx(told)
+
+
+def _queries(summary: CycleSummary, scores: dict[str, Any]) -> list[str]:
+    file: Path = summary.run / "scores" / str(scores["score"]) / "per_query.jsonl"
+    return [str(json.loads(line)["qid"]) for line in file.read_text().splitlines()]
+
+
+def test_no_test_figure_is_shown_before_all_is_decided(
+    whole: tuple[CatalogFolder, CycleSummary], tmp_path: Path
+) -> None:
+    """Though they are stored, of the same cycle with fewer rounds."""
+    folder = copied(whole[0], tmp_path / "shop")
+    (folder.runs / whole[1].run.name / "stages" / "1-rar.json").unlink()
+
+    class Stopping(Heard):
+        def note(self, message: str) -> None:
+            super().note(message)
+            if message == "== 1-rar":
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, Stopping())
+    content = json.loads((folder.runs / whole[1].run.name / "cycle.json").read_text())
+    assert content["status"] == "running"
+    assert [(bool(stage["validation"]), stage["test"]) for stage in content["leaderboard"]] == [(True, None)] * 4
+    page = write_report(folder.runs / whole[1].run.name, folder, cycle_settings()).read_text()
+    assert "Not scored yet" in page and "questions of the validation split" in page
 
 
 def test_models_are_gone_before_the_next_stage(whole: tuple[CatalogFolder, CycleSummary], heard: Heard) -> None:
     """On any machine; on a GPU the cycle itself looks at the memory."""
-    assert len(heard.alive) == 11 and set(heard.alive.values()) == {0}, heard.alive
+    assert len(heard.alive) == 17 and set(heard.alive.values()) == {0}, heard.alive
     assert not [line for line in heard.said if "did not come back" in line]
 
 
@@ -88,7 +130,7 @@ def test_a_finished_cycle_is_not_done_again(whole: tuple[CatalogFolder, CycleSum
     assert all(stage["done_before"] for stage in again.content["stages"])
     assert not [line for line in heard.said if line.startswith("==")]
     # A checkpoint that somebody deleted comes back under its name, and nothing that came from it is done again.
-    lost = again.content["ladder"][2]["embedder"]
+    lost = again.content["leaderboard"][2]["embedder"]
     weights = (folder.checkpoints / lost / "adapter_model.safetensors").read_bytes()
     shutil.rmtree(folder.checkpoints / lost)
     heard = Heard()
@@ -111,7 +153,7 @@ def test_what_a_change_does(whole: tuple[CatalogFolder, CycleSummary], tmp_path:
     # More rounds are the same cycle; another setting is another one, and says so.
     folder.catalog.write_text(text)
     more = run_cycle(folder, cycle_settings(**{"cycle.iterations": 2}), Silent(), dry_run=True)
-    assert [each.done for each in more.expected].count(False) == 5
+    assert [each.done for each in more.expected].count(False) == 7  # two of them on the test split, at the end
     assert more.run.name == whole[1].run.name
     done = run_cycle(folder, cycle_settings(), Silent(), dry_run=True)
     assert all(each.done for each in done.expected)
@@ -135,10 +177,10 @@ def test_queries_that_are_no_listings_have_attributes_of_their_own(tmp_path: Pat
     folder = rendered(tmp_path / "shop", 4)
     for protocol, queries in (("queries", 4), ("photo", 8)):
         settings = cycle_settings(**{"split.test": 0.99, "split.validation": 0.0, "cycle.protocol": protocol})
-        assert stages.write_attributes(folder, settings, Silent())["products"] == 8 + queries
+        assert stages.write_attributes(folder, settings, ["test"], Silent())["products"] == 8 + queries
         bare = settings.model_copy(update={"embed": settings.embed.model_copy(update={"enrich": "none"})})
         asked = [
-            stages.score(folder, chosen, tmp_path / f"{protocol}-{name}", None, None, Silent())
+            stages.score(folder, chosen, "test", tmp_path / f"{protocol}-{name}", (None, None), Silent())
             for name, chosen in (("with", settings), ("without", bare))
         ]
         assert [each["with_attributes"] for each in asked] == [queries, 0]
@@ -146,19 +188,66 @@ def test_queries_that_are_no_listings_have_attributes_of_their_own(tmp_path: Pat
         assert runs[0] != runs[1]
 
 
-def scored(figure: float) -> Record:
-    return Record(
-        "x-score", "score", "f", {}, {"metrics": {"recall@1": figure}, "differences": {}, "from_base": {}}, 1.0, 1, 0.0
-    )
+def scored(value: float, products: int = 40) -> Record:
+    result = {"metrics": {"recall@1": value}, "groups": products, "differences": {}, "from_base": {}}
+    return Record("x-score", "score", "f", {}, result, 1.0, 1, 0.0)
 
 
-def test_a_rung_that_falls_is_kept_out() -> None:
-    last = Rung("base", 0, System(), scored(0.5))
-    for figure, keep_worse, kept, noted in ((0.6, False, True, ""), (0.5, False, True, ""), (0.4, True, True, "fell")):
-        rung = judged(Rung("AGCL", 1, System("e"), scored(figure), "base"), last, "recall@1", keep_worse=keep_worse)
-        assert rung.kept == kept and noted in rung.note
-    rung = judged(Rung("AGCL", 1, System("e"), scored(0.4), "base"), last, "recall@1", keep_worse=False)
-    assert not rung.kept and "goes on from base" in rung.note
+def decided(value: float, products: int = 40, *, keep_worse: bool = False, undecided: str = "accept") -> StageResult:
+    last = StageResult("base", 0, System(), "base", scored(0.5, products))
+    result = StageResult("AGCL", 1, System("e"), "1-agcl", scored(value, products), "base")
+    return accept(result, last, "recall@1", keep_worse=keep_worse, undecided=undecided)
+
+
+def test_a_stage_that_falls_is_rejected() -> None:
+    for value, keep_worse, accepted, noted in (
+        (0.6, False, True, ""),
+        (0.5, False, True, ""),
+        (0.4, True, True, "fell"),
+    ):
+        result = decided(value, keep_worse=keep_worse)
+        assert result.accepted == accepted and noted in result.note
+    result = decided(0.4)
+    assert not result.accepted and "goes on from base" in result.note
+
+
+@pytest.mark.parametrize("value", [0.4, 0.6])
+def test_where_validation_is_too_small_the_user_decides(value: float) -> None:
+    """And not a handful of products."""
+    result = decided(value, 19)
+    assert result.accepted and "about 19 products, too few to decide by (20): accepted undecided" in result.note
+    assert not decided(value, 19, undecided="reject").accepted
+    assert not decided(value, 20).note or value < 0.5
+    nothing = StageResult("AGCL", 1, System("e"), "1-agcl", None, "base")
+    last = StageResult("base", 0, System(), "base", None)
+    assert "about 0 products" in accept(nothing, last, "recall@1", keep_worse=False, undecided="accept").note
+
+
+def test_a_shop_without_a_validation_split_is_told_and_reported(tmp_path: Path) -> None:
+    """RAR needs held-out queries, and says so before the first stage."""
+    folder, heard = rendered(tmp_path / "shop", 8), Heard()
+    with pytest.raises(DataError, match="the validation split has 0 queries"):
+        run(folder, heard, **{"split.validation": 0.0})
+    assert heard.done == ["checks"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rar.k": 500}, "recall@500 would always be 1"),
+        ({"agcl.pairs": ["photos"]}, "no positive pairs of the kinds photos"),
+        ({"cycle.sft": "yes", "sft.columns": ["attr_size"]}, "sft.columns"),
+    ],
+)
+def test_what_a_later_stage_refuses_is_refused_before_the_first(
+    changes: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    folder = rendered(tmp_path / "shop")
+    for dry in (True, False):
+        heard = Heard()
+        with pytest.raises((DataError, UsageError), match=said):
+            run_cycle(folder, cycle_settings(**changes), heard, dry_run=dry)
+        assert not [name for name in heard.done if name != "checks"]
 
 
 @pytest.mark.parametrize(
@@ -177,16 +266,16 @@ def test_two_idle_rounds_end_it(
     number = len(climbs) + (2 if rounds == 5 else 0)
     settings = cycle_settings(**{"cycle.iterations": number, "cycle.sft": "no", "cycle.keep_worse": False})
     figures = iter([*climbs, *([climbs[-1]] * 2)])
-    monkeypatch.setattr(Cycle, "_score", lambda self, stage, system, last: scored(0.5))
+    monkeypatch.setattr(Cycle, "_score", lambda self, key, system, last: scored(0.5))
 
-    def climb(self: Cycle, number: int) -> None:
-        rung = Rung(f"round {number}", number, System(), scored(next(figures)), self.last.name)
-        self.ladder.append(judged(rung, self.last, "recall@1", keep_worse=False))
+    def one_round(self: Cycle, number: int) -> None:
+        result = StageResult(f"round {number}", number, System(), "x", scored(next(figures)), self.last.name)
+        self.results.append(accept(result, self.last, "recall@1", keep_worse=False, undecided="accept"))
 
-    monkeypatch.setattr(Cycle, "_round", climb)
+    monkeypatch.setattr(Cycle, "_round", one_round)
     cycle = Cycle(folder, settings, Silent(), dry=True)
     assert cycle._rounds() == stopped
-    assert len(cycle.ladder) - 1 == rounds
+    assert len(cycle.results) - 1 == rounds
 
 
 @pytest.mark.parametrize(
@@ -239,29 +328,31 @@ def test_the_command(whole: tuple[CatalogFolder, CycleSummary], tmp_path: Path) 
     assert result.exit_code == 0, result.output
     content = json.loads(result.stdout)
     # A second round is the same cycle: what the first has done stands, and the second goes on from it.
-    assert content["schema"] == "afmrl.cycle/1" and content["ladder"][:5] == whole[1].content["ladder"]
-    agcl, rar = content["ladder"][5:]
+    assert content["schema"] == "afmrl.cycle/2" and content["leaderboard"][:5] == whole[1].content["leaderboard"]
+    agcl, rar = content["leaderboard"][5:]
     assert (agcl["name"], rar["name"]) == ("round 2: AGCL", "round 2: RAR")
-    store, first = Checkpoints(folder.checkpoints), content["ladder"][2]["embedder"]
+    store, first = Checkpoints(folder.checkpoints), content["leaderboard"][2]["embedder"]
     trained = store.get(agcl["embedder"])
     assert trained.parent == first and trained.settings["agcl"]["share"] == 0.5
     assert trained.settings["agcl"]["seed"] == store.get(first).settings["agcl"]["seed"] + 1
     told = CliRunner().invoke(app, ["cycle", str(folder.catalog), *flags])
-    assert "round 2: AGCL" in told.stdout and "kept: embedder" in told.stdout
+    assert "round 2: AGCL" in told.stdout and "chosen: embedder" in told.stdout
+    assert "validation, by which stages were accepted" in told.stdout and "test, not used for choosing" in told.stdout
     plan = CliRunner().invoke(app, ["cycle", str(folder.catalog), *flags, "--dry-run"])
     assert "all is done" in plan.stdout
     told = CliRunner().invoke(app, ["report", str(folder.catalog), "--json"])
     page = Path(json.loads(told.stdout)["file"]).read_text()
-    assert all(rung["name"] in page for rung in content["ladder"]) and "data:image/jpeg" in page
+    assert all(stage["name"] in page for stage in content["leaderboard"]) and "data:image/jpeg" in page
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "") and "https://" not in page
-    assert page.count("Before: base") >= min(20, len(_lines(whole[1], content["ladder"][0])))
+    assert page.count("Before: base") >= min(20, len(_queries(whole[1], content["leaderboard"][0]["test"])))
+    assert "Not used for choosing: scored once" in page and "too few to decide by" in page
     assert "Gained most" in page or "Lost most" in page or "Unchanged" in page
     assert "no cycle x" in CliRunner().invoke(app, ["report", str(folder.catalog), "--run", "x"]).stderr
-    # Said of the last rung only where it is true.
-    *others, last = [rung["metrics"]["recall@1"] for rung in content["ladder"] if rung["score"]]
-    assert ("Higher was" in page) == (max(others) > last) != ("It is the best of the rungs" in page)
+    # Said only where it is true.
+    *others, last = [stage["test"]["metrics"]["recall@1"] for stage in content["leaderboard"] if stage["test"]]
+    assert ("Higher on these was" in page) == (max(others) > last)
     shown = CliRunner().invoke(app, ["checkpoints", "show", "embedder:best", "-c", str(folder.root)])
-    assert "rungs of cycles: cycle-" in shown.stdout
+    assert "stages of cycles: cycle-" in shown.stdout
     assert content["number"] == 1 and "The mask is off (agcl.mask = false): nothing was masked." in page
     # Whether there was a mask is the cycle's setting, not that of the command that writes the page.
     chosen = folder.runs / whole[1].run.name / "settings.json"

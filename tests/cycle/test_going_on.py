@@ -74,7 +74,7 @@ class Changing(Heard):
 
     def note(self, message: str) -> None:
         super().note(message)
-        if self.done == ["base-score"]:
+        if self.done == ["checks", "base-score"]:
             self.change()
         elif self.done[-1:] == ["1-sft"]:
             raise KeyboardInterrupt
@@ -92,7 +92,7 @@ def test_what_changes_in_the_middle_is_done_again(changed: str, tmp_path: Path) 
     heard = Changing(images.get(changed, lambda: Image.new("RGB", (56, 56)).save(photo)))
     with pytest.raises(KeyboardInterrupt):
         run(folder, heard)
-    assert heard.done == ["base-score", "base-score", "1-sft"]
+    assert heard.done == ["checks", "base-score", "checks", "base-score", "1-sft"]
     assert f"warning: {changed} changed while base-score was being done: what depends on it is done again" in heard.said
 
 
@@ -121,7 +121,7 @@ def test_what_counts_as_a_change(tmp_path: Path) -> None:
 
 def test_a_damaged_checkpoint_is_named_and_not_used(whole: Whole, tmp_path: Path) -> None:
     folder = copied(whole[0], tmp_path / "shop")
-    name = whole[1].content["ladder"][2]["embedder"]
+    name = whole[1].content["leaderboard"][2]["embedder"]
     weights = folder.checkpoints / name / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelError, match=r"adapter_model.safetensors: damaged") as caught:

@@ -123,7 +123,7 @@ def _told(traced: Trace) -> list[tuple[str, list[str]]]:
         ("attributes", [f"{number:,} by {model}" for model, number in traced.attributes.items()]),
         ("vectors", [f"{path.parent.name}/{path.name}" for path in traced.vectors]),
         ("figures", [path.name for path in traced.figures]),
-        ("rungs of cycles", traced.cycles),
+        ("stages of cycles", traced.cycles),
         ("checkpoints from it", [f"{name} ({how})" for how, name in traced.offspring]),
     ]
 

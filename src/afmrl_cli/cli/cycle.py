@@ -1,4 +1,4 @@
-"""`afmrl cycle`: the closed loop of attributes, AGCL and RAR, scored rung by rung."""
+"""`afmrl cycle`: the closed loop of attributes, AGCL and RAR, scored stage by stage."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
 if TYPE_CHECKING:
     from ..cycle.records import Expected
     from ..cycle.run import CycleSummary
+    from ..cycle.stages import Scored
     from ..training.memory import Stage, StageMemory
 
 GIB = 2**30
@@ -49,10 +50,10 @@ def cycle(
     verbose: Verbose = False,
     set_: Set = None,
 ) -> None:
-    """Run the whole loop: attributes, AGCL, RAR, new attributes, ...; each rung is scored on the same test queries.
+    """Run the whole loop: attributes, AGCL, RAR, new attributes, ...; stages are accepted by the validation split.
 
-    Interrupted or killed, the same command goes on; what is done is not done again. A rung whose figure falls is kept
-    out. The checkpoints of the last rung are labelled best.
+    Interrupted or killed, the same command goes on; what is done is not done again. A stage whose figure falls is
+    rejected. The test split is scored once, at the end. The checkpoints of the last accepted stage are labelled best.
 
     Example: afmrl cycle --iterations 2 --dry-run; then afmrl cycle --iterations 2
     """
@@ -134,23 +135,28 @@ def _advice(estimates: Sequence[StageMemory], here: int | None) -> dict[str, str
 
 
 def _show(session: Session, summary: CycleSummary) -> None:
-    from ..cycle.ladder import COLUMNS, in_all, rows
+    from ..cycle.stage_results import columns, in_all, last_accepted, leaderboard
 
-    out, content = session.out, summary.content
-    out.document("afmrl.cycle/1", {**{k: v for k, v in content.items() if k != "schema"}, "run": summary.run})
-    columns = list(COLUMNS)
-    columns[1] = summary.metric
-    first = summary.ladder[0].record
-    told = first.result if first else {}
-    title = f"{told['protocol']}: {told['queries']:,} queries of the test split, gallery of {told['gallery']:,}"
-    out.table(columns, rows(summary.ladder, summary.metric), title)
+    out, content, results, metric = session.out, summary.content, summary.results, summary.metric
+    out.document("afmrl.cycle/2", {**{k: v for k, v in content.items() if k != "schema"}, "run": summary.run})
+    words: dict[Scored, str] = {"validation": "by which stages were accepted", "test": "not used for choosing"}
+    for split, role in words.items():
+        scored = next((each[split] for each in content["leaderboard"] if each[split]), None)
+        if scored is None:
+            out.text(f"{split}: no query is about this split")
+            continue
+        sizes = f"{scored['queries']:,} queries about {scored['products']:,} products, gallery of {scored['gallery']:,}"
+        out.table(columns(metric, split), leaderboard(results, metric, split), f"{split}, {role}: {sizes}")
+    for result in results:
+        if result.note:
+            out.text(f"{result.name}: {result.note}")
     if content["stopped"]:
         out.text(f"ended early: {content['stopped']}")
-    last = next(rung for rung in reversed(summary.ladder) if rung.kept and not rung.baseline)
-    change = last.difference(summary.metric, "from_base")
-    out.text(in_all(summary.ladder[0].name, last.name, change, summary.metric))
+    last = last_accepted(results)
+    if last.test:
+        out.text(in_all(results[0].name, last.name, last.change(metric, "test", "from_base"), metric))
     names = [f"{role} {name or 'as it was'}" for role, name in content["lineage"].items()]
-    out.text(f"kept: {', '.join(names)}; queries {'with' if content['attributes'] else 'without'} attributes")
+    out.text(f"chosen: {', '.join(names)}; queries {'with' if content['attributes'] else 'without'} attributes")
     out.text(f"report: {summary.run / 'report.html'}")
     chosen = [f"model.{role}_checkpoint={name}" for role, name in content["lineage"].items() if name]
     if chosen:

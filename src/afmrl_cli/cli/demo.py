@@ -29,9 +29,9 @@ SETTINGS = """\
 [model]
 max_images = 1
 
-[split]             # many test products, for figures that say something
-validation = 0.1
-test = 0.35
+[split]             # enough products to choose by, and many to test with
+validation = 0.15
+test = 0.3
 
 [agcl]
 batch_size = 32
@@ -102,15 +102,16 @@ def demo(
 
 
 def _conclude(out: Output, folder: Path, pages: Path, report: Path, content: dict[str, Any], seconds: float) -> None:
-    metric = content["metric"]
-    out.text(f"\nWhat each rung brought to {metric} of questions that no training has seen:")
-    for rung in content["ladder"]:
-        change, figure = rung["change"], rung["metrics"].get(metric)
-        told = "" if figure is None else f"{figure:.3f}"
+    metric, results = content["metric"], content["leaderboard"]
+    out.text(f"\nWhat each stage brought to {metric} of test queries, which nothing was trained on or chosen by:")
+    for stage in results:
+        scores = stage["test"] or {"change": None, "metrics": {}}
+        change, value = scores["change"], scores["metrics"].get(metric)
+        told = "" if value is None else f"{value:.3f}"
         if change:
             span = f"{change['low']:+.3f} to {change['high']:+.3f}"
-            told += f"  {change['difference']:+.3f} ({span}) against {rung['against']}: {change['verdict']}"
-        out.text(f"  {rung['name']:<16} {told}{'' if rung['kept'] else '  kept out'}")
+            told += f"  {change['difference']:+.3f} ({span}) against {stage['against']}: {change['verdict']}"
+        out.text(f"  {stage['name']:<16} {told}{'' if stage['accepted'] else '  (rejected by validation)'}")
     out.text(
         "\nThe shop was drawn by this program, and the nano model has seen nothing but such drawings, none of them"
     )

@@ -18,7 +18,7 @@ def report(
     verbose: Verbose = False,
     set_: Set = None,
 ) -> None:
-    """Write the report of a cycle anew: one HTML file with the ladder, and results before and after with pictures.
+    """Write the report of a cycle anew: one HTML file with its stages, and results before and after with pictures.
 
     Example: afmrl report
     """

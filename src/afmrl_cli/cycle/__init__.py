@@ -1,1 +1,1 @@
-"""The closed loop: attributes -> AGCL -> RAR -> attributes -> ..., scored rung by rung."""
+"""The closed loop: attributes -> AGCL -> RAR -> attributes -> ..., scored stage by stage."""

@@ -38,7 +38,7 @@ from ..training.estimate import Estimate, peak_bytes
 from ..training.run import train_agcl
 from ..training.sizes import RAR_K
 from .records import Expected
-from .stages import Took, alone
+from .stages import ResourceUsage, run_isolated
 
 SAMPLE = 16
 GALLERY = 128
@@ -56,7 +56,7 @@ def fill_in(
     """`expected` with what is not known from earlier stages; `targets` is the source of SFT's right answers. What can't
     be measured stays unknown, and the reason is told.
     """
-    measured: dict[str, Took] = {}
+    measured: dict[str, ResourceUsage] = {}
     for kind in dict.fromkeys(each.kind for each in expected if not each.done and each.seconds is None):
         listener.note(f"measuring a part of {kind}")
         try:
@@ -65,8 +65,8 @@ def fill_in(
         except (DataError, UsageError, ModelError) as error:
             listener.warn(f"{kind} could not be measured: {error}")
     return [
-        replace(each, seconds=took.seconds * each.share, peak_bytes=took.peak_bytes, measured=True)
-        if not each.done and each.seconds is None and (took := measured.get(each.kind))
+        replace(each, seconds=used.seconds * each.share, peak_bytes=used.peak_bytes, measured=True)
+        if not each.done and each.seconds is None and (used := measured.get(each.kind))
         else each
         for each in expected
     ]
@@ -74,24 +74,24 @@ def fill_in(
 
 def calibrate(
     kind: str, folder: CatalogFolder, settings: Settings, products: int, targets: str, listener: Listener
-) -> Took:
+) -> ResourceUsage:
     """Time and memory of a first round's stage of `kind` for a catalog of so many `products`.
 
     Raises as the stage itself would: DataError, UsageError, ModelError.
     """
-    found: list[Took] = []
+    found: list[ResourceUsage] = []
 
     def work() -> dict[str, object]:
         found.append(_measured(kind, folder, settings, products, targets, listener))
         return {}
 
-    alone(work, listener)
+    run_isolated(work, listener)
     return found[0]
 
 
 def _measured(
     kind: str, folder: CatalogFolder, settings: Settings, products: int, targets: str, listener: Listener
-) -> Took:
+) -> ResourceUsage:
     if kind == "attributes":
         return _sampled(folder, settings, products, _asking(folder, settings, listener))
     if kind == "score":
@@ -114,12 +114,12 @@ def _measured(
         estimate = summary.estimate if summary else None
     if estimate is None:
         raise RuntimeError(f"{kind}: a dry run without an estimate")
-    return Took(round(estimate.whole_seconds, 3), estimate.peak_bytes)
+    return ResourceUsage(round(estimate.whole_seconds, 3), estimate.peak_bytes)
 
 
 def _sampled(
     folder: CatalogFolder, settings: Settings, products: int, work: Callable[[Sequence[Product]], None]
-) -> Took:
+) -> ResourceUsage:
     """`work` is done twice, since the first time warms up."""
     sample = list(itertools.islice(read_products(folder, settings.catalog, Problems()), SAMPLE))
     seconds = 0.0
@@ -128,7 +128,7 @@ def _sampled(
         work(sample)
         seconds = time.monotonic() - began
     device = torch.device(device_of(settings.model))
-    return Took(round(seconds / len(sample) * products, 3), peak_bytes(device))
+    return ResourceUsage(round(seconds / len(sample) * products, 3), peak_bytes(device))
 
 
 def _asking(folder: CatalogFolder, settings: Settings, listener: Listener) -> Callable[[Sequence[Product]], None]:

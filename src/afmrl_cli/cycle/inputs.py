@@ -123,8 +123,19 @@ class Inputs:
     def _asked(self, settings: Settings) -> str:
         return _short([settings.eval.model_dump(), settings.cycle.protocol])
 
+    def checks(self, settings: Settings, targets: str) -> dict[str, str]:
+        """Of what is checked before the first stage."""
+        catalog, files = self.catalog, [self.catalog.targets, self.catalog.verdicts]
+        told = [settings.model_dump(), targets, files]
+        return {
+            "catalog": catalog.products,
+            "columns": catalog.columns,
+            "settings": _short(told),
+            **self._generator(settings),
+        }
+
     def attributes(self, settings: Settings) -> dict[str, str]:
-        """Of the stage that writes attributes: of the products, and of test queries that are no listings."""
+        """Of the stage that writes attributes: of the products, and of queries that are no listings."""
         asked = {"queries": self.catalog.queries, "eval settings": self._asked(settings)}
         return {"catalog": self.catalog.products, **self._generator(settings), **asked}
 
@@ -151,13 +162,14 @@ class Inputs:
         models = {**self._generator(settings), **self._embedder(settings)}
         return {"catalog": self.catalog.products, **models, **own, **self._verdicts(settings)}
 
-    def score(self, settings: Settings, against: str) -> dict[str, str]:
-        """Of a rung's figures; `against` is the fingerprint of the figures that they are compared with."""
+    def score(self, settings: Settings, split: str, against: str) -> dict[str, str]:
+        """Of a stage's figures on `split`; `against` is the fingerprint of the figures that they are compared with."""
         texts = self._generator(settings) if settings.embed.enrich != "none" else {}
         found = {"catalog": self.catalog.products, "queries": self.catalog.queries, **self._embedder(settings), **texts}
         return {
             **found,
             "eval settings": self._asked(settings),
             "embed settings": _texts(settings),
-            "rung before": against,
+            "split": split,
+            "stage before": against,
         }

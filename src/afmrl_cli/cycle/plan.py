@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..store.files import hash_json, read_json
 from ..store.folder import CatalogFolder
 from ..store.runs import in_order
 from .inputs import NOT_THE_RESULT
+from .stages import Scored
 
 TOLD = 5
 SECTIONS = ("split", "model", "attributes", "embed", "agcl", "sft", "rar", "eval", "cycle")
@@ -77,19 +78,32 @@ def changed_settings(folder: CatalogFolder, settings: Settings) -> list[str]:
     ]
 
 
-def planned(settings: Settings, *, taught: bool) -> list[tuple[str, str, float]]:
-    """(name, kind, share of the first round's training samples) of every stage, in order."""
-    found: list[tuple[str, str, float]] = [("base-score", "score", 1.0)]
-    for number in range(1, settings.cycle.iterations + 1):
+def planned(settings: Settings, *, taught: bool, scored: Sequence[Scored]) -> list[tuple[str, str, float]]:
+    """(name, kind, share of the first round's training samples) of every stage, in order; `scored` are the splits that
+    there are queries of.
+    """
+    validation, rounds = "validation" in scored, range(1, settings.cycle.iterations + 1)
+    found: list[tuple[str, str, float]] = []
+    keys: list[str] = []
+
+    def score(key: str) -> None:
+        keys.append(key)
+        if validation:
+            found.append((f"{key}-score", "score", 1.0))
+
+    score("base")
+    for number in rounds:
         share = settings.cycle.share if number > 1 else 1.0
         if number == 1:
             found += [("1-sft", "sft", 1.0)] if taught else []
             found.append(("1-attributes", "attributes", 1.0))
             if settings.cycle.infonce:
-                found += [("1-infonce", "infonce", 1.0), ("1-infonce-score", "score", 1.0)]
-        found += [(f"{number}-agcl", "agcl", share), (f"{number}-agcl-score", "score", 1.0)]
+                found.append(("1-infonce", "infonce", 1.0))
+                score("1-infonce")
+        found.append((f"{number}-agcl", "agcl", share))
+        score(f"{number}-agcl")
         if number == 1:
-            found.append(("1-attributes-score", "score", 1.0))
-        found.append((f"{number}-rar", "rar", share))
-        found += [(f"{number}-rar-attributes", "attributes", 1.0), (f"{number}-rar-score", "score", 1.0)]
-    return found
+            score("1-attributes")
+        found += [(f"{number}-rar", "rar", share), (f"{number}-rar-attributes", "attributes", 1.0)]
+        score(f"{number}-rar")
+    return found + [(f"{key}-test", "score", 1.0) for key in keys if "test" in scored]

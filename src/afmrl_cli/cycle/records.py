@@ -1,9 +1,9 @@
 """What a cycle has done, stage by stage: one small file each, written when the stage is over.
 
     runs/cycle-<key>/settings.json
-                     cycle.json          the ladder, the lineage, why it ended; rewritten after every rung
+                     cycle.json          the leaderboard, the lineage, why it ended; rewritten after every stage
                      stages/1-agcl.json  fingerprint of the inputs, result, seconds, memory
-                     scores/<rung>-<..>/ figures and rankings, as `afmrl eval` keeps them
+                     scores/<stage>-<..>/ figures and rankings, as `afmrl eval` keeps them
 
 A kill loses the stage at hand at most; trainings and long generations go on inside.
 """
@@ -20,9 +20,7 @@ from typing import Any
 from ..errors import AfmrlError, DataError
 from ..listener import Listener
 from ..store.files import hash_json, write_json
-from .stages import Result, alone
-
-KINDS = ("score", "sft", "attributes", "infonce", "agcl", "rar")
+from .stages import Result, run_isolated
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Record:
     created: float
 
 
-class Pending(Exception):
+class StageNotDone(Exception):
     """A dry run has come to the stage `name`, which is not done."""
 
     def __init__(self, name: str) -> None:
@@ -47,7 +45,7 @@ class Pending(Exception):
         self.name = name
 
 
-class Overtaken(Exception):
+class InputsChanged(Exception):
     """`what` changed while the stage `name` was being done: its result is of neither catalog, and not recorded."""
 
     def __init__(self, name: str, what: list[str]) -> None:
@@ -56,7 +54,7 @@ class Overtaken(Exception):
 
 
 class Records:
-    """The stages of the cycle in `folder`. `dry`: nothing is done, Pending is raised instead. `changed` says
+    """The stages of the cycle in `folder`. `dry`: nothing is done, StageNotDone is raised instead. `changed` says
     what of the catalog, its photos and the files beside it is another than at the last look, in words.
     """
 
@@ -73,6 +71,11 @@ class Records:
         """The name of what the inputs give."""
         return hash_json(dict(inputs))[:16]
 
+    def is_done(self, name: str, inputs: Mapping[str, str]) -> bool:
+        """Whether stage `name` was done with these inputs."""
+        before = read_record(self.folder / "stages" / f"{name}.json")
+        return before is not None and before.fingerprint == self.fingerprint(inputs)
+
     def stage(
         self,
         name: str,
@@ -84,7 +87,7 @@ class Records:
         """The record of stage `name`: the one that is there if its inputs are the same, else after doing `work`.
 
         `missing` says what of a result is gone, "" for nothing. `work` gets the earlier result when its inputs were the
-        same. Raises Pending in a dry run, Overtaken when the catalog has changed meanwhile.
+        same. Raises StageNotDone in a dry run, InputsChanged when the catalog has changed meanwhile.
         """
         place = self.folder / "stages" / f"{name}.json"
         fingerprint = self.fingerprint(inputs)
@@ -99,17 +102,19 @@ class Records:
             changed = sorted(key for key in {*inputs, *before.inputs} if inputs.get(key) != before.inputs.get(key))
             self.listener.note(f"{name} is done again: {gone or 'another ' + ', '.join(changed)}")
         if self.dry:
-            raise Pending(name)
+            raise StageNotDone(name)
         self.listener.note(f"== {name}")
         try:
-            result, took = alone(lambda: work(before.result if before is not None and same else None), self.listener)
-        except AfmrlError as error:  # such as rungs that were asked different queries
+            result, used = run_isolated(
+                lambda: work(before.result if before is not None and same else None), self.listener
+            )
+        except AfmrlError as error:  # such as stages that were asked different queries
             if what := self.changed():
-                raise Overtaken(name, what) from error
+                raise InputsChanged(name, what) from error
             raise
         if what := self.changed():
-            raise Overtaken(name, what)
-        record = Record(name, kind, fingerprint, dict(inputs), result, took.seconds, took.peak_bytes, time.time())
+            raise InputsChanged(name, what)
+        record = Record(name, kind, fingerprint, dict(inputs), result, used.seconds, used.peak_bytes, time.time())
         write_json(place, asdict(record))
         self.stages.append(record)
         return record

@@ -1,8 +1,10 @@
 """The report of a cycle: one HTML file that needs no network, for people who sell things rather than train models.
 
-The ladder with its intervals, what the generator wrote in each round, the training curves; for about twenty test
-queries the first results of the first rung beside those of the last one that was kept; the worst queries. Everything
-comes from what the cycle has left in its folder, from the catalog and from the stored attributes.
+The stages by validation, by which they were accepted, and on the test split, which took no part in that; what the
+generator wrote in each round, the training curves; for about twenty test queries the first results of the first stage
+beside those of the last accepted one; the worst queries. Everything comes from what the cycle has left in its folder,
+from the catalog and from the stored attributes. While a cycle is running nothing of the test split is shown: queries of
+the validation split stand in its place.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ TEXT_CHARS = 120
 
 @dataclass(frozen=True)
 class Scores:
-    """What a rung answered: rankings as (listing, similarity), reciprocal ranks, whose attributes the queries had."""
+    """What a stage answered: rankings as (listing, similarity), reciprocal ranks, whose attributes the queries had."""
 
     run: dict[str, list[tuple[str, float]]]
     mrr: dict[str, float]
@@ -61,14 +63,17 @@ def find_cycle(folder: CatalogFolder, name: str = "") -> Path:
 
 
 def write_report(place: Path, folder: CatalogFolder, settings: Settings) -> Path:
-    """Write report.html into the cycle's folder `place`, atomically; returns it. DataError when no rung was scored."""
+    """Write report.html into the cycle's folder `place`, atomically; returns it. DataError when no stage was scored."""
     content = read_json(place / "cycle.json")
-    ladder = [rung for rung in content["ladder"] if rung["score"]]
-    if not ladder:
-        raise DataError(f"{place}: no rung was scored yet", "let `afmrl cycle` go on")
-    first = ladder[0]
-    last = next(rung for rung in reversed(ladder) if rung["kept"] and not rung["baseline"])
-    before, after = (_read_scores(place / "scores" / rung["score"]) for rung in (first, last))
+    if "leaderboard" not in content:
+        raise DataError(f"{place}: made by an earlier version", "run `afmrl cycle` again: trainings are taken over")
+    shown = "test" if any(stage["test"] for stage in content["leaderboard"]) else "validation"
+    stages = [{**stage, **stage[shown]} for stage in content["leaderboard"] if stage[shown]]
+    if not stages:
+        raise DataError(f"{place}: no stage was scored yet", "let `afmrl cycle` go on")
+    first = stages[0]
+    last = next(stage for stage in reversed(stages) if stage["accepted"] and not stage["baseline"])
+    before, after = (_read_scores(place / "scores" / stage["score"]) for stage in (first, last))
     qrels = read_qrels(place / "scores" / last["score"] / "qrels.trec")
     right = {
         query: {id for id, grade in rows.items() if grade >= settings.eval.min_grade} for query, rows in qrels.items()
@@ -76,10 +81,10 @@ def write_report(place: Path, folder: CatalogFolder, settings: Settings) -> Path
     change = {query: after.mrr[query] - before.mrr.get(query, 0.0) for query in after.mrr}
     chosen = _choose(change)
     worst = sorted((query for query in after.mrr if after.mrr[query] < 1), key=lambda query: (after.mrr[query], query))
-    shown_by, source = _written(place, ladder) if after.source is None else ("", after.source)
+    shown_by, source = _written(place, stages) if after.source is None else ("", after.source)
     shop = _Shop(folder, settings, source)
-    best = max(ladder, key=lambda rung: rung["metrics"][content["metric"]])
-    rounds, agcl = _rounds(place, content, ladder, folder), read_json(place / "settings.json")["agcl"]
+    best = max(stages, key=lambda stage: stage["metrics"][content["metric"]])
+    rounds, agcl = _rounds(place, content, stages, folder), read_json(place / "settings.json")["agcl"]
     page = render(
         "cycle.html",
         content=content,
@@ -87,7 +92,9 @@ def write_report(place: Path, folder: CatalogFolder, settings: Settings) -> Path
         first=first,
         last=last,
         best=best if best["metrics"][content["metric"]] > last["metrics"][content["metric"]] else None,
-        chart=_chart(content["ladder"], content["metric"]),
+        shown=shown,
+        charts={split: _chart(content, split) for split in ("validation", "test")},
+        few=content["chosen_by"]["products"] < content["chosen_by"]["needed"],
         rounds=rounds,
         masks=agcl["mask"],
         margin=agcl["mask_margin"],
@@ -116,11 +123,11 @@ def _read_scores(place: Path) -> Scores:
     return Scores(run, {row["qid"]: row["mrr"] for row in rows}, source)
 
 
-def _written(place: Path, ladder: Sequence[Mapping[str, Any]]) -> tuple[str, Mapping[str, str] | None]:
-    """(name, whose attributes) of the last rung that had any, for readers of a ladder that ends without."""
-    for rung in reversed(ladder):
-        if source := _read_scores(place / "scores" / rung["score"]).source:
-            return rung["name"], source
+def _written(place: Path, stages: Sequence[Mapping[str, Any]]) -> tuple[str, Mapping[str, str] | None]:
+    """(name, whose attributes) of the last stage that had any, for readers of a cycle that ends without."""
+    for stage in reversed(stages):
+        if source := _read_scores(place / "scores" / stage["score"]).source:
+            return stage["name"], source
     return "", None
 
 
@@ -149,7 +156,7 @@ class _Shop:
                 }
 
     def attributes(self, id: str) -> dict[str, str]:
-        """A listing's attributes by the generator of the last rung, {} for none."""
+        """A listing's attributes by the generator of the last stage, {} for none."""
         return read_stored(self._texts.get(id, ""))
 
     def picture(self, product: Product) -> str:
@@ -229,10 +236,15 @@ def _short(text: str) -> str:
     return line if len(line) <= TEXT_CHARS else line[: TEXT_CHARS - 1] + "…"
 
 
-def _chart(ladder: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str, Any]]:
-    """A row per rung with places in percent of the width: figure, interval, and how it changed."""
-    scored = [rung for rung in ladder if rung["score"]]
-    ends = [end for rung in scored for end in rung["intervals"][metric]]
+def _chart(content: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
+    """A row per stage with places in percent of the width: figure, interval, and how it changed; [] where the split was
+    not scored.
+    """
+    metric = content["metric"]
+    scored = [stage[split] for stage in content["leaderboard"] if stage[split]]
+    if not scored:
+        return []
+    ends = [end for scores in scored for end in scores["intervals"][metric]]
     low, high = max(0.0, min(ends) - 0.02), min(1.0, max(ends) + 0.02)
     width = (high - low) or 1.0
 
@@ -240,18 +252,18 @@ def _chart(ladder: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str, A
         return f"{100 * (value - low) / width:.2f}%"
 
     rows = []
-    for rung in ladder:
-        row: dict[str, Any] = {"rung": rung, "figure": None}
-        if rung["score"]:
-            ends = rung["intervals"][metric]
-            value = rung["metrics"][metric]
-            row |= {"figure": value, "x": place(value), "from": place(ends[0]), "to": place(ends[1])}
+    for stage in content["leaderboard"]:
+        row: dict[str, Any] = {"stage": stage, "value": None, "change": None}
+        if scores := stage[split]:
+            ends, value = scores["intervals"][metric], scores["metrics"][metric]
+            row |= {"value": value, "x": place(value), "from": place(ends[0]), "to": place(ends[1])}
+            row |= {"change": scores["change"]}
         rows.append(row)
     return rows
 
 
 def _rounds(
-    place: Path, content: Mapping[str, Any], ladder: Sequence[Mapping[str, Any]], folder: CatalogFolder
+    place: Path, content: Mapping[str, Any], results: Sequence[Mapping[str, Any]], folder: CatalogFolder
 ) -> list[dict[str, Any]]:
     """What each generator wrote: products, length in pairs and characters; and the share of negatives that AGCL found
     too similar: `masked` or, with the mask off, left in.
@@ -263,9 +275,14 @@ def _rounds(
             similar[stage["checkpoint"]] = record["result"].get("too_similar_share")
     rows = []
     with Database(folder.database) as database:
-        for rung in ladder:
-            row = {"name": rung["name"], "similar": similar.get(rung["embedder"]), "pairs": None, "characters": None}
-            source = read_json(place / "scores" / rung["score"] / "metrics.json")["attributes"]
+        for result in results:
+            row = {
+                "name": result["name"],
+                "similar": similar.get(result["embedder"]),
+                "pairs": None,
+                "characters": None,
+            }
+            source = read_json(place / "scores" / result["score"] / "metrics.json")["attributes"]
             if source and (texts := database.attribute_texts(source["generator"], source["prompt"])):
                 row["pairs"] = sum(text.count("; ") + 1 for text in texts) / len(texts)
                 row["characters"] = sum(map(len, texts)) / len(texts)

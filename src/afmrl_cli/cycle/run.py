@@ -1,16 +1,19 @@
-"""`cycle` from catalog to ladder (CIT): which stage follows which, and from which checkpoints it goes on.
+"""`cycle` from catalog to leaderboard (CIT): which stage follows which, and from which checkpoints it goes on.
 
+    checks              what is known to fail later fails now
     base                the embedder that the settings name, queries without attributes: zero-shot
     round 1    SFT      the generator learns right answers, where there are any
                attributes by it; InfoNCE on the side, if asked, with AGCL's pairs and batches
-               AGCL     rung: the embedder, queries without attributes
-               attributes  rung: the same embedder, queries with attributes
-               RAR      rung: attributes by the generator that this embedder has rewarded
-    round 2 .. AGCL     rung: goes on from the last embedder, with the last generator's attributes, on `cycle.share` of
-                        the products (the paper: 30 %, another sample each round)
-               RAR      rung: goes on from the last generator, with `cycle.share` of steps and queries
+               AGCL     scored: the embedder, queries without attributes
+               attributes  scored: the same embedder, queries with attributes
+               RAR      scored: attributes by the generator that this embedder has rewarded
+    round 2 .. AGCL     scored: goes on from the last embedder, with the last generator's attributes, on `cycle.share`
+                        of the products (the paper: 30 %, another sample each round)
+               RAR      scored: goes on from the last generator, with `cycle.share` of steps and queries
+    test                every stage's scores on the test split, when nothing is left to decide
 
-The paper reports one round after the first. Two rounds in a row that bring nothing end the cycle.
+A stage is accepted by queries about the validation split. The paper reports one round after the first. Two rounds in a
+row that bring nothing end the cycle.
 """
 
 from __future__ import annotations
@@ -23,14 +26,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..attributes.task import load_task
-from ..catalog.problems import Problems
-from ..catalog.read import open_catalog
-from ..errors import DataError, UsageError
 from ..listener import Listener
-from ..models.backends import generator_id
 from ..settings import Settings
-from ..sft.targets import open_source
 from ..store.checkpoints import Checkpoints, versions
 from ..store.database import Database
 from ..store.files import make_folder, write_json
@@ -39,13 +36,17 @@ from ..store.lock import writer_lock
 from ..store.runs import next_number
 from . import stages
 from .calibrate import fill_in
+from .checks import check_stages, choose_targets, products_asked_about
 from .inputs import Inputs, read_catalog
-from .ladder import Rung, System, judged
 from .plan import changed_settings, cycle_key, cycles, planned, refuse
-from .records import Expected, Overtaken, Pending, Record, Records, expect
+from .records import Expected, InputsChanged, Record, Records, StageNotDone, expect
 from .report import write_report
+from .stage_results import LEAST_QUERIES, StageResult, System, accept, last_accepted
+from .stages import Scored
 
-SCHEMA = "afmrl.cycle/1"
+SCHEMA = "afmrl.cycle/2"
+JUDGED_BY = {"photo": "photos", "text": "image-text"}
+"""The pairs by which AGCL's best step is chosen, for protocols that don't ask with the first kind that there is."""
 PATIENCE = 2
 """Rounds in a row that bring nothing, after which the cycle ends."""
 
@@ -56,7 +57,7 @@ class CycleSummary:
 
     run: Path
     metric: str
-    ladder: list[Rung] = field(default_factory=list)
+    results: list[StageResult] = field(default_factory=list)
     content: dict[str, Any] = field(default_factory=dict)
     expected: list[Expected] = field(default_factory=list)
 
@@ -76,7 +77,7 @@ def run_cycle(folder: CatalogFolder, settings: Settings, listener: Listener, *, 
 
 
 class Cycle:
-    """One cycle of a catalog: its folder, the ladder so far, and the last system that was kept."""
+    """One cycle of a catalog: its folder, the results so far, and the last system that was accepted."""
 
     def __init__(self, folder: CatalogFolder, settings: Settings, listener: Listener, *, dry: bool) -> None:
         self.folder, self.settings, self.listener, self.dry = folder, settings, listener, dry
@@ -89,14 +90,15 @@ class Cycle:
         self.began = time.monotonic()
 
     def _begin(self) -> None:
-        """At the foot of the ladder, with the catalog as it was read last."""
+        """Nothing done yet, with the catalog as it was read last."""
         self.records = Records(self.place, self.listener, dry=self.dry, changed=self._changed)
         self.inputs = Inputs(self.folder, self.catalog, self.checkpoints, self.listener)
-        self.ladder: list[Rung] = []
-        self.targets = self._targets()
+        self.results: list[StageResult] = []
+        self.targets = choose_targets(self.folder, self.settings, self.checkpoints, self.listener)
+        self.asked_about = products_asked_about(self.folder, self.settings)
 
     def _changed(self) -> list[str]:
-        """What is another than at the last look; what was only written anew is not."""
+        """What is another than at the last reading; what was only written anew is not."""
         before, self.catalog = self.catalog, read_catalog(self.folder, self.settings)
         return self.catalog.differs(before)
 
@@ -110,6 +112,7 @@ class Cycle:
         make_folder(self.place)
         self.number = next_number(path for path in cycles(self.folder) if path.parent != self.place)
         write_json(self.place / "settings.json", self.settings.model_dump())
+        self._tell_sizes()
         stopped = self._all_rounds()
         content = self._write("finished", stopped)
         for name in content["lineage"].values():
@@ -117,32 +120,74 @@ class Cycle:
                 self.checkpoints.set_best(name)
         self._tidy()
         write_report(self.place, self.folder, self.settings)
-        return CycleSummary(self.place, self.metric, self.ladder, content)
+        return CycleSummary(self.place, self.metric, self.results, content)
 
     def _all_rounds(self) -> str:
         while True:
             try:
-                return self._rounds()
-            except Overtaken as overtaken:
+                self._check()
+                stopped = self._rounds()
+                self._score_test()
+                return stopped
+            except InputsChanged as error:
                 self.listener.warn(
-                    f"{', '.join(overtaken.what)} changed while {overtaken.name} was being done: what depends on it is "
-                    "done again"
+                    f"{', '.join(error.what)} changed while {error.name} was being done: "
+                    "what depends on it is done again"
                 )
                 self._begin()
+
+    def _check(self) -> None:
+        """Fail now where a stage would fail later; once for each catalog and settings."""
+
+        def work(before: stages.Result | None) -> stages.Result:
+            check_stages(self.folder, self.settings, self.targets)
+            return {}
+
+        self.records.stage("checks", "checks", self.inputs.checks(self.settings, self.targets), work)
+
+    def _tell_sizes(self) -> None:
+        """Whether the validation split can decide, and whether there is a test split at all."""
+        validation, test = (self.asked_about[split] for split in ("validation", "test"))
+        if validation < LEAST_QUERIES:
+            then = "accepted" if self.settings.cycle.undecided == "accept" else "rejected"
+            self.listener.warn(
+                f"the validation queries are about {validation:,} products, too few to decide by ({LEAST_QUERIES}): "
+                f"stages are {then} undecided (cycle.undecided; split.validation is the split's share)"
+            )
+        if not test:
+            self.listener.warn(
+                "no query is about the test split (split.test): nothing will say how good what was chosen is"
+            )
 
     def _rounds(self) -> str:
         model = self.settings.model
         start = System(model.embedder_checkpoint, model.generator_checkpoint)
         name = start.embedder or "base"
-        self._climb(Rung(name, 0, start, self._score("base", start, None)))
+        self._add(StageResult(name, 0, start, "base", self._score("base", start, None)))
         idle, rounds = 0, self.settings.cycle.iterations
         for number in range(1, rounds + 1):
-            before = self.last.figure(self.metric)
+            before = self.last
             self._round(number)
-            idle = 0 if self.last.figure(self.metric) > before else idle + 1
+            idle = 0 if self._brought(before) else idle + 1
             if idle == PATIENCE and number < rounds:
                 return f"rounds {number - 1} and {number} brought nothing"
         return ""
+
+    def _brought(self, before: StageResult) -> bool:
+        """Whether the round after `before` raised the validation figure; what can't be decided is no reason to stop."""
+        value, then = self.last.value(self.metric), before.value(self.metric)
+        return value is None or then is None or before.products() < LEAST_QUERIES or value > then
+
+    def _score_test(self) -> None:
+        """The test split's scores of every stage, now that nothing is left to decide."""
+        if not self.asked_about["test"]:
+            return
+        scored: dict[str, Record] = {}
+        for i, result in enumerate(self.results):
+            if result.key:
+                record = self._score(result.key, result.system, scored.get(result.against), "test")
+                self.results[i] = replace(result, test=record)
+                scored |= {result.name: record} if record else {}
 
     def _round(self, number: int) -> None:
         prefix = f"round {number}: " if number > 1 else ""
@@ -161,33 +206,34 @@ class Cycle:
         rewarded = self._reward(number, self.last.system.embedder, generator)
         if not rewarded:
             note = "no step was as good as the start on the held-out queries: nothing to score"
-            self._climb(Rung(f"{prefix}RAR", number, self.last.system, None, self.last.name, kept=False, note=note))
+            self._add(StageResult(f"{prefix}RAR", number, self.last.system, "", None, self.last.name, False, note=note))
             return
         self._describe(f"{number}-rar-attributes", rewarded)
         self._try(f"{prefix}RAR", number, f"{number}-rar", System(self.last.system.embedder, rewarded, True))
 
     @property
-    def last(self) -> Rung:
-        """The last rung that was kept."""
-        return next(rung for rung in reversed(self.ladder) if rung.kept and not rung.baseline)
+    def last(self) -> StageResult:
+        """The last stage that was accepted."""
+        return last_accepted(self.results)
 
-    def _climb(self, rung: Rung) -> None:
-        self.ladder.append(rung)
-        if rung.note:
-            self.listener.note(f"{rung.name}: {rung.note}")
+    def _add(self, result: StageResult) -> None:
+        self.results.append(result)
+        if result.note:
+            self.listener.note(f"{result.name}: {result.note}")
         if not self.dry:
             self._write("running", "")
 
-    def _try(self, name: str, number: int, stage: str, system: System) -> None:
-        """Score `system` as the next rung, and keep it or not."""
-        last = self.last
-        rung = Rung(name, number, system, self._score(stage, system, last), last.name)
-        if system.enriched and not last.system.enriched and rung.record and not rung.record.result["with_attributes"]:
+    def _try(self, name: str, number: int, key: str, system: System) -> None:
+        """Score `system` as the next stage, and accept it or not."""
+        last, cycle = self.last, self.settings.cycle
+        result = StageResult(name, number, system, key, self._score(key, system, last.validation), last.name)
+        record = result.validation
+        if system.enriched and not last.system.enriched and record and not record.result["with_attributes"]:
             self.listener.warn(
-                f"no query of protocol {rung.record.result['protocol']} is a listing with attributes: what attributes "
+                f"no query of protocol {record.result['protocol']} is a listing with attributes: what attributes "
                 "are worth can't be seen (cycle.protocol = identity needs listings that share a product_id)"
             )
-        self._climb(judged(rung, last, self.metric, keep_worse=self.settings.cycle.keep_worse))
+        self._add(accept(result, last, self.metric, keep_worse=cycle.keep_worse, undecided=cycle.undecided))
 
     # The stages
 
@@ -202,23 +248,26 @@ class Cycle:
         made = {name: getattr(self.settings, name).model_copy(update=dict(told)) for name, told in changes.items()}
         return self.settings.model_copy(update=made)
 
-    def _score(self, stage: str, system: System, last: Rung | None) -> Record:
+    def _score(self, key: str, system: System, against: Record | None, split: Scored = "validation") -> Record | None:
+        """The figures of `system` on `split`, compared with the scores `against`; None where no query is about it."""
+        if not self.asked_about[split]:
+            return None
         settings = self._with(system.embedder, system.generator, enriched=system.enriched)
-        against = last.record if last else None
-        inputs = self.inputs.score(settings, against.fingerprint if against else "")
+        inputs = self.inputs.score(settings, split, against.fingerprint if against else "")
         scores = self.place / "scores"
-        place = scores / f"{stage}-{self.records.fingerprint(inputs)[:8]}"
-        first = self.ladder[0].record if self.ladder else None
+        name = f"{key}-{'test' if split == 'test' else 'score'}"
+        place = scores / f"{name}-{self.records.fingerprint(inputs)[:8]}"
+        first = self.results[0].record(split) if self.results else None
         other, base = (scores / each.result["place"] if each else None for each in (against, first))
 
         def work(before: stages.Result | None) -> stages.Result:
             shutil.rmtree(place, ignore_errors=True)  # of a kill between its writing and the record's
-            return stages.score(self.folder, settings, place, other, base, self.listener)
+            return stages.score(self.folder, settings, split, place, (other, base), self.listener)
 
         def missing(result: stages.Result) -> str:
             return "" if (scores / result["place"] / "metrics.json").is_file() else f"{result['place']} is gone"
 
-        return self.records.stage(f"{stage}-score", "score", inputs, work, missing)
+        return self.records.stage(name, "score", inputs, work, missing)
 
     def _describe(self, stage: str, generator: str) -> None:
         settings = self._with(self.settings.model.embedder_checkpoint, generator)
@@ -231,7 +280,8 @@ class Cycle:
             return f"{len(prints) - there:,} products have no stored answer" if there < len(prints) else ""
 
         def work(before: stages.Result | None) -> stages.Result:
-            return stages.write_attributes(self.folder, settings, self.listener)
+            splits = [split for split, products in self.asked_about.items() if products]
+            return stages.write_attributes(self.folder, settings, splits, self.listener)
 
         self.records.stage(stage, "attributes", inputs, work, missing)
 
@@ -246,47 +296,21 @@ class Cycle:
             return generator, False
         return str(made["checkpoint"]), True
 
-    def _targets(self) -> str:
-        """Which source of right answers there is: the one that the settings name, else the shop's own columns; "" for
-        none.
-        """
-        wanted = self.settings.cycle.sft
-        if wanted == "no":
-            return ""
-        model = self.settings.model
-        # A teacher must be named: the texts of the cycle's own generators lie beside those of any other.
-        sft = self.settings.sft
-        if wanted == "yes" and sft.source == "teacher" and not sft.teacher:
-            raise UsageError("cycle.sft = yes needs a named teacher or another source", "set sft.teacher or sft.source")
-        # Not whatever other generator's texts are stored: those of the cycle's own rounds are, too.
-        source = sft.source if sft.source != "teacher" or sft.teacher else ""
-        source = source or ("file" if sft.file else "teacher" if sft.teacher else "columns")
-        settings = self._with(model.embedder_checkpoint, model.generator_checkpoint, sft={"source": source})
-        task = load_task(self.settings.attributes, self.folder.root)
-        student = generator_id(self.settings, self.checkpoints, self.listener)
-        try:
-            with (
-                Database(self.folder.database) as database,
-                open_catalog(self.folder, settings.catalog, Problems()) as catalog,
-            ):
-                open_source(self.folder, settings, task, catalog, database, student)
-        except (DataError, UsageError) as error:
-            if wanted == "yes":
-                raise
-            self.listener.note(f"no SFT: {error}")
-            return ""
-        return source
-
     def _baseline(self, generator: str) -> None:
         """InfoNCE: the same pairs and batches as AGCL's, the loss alone differs; nothing goes on from it."""
-        first = self.ladder[0]
+        first = self.results[0]
         made = self._train(1, "infonce", first.system.embedder, generator)
         system = System(made, first.system.generator)
-        self._climb(Rung("InfoNCE", 1, system, self._score("1-infonce", system, first), first.name, baseline=True))
+        record = self._score("1-infonce", system, first.validation)
+        self._add(StageResult("InfoNCE", 1, system, "1-infonce", record, first.name, baseline=True))
 
     def _train(self, number: int, kind: str, embedder: str, generator: str) -> str:
         agcl, share = self.settings.agcl, self.settings.cycle.share
         changes: dict[str, Any] = {"seed": agcl.seed + number - 1}
+        # Its best step is chosen by the queries that it will be asked: without attributes until a stage has some.
+        if not self.last.system.enriched:
+            changes["validation_enrich"] = "none"
+        changes["validation_pairs"] = agcl.validation_pairs or JUDGED_BY.get(self.settings.cycle.protocol, "")
         if kind == "infonce":
             changes["loss"] = "infonce"
         if number > 1:
@@ -337,7 +361,8 @@ class Cycle:
             "metric": self.metric,
             "confidence": self.settings.eval.confidence,
             "rounds": self.settings.cycle.iterations,
-            "ladder": [rung.describe(self.metric) for rung in self.ladder],
+            "chosen_by": {"split": "validation", "products": self.asked_about["validation"], "needed": LEAST_QUERIES},
+            "leaderboard": [result.describe(self.metric) for result in self.results],
             "lineage": {"embedder": last.embedder, "generator": last.generator},
             "attributes": last.enriched,
             "stages": [
@@ -361,8 +386,9 @@ class Cycle:
         return content
 
     def _tidy(self) -> None:
-        """Remove figures that no stage stands for any more: of a catalog that has changed since."""
-        counted = {rung.record.result["place"] for rung in self.ladder if rung.record}
+        """Remove scores that no stage stands for any more: of a catalog that has changed since."""
+        records = [record for result in self.results for record in (result.validation, result.test)]
+        counted = {record.result["place"] for record in records if record}
         scores = self.place / "scores"
         for path in scores.iterdir() if scores.is_dir() else ():
             if path.name not in counted:
@@ -372,18 +398,25 @@ class Cycle:
 
     def expect(self) -> CycleSummary:
         """The stages, which of them are done, and what the others will take as far as that is known."""
-        pending = ""
+        waiting = False
         try:
+            if self.records.is_done("checks", self.inputs.checks(self.settings, self.targets)):
+                self._check()
+            else:
+                check_stages(self.folder, self.settings, self.targets)
             self._rounds()
-        except Pending as reached:
-            pending = reached.name
+            self._score_test()
+        except StageNotDone:
+            waiting = True
         done = {record.name for record in self.records.stages}
+        scored = [split for split, products in self.asked_about.items() if products]
         expected = [
             replace(expect(name, kind, share, self.folder.runs), done=name in done)
-            for name, kind, share in planned(self.settings, taught=bool(self.targets))
+            for name, kind, share in planned(self.settings, taught=bool(self.targets), scored=scored)
         ]
-        if not pending:  # all is done: no round that an early stop has left out
+        if not waiting:  # all is done: no round that an early stop has left out
             expected = [each for each in expected if each.done]
+        self._tell_sizes()
         size = len(self.catalog.fingerprints)
         expected = fill_in(expected, self.folder, self.settings, size, self.targets, self.listener)
-        return CycleSummary(self.place, self.metric, self.ladder, {}, expected)
+        return CycleSummary(self.place, self.metric, self.results, {}, expected)

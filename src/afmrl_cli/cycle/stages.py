@@ -10,10 +10,10 @@ import gc
 import itertools
 import resource
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -26,6 +26,7 @@ from ..evaluation.build import TaskSpec
 from ..evaluation.earlier import EMBEDDER_RUN
 from ..evaluation.entries import Entry, model_system
 from ..evaluation.report import EvalRequest, measure, queries_as_products
+from ..evaluation.seen import seen_by
 from ..listener import Listener
 from ..models.backends import generator_id, load_backend
 from ..models.base import Bases, Cache
@@ -36,28 +37,29 @@ from ..retrieval.embed import embed_catalog
 from ..retrieval.vectors import AttributeSource
 from ..settings import Settings
 from ..sft.run import train_sft
-from ..store.checkpoints import Checkpoints
+from ..store.checkpoints import Checkpoints, Role
 from ..store.database import Database
 from ..store.folder import CatalogFolder
 from ..store.lock import writer_lock
 from ..training.run import train_agcl
 
 Result = dict[str, Any]
+Scored = Literal["validation", "test"]
 BASE = "base"
-"""The first rung in the table of another one's score."""
+"""The first stage in the table of another one's score."""
 SLACK = 64 * 2**20
 """Bytes of GPU memory that may stay behind a stage: caches of the libraries, made once."""
 
 
 @dataclass(frozen=True)
-class Took:
-    """What a stage took: seconds, and the peak of memory in bytes (of the GPU; on a CPU, of the process so far)."""
+class ResourceUsage:
+    """What a stage used: seconds, and the peak of memory in bytes (of the GPU; on a CPU, of the process so far)."""
 
     seconds: float
     peak_bytes: int
 
 
-def alone(work: Callable[[], Result], listener: Listener) -> tuple[Result, Took]:
+def run_isolated(work: Callable[[], Result], listener: Listener) -> tuple[Result, ResourceUsage]:
     """Do `work` and free its memory; a warning when the GPU's does not come back."""
     cuda = torch.cuda.is_available()
     before = torch.cuda.memory_allocated() if cuda else 0
@@ -73,19 +75,19 @@ def alone(work: Callable[[], Result], listener: Listener) -> tuple[Result, Took]
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if cuda and (left := torch.cuda.memory_allocated() - before) > SLACK:
         listener.warn(f"{left / 2**20:.0f} MiB of the GPU's memory did not come back")
-    return result, Took(round(time.monotonic() - began, 3), peak)
+    return result, ResourceUsage(round(time.monotonic() - began, 3), peak)
 
 
-def task_spec(settings: Settings) -> TaskSpec:
-    """What every rung is asked."""
-    return TaskSpec(settings.cycle.protocol or None, split="test")
+def task_spec(settings: Settings, split: Scored) -> TaskSpec:
+    """What every stage is asked: by the validation split it is accepted, the test split reports."""
+    return TaskSpec(settings.cycle.protocol or None, split=split)
 
 
-def write_attributes(folder: CatalogFolder, settings: Settings, listener: Listener) -> Result:
+def write_attributes(folder: CatalogFolder, settings: Settings, splits: Sequence[Scored], listener: Listener) -> Result:
     """As `afmrl attributes`: the generator of the settings describes every product that it has not described; and the
-    test queries that are no listings, as `afmrl search --enrich` does.
+    queries of the `splits` that are no listings, as `afmrl search --enrich` does.
     """
-    asked = queries_as_products(folder, settings, task_spec(settings))
+    asked = [each for split in splits for each in queries_as_products(folder, settings, task_spec(settings, split))]
     checkpoints, problems = Checkpoints(folder.checkpoints), Problems()
     bases = Bases(Cache(folder.cache, settings.cache, listener))
     task, name = load_task(settings.attributes, folder.root), generator_id(settings, checkpoints, listener)
@@ -144,12 +146,18 @@ def reward_generator(folder: CatalogFolder, settings: Settings, listener: Listen
 
 
 def score(
-    folder: CatalogFolder, settings: Settings, place: Path, against: Path | None, first: Path | None, listener: Listener
+    folder: CatalogFolder,
+    settings: Settings,
+    split: Scored,
+    place: Path,
+    others: tuple[Path | None, Path | None],
+    listener: Listener,
 ) -> Result:
-    """As `afmrl embed` and then `afmrl eval --split test`, kept in the folder `place`.
+    """As `afmrl embed` and then `afmrl eval --split SPLIT`, kept in the folder `place`.
 
-    `against` are the scores of the rung before, `first` those of the first rung; None for the first itself.
+    `others` are the scores of the stage before and of the first stage, on the same split; None for the first itself.
     """
+    against, first = others
     checkpoints, bases = Checkpoints(folder.checkpoints), Bases(Cache(folder.cache, settings.cache, listener))
     embedder = model_id(settings.model, "embedder", checkpoints, listener)
     loaded = _once(
@@ -161,6 +169,9 @@ def score(
     if settings.embed.enrich != "none":
         task = load_task(settings.attributes, folder.root)
         source = AttributeSource(generator_id(settings, checkpoints, listener), task.id)
+    # Of a checkpoint that the cycle began with, and that was trained by another split.
+    used: list[tuple[Role, str]] = [("embedder", settings.model.embedder_checkpoint)]
+    seen = seen_by(used + ([("generator", settings.model.generator_checkpoint)] if source else []), checkpoints)
     both = source if settings.embed.enrich == "both" else None
     embed_catalog(folder, settings, embedder, loaded, listener, source=both)
     chosen = settings.eval.model_copy(
@@ -171,7 +182,7 @@ def score(
     report = measure(
         folder,
         settings.model_copy(update={"eval": chosen}),
-        EvalRequest(task_spec(settings), entries),
+        EvalRequest(replace(task_spec(settings, split), seen=seen), entries),
         embedder,
         loaded,
         source,
@@ -180,12 +191,18 @@ def score(
         place,
     )
     content = report.content
+    if split == "test" and (content["seen"]["queries_seen"] or seen.unknown):
+        listener.warn(
+            f"{content['seen']['queries_seen']:,} test queries are about products that {' or '.join(seen.names)} saw "
+            "in training" + " (not known in full)" * bool(seen.unknown) + ": the test figures flatter"
+        )
     own = content["systems"][0]
     differences = [
         {each["metric"]: each for each in comparison["differences"]} for comparison in content["comparisons"]
     ]
     return {
         "place": place.name,
+        "split": split,
         "protocol": content["protocol"],
         "queries": content["queries"],
         "groups": content["groups"],

@@ -208,6 +208,22 @@ def queries_as_products(folder: CatalogFolder, settings: Settings, spec: TaskSpe
     return [as_product(query) for query in task.queries if describes_itself(task, query)]
 
 
+def independent_queries(folder: CatalogFolder, settings: Settings, spec: TaskSpec) -> int:
+    """How many products the queries of `spec` are about; 0 where the catalog offers queries, and none of its split.
+
+    Raises as `measure` where it offers none at all.
+    """
+    problems = Problems()
+    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
+        documents = _documents(folder, settings, database, None, problems)
+        build_task(documents, folder, settings, replace(spec, split="all"), fingerprinter)
+        try:
+            task = build_task(documents, folder, settings, spec, fingerprinter)
+        except DataError:
+            return 0
+    return len(set(groups_of(task, [query.id for query in task.queries if task.qrels[query.id]])))
+
+
 def _documents(
     folder: CatalogFolder,
     settings: Settings,

@@ -226,6 +226,37 @@ def read_corpus(
     return corpus
 
 
+@dataclass(frozen=True)
+class Posed:
+    """Queries of one kind and the rows that they are asked of, before any is chosen: to train, and held out (`wider` is
+    the gallery with the validation split's listings).
+    """
+
+    kind: QueryKind
+    offers: dict[QueryKind, int]
+    gallery: list[Side]
+    queries: list[RarQuery]
+    wider: list[Side]
+    heldout: list[RarQuery]
+
+
+def pose_all(corpus: Corpus, settings: Settings) -> Posed:
+    """Pose every query that the catalog offers; no model is asked. DataError when queries or rows are too few."""
+    rar, most = settings.rar, settings.model.max_images
+    enrich = settings.embed.enrich == "both"
+    offers = offered(corpus.train, max_photos=most, seed=rar.seed)
+    kind = choose_kind(rar.query, offers, LEAST_QUERIES)
+    shown = some_products(corpus.train, rar.gallery, rar.seed)
+
+    def posed(listings: list[TrainListing], asking: list[bool]) -> tuple[list[Side], list[RarQuery]]:
+        return pose(listings, asking, kind, max_photos=most, enrich=enrich, seed=rar.seed)
+
+    gallery, queries = posed(shown, [True] * len(shown))
+    wider, heldout = posed(shown + corpus.validation, [False] * len(shown) + [True] * len(corpus.validation))
+    _check_sizes(kind, len(gallery), queries, heldout, settings)
+    return Posed(kind, offers, gallery, queries, wider, heldout)
+
+
 def make_environments(
     folder: CatalogFolder,
     settings: Settings,
@@ -242,33 +273,22 @@ def make_environments(
 
     Raises as `read_corpus` does, and DataError when nothing asks or answers or the gallery is too small for `rar.k`.
     """
-    rar, most = settings.rar, settings.model.max_images
-    corpus = corpus or read_corpus(folder, settings, checkpoints, task, problems, listener)
-    enrich = settings.embed.enrich == "both"
-    offers = offered(corpus.train, max_photos=most, seed=rar.seed)
-    kind = choose_kind(rar.query, offers, LEAST_QUERIES)
-    shown = some_products(corpus.train, rar.gallery, rar.seed)
-
-    def posed(listings: list[TrainListing], asking: list[bool]) -> tuple[list[Side], list[RarQuery]]:
-        return pose(listings, asking, kind, max_photos=most, enrich=enrich, seed=rar.seed)
-
-    gallery, queries = posed(shown, [True] * len(shown))
-    wider, heldout = posed(shown + corpus.validation, [False] * len(shown) + [True] * len(corpus.validation))
-    _check_sizes(kind, len(gallery), queries, heldout, settings)
-    chosen = _some(queries, CANDIDATES_EACH * rar.queries, rar.seed)
-    asked = _some(heldout, rar.validation_queries, rar.seed)
+    rar = settings.rar
+    posed = pose_all(corpus or read_corpus(folder, settings, checkpoints, task, problems, listener), settings)
+    chosen = _some(posed.queries, CANDIDATES_EACH * rar.queries, rar.seed)
+    asked = _some(posed.heldout, rar.validation_queries, rar.seed)
 
     vectors = _Vectors(embedder, settings, VectorCache(run / "gallery"), problems, listener)
-    rows = vectors.of(wider, settings.embed.target_instruction, "gallery")
-    train_rows = rows[: len(gallery)]
+    rows = vectors.of(posed.wider, settings.embed.target_instruction, "gallery")
+    train_rows = rows[: len(posed.gallery)]
     chosen = _ranked(chosen, vectors, train_rows)
     settings = with_rar_k(settings, [query.rank for query in chosen])
     kept = prefer_middling([query.rank for query in chosen], settings.rar.k, rar.queries, rar.seed)
-    parts = (embedder, task, settings, kind)
+    parts = (embedder, task, settings, posed.kind)
     made = Environments(
-        Environment(*parts, gallery, train_rows, [chosen[i] for i in kept], listener),
-        Environment(*parts, wider, rows, _ranked(asked, vectors, rows), listener),
-        offers,
+        Environment(*parts, posed.gallery, train_rows, [chosen[i] for i in kept], listener),
+        Environment(*parts, posed.wider, rows, _ranked(asked, vectors, rows), listener),
+        posed.offers,
     )
     write_json(run / "gallery.json", made.description)
     return made

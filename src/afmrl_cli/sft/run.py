@@ -72,7 +72,7 @@ def train_sft(
     parent = resolve_adapter(settings.model, "generator", base, checkpoints)
     student = name_of(settings.model, "generator", base, parent)
     with contextlib.nullcontext() if dry_run else writer_lock(folder.store, "afmrl train-sft"):
-        plan = _plan(folder, settings, task, base, student, listener)
+        plan = plan_sft(folder, settings, task, base, student, listener)
         settings = plan.settings
         run = folder.runs / f"train-sft-{run_key(plan, student)}"
         if dry_run:
@@ -93,9 +93,10 @@ def train_sft(
         return _finish(plan, trainer, checkpoints, base, parent, resumed, listener)
 
 
-def _plan(
+def plan_sft(
     folder: CatalogFolder, settings: Settings, task: AttributeTask, base: Base, student: str, listener: Listener
 ) -> Plan:
+    """What a run will do; `student` is the id of the generator that is taught. Raises DataError without targets."""
     problems = Problems()
     with Database(folder.database) as database:
         corpus = load_corpus(folder, settings, task, load_processor(base), student, database, problems, listener)

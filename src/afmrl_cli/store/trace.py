@@ -19,7 +19,7 @@ CYCLES = "cycle-*/cycle.json"
 @dataclass(frozen=True)
 class Trace:
     """`sources`: (how, checkpoint) that it came from, nearest first. `attributes`: valid texts by generator's id.
-    `vectors`, `figures`: the folders. `cycles`: the rungs of cycles that it stands for. `offspring`: (how, checkpoint).
+    `vectors`, `figures`: the folders. `cycles`: the stages of cycles that it stands for. `offspring`: (how, name).
     """
 
     sources: list[tuple[str, str]]
@@ -54,7 +54,7 @@ def trace(folder: CatalogFolder, checkpoints: Checkpoints, manifest: Manifest) -
         attributes=texts,
         vectors=[path.parent for path, content in vectors if made_with(content)],
         figures=[path.parent for path, content in figures if made_with(content)],
-        cycles=[f"{path.parent.name}: {name}" for path, content in cycles for name in _rungs(content, manifest.name)],
+        cycles=[f"{path.parent.name}: {name}" for path, content in cycles for name in _stages(content, manifest.name)],
         offspring=[
             (how, each.name)
             for each in known
@@ -65,8 +65,8 @@ def trace(folder: CatalogFolder, checkpoints: Checkpoints, manifest: Manifest) -
 
 
 def wanted_checkpoints(folder: CatalogFolder, checkpoints: Checkpoints, chosen: Mapping[str, str]) -> dict[str, str]:
-    """The checkpoints that somebody counts on, and who: labels, the settings (`chosen`: name by setting), the last rung
-    of every cycle.
+    """The checkpoints that somebody counts on, and who: labels, the settings (`chosen`: name by setting), what every
+    cycle chose.
     """
     wanted: dict[str, str] = {}
     for path, content in _read(folder.runs.glob(CYCLES)):
@@ -93,8 +93,12 @@ def _of_generator(content: dict[str, Any]) -> object:
     return (content.get("attributes") or {}).get("generator")
 
 
-def _rungs(content: dict[str, Any], name: str) -> Sequence[str]:
-    return [rung["name"] for rung in content.get("ladder", []) if name in (rung.get("generator"), rung.get("embedder"))]
+def _stages(content: dict[str, Any], name: str) -> Sequence[str]:
+    return [
+        stage["name"]
+        for stage in content.get("leaderboard", [])
+        if name in (stage.get("generator"), stage.get("embedder"))
+    ]
 
 
 def _read(files: Iterator[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -1,0 +1,92 @@
+"""What a cycle can know to fail before its first stage: each training's own checks, without a model in memory.
+
+The attributes that stages write are not there yet, so that AGCL's plan is made as for InfoNCE. Raises as the stage
+itself would, hours later: DataError, UsageError, ModelError, each with its exit code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..attributes.task import load_task
+from ..catalog.problems import Problems
+from ..catalog.read import open_catalog
+from ..errors import DataError, UsageError
+from ..evaluation.build import TaskSpec
+from ..evaluation.report import independent_queries
+from ..listener import Listener, Silent
+from ..models.backends import generator_id
+from ..models.presets import name_of, resolve_adapter, resolve_base
+from ..rar.environment import pose_all
+from ..settings import Settings
+from ..sft.run import plan_sft
+from ..sft.targets import open_source
+from ..store.checkpoints import Checkpoints
+from ..store.database import Database
+from ..store.folder import CatalogFolder
+from ..training.corpus import load_corpus
+from ..training.plan import make_plan
+from .stages import Scored
+
+SPLITS: tuple[Scored, ...] = ("validation", "test")
+
+
+def products_asked_about(folder: CatalogFolder, settings: Settings) -> dict[Scored, int]:
+    """How many products the queries of each split are about. Raises DataError when the catalog offers no queries."""
+    return {
+        split: independent_queries(folder, settings, TaskSpec(settings.cycle.protocol or None, split=split))
+        for split in SPLITS
+    }
+
+
+def check_stages(folder: CatalogFolder, settings: Settings, targets: str) -> None:
+    """Raise what SFT (where there are `targets`), AGCL or RAR would raise before their first step."""
+    checkpoints, quiet, task = Checkpoints(folder.checkpoints), Silent(), load_task(settings.attributes, folder.root)
+    base = resolve_base(settings.model, "embedder", quiet)
+    resolve_adapter(settings.model, "embedder", base, checkpoints)
+    if targets:
+        generator = resolve_base(settings.model, "generator", quiet)
+        student = name_of(
+            settings.model, "generator", generator, resolve_adapter(settings.model, "generator", generator, checkpoints)
+        )
+        plan_sft(folder, _with(settings, "sft", source=targets), task, generator, student, quiet)
+    given = settings.agcl.attributes == "given"
+    plain = settings if given else _with(settings, "agcl", loss="infonce", batches="auto")
+    with Database(folder.database) as database:
+        corpus = load_corpus(folder, plain, "", task.id, database, Problems(), quiet, for_agcl=given)
+    make_plan(corpus, plain, base)
+    pose_all(corpus, settings)
+
+
+def _with(settings: Settings, section: str, **changes: Any) -> Settings:
+    return settings.model_copy(update={section: getattr(settings, section).model_copy(update=changes)})
+
+
+def choose_targets(folder: CatalogFolder, settings: Settings, checkpoints: Checkpoints, listener: Listener) -> str:
+    """Which source of right answers SFT has: the one that the settings name, else the shop's own columns; "" for none.
+
+    UsageError or DataError where cycle.sft = yes and there is none.
+    """
+    wanted, sft = settings.cycle.sft, settings.sft
+    if wanted == "no":
+        return ""
+    # A teacher must be named: the texts of the cycle's own generators are stored beside those of any other.
+    if wanted == "yes" and sft.source == "teacher" and not sft.teacher:
+        raise UsageError("cycle.sft = yes needs a named teacher or another source", "set sft.teacher or sft.source")
+    source = sft.source if sft.source != "teacher" or sft.teacher else ""
+    source = source or ("file" if sft.file else "teacher" if sft.teacher else "columns")
+    chosen = _with(settings, "sft", source=source)
+    task = load_task(settings.attributes, folder.root)
+    student = generator_id(settings, checkpoints, listener)
+    try:
+        with (
+            Database(folder.database) as database,
+            open_catalog(folder, chosen.catalog, Problems()) as catalog,
+        ):
+            open_source(folder, chosen, task, catalog, database, student)
+    except (DataError, UsageError) as error:
+        if wanted == "yes":
+            raise
+        listener.note(f"no SFT: {error}")
+        return ""
+    return source

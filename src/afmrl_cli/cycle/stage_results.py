@@ -1,0 +1,164 @@
+"""The leaderboard: what each stage made, scored on the same queries, and whether it was accepted.
+
+    accepted    its figure (`cycle.metric`) on the validation split is not below that of the last accepted stage
+    rejected    it fell, or nothing came of it: the next stage goes on from the last accepted one
+    undecided   the validation split has fewer than LEAST_QUERIES products to ask about: `cycle.undecided` decides
+
+Interval and test of the difference (paired, over the validation queries) say whether a change is more than luck; they
+are shown, and do not decide: with a few hundred queries most single steps stay within the noise, and going on from
+the higher figure is right more often than not.
+
+The test split takes no part in any of this. It is scored once, after the last decision, so that its figures are those
+of a system that was chosen without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .records import Record
+from .stages import Scored
+
+LEAST_QUERIES = 20
+"""Products that the validation queries must be about. Where a fifth of the queries change sides, the standard error of
+a difference is sqrt(0.2 / n): 0.10 with 20, so that a true change of 10 points just stands out of it; with fewer a
+single product decides.
+"""
+
+
+@dataclass(frozen=True)
+class System:
+    """What answers: names of checkpoints ("" for the bare bases), and whether queries get attributes."""
+
+    embedder: str = ""
+    generator: str = ""
+    enriched: bool = False
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage made. `key` names its scores ("": nothing to score), `validation` and `test` are their records
+    (None: not scored), `against` is the stage that it is compared with. `accepted`: what follows goes on from it;
+    `baseline`: it is there to compare with.
+    """
+
+    name: str
+    round: int
+    system: System
+    key: str = ""
+    validation: Record | None = None
+    against: str = ""
+    accepted: bool = True
+    baseline: bool = False
+    note: str = ""
+    test: Record | None = None
+
+    def record(self, split: Scored) -> Record | None:
+        """The score on a split."""
+        return self.validation if split == "validation" else self.test
+
+    def value(self, metric: str, split: Scored = "validation") -> float | None:
+        """The metric on a split; None where it was not scored."""
+        record = self.record(split)
+        return float(record.result["metrics"][metric]) if record else None
+
+    def products(self) -> int:
+        """The products that the validation queries are about: independent of each other, unlike queries."""
+        return int(self.validation.result["groups"]) if self.validation else 0
+
+    def change(self, metric: str, split: Scored = "validation", to: str = "differences") -> dict[str, Any] | None:
+        """The paired difference to the stage before, or to the first one (`to` = from_base): value, other, difference,
+        low, high, p, verdict.
+        """
+        record = self.record(split)
+        found = record.result.get(to, {}).get(metric) if record else None
+        return dict(found) if found else None
+
+    def describe(self, metric: str) -> dict[str, Any]:
+        """For JSON: what it is and its figures."""
+        return {
+            "name": self.name,
+            "round": self.round,
+            "embedder": self.system.embedder,
+            "generator": self.system.generator,
+            "attributes": self.system.enriched,
+            "against": self.against,
+            "accepted": self.accepted,
+            "baseline": self.baseline,
+            "note": self.note,
+            "validation": self._scores(metric, "validation"),
+            "test": self._scores(metric, "test"),
+        }
+
+    def _scores(self, metric: str, split: Scored) -> dict[str, Any] | None:
+        record = self.record(split)
+        if record is None:
+            return None
+        result = record.result
+        return {
+            "score": result["place"],
+            "queries": result["queries"],
+            "products": result["groups"],
+            "gallery": result["gallery"],
+            "queries_with_attributes": result["with_attributes"],
+            "metrics": result["metrics"],
+            "intervals": result["intervals"],
+            "change": self.change(metric, split),
+            "change_from_base": self.change(metric, split, "from_base"),
+        }
+
+
+def accept(result: StageResult, last: StageResult, metric: str, *, keep_worse: bool, undecided: str) -> StageResult:
+    """`result` with the decision, compared with `last`, the last accepted stage."""
+    value, before = result.value(metric), last.value(metric)
+    if value is None or before is None or result.products() < LEAST_QUERIES:
+        few = f"validation queries are about {result.products()} products, too few to decide by ({LEAST_QUERIES})"
+        if undecided == "accept":
+            return replace(result, note=f"{few}: accepted undecided (cycle.undecided)")
+        return replace(result, accepted=False, note=f"{few}: rejected, as cycle.undecided says")
+    if value >= before:
+        return result
+    if keep_worse:
+        return replace(result, note=f"{metric} fell, accepted all the same (cycle.keep_worse)")
+    return replace(result, accepted=False, note=f"{metric} fell: rejected, the next stage goes on from {last.name}")
+
+
+def last_accepted(results: Sequence[StageResult]) -> StageResult:
+    """The stage that what follows goes on from."""
+    return next(result for result in reversed(results) if result.accepted and not result.baseline)
+
+
+def leaderboard(results: Sequence[StageResult], metric: str, split: Scored) -> list[list[object]]:
+    """As a table: stage, figure, interval, change to the stage before, verdict; by the validation split, what became
+    of it.
+    """
+    rows: list[list[object]] = []
+    for result in results:
+        state = "baseline" if result.baseline else "accepted" if result.accepted else "rejected"
+        record, change = result.record(split), result.change(metric, split)
+        row: list[object] = [result.name, "-", "-", "-", ""]
+        if record is not None:
+            low, high = record.result["intervals"][metric]
+            row[1:3] = [f"{result.value(metric, split):.3f}", f"{low:.3f} to {high:.3f}"]
+        if change:
+            row[3:] = [f"{change['difference']:+.3f}", f"{change['verdict']} (vs {result.against})"]
+        rows.append([*row, state] if split == "validation" else row)
+    return rows
+
+
+def columns(metric: str, split: Scored) -> list[str]:
+    """Of the table."""
+    found = ["stage", metric, "interval", "change", "verdict"]
+    return [*found, ""] if split == "validation" else found
+
+
+def in_all(first: str, last: str, change: Mapping[str, Any] | None, metric: str) -> str:
+    """What all of it brought on the test split, in words; `change` is the last accepted stage's difference to the
+    first.
+    """
+    if change is None:
+        return f"{metric} is that of {first}: no stage was accepted after it"
+    told = f"{metric} {change['other']:.3f} -> {change['value']:.3f} from {first} to {last} on the test split"
+    return f"{told}: {change['difference']:+.3f} ({change['low']:+.3f} to {change['high']:+.3f}), {change['verdict']}"
