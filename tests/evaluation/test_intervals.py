@@ -39,6 +39,16 @@ def test_equal_values_that_are_no_shares_have_a_width_by_hand() -> None:
     assert ends([0.5] * 10) == pytest.approx((0.3612, 0.6388), abs=1e-4)
 
 
+def test_metrics_that_vary_little_have_the_middle_that_they_were_measured_at() -> None:
+    """One query in ten finds a third of its answers: mean 1/30, far below 1/2, to which Wilson's middle is drawn."""
+    rng = np.random.default_rng(1)
+    below = above = 0
+    for _ in range(400):
+        low, high = ends(((rng.random(200) < 0.1) / 3).tolist())
+        below, above = below + (high < 1 / 30), above + (low > 1 / 30)
+    assert below <= 20 and above <= 20  # 10 of each expected at most
+
+
 def test_queries_of_one_product_are_one_piece_of_evidence() -> None:
     products = ["a", "a", "b", "b", "c", "c", "d", "d"]
     assert ends([1, 1, 0, 0, 1, 1, 1, 1], products) == pytest.approx(ends([1, 0, 1, 1]))

@@ -4,16 +4,19 @@
     m         mean = sum x_q / n
     v         its variance over groups = sum over g of (sum over q in g of (x_q - m))^2 / n^2
     K         effective number of groups = n^2 / sum n_g^2 (Kish 1965): G for groups of one size, fewer for others
+    k         number of right-or-wrong queries that would give this v = m (1 - m) / v
     z         quantile of the normal distribution, 1.96 for 95 %
 
-    interval  (m + z^2/2K  +-  z sqrt(v + z^2/4K^2)) / (1 + z^2/K)
+    Wilson    (m + z^2/2k  +-  z sqrt(v + z^2/4k^2)) / (1 + z^2/k)
+    unseen    m / (1 + z^2/K)  to  (m + z^2/K) / (1 + z^2/K)
+    interval  from the lower of both low ends to the higher of both high ends
 
-With queries that stand alone and are right or wrong, v = m (1 - m) / n and this is Wilson's score interval (1927).
-Departures: v is estimated, so that MRR and nDCG, which vary less than right and wrong, get narrower ends; and a group
-counts as one piece of evidence. A group are the queries about one product: they succeed and fail together. Where all
-values are equal (0 of n, n of n) v = 0, and the ends are the means that z^2 further groups, all 0 or all 1, would
-give: such an interval is narrow, but never of no width. Percentiles of a bootstrap have no width there, for whatever
-is drawn from equal values is equal.
+With queries that stand alone and are right or wrong k = K = n, the first is Wilson's score interval (1927) and holds
+the second. Departures: v is measured, so that MRR and nDCG, which vary less than right and wrong, get narrower
+intervals; a group counts as one piece of evidence. A group are the queries about one product: they succeed and fail
+together. Where all values are equal (0 of n, n of n, 0.5 everywhere) v = 0 and the second remains: the means that z^2
+further groups, all 0 or all 1, would give; for 0 of n and n of n that is Wilson's again. So no interval is without
+width, as percentiles of a bootstrap are there: whatever is drawn from equal values is equal.
 
 One group says nothing of others: its interval is 0 to 1.
 """
@@ -49,12 +52,13 @@ def interval(values: NDArray[np.float64], groups: Sequence[str], confidence: flo
     count = sizes.sum()
     mean = sums.sum(axis=0) / count
     variance = ((sums - sizes[:, None] * mean) ** 2).sum(axis=0) / count**2
-    ratio = normal_quantile(confidence) ** 2 * (sizes**2).sum() / count**2  # z^2 / K
     z = normal_quantile(confidence)
-    middle = (mean + ratio / 2) / (1 + ratio)
-    half = z * np.sqrt(variance + (ratio / (2 * z)) ** 2) / (1 + ratio)
-    # Rounding must not put the mean of equal values outside, nor an end beyond what a mean can be.
-    ends: NDArray[np.float64] = np.stack(
-        [np.clip(np.minimum(middle - half, mean), 0, 1), np.clip(np.maximum(middle + half, mean), 0, 1)]
-    )
+    spread = mean * (1 - mean)
+    of_variance = z**2 * np.divide(variance, spread, out=np.zeros_like(mean), where=spread > 0)  # z^2 / k
+    of_groups = z**2 * float((sizes**2).sum()) / count**2  # z^2 / K
+    middle = (mean + of_variance / 2) / (1 + of_variance)
+    half = z * np.sqrt(variance + (of_variance / (2 * z)) ** 2) / (1 + of_variance)
+    low = np.minimum(middle - half, mean / (1 + of_groups))
+    high = np.maximum(middle + half, (mean + of_groups) / (1 + of_groups))
+    ends: NDArray[np.float64] = np.clip(np.stack([low, high]), 0, 1)
     return ends
