@@ -20,6 +20,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from ..scores import best_first
 from ..store.files import hash_json
 from .metrics import Qrels, Ranking, Run, evaluate, ranked_ids
 from .trec import SCORE_DECIMALS
@@ -75,11 +78,11 @@ def fused(pair: Pair, weight: float, depth: int) -> dict[str, list[tuple[str, fl
     for query in pair.qrels:
         first, second = normalised(pair.first.get(query, ())), normalised(pair.second.get(query, ()))
         # What only one system ranks has 0 of the other; a weight of 0 or 1 leaves the other one's products out.
-        ids = dict.fromkeys([*(first if weight > 0 else ()), *(second if weight < 1 else ())])
-        scores = {
-            id: round(weight * first.get(id, 0.0) + (1 - weight) * second.get(id, 0.0), SCORE_DECIMALS) for id in ids
-        }
-        found[query] = [(id, scores[id]) for id in ranked_ids(list(scores.items()))[:depth]]
+        ids = list(dict.fromkeys([*(first if weight > 0 else ()), *(second if weight < 1 else ())]))
+        sums = np.array([weight * first.get(id, 0.0) + (1 - weight) * second.get(id, 0.0) for id in ids])
+        rows, values = best_first(sums, depth)
+        scores = dict(zip([ids[row] for row in rows], values.astype(np.float64).round(SCORE_DECIMALS), strict=True))
+        found[query] = [(id, float(scores[id])) for id in ranked_ids(list(scores.items()))]
     return found
 
 
