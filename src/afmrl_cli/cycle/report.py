@@ -22,6 +22,7 @@ from ..catalog.product import Product
 from ..catalog.read import read_products
 from ..dedupe.outputs import latest_run
 from ..errors import DataError
+from ..evaluation.compare import signed
 from ..evaluation.trec import read_qrels
 from ..retrieval.page import Pictures, render
 from ..settings import Settings
@@ -88,6 +89,7 @@ def write_report(place: Path, folder: CatalogFolder, settings: Settings) -> Path
     page = render(
         "cycle.html",
         content=content,
+        signed=signed,
         metric=content["metric"],
         first=first,
         last=last,

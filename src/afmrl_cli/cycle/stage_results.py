@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..evaluation.compare import signed
 from .records import Record
 from .stages import Scored
 
@@ -161,4 +162,5 @@ def in_all(first: str, last: str, change: Mapping[str, Any] | None, metric: str)
     if change is None:
         return f"{metric} is that of {first}: no stage was accepted after it"
     told = f"{metric} {change['other']:.3f} -> {change['value']:.3f} from {first} to {last} on the test split"
-    return f"{told}: {change['difference']:+.3f} ({change['low']:+.3f} to {change['high']:+.3f}), {change['verdict']}"
+    ends = f"{signed(change['low'], 3)} to {signed(change['high'], 3)}"
+    return f"{told}: {change['difference']:+.3f} ({ends}), {change['verdict']}"

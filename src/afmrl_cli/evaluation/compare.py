@@ -70,9 +70,9 @@ class Difference:
         return f"{self.metric}: {self.verdict} than {against} ({change})"
 
 
-def signed(end: float) -> str:
-    """An interval's end with four decimals, more where it would read 0 and is not."""
-    return f"{end:+.4f}" if end == 0 or abs(end) >= 0.00005 else f"{end:+.1e}"
+def signed(end: float, decimals: int = 4) -> str:
+    """An interval's end for people; one that is not 0 never reads 0, which a verdict beside it would contradict."""
+    return f"{end:+.{decimals}f}" if end == 0 or abs(end) >= 0.5 * 10**-decimals else f"{end:+.1e}"
 
 
 def table_of(per_query: Mapping[str, Mapping[str, float]], queries: Sequence[str]) -> NDArray[np.float64]:
