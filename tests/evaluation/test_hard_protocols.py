@@ -201,7 +201,7 @@ def test_fusion_is_tuned_on_validation_queries_of_which_none_is_scored(tmp_path:
     products = {document.id: document.product for document in documents}
     with prints(folder) as fingerprinter:
         for split in ("test", "train", "validation", "all"):
-            spec = TaskSpec("identity", split=split)  # type: ignore[arg-type]
+            spec = TaskSpec("identity", split=split)
             task = build_task(documents, folder, settings, spec, fingerprinter)
             tuning = tuning_task(task, documents, folder, settings, spec, fingerprinter)
             if split == "validation":
