@@ -6,23 +6,27 @@ product photos come in are tried, and whatever a decoder throws becomes an Image
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import stat
-import struct
 import warnings
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import DataError
 from ..settings import CatalogSettings
+from .decoder_errors import DECODER_ERRORS
 from .links import full_link, place_of
+from .mended import LARGEST, NO_END, mended
 from .named_photos import USUAL
+from .near_names import NearNames
+from .pixels import changes_colours, orientation, to_srgb, upright
 from .problems import Kind
 
 if TYPE_CHECKING:
@@ -36,22 +40,14 @@ FILE_END = re.compile(r"\.\w{2,5}\s*$")
 ADDRESSES = ("url", "src", "link", "href", "path", "file", "image")
 """Keys of an object that stands for a photo, in JSON."""
 HEIC = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
-ORIENTATION = 0x0112
+JPEG, END = b"\xff\xd8", b"\xff\xd9"
+TAIL = 64
+"""Bytes at a JPEG's end in which its end marker is looked for."""
+REMEMBERED = 200_000
+"""Photos whose size is remembered in a process, at about 300 bytes each."""
 LONGEST_SIDE = 65_535
 """As in JPEG. Pillow spends 16 bytes and more on each line: a picture one pixel wide would take gigabytes."""
-DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    NotImplementedError,
-    struct.error,
-    zlib.error,
-)
-"""What Pillow's decoders throw at damaged files."""
+T = TypeVar("T")
 
 
 class ImageProblem(DataError):
@@ -93,6 +89,17 @@ def _address(part: object) -> object:
     return next((part[key] for key in ADDRESSES if part.get(key)), None) if isinstance(part, dict) else part
 
 
+_SIZES: dict[tuple[str, int, int, int], tuple[int, int] | ImageProblem] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedImage:
+    """A photo that can be read: its (width, height), upright, and what had to be mended, "" for nothing."""
+
+    size: tuple[int, int]
+    note: str
+
+
 class ImagePaths:
     """From the cells of a catalog to absolute paths of files that are there."""
 
@@ -102,6 +109,7 @@ class ImagePaths:
         named = [settings.image_folder] if settings.image_folder else USUAL
         self._folders = [name for name in named if (self._root / name).is_dir()]
         # Thousands of photos lie in a few folders; resolving each folder once makes a photo cost one lstat.
+        self._near_names = NearNames(self._root)
         self._resolved = lru_cache(maxsize=1024)(self._folder)
 
     def find(self, cell: str) -> Path:
@@ -117,7 +125,7 @@ class ImagePaths:
         try:
             try:
                 return self._find(cell)
-            except ImageProblem:
+            except ImageProblem as problem:
                 path = cell.replace("\\", "/")  # written on Windows
                 names = [path] if path != cell else []
                 for name in (path.lstrip("/"), path.rpartition("/")[2]):
@@ -125,10 +133,19 @@ class ImagePaths:
                 for name in names:
                     with suppress(ImageProblem):
                         return self._find(name)
-                raise
+                return self._near(cell, problem, [path, *names])
         except (OSError, ValueError, RuntimeError) as error:  # too long a name, a NUL in it, links in a circle
             reason = getattr(error, "strerror", None) or str(error)
             raise ImageProblem(cell[:80], reason, "missing image") from error
+
+    def _near(self, cell: str, problem: ImageProblem, names: Sequence[str]) -> Path:
+        """The photo that one of `names` must mean; raises `problem`, with the nearest name, when there is none."""
+        for name in names:
+            if (near := self._near_names.find(name)) is not None:
+                with suppress(ImageProblem):
+                    return self._find(near)
+        said = next(filter(None, map(self._near_names.nearest, names)), "") if problem.kind == "missing image" else ""
+        raise ImageProblem(cell, f"{problem.reason}; {said}" if said else problem.reason, problem.kind) from problem
 
     def _fetched(self, cell: str) -> Path:
         if not (link := full_link(cell)):
@@ -175,106 +192,151 @@ class ImagePaths:
 
 
 def open_image(path: Path, settings: CatalogSettings) -> Image.Image:
-    """The photo at `path` as RGB: turned as its EXIF says, transparency on white, the first frame of an animation.
+    """The photo at `path` as RGB in sRGB: turned as its EXIF says, transparency on white, an animation's first frame.
 
     Raises ImageProblem, with a reason, for anything that is not a readable photo of at most
-    `settings.max_image_pixels` pixels; the pixels are counted from the header, before decoding.
+    `settings.max_image_pixels` pixels; the pixels are counted from the header, before decoding. Damaged metadata, or an
+    end that is missing, costs no photo (mended.py).
     """
-    with _header(path, settings) as image:
-        image.load()
-        return _upright(_rgb(image), image)
+    return _decoded(path, settings, _shown)[0]
 
 
 def open_small(path: Path, settings: CatalogSettings, side: int = 32) -> Image.Image:
     """As `open_image`, in less time: a JPEG is decoded at the smallest eighth of its size that has `side` pixels."""
-    with _header(path, settings) as image:
+
+    def small(image: Image.Image) -> Image.Image:
         image.draft("RGB", (side, side))
-        image.load()
-        return _upright(_rgb(image), image)
+        return _shown(image)
+
+    return _decoded(path, settings, small)[0]
 
 
-def check_image(path: Path, settings: CatalogSettings) -> None:
+def check_image(path: Path, settings: CatalogSettings) -> CheckedImage:
     """Raise what `open_image` would raise, in less time: all of the file is read, a JPEG at an eighth of its size."""
-    with _header(path, settings) as image:
+
+    def check(image: Image.Image) -> tuple[int, int]:
+        size = image.size if orientation(image) < 5 else (image.height, image.width)
         image.draft("L", (1, 1))
         image.load()
+        return size
+
+    size, note = _decoded(path, settings, check)
+    return CheckedImage(size, note or (NO_END if _endless(path) else ""))
 
 
-@contextmanager
-def _header(path: Path, settings: CatalogSettings) -> Iterator[Image.Image]:
-    """The photo at `path` with its header read and nothing decoded; what fails inside the block is an ImageProblem."""
-    from PIL import Image, UnidentifiedImageError
+def checked_size(path: Path, settings: CatalogSettings) -> tuple[int, int]:
+    """The (width, height) of `open_image`'s picture, checked as by `check_image`; a file is decoded once a process.
 
-    # Pillow warns on standard error of damaged metadata that it gets over.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    # Pillow's own limit warns on standard error and can't be set by us alone; ours below is checked as early.
-    Image.MAX_IMAGE_PIXELS = None
+    Raises ImageProblem, for a file that is known to be damaged without opening it again.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ImageProblem(path, error.strerror or str(error), "missing image") from error
+    key = (str(path), status.st_size, status.st_mtime_ns, settings.max_image_pixels)
+    if key not in _SIZES:
+        if len(_SIZES) >= REMEMBERED:
+            _SIZES.clear()
+        try:
+            _SIZES[key] = check_image(path, settings).size
+        except ImageProblem as problem:
+            _SIZES[key] = problem
+    found = _SIZES[key]
+    if isinstance(found, ImageProblem):
+        raise ImageProblem(path, found.reason, found.kind)
+    return found
+
+
+def shown_otherwise(path: Path) -> str:
+    """Why the pixels of the photo at `path` are others than its bytes alone say: a colour profile, a mended file.
+
+    "" for nearly all photos. Before afmrl converted colours and mended files, these were seen otherwise or not at all:
+    what was made of them is told apart by this (catalog/fingerprints.py). Only the header and the end are read.
+    """
+    from PIL import Image
+
+    try:
+        with _quiet_open(path) as image:
+            if changes_colours(image):
+                return "srgb"
+    except (*DECODER_ERRORS, Image.UnidentifiedImageError):
+        return "mended"
+    return "mended" if _endless(path) else ""
+
+
+def _endless(path: Path) -> bool:
+    """Whether the file is a JPEG that lacks its end marker and nothing else."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(2) != JPEG or size > LARGEST:
+            return False
+        file.seek(max(0, size - TAIL))
+        if END in file.read():
+            return False
+    found = mended(path.read_bytes())  # phones hang films behind a photo
+    return found is not None and found[1] == NO_END
+
+
+def _shown(image: Image.Image) -> Image.Image:
+    image.load()
+    return upright(to_srgb(image), image)
+
+
+def _decoded(path: Path, settings: CatalogSettings, use: Callable[[Image.Image], T]) -> tuple[T, str]:
+    """What `use` makes of the photo, of which only the header has been read; and what had to be mended before, or "".
+
+    What fails inside of `use` is an ImageProblem, too.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise ImageProblem(path, "not a plain file")
         if not status.st_size:
             raise ImageProblem(path, "the file is empty")
-        Image.init()
-        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+    except FileNotFoundError as error:
+        raise ImageProblem(path, "no such file", "missing image") from error
+    try:
+        return _used(path, path, settings, use), ""
+    except _Damaged as problem:
+        if status.st_size <= LARGEST and (found := mended(path.read_bytes())):
+            with suppress(_Damaged):
+                return _used(path, io.BytesIO(found[0]), settings, use), found[1]
+        raise ImageProblem(path, problem.reason) from problem.__cause__
+
+
+class _Damaged(ImageProblem):
+    """One that may be mended."""
+
+
+def _used(path: Path, source: Path | io.BytesIO, settings: CatalogSettings, use: Callable[[Image.Image], T]) -> T:
+    from PIL import UnidentifiedImageError
+
+    try:
+        with _quiet_open(source) as image:
             width, height = image.size
             if width * height > settings.max_image_pixels:
                 limit = f"{settings.max_image_pixels:,} (catalog.max_image_pixels)"
                 raise ImageProblem(path, f"{width:,} x {height:,} pixels, at most {limit}")
             if max(width, height) > LONGEST_SIDE:
                 raise ImageProblem(path, f"{width:,} x {height:,} pixels: a side of more than {LONGEST_SIDE:,}")
-            yield image
+            return use(image)
     except UnidentifiedImageError as error:
-        raise ImageProblem(path, _not_an_image(path)) from error
-    except FileNotFoundError as error:
-        raise ImageProblem(path, "no such file", "missing image") from error
+        raise _Damaged(path, _not_an_image(path)) from error
     except DECODER_ERRORS as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ImageProblem(path, f"damaged: {reason.splitlines()[0][:120]}") from error
+        raise _Damaged(path, f"damaged: {reason.splitlines()[0][:120]}") from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _quiet_open(source: Path | io.BytesIO) -> Image.Image:
+    """The picture with its header read and nothing decoded, without Pillow's warnings and its own limit."""
     from PIL import Image
 
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _eight_bit(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB") if image.mode != "RGB" else image.copy()
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits: convert("RGB") would clip it to white."""
-    import numpy as np
-    from PIL import Image
-
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    if image.mode == "F" and values.max() <= 1:
-        values = values * 255
-    elif image.mode != "F" and (image.mode != "I" or values.max() > 255):
-        values = values / 257
-    return Image.fromarray(values.clip(0, 255).round().astype(np.uint8)).convert("RGB")
-
-
-def _upright(image: Image.Image, original: Image.Image) -> Image.Image:
-    from PIL.Image import Transpose
-
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    try:
-        orientation = original.getexif().get(ORIENTATION)
-    except DECODER_ERRORS:
-        return image  # damaged metadata beside good pixels: the photo is kept as it lies
-    return image.transpose(turns[orientation]) if orientation in turns else image
+    # Pillow warns on standard error of damaged metadata that it gets over.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    # Pillow's own limit warns on standard error and can't be set by us alone; ours is checked as early.
+    Image.MAX_IMAGE_PIXELS = None
+    Image.init()
+    return Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN])
 
 
 def _not_an_image(path: Path) -> str:

@@ -6,7 +6,6 @@ Variants of one style share photos rightly, so products count by `group_id`, els
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..settings import CatalogSettings
+from .fingerprints import photo_hash
 from .images import ImageProblem, check_image
 from .problems import Problem, Problems
 from .product import Product
@@ -41,7 +41,9 @@ class PhotoCheck:
         self._settings, self._problems, self._open = settings, problems, open_photos
         # Pillow decodes outside of Python's lock. The largest photo allowed takes 200 MB while it is open.
         self._pool = ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1))
-        self._waiting: deque[tuple[Product, Path, Future[int | ImageProblem]]] = deque()
+        self._waiting: deque[tuple[Product, Path]] = deque()
+        self._checks: dict[str, Future[tuple[int, str] | ImageProblem]] = {}
+        self._checked: dict[str, tuple[int, str] | ImageProblem] = {}
         self._first: dict[int, int] = {}  # photo -> the one product that has been seen with it
         self._again: dict[int, _Sighting] = {}
 
@@ -59,30 +61,37 @@ class PhotoCheck:
         """Check the photos of `product`; what is wrong with them is reported in the catalog's order."""
         for path in product.images:
             if self._open:
-                self._waiting.append((product, path, self._pool.submit(self._check, path)))
+                name = str(path)
+                if name not in self._checked and name not in self._checks:  # each file is decoded once
+                    self._checks[name] = self._pool.submit(self._check, path)
+                self._waiting.append((product, path))
                 if len(self._waiting) > AHEAD:
                     self._finish()
             else:
                 self._sight(hash(str(path)), product, path)
 
-    def _check(self, path: Path) -> int | ImageProblem:
+    def _check(self, path: Path) -> tuple[int, str] | ImageProblem:
         try:
-            check_image(path, self._settings)
-            with path.open("rb") as file:
-                return int.from_bytes(hashlib.file_digest(file, "sha256").digest()[:8])
+            note = check_image(path, self._settings).note
+            return int(photo_hash(path)[:16], 16), note
         except ImageProblem as problem:
             return problem
         except OSError as error:
             return ImageProblem(path, error.strerror or str(error))
 
     def _finish(self) -> None:
-        product, path, future = self._waiting.popleft()
-        result = future.result()
+        product, path = self._waiting.popleft()
+        name = str(path)
+        result = self._checked[name] if name in self._checked else self._checks.pop(name).result()
+        self._checked[name] = result
         if isinstance(result, ImageProblem):
             message = f"{path.name}: {result.reason}"
             self._problems.add(Problem("unreadable image", product.row, message, listing=product.id))
         else:
-            self._sight(result, product, path)
+            photo, note = result
+            if note:
+                self._problems.add(Problem("mended image", product.row, f"{path.name}: {note}", listing=product.id))
+            self._sight(photo, product, path)
 
     def _sight(self, photo: int, product: Product, path: Path) -> None:
         key = hash(product.group_id or product.title.casefold() or product.identity)

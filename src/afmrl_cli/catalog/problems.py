@@ -24,6 +24,7 @@ Kind = Literal[
     "missing image",
     "image outside",
     "unreadable image",
+    "mended image",
     "image url",
     "rows above",
     "unnamed column",
@@ -44,6 +45,7 @@ Severity = Literal["error", "warning"]
 
 WARNINGS: frozenset[Kind] = frozenset(
     {
+        "mended image",
         "image url",
         "rows above",
         "unnamed column",
@@ -71,6 +73,7 @@ MEND: dict[Kind, str] = {
     "missing image": "check the path: it is relative to the catalog's folder",
     "image outside": "move the photo into the catalog's folder, or set catalog.allow_outside",
     "unreadable image": "replace the photo",
+    "mended image": "save the photo again; it is read as far as it goes",
     "image url": "`afmrl fetch-images` fetches linked photos; or put them beside the catalog and name their paths",
     "rows above": "let the column names be the first row",
     "unnamed column": "give the column a name, or remove it",

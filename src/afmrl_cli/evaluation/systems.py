@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..attributes.parse import read_stored
+from ..catalog.fingerprints import photo_hash
 from ..catalog.pictures import opened
 from ..catalog.problems import Problems
 from ..listener import Listener
@@ -27,7 +28,7 @@ from ..retrieval.histogram import mean_histogram
 from ..retrieval.index import exact_search
 from ..retrieval.vectors import Vectors
 from ..settings import Settings
-from ..store.files import hash_file, hash_json
+from ..store.files import hash_json
 from ..store.folder import CatalogFolder
 from .fusion import FusionWeight, Pair, tuned_fusion
 from .metrics import Run
@@ -157,7 +158,7 @@ def _input(name: str, text: str, images: Sequence[Path], attributes: str = "") -
 
 def query_key(text: str, images: Sequence[Path], attributes: str = "") -> str:
     """What a query's vector is made from, but for the model and the instruction; an unreadable photo counts as one."""
-    photos = [hash_file(path) if path.is_file() else "unreadable" for path in images]
+    photos = [photo_hash(path) if path.is_file() else "unreadable" for path in images]
     return hash_json(["query", text, attributes, photos])
 
 

@@ -4,7 +4,7 @@ The tower is frozen, so what it makes of a photo depends on the photo, the base,
 and the type that it computes in, and on nothing else: attributes, vectors and trainings may all share it, over all
 commands and cycles. With a store, features are rounded to 16 bits whether they come from it or not (the tower's own
 type where that has 16 bits): results do not depend on what happens to be stored. A photo whose features are stored is
-not even opened; its file is read once for its hash.
+not even opened; its hash is known from the catalog's database, or its file is read once a process.
 
 Where an adapter sits on the tower (ours never do), nothing is stored or taken from the store.
 """
@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -23,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..catalog.fingerprints import photo_hash
 from ..catalog.images import open_image
 from ..catalog.pictures import Picture
 from ..listener import Listener
 from ..settings import CatalogSettings
-from ..store.files import hash_file
 from .features import FeatureStore
 from .processor import Processor
 
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
 
 READING = 500e6
 """Bytes a second at which a plain disk gives features back. Those that the tower makes faster are not kept."""
-HASHED_FILES = 4096
-"""Whose hashes are remembered, at about a kilobyte each; the others' files are read again when they are next shown."""
 SHOWN = "shown"
 """Where a batch holds its `Shown` beside the model's tensors."""
 
@@ -63,7 +60,6 @@ class Vision:
         self._told = False
         self.looked = 0
         """Pictures that the tower has seen on behalf of the store."""
-        self._hash = lru_cache(HASHED_FILES)(lambda path, size, changed: hash_file(path))
 
     @property
     def store(self) -> FeatureStore | None:
@@ -92,8 +88,7 @@ class Vision:
     def _content(self, path: Path) -> str:
         """The hash of a file; "" of one that can't be read, about which whoever opens it says more."""
         try:
-            status = path.stat()
-            return self._hash(path, status.st_size, status.st_mtime_ns)
+            return photo_hash(path)
         except OSError:
             return ""
 
