@@ -157,7 +157,7 @@ def command() -> Any:
 
 def say(words: list[str]) -> None:
     """Run `afmrl WORDS`; Fault for what it must not do."""
-    from afmrl_cli.cli.output import STEERS
+    from afmrl_cli.escaping import STEERS
 
     out, err = io.StringIO(), io.StringIO()
     line = f"afmrl {' '.join(words)}"

@@ -24,7 +24,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from afmrl_cli.catalog import fetch
-from afmrl_cli.catalog.fetch import is_public
+from afmrl_cli.catalog.addresses import is_public
 from afmrl_cli.catalog.images import open_image
 from afmrl_cli.cli.app import app
 from afmrl_cli.settings import CatalogSettings
