@@ -9,8 +9,10 @@ means over the splits of several salts. A folder with duplicates.csv (group,id) 
 to fit on: scores are weighed by hand, all its pairs are counted, and precision is a lower bound, since only some
 duplicates are listed there.
 
-AP: area under precision over recall. R@P: the highest recall at which precision is that much. All systems see the same
-candidates; a known duplicate that is none counts as missed.
+AP: area under precision over recall. F1: at the threshold that has the best F1 on validation identities; its interval
+(95 %) is a bootstrap over the test identities of all splits together. R@P: the highest recall at which precision is
+that much. All systems see the same candidates; a known duplicate that is none counts as missed. Error: how far
+predicted and observed lie apart on held-out pairs that score 0.1 and more (calibrated: up to 0.05).
 """
 
 from __future__ import annotations
@@ -28,8 +30,18 @@ from numpy.typing import NDArray
 
 from afmrl_cli.catalog.verdicts import Verdicts
 from afmrl_cli.dedupe.features import NAMES
-from afmrl_cli.dedupe.measure import Curve, Known, average_precision, choose_threshold, curve_of, what_is_known
-from afmrl_cli.dedupe.run import Compared, compare_catalog, held_out_curve
+from afmrl_cli.dedupe.measure import (
+    SAME,
+    Curve,
+    Known,
+    average_precision,
+    choose_threshold,
+    curve_of,
+    held_out_curve,
+    reliability,
+    what_is_known,
+)
+from afmrl_cli.dedupe.run import Compared, compare_catalog
 from afmrl_cli.dedupe.score import by_hand, fit_scorer
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.presets import model_id
@@ -77,12 +89,45 @@ def compare(folder: CatalogFolder, embed: bool) -> Compared:
     return compare_catalog(folder, settings, vectors, None, Silent())
 
 
+def f1_of(curve: Curve) -> Scores:
+    precision, recall = curve.precision, curve.right / max(curve.same, 1e-9)
+    return 2 * precision * recall / np.maximum(precision + recall, 1e-9)
+
+
 def figures(curve: Curve) -> list[float]:
-    precision = curve.right / curve.all
     recall = curve.right / curve.same
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
-    reached = [float(recall[precision >= aim].max(initial=0.0)) for aim in (0.9, 0.95)]
-    return [average_precision(curve), float(f1.max(initial=0.0)), *reached]
+    reached = [float(recall[curve.precision >= aim].max(initial=0.0)) for aim in (0.9, 0.95)]
+    return [average_precision(curve), *reached]
+
+
+def parts_of_f1(values: Scores, compared: Compared, known: Known, threshold: float) -> dict[str, NDArray[np.float64]]:
+    """(right, found, same) at a threshold, for each test identity; a pair counts by half for each of its listings."""
+    pairs = compared.pairs
+    weights = known.weights(pairs, 2)
+    per_listing = np.zeros((len(known.identities), 3))
+    for row in np.flatnonzero((weights > 0) & (values >= threshold)):
+        for listing in pairs[row]:
+            if known.side[listing] == 2:
+                per_listing[listing, :2] += (0.5 * (known.labels[row] == SAME), 0.5)
+    parts: dict[str, NDArray[np.float64]] = {}
+    size: dict[str, int] = {}
+    for name in known.identities:
+        size[name] = size.get(name, 0) + 1
+    for listing, name in enumerate(known.identities):
+        if name and known.side[listing] == 2:
+            per_listing[listing, 2] = (size[name] - 1) / 2
+            parts[name] = parts.get(name, np.zeros(3)) + per_listing[listing]
+    return parts
+
+
+def f1_interval(splits: list[dict[str, NDArray[np.float64]]]) -> list[float]:
+    """F1 of all splits together, and the ends of its interval: an identity is drawn with all that it did in any."""
+    names = sorted({name for split in splits for name in split})
+    table = np.array([sum((split.get(name, np.zeros(3)) for split in splits), np.zeros(3)) for name in names])
+    drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=1000)
+    right, found, same = (np.concatenate([table.sum(axis=0)[None], drawn @ table])).T
+    f1 = 2 * right / np.maximum(found + same, 1e-9)
+    return [float(f1[0]), *map(float, np.quantile(f1[1:], [0.025, 0.975]))]
 
 
 def simple_systems(compared: Compared) -> dict[str, Scores]:
@@ -95,6 +140,7 @@ def simple_systems(compared: Compared) -> dict[str, Scores]:
 
 def measure(name: str, compared: Compared, salts: int) -> None:
     table: dict[str, list[list[float]]] = {}
+    parts: dict[str, list[dict[str, NDArray[np.float64]]]] = {}
     points: list[list[list[float]]] = []
     chosen: list[list[float]] = []
     products = compared.sources.listings.products
@@ -102,22 +148,31 @@ def measure(name: str, compared: Compared, salts: int) -> None:
         split = SplitSettings(salt=f"dedupe {salt}")
         known = what_is_known(products, compared.pairs, Verdicts({}, {}), split)
         training = known.training_weights(compared.pairs)
-        scorer = fit_scorer(compared.features, compared.pairs, known.labels, training, len(products))
-        scores = scorer.scores(compared.features, compared.pairs)
+        scorer = fit_scorer(compared.features, compared.pairs, known.labels, training, known.identities)
+        scores = scorer.scores(compared.features, compared.pairs, scorer.of_candidates)
         for system, values in {"afmrl dedupe": scores, **simple_systems(compared)}.items():
             table.setdefault(system, []).append(figures(held_out_curve(values, compared.pairs, known)))
+            validation = _validation(values, compared, known)
+            best = float(validation.scores[int(np.argmax(f1_of(validation)))])
+            parts.setdefault(system, []).append(parts_of_f1(values, compared, known, best))
         curve = held_out_curve(scores, compared.pairs, known)
         points.append([[point["precision"], point["recall"]] for point in map(curve.at, THRESHOLDS)])
-        at = curve.at(choose_threshold(_validation(scores, compared, known), 0.95)[0])
-        chosen.append([at["threshold"], at["precision"], at["recall"], curve.same])
+        choice = choose_threshold(_validation(scores, compared, known), 0.95)
+        at, reliable = curve.at(choice.threshold), reliability(scores, known, compared.pairs)
+        chosen.append([at["threshold"], at["precision"], at["recall"], curve.same, choice.reached, choice.precision])
+        verdict = {True: "calibrated", False: "not calibrated", None: "too few to tell"}[reliable["calibrated"]]
+        print(f"split {salt}: error {reliable['error']:.3f} on {reliable['pairs']:.0f} held-out pairs: {verdict}")
     same = int((known.labels == 1).sum())
     total = sum(known.same_weight)
     told = f"{len(products):,} listings, {total:,.0f} known duplicate pairs, {same / total:.3f} of them candidates"
     print(f"\n{name}: {told}; {np.mean(chosen, 0)[3]:.0f} test pairs a split, {salts} splits")
-    _print_table(table)
+    _print_table(table, {system: f1_interval(splits) for system, splits in parts.items()})
     _print_curve(np.mean(points, 0))
     at = np.mean(chosen, 0)
-    print(f"chosen for precision 0.95: threshold {at[0]:.2f}, precision {at[1]:.3f}, recall {at[2]:.3f}")
+    print(
+        f"chosen for precision 0.95: threshold {at[0]:.2f}, precision {at[1]:.3f}, recall {at[2]:.3f}; reached on "
+        f"validation in {at[4] * salts:.0f} of {salts} splits, {at[5]:.3f} there"
+    )
 
 
 def _validation(scores: Scores, compared: Compared, known: Known) -> Curve:
@@ -137,16 +192,20 @@ def measure_listed(name: str, compared: Compared) -> None:
     told = f"{len(products):,} listings, {total:,.0f} listed pairs, {labels.sum() / total:.3f} of them candidates"
     print(f"\n{name}: {told}; not fitted")
     systems = simple_systems(compared)
-    _print_table({system: [figures(curve(values))] for system, values in systems.items()})
+    best = {system: [float(f1_of(curve(values)).max()), 0.0, 1.0] for system, values in systems.items()}
+    _print_table({system: [figures(curve(values))] for system, values in systems.items()}, best)
     hand = curve(systems["weighed by hand"])
     _print_curve(np.array([[at["precision"], at["recall"]] for at in map(hand.at, THRESHOLDS)]))
     print(f"at 0.5: {hand.at(0.5)['pairs']:.0f} pairs")
 
 
-def _print_table(table: dict[str, list[list[float]]]) -> None:
-    print("| system | AP | best F1 | R@P 0.90 | R@P 0.95 |\n| --- | ---: | ---: | ---: | ---: |")
+def _print_table(table: dict[str, list[list[float]]], f1: dict[str, list[float]]) -> None:
+    print("| system | AP | F1 (95 %) | R@P 0.90 | R@P 0.95 |\n| --- | ---: | ---: | ---: | ---: |")
     for system, rows in table.items():
-        print(f"| {system} | " + " | ".join(f"{value:.3f}" for value in np.mean(rows, 0)) + " |")
+        area, *reached = np.mean(rows, 0)
+        value, low, high = f1[system]
+        cells = [f"{area:.3f}", f"{value:.3f} ({low:.3f} to {high:.3f})", *(f"{recall:.3f}" for recall in reached)]
+        print(f"| {system} | {' | '.join(cells)} |")
 
 
 def _print_curve(points: NDArray[np.float64]) -> None:

@@ -103,7 +103,7 @@ def measure(root: Path, what: str) -> str:
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
-    last = [line for line in process.stdout.read().splitlines() if "precision" in line or "probable pairs" in line][-2:]
+    last = [line for line in process.stdout.read().splitlines() if "precision" in line or "; scores from" in line][-2:]
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(command)} failed")

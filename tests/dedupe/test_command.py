@@ -58,7 +58,7 @@ def truth() -> dict[str, str]:
 def test_finds_what_the_catalog_does_not_say_and_tells_how_good_that_is(shop: Path) -> None:
     content = document()
     assert content["schema"] == "afmrl.dedupe/1"
-    assert content["calibrated"] is True
+    assert content["fitted"] is True
     product = truth()
     said = {row["id"]: row["product_id"] for row in read(shop / "catalog.csv")}
     wanted = {
@@ -76,7 +76,13 @@ def test_finds_what_the_catalog_does_not_say_and_tells_how_good_that_is(shop: Pa
     assert held_out["candidate_recall"] >= 0.8
     recalls = [point["recall"] for point in held_out["curve"]]
     assert recalls == sorted(recalls, reverse=True)
+    low, high = held_out["at_threshold"]["precision_interval"]
+    assert low <= held_out["at_threshold"]["precision"] <= high and low < high
+    table = content["reliability"]
+    assert content["calibrated"] is (table["calibrated"] is True)
+    assert sum(each["pairs"] for each in table["bins"]) > 100
     for pair in content["pairs"]:
+        assert pair["status"] == ("probable duplicate" if content["precision_reached"] else "to review")
         assert pair["score"] >= content["threshold"] - 1e-6
     kept = json.loads((Path(content["files"]["run"]) / "dedupe.json").read_text("utf-8"))
     assert kept["pairs"] == content["pairs"]
@@ -99,6 +105,8 @@ def test_a_table_for_people_and_what_they_say_is_respected(shop: Path) -> None:
     assert all(row["verdict"] == "" for row in review)
     page = (shop / "review.html").read_text("utf-8")
     assert page.count('class="pair card"') == min(200, len(review))
+    assert 'class="picture"' not in page  # no listing has a photo: no empty boxes
+    assert "How far to trust a score" in page
     assert "http" not in page.replace("http-equiv", "")
     # One is rejected, and two that nobody found are confirmed.
     review[0]["verdict"] = "different"
@@ -155,10 +163,13 @@ def test_without_known_products_the_default_says_that_it_is_uncalibrated(tmp_pat
     write(tmp_path, listed)
     result = call(str(tmp_path))
     assert result.exit_code == 0, result.output
-    assert "not calibrated" in " ".join(result.stderr.split())
-    assert "default, uncalibrated" in result.stdout
+    assert "weighed by hand and are no probabilities" in " ".join(result.stderr.split())
+    assert "to review in" in result.stdout
+    assert "default, weighed by hand" in result.stdout
     content = document(str(tmp_path))
     assert (content["calibrated"], content["held_out"], content["threshold"]) == (False, None, 0.5)
+    assert (content["fitted"], content["reliability"], content["precision_reached"]) == (False, None, False)
+    assert {pair["status"] for pair in content["pairs"]} == {"to review"}
     assert ("s0", "twice") in pairs_of(content)
 
 
@@ -167,8 +178,8 @@ def test_traps(tmp_path: Path) -> None:
     rng = random.Random(0)
     words = [f"{rng.choice('bdfgk')}{rng.choice('aeiou')}{rng.choice('lmnrst')}{i}x" for i in range(60)]
     listed: list[Row] = []
-    for i, colour in enumerate(("red", "navy", "green", "black")):
-        listed.append({"id": f"v{i}", "title": "Bruno Hoodie", "group_id": "bruno", "color": colour})
+    for i, fabric in enumerate(("wool", "linen", "cotton", "fleece")):
+        listed.append({"id": f"v{i}", "title": "Bruno Hoodie", "group_id": "bruno", "fabric": fabric})
     for i, size in enumerate(("S", "M", "L")):
         name = picture(tmp_path / "images" / f"t{i}.png", i)
         listed.append({"id": f"t{i}", "title": "Prima Tank", "size": size, "image": name})
@@ -182,6 +193,63 @@ def test_traps(tmp_path: Path) -> None:
     assert content["pairs"] == []
     assert content["variants_left_out"] == 6
     assert content["listings"] == len(listed) - 1
+
+
+def test_a_listing_twice_in_a_group_is_found_and_variants_are_not(tmp_path: Path) -> None:
+    """Equal photos, words and colour in one group: variants must differ in something."""
+    photos = [picture(tmp_path / "images" / f"{i}.png", 1, tint=tint) for i, tint in enumerate([(9, 9, 9), (255,) * 3])]
+    shirt = {"title": "Checked shirt", "group_id": "S1", "image": photos[0], "color": "black"}
+    listed = [
+        {**shirt, "id": "1", "stock": "5"},
+        {**shirt, "id": "2", "stock": "7"},
+        {**shirt, "id": "3", "color": "white", "image": photos[1]},
+        {**shirt, "id": "4", "material": "wool"},
+        {**shirt, "id": "5", "material": "linen"},
+        {**shirt, "id": "6", "color": "white"},
+    ]
+    write(tmp_path, listed[:3])
+    content = document(str(tmp_path))
+    assert pairs_of(content) == {("1", "2")}
+    assert content["variants_left_out"] + len(content["pairs"]) <= 3
+    write(tmp_path, listed)
+    assert ("4", "5") not in pairs_of(document(str(tmp_path)))
+    assert not any("6" in pair for pair in pairs_of(document(str(tmp_path))))
+
+
+def test_sizes_that_share_photo_colour_and_words_are_variants(tmp_path: Path) -> None:
+    """A configurable product as a shop exports it: a row a size, without a group."""
+    listed: list[Row] = []
+    for i, name in enumerate(("Chaz Kangeroo Hoodie", "Teton Pullover Hoodie", "Bruno Compete Tank")):
+        photo = picture(tmp_path / "images" / f"{i}.png", i)
+        for size in ("XS", "S", "M", "L", "XL"):
+            row = {"id": f"{i}-{size}", "title": f"{name}-{size}-Black", "image": photo, "price": "52"}
+            listed.append(row | ({"size": size, "title": name} if i == 1 else {}))
+    write(tmp_path, [*listed, {**listed[0], "id": "again"}])
+    assert pairs_of(document(str(tmp_path))) == {("0-XS", "again")}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Samsung Galaxy S21 Smartphone 128GB", "Samsung Galaxy S21 Smartphone 256 GB"),
+        ("Adidas Samba OG Shoes White", "Adidas Samba OG Shoes Black"),
+        ("Sony DSC-W120 Digital Camera Silver", "Sony DSC-W130 Digital Camera Silver"),
+        ("Nike Air Force 1 Shoes", "Nike Air Max 90 Shoes"),
+        ("Levi's 501 Original Jeans W32 L32", "Levi's 501 Original Jeans W34 L32"),
+    ],
+)
+def test_another_model_size_or_colour_is_no_duplicate_by_hand(tmp_path: Path, one: str, other: str) -> None:
+    """Although the words are the same and, in a second try, the photo and the description, too."""
+    filler = [{"id": f"f{i}", "title": f"{kind} zebra{i} thing"} for i, kind in enumerate(["lamp", "cup", "sofa"] * 7)]
+    pair = [{"id": "a", "title": one, "brand": "B"}, {"id": "b", "title": other, "brand": "B"}]
+    write(tmp_path, [*filler, *pair, {"id": "c", "title": one, "brand": "B"}])
+    found = {(p["id"], p["other_id"]): p for p in document(str(tmp_path), "--threshold", "0.0001")["pairs"]}
+    assert found["a", "c"]["score"] > 0.5
+    assert ("a", "b") not in found or found["a", "b"]["score"] < 0.1
+    photo = picture(tmp_path / "images" / "one.png", 1)
+    pair = [{**row, "image": photo, "description": "As described."} for row in [*pair, {**pair[0], "id": "c"}]]
+    write(tmp_path, [*filler, *pair])
+    assert pairs_of(document(str(tmp_path))) == {("a", "c")}
 
 
 def test_photos_alone_are_not_enough_to_begin_with(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,18 @@ from afmrl_cli.dedupe.candidates import distinct_photos, find_candidates, unique
 from afmrl_cli.dedupe.features import NAMES, Sources, pair_features
 from afmrl_cli.dedupe.groups import complete_link, components
 from afmrl_cli.dedupe.listings import Listings, describe, read_price
-from afmrl_cli.dedupe.measure import choose_threshold, curve_of, what_is_known
+from afmrl_cli.dedupe.measure import (
+    Known,
+    choose_threshold,
+    curve_of,
+    judge_threshold,
+    reliability,
+    what_is_known,
+    wilson,
+)
 from afmrl_cli.dedupe.photos import Photos, load_signatures
 from afmrl_cli.dedupe.score import by_hand, fit_scorer
+from afmrl_cli.dedupe.variants import facts_of
 from afmrl_cli.dedupe.words import codes_of, numbers_of, read_words
 from afmrl_cli.errors import DataError
 from afmrl_cli.listener import Silent
@@ -28,12 +38,14 @@ from tests.dedupe.shop import picture
 def listings(products: list[Product], photos: list[tuple[str, ...]] | None = None) -> Listings:
     none = [frozenset[str]() for _ in products]
     prices = np.full(len(products), np.nan)
-    return Listings(products, photos or [() for _ in products], {}, describe(products, []), none, prices)
+    facts = [facts_of(product, {}) for product in products]
+    described = describe(products, [{}] * len(products))
+    return Listings(products, photos or [() for _ in products], {}, described, none, prices, facts)
 
 
 def features(products: list[Product], a: int = 0, b: int = 1) -> dict[str, float]:
     held = listings(products)
-    sources = Sources(held, read_words(products), None, np.zeros(len(products), dtype=bool), None)
+    sources = Sources(held, read_words(products), None, np.full(len(products), -1), None)
     [row] = pair_features(sources, np.array([[a, b]]))
     return dict(zip(NAMES, map(float, row), strict=True))
 
@@ -75,16 +87,16 @@ def test_empty_texts_and_what_all_have_bring_nobody_together() -> None:
         Product("c", title="cup"),
     ]
     held = listings(products, [("placeholder",), *[() for _ in products[1:]]])
-    found = find_candidates(held, read_words(products), None, np.zeros(len(products), dtype=bool), 3)
+    found = find_candidates(held, read_words(products), None, np.full(len(products), -1), 3)
     assert found.tolist() == [[4, 5]]
 
 
 def test_vector_neighbours_are_candidates_and_rows_without_a_vector_are_not() -> None:
     products = [Product(f"p{i}", title=f"thing{i}") for i in range(5)]
     vectors = np.eye(5, 4, dtype=np.float32)
-    vectors[3] = vectors[0]
-    has_vector = np.array([True, True, True, True, False])
-    found = find_candidates(listings(products), read_words(products), vectors, has_vector, 1).tolist()
+    vectors[3] = vectors[1]
+    rows = np.array([1, 0, 2, 3, -1])  # as they are stored, the fifth listing has none
+    found = find_candidates(listings(products), read_words(products), vectors, rows, 1).tolist()
     assert [0, 3] in found
     assert not any(4 in pair for pair in found)
 
@@ -104,8 +116,21 @@ def test_a_shared_model_number_speaks_for_and_another_one_against() -> None:
         [Product("a", title="Canon DR-2580C scanner"), Product("b", title="Canon DR-2050C scanner"), *more]
     )
     assert same["code"] > 0.5
-    assert same["code_other"] == 0
-    assert (other["code"], other["code_other"]) == (0, 1)
+    assert same["model_other"] == 0
+    assert other["code"] == 0 and other["model_other"] > 0.5
+
+
+def test_cosines_are_those_of_the_stored_rows_however_many_are_taken_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
+    stored /= np.linalg.norm(stored, axis=1, keepdims=True)
+    products = [Product(f"p{i}", title=f"thing {i}") for i in range(6)]
+    rows = np.array([5, 4, -1, 2, 1, 0])
+    sources = Sources(listings(products), read_words(products), stored, rows, None)
+    a, b = np.array(list(itertools.combinations(range(6), 2))).T
+    expected = [max(0, stored[rows[i]] @ stored[rows[j]]) if 2 not in (i, j) else 0 for i, j in zip(a, b, strict=True)]
+    for numbers in (8, 20, 10_000):  # one pair at a time, two, all
+        monkeypatch.setattr("afmrl_cli.dedupe.features.NUMBERS", numbers)
+        assert sources.cosines(a, b) == pytest.approx(expected, abs=1e-6)
 
 
 def test_conflicting_attributes_and_lists() -> None:
@@ -129,7 +154,7 @@ def test_variants_under_one_title_are_no_duplicates_by_hand() -> None:
         rng = np.random.default_rng(0)
         drawn = rng.integers(1, 255, (2, 80), dtype=np.uint8)
         photos = Photos([(str(a),), (str(b),), *[()] * 20], {"0": drawn[0], "1": drawn[1]})
-        sources = Sources(held, words, None, np.zeros(22, dtype=bool), photos)
+        sources = Sources(held, words, None, np.full(22, -1), photos)
         return float(by_hand(pair_features(sources, pairs))[0])
 
     assert score(0, 1) < 0 < score(0, 0)
@@ -236,8 +261,11 @@ def test_precision_and_recall_by_hand() -> None:
     labels = np.array([1, 1, 0, 1, -1], dtype=np.int8)
     curve = curve_of(scores, labels, np.array([1, 1, 0.5, 1, 0.0]), same=4.0)
     at = curve.at(0.8)
+    assert at["precision_interval"] == wilson(0.8, 2.5**2 / 2.25)
     assert (at["precision"], at["recall"], at["pairs"]) == (2 / 2.5, 0.5, 2.5)
-    assert curve.at(0.95) == {"threshold": 0.95, "precision": 1.0, "recall": 0.0, "f1": 0.0, "pairs": 0.0}
+    nothing = curve.at(0.95)
+    assert (nothing["precision"], nothing["recall"], nothing["pairs"]) == (1, 0, 0)
+    assert nothing["precision_interval"] == [0, 1]
     assert curve.at(0.1)["recall"] == 0.75
 
 
@@ -245,16 +273,65 @@ def test_threshold_by_precision() -> None:
     scores = np.linspace(1, 0.5, 101)
     labels = (np.arange(101) < 60).astype(np.int8)
     curve = curve_of(scores, labels, np.ones(101), same=60)
-    threshold, reached = choose_threshold(curve, 0.9)
-    assert reached
+    choice = choose_threshold(curve, 0.9)
+    threshold = choice.threshold
+    assert choice.reached and choice.precision >= 0.9
     assert curve.at(threshold)["precision"] >= 0.9 > curve.at(threshold - 0.006)["precision"]
     apart = curve_of(
         np.array([0.99] * 40 + [0.01, 0.005]), np.array([1] * 40 + [0, 0], dtype=np.int8), np.ones(42), same=40
     )
-    assert choose_threshold(apart, 0.95) == (0.5, True)
-    assert choose_threshold(apart, 0.2) == (0.2, True)
+    assert (choose_threshold(apart, 0.95).threshold, choose_threshold(apart, 0.95).reached) == (0.5, True)
+    assert choose_threshold(apart, 0.2).threshold == 0.2
     worst = curve_of(scores, np.zeros(101, dtype=np.int8), np.ones(101), same=1)
-    assert choose_threshold(worst, 0.9)[1] is False
+    assert not choose_threshold(worst, 0.9).reached
+
+
+def test_a_precision_out_of_reach_is_answered_by_the_surest_one() -> None:
+    """Not by a few lucky pairs at the top: of the first eleven 10 are right, and of the first 55 54."""
+    labels = np.array([1] * 9 + [0] + [1] * 45 + [0] * 45, dtype=np.int8)
+    curve = curve_of(np.linspace(1, 0.01, 100), labels, np.ones(100), same=60)
+    choice = choose_threshold(curve, 0.99)
+    assert not choice.reached
+    assert choice.precision == pytest.approx(54 / 55)
+    assert choice.interval == wilson(choice.precision, 55)
+    few = curve_of(np.array([0.9, 0.8]), np.array([1, 1], dtype=np.int8), np.ones(2), same=2)
+    assert not choose_threshold(few, 0.9).reached
+    assert not judge_threshold(few, 0.85, 0.9).reached
+    assert judge_threshold(curve, 0.6, 0.9).reached
+
+
+def test_intervals_have_a_width_at_none_and_all() -> None:
+    assert wilson(0.5, 0) == [0, 1]
+    assert wilson(0.0, 10) == pytest.approx([0, 0.2775], abs=1e-4)
+    assert wilson(1.0, 10) == pytest.approx([0.7225, 1], abs=1e-4)
+    assert wilson(0.5, 100) == pytest.approx([0.4038, 0.5962], abs=1e-4)
+
+
+def reliable(right: np.ndarray, scores: np.ndarray, listings_known: bool = True) -> dict[str, Any]:
+    """The table for pairs of test listings; each pair has two listings of its own."""
+    count = len(scores)
+    pairs = np.arange(2 * count).reshape(count, 2)
+    side = np.full(2 * count, 2 if listings_known else 0, dtype=np.int8)
+    return reliability(scores, Known(right.astype(np.int8), side, (0.0, 0.0, 1.0), [""] * (2 * count)), pairs)
+
+
+def test_scores_are_calibrated_only_where_held_out_pairs_say_so() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.random(4000)
+    table = reliable(rng.random(4000) < scores, scores)
+    assert table["calibrated"] is True and table["error"] < 0.05
+    assert sum(each["pairs"] for each in table["bins"]) == pytest.approx(4000)
+    for each in table["bins"]:
+        assert each["from"] <= each["predicted"] <= each["to"]
+        assert each["interval"][0] < each["observed"] < each["interval"][1]
+    sure = reliable(rng.random(4000) < 0.5 + (scores - 0.5) / 2, scores)
+    assert sure["calibrated"] is False and sure["error"] > 0.1
+    # One bin alone that lies says so, too.
+    one = reliable(rng.random(4000) < np.where((scores > 0.8) & (scores < 0.9), 0.5, scores), scores)
+    assert one["calibrated"] is False
+    assert reliable(rng.random(60) < scores[:60], scores[:60])["calibrated"] is None
+    fitted = reliable(rng.random(4000) < scores, scores, listings_known=False)
+    assert (fitted["calibrated"], fitted["bins"]) == (None, [])
 
 
 def test_scores_are_fitted_only_on_what_is_known_and_are_probabilities() -> None:
@@ -265,12 +342,13 @@ def test_scores_are_fitted_only_on_what_is_known_and_are_probabilities() -> None
     drawn[:, 0] = rng.random(count)
     truth = rng.random(count) < 1 / (1 + np.exp(-(12 * drawn[:, 0] - 9)))
     weights = (np.arange(count) % 2).astype(np.float64)
-    scorer = fit_scorer(drawn, pairs, truth.astype(np.int8), weights, 2 * count)
-    assert scorer.calibrated
+    nobody = [""] * (2 * count)
+    scorer = fit_scorer(drawn, pairs, truth.astype(np.int8), weights, nobody)
+    assert scorer.fitted
     held = weights == 0
     scores = scorer.scores(drawn, pairs)[held]
     for low in (0.1, 0.3, 0.5, 0.7):
         within = (scores >= low) & (scores < low + 0.2)
         assert truth[held][within].mean() == pytest.approx(scores[within].mean(), abs=0.1)
     few = np.where(np.cumsum(truth) <= 10, weights, 0)
-    assert not fit_scorer(drawn, pairs, truth.astype(np.int8), few, 2 * count).calibrated
+    assert not fit_scorer(drawn, pairs, truth.astype(np.int8), few, nobody).fitted

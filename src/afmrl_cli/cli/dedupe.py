@@ -110,7 +110,7 @@ def _source(session: Session, models: Models) -> Any:
 
 
 def _show(session: Session, result: Result, files: Mapping[str, Path | None]) -> None:
-    from ..dedupe.outputs import SCHEMA, document
+    from ..dedupe.outputs import SCHEMA, calibration_words, document
 
     out, content = session.out, result.content
     out.document(SCHEMA, {"catalog": session.folder.catalog, **document(result), "files": files})
@@ -132,10 +132,13 @@ def _show(session: Session, result: Result, files: Mapping[str, Path | None]) ->
     if len(result.pairs) > SHOWN:
         out.text(f"... and {len(result.pairs) - SHOWN:,} more: --out, --html or --json shows all")
     _measured(session, content)
-    calibrated = "calibrated" if content["calibrated"] else "not calibrated"
-    count = f"{len(result.pairs):,} probable pairs in {len(result.groups):,} groups"
-    chosen = f"{content['threshold']:.3f} ({content['threshold_by']}; {calibrated})"
-    out.text(f"{count} among {content['listings']:,} listings; scores from {chosen}")
+    pairs, groups = ("" if len(found) == 1 else "s" for found in (result.pairs, result.groups))
+    kind = f"probable duplicate{pairs}" if content["precision_reached"] else f"pair{pairs} to review"
+    count = (
+        f"{len(result.pairs):,} {kind} in {len(result.groups):,} group{groups} among {content['listings']:,} listings"
+    )
+    out.text(f"{count}; scores from {content['threshold']:.3f} ({content['threshold_by']})")
+    out.text(f"  {calibration_words(content)}")
     if content["known"]["same_in_catalog"]:
         out.text(f"  {content['known']['same_in_catalog']:,.0f} pairs were known before and are not among them")
     if content["variants_left_out"]:
@@ -148,7 +151,7 @@ def _show(session: Session, result: Result, files: Mapping[str, Path | None]) ->
 def _measured(session: Session, content: Mapping[str, Any]) -> None:
     held_out = content["held_out"]
     if not held_out:
-        if content["calibrated"]:
+        if content["fitted"]:
             session.out.note("no precision and recall: too few known duplicates are among the held-out listings")
         return
     rows = [
@@ -158,6 +161,11 @@ def _measured(session: Session, content: Mapping[str, Any]) -> None:
     session.out.table(["threshold", "precision", "recall", "F1"], rows, "on held-out listings with known identities")
     at = held_out["at_threshold"]
     session.out.text(
-        f"  at {at['threshold']:.3f}: precision {at['precision']:.3f}, recall {at['recall']:.3f} of "
-        f"{held_out['same']:g} known pairs (candidates hold {held_out['candidate_recall']:.3f})"
+        f"  at {at['threshold']:.3f}: precision {_share(at, 'precision')}, recall {_share(at, 'recall')} of "
+        f"{held_out['same']:g} known pairs (compared were {held_out['candidate_recall']:.3f} of them)"
     )
+
+
+def _share(at: Mapping[str, Any], name: str) -> str:
+    low, high = at[f"{name}_interval"]
+    return f"{at[name]:.3f} ({low:.3f} to {high:.3f})"

@@ -38,13 +38,13 @@ Rows = NDArray[np.int64]
 
 
 def find_candidates(
-    listings: Listings, words: Words, vectors: NDArray[np.float32] | None, has_vector: NDArray[np.bool_], k: int
+    listings: Listings, words: Words, vectors: NDArray[np.float32] | None, vector_row: Rows, k: int
 ) -> NDArray[np.int64]:
-    """Pairs [p, 2] of rows, the lower first, each once, in order. `vectors` [n, d] may be None; rows without one count
-    by `has_vector`."""
+    """Pairs [p, 2] of rows, the lower first, each once, in order. `vectors` [m, d] may be None; `vector_row` [n] says
+    which of them is a listing's, -1 for none."""
     found = [text_neighbours(words, k), *same_things(listings, words)]
     if vectors is not None:
-        found.append(vector_neighbours(vectors, has_vector, k))
+        found.append(vector_neighbours(vectors, vector_row, k))
     return unique_pairs(np.concatenate(found), len(listings))
 
 
@@ -56,29 +56,37 @@ def unique_pairs(pairs: Rows, count: int) -> Rows:
     return np.asarray(made[made[:, 0] != made[:, 1]])
 
 
-def vector_neighbours(vectors: NDArray[np.float32], has_vector: NDArray[np.bool_], k: int) -> Rows:
+def vector_neighbours(vectors: NDArray[np.float32], vector_row: Rows, k: int) -> Rows:
     """Each listing with the k nearest others."""
-    rows = np.flatnonzero(has_vector)
+    listing = np.full(len(vectors) + 1, -1, dtype=np.int64)  # of a vector; the last: FAISS's -1 for "no more"
+    rows = np.flatnonzero(vector_row >= 0)
+    listing[vector_row[rows]] = rows
     if len(rows) < 2:
         return np.empty((0, 2), dtype=np.int64)
-    matrix = _components(np.ascontiguousarray(vectors[rows]))
-    index = build_index(matrix, "flat" if len(rows) <= EXACT_UP_TO else "ivf")
-    _, nearest = search_index(index, matrix, k + 1)  # one of them is the listing itself, if it has no exact twins
-    own = np.repeat(rows, nearest.shape[1])
-    other = nearest.ravel()
-    return np.stack([own[other >= 0], rows[other[other >= 0]]], axis=1)
+    matrix = _components(vectors)
+    index = build_index(matrix, "flat" if len(matrix) <= EXACT_UP_TO else "ivf")
+    found = []
+    for start in range(0, len(matrix), ROWS):
+        # One of them is the listing itself, if it has no exact twins.
+        _, nearest = search_index(index, matrix[start : start + ROWS], k + 1)
+        own = np.repeat(listing[start : start + len(nearest)], nearest.shape[1])
+        other = listing[nearest.ravel()]
+        found.append(np.stack([own, other], axis=1)[(own >= 0) & (other >= 0)])
+    return np.concatenate(found)
 
 
-def _components(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The vectors in at most COMPONENTS numbers, of length 1 again."""
-    if matrix.shape[1] <= COMPONENTS or len(matrix) <= COMPONENTS:
-        return matrix
+def _components(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The vectors in at most COMPONENTS numbers, of length 1 again; made of some rows at a time."""
+    if vectors.shape[1] <= COMPONENTS or len(vectors) <= COMPONENTS:
+        return vectors
     import faiss
 
-    sample = np.random.default_rng(0).choice(len(matrix), min(SAMPLE, len(matrix)), replace=False)
-    analysis: Any = faiss.PCAMatrix(matrix.shape[1], COMPONENTS)
-    analysis.train(matrix[np.sort(sample)])
-    short = np.asarray(analysis.apply(matrix))
+    sample = np.random.default_rng(0).choice(len(vectors), min(SAMPLE, len(vectors)), replace=False)
+    analysis: Any = faiss.PCAMatrix(vectors.shape[1], COMPONENTS)
+    analysis.train(np.ascontiguousarray(vectors[np.sort(sample)]))
+    short = np.empty((len(vectors), COMPONENTS), dtype=np.float32)
+    for start in range(0, len(vectors), ROWS):
+        short[start : start + ROWS] = analysis.apply(np.ascontiguousarray(vectors[start : start + ROWS]))
     faiss.normalize_L2(short)
     return short
 

@@ -11,6 +11,7 @@ from ..catalog.product import Product
 from ..retrieval.bm25 import tokenize
 from .features import Sources
 from .groups import Pair
+from .variants import KEYS, conflicts_of
 from .words import codes_of
 
 MOST_WORDS = 6
@@ -32,14 +33,14 @@ class Evidence:
     prices: tuple[float, float] | None
 
 
-class Witness:
+class EvidenceBuilder:
     """Gives evidence on pairs of a catalog."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self.products: list[Product] = sources.listings.products
 
-    def of(self, pairs: Sequence[Pair]) -> list[Evidence]:
+    def build(self, pairs: Sequence[Pair]) -> list[Evidence]:
         """Evidence on each pair."""
         if not pairs:
             return []
@@ -67,9 +68,12 @@ class Witness:
                     same[key] = values[a]
                 else:
                     other[key] = (values[a], values[b])
+        told = {KEYS.get(key, key) for key in other}
+        found = conflicts_of(listings.facts[a], listings.facts[b])
+        other |= {kind: values for kind, values in found.items() if kind not in told}
         prices = listings.prices[[a, b]]
         return Evidence(
-            vector if sources.vectors is not None and sources.has_vector[a] and sources.has_vector[b] else None,
+            vector if sources.vector_row[a] >= 0 and sources.vector_row[b] >= 0 else None,
             photo if seen else None,
             text,
             tuple(word for word in left if word in right)[:MOST_WORDS],

@@ -13,9 +13,11 @@ rare            idf of the rarest word that both titles have; rare_other: of the
                 the other, the lower of the two; rare_either: the higher
 same_title      both titles are the same
 crowd           same_title, and how many more listings have it (0 for two, 1 for 32): variants under one title
-code            a code in common, by its rarity;  code_other: both titles have codes, and none in common
+code            a code in common, by its rarity;  model_other: the rarest code that only one title has, and that of the
+                other, the lower of the two: another model number
 column_code     a column with MPN or EAN agrees;  column_code_other: it does not
 numbers         share of the titles' numbers that both have; numbers_other: how many each has that the other has not
+colour_other    both name colours, and none in common; size_other: in how many kinds of size they conflict (variants.py)
 attribute       share of the attributes filled on both sides that agree, by rarity; attribute_other: how many do not
 price           ratio of the prices, 0 when one is half of the other;  price_other: the opposite
 photo_same      the same picture (also in another size or compression)
@@ -32,6 +34,7 @@ from numpy.typing import NDArray
 
 from .listings import Listings
 from .photos import Photos
+from .variants import Facts
 from .words import Words, scaled, unit_rows
 
 NAMES = (
@@ -50,11 +53,13 @@ NAMES = (
     "same_title",
     "crowd",
     "code",
-    "code_other",
+    "model_other",
     "column_code",
     "column_code_other",
     "numbers",
     "numbers_other",
+    "colour_other",
+    "size_other",
     "attribute",
     "attribute_other",
     "price",
@@ -65,6 +70,8 @@ NAMES = (
     "photo_other",
 )
 ROWS = 100_000
+NUMBERS = 16_000_000
+"""Numbers of vectors that are taken at a time for either side: 64 MB."""
 CROWDED = 32
 SAME_PICTURE = 0.97
 Column = NDArray[np.float32]
@@ -73,13 +80,28 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Sources:
-    """All that features are computed from. `vectors` [n, d] or None; `photos` None: no photo was looked at."""
+    """All that features are computed from. `photos` None: no photo was looked at."""
 
     listings: Listings
     words: Words
     vectors: NDArray[np.float32] | None
-    has_vector: NDArray[np.bool_]
+    """The stored matrix [m, d], memory-mapped, never copied as a whole; None: no vectors."""
+    vector_row: Rows
+    """[n]: each listing's row in `vectors`, -1 for none."""
     photos: Photos | None
+
+    def cosines(self, a: Rows, b: Rows) -> Column:
+        """Of the vectors of each pair, those below 0 as 0; 0 where a listing has none."""
+        made = np.zeros(len(a), dtype=np.float32)
+        if self.vectors is None:
+            return made
+        both = np.flatnonzero((self.vector_row[a] >= 0) & (self.vector_row[b] >= 0))
+        step = max(1, NUMBERS // self.vectors.shape[1])
+        for start in range(0, len(both), step):
+            part = both[start : start + step]
+            left, right = (self.vectors[self.vector_row[rows[part]]] for rows in (a, b))
+            made[part] = np.maximum(np.einsum("ij,ij->i", left, right), 0)
+        return made
 
 
 def pair_features(
@@ -112,9 +134,10 @@ class _Comparer:
         self._length = np.diff(words.title.indptr)
         self._weight = np.asarray(self._title.multiply(self._title).sum(axis=1)).ravel()
         self._codes = scaled(words.codes, np.sqrt(words.code_idf / np.log(len(sources.listings) + 2)))
-        self._coded = np.diff(words.title_codes.indptr) > 0
+        self._title_codes = scaled(words.title_codes, words.code_idf / np.float32(np.log(len(sources.listings) + 2)))
         self._numbers = np.diff(words.numbers.indptr).astype(np.float32)
         self._column_codes = _ColumnCodes(sources.listings)
+        self._facts = Facts(sources.listings.facts)
         self._attributes = [_Attribute(values) for values in sources.listings.attributes.values()]
         names: dict[str, int] = {}
         titles = [" ".join(product.title.casefold().split()) for product in sources.listings.products]
@@ -124,11 +147,7 @@ class _Comparer:
     def features(self, pairs: Rows) -> NDArray[np.float32]:
         """The figures [pairs, NAMES] of `pairs` [pairs, 2] of rows; 0 where a listing lacks what is compared."""
         a, b = pairs[:, 0], pairs[:, 1]
-        columns: dict[str, Any] = {}
-        if self.sources.vectors is not None:
-            cosine = np.einsum("ij,ij->i", self.sources.vectors[a], self.sources.vectors[b])
-            both = self.sources.has_vector[a] & self.sources.has_vector[b]
-            columns["vector"] = np.where(both, np.maximum(cosine, 0), 0)
+        columns: dict[str, Any] = {"vector": self.sources.cosines(a, b)}
         columns |= self._of_text(a, b) | self._of_codes(a, b) | self._of_attributes(a, b) | self._of_photos(a, b)
         columns |= _of_prices(self.sources.listings.prices[a], self.sources.listings.prices[b])
         made = np.zeros((len(pairs), len(NAMES)), dtype=np.float32)
@@ -166,16 +185,21 @@ class _Comparer:
         words = self.sources.words
         code = _dot(self._codes, a, b)
         numbers = _dot(words.numbers, a, b)
+        left_codes, right_codes = self._title_codes[a], self._title_codes[b]
+        shared_codes = left_codes.multiply(words.title_codes[b]).tocsr()
         left, right = self._numbers[a], self._numbers[b]
         own = np.minimum(left - numbers, right - numbers)
         columns, columns_other = self._column_codes.compare(a, b)
+        colour, size = self._facts.conflicts(a, b)
         return {
             "code": np.minimum(code, 1),
-            "code_other": (self._coded[a] & self._coded[b] & (code == 0)).astype(np.float32),
+            "model_other": np.minimum(_highest(left_codes - shared_codes), _highest(right_codes - shared_codes)),
             "column_code": columns,
             "column_code_other": columns_other,
             "numbers": _ratio(numbers, left + right - numbers),
             "numbers_other": (1 - 0.5**own).astype(np.float32),
+            "colour_other": colour,
+            "size_other": size,
         }
 
     def _of_attributes(self, a: Rows, b: Rows) -> dict[str, Column]:

@@ -28,6 +28,7 @@ from ..retrieval.vectors import AttributeSource, stored_attributes
 from ..settings import Settings
 from ..store.database import Database
 from ..store.folder import CatalogFolder
+from .variants import facts_of
 
 CODES = frozenset(
     {
@@ -74,6 +75,8 @@ class Listings:
     """Of the columns that hold codes, as `KEY=value`."""
     prices: NDArray[np.float64]
     """NaN where there is none."""
+    facts: list[frozenset[str]]
+    """Sizes and colours, as `kind=value`."""
 
     def __len__(self) -> int:
         return len(self.products)
@@ -104,21 +107,23 @@ def load_listings(
             if len(products) % EVERY == 0:
                 listener.progress("reading", len(products), total)
     texts = stored_attributes(database, source, fingerprints) if source else {}
+    generated = [read_stored(texts.get(fingerprint, "")) for fingerprint in fingerprints] or [{}] * len(products)
     return Listings(
         products,
         photos,
         paths,
-        describe(products, [texts.get(fingerprint, "") for fingerprint in fingerprints]),
+        describe(products, generated),
         [_codes(product.given) for product in products],
         np.array([_price(product.given) for product in products], dtype=np.float64),
+        [facts_of(product, pairs) for product, pairs in zip(products, generated, strict=True)],
     )
 
 
-def describe(products: Sequence[Product], generated: Sequence[str]) -> dict[str, list[str]]:
-    """Attributes by key: the retailer's columns that describe, brand and category, and generated attribute text."""
+def describe(products: Sequence[Product], generated: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
+    """Attributes by key: the retailer's columns that describe, brand and category, and generated attributes."""
     rows: list[dict[str, str]] = []
-    for i, product in enumerate(products):
-        row = {plain(key): value for key, value in read_stored(generated[i] if generated else "").items()}
+    for product, pairs in zip(products, generated, strict=True):
+        row = {plain(key): value for key, value in pairs.items()}
         row |= {plain(key): value for key, value in product.given.items() if len(value) <= LONGEST_VALUE}
         row |= {"brand": product.brand, "category": product.category}
         rows.append({key: _folded(value) for key, value in row.items() if value.strip()})

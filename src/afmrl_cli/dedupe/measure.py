@@ -7,12 +7,18 @@ listing can be taken for any other listing, not only for one of the few test lis
 
     precision(t) = sum of w over same pairs with p >= t / sum of w over known pairs with p >= t
     recall(t)    = sum of w over same pairs with p >= t / sum of w over all same pairs, candidates or not
+
+Reliability: the pairs that touch a validation or test listing, in bins of p; in each the mean p (predicted) beside the
+share that is right (observed). Intervals are Wilson's, 95 %, with (sum of w)^2 / sum of w^2 for the number of pairs;
+pairs of one listing are taken for independent, so they are a little too narrow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +31,17 @@ from ..settings import SplitSettings
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 FEWEST_SAME = 10
 """Pairs that a figure must rest on."""
-FEWEST_FOUND = 5
+FEWEST_FOUND = 10
 EVEN = 0.5
+NORMAL_95 = 1.96
+BINS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+JUDGED_FROM = 0.1
+"""Scores from which reliability is judged: below are the masses of pairs that nobody is shown."""
+FEWEST_JUDGED = 100
+MOST_ERROR = 0.05
+"""How far predicted and observed may lie apart, on average over the judged pairs, for scores that are calibrated."""
 UNKNOWN, DIFFERENT, SAME = -1, 0, 1
+LABELS = {"same": SAME, "different": DIFFERENT, "unknown": UNKNOWN}
 Floats = NDArray[np.float64]
 
 
@@ -49,6 +63,11 @@ class Known:
         share[(sides.max(axis=1) > side) | (self.labels == UNKNOWN)] = 0.0
         return np.asarray(share, dtype=np.float64)
 
+    def held_out_weights(self, pairs: NDArray[np.int64]) -> Floats:
+        """[p]: how much a candidate counts that touches a validation or test listing; 0 for those fitted on."""
+        share = (self.side[pairs] > 0).mean(axis=1)
+        return np.where(self.labels == UNKNOWN, 0.0, share)
+
     def training_weights(self, pairs: NDArray[np.int64]) -> Floats:
         """[p]: 1 for pairs of two training listings, more for different ones, of which the split takes more away."""
         both = (self.side[pairs] == 0).all(axis=1) & (self.labels != UNKNOWN)
@@ -63,16 +82,32 @@ class Curve:
     scores: Floats
     right: Floats
     all: Floats
+    squares: Floats
+    """Of the weights in `all`."""
     same: float
 
-    def at(self, threshold: float) -> dict[str, float]:
-        """Figures at a threshold; precision is 1 when nothing is found."""
+    @property
+    def precision(self) -> Floats:
+        """At each score."""
+        return np.divide(self.right, self.all, out=np.ones_like(self.right), where=self.all > 0)
+
+    @property
+    def count(self) -> Floats:
+        """How many pairs of weight 1 the precision at each score is worth."""
+        return np.divide(self.all**2, self.squares, out=np.zeros_like(self.all), where=self.squares > 0)
+
+    def at(self, threshold: float) -> dict[str, Any]:
+        """Figures at a threshold, with intervals; precision is 1 when nothing is found."""
         count = int(np.searchsorted(-self.scores, -threshold, side="right"))
         right = float(self.right[count - 1]) if count else 0.0
         found = float(self.all[count - 1]) if count else 0.0
         precision, recall = right / found if found else 1.0, right / self.same if self.same else 0.0
         f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-        return {"threshold": threshold, "precision": precision, "recall": recall, "f1": f1, "pairs": found}
+        ends = {
+            "precision_interval": wilson(precision, float(self.count[count - 1]) if count else 0.0),
+            "recall_interval": wilson(recall, self.same),
+        }
+        return {"threshold": threshold, "precision": precision, "recall": recall, "f1": f1, "pairs": found, **ends}
 
 
 def what_is_known(
@@ -112,25 +147,127 @@ def curve_of(scores: Floats, labels: NDArray[np.int8], weights: Floats, same: fl
     rows = np.flatnonzero(weights > 0)
     rows = rows[np.argsort(-scores[rows], kind="stable")]
     score, weight = scores[rows], weights[rows]
-    right, every = np.cumsum(weight * (labels[rows] == SAME)), np.cumsum(weight)
+    right, every, squares = np.cumsum(weight * (labels[rows] == SAME)), np.cumsum(weight), np.cumsum(weight**2)
     last = np.append(score[1:] != score[:-1], True) if len(rows) else np.zeros(0, dtype=bool)
-    return Curve(score[last], right[last], every[last], max(same, float(right[-1]) if len(rows) else 0.0))
+    return Curve(
+        score[last], right[last], every[last], squares[last], max(same, float(right[-1]) if len(rows) else 0.0)
+    )
 
 
-def choose_threshold(curve: Curve, precision: float) -> tuple[float, bool]:
-    """The lowest threshold at which `precision` is reached, and whether it is: if not, where precision is highest.
+def wilson(share: float, count: float) -> list[float]:
+    """Low and high end of Wilson's 95 % interval of a share of `count`; 0 to 1 for a count of 0."""
+    if count <= 0:
+        return [0.0, 1.0]
+    square = NORMAL_95**2
+    middle = (share + square / (2 * count)) / (1 + square / count)
+    half = NORMAL_95 * np.sqrt(share * (1 - share) / count + square / (4 * count**2)) / (1 + square / count)
+    return [max(0.0, float(middle - half)), min(1.0, float(middle + half))]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A threshold, and whether `precision` there is what was asked for."""
+
+    threshold: float
+    reached: bool
+    precision: float
+    interval: list[float]
+
+
+def choose_threshold(curve: Curve, precision: float) -> Choice:
+    """The lowest threshold at which `precision` is reached; if it is nowhere, the one at which precision is surest: its
+    interval's low end is highest.
 
     Where right and wrong lie far apart it is not lowered to pairs that are probably wrong, although there would be room
     for some of them: not below one half, nor below a `precision` that is less.
     """
-    exact = np.divide(curve.right, curve.all, out=np.ones_like(curve.right), where=curve.all > 0)
-    enough = curve.all >= FEWEST_FOUND
-    good = np.flatnonzero(enough & (exact >= precision))
+    enough = curve.count >= FEWEST_FOUND
+    good = np.flatnonzero(enough & (curve.precision >= precision))
     if len(good):
-        return max(float(curve.scores[good[-1]]), min(EVEN, precision)), True
+        return judge_threshold(curve, max(float(curve.scores[good[-1]]), min(EVEN, precision)), precision)
     if not enough.any():
-        return 1.0, False
-    return float(curve.scores[int(np.argmax(np.where(enough, exact, -1)))]), False
+        return judge_threshold(curve, EVEN, precision)
+    low = [wilson(*at)[0] for at in zip(curve.precision, curve.count, strict=True)]
+    return judge_threshold(curve, float(curve.scores[int(np.argmax(np.where(enough, low, -1)))]), precision)
+
+
+def judge_threshold(curve: Curve, threshold: float, precision: float) -> Choice:
+    """What is known of a threshold: `precision` is reached only if enough pairs say so."""
+    at = curve.at(threshold)
+    found = int(np.searchsorted(-curve.scores, -threshold, side="right"))
+    enough = found > 0 and curve.count[found - 1] >= FEWEST_FOUND
+    return Choice(threshold, bool(enough and at["precision"] >= precision), at["precision"], at["precision_interval"])
+
+
+def reliability(scores: Floats, known: Known, pairs: NDArray[np.int64]) -> dict[str, Any]:
+    """The table of reliability, and what it says: whether `scores` [p] are calibrated, None for too few pairs.
+
+    They are when predicted and observed lie at most MOST_ERROR apart on average, and in no bin further than luck: the
+    bin's interval, widened by MOST_ERROR, holds what was predicted.
+    """
+    weights = known.held_out_weights(pairs)
+    rows = weights > 0
+    bins: list[dict[str, Any]] = []
+    place = np.clip(np.searchsorted(BINS, scores, side="right") - 1, 0, len(BINS) - 2)
+    for i, (low, high) in enumerate(pairwise(BINS)):
+        held = np.flatnonzero(rows & (place == i))
+        if not len(held):
+            continue
+        weight = weights[held]
+        observed = float(np.average(known.labels[held] == SAME, weights=weight))
+        count = float(weight.sum() ** 2 / (weight**2).sum())
+        bins.append(
+            {
+                "from": low,
+                "to": high,
+                "predicted": float(np.average(scores[held], weights=weight)),
+                "observed": observed,
+                "pairs": count,
+                "interval": wilson(observed, count),
+            }
+        )
+    judged = [each for each in bins if each["from"] >= JUDGED_FROM]
+    total = sum(each["pairs"] for each in judged)
+    error = sum(each["pairs"] * abs(each["predicted"] - each["observed"]) for each in judged) / total if total else None
+    calibrated = None
+    if total >= FEWEST_JUDGED and error is not None:
+        calibrated = error <= MOST_ERROR and all(map(_agrees, judged))
+    return {"calibrated": calibrated, "error": error, "pairs": total, "judged_from": JUDGED_FROM, "bins": bins}
+
+
+def _agrees(each: Mapping[str, Any]) -> bool:
+    low, high = each["interval"]
+    return bool(low - MOST_ERROR <= each["predicted"] <= high + MOST_ERROR)
+
+
+def counts(known: Known) -> dict[str, Any]:
+    """How much is known, for the document."""
+    candidates = {name: int((known.labels == label).sum()) for name, label in LABELS.items()}
+    return {
+        "candidates": candidates,
+        "same_in_catalog": sum(known.same_weight),
+        "listings": sum(map(bool, known.identities)),
+    }
+
+
+def held_out_curve(scores: Floats, pairs: NDArray[np.int64], known: Known) -> Curve:
+    """The curve on test listings, of these scores or of any other system's."""
+    return curve_of(scores, known.labels, known.weights(pairs, 2), known.same_weight[2])
+
+
+def held_out(scores: Floats, pairs: NDArray[np.int64], known: Known, threshold: float) -> dict[str, Any] | None:
+    """Figures on test listings; None when too few of their duplicates are known."""
+    if known.same_weight[2] < FEWEST_SAME:
+        return None
+    curve = held_out_curve(scores, pairs, known)
+    found = float(known.weights(pairs, 2)[known.labels == SAME].sum())
+    return {
+        "same": known.same_weight[2],
+        "candidate_recall": found / known.same_weight[2],
+        "average_precision": average_precision(curve),
+        "at_threshold": curve.at(threshold),
+        "curve": [curve.at(each) for each in THRESHOLDS],
+    }
 
 
 def average_precision(curve: Curve) -> float:

@@ -17,13 +17,14 @@ from ..settings import Settings
 from ..store.files import hash_file, read_json, write_json, writing
 from ..store.folder import CatalogFolder, check_output
 from ..store.runs import in_order, new_run, next_number
-from .run import Found, Result
+from .run import CONFIRMED, Found, Result
 
 SCHEMA = "afmrl.dedupe/1"
 PAIRS, MANIFEST, SETTINGS = "pairs.csv", "dedupe.json", "settings.json"
 COLUMNS = (
     "group",
     "score",
+    "status",
     "id",
     "other_id",
     "verdict",
@@ -77,9 +78,10 @@ def table_rows(result: Result) -> list[dict[str, object]]:
             {
                 "group": found.group + 1 if found.group >= 0 else "",
                 "score": f"{found.score:.4f}",
+                "status": found.status,
                 "id": one.id,
                 "other_id": other.id,
-                "verdict": "same" if found.confirmed else "",
+                "verdict": "same" if found.status == CONFIRMED else "",
                 "title": one.title,
                 "other_title": other.title,
                 "vector": _number(told.vector),
@@ -124,7 +126,8 @@ def _pair(found: Found, ids: Sequence[str]) -> dict[str, Any]:
         "id": ids[found.pair[0]],
         "other_id": ids[found.pair[1]],
         "score": round(found.score, 6),
-        "confirmed": found.confirmed,
+        "status": found.status,
+        "confirmed": found.status == CONFIRMED,
         "group": found.group + 1 if found.group >= 0 else None,
         "similarity": {"vector": told.vector, "photo": told.photo, "text": told.text},
         "shared_words": list(told.words),
@@ -134,6 +137,20 @@ def _pair(found: Found, ids: Sequence[str]) -> dict[str, Any]:
         "conflicting_attributes": {key: list(values) for key, values in told.other_attributes.items()},
         "prices": list(told.prices) if told.prices else None,
     }
+
+
+def calibration_words(content: Mapping[str, Any]) -> str:
+    """In a sentence: may the scores be read as probabilities?"""
+    if not content["fitted"]:
+        return "scores are weighed by hand: an order, no probabilities"
+    table = content["reliability"]
+    pairs = f"{table['pairs']:,.0f} held-out pairs scored {table['judged_from']:g} and more"
+    if table["calibrated"] is None:
+        return f"scores give an order; whether they are probabilities, {pairs} are too few to tell"
+    apart = f"on {pairs}, predicted and observed differ by {table['error']:.3f} on average"
+    if table["calibrated"]:
+        return f"scores are calibrated: {apart}"
+    return f"scores give an order and are no probabilities, not calibrated: {apart}"
 
 
 def latest_run(folder: CatalogFolder) -> dict[str, Any] | None:

@@ -10,7 +10,8 @@ from ..catalog.product import Product
 from ..retrieval.page import Pictures, render
 from ..settings import CatalogSettings
 from ..store.files import writing
-from .run import Found, Result
+from .outputs import calibration_words
+from .run import CONFIRMED, TO_REVIEW, Found, Result
 
 MOST_PAIRS = 200
 TEXT_CHARS = 300
@@ -24,6 +25,8 @@ def write_page(file: Path, result: Result, catalog: str, settings: CatalogSettin
         "dedupe.html",
         catalog=catalog,
         content=result.content,
+        calibration=calibration_words(result.content),
+        to_review=TO_REVIEW,
         pairs=[side_by_side(found, result.listings.products, pictures) for found in shown],
         sizes=[len(rows) for rows in result.groups],
     )
@@ -60,7 +63,9 @@ def side_by_side(found: Found, products: Sequence[Product], pictures: Pictures) 
         )
     return {
         "score": found.score,
-        "confirmed": found.confirmed,
+        "status": found.status,
+        "confirmed": found.status == CONFIRMED,
+        "photos": any(side["picture"] for side in sides),
         "group": found.group + 1 if found.group >= 0 else None,
         "sides": sides,
         "evidence": told,

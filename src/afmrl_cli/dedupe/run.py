@@ -20,38 +20,43 @@ from ..settings import Settings
 from ..store.database import Database
 from ..store.folder import CatalogFolder
 from .candidates import distinct_photos, find_candidates
-from .evidence import Evidence, Witness
-from .features import Sources, pair_features
+from .evidence import Evidence, EvidenceBuilder
+from .features import NAMES, Sources, pair_features
 from .groups import Pair, complete_link, components, ordered
 from .listings import Listings, load_listings
 from .measure import (
     FEWEST_SAME,
     SAME,
-    THRESHOLDS,
-    Curve,
+    Choice,
     Known,
-    average_precision,
     choose_threshold,
+    counts,
     curve_of,
+    held_out,
+    judge_threshold,
+    reliability,
     what_is_known,
 )
 from .photos import Photos, load_signatures
 from .score import Scorer, fit_scorer
+from .variants import alike_in_all
 from .words import read_words
 
 SIGNATURES = "dedupe/photos.npy"
-UNCALIBRATED_THRESHOLD = 0.5
+BY_HAND_THRESHOLD = 0.5
+CONFIRMED, PROBABLE, TO_REVIEW = "confirmed", "probable duplicate", "to review"
+"""What a pair is: said so by a person; from a threshold at which enough known pairs are right; or a guess."""
 LARGEST_COMPLETED = 60
 """Listings that hang together of which the pairs that nothing named are scored, too."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A pair: rows, score, whether a person confirmed it, and the group that holds both (-1: none)."""
+    """A pair: rows, score, status, and the group that holds both (-1: none)."""
 
     pair: Pair
     score: float
-    confirmed: bool
+    status: str
     group: int
     evidence: Evidence
 
@@ -88,7 +93,7 @@ def compare_catalog(
     with Database(folder.database) as database:
         listings = load_listings(folder, settings, source, database, problems, listener)
     problems.tell(listener)
-    matrix, has_vector = _aligned(listings, vectors)
+    matrix, vector_row = None if vectors is None else vectors.matrix, _vector_rows(listings, vectors)
     words = read_words(listings.products)
     shown = distinct_photos(listings)
     wanted = {content: listings.photo_paths[content] for row in shown for content in row}
@@ -96,23 +101,16 @@ def compare_catalog(
     if matrix is None and not any(p.title or p.description for p in listings.products):
         raise DataError(f"{folder.catalog}: nothing to compare by: no text and no vectors", "run `afmrl embed` first")
     listener.progress("finding pairs", 0, None)
-    pairs = find_candidates(listings, words, matrix, has_vector, settings.dedupe.neighbours)
-    sources = Sources(listings, words, matrix, has_vector, Photos(shown, signatures) if signatures else None)
+    pairs = find_candidates(listings, words, matrix, vector_row, settings.dedupe.neighbours)
+    sources = Sources(listings, words, matrix, vector_row, Photos(shown, signatures) if signatures else None)
     listener.progress("comparing", len(pairs), len(pairs))
     return Compared(sources, pairs, pair_features(sources, pairs))
 
 
-def _aligned(listings: Listings, vectors: Vectors | None) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_]]:
-    """The stored vectors in the listings' order; rows that have none are 0."""
-    has_vector = np.zeros(len(listings), dtype=bool)
-    if vectors is None:
-        return None, has_vector
-    row_of = {id: row for row, id in enumerate(vectors.ids)}
-    rows = np.array([row_of.get(product.id, -1) for product in listings.products], dtype=np.int64)
-    has_vector = rows >= 0
-    matrix = np.zeros((len(rows), vectors.matrix.shape[1]), dtype=np.float32)
-    matrix[has_vector] = vectors.matrix[rows[has_vector]]
-    return matrix, has_vector
+def _vector_rows(listings: Listings, vectors: Vectors | None) -> NDArray[np.int64]:
+    """[n]: where each listing's vector is stored, -1 for none."""
+    row_of = {} if vectors is None else {id: row for row, id in enumerate(vectors.ids)}
+    return np.array([row_of.get(product.id, -1) for product in listings.products], dtype=np.int64)
 
 
 def find_duplicates(
@@ -129,26 +127,34 @@ def find_duplicates(
     compared = compare_catalog(folder, settings, vectors, source, listener)
     products, pairs = compared.sources.listings.products, compared.pairs
     known = what_is_known(products, pairs, verdicts, settings.split)
-    scorer = fit_scorer(compared.features, pairs, known.labels, known.training_weights(pairs), len(products))
-    scores = scorer.scores(compared.features, pairs)
-    threshold, how = _threshold(settings, scorer, scores, pairs, known, listener)
-    joined, rejected = _words_said(products, verdicts)
+    scorer = fit_scorer(compared.features, pairs, known.labels, known.training_weights(pairs), known.identities)
+    scores = scorer.scores(compared.features, pairs, scorer.of_candidates)
+    choice, how = _threshold(settings, scorer, scores, pairs, known, listener)
+    threshold = choice.threshold
+    reliable = reliability(scores, known, pairs) if scorer.fitted else None
+    joined, rejected = _verdict_pairs(products, verdicts)
     _tell_missing(products, verdicts, listener)
-    variants = _variants(products, pairs, known)
+    variants = _variants(products, pairs, compared.features) & (known.labels != SAME)
     verified, left_out = _verified(pairs, scores, threshold, known, variants, rejected)
     _complete(verified, joined, rejected, threshold, compared, scorer)
     groups = complete_link(verified, joined, rejected)
-    found, groups = _new_ones(verified, joined, groups, known, Witness(compared.sources), verdicts)
+    status = PROBABLE if choice.reached else TO_REVIEW
+    found, groups = _new_ones(verified, joined, groups, status, EvidenceBuilder(compared.sources), verdicts)
     content = {
         "listings": len(products),
         "embedder": None if vectors is None else vectors.manifest["embedder"],
         "candidates": len(pairs),
-        "calibrated": scorer.calibrated,
+        "fitted": scorer.fitted,
+        "calibrated": reliable is not None and reliable["calibrated"] is True,
+        "reliability": reliable,
         "threshold": threshold,
         "threshold_by": how,
         "precision_aim": settings.dedupe.precision,
-        "known": _told(known),
-        "held_out": _held_out(scores, pairs, known, threshold),
+        "precision_reached": choice.reached,
+        "precision_expected": choice.precision if scorer.fitted else None,
+        "precision_interval": choice.interval if scorer.fitted else None,
+        "known": counts(known),
+        "held_out": held_out(scores, pairs, known, threshold),
         "verdicts": {"confirmed": len(verdicts.confirmed), "rejected": len(verdicts.rejected)},
         "variants_left_out": left_out,
         "found": len(found),
@@ -165,30 +171,32 @@ def _threshold(
     pairs: NDArray[np.int64],
     known: Known,
     listener: Listener,
-) -> tuple[float, str]:
-    """The threshold, and in words where it is from."""
-    if settings.dedupe.threshold:
-        return settings.dedupe.threshold, "dedupe.threshold"
-    if not scorer.calibrated:
+) -> tuple[Choice, str]:
+    """The threshold with the precision to expect there, and in words where it is from."""
+    wanted, aim = settings.dedupe.threshold, settings.dedupe.precision
+    if not scorer.fitted:
         listener.warn(
-            "too few known duplicates to fit anything: scores are weighed by hand, not calibrated, the threshold is "
-            f"{UNCALIBRATED_THRESHOLD}; fill in verdicts on the pairs and run again with --verdicts"
+            "too few known duplicates to learn from: scores are weighed by hand and are no probabilities, so all pairs "
+            "are to review; fill in verdicts on them and run again with --verdicts"
         )
-        return UNCALIBRATED_THRESHOLD, "default, uncalibrated"
+        how = "dedupe.threshold" if wanted else "default, weighed by hand"
+        return Choice(wanted or BY_HAND_THRESHOLD, False, 0.0, [0.0, 1.0]), how
     curve, on = curve_of(scores, known.labels, known.weights(pairs, 1), known.same_weight[1]), "validation"
     if curve.same < FEWEST_SAME:
         curve, on = curve_of(scores, known.labels, known.training_weights(pairs), known.same_weight[0]), "training"
-    threshold, reached = choose_threshold(curve, settings.dedupe.precision)
-    if not reached:
-        best = curve.at(threshold)["precision"]
+    if wanted:
+        return judge_threshold(curve, wanted, aim), "dedupe.threshold"
+    choice = choose_threshold(curve, aim)
+    if not choice.reached:
+        low, high = choice.interval
         listener.warn(
-            f"no threshold reaches a precision of {settings.dedupe.precision:g} on the {on} listings: "
-            f"the best is taken, {best:.3f} at {threshold:.3f}"
+            f"a precision of {aim:g} can't be reached on the {on} listings; {choice.precision:.2f} can ({low:.2f} to "
+            f"{high:.2f}), from a score of {choice.threshold:.3f}: the pairs are to review"
         )
-    return threshold, f"precision {settings.dedupe.precision:g} on {on} listings" + ("" if reached else ", not reached")
+    return choice, f"precision {aim:g} on {on} listings" + ("" if choice.reached else ", not reached")
 
 
-def _words_said(products: list[Product], verdicts: Verdicts) -> tuple[list[Pair], frozenset[Pair]]:
+def _verdict_pairs(products: list[Product], verdicts: Verdicts) -> tuple[list[Pair], frozenset[Pair]]:
     """Pairs of rows that are one by the catalog's `product_id` or a person, and those that a person rejected.
 
     A product of which a pair was rejected is not held together by its `product_id`."""
@@ -215,12 +223,15 @@ def _tell_missing(products: list[Product], verdicts: Verdicts, listener: Listene
         listener.note(f"{gone:,} verdicts are about listings that are not in the catalog (any more)")
 
 
-def _variants(products: list[Product], pairs: NDArray[np.int64], known: Known) -> NDArray[np.bool_]:
-    """[p]: the shop says that both are variants of one style, and not that they are one product."""
+def _variants(products: list[Product], pairs: NDArray[np.int64], features: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """[p]: the shop says that both are variants of one style (`group_id`), and they differ in something."""
     numbers: dict[str, int] = {}
     group = np.array([numbers.setdefault(p.group_id, len(numbers)) if p.group_id else -1 for p in products])
-    left, right = group[pairs[:, 0]], group[pairs[:, 1]]
-    return np.asarray((left >= 0) & (left == right) & (known.labels != SAME))
+    made = (group[pairs[:, 0]] >= 0) & (group[pairs[:, 0]] == group[pairs[:, 1]])
+    other_photo = (features[:, NAMES.index("photo_other")] > 0) & (features[:, NAMES.index("photo_same")] == 0)
+    for i in np.flatnonzero(made & ~other_photo):
+        made[i] = not alike_in_all(products[pairs[i, 0]], products[pairs[i, 1]])
+    return np.asarray(made)
 
 
 def _verified(
@@ -264,22 +275,20 @@ def _complete(
     features = pair_features(compared.sources, pairs, compared.pairs, compared.features)
     scores = scorer.scores(features, pairs)
     products = compared.sources.listings.products
-    for (a, b), score in zip(missing, scores, strict=True):
-        same_style = products[a].group_id and products[a].group_id == products[b].group_id
-        if score >= threshold and not same_style:
-            verified[(a, b)] = float(score)
+    wanted = (scores >= threshold) & ~_variants(products, pairs, features)
+    verified.update({missing[i]: float(scores[i]) for i in np.flatnonzero(wanted)})
 
 
 def _new_ones(
     verified: Mapping[Pair, float],
     joined: list[Pair],
     groups: list[list[int]],
-    known: Known,
-    witness: Witness,
+    status: str,
+    builder: EvidenceBuilder,
     verdicts: Verdicts,
 ) -> tuple[list[Found], list[list[int]]]:
     """Pairs and groups that tell something that the catalog's `product_id` does not, the best first."""
-    products = witness.products
+    products = builder.products
 
     def new(a: int, b: int) -> bool:
         return products[a].product_id is None or products[a].product_id != products[b].product_id
@@ -290,43 +299,10 @@ def _new_ones(
     pairs = sorted(wanted, key=lambda pair: (pair not in confirmed, -verified.get(pair, 1.0), pair))
     kept = list(dict.fromkeys(group_of[a] for a, b in pairs if a in group_of and group_of[a] == group_of.get(b)))
     number = {old: at for at, old in enumerate(kept)}
-    evidence = witness.of(pairs)
+    evidence = builder.build(pairs)
     found = []
     for pair, told in zip(pairs, evidence, strict=True):
         a, b = (group_of.get(row, -1) for row in pair)
         group = number[a] if a == b and a >= 0 else -1
-        found.append(Found(pair, verified.get(pair, 1.0), pair in confirmed, group, told))
+        found.append(Found(pair, verified.get(pair, 1.0), CONFIRMED if pair in confirmed else status, group, told))
     return found, [groups[old] for old in kept]
-
-
-def _told(known: Known) -> dict[str, Any]:
-    counts = {
-        name: int((known.labels == label).sum()) for name, label in (("same", 1), ("different", 0), ("unknown", -1))
-    }
-    return {
-        "candidates": counts,
-        "same_in_catalog": sum(known.same_weight),
-        "listings": sum(map(bool, known.identities)),
-    }
-
-
-def _held_out(
-    scores: NDArray[np.float64], pairs: NDArray[np.int64], known: Known, threshold: float
-) -> dict[str, Any] | None:
-    """Figures on test listings; None when too few of their duplicates are known."""
-    weights = known.weights(pairs, 2)
-    curve = curve_of(scores, known.labels, weights, known.same_weight[2])
-    if known.same_weight[2] < FEWEST_SAME:
-        return None
-    return {
-        "same": known.same_weight[2],
-        "candidate_recall": float(weights[known.labels == SAME].sum()) / known.same_weight[2],
-        "average_precision": average_precision(curve),
-        "at_threshold": curve.at(threshold),
-        "curve": [curve.at(each) for each in THRESHOLDS],
-    }
-
-
-def held_out_curve(scores: NDArray[np.float64], pairs: NDArray[np.int64], known: Known) -> Curve:
-    """The curve on test listings, of these scores or of any other system's."""
-    return curve_of(scores, known.labels, known.weights(pairs, 2), known.same_weight[2])

@@ -1,32 +1,41 @@
 """Features of a pair -> how probable it is that both listings are one product.
 
-    s1 = w1 . q(x)                   x: the pair's features (features.py), q: all of them and all products of two
-    s2 = w2 . q(x, s1, r, R)         r and R: how far s1 is below the best s1 of either listing, both
+    s1 = w1 . x                      x: the pair's features (features.py)
+    s2 = w2 . q(x, s1, r, R)         r and R: how far s1 is below the best s1 of either listing, both;
+                                     q: all of them and all products of two
     p  = 1 / (1 + exp(-s2))
 
-Both are logistic regressions with an L2 penalty on standardised columns, so that p is a calibrated probability over
-candidate pairs like those that it was fitted on. The second look knows the rivals: where a listing has a better
-partner, a pair is seldom right, however alike it looks.
+Both are logistic regressions with an L2 penalty on standardised columns. The second look knows the rivals: where a
+listing has a better partner, a pair is seldom right, however alike it looks. It is fitted on out-of-fold scores: s1 of
+a known pair is that of a first look which saw no pair of the identity of its first listing, or s1 would look surer
+there than it is on pairs that nobody knows. Whether p is a probability is not taken for granted: measure.py compares
+it with what is observed on pairs that nothing was fitted on.
 
 Where too few pairs are known, x is weighed by hand (BY_HAND) and s2 = s1: an order with a round threshold, and no
-probability. Its weights say what a person would: words and photos speak for a pair, other numbers, codes, attributes
-and photos against it, and equal text alone is not enough once the photos differ, since variants share their text.
+probability. Its weights say what a person would: words and photos speak for a pair, other numbers, model numbers,
+sizes, colours, attributes and photos against it, and equal text alone is not enough once the photos differ, since
+variants share their text.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .features import NAMES
 
-PENALTY = 0.03
+FIRST_PENALTY, SECOND_PENALTY = 1.0, 0.03
+"""scikit-learn's C: the smaller, the more the weights are held to 0."""
 MOST_PAIRS = 60_000
-ROWS = 50_000
+ROWS = 20_000
 FEWEST = 30
 """Pairs that must be known to be the same, and as many to be different, before anything is fitted."""
+FOLDS = 5
+"""Parts that the known products are dealt into; as many must have a pair of the same."""
 BY_HAND = {
     "": -10.0,
     "vector": 1.0,
@@ -41,10 +50,12 @@ BY_HAND = {
     "same_title": 1.0,
     "crowd": -8.0,
     "code": 3.0,
-    "code_other": -3.0,
+    "model_other": -5.0,
     "column_code": 8.0,
     "column_code_other": -8.0,
     "numbers_other": -5.0,
+    "colour_other": -12.0,
+    "size_other": -24.0,
     "attribute": 1.0,
     "attribute_other": -4.0,
     "price_other": -2.0,
@@ -55,67 +66,65 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Logistic:
-    """Weights of standardised columns and their products of two."""
-
-    mean: Floats
-    scale: Floats
-    linear: Floats
-    square: Floats
-    """[columns, columns], the upper triangle: the weight of each product of two."""
-    bias: float
-
-    def scores(self, features: Floats) -> Floats:
-        """Log-odds [p]."""
-        made = np.empty(len(features))
-        for start in range(0, len(features), ROWS):
-            part = (features[start : start + ROWS] - self.mean) / self.scale
-            # The products are never written out: x . U x is the same and thirty times less work.
-            made[start : start + ROWS] = part @ self.linear + np.einsum("ij,ij->i", part @ self.square, part)
-        return made + self.bias
-
-
-@dataclass(frozen=True)
 class Scorer:
-    """Both looks; `first` None: weighed by hand. `best` [n] is the best first score of each listing's candidates."""
+    """Both looks; `first` None: weighed by hand. `of_candidates` [p] are the first scores of the candidates, of known
+    ones out of fold; `best` [n] is the best of them for each listing."""
 
-    first: Logistic | None
-    second: Logistic | None
+    first: Any
+    second: Any
+    of_candidates: Floats
     best: Floats
 
     @property
-    def calibrated(self) -> bool:
-        """Whether the scores are probabilities."""
+    def fitted(self) -> bool:
+        """Whether the weights come from known pairs."""
         return self.first is not None
 
-    def scores(self, features: NDArray[np.float32], pairs: NDArray[np.int64]) -> Floats:
-        """The score of each pair, in 0..1."""
-        if self.first is None or self.second is None:
+    def scores(self, features: NDArray[np.float32], pairs: NDArray[np.int64], first: Floats | None = None) -> Floats:
+        """The score of each pair, in 0..1. `first` are their first scores, where they are known."""
+        if not self.fitted:
             return _sigmoid(by_hand(features))
-        first = self.first.scores(features.astype(np.float64))
-        return _sigmoid(self.second.scores(_with_rivals(features, first, self.best, pairs)))
+        first = _log_odds(self.first, features) if first is None else first
+        return _sigmoid(_log_odds(self.second, _with_rivals(features, first, self.best, pairs)))
 
 
 def fit_scorer(
-    features: NDArray[np.float32], pairs: NDArray[np.int64], labels: NDArray[np.int8], weights: Floats, listings: int
+    features: NDArray[np.float32],
+    pairs: NDArray[np.int64],
+    labels: NDArray[np.int8],
+    weights: Floats,
+    identities: Sequence[str],
 ) -> Scorer:
-    """Fit on the pairs whose `weights` [p] are above 0; `labels` [p] are 1 for the same, 0 for different.
+    """Fit on the pairs whose `weights` [p] are above 0; `labels` [p] are 1 for the same, 0 for different, `identities`
+    [n] the listings' products, "" for unknown.
 
-    By hand when fewer than FEWEST of either kind are known. `features` and `pairs` are all candidates: the rivals of a
-    pair are among them.
+    By hand when fewer than FEWEST of either kind are known, or same pairs of fewer than FOLDS products. `features` and
+    `pairs` are all candidates: the rivals of a pair are among them.
     """
     known = np.flatnonzero(weights > 0)
     if min((labels[known] == 1).sum(), (labels[known] == 0).sum()) < FEWEST:
-        return Scorer(None, None, np.empty(0))
+        return Scorer(None, None, np.empty(0), np.empty(0))
     known, weight = _sample(known, labels, weights)
-    wide = features.astype(np.float64)
-    first = _fit(wide[known], labels[known], weight)
-    scores = first.scores(wide)
-    best = np.full(listings, -np.inf)
+    fold, enough = _folds([identities[a] or f"\0{a}" for a in pairs[known, 0]], labels[known])
+    if not enough:
+        return Scorer(None, None, np.empty(0), np.empty(0))
+    first = _logistic(FIRST_PENALTY)
+    told = {"logisticregression__sample_weight": weight / weight.mean()}
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
+
+    wide = features[known].astype(np.float64)
+    unseen = cross_val_predict(
+        first, wide, labels[known], cv=PredefinedSplit(fold), params=told, method="decision_function"
+    )
+    first.fit(wide, labels[known], **told)
+    scores = _log_odds(first, features)
+    scores[known] = unseen
+    best = np.full(len(identities), -np.inf)
     for side in (0, 1):
         np.maximum.at(best, pairs[:, side], scores)
-    second = _fit(_with_rivals(features[known], scores[known], best, pairs[known]), labels[known], weight)
-    return Scorer(first, second, best)
+    second = _logistic(SECOND_PENALTY, products=True)
+    second.fit(_with_rivals(wide, unseen, best, pairs[known]), labels[known], **told)
+    return Scorer(first, second, scores, best)
 
 
 def by_hand(features: NDArray[np.float32]) -> Floats:
@@ -135,34 +144,40 @@ def _sample(known: NDArray[np.int64], labels: NDArray[np.int8], weights: Floats)
     return np.concatenate([rows for rows, _ in parts]), np.concatenate([weight for _, weight in parts])
 
 
-def _with_rivals(features: NDArray[np.float32], first: Floats, best: Floats, pairs: NDArray[np.int64]) -> Floats:
+def _folds(products: Sequence[str], labels: NDArray[np.int8]) -> tuple[NDArray[np.int64], bool]:
+    """A fold for each known pair, by its product; and whether each fold has a same pair.
+
+    Products with a same pair are dealt out first, so that every fold has as many of them.
+    """
+    names, where = np.unique(np.asarray(products, dtype=np.str_), return_inverse=True)
+    same = np.bincount(where, labels == 1) > 0
+    fold = np.empty(len(names), dtype=np.int64)
+    fold[np.argsort(~same, kind="stable")] = np.arange(len(names)) % FOLDS
+    return fold[where], bool(same.sum() >= FOLDS)
+
+
+def _with_rivals(features: NDArray[Any], first: Floats, best: Floats, pairs: NDArray[np.int64]) -> Floats:
     behind = np.maximum(best[pairs] - first[:, None], 0)
     behind[~np.isfinite(behind)] = 0  # a listing without any candidate has no rival
     columns = [features.astype(np.float64), first[:, None], behind.min(axis=1)[:, None], behind.max(axis=1)[:, None]]
     return np.concatenate(columns, axis=1)
 
 
-def _fit(features: Floats, labels: NDArray[np.int8], weights: Floats) -> Logistic:
+def _logistic(penalty: float, products: bool = False) -> Any:
+    """A logistic regression over standardised columns, or over them and all their products of two."""
     from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-    mean, scale = features.mean(axis=0), features.std(axis=0)
-    scale[scale < 1e-9] = 1.0
-    wide = _products((features - mean) / scale)
-    spread = wide.std(axis=0)
-    spread[spread < 1e-9] = 1.0
-    model = LogisticRegression(C=PENALTY, max_iter=500).fit(
-        wide / spread, labels, sample_weight=weights / weights.mean()
-    )
-    weights = model.coef_[0] / spread
-    count = features.shape[1]
-    square = np.zeros((count, count))
-    square[np.triu_indices(count)] = weights[count:]
-    return Logistic(mean, scale, weights[:count], square, float(model.intercept_[0]))
+    more = [PolynomialFeatures(2, include_bias=False), StandardScaler()] if products else []
+    return make_pipeline(StandardScaler(), *more, LogisticRegression(C=penalty, max_iter=500))
 
 
-def _products(columns: Floats) -> Floats:
-    left, right = np.triu_indices(columns.shape[1])
-    return np.concatenate([columns, columns[:, left] * columns[:, right]], axis=1)
+def _log_odds(model: Any, columns: NDArray[Any]) -> Floats:
+    made = np.empty(len(columns))
+    for start in range(0, len(columns), ROWS):
+        made[start : start + ROWS] = model.decision_function(columns[start : start + ROWS].astype(np.float64))
+    return made
 
 
 def _sigmoid(scores: Floats) -> Floats:
