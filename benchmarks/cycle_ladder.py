@@ -30,6 +30,7 @@ import numpy as np
 from scipy import stats
 
 from afmrl_cli.attributes.task import load_task
+from afmrl_cli.attributes.views import AttributeSource
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.read import read_products
 from afmrl_cli.catalog.splits import split_of
@@ -44,7 +45,6 @@ from afmrl_cli.models.backends import generator_id
 from afmrl_cli.models.base import Bases
 from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.models.presets import model_id
-from afmrl_cli.retrieval.vectors import AttributeSource
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
@@ -138,7 +138,11 @@ def _classes(
     store, bases = Checkpoints(folder.checkpoints), Bases()
     source = None
     if settings.embed.enrich != "none":
-        source = AttributeSource(generator_id(settings, store, out), load_task(settings.attributes, folder.root).id)
+        source = AttributeSource(
+            generator_id(settings, store, out),
+            load_task(settings.attributes, folder.root).id,
+            settings.model.generator_images,
+        )
     try:
         report = measure(
             folder,

@@ -179,7 +179,8 @@ id = ["id"]
 title = "title"
 [model]
 preset = "nano"
-max_images = 2
+generator_images = 2
+embedder_images = 2
 [attributes]
 language = "Swedish"
 template = "template.txt"

@@ -37,7 +37,8 @@ PRODUCTS, SIDE, HIDDEN, LAYERS = 32, 224, 384, 4
 SETTINGS: dict[str, object] = {
     "model.precision": "fp32",
     "model.device": "cpu",
-    "model.max_images": 1,
+    "model.generator_images": 1,
+    "model.embedder_images": 1,
     "model.max_pixels": SIDE * SIDE,
     "model.max_text_tokens": 96,
     "split.validation": 0.25,

@@ -11,6 +11,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
+MAX_IMAGES = "max_images"
+"""An earlier key of [model], still understood: now `generator_images` and `embedder_images`."""
 BUILT_IN = "nano"
 """The name of the model that comes with the tool, which no folder of that name takes."""
 
@@ -112,8 +114,20 @@ class ModelSettings(Section):
     precision: Literal["auto", "nf4", "bf16", "fp32"] = Field("auto", description="auto: nf4 on CUDA, fp32 on CPU")
     min_pixels: int = Field(0, ge=0, description="an image is scaled up to this; 0: the preset's")
     max_pixels: int = Field(0, ge=0, description="an image is scaled down to this; 0: the preset's")
-    max_images: int = Field(3, ge=1, description="photos of one product that a model looks at")
-    max_text_tokens: int = Field(256, ge=16, description="product text beyond this is cut; image tokens never are")
+    generator_images: int = Field(0, ge=0, description="photos of a listing that the generator looks at; 0: all")
+    embedder_images: int = Field(0, ge=0, description="photos of a listing that the embedder looks at; 0: all")
+    max_text_tokens: int = Field(
+        256, ge=16, description="product text is cut to what attributes leave of this; image tokens never are"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_number_for_both(cls, given: object) -> object:
+        """`max_images`, the one number of earlier versions, is taken for both models."""
+        if not isinstance(given, dict) or MAX_IMAGES not in given:
+            return given
+        rest = {key: value for key, value in given.items() if key != MAX_IMAGES}
+        return {"generator_images": given[MAX_IMAGES], "embedder_images": given[MAX_IMAGES], **rest}
 
 
 class SchemaKey(Section):
@@ -131,6 +145,9 @@ class AttributeSettings(Section):
     keys: dict[str, SchemaKey] = Field({}, description="the schema, a table per key; empty: 3 to 8 open pairs")
     template: str = Field("", description="file with an own prompt template; empty: the built-in one")
     language: str = Field("", description="language of keys and values, such as Swedish; empty: left to the model")
+    views: Names = Field(
+        ["listing"], description="what is described of a listing: listing, text, photos (each), all-photos, rest"
+    )
     min_pairs: int = Field(1, ge=1)
     max_pairs: int = Field(12, ge=1)
     max_new_tokens: int = Field(64, ge=8)

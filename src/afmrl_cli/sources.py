@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from .errors import UsageError
-from .settings import BUILT_IN, Settings, as_list
+from .settings import BUILT_IN, MAX_IMAGES, Settings, as_list
 from .store.folder import SETTINGS_FILE
 from .trust import KEY_HOST_VARIABLE, mark_foreign
 
@@ -60,7 +60,8 @@ def _written_keys(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """`AFMRL_EMBED_BATCH_SIZE=8` -> {"embed.batch_size": ("8", "AFMRL_EMBED_BATCH_SIZE")}."""
-    by_variable = {"AFMRL_" + key.upper().replace(".", "_"): key for key in known_keys(Settings)}
+    keys = [*known_keys(Settings), f"model.{MAX_IMAGES}"]
+    by_variable = {"AFMRL_" + key.upper().replace(".", "_"): key for key in keys}
     found: dict[str, tuple[str, str]] = {}
     for name, value in environment.items():
         if not name.startswith("AFMRL_") or name in RESERVED_ENVIRONMENT:
@@ -139,6 +140,13 @@ def _in_words(error: ErrorDetails) -> str:
     return error["msg"][:200].removeprefix("Value error, ")
 
 
+def _both_roles(origin: dict[str, str]) -> dict[str, str]:
+    """`origin` where the earlier key for the photos of both models is their origin, too."""
+    earlier = origin.get(f"model.{MAX_IMAGES}")
+    both = dict.fromkeys(("model.generator_images", "model.embedder_images"), earlier) if earlier else {}
+    return {**{key: where for key, where in both.items() if where}, **origin}
+
+
 def load_settings(
     folder: Path | None = None,
     flags: Mapping[str, object] | None = None,
@@ -188,6 +196,7 @@ def load_with_origins(
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         raise _explain(error, origin, file) from error
+    origin = _both_roles(origin)
     if file:
         mark_foreign(settings, {key for key, where in origin.items() if where == str(file)}, file)
     return settings, origin

@@ -54,10 +54,10 @@ def stored(folder: CatalogFolder) -> dict[str, StoredAttributes]:
         pass
     connection = sqlite3.connect(folder.database)
     rows = connection.execute(
-        "SELECT fingerprint, generator, prompt, sample, listing, text, failure, created FROM attributes"
+        "SELECT fingerprint, generator, prompt, listing, text, failure, created, viewed FROM attributes"
     ).fetchall()
     connection.close()
-    return {row[4]: StoredAttributes(*row) for row in rows}
+    return {row[3]: StoredAttributes(*row) for row in rows}
 
 
 def texts(folder: CatalogFolder) -> dict[str, tuple[str, str | None]]:

@@ -11,6 +11,7 @@ import pytest
 from afmrl_cli.attributes import export as module
 from afmrl_cli.attributes.export import check_export_path, export_attributes
 from afmrl_cli.attributes.task import load_task
+from afmrl_cli.attributes.views import AttributeSource
 from afmrl_cli.catalog.fingerprints import Fingerprinter
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.read import read_products
@@ -37,13 +38,13 @@ def export(root: Path, name: str, keys: dict[str, dict[str, str]] | None = None)
         products = list(read_products(folder, settings.catalog, Problems()))
         database.put_attributes(
             [
-                StoredAttributes(fingerprinter.of(product), "g", task.id, 0, product.id, stored[0], stored[1], 0.0)
+                StoredAttributes(fingerprinter.of(product), "g", task.id, product.id, stored[0], stored[1], 0.0)
                 for product, stored in zip(products, ANSWERS, strict=True)
                 if stored
             ]
-            + [StoredAttributes("gone", "g", task.id, 0, "gone", "color: x", None, 0.0)]
+            + [StoredAttributes("gone", "g", task.id, "gone", "color: x", None, 0.0)]
         )
-        return export_attributes(products, task, "g", database, fingerprinter, root / name)
+        return export_attributes(products, task, AttributeSource("g", task.id), database, fingerprinter, root / name)
 
 
 def test_csv(tmp_path):

@@ -12,6 +12,7 @@ from afmrl_cli.attributes import generate as module
 from afmrl_cli.attributes.generate import AttributeSummary, count_needed, generate_attributes, sample_products
 from afmrl_cli.attributes.request import Generator
 from afmrl_cli.attributes.task import load_task
+from afmrl_cli.attributes.views import AttributeSource
 from afmrl_cli.catalog.fingerprints import Fingerprinter
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.product import Product
@@ -68,7 +69,7 @@ def needed(folder: CatalogFolder, settings: Settings, **how: bool) -> tuple[int,
     name = generator_id(settings, Checkpoints(folder.checkpoints))
     with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
         products = read_products(folder, settings.catalog, Problems())
-        return count_needed(products, task, name, database, fingerprinter, **how)
+        return count_needed(products, AttributeSource(name, task.id), database, fingerprinter, **how)
 
 
 def test_every_product_is_asked_about_once(server, tmp_path):

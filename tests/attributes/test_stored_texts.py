@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from afmrl_cli.attributes.export import export_attributes
 from afmrl_cli.attributes.parse import write_attributes
 from afmrl_cli.attributes.task import load_task
+from afmrl_cli.attributes.views import AttributeSource
 from afmrl_cli.catalog.fingerprints import Fingerprinter
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.read import read_products
@@ -45,12 +46,14 @@ def shop(tmp_path: Path) -> CatalogFolder:
         database.put_attributes(
             [
                 StoredAttributes(
-                    fingerprinter.of(product), generator, task.id, 0, product.id, write_attributes(pairs), None, 0.0
+                    fingerprinter.of(product), generator, task.id, product.id, write_attributes(pairs), None, 0.0
                 )
                 for product, pairs in zip(products, [FIFTEEN, FIFTEEN, OTHER, OTHER], strict=True)
             ]
         )
-        export_attributes(products, task, generator, database, fingerprinter, tmp_path / "out.csv")
+        export_attributes(
+            products, task, AttributeSource(generator, task.id), database, fingerprinter, tmp_path / "out.csv"
+        )
     return folder
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -58,6 +59,54 @@ def test_the_whole_path(server, tmp_path, monkeypatch):
     assert len(server.requests) == 12
     assert json.loads(run(server, tmp_path, "--dry-run", "--json", "--force").stdout)["needed"] == 12
     assert json.loads(run(server, tmp_path, "--dry-run", "--json").stdout)["needed"] == 0
+
+
+def test_views_are_counted_and_asked_about_once(server, tmp_path):
+    """Four listings of a photo and a text each: the whole, the photo alone and the text alone are three views."""
+    make_shop(tmp_path, 4)
+    views = ("--views", "listing,photos,text")
+    assert json.loads(run(server, tmp_path, *views, "--dry-run", "--json").stdout) | {"generator": ""} == {
+        "schema": "afmrl.attributes/1", "generator": "", "products": 4, "views": 12, "needed": 12,
+    }  # fmt: skip
+    run(server, tmp_path)
+    done = json.loads(run(server, tmp_path, *views, "--json").stdout)
+    assert (done["products"], done["views"], done["generated"], done["skipped"]) == (4, 12, 8, 4)
+    assert len(server.requests) == 12
+    assert json.loads(run(server, tmp_path, *views, "--dry-run", "--json").stdout)["needed"] == 0
+    shown = " ".join(run(server, tmp_path, *views).stdout.split())
+    assert "products views generated done before valid views/s" in shown
+    # A listing's export is that of the listing, whatever else was described.
+    assert run(server, tmp_path, *views, "--out", str(tmp_path / "out.csv")).exit_code == 0
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == ["sku0", "sku1", "sku2", "sku3"]
+    done = run(server, tmp_path, "--views", "photo")
+    assert done.exit_code == 2 and "'photo' is no view" in done.stderr
+
+
+def test_the_earlier_key_for_photos_is_taken_for_both_models(server, tmp_path):
+    make_shop(tmp_path, 2)
+    (tmp_path / "afmrl.toml").write_text("[model]\nmax_images = 1\n")
+    done = run(server, tmp_path, "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "model.max_images is taken for model.generator_images and model.embedder_images" in " ".join(
+        done.stderr.split()
+    )
+    told = json.loads(CliRunner().invoke(app, ["config", str(tmp_path), "--json"]).stdout)
+    assert (told["settings"]["model"]["generator_images"], told["settings"]["model"]["embedder_images"]) == (1, 1)
+    assert told["origins"]["model.embedder_images"] == "afmrl.toml"
+
+
+def test_a_store_without_views_is_described_anew_and_shown_until_then(server, tmp_path):
+    folder = make_shop(tmp_path, 3)
+    run(server, tmp_path)
+    connection = sqlite3.connect(folder.database)
+    connection.execute("UPDATE attributes SET viewed = 0, text = 'color: old'")
+    connection.commit()
+    connection.close()
+    assert json.loads(run(server, tmp_path, "--dry-run", "--json").stdout)["needed"] == 3
+    assert {row.text for row in stored(folder).values()} == {"color: old"}
+    assert json.loads(run(server, tmp_path, "--json").stdout)["generated"] == 3
+    assert all(row.viewed and row.text != "color: old" for row in stored(folder).values())
 
 
 def test_failures_are_shown_and_retried_on_demand(server, tmp_path):

@@ -116,7 +116,7 @@ def test_search_after_a_change_says_so(shop: Path) -> None:
         (["search", "--like", "s0", "--filter", "brand"], 2, "key=value"),
         (["search", "--like", "s0", "-k", "0"], 2, "-k: must be 1 or more"),
         (["search", "--image", "catalog.csv"], 3, "catalog.csv"),
-        (["search", "--like", "s0", "--set", "model.max_images=1"], 4, "the settings name"),
+        (["search", "--like", "s0", "--set", "model.embedder_images=1"], 4, "the settings name"),
         (["eval", "--set", "embed.target_instruction=Other"], 4, "the settings name"),
         (["eval", "--protocol", "none"], 2, "no such protocol"),
         (["eval", "--protocol", "photo", "--queries", "q.jsonl"], 2, "takes no --queries"),

@@ -26,7 +26,8 @@ def cycle_settings(**changes: object) -> Settings:
     flags: dict[str, object] = {
         "model.device": "cpu",
         "model.precision": "fp32",
-        "model.max_images": 1,
+        "model.generator_images": 1,
+        "model.embedder_images": 1,
         "split.validation": 0.25,
         "split.test": 0.3,
         "attributes.max_new_tokens": 40,

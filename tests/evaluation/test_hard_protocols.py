@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from afmrl_cli.catalog.fingerprints import Fingerprinter
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.splits import split_of
 from afmrl_cli.errors import DataError, UsageError
@@ -20,18 +17,10 @@ from afmrl_cli.evaluation.systems import bm25_attributes_run, bm25_run
 from afmrl_cli.evaluation.task import Labels, Task, documents_of, variants_of
 from afmrl_cli.retrieval.vectors import described_products
 from afmrl_cli.sources import load_settings
-from afmrl_cli.store.database import Database
-from afmrl_cli.store.folder import CatalogFolder
-from tests.retrieval.shop import Row, shop_rows, write_shop
+from tests.retrieval.shop import Row, rows_of, shop_rows, write_shop
 
 # s0 s1 and s2 s3 are two products of one style (red, green), s4 s5 and s6 s7 of another, and so on.
 GROUPS: dict[str, Labels] = {f"s{i}": {"group_id": f"g{i // 4}"} for i in range(12)}
-
-
-@contextlib.contextmanager
-def prints(folder: CatalogFolder) -> Iterator[Fingerprinter]:
-    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        yield fingerprinter
 
 
 def make(
@@ -39,11 +28,10 @@ def make(
 ) -> Task:
     folder = write_shop(root, rows or shop_rows(12))
     settings = load_settings(None, {f"eval.{key}": value for key, value in set_.items()}, {})
-    with Database(folder.database) as database:
-        described = list(described_products(folder, settings, database, None, Problems()))
-    with prints(folder) as fingerprinter:
+    with rows_of(folder) as made:
+        described = described_products(folder, settings, made, Problems())
         documents = documents_of(described, GROUPS if labels is None else labels)
-        return build_task(documents, folder, settings, TaskSpec(protocol), fingerprinter)
+        return build_task(documents, folder, settings, TaskSpec(protocol), made)
 
 
 def test_fine_by_labels_of_a_file(tmp_path: Path) -> None:
@@ -144,9 +132,10 @@ def test_composed_never_asks_for_the_same_product(tmp_path: Path) -> None:
     [("all", True, True), ("text", True, False), ("title", True, False), ("photos", False, True)],
 )
 def test_asking_with_a_part(tmp_path: Path, ask: str, text: bool, photos: bool) -> None:
-    query = make(tmp_path, "identity", query_fields=ask).queries[0]
+    task = make(tmp_path, "identity", query_fields=ask)
+    query, whole = task.queries[0], task.documents[0].row.fingerprint
     assert (bool(query.text), bool(query.images)) == (text, photos)
-    assert bool(query.fingerprint) == (ask == "all")  # stored attributes have seen all of the listing
+    assert (query.fingerprint == whole) == (ask == "all")  # the listing's attributes have seen all of it
     assert (query.text == "Red shirt 0") == (ask == "title")
 
 
@@ -199,11 +188,11 @@ def test_fusion_is_tuned_on_validation_queries_of_which_none_is_scored(tmp_path:
     with Database(folder.database) as database:
         documents = documents_of(described_products(folder, settings, database, None, Problems()))
     products = {document.id: document.product for document in documents}
-    with prints(folder) as fingerprinter:
+    with rows_of(folder) as made:
         for split in ("test", "train", "validation", "all"):
             spec = TaskSpec("identity", split=split)
-            task = build_task(documents, folder, settings, spec, fingerprinter)
-            tuning = tuning_task(task, documents, folder, settings, spec, fingerprinter)
+            task = build_task(documents, folder, settings, spec, made)
+            tuning = tuning_task(task, documents, folder, settings, spec, made)
             if split == "validation":
                 assert tuning is None
             elif tuning is not None:

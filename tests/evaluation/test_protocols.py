@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from afmrl_cli.catalog.fingerprints import Fingerprinter
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.product import Product
 from afmrl_cli.catalog.splits import split_of
@@ -21,18 +20,17 @@ from afmrl_cli.retrieval.listings import make_listing
 from afmrl_cli.retrieval.vectors import described_products
 from afmrl_cli.settings import SplitSettings
 from afmrl_cli.sources import load_settings
-from afmrl_cli.store.database import Database
 from afmrl_cli.store.files import hash_file
 from afmrl_cli.store.folder import CatalogFolder
-from tests.retrieval.shop import Row, shop_rows, write_shop
+from tests.retrieval.shop import Row, rows_of, shop_rows, write_shop
 
 Catalog = tuple[list[Document], CatalogFolder]
 
 
 def read(root: Path, rows: list[Row]) -> Catalog:
     folder = write_shop(root, rows)
-    with Database(folder.database) as database:
-        return documents_of(described_products(folder, load_settings(), database, None, Problems())), folder
+    with rows_of(folder) as rows_made:
+        return documents_of(described_products(folder, load_settings(), rows_made, Problems())), folder
 
 
 @pytest.fixture
@@ -78,9 +76,9 @@ def test_photo_takes_every_copy_of_a_held_out_photo_out(tmp_path: Path) -> None:
     rows[2] |= {"image": "images/copy.png", "title": "", "description": "", "category": "", "brand": ""}
     folder = write_shop(tmp_path, rows)
     shutil.copy(tmp_path / "images/0b.png", tmp_path / "images/copy.png")
-    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        described = documents_of(described_products(folder, load_settings(), database, None, Problems()))
-        task = photo_task(gallery_of(described, {}), fingerprinter, folder.root)
+    with rows_of(folder) as made:
+        described = documents_of(described_products(folder, load_settings(), made, Problems()))
+        task = photo_task(gallery_of(described, {}), made)
         changed = {document.id: document.row.key for document in described}
     asked = {hash_file(query.images[0]) for query in task.queries}
     shown = {hash_file(path) for document in task.documents for path in document.product.images}
@@ -101,9 +99,9 @@ def test_photo_of_a_product_that_repeats_its_photo(tmp_path: Path) -> None:
     rows[0]["image"] = "images/0.png|images/again.png"
     folder = write_shop(tmp_path, rows)
     shutil.copy(tmp_path / "images/0.png", tmp_path / "images/again.png")
-    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        described = documents_of(described_products(folder, load_settings(), database, None, Problems()))
-        task = photo_task(gallery_of(described, {}), fingerprinter, folder.root)
+    with rows_of(folder) as made:
+        described = documents_of(described_products(folder, load_settings(), made, Problems()))
+        task = photo_task(gallery_of(described, {}), made)
     assert next(d for d in task.documents if d.product.id == "s0").product.images == ()
 
 
@@ -133,7 +131,7 @@ def test_what_a_catalog_offers(catalog: Catalog, tmp_path: Path) -> None:
     nowhere = tmp_path / "queries.jsonl"
     assert offered(described, nowhere) == "identity"
     bare = [Product(d.id, d.product.title, images=d.product.images) for d in described]
-    alone = documents_of((product, make_listing(product, "", "", folder.root)) for product in bare)
+    alone = documents_of((product, make_listing(product, "", "", "", folder.root)) for product in bare)
     assert offered(alone, nowhere) == "photo"
     nowhere.write_text("{}")
     assert offered(alone, nowhere) == "queries"

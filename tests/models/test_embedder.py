@@ -106,6 +106,18 @@ def test_text_is_cut_and_pictures_and_instruction_are_not(tiny_model: TinyModel)
         huge.encode([Item("", (photo(1, 1800, 1800),))], instruction="Find:")
 
 
+def test_photos_beyond_the_positions_are_left_out_and_told(tiny_model: TinyModel) -> None:
+    """A listing with very many photos does not end a run: the first ones are read, as many as fit."""
+    embedder = embedder_of(tiny_model("qwen2_vl"))
+    few, many = (Item("red shirt", tuple(photo(i) for i in range(number))) for number in (3, 400))
+    assert embedder.fitting([few]) == [few] and not embedder.photos_left_out
+    (fitting,) = embedder.fitting([many])
+    assert fitting.images == many.images[: len(fitting.images)] and 50 < len(fitting.images) < 400
+    assert embedder.photos_left_out == 400 - len(fitting.images)
+    found, expected = embedder.encode([many, fitting], instruction="Find:")
+    assert np.abs(found - expected).max() < 1e-5
+
+
 def test_shop_text_with_special_tokens(tiny_model: TinyModel) -> None:
     embedder = embedder_of(tiny_model("qwen2_vl"))
     rows = embedder.encode(

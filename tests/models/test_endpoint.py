@@ -111,7 +111,7 @@ def test_the_id_names_the_model_and_what_it_is_shown():
 
     assert re.fullmatch(r"qwen3-vl-8b-[0-9a-f]{10}", id_of())
     assert id_of(endpoint="http://other:2/v1", concurrency=1) == id_of()
-    assert len({id_of(), id_of({"max_images": 1}), id_of({"max_pixels": 999}), id_of(endpoint_schema=False)}) == 4
+    assert len({id_of(), id_of({"generator_images": 1}), id_of({"max_pixels": 999}), id_of(endpoint_schema=False)}) == 4
 
 
 def test_a_long_product_text_is_cut_and_the_question_is_not(server):

@@ -136,7 +136,7 @@ def test_whatever_changes_the_output_changes_the_id(folder: Path, tiny_model: Ti
     settings = settings_for(folder)
     original = resolve_base(settings_for(tiny_model("qwen2_vl")), "embedder")
     ids = [model_id(settings, "embedder", NO_CHECKPOINTS)]
-    for change in ({"precision": "nf4"}, {"max_pixels": 9999}, {"max_images": 1}, {"max_text_tokens": 99}):
+    for change in ({"precision": "nf4"}, {"max_pixels": 9999}, {"embedder_images": 1}, {"max_text_tokens": 99}):
         ids.append(model_id(settings.model_copy(update=change), "embedder", NO_CHECKPOINTS))
     with (folder / "model.safetensors").open("r+b") as stream:
         stream.seek(-1, 2)

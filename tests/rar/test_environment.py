@@ -242,13 +242,13 @@ def test_the_gallery_carries_stored_attributes_when_both_sides_are_enriched(
         products = list(read_products(shop, chosen.catalog, Problems()))
         database.put_attributes(
             [
-                StoredAttributes(fingerprinter.of(p), by, task.id, 0, p.id, f"kind: {p.id.lower()}", None, time.time())
+                StoredAttributes(fingerprinter.of(p), by, task.id, p.id, f"kind: {p.id.lower()}", None, time.time())
                 for p in products
             ]
         )
     environment = make(chosen).train
-    assert all("Attributes: kind: s" in row.words for row in environment.gallery)
-    assert not any("Attributes" in query.side.words for query in environment.queries)
+    assert all(row.attributes.startswith("kind: s") for row in environment.gallery)
+    assert not any(query.side.attributes for query in environment.queries)
 
 
 @pytest.mark.parametrize(

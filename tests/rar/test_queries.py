@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from afmrl_cli.attributes.views import LISTING
 from afmrl_cli.errors import DataError
 from afmrl_cli.rar.queries import (
     QueryKind,
@@ -25,7 +26,7 @@ def shot(name: str) -> Photo:
 
 
 def listing(id: str, identity: str, text: str, *photos: str) -> TrainListing:
-    return TrainListing(id, identity, "shirts", text, tuple(map(shot, photos)), "colour: red")
+    return TrainListing(id, identity, "shirts", text, tuple(map(shot, photos)), {LISTING: "colour: red"})
 
 
 A1 = listing("a1", "A", "red shirt", "a", "b")

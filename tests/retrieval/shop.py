@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from afmrl_cli.attributes.views import AttributeSource
+from afmrl_cli.catalog.fingerprints import Fingerprinter
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.models.presets import model_id
 from afmrl_cli.retrieval.embed import EmbedSummary, embed_catalog
 from afmrl_cli.retrieval.encode import Encoder
-from afmrl_cli.retrieval.vectors import AttributeSource
+from afmrl_cli.retrieval.vectors import RowMaker, make_rows
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
+from afmrl_cli.store.database import Database
 from afmrl_cli.store.folder import CatalogFolder
 
 COLORS = ("red", "green", "blue", "black", "orange", "purple")
@@ -119,3 +123,12 @@ def embed(
 ) -> EmbedSummary:
     loading = load or counting(folder, settings)
     return embed_catalog(folder, settings, embedder_id(folder, settings), loading, Silent(), source=source, force=force)
+
+
+@contextlib.contextmanager
+def rows_of(
+    folder: CatalogFolder, settings: Settings | None = None, source: AttributeSource | None = None
+) -> Iterator[RowMaker]:
+    """What describes the catalog's products."""
+    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
+        yield make_rows(folder, settings or load_settings(None, {}, {}), database, fingerprinter, source)

@@ -79,7 +79,7 @@ def by_search(embedder: Embedder, settings: Settings, place: Path) -> list[np.nd
     axes = np.eye(embedder.dimension, dtype=np.float32)
     with ListingsWriter(place / "listings") as writer:
         for i in range(len(axes)):
-            writer.add(make_listing(Product(str(i)), str(i), "", place))
+            writer.add(make_listing(Product(str(i)), str(i), str(i), "", place))
     vectors = Vectors(place, axes, Listings(place / "listings"), {"index": {"kind": build_index(axes, "flat").kind}})
     found = []
     for attributes in (NAVY, RED):
@@ -100,7 +100,7 @@ def by_search(embedder: Embedder, settings: Settings, place: Path) -> list[np.nd
 
 def by_eval(embedder: Embedder, settings: Settings, place: Path) -> list[np.ndarray]:
     """A query of each, and the vectors of listings with the other's attributes."""
-    rows = [make_listing(PRODUCT, each, "", place) for each in (NAVY, RED)]
+    rows = [make_listing(PRODUCT, each, each, "", place) for each in (NAVY, RED)]
     documents = [Document(Product(str(i), title=str(i)), row, {}) for i, row in enumerate(rows)]
     queries = [Query(each, TEXT, (), fingerprint=each) for each in (NAVY, RED)]
     system = RetrievalSystem(
@@ -111,7 +111,7 @@ def by_eval(embedder: Embedder, settings: Settings, place: Path) -> list[np.ndar
         target_instruction=settings.embed.query_instruction,
         attributes={NAVY: NAVY, RED: RED},
     )
-    shown = [make_listing(PRODUCT, each, each, place) for each in (NAVY, RED)]
+    shown = [make_listing(PRODUCT, each, each, each, place) for each in (NAVY, RED)]
     gallery = [Document(d.product, row, {}) for d, row in zip(documents, shown, strict=True)]
     context = EncodeContext(CatalogFolder(place / "catalog.csv"), settings, Problems(), Silent())
     run = vector_run(Task("queries", queries, gallery, {}), system, context)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from afmrl_cli.attributes.views import AttributeSource
 from afmrl_cli.errors import DataError, ModelError
 from afmrl_cli.retrieval.encode import Encoder
-from afmrl_cli.retrieval.vectors import AttributeSource, load_vectors, stale_products, vectors_folder
+from afmrl_cli.retrieval.vectors import load_vectors, stale_products, vectors_folder
 from afmrl_cli.settings import Settings
 from afmrl_cli.store.database import Database, StoredAttributes
 from afmrl_cli.store.folder import CatalogFolder
@@ -171,7 +172,7 @@ def test_attribute_text_goes_in_with_enrich_both(folder: CatalogFolder, model: P
     vectors = load_vectors(folder, embedder_id(folder, settings), settings)
     fingerprint = vectors.listings.listing(2).fingerprint
     with Database(folder.database) as database:
-        stored = StoredAttributes(fingerprint, "generator", "prompt", 0, "s2", "color: green", None, 0.0)
+        stored = StoredAttributes(fingerprint, "generator", "prompt", "s2", "color: green", None, 0.0)
         database.put_attributes([stored])
     load = counting(folder, settings)
     summary = embed(folder, settings, load, source=source)
@@ -182,7 +183,7 @@ def test_attribute_text_goes_in_with_enrich_both(folder: CatalogFolder, model: P
 
 def test_vectors_of_another_embedder_or_instruction(folder: CatalogFolder, settings: Settings, model: Path) -> None:
     embed(folder, settings)
-    other = settings_of(model, **{"model.max_images": 1})
+    other = settings_of(model, **{"model.embedder_images": 1})
     with pytest.raises(ModelError) as caught:
         load_vectors(folder, embedder_id(folder, other), other)
     assert embedder_id(folder, settings) in str(caught.value)

@@ -64,7 +64,7 @@ def store(folder: CatalogFolder, settings: Settings, generator: str, text: Calla
             said = text(product)
             failure = None if said is not None else "unparsable"
             key = fingerprinter.of(product)
-            rows.append(StoredAttributes(key, generator, task.id, 0, product.id, said or "?", failure, 0.0))
+            rows.append(StoredAttributes(key, generator, task.id, product.id, said or "?", failure, 0.0))
         database.put_attributes(rows)
 
 

@@ -25,5 +25,5 @@ def manifest(role: Role = "embedder", **more: object) -> Manifest:
 
 
 def attributes(fingerprint: str, generator: str = "g", prompt: str = "p", **more: object) -> StoredAttributes:
-    row = {"sample": 0, "listing": "A", "text": "color: navy", "failure": None, "created": 1.5} | more
+    row = {"listing": "A", "text": "color: navy", "failure": None, "created": 1.5} | more
     return StoredAttributes(fingerprint, generator, prompt, **row)  # type: ignore[arg-type]

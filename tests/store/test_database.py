@@ -16,19 +16,17 @@ from afmrl_cli.store.database import SCHEMA_VERSION, Database, StoredImageHash
 from .adapters import attributes
 
 
-def test_rows_come_back_by_fingerprint_generator_prompt_and_sample(tmp_path: Path) -> None:
+def test_rows_come_back_by_fingerprint_generator_and_prompt(tmp_path: Path) -> None:
     rows = [
         attributes("f1"),
         attributes("f2", text="", failure="empty"),
         attributes("f1", generator="other", text="other: generator"),
         attributes("f1", prompt="other", text="other: prompt"),
-        attributes("f1", sample=1, text="second: sample"),
     ]
     with Database(tmp_path / "deep" / "db.sqlite") as database:
         database.put_attributes(rows)
     with Database(tmp_path / "deep" / "db.sqlite") as database:
         assert database.attributes("g", "p", ["f1", "f2", "f3"]) == {"f1": rows[0], "f2": rows[1]}
-        assert database.attributes("g", "p", ["f1"], sample=1) == {"f1": rows[4]}
         assert database.attributes("other", "p", ["f1"]) == {"f1": rows[2]}
         database.put_attributes([attributes("f1", text="new: text")])
         assert database.attributes("g", "p", ["f1"])["f1"].text == "new: text"
@@ -54,6 +52,56 @@ def test_many_fingerprints_at_once(tmp_path: Path) -> None:
         begin = time.monotonic()
         assert len(database.attributes("g", "p", names)) == 20_000
         assert time.monotonic() - begin < 10
+
+
+def version_1(path: Path) -> None:
+    """A store as the first version wrote it, with a second sample that nobody read."""
+    connection = sqlite3.connect(path)
+    connection.executescript("""
+        PRAGMA journal_mode = WAL;
+        CREATE TABLE attributes (
+            fingerprint TEXT NOT NULL, generator TEXT NOT NULL, prompt TEXT NOT NULL, sample INTEGER NOT NULL,
+            listing TEXT NOT NULL, text TEXT NOT NULL, failure TEXT, created REAL NOT NULL,
+            PRIMARY KEY (fingerprint, generator, prompt, sample)) WITHOUT ROWID;
+        CREATE TABLE images (
+            path TEXT PRIMARY KEY NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL
+            ) WITHOUT ROWID;
+        INSERT INTO attributes VALUES ('f1', 'g', 'p', 0, 'A', 'color: navy', NULL, 1.5);
+        INSERT INTO attributes VALUES ('f1', 'g', 'p', 1, 'A', 'color: red', NULL, 1.5);
+        INSERT INTO attributes VALUES ('f2', 'g', 'p', 0, 'B', 'well,', 'unparsable', 2.5);
+        INSERT INTO images VALUES ('a.png', 1, 2, 'h');
+        PRAGMA user_version = 1;
+    """)
+    connection.close()
+
+
+def test_a_store_of_the_first_version_is_brought_up_to_date_in_place(tmp_path: Path) -> None:
+    version_1(tmp_path / "db.sqlite")
+    expected = {
+        "f1": attributes("f1", viewed=False),
+        "f2": attributes("f2", listing="B", text="well,", failure="unparsable", created=2.5, viewed=False),
+    }
+    for _ in range(2):
+        with Database(tmp_path / "db.sqlite") as database:
+            assert database.attributes("g", "p", ["f1", "f2"]) == expected
+            assert database.image_hashes(["a.png"])["a.png"].sha256 == "h"
+    with Database(tmp_path / "db.sqlite") as database:
+        database.put_attributes([attributes("f1", text="color: blue")])
+        assert database.attributes("g", "p", ["f1"])["f1"] == attributes("f1", text="color: blue")
+    connection = sqlite3.connect(tmp_path / "db.sqlite")
+    assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    connection.close()
+
+
+def test_a_store_of_the_first_version_that_can_not_be_written_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version_1(tmp_path / "db.sqlite")
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    with Database(tmp_path / "db.sqlite") as database:
+        assert not database.writable
+        assert database.attributes("g", "p", ["f1"]) == {"f1": attributes("f1", viewed=False)}
+        assert database.attribute_sources() == {"g": 1}
 
 
 def test_a_batch_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -82,8 +130,8 @@ WRITER = """
         database.put_attributes([attributes("written")])
         connection = database._connection
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute("INSERT INTO attributes SELECT 'open', generator, prompt, sample, listing, text, failure, "
-            "created FROM attributes")
+        connection.execute("INSERT INTO attributes SELECT 'open', generator, prompt, listing, text, failure, "
+            "created, viewed FROM attributes")
         print("open", flush=True)
         sys.stdin.readline()
         connection.execute("COMMIT")

@@ -54,7 +54,13 @@ def test_less_with_checkpoints_and_shorter_chunks() -> None:
 @pytest.mark.parametrize("photos", [1, 3])
 def test_the_presets_fit_small_cards_as_they_are(preset: str, card: int, photos: int) -> None:
     """Photos of 448 px, batches of 256 pairs, groups of 8; a CUDA context and what the allocator loses come on top."""
-    flags = {"model.preset": preset, "model.device": "cuda", "model.max_pixels": 448 * 448, "model.max_images": photos}
+    flags = {
+        "model.preset": preset,
+        "model.device": "cuda",
+        "model.max_pixels": 448 * 448,
+        "model.generator_images": photos,
+        "model.embedder_images": photos,
+    }
     settings = load_settings(None, flags | {"agcl.batch_size": 256}, {})
     assert settings.rar.group == 8
     stages = estimate_stages(settings)

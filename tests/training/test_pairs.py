@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from afmrl_cli.attributes.views import LISTING
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.errors import DataError
 from afmrl_cli.listener import Silent
@@ -37,7 +38,14 @@ def photo(name: str) -> Photo:
 def listing(
     id: str, text: str = "Title: x", photos: str = "", identity: str = "", attributes: str = ""
 ) -> TrainListing:
-    return TrainListing(id, identity or id, "", text, tuple(photo(name) for name in photos.split()), attributes)
+    return TrainListing(
+        id,
+        identity or id,
+        "",
+        text,
+        tuple(photo(name) for name in photos.split()),
+        {LISTING: attributes} if attributes else {},
+    )
 
 
 def draws(positive: Positive, listings: list[TrainListing], *, enrich: Enrich = "query", n: int = 200) -> list[Pair]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from afmrl_cli.attributes.views import LISTING
 from afmrl_cli.errors import ModelError
 from afmrl_cli.sources import load_settings
 from afmrl_cli.training.curve import training_curve
@@ -129,8 +130,10 @@ def test_the_best_step_is_chosen_by_the_kind_of_query_that_is_judged() -> None:
     photos = tuple(Photo(Path(f"{i}.png"), (9, 9), str(i)) for i in range(2))
 
     def listings(shared: int) -> list[TrainListing]:
-        made = [TrainListing(f"a{i}", f"p{i // 2}", "", f"a {i}", photos, f"colour: {i}") for i in range(shared)]
-        return made + [TrainListing(f"b{i}", f"b{i}", "", f"b {i}", photos, f"size: {i}") for i in range(8)]
+        made = [
+            TrainListing(f"a{i}", f"p{i // 2}", "", f"a {i}", photos, {LISTING: f"colour: {i}"}) for i in range(shared)
+        ]
+        return made + [TrainListing(f"b{i}", f"b{i}", "", f"b {i}", photos, {LISTING: f"size: {i}"}) for i in range(8)]
 
     def asked(shared: int, **changes: object) -> tuple[list[str], int, list[str]]:
         made = make_validation(listings(shared), load_settings(None, changes, {}))

@@ -290,7 +290,7 @@ def test_a_base_that_differs_from_the_checkpoints(
 
 def test_attributes_of_another_generator(shop: CatalogFolder, settings: MakeSettings) -> None:
     with Database(shop.database) as database:
-        database.put_attributes([StoredAttributes("f", "nano-1a2b", "p", 0, "S1", "colour: red", None, 0.0)])
+        database.put_attributes([StoredAttributes("f", "nano-1a2b", "p", "S1", "colour: red", None, 0.0)])
     with pytest.raises(DataError, match=r"stored are attributes by: nano-1a2b \(1\)"):
         run(shop, settings(**{"agcl.attributes": "generated"}))
 
@@ -301,7 +301,7 @@ def test_attributes_none_of_which_is_valid(shop: CatalogFolder, settings: MakeSe
     chosen = settings(**{"agcl.attributes": "generated"})
     generator = generator_id(chosen, Checkpoints(shop.checkpoints))
     with Database(shop.database) as database:
-        database.put_attributes([StoredAttributes("f", generator, "p", 0, "S1", "well,", "unparsable", 0.0)])
+        database.put_attributes([StoredAttributes("f", generator, "p", "S1", "well,", "unparsable", 0.0)])
     with pytest.raises(DataError, match=f"attributes by {generator}: none of its 1 stored answers is valid"):
         run(shop, chosen)
 
@@ -319,7 +319,7 @@ def test_generated_attributes_are_used(shop: CatalogFolder, settings: MakeSettin
     task = load_task(chosen.attributes, shop.root).id
     with Database(shop.database) as database, Fingerprinter(database) as fingerprinter:
         products = list(read_products(shop, chosen.catalog, Problems()))
-        row = StoredAttributes("", generator, task, 0, "", "", None, 0.0)
+        row = StoredAttributes("", generator, task, "", "", None, 0.0)
         database.put_attributes(
             [
                 dataclasses.replace(row, fingerprint=fingerprinter.of(p), text=f"colour: {p.given['colour']}")
@@ -327,7 +327,7 @@ def test_generated_attributes_are_used(shop: CatalogFolder, settings: MakeSettin
             ]
         )
     plan = make_plan_for(shop, chosen, generator, task)
-    assert 0 < plan.corpus.described < len(plan.corpus.train)
+    assert 0 < plan.corpus.num_with_attributes < len(plan.corpus.train)
     pairs = next(plan.from_step(0, 0))[2]
     assert any("Attributes: colour: " in pair.query.text for pair in pairs)
     assert not any("Attributes" in pair.target.text for pair in pairs)

@@ -14,6 +14,7 @@ from ..catalog.product import Product
 from ..settings import Settings
 from .request import Request
 from .task import AttributeTask
+from .views import first_photos
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,7 +32,7 @@ def open_request(
     Photos are as `generator` wants them. Those that can't be opened go to `problems`; with `catalog.bad_images = fail`
     the first raises DataError.
     """
-    found = look_at(product, _look(generator, settings), settings.model.max_images)
+    found = _found(product, _look(generator, settings), settings)
     return _request(task, product, found, settings, problems)
 
 
@@ -39,14 +40,19 @@ def open_requests(
     task: AttributeTask, products: Sequence[Product], settings: Settings, problems: Problems, generator: object = None
 ) -> Iterator[Request | None]:
     """`open_request` of each of `products`, photos opened by several threads."""
-    look, most = _look(generator, settings), settings.model.max_images
+    look = _look(generator, settings)
     with ThreadPoolExecutor(OPENERS) as threads:
-        waiting = [threads.submit(look_at, product, look, most) for product in products]
+        waiting = [threads.submit(_found, product, look, settings) for product in products]
         try:
             for product, future in zip(products, waiting, strict=True):
                 yield _request(task, product, future.result(), settings, problems)
         finally:
             threads.shutdown(cancel_futures=True)
+
+
+def _found(product: Product, look: Look, settings: Settings) -> Found:
+    """The photos that the answer's key names, the readable ones of them: no later photo steps in for a broken one."""
+    return look_at(first_photos(product, settings.model.generator_images), look, 0)
 
 
 def _look(generator: object, settings: Settings) -> Look:

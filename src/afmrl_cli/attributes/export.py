@@ -28,6 +28,7 @@ from ..store.written import PARQUET_MARK
 from .generate import stored_attributes
 from .parse import read_stored
 from .task import AttributeTask
+from .views import AttributeSource
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 MAX_KEY_COLUMNS = 300
@@ -59,7 +60,7 @@ def check_export_path(path: Path, folder: CatalogFolder) -> bool:
 def export_attributes(
     products: Iterable[Product],
     task: AttributeTask,
-    generator_id: str,
+    source: AttributeSource,
     database: Database,
     fingerprinter: Fingerprinter,
     path: Path,
@@ -69,7 +70,7 @@ def export_attributes(
     keys = Counter(dict.fromkeys(task.schema.keys, 0))
     # The columns are known only when every row has been seen, so the rows wait on disk until then.
     with writing(path) as target, tempfile.TemporaryFile("w+", encoding="utf-8", dir=path.parent) as spool:
-        for product, _, stored in stored_attributes(products, task.id, generator_id, database, fingerprinter):
+        for product, _, stored in stored_attributes(products, source, database, fingerprinter):
             if stored is None:
                 missing += 1
                 continue

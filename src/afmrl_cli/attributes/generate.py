@@ -1,8 +1,9 @@
 """The resumable job: products -> attribute texts in the database.
 
-A text is stored under what it was made from (product fingerprint, generator id, task id), one transaction a window of
-products. So whatever has been stored is never asked again, an interrupted run goes on where it was, a changed product
-is a new one, and a run with nothing to do opens no photo and loads no model.
+A text is stored under what it was made from (the view's fingerprint, generator id, task id), one transaction a window
+of products. Products may be views of a listing (`views`): a photo alone, its text alone, a listing without a photo. So
+whatever has been stored is never asked again, an interrupted run goes on where it was, a changed product is a new one,
+and a run with nothing to do opens no photo and loads no model.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ..store.files import hash_json
 from .asking import open_requests
 from .request import Generation, Generator, Request
 from .task import AttributeTask
+from .views import AttributeSource, first_photos
 
 ENDPOINT_ERROR = "endpoint error"
 REFUSED = "refused"
@@ -92,21 +94,27 @@ def sample_products(products: Iterable[Product], number: int, seed: int) -> list
 
 
 def stored_attributes(
-    products: Iterable[Product], task_id: str, generator_id: str, database: Database, fingerprinter: Fingerprinter
+    products: Iterable[Product], source: AttributeSource, database: Database, fingerprinter: Fingerprinter
 ) -> Iterator[tuple[Product, str, StoredAttributes | None]]:
-    """Each product with its fingerprint and what is stored for it under this task and generator (None: nothing)."""
+    """Each product with the fingerprint of what the generator is shown of it and what is stored (None: nothing).
+
+    Rows of earlier versions stand under the whole product and are found, too: see `StoredAttributes.viewed`.
+    """
     stream = iter(products)
     while chunk := list(itertools.islice(stream, LOOKUP_PRODUCTS)):
-        fingerprints = fingerprinter.of_all(chunk)
-        stored = database.attributes(generator_id, task_id, fingerprints)
-        for product, fingerprint in zip(chunk, fingerprints, strict=True):
-            yield product, fingerprint, stored.get(fingerprint)
+        fingerprints = fingerprinter.of_all([first_photos(product, source.photos) for product in chunk])
+        whole = fingerprinter.of_all(chunk) if source.photos else fingerprints
+        stored = database.attributes(source.generator, source.prompt, [*{*fingerprints, *whole}])
+        for product, fingerprint, all_photos in zip(chunk, fingerprints, whole, strict=True):
+            row, earlier = stored.get(fingerprint), stored.get(all_photos)
+            if row is None and earlier is not None and not earlier.viewed:
+                row = earlier
+            yield product, fingerprint, row
 
 
 def count_needed(
     products: Iterable[Product],
-    task: AttributeTask,
-    generator_id: str,
+    source: AttributeSource,
     database: Database,
     fingerprinter: Fingerprinter,
     *,
@@ -116,7 +124,7 @@ def count_needed(
     """(products, those of them that a run would ask the generator about)."""
     seen: set[str] = set()
     total = needed = 0
-    for _, fingerprint, row in stored_attributes(products, task.id, generator_id, database, fingerprinter):
+    for _, fingerprint, row in stored_attributes(products, source, database, fingerprinter):
         total += 1
         if fingerprint not in seen and _needs_work(row, force, retry_failed):
             needed += 1
@@ -150,7 +158,8 @@ def generate_attributes(
     """
     run = _Run(task, generator_id, load_generator, database, settings, problems, examples)
     needed = 0
-    for product, fingerprint, stored in stored_attributes(products, task.id, generator_id, database, fingerprinter):
+    source = AttributeSource(generator_id, task.id, settings.model.generator_images)
+    for product, fingerprint, stored in stored_attributes(products, source, database, fingerprinter):
         row = run.done.get(fingerprint, stored)
         if fingerprint in run.waiting:
             run.waiting[fingerprint].append(product)
@@ -248,7 +257,7 @@ class _Run:
             text, failure = self.task.read(answer, product)
         if text is None:
             text = _storable((answer.error or answer.text) if answer else "")
-        return StoredAttributes(fingerprint, self.generator_id, self.task.id, 0, product.id, text, failure, time.time())
+        return StoredAttributes(fingerprint, self.generator_id, self.task.id, product.id, text, failure, time.time())
 
 
 def _something_to_read(product: Product, settings: Settings) -> bool:
@@ -259,7 +268,7 @@ def _something_to_read(product: Product, settings: Settings) -> bool:
 
 
 def _needs_work(row: StoredAttributes | None, force: bool, retry_failed: bool) -> bool:
-    if row is None or force:
+    if row is None or not row.viewed or force:
         return True
     return row.failure is not None and (retry_failed or row.failure in ASKED_AGAIN)
 

@@ -79,10 +79,10 @@ class Found:
 
 
 def look_at(product: Product, look: Look, limit: int) -> Found:
-    """The first `limit` readable photos of `product`."""
+    """The first `limit` readable photos of `product` (0: all of them)."""
     found = Found([], [])
     for path in product.images:
-        if len(found.photos) >= limit:
+        if limit and len(found.photos) >= limit:
             break
         try:
             found.photos.append(look(path))

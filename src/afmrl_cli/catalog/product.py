@@ -62,6 +62,8 @@ def enriched_text(text: str, attributes: str) -> str:
 
 
 def product_fingerprint(product: Product, image_hashes: Sequence[str]) -> str:
-    """SHA-256 (hex) of what a model can see of the product: its text and the content hashes of its images."""
+    """SHA-256 (hex) of what a model can see of a product, or of a narrowed one: its text and the content hashes of its
+    images.
+    """
     content = _encode([product_text(product), list(image_hashes)])
     return hashlib.sha256(content.encode()).hexdigest()

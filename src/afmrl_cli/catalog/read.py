@@ -256,6 +256,11 @@ class SeenIds:
                 self._hashes[slot], self._rows[slot] = value, row
 
 
+def most_photos(folder: CatalogFolder, settings: CatalogSettings) -> int:
+    """The largest number of photos that a listing of the catalog has; one pass over it, no photo is opened."""
+    return max((len(product.images) for product in read_products(folder, settings, Problems())), default=0)
+
+
 def count_rows(folder: CatalogFolder, settings: CatalogSettings) -> int:
     """About how many products the catalog has, for progress: rows after the header, bad ones and all.
 

@@ -17,6 +17,8 @@ from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
 if TYPE_CHECKING:
     from ..attributes.export import ExportSummary
     from ..attributes.generate import AttributeSummary
+    from ..attributes.views import ListingViews
+    from ..catalog.fingerprints import Fingerprinter
     from ..catalog.problems import Problems
     from ..catalog.product import Product
 
@@ -34,6 +36,14 @@ Out = Annotated[
 BatchSize = Annotated[int | None, typer.Option(help="Products at a time.", show_default=False)]
 Preset = Annotated[str | None, typer.Option(help="Models: nano, paper or qwen3.", show_default=False)]
 GeneratorName = Annotated[str | None, typer.Option(help="Hub name or folder of a Qwen-VL.", show_default=False)]
+Views = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="What is described: listing, text, photos (each alone), all-photos, rest (without each photo).",
+        show_default=False,
+    ),
+]
 Language = Annotated[str | None, typer.Option(help="Of keys and values.", show_default=False)]
 Endpoint = Annotated[str | None, typer.Option(metavar="URL", help="OpenAI-compatible server instead of a local model.")]
 EndpointModel = Annotated[str | None, typer.Option(metavar="NAME", help="The model's name at the endpoint.")]
@@ -50,6 +60,7 @@ def attributes(
     batch_size: BatchSize = None,
     preset: Preset = None,
     generator: GeneratorName = None,
+    views: Views = None,
     language: Language = None,
     endpoint: Endpoint = None,
     model: EndpointModel = None,
@@ -66,6 +77,7 @@ def attributes(
     """
     flags = {
         "attributes.batch_size": batch_size,
+        "attributes.views": views,
         "attributes.language": language,
         "attributes.endpoint": endpoint,
         "attributes.endpoint_model": model,
@@ -107,9 +119,16 @@ class Asked:
         stream = read_products(session.folder, session.settings.catalog, problems)
         return sample_products(stream, self.sample, session.settings.attributes.seed) if self.sample else stream
 
+    def views(self, session: Session, problems: Problems, fingerprinter: Fingerprinter) -> ListingViews:
+        """What is described of these products: `attributes.views`."""
+        from ..attributes.views import ListingViews
+
+        return ListingViews(self.products(session, problems), session.settings.attributes.views, fingerprinter)
+
 
 def _plan(session: Session, asked: Asked) -> None:
     from ..attributes.generate import count_needed
+    from ..attributes.views import AttributeSource
     from ..catalog.fingerprints import Fingerprinter
     from ..catalog.problems import Problems
     from ..store.database import Database
@@ -117,17 +136,20 @@ def _plan(session: Session, asked: Asked) -> None:
     models, problems = Models(session), Problems()
     name = models.generator_id
     with session.out, Database(session.folder.database) as database, Fingerprinter(database) as fingerprinter:
-        products = asked.products(session, problems)
+        views = asked.views(session, problems, fingerprinter)
+        source = AttributeSource(name, models.task.id, session.settings.model.generator_images)
         total, needed = count_needed(
-            products, models.task, name, database, fingerprinter, force=asked.force, retry_failed=asked.retry_failed
+            views, source, database, fingerprinter, force=asked.force, retry_failed=asked.retry_failed
         )
     problems.tell(session.out)
-    _show_plan(session, name, total, needed if asked.limit is None else min(needed, asked.limit))
+    needed = needed if asked.limit is None else min(needed, asked.limit)
+    _show_plan(session, name, views.products, total, needed)
 
 
 def _generate(session: Session, asked: Asked, out_file: Path | None) -> None:
     from ..attributes.export import check_export_path, export_attributes
     from ..attributes.generate import generate_attributes
+    from ..attributes.views import AttributeSource
     from ..catalog.fingerprints import Fingerprinter
     from ..catalog.problems import Problems
     from ..catalog.read import count_rows
@@ -139,10 +161,12 @@ def _generate(session: Session, asked: Asked, out_file: Path | None) -> None:
         out.note(f"{out_file}: is there already and will be replaced")
     task, name, problems = models.task, models.generator_id, Problems()
     lock = writer_lock(folder.store, "afmrl attributes")
+    plain = settings.attributes.views == ["listing"] and not asked.limit
     with out, lock, Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
+        views = asked.views(session, problems, fingerprinter)
         try:
             summary = generate_attributes(
-                asked.products(session, problems),
+                views,
                 task,
                 name,
                 models.generator,
@@ -154,7 +178,7 @@ def _generate(session: Session, asked: Asked, out_file: Path | None) -> None:
                 force=asked.force,
                 retry_failed=asked.retry_failed,
                 limit=asked.limit,
-                total=asked.sample or (None if asked.limit else count_rows(folder, settings.catalog)),
+                total=(asked.sample or count_rows(folder, settings.catalog)) if plain else None,
                 examples=min(asked.sample, MAX_EXAMPLES) if asked.sample else EXAMPLES,
             )
         finally:
@@ -162,30 +186,44 @@ def _generate(session: Session, asked: Asked, out_file: Path | None) -> None:
         exported = None
         if out_file:
             products = asked.products(session, Problems())
-            exported = export_attributes(products, task, name, database, fingerprinter, out_file)
-    _show(session, name, summary, problems, exported)
+            source = AttributeSource(name, task.id, settings.model.generator_images)
+            exported = export_attributes(products, task, source, database, fingerprinter, out_file)
+    _show(session, name, views.products, summary, problems, exported)
 
 
 def _check_flags(session: Session, model: str | None, limit: int | None, sample: int | None) -> None:
+    from ..attributes.views import check_view_names
+
     settings = session.settings.attributes
     if model and not settings.endpoint:
         raise UsageError("--model is a name at an endpoint, and there is no endpoint", "give --endpoint or --generator")
     if limit and sample:
         raise UsageError("--limit and --sample exclude each other", "--limit takes the first, --sample any products")
+    check_view_names(settings.views)
     address = settings.endpoint
     local = any(f"//{host}" in address for host in ("localhost", "127.", "[::1]"))
     if address.startswith("http:") and not local and os.environ.get("AFMRL_API_KEY"):
         session.out.warn("the key in AFMRL_API_KEY goes over plain http to another machine: use https where you can")
 
 
-def _show_plan(session: Session, generator: str, total: int, needed: int) -> None:
-    session.out.document("afmrl.attributes/1", {"generator": generator, "products": total, "needed": needed})
-    session.out.table(["products", "need work", "generator"], [[total, needed, generator]])
+def _show_plan(session: Session, generator: str, products: int, views: int, needed: int) -> None:
+    document = {"generator": generator, "products": products, "views": views, "needed": needed}
+    session.out.document("afmrl.attributes/1", document)
+    columns, row = _counted(session, products, views)
+    session.out.table([*columns, "need work", "generator"], [[*row, needed, generator]])
+
+
+def _counted(session: Session, products: int, views: int) -> tuple[list[str], list[object]]:
+    """The first columns of the summaries: views are shown where more than the listing is described."""
+    if session.settings.attributes.views == ["listing"]:
+        return ["products"], [products]
+    return ["products", "views"], [products, views]
 
 
 def _show(
     session: Session,
     generator: str,
+    products: int,
     summary: AttributeSummary,
     problems: Problems,
     exported: ExportSummary | None,
@@ -193,7 +231,8 @@ def _show(
     out = session.out
     document: dict[str, Any] = {
         "generator": generator,
-        "products": summary.products,
+        "products": products,
+        "views": summary.products,
         "generated": summary.generated,
         "skipped": summary.skipped,
         "valid": summary.valid,
@@ -218,15 +257,16 @@ def _show(
     out.document("afmrl.attributes/1", document)
     if summary.examples:
         out.table(["id", "title", "attributes"], [[p.id, p.title, text] for p, text in summary.examples])
+    columns, row = _counted(session, products, summary.products)
     rate = f"{summary.products_per_second:.1f}" if summary.asked else "-"
     out.table(
-        ["products", "generated", "done before", "valid", "products/s", "generator"],
-        [[summary.products, summary.generated, summary.skipped, f"{summary.valid_share:.1%}", rate, generator]],
+        [*columns, "generated", "done before", "valid", f"{columns[-1]}/s", "generator"],
+        [[*row, summary.generated, summary.skipped, f"{summary.valid_share:.1%}", rate, generator]],
     )
     if summary.failures:
         firsts = {kind: (product.id, text[:80]) for kind, (product, text) in summary.failed.items()}
         rows = [[kind, number, *firsts[kind]] for kind, number in summary.failures.most_common()]
-        out.table(["failure", "products", "first id", "what was said"], rows)
+        out.table(["failure", columns[-1], "first id", "what was said"], rows)
 
 
 def _looks_like_a_catalog(session: Session, path: Path) -> bool:

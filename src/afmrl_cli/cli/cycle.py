@@ -87,11 +87,14 @@ def cycle(
 
 
 def _show_plan(session: Session, summary: CycleSummary) -> None:
+    from ..catalog.read import most_photos
     from ..models.device import memory_here
     from ..training.memory import estimate_stages
 
     here, settings = memory_here(session.settings.model), session.settings
-    estimates: dict[str, StageMemory] = {each.stage: each for each in estimate_stages(settings)}
+    estimates: dict[str, StageMemory] = {
+        each.stage: each for each in estimate_stages(settings, max(1, most_photos(session.folder, settings.catalog)))
+    }
     left = [each for each in summary.expected if not each.done]
     known = [each.seconds for each in left if each.seconds is not None]
     stages: list[dict[str, object]] = []

@@ -27,7 +27,8 @@ PHOTO_SIZE = 224
 SETTINGS = """\
 # The demo's: a small shop, minutes on two cores. A real shop needs none of it.
 [model]
-max_images = 1
+generator_images = 1
+embedder_images = 1
 
 [split]             # enough products to choose by, and many to test with
 validation = 0.15

@@ -13,9 +13,9 @@ from .options import Session
 if TYPE_CHECKING:
     from ..attributes.request import Generator
     from ..attributes.task import AttributeTask
+    from ..attributes.views import AttributeSource
     from ..models.base import Bases
     from ..models.embedder import Embedder
-    from ..retrieval.vectors import AttributeSource
     from ..store.checkpoints import Checkpoints
 
 
@@ -59,9 +59,9 @@ class Models:
         """Under which ids the stored attribute texts of these settings are kept; None, with a note, when the generator
         is not on this disk. Reading what is stored is no reason to fetch gigabytes, so nothing is downloaded.
         """
+        from ..attributes.views import AttributeSource
         from ..models.presets import NANO, base_name
         from ..models.weights import find_snapshot
-        from ..retrieval.vectors import AttributeSource
 
         settings, out = self.session.settings, self.session.out
         name, revision = base_name(settings.model, "generator"), settings.model.generator_revision
@@ -70,7 +70,7 @@ class Models:
             out.note(f"stored attributes are not used: the generator {name} has never been used here")
             return None
         try:
-            return AttributeSource(self.generator_id, self.task.id)
+            return AttributeSource(self.generator_id, self.task.id, settings.model.generator_images)
         except ModelError as error:
             out.note(f"stored attributes are not used: {error}")
             return None

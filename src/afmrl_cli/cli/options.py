@@ -99,12 +99,16 @@ def start(
     `roles` are the models that the command runs: a warning where the built-in one is none for this catalog. One that
     `writes` keeps the catalog in its store.
     """
-    from ..sources import load_settings  # pydantic costs a third of `afmrl --help`
+    from ..settings import MAX_IMAGES  # pydantic costs a third of `afmrl --help`
+    from ..sources import load_settings, load_with_origins
 
     chosen, names = flags_of(set_, flags), _flag_names(flags or {})
     folder = find_folder(catalog, lambda root: load_settings(root, chosen, names=names).catalog.path)
-    settings = with_split_shares(load_settings(folder.root, chosen, names=names), folder)
+    given, origins = load_with_origins(folder.root, chosen, names=names)
+    settings = with_split_shares(given, folder)
     out = Output(json_mode=json_mode, quiet=quiet, verbose=verbose)
+    if where := origins.get(f"model.{MAX_IMAGES}"):
+        out.note(f"{where}: model.max_images is taken for model.generator_images and model.embedder_images")
     if roles:
         from ..catalog.rendered import built_in_warning
 

@@ -89,12 +89,12 @@ def search(
     question = _question(session, models, text.strip(), image or [], like, enrich)
 
     def attributes_of(fingerprints: list[str]) -> Mapping[str, str]:
-        from ..retrieval.vectors import stored_attributes
+        from ..attributes.views import texts_to_show
 
         if not folder.database.is_file():
             return {}
         with Database(folder.database) as database:
-            return stored_attributes(database, models.source, fingerprints)
+            return texts_to_show(database, models.source, fingerprints)
 
     hits = find(
         vectors,
@@ -159,7 +159,7 @@ def _written_attributes(session: Session, models: Models, text: str, images: Seq
     from ..catalog.product import Product
 
     asked = Product("question", title=text)
-    limit = session.settings.model.max_images
+    limit = session.settings.model.generator_images or len(images)
     [[answer]] = models.generator().generate([models.task.request(asked, images[:limit])])
     if answer.error:
         raise DataError(f"--enrich: the generator gave no answer: {answer.error}", "search without --enrich")

@@ -38,13 +38,15 @@ def show_plan(session: Session, section: str, plan: Mapping[str, object]) -> Non
 
 def show_estimate(session: Session, stage: Stage, estimate: Estimate) -> None:
     """What was measured, in a line; what the longest rows that the settings allow would take, in another."""
+    from ..catalog.read import most_photos
     from ..training.memory import estimate_stages
 
     memory, hours = estimate.peak_bytes / 2**30, estimate.whole_seconds / 3600
     session.out.text(
         f"measured: {estimate.step_seconds:.2f} s a step, {hours:.2f} h in all; peak memory {memory:.2f} GiB"
     )
-    for each in estimate_stages(session.settings):
+    photos = most_photos(session.folder, session.settings.catalog)
+    for each in estimate_stages(session.settings, max(1, photos)):
         if each.stage == stage:
             lower, most = ", then ".join(each.lower), each.beside(estimate.peak_bytes) / 2**30
             session.out.text(f"with the longest rows allowed, estimated: {most:.2f} GiB; for less, lower {lower}")

@@ -154,7 +154,7 @@ def _encoding(folder: CatalogFolder, settings: Settings, listener: Listener) -> 
 
     def encode(products: Sequence[Product]) -> None:
         look = look_of(embedder, settings.catalog)
-        photos = (look_at(each, look, settings.model.max_images).photos for each in products)
+        photos = (look_at(each, look, settings.model.embedder_images).photos for each in products)
         items = [Item(product_text(each), tuple(shown)) for each, shown in zip(products, photos, strict=True)]
         embedder.encode(
             [item for item in items if item.text or item.images], instruction=settings.embed.target_instruction

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..attributes.task import load_task
+from ..attributes.views import first_photos
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.problems import Problems
 from ..catalog.read import read_products
@@ -34,7 +35,7 @@ class Catalog:
     """A catalog in short: hashes of what models see of it (photos too), of its other columns, and of the files beside
     it: queries with their judgements and labels, right answers for SFT, people's verdicts, the prompt's template.
 
-    `fingerprints` are those of its products, in order.
+    `fingerprints` are those of what the generator is shown of its products, in order.
     """
 
     products: str
@@ -64,9 +65,16 @@ def read_catalog(folder: CatalogFolder, settings: Settings) -> Catalog:
     prints: list[str] = []
     with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
         for product in read_products(folder, settings.catalog, Problems()):
-            prints.append(fingerprinter.of(product))
+            prints.append(fingerprinter.of(first_photos(product, settings.model.generator_images)))
             split = split_of(product, settings.split)
-            row = [product.id, prints[-1], product.identity, product.category, product.group_id or "", split]
+            row = [
+                product.id,
+                fingerprinter.of(product),
+                product.identity,
+                product.category,
+                product.group_id or "",
+                split,
+            ]
             seen.update(hash_json(row).encode())
             columns.update(hash_json(sorted(product.given.items())).encode())
     beside = [folder.root / name for name in ("queries.jsonl", "qrels.trec")]
@@ -111,6 +119,7 @@ class Inputs:
         return {
             "generator": generator_id(settings, self.checkpoints, self.listener),
             "prompt": load_task(settings.attributes, self.folder.root).id,
+            "generator photos": str(settings.model.generator_images),
         }
 
     def _embedder(self, settings: Settings) -> dict[str, str]:
@@ -135,8 +144,9 @@ class Inputs:
         }
 
     def attributes(self, settings: Settings) -> dict[str, str]:
-        """Of the stage that writes attributes: of the products, and of queries that are no listings."""
-        asked = {"queries": self.catalog.queries, "eval settings": self._asked(settings)}
+        """Of the stage that writes attributes: of the products, and of other views that ask or are searched."""
+        views = _short([settings.embed.enrich, settings.agcl.pairs, settings.agcl.validation_pairs])
+        asked = {"queries": self.catalog.queries, "eval settings": self._asked(settings), "views": views}
         return {"catalog": self.catalog.products, **self._generator(settings), **asked}
 
     def agcl(self, settings: Settings) -> dict[str, str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..attributes.parse import read_stored
+from ..attributes.views import AttributeSource, StoredViews
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.problems import Problems
 from ..catalog.product import Product
@@ -44,7 +45,7 @@ class Scores:
 
     run: dict[str, list[tuple[str, float]]]
     mrr: dict[str, float]
-    source: Mapping[str, str] | None
+    source: Mapping[str, Any] | None
 
 
 def find_cycle(folder: CatalogFolder, name: str = "") -> Path:
@@ -144,18 +145,14 @@ def _choose(change: Mapping[str, float]) -> list[tuple[str, list[str]]]:
 class _Shop:
     """The catalog's products by id, with pictures and attributes, each looked up once."""
 
-    def __init__(self, folder: CatalogFolder, settings: Settings, source: Mapping[str, str] | None) -> None:
+    def __init__(self, folder: CatalogFolder, settings: Settings, source: Mapping[str, Any] | None) -> None:
         self.products = {p.id: p for p in read_products(folder, settings.catalog, Problems())}
         self._pictures = Pictures(settings.catalog)
         self._texts: dict[str, str] = {}
         if source is not None:
             with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-                prints = {fingerprinter.of(product): id for id, product in self.products.items()}
-                rows = database.attributes(source["generator"], source["prompt"], sorted(prints))
-                by_print = {key: row.text for key, row in rows.items() if row.failure is None}
-                self._texts = {
-                    id: by_print[key] for id, p in self.products.items() if (key := fingerprinter.of(p)) in by_print
-                }
+                views = StoredViews(database, fingerprinter, AttributeSource(**source))
+                self._texts = dict(zip(self.products, views.attributes([*self.products.values()]), strict=True))
 
     def attributes(self, id: str) -> dict[str, str]:
         """A listing's attributes by the generator of the last stage, {} for none."""

@@ -276,7 +276,8 @@ class Cycle:
         def missing(result: stages.Result) -> str:
             prints = sorted(set(self.catalog.fingerprints))
             with Database(self.folder.database) as database:
-                there = len(database.attributes(inputs["generator"], inputs["prompt"], prints))
+                rows = database.attributes(inputs["generator"], inputs["prompt"], prints).values()
+                there = sum(row.viewed for row in rows)
             return f"{len(prints) - there:,} products have no stored answer" if there < len(prints) else ""
 
         def work(before: stages.Result | None) -> stages.Result:

@@ -19,13 +19,16 @@ import torch
 
 from ..attributes.generate import generate_attributes
 from ..attributes.task import load_task
+from ..attributes.views import AttributeSource
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.problems import Problems
+from ..catalog.product import Product
 from ..catalog.read import count_rows, read_products
+from ..errors import DataError
 from ..evaluation.build import TaskSpec
 from ..evaluation.earlier import EMBEDDER_RUN
 from ..evaluation.entries import Entry, model_system
-from ..evaluation.report import EvalRequest, measure, queries_as_products
+from ..evaluation.report import EvalRequest, measure, task_views
 from ..evaluation.seen import seen_by
 from ..listener import Listener
 from ..models.backends import generator_id, load_backend
@@ -34,13 +37,13 @@ from ..models.embedder import load_embedder
 from ..models.presets import model_id
 from ..rar.run import train_rar
 from ..retrieval.embed import embed_catalog
-from ..retrieval.vectors import AttributeSource
 from ..settings import Settings
 from ..sft.run import train_sft
 from ..store.checkpoints import Checkpoints, Role
 from ..store.database import Database
 from ..store.folder import CatalogFolder
 from ..store.lock import writer_lock
+from ..training.corpus import training_views
 from ..training.run import train_agcl
 
 Result = dict[str, Any]
@@ -84,10 +87,13 @@ def task_spec(settings: Settings, split: Scored) -> TaskSpec:
 
 
 def write_attributes(folder: CatalogFolder, settings: Settings, splits: Sequence[Scored], listener: Listener) -> Result:
-    """As `afmrl attributes`: the generator of the settings describes every product that it has not described; and the
-    queries of the `splits` that are no listings, as `afmrl search --enrich` does.
+    """As `afmrl attributes`: the generator of the settings describes every product that it has not described, and with
+    `embed.enrich` the views that ask, or are searched, in the evaluation of the `splits` and in the embedder's training.
     """
-    asked = [each for split in splits for each in queries_as_products(folder, settings, task_spec(settings, split))]
+    asked: list[Product] = []
+    if settings.embed.enrich != "none":
+        asked = [view for split in splits for view in task_views(folder, settings, task_spec(settings, split))]
+        asked += training_views(folder, settings)
     checkpoints, problems = Checkpoints(folder.checkpoints), Problems()
     bases = Bases(Cache(folder.cache, settings.cache, listener))
     task, name = load_task(settings.attributes, folder.root), generator_id(settings, checkpoints, listener)
@@ -168,7 +174,9 @@ def score(
     source = None
     if settings.embed.enrich != "none":
         task = load_task(settings.attributes, folder.root)
-        source = AttributeSource(generator_id(settings, checkpoints, listener), task.id)
+        source = AttributeSource(
+            generator_id(settings, checkpoints, listener), task.id, settings.model.generator_images
+        )
     # Of a checkpoint that the cycle began with, and that was trained by another split.
     used: list[tuple[Role, str]] = [("embedder", settings.model.embedder_checkpoint)]
     seen = seen_by(used + ([("generator", settings.model.generator_checkpoint)] if source else []), checkpoints)
@@ -222,7 +230,7 @@ def _with_attributes(queries: Any, source: AttributeSource | None, folder: Catal
     with Database(folder.database) as database:
         prints = sorted({query.fingerprint for query in queries if query.fingerprint})
         rows = database.attributes(source.generator, source.prompt, prints)
-    valid = {fingerprint for fingerprint, row in rows.items() if row.failure is None}
+    valid = {fingerprint for fingerprint, row in rows.items() if row.viewed and row.failure is None}
     return sum(query.fingerprint in valid for query in queries)
 
 

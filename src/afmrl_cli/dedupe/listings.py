@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..attributes.parse import read_stored
+from ..attributes.views import AttributeSource, first_photos, texts_to_show
 from ..catalog.columns import plain
 from ..catalog.fingerprints import UNREADABLE, Fingerprinter
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.read import count_rows, read_products
 from ..listener import Listener
-from ..retrieval.vectors import AttributeSource, stored_attributes
 from ..settings import Settings
 from ..store.database import Database
 from ..store.folder import CatalogFolder
@@ -103,10 +103,10 @@ def load_listings(
             paths.update((content, path) for content, path in hashes if content != UNREADABLE)
             photos.append(tuple(dict.fromkeys(content for content, _ in hashes if content != UNREADABLE)))
             if source is not None:
-                fingerprints.append(fingerprinter.of(product))
+                fingerprints.append(fingerprinter.of(first_photos(product, source.photos)))
             if len(products) % EVERY == 0:
                 listener.progress("reading", len(products), total)
-    texts = stored_attributes(database, source, fingerprints) if source else {}
+    texts = texts_to_show(database, source, fingerprints)
     generated = [read_stored(texts.get(fingerprint, "")) for fingerprint in fingerprints] or [{}] * len(products)
     return Listings(
         products,

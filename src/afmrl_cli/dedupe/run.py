@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..attributes.views import AttributeSource
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.verdicts import Verdicts, pair_of, read_verdicts
 from ..errors import DataError
 from ..listener import Listener
-from ..retrieval.vectors import AttributeSource, Vectors
+from ..retrieval.vectors import Vectors
 from ..settings import Settings
 from ..store.database import Database
 from ..store.folder import CatalogFolder

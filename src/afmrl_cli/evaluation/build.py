@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from ..catalog.fingerprints import Fingerprinter
 from ..catalog.images import ImagePaths, ImageProblem
 from ..catalog.splits import Split
 from ..errors import DataError, UsageError
 from ..retrieval.filters import parse_filters
+from ..retrieval.vectors import RowMaker
 from ..settings import Settings
 from ..store.folder import CatalogFolder
 from .fusion import TUNING_QUERIES
@@ -37,6 +37,7 @@ from .task import (
     sampled,
     with_gallery_fields,
     with_query_fields,
+    with_views,
 )
 from .trec import read_qrels, read_queries
 
@@ -75,7 +76,7 @@ def judged_files(root: Path, queries: Path | None, qrels: Path | None) -> tuple[
 
 
 def build_task(
-    documents: list[Document], folder: CatalogFolder, settings: Settings, spec: TaskSpec, fingerprinter: Fingerprinter
+    documents: list[Document], folder: CatalogFolder, settings: Settings, spec: TaskSpec, rows: RowMaker
 ) -> Task:
     """The task over the catalog's `documents`. Raises as the protocols do, UsageError for what can't go together."""
     chosen = settings.eval
@@ -86,9 +87,9 @@ def build_task(
     if protocol == "identity":
         task = identity_task(documents, gallery)
     elif protocol == "photo":
-        task = photo_task(gallery, fingerprinter, folder.root)
+        task = photo_task(gallery, rows)
     elif protocol == "fine":
-        task = fine_task(documents, gallery, fingerprinter, folder.root)
+        task = fine_task(documents, gallery, rows)
     elif protocol == "coarse":
         task = coarse_task(gallery, label, chosen.max_queries, chosen.seed)
         hide = hidden_fields(task.label)
@@ -108,7 +109,7 @@ def build_task(
     task = sampled(task, chosen.max_queries, chosen.seed)
     task = with_query_fields(task, chosen.query_fields or ("title" if protocol == "text" else "all"))
     gallery_fields = chosen.gallery_fields or ("photos" if protocol == "text" else "all")
-    return with_gallery_fields(task, gallery_fields, hide, fingerprinter, folder.root)
+    return with_views(with_gallery_fields(task, gallery_fields, hide, rows), rows.views)
 
 
 def tuning_task(
@@ -117,7 +118,7 @@ def tuning_task(
     folder: CatalogFolder,
     settings: Settings,
     spec: TaskSpec,
-    fingerprinter: Fingerprinter,
+    rows: RowMaker,
 ) -> Task | None:
     """Queries as those of `task`, over the same gallery, about products of the validation split; at most
     TUNING_QUERIES. None where there are none, or where `task` asks about those products itself.
@@ -125,7 +126,7 @@ def tuning_task(
     if about_split(task, "validation", settings.split):
         return None
     unsampled = settings.model_copy(update={"eval": settings.eval.model_copy(update={"max_queries": 0})})
-    whole = build_task(documents, folder, unsampled, replace(spec, split="all", seen=Seen()), fingerprinter)
+    whole = build_task(documents, folder, unsampled, replace(spec, split="all", seen=Seen()), rows)
     queries = sample(about_split(whole, "validation", settings.split), TUNING_QUERIES, settings.eval.seed)
     return replace(whole, queries=queries, qrels={q.id: whole.qrels[q.id] for q in queries}) if queries else None
 

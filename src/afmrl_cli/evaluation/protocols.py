@@ -24,11 +24,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..catalog.fingerprints import Fingerprinter
-from ..catalog.product import Product
 from ..errors import DataError, UsageError
+from ..retrieval.vectors import RowMaker
 from .metrics import Qrels
-from .task import Document, Query, Task, query_text, redescribed, sample, variants_of
+from .task import Document, Query, Task, query_text, sample, show_only, variants_of
 from .trec import QueryRow
 
 PROTOCOLS = ("identity", "photo", "fine", "coarse", "text", "composed", "queries")
@@ -75,32 +74,25 @@ def identity_task(documents: Sequence[Document], gallery: list[Document]) -> Tas
 
 
 def _listing_query(document: Document, exclude: frozenset[str], hide: frozenset[str] = frozenset()) -> Query:
-    product, row = document.product, document.row
-    text, fingerprint = (query_text(product, hide), "") if hide else (row.text, row.fingerprint)
+    product = document.product
+    text = query_text(product, hide)
     return Query(
-        document.id, text, product.images, exclude, fingerprint, "listing", product.title, group=document.identity
+        document.id, text, product.images, exclude, kind="listing", title=product.title, group=document.identity
     )
 
 
-def photo_task(gallery: list[Document], fingerprinter: Fingerprinter, root: Path) -> Task:
+def photo_task(gallery: list[Document], rows: RowMaker) -> Task:
     """The last photo of each product with several; DataError when no product has two."""
     asked = [document for document in gallery if len(document.product.images) >= 2]
     if not asked:
         raise DataError("protocol photo: no product has two photos", "name the columns: catalog.columns.image")
-    held_out = {_photo(fingerprinter, document.product.images[-1]) for document in asked}
-    documents: list[Document] = []
-    bare: list[str] = []
+    content = rows.fingerprinter.hash_of
+    held_out = {content(document.product.images[-1]) for document in asked}
+    shown = []
     for document in gallery:
-        product = document.product
-        left = tuple(path for path in product.images if _photo(fingerprinter, path) not in held_out)
-        if len(left) == len(product.images):
-            documents.append(document)
-        elif shown := redescribed(
-            document, replace(product, images=left), document.row.attributes, fingerprinter, root
-        ):
-            documents.append(shown)
-        else:
-            bare.append(product.id)
+        left = tuple(path for path in document.product.images if content(path) not in held_out)
+        shown.append(replace(document.product, images=left))
+    documents, bare = show_only(gallery, shown, rows)
     by_identity: dict[str, dict[str, int]] = {}
     for document in documents:
         by_identity.setdefault(document.identity, {})[document.id] = 1
@@ -115,16 +107,11 @@ def photo_task(gallery: list[Document], fingerprinter: Fingerprinter, root: Path
     return Task("photo", queries, documents, qrels, notes)
 
 
-def _photo(fingerprinter: Fingerprinter, path: Path) -> str:
-    """The content of one photo: the fingerprint of a product that is nothing but it."""
-    return fingerprinter.of(Product("", images=(path,)))
-
-
 def _word(name: str) -> str:
     return "_".join(name.split())
 
 
-def fine_task(documents: Sequence[Document], gallery: list[Document], fingerprinter: Fingerprinter, root: Path) -> Task:
+def fine_task(documents: Sequence[Document], gallery: list[Document], rows: RowMaker) -> Task:
     """Queries whose product has variants in the gallery; DataError when none has."""
     if not any(document.group for document in documents):
         raise DataError(
@@ -132,7 +119,7 @@ def fine_task(documents: Sequence[Document], gallery: list[Document], fingerprin
             "name the column (catalog.columns.group_id) or give --labels with a column group_id",
         )
     shared = _shares_identities(documents)
-    task = identity_task(documents, gallery) if shared else photo_task(gallery, fingerprinter, root)
+    task = identity_task(documents, gallery) if shared else photo_task(gallery, rows)
     variants = variants_of(task, 1)
     queries = [query for query in task.queries if query.id in variants]
     if not queries:

@@ -12,13 +12,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..attributes.views import AttributeSource
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..errors import DataError, UsageError
 from ..listener import Listener
 from ..retrieval.encode import Encoder
-from ..retrieval.vectors import AttributeSource, described_products, load_vectors, stored_attributes
+from ..retrieval.vectors import RowMaker, described_products, load_vectors, make_rows
 from ..settings import Settings
 from ..store.checkpoints import versions
 from ..store.database import Database
@@ -43,7 +44,7 @@ from .systems import (
     pair_of,
     vector_run,
 )
-from .task import Document, Task, as_product, describes_itself, documents_of, groups_of, variants_of, with_own
+from .task import Document, Task, as_product, documents_of, groups_of, variants_of
 from .thresholds import check_cuts, floor_checks, parse_thresholds
 from .trec import write_qrels, write_run
 
@@ -101,7 +102,7 @@ def measure(
         raise UsageError("--max-drop needs a run to compare with", "add --compare RUN")
     vectors, embed = load_vectors(folder, embedder_id, settings), settings.embed
     problems = Problems()
-    task, tuning, texts = _tasks(folder, settings, request, source, problems)
+    task, tuning, texts = _tasks(folder, settings, request, source, problems, listener)
     context = EncodeContext(folder, settings, problems, listener)
     own = RetrievalSystem(
         "embedder",
@@ -156,23 +157,28 @@ def measure(
 
 
 def _tasks(
-    folder: CatalogFolder, settings: Settings, request: EvalRequest, source: AttributeSource | None, problems: Problems
+    folder: CatalogFolder,
+    settings: Settings,
+    request: EvalRequest,
+    source: AttributeSource | None,
+    problems: Problems,
+    listener: Listener,
 ) -> tuple[Task, Task | None, dict[str, str]]:
     """The task, the queries that a fusion is tuned on (None: no others), and attribute texts by the fingerprints of
     queries and listings.
     """
     with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        documents = _documents(folder, settings, database, source, problems)
-        task = build_task(documents, folder, settings, request.spec, fingerprinter)
+        rows = make_rows(folder, settings, database, fingerprinter, source)
+        documents = _documents(folder, settings, rows, problems)
+        task = build_task(documents, folder, settings, request.spec, rows)
         tuning = None
         if any(entry.kind == "fusion" for entry in request.entries):
-            tuning = tuning_task(task, documents, folder, settings, request.spec, fingerprinter)
-        if settings.embed.enrich != "none":
-            task = with_own(task, fingerprinter)
-            tuning = with_own(tuning, fingerprinter) if tuning else None
+            tuning = tuning_task(task, documents, folder, settings, request.spec, rows)
         queries = [*task.queries, *(tuning.queries if tuning else ())]
         prints = [*(q.fingerprint for q in queries), *(d.row.fingerprint for d in task.documents)]
-        return task, tuning, stored_attributes(database, source, sorted({each for each in prints if each}))
+        texts = rows.views.texts(prints)
+        rows.views.tell(listener)
+        return task, tuning, texts
 
 
 def _task_facts(
@@ -199,13 +205,20 @@ def _task_facts(
     }
 
 
-def queries_as_products(folder: CatalogFolder, settings: Settings, spec: TaskSpec) -> list[Product]:
-    """The queries that are no listings, as the generator is shown them; none where all are. Raises as `measure`."""
-    problems = Problems()
+def task_views(folder: CatalogFolder, settings: Settings, spec: TaskSpec) -> list[Product]:
+    """What the queries show, and with `enrich = both` what the gallery shows, where that is not a whole listing: the
+    views that the generator has to describe beside the catalog. Raises as `measure`.
+    """
     with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        documents = _documents(folder, settings, database, None, problems)
-        task = build_task(documents, folder, settings, spec, fingerprinter)
-    return [as_product(query) for query in task.queries if describes_itself(task, query)]
+        rows = make_rows(folder, settings, database, fingerprinter, None)
+        documents = _documents(folder, settings, rows, Problems())
+        task = build_task(documents, folder, settings, spec, rows)
+        views = [as_product(query) for query in task.queries]
+        if settings.embed.enrich == "both":
+            views += [document.product for document in task.documents]
+        known = {document.row.fingerprint for document in documents}
+        prints = rows.views.fingerprints(views)
+    return [view for view, each in zip(views, prints, strict=True) if each not in known]
 
 
 def independent_queries(folder: CatalogFolder, settings: Settings, spec: TaskSpec) -> int:
@@ -213,25 +226,19 @@ def independent_queries(folder: CatalogFolder, settings: Settings, spec: TaskSpe
 
     Raises as `measure` where it offers none at all.
     """
-    problems = Problems()
     with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        documents = _documents(folder, settings, database, None, problems)
-        build_task(documents, folder, settings, replace(spec, split="all"), fingerprinter)
+        rows = make_rows(folder, settings, database, fingerprinter, None)
+        documents = _documents(folder, settings, rows, Problems())
+        build_task(documents, folder, settings, replace(spec, split="all"), rows)
         try:
-            task = build_task(documents, folder, settings, spec, fingerprinter)
+            task = build_task(documents, folder, settings, spec, rows)
         except DataError:
             return 0
     return len(set(groups_of(task, [query.id for query in task.queries if task.qrels[query.id]])))
 
 
-def _documents(
-    folder: CatalogFolder,
-    settings: Settings,
-    database: Database,
-    source: AttributeSource | None,
-    problems: Problems,
-) -> list[Document]:
-    described = list(described_products(folder, settings, database, source, problems))
+def _documents(folder: CatalogFolder, settings: Settings, rows: RowMaker, problems: Problems) -> list[Document]:
+    described = list(described_products(folder, settings, rows, problems))
     file = labels_file(settings, folder.root)
     return documents_of(described, read_labels(file, {product.id for product, _ in described}) if file else None)
 
@@ -298,11 +305,14 @@ def _notes(
         notes.append(f"{len(without):,} queries have no relevant product and are left out of the means: {named}")
     if unreadable := [query.id for query in task.queries if query.id not in answers[0].readable]:
         notes.append(f"{len(unreadable):,} queries could not be read and count as not found: {unreadable[0]}, ...")
-    made = [query.fingerprint for query in task.queries if query.fingerprint and not describes_itself(task, query)]
-    if made and settings.embed.enrich != "none":
-        bare = sum(fingerprint not in texts for fingerprint in made)
-        if bare:
-            notes.append(f"{bare:,} of {len(made):,} queries have no stored attributes: run `afmrl attributes`")
+    bare = [query for query in task.queries if query.fingerprint not in texts]
+    if bare and settings.embed.enrich != "none":
+        whole = all(query.kind == "listing" for query in bare) and task.query_fields == "all" and not task.label
+        how = "" if whole else " --views photos,text"
+        notes.append(
+            f"{len(bare):,} of {len(task.queries):,} queries have no attributes that were written from what they show, "
+            f"and are asked without: run `afmrl attributes{how}`"
+        )
     return notes
 
 

@@ -96,7 +96,7 @@ class EncodeContext:
             instruction=instruction,
             catalog=self.settings.catalog,
             batch_size=self.settings.eval.batch_size,
-            max_images=self.settings.model.max_images,
+            max_images=self.settings.model.embedder_images,
             problems=self.problems,
             listener=self.listener,
             what=what,

@@ -1,10 +1,9 @@
 """What a protocol makes: queries, the gallery that they search, and which answers are right.
 
 Labels (identity, group, category, attributes) come from the catalog's own columns or from a separate file; they judge
-and never become text. The fields of queries and of the gallery can be narrowed (`query_fields`,
-`gallery_fields`, `hide`):
-such a listing is described anew from what remains, and stored attribute texts, written by a model that saw all of it,
-are not used on a narrowed side.
+and never become text. The fields of queries and of the gallery can be narrowed (`query_fields`, `gallery_fields`,
+`hide`): such a listing is described anew from what remains. Attribute texts stand on either side only where they were
+written from the very view that it shows (`attributes.views`).
 """
 
 from __future__ import annotations
@@ -15,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from ..catalog.fingerprints import Fingerprinter
+from ..attributes.views import StoredViews, narrowed
 from ..catalog.product import Product, product_text
 from ..catalog.splits import Split, split_of
 from ..errors import DataError
 from ..retrieval.filters import Filters, check_keys, fields_of, passes
-from ..retrieval.listings import Listing, make_listing
+from ..retrieval.listings import Listing
+from ..retrieval.vectors import RowMaker
 from ..settings import SplitSettings
 from .metrics import Qrels
 
@@ -30,8 +30,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Query:
-    """One query. `fingerprint` is that of the listing it was made from, or of what it shows itself (`with_own`), ""
-    for neither: the attributes stored under it are the query's. `exclude` are listings that can't be the answer.
+    """One query. `fingerprint` is that of what it shows (`with_views`): the attributes stored under it are the query's,
+    "" until it is known. `exclude` are listings that can't be the answer.
     `group` joins queries that are about one product, which intervals and tests must not take for independent ("": the
     query stands alone).
     """
@@ -105,39 +105,43 @@ def gallery_of(documents: list[Document], filters: Filters) -> list[Document]:
     return kept
 
 
-def redescribed(
-    document: Document, product: Product, attributes: str, fingerprinter: Fingerprinter, root: Path
-) -> Document | None:
-    """`document` showing only what `product` holds and `attributes`; None when nothing can be seen of it."""
-    row = make_listing(product, fingerprinter.of(product), attributes, root)
-    return Document(product, row, document.labels) if row.text or attributes or product.images else None
+def show_only(
+    documents: Sequence[Document], views: Sequence[Product], rows: RowMaker
+) -> tuple[list[Document], list[str]]:
+    """The documents as far as their views show them, described anew where that is less, with the attributes of the very
+    view; and the ids of those of which nothing can be seen.
+    """
+    narrower = {
+        document.id: view
+        for document, view in zip(documents, views, strict=True)
+        if view != document.product and (product_text(view) or view.images)
+    }
+    described = dict(zip(narrower, rows.make(list(narrower.values())), strict=True))
+    shown, bare = list[Document](), list[str]()
+    for document, view in zip(documents, views, strict=True):
+        if document.id in described:
+            shown.append(Document(view, described[document.id], document.labels))
+        elif view == document.product:
+            shown.append(document)
+        else:
+            bare.append(document.id)
+    return shown, bare
 
 
-def narrowed(document: Document, fields: str, hide: frozenset[str]) -> Product:
-    """The product of which only `fields` (all, text, photos) is seen, and not the text fields in `hide`."""
-    product = document.product
-    if fields == "photos":
-        product = replace(product, title="", description="", category="", brand="")
-    if fields == "text":
-        product = replace(product, images=())
-    return replace(product, **dict.fromkeys(hide, ""))  # type: ignore[arg-type]
-
-
-def with_gallery_fields(
-    task: Task, fields: str, hide: frozenset[str], fingerprinter: Fingerprinter, root: Path
-) -> Task:
+def with_gallery_fields(task: Task, fields: str, hide: frozenset[str], rows: RowMaker) -> Task:
     """`task` with a gallery made of `fields` without the fields `hide`. DataError when nothing remains to be seen.
 
     Judgements of listings of which nothing can be seen are left out.
     """
     if fields == "all" and not hide:
         return task
-    made = [(d, redescribed(d, narrowed(d, fields, hide), "", fingerprinter, root)) for d in task.documents]
-    documents = [document for _, document in made if document is not None]
+    shown = [narrowed(d.product, text=fields != "photos", photos=fields != "text") for d in task.documents]
+    views = [replace(view, **dict.fromkeys(hide, "")) for view in shown]  # type: ignore[arg-type]
+    documents, gone = show_only(task.documents, views, rows)
     if not documents:
         raise DataError(f"no listing of the gallery has {fields}", "choose another --gallery-fields")
     notes = list(task.notes)
-    if gone := [old.id for old, new in made if new is None]:
+    if gone:
         notes.append(f"{len(gone):,} listings have nothing left to show and are left out: {', '.join(gone[:5])}")
     there = {document.id for document in documents}
     qrels = {
@@ -156,7 +160,7 @@ def with_query_fields(task: Task, fields: str) -> Task:
         text = {"text": query.text, "title": query.title, "photos": ""}[fields]
         images = query.images if fields == "photos" else ()
         if text or images:
-            asked.append(replace(query, text=text, images=images, fingerprint=""))
+            asked.append(replace(query, text=text, images=images))
     if not asked:
         raise DataError(f"no query has {fields}", "choose another --query-fields")
     gone = len(task.queries) - len(asked)
@@ -178,19 +182,10 @@ def as_product(query: Query) -> Product:
     return Product(query.id, title=query.text, images=query.images)
 
 
-def describes_itself(task: Task, query: Query) -> bool:
-    """Whether attributes are written from what the query shows: it is a photo, a title or of a file. Other queries are
-    listings, whole or narrowed, hide a label, or wish for something else than they show.
-    """
-    return (task.protocol == "queries" or query.kind in ("photo", "title")) and task.query_fields in ("all", "title")
-
-
-def with_own(task: Task, fingerprinter: Fingerprinter) -> Task:
-    """`task` whose queries that are no listings have the fingerprints of what they show."""
-    queries = [
-        replace(query, fingerprint=fingerprinter.of(as_product(query))) if describes_itself(task, query) else query
-        for query in task.queries
-    ]
+def with_views(task: Task, views: StoredViews) -> Task:
+    """`task` whose queries have the fingerprints of what they show: only attributes written from that are theirs."""
+    prints = views.fingerprints([as_product(query) for query in task.queries])
+    queries = [replace(query, fingerprint=each) for query, each in zip(task.queries, prints, strict=True)]
     return replace(task, queries=queries)
 
 

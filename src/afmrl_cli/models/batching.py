@@ -84,7 +84,8 @@ class Batches:
         if entries == 1:
             raise OutOfMemory(
                 f"{self._what}: not even a batch of one fits into memory ({reason})",
-                "lower model.max_pixels, model.max_images or model.max_text_tokens, or use a smaller model",
+                "lower model.max_pixels, model.generator_images, model.embedder_images or model.max_text_tokens, "
+                "or use a smaller model",
             )
         self.size = max(1, entries // 2) * rows_each
         self._listener.warn(f"{self._what}: out of memory, going on with batches of {max(1, entries // 2)}")

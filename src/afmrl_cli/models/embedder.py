@@ -8,6 +8,7 @@ batch: padding is masked, and each row's positions count from its own first toke
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..catalog.pictures import Picture
+
+
+OTHER_TOKENS = 64
+"""Beside text and photos: the instruction, line breaks, and the two marks around each photo."""
 
 
 class Embedder:
@@ -54,6 +59,8 @@ class Embedder:
         self.processor = self.vision.processor
         self.max_text_tokens = max_text_tokens
         self.texts_cut = 0
+        self.photos_left_out = 0
+        self._listener = listener
         self._catalog = catalog
         self._batches = Batches(batch_size, listener, "embedding")
 
@@ -67,6 +74,7 @@ class Embedder:
         for i, item in enumerate(items):
             if item.empty:
                 raise DataError(f"item {i} to embed has neither text nor pictures")
+        items = self.fitting(items)
         texts = self.texts(items, instruction)
         lengths = [
             length + sum(self.image_tokens(image) for image in item.images)
@@ -83,6 +91,28 @@ class Embedder:
         if not np.isfinite(vectors).all():
             raise ModelError(f"{self.id} gives vectors that are not numbers", "try model.precision=fp32")
         return vectors
+
+    def fitting(self, items: Sequence[Item]) -> list[Item]:
+        """`items` with as many of their first photos as the model has positions for; the first time that it has not
+        enough for all of them is told.
+        """
+        return [self._fitting(item) for item in items]
+
+    def _fitting(self, item: Item) -> Item:
+        text = max(self.max_text_tokens, len(item.attributes.encode())) + OTHER_TOKENS
+        tokens = [self.image_tokens(image) for image in item.images]
+        if self.processor.photos_that_fit(tokens, text) < len(tokens):  # paths were taken for large photos
+            tokens = [self.vision.image_tokens(self.opened(image)) for image in item.images]
+        fit = self.processor.photos_that_fit(tokens, text)
+        if fit == len(tokens):
+            return item
+        if not self.photos_left_out:
+            self._listener.warn(
+                f"a listing has {len(tokens)} photos and the model room for {fit}: of such listings the first are "
+                "embedded; lower model.embedder_images or model.max_pixels"
+            )
+        self.photos_left_out += len(tokens) - fit
+        return dataclasses.replace(item, images=item.images[:fit])
 
     def texts(self, items: Sequence[Item], instruction: str) -> list[str]:
         """The strings that are tokenised for `items`: special tokens taken out, the product text cut, which `texts_cut`

@@ -41,6 +41,7 @@ from ..store.files import hash_json
 from ..trust import KEY_HOST_VARIABLE, check_endpoint, key_goes_to
 from .completion import NotACompletion, ServerError, error_text, read_completion
 from .dialects import SCHEMA_HINT, Dialect, about_schema, adapted
+from .presets import generator_photos
 
 KEY_VARIABLE = "AFMRL_API_KEY"
 DEFAULT_MAX_PIXELS = 1280 * 28 * 28
@@ -328,7 +329,7 @@ def endpoint_id(settings: AttributeSettings, model: ModelSettings) -> str:
         "endpoint": settings.endpoint_model,
         "json": settings.endpoint_schema,
         "pixels": model.max_pixels or DEFAULT_MAX_PIXELS,
-        "images": model.max_images,
+        "images": generator_photos(model),
         "text": model.max_text_tokens,
     }
     readable = re.sub(r"[^a-z0-9.]+", "-", settings.endpoint_model.rpartition("/")[2].lower()).strip("-.")

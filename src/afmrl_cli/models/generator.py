@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,8 @@ class LocalGenerator:
         self.max_text_tokens = max_text_tokens
         self.max_new_tokens = attributes.max_new_tokens
         self._temperature, self._top_p, self._seed = attributes.temperature, attributes.top_p, attributes.seed
+        self.photos_left_out = 0
+        self._listener = listener
         self._batches = Batches(attributes.batch_size, listener, "generating")
         tokenizer = self.processor.tokenizer
         if not self.processor.inner.chat_template:
@@ -67,6 +70,7 @@ class LocalGenerator:
         batch size give the same answers. Raises ModelError when a prompt with its pictures is longer than the model's
         positions, OutOfMemory when a single one does not fit.
         """
+        requests = [self._fitting(request) for request in requests]
         texts = [self.text(request) for request in requests]
         ids = self.processor.tokenizer(texts)["input_ids"] if texts else []
         lengths = [
@@ -87,6 +91,23 @@ class LocalGenerator:
         # Decoded only now: a tokenizer must not be used while the other thread prepares a batch with it.
         answers = [[self.generation(row) for row in rows] for rows in made]
         return [row * samples if sampled == 1 else row for row in answers]
+
+    def _fitting(self, request: Request) -> Request:
+        """`request` with as many of its first photos as the model has positions for; the first time is told."""
+        tokens = [self.vision.image_tokens(image) for image in request.images]
+        if sum(tokens) < self.processor.max_positions // 2:  # nearly always
+            return request
+        text = len(self.processor.tokenizer(self.text(request))["input_ids"]) + self.max_new_tokens
+        fit = self.processor.photos_that_fit(tokens, text)
+        if fit == len(tokens):
+            return request
+        if not self.photos_left_out:
+            self._listener.warn(
+                f"a listing has {len(tokens)} photos and the model room for {fit}: of such listings the first are "
+                "described; lower model.generator_images or model.max_pixels"
+            )
+        self.photos_left_out += len(tokens) - fit
+        return replace(request, images=request.images[:fit])
 
     def look(self, path: Path, catalog: CatalogSettings) -> Picture:
         """The photo at `path` for a request, no larger than the model looks at it; ImageProblem as `open_image`."""

@@ -99,8 +99,8 @@ def resolve_base(settings: ModelSettings, role: Role, listener: Listener | None 
 def model_id(settings: ModelSettings, role: Role, checkpoints: Checkpoints, listener: Listener | None = None) -> str:
     """Names all that can change the model's output but the prompt and the way of sampling, such as "nano-1a2b3c4d5e".
 
-    Base and its revision, adapter, precision, pixel limits, number of photos, length of text. Fit for a folder's name.
-    Raises as `resolve_base` and `resolve_adapter` do.
+    Base and its revision, adapter, precision, pixel limits, number of photos, how text is written and how long it may
+    be. Fit for a folder's name. Raises as `resolve_base` and `resolve_adapter` do.
     """
     base = resolve_base(settings, role, listener)
     return name_of(settings, role, base, resolve_adapter(settings, role, base, checkpoints))
@@ -112,7 +112,7 @@ def name_of(settings: ModelSettings, role: Role, base: Base, adapter: Manifest |
         "revision": base.revision,
         "pixels": [base.min_pixels, base.max_pixels],
         "precision": precision_of(settings),
-        "images": settings.max_images,
+        "images": settings.embedder_images if role == "embedder" else generator_photos(settings),
         "text": settings.max_text_tokens,
     }
     if role == "embedder":
@@ -123,6 +123,13 @@ def name_of(settings: ModelSettings, role: Role, base: Base, adapter: Manifest |
         name += f"-{adapter.name}"
     readable = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "model"
     return f"{readable[:60]}-{hash_json(parts)[:10]}"
+
+
+def generator_photos(settings: ModelSettings) -> int:
+    """The number of photos in a generator's id. What a text was written from is in its own key, so that only the ids of
+    earlier stores matter, where the default was 3.
+    """
+    return settings.generator_images or 3
 
 
 def resolve_adapter(settings: ModelSettings, role: Role, base: Base, checkpoints: Checkpoints) -> Manifest | None:

@@ -7,6 +7,7 @@ itself.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -163,12 +164,20 @@ class Processor:
         ]
         return _pixels(self.inner.image_processor, small, self._levels)
 
+    def photos_that_fit(self, photos: Sequence[int], text: int) -> int:
+        """How many of the first photos (tokens of each) stand beside `text` tokens within the model's positions; the
+        first one always does, and is refused by `refuse_too_long` if need be.
+        """
+        left = self.max_positions - text
+        sums = list(itertools.accumulate(photos))
+        return max(1, sum(total <= left for total in sums)) if photos else 0
+
     def refuse_too_long(self, length: int) -> None:
         """ModelError when a row of `length` tokens is longer than the model's positions."""
         if length > self.max_positions:
             raise ModelError(
                 f"a text with its pictures takes {length} tokens, the model has {self.max_positions} positions",
-                "lower model.max_pixels, model.max_images or model.max_text_tokens",
+                "lower model.max_pixels, model.generator_images, model.embedder_images or model.max_text_tokens",
             )
 
 

@@ -97,7 +97,8 @@ class Environment:
         """
         query = self.queries[number]
         look = look or partial(open_image, settings=self.settings.catalog)
-        photos = [look(photo.path) for photo in query.side.photos]
+        most = self.settings.model.generator_images or len(query.photos)
+        photos = [look(photo.path) for photo in query.photos[:most]]
         return self.task.ask(query.side.text, query.category, photos)
 
     def ranks(self, numbers: Sequence[int], attribute_texts: Sequence[str | None]) -> list[tuple[int, ...]]:
@@ -220,7 +221,7 @@ def read_corpus(
     generator = generator_id(settings, checkpoints, listener) if enrich else ""
     with Database(folder.database) as database:
         corpus = load_corpus(folder, settings, generator, task.id, database, problems, listener, for_agcl=False)
-    if enrich and not corpus.described:
+    if enrich and not any(listing.attributes for listing in corpus.train):
         message = f"embed.enrich = both, and {generator} has written no attributes for the gallery"
         raise DataError(message, "run `afmrl attributes` first, or set embed.enrich=query")
     return corpus
@@ -242,7 +243,7 @@ class Posed:
 
 def pose_all(corpus: Corpus, settings: Settings) -> Posed:
     """Pose every query that the catalog offers; no model is asked. DataError when queries or rows are too few."""
-    rar, most = settings.rar, settings.model.max_images
+    rar, most = settings.rar, settings.model.embedder_images
     enrich = settings.embed.enrich == "both"
     offers = offered(corpus.train, max_photos=most, seed=rar.seed)
     kind = choose_kind(rar.query, offers, LEAST_QUERIES)
@@ -348,7 +349,7 @@ class _Vectors:
                 instruction=instruction,
                 catalog=self.settings.catalog,
                 batch_size=self.settings.embed.batch_size,
-                max_images=self.settings.model.max_images,
+                max_images=self.settings.model.embedder_images,
                 problems=self.problems,
                 listener=self.listener,
                 what=f"embedding {what}",

@@ -17,7 +17,7 @@ encoding every text in full but for rounding, the same numbers being added in an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,9 @@ def split_group(embedder: Embedder, items: Sequence[Item], instruction: str) -> 
     """
     if any(item.images != items[0].images for item in items):
         raise ValueError("the items of a group must show the same pictures")
+    items = embedder.fitting(items)
+    photos = min(len(item.images) for item in items)
+    items = [replace(item, images=item.images[:photos]) for item in items]
     ids: list[list[int]] = embedder.processor.tokenizer(embedder.texts(items, instruction))["input_ids"]
     shortest = min(len(row) for row in ids) - 1
     length = next((i for i in range(shortest) if len({row[i] for row in ids}) > 1), shortest)

@@ -12,7 +12,10 @@ asking photo's listing are in the gallery only where they are part of its answer
 looks for text, a listing does not find itself.
 
 Hidden from a query are rows that the embedder can't tell from the query itself or from one of its answers (same text
-and same photos) without being one: nobody could rank those rightly.
+and same photos) without being one: nobody could rank those rightly; and rows with the very photo that asks.
+
+A row carries attributes only with `embed.enrich = both`, those that were written from the view that it shows; the query
+never does: its attributes are what is learnt.
 """
 
 from __future__ import annotations
@@ -24,8 +27,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..attributes.views import ALL_PHOTOS, LISTING, TEXT, ViewKey
 from ..errors import DataError
-from ..training.pairs import Photo, Side, TrainListing
+from ..training.pairs import Photo, Side, TrainListing, first_photos_of, view_side
 
 QueryKind = Literal["listings", "photos", "photo-to-text", "text-to-photos"]
 KINDS: tuple[QueryKind, ...] = ("listings", "photos", "photo-to-text", "text-to-photos")
@@ -33,7 +37,8 @@ KINDS: tuple[QueryKind, ...] = ("listings", "photos", "photo-to-text", "text-to-
 
 @dataclass(frozen=True, slots=True)
 class RarQuery:
-    """One query. `side` is what the embedder reads without attributes and all that the generator is shown.
+    """One query. `side` is what the embedder reads without attributes, `photos` are all that the query may show: the
+    generator is shown the side's text and the first of them.
 
     `category` is the listing's where its text is shown, else "", as at search time. `positives` and `hidden` are rows
     of the gallery; `rank` is that of the best positive without attributes (0: not looked up yet). `id` is the
@@ -46,32 +51,35 @@ class RarQuery:
     hidden: tuple[int, ...]
     rank: int = 0
     id: str = ""
+    photos: tuple[Photo, ...] = ()
 
 
 def views(
-    listing: TrainListing, number: int, kind: QueryKind, *, max_photos: int, enrich: bool, seed: int
+    listing: TrainListing, number: int, kind: QueryKind, *, enrich: bool, seed: int
 ) -> tuple[Side | None, Side | None]:
-    """(query, gallery row) of a listing; None where it has nothing to show.
+    """(query, gallery row) of a listing with all the photos that they may show; None where there is nothing to show.
 
-    `enrich`: the row carries the listing's attribute text (`embed.enrich = both`); the query never does.
+    `enrich`: the row carries attribute text of its own view (`embed.enrich = both`); the query never does.
     """
-    text, photos = listing.text, listing.photos
+    query: ViewKey | None
+    row: ViewKey
+    query, row = None, LISTING
     if kind == "listings":
-        query, row = (text, photos), (text, photos)
+        query = LISTING
     elif kind == "text-to-photos":
-        query, row = (text, ()), ("", photos)
-    elif photos:
-        asking = photos[int(np.random.default_rng((seed, number)).integers(len(photos)))]
-        rest = tuple(photo for photo in photos if photo.content != asking.content)
-        query, row = ("", (asking,)), (text, rest if kind == "photos" else ())
-    else:
-        query, row = ("", ()), (text, ())
-    attributes = listing.attributes if enrich and kind != "text-to-photos" else ""
-    return _side(number, *query, max_photos), _side(number, *row, max_photos, attributes)
+        query, row = TEXT, ALL_PHOTOS
+    elif listing.photos:
+        photos = listing.photos
+        asking = photos[int(np.random.default_rng((seed, number)).integers(len(photos)))].content
+        query, row = ("photos", asking), ("rest", asking) if kind == "photos" else TEXT
+    return (
+        _some(view_side(listing, number, query, enriched=False)) if query else None,
+        _some(view_side(listing, number, row, enriched=enrich)),
+    )
 
 
-def _side(number: int, text: str, photos: tuple[Photo, ...], max_photos: int, attributes: str = "") -> Side | None:
-    return Side(number, text, photos[:max_photos], attributes) if text.strip() or photos or attributes else None
+def _some(side: Side) -> Side | None:
+    return side if side.text.strip() or side.photos else None
 
 
 def pose(
@@ -85,14 +93,18 @@ def pose(
 ) -> tuple[list[Side], list[RarQuery]]:
     """The gallery of all `listings` that have something to show, and every query of those that may ask.
 
-    Both in the order of the listings. A query has at least one positive; there may be no query at all.
+    The embedder reads the first `max_photos` photos of each (0: all). Both in the order of the listings. A query has at
+    least one positive; there may be no query at all.
     """
     gallery: list[Side] = []
     asked: list[Side] = []
+    of_photo: dict[str, list[int]] = {}
     for number, listing in enumerate(listings):
-        query, row = views(listing, number, kind, max_photos=max_photos, enrich=enrich, seed=seed)
+        query, row = views(listing, number, kind, enrich=enrich, seed=seed)
         if row is not None:
-            gallery.append(row)
+            for content in {photo.content for photo in row.photos}:
+                of_photo.setdefault(content, []).append(len(gallery))
+            gallery.append(first_photos_of(row, max_photos))
         if query is not None and asking[number]:
             asked.append(query)
     of_product: dict[str, list[int]] = {}
@@ -102,11 +114,14 @@ def pose(
         of_product.setdefault(listings[side.listing].identity, []).append(row_number)
         of_content.setdefault(contents[row_number], []).append(row_number)
     queries: list[RarQuery] = []
-    for side in asked:
+    for whole in asked:
+        side = first_photos_of(whole, max_photos)
         listing = listings[side.listing]
         same = of_product.get(listing.identity, [])
         same = [row for row in same if listings[gallery[row].listing].id not in listing.rejected]
         alike = set(of_content.get(side.content, []))
+        if kind in ("photos", "photo-to-text"):
+            alike |= {row for photo in side.photos for row in of_photo.get(photo.content, [])}
         if kind == "listings":
             alike |= {row for row in same if gallery[row].listing == side.listing}
         positives = tuple(row for row in same if row not in alike)
@@ -114,7 +129,8 @@ def pose(
             continue
         hidden = alike.union(*(of_content[contents[row]] for row in positives)) - set(positives)
         category = listing.category if side.text else ""
-        queries.append(RarQuery(side, category, positives, tuple(sorted(hidden)), id=listing.id))
+        query_of = RarQuery(side, category, positives, tuple(sorted(hidden)), id=listing.id, photos=whole.photos)
+        queries.append(query_of)
     return gallery, queries
 
 

@@ -148,7 +148,7 @@ def _key(settings: Settings, names: list[str], corpus: Corpus) -> str:
     rar = {name: value for name, value in settings.rar.model_dump().items() if name not in NOT_THE_RESULT}
     embed = settings.embed
     texts = [embed.enrich, embed.query_instruction, embed.target_instruction]
-    return hash_json([rar, names, texts, corpus.fingerprint])[:12]
+    return hash_json([rar, names, texts, settings.model.generator_images, corpus.fingerprint])[:12]
 
 
 def _bare(settings: Settings) -> Any:

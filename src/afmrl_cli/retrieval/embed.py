@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..attributes.views import AttributeSource
+from ..catalog.fingerprints import Fingerprinter
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.read import count_rows
@@ -51,10 +53,10 @@ from .vectors import (
     PENDING,
     SCHEMA,
     VECTORS,
-    AttributeSource,
     Vectors,
     catalog_state,
     described_products,
+    make_rows,
     open_current,
     vectors_folder,
 )
@@ -98,7 +100,8 @@ def embed_catalog(
     """
     started = time.monotonic()
     place = vectors_folder(folder, embedder_id, settings)
-    with writer_lock(folder.store, "afmrl embed"), Database(folder.database) as database:
+    lock = writer_lock(folder.store, "afmrl embed")
+    with lock, Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
         make_folder(place)
         remove_leftovers(place)
         before = None if force else open_current(place)
@@ -109,7 +112,8 @@ def embed_catalog(
         with naming(place), tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=place) as scratch:
             state = catalog_state(folder)
             seen = _Seen(Path(scratch) / LISTINGS, {} if before is None else _rows_by_key(before))
-            described = described_products(folder, settings, database, source, problems)
+            rows = make_rows(folder, settings, database, fingerprinter, source)
+            described = described_products(folder, settings, rows, problems)
             there = len(pending)
             empty = encode_missing(
                 seen.missing(described, count_rows(folder, settings.catalog), listener),
@@ -118,7 +122,7 @@ def embed_catalog(
                 instruction=settings.embed.target_instruction,
                 catalog=settings.catalog,
                 batch_size=settings.embed.batch_size,
-                max_images=settings.model.max_images,
+                max_images=settings.model.embedder_images,
                 problems=problems,
                 listener=listener,
             )
@@ -138,6 +142,7 @@ def embed_catalog(
             }
             now = _bring_up_to_date(place, settings, seen, kept, pending, before, facts, listener)
     problems.tell(listener)
+    rows.views.tell(listener)
     return EmbedSummary(
         embedder=embedder_id,
         folder=now.folder,

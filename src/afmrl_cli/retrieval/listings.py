@@ -29,7 +29,10 @@ COLUMNS = ("id", "key", "fingerprint", "attributes", "title", "text", "images", 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What search shows and filters of one product, as it was when it was embedded."""
+    """What search shows and filters of one product, as it was when it was embedded.
+
+    `fingerprint` is that of what a generator is shown of it: the attribute text is stored under it.
+    """
 
     id: str
     key: str
@@ -41,18 +44,20 @@ class Listing:
     fields: str
 
 
-def make_listing(product: Product, fingerprint: str, attributes: str, root: Path) -> Listing:
-    """The row of `product`; `attributes` is the text that goes into its vector."""
+def make_listing(product: Product, content: str, fingerprint: str, attributes: str, root: Path) -> Listing:
+    """The row of `product`; `content` is the fingerprint of all of it, `attributes` the text that goes into its
+    vector.
+    """
     inside = f"{root}{os.sep}"  # as texts: pathlib takes as long as all the rest
     images = [str(path).removeprefix(inside) for path in product.images]
     fields = _encode(fields_of(product))
-    key = vector_key(fingerprint, attributes)
+    key = vector_key(content, attributes)
     return Listing(product.id, key, fingerprint, attributes, product.title, product_text(product), images, fields)
 
 
-def vector_key(fingerprint: str, attributes: str) -> str:
+def vector_key(content: str, attributes: str) -> str:
     """What a vector is made from, but for the model and the instruction: SHA-256 (hex)."""
-    return hash_json([fingerprint, attributes])
+    return hash_json([content, attributes])
 
 
 def row_bytes(listing: Listing) -> bytes:

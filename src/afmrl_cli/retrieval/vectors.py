@@ -18,7 +18,7 @@ has the old version open goes on reading it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..attributes.views import AttributeSource, StoredViews
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.problems import Problems
 from ..catalog.product import Product
@@ -46,14 +47,6 @@ OPEN_ATTEMPTS = 5
 CURRENT, PENDING, MANIFEST = "current", "pending", "manifest.json"
 VECTORS, LISTINGS, INDEX = "vectors.npy", "listings.arrow", "index.faiss"
 EMBED_HINT = "run `afmrl embed` with these settings"
-
-
-@dataclass(frozen=True)
-class AttributeSource:
-    """Whose stored attribute texts are used: the generator's id and the prompt's hash."""
-
-    generator: str
-    prompt: str
 
 
 @dataclass(frozen=True)
@@ -89,26 +82,44 @@ def vectors_folder(folder: CatalogFolder, embedder_id: str, settings: Settings) 
     return folder.embeddings / f"{embedder_id}-{side}-{instruction}"
 
 
-def stored_attributes(database: Database, source: AttributeSource | None, fingerprints: list[str]) -> dict[str, str]:
-    """Valid attribute texts by product fingerprint; products without one are left out."""
-    if source is None:
-        return {}
-    rows = database.attributes(source.generator, source.prompt, fingerprints)
-    return {fingerprint: row.text for fingerprint, row in rows.items() if row.failure is None}
+class RowMaker:
+    """Makes the gallery's rows of products as they are shown, whole or narrowed.
+
+    With `enriched` (`enrich = both`) the attribute text of that very view is in the row, and in its key.
+    """
+
+    def __init__(self, root: Path, fingerprinter: Fingerprinter, views: StoredViews, enriched: bool) -> None:
+        self.root, self.fingerprinter, self.views, self.enriched = root, fingerprinter, views, enriched
+
+    def make(self, products: Sequence[Product]) -> list[Listing]:
+        """The row of each product."""
+        contents, prints = self.fingerprinter.of_all(products), self.views.fingerprints(products)
+        texts = self.views.texts(prints) if self.enriched else {}
+        return [
+            make_listing(product, content, shown, texts.get(shown, ""), self.root)
+            for product, content, shown in zip(products, contents, prints, strict=True)
+        ]
 
 
 def described_products(
-    folder: CatalogFolder, settings: Settings, database: Database, source: AttributeSource | None, problems: Problems
+    folder: CatalogFolder, settings: Settings, rows: RowMaker, problems: Problems
 ) -> Iterator[tuple[Product, Listing]]:
-    """The catalog's products with their rows; attribute text is in the row (and its key) with `enrich = both`."""
-    wanted = source if settings.embed.enrich == "both" else None
+    """The catalog's products with their rows."""
     products = read_products(folder, settings.catalog, problems)
-    with Fingerprinter(database) as fingerprinter:
-        while batch := list(islice(products, LOOKUP_ROWS)):
-            fingerprints = fingerprinter.of_all(batch)
-            texts = stored_attributes(database, wanted, fingerprints)
-            for product, fingerprint in zip(batch, fingerprints, strict=True):
-                yield product, make_listing(product, fingerprint, texts.get(fingerprint, ""), folder.root)
+    while batch := list(islice(products, LOOKUP_ROWS)):
+        yield from zip(batch, rows.make(batch), strict=True)
+
+
+def make_rows(
+    folder: CatalogFolder,
+    settings: Settings,
+    database: Database,
+    fingerprinter: Fingerprinter,
+    source: AttributeSource | None,
+) -> RowMaker:
+    """The maker of the catalog's rows with these settings."""
+    views = StoredViews(database, fingerprinter, source)
+    return RowMaker(folder.root, fingerprinter, views, settings.embed.enrich == "both")
 
 
 def catalog_state(folder: CatalogFolder) -> dict[str, Any]:
@@ -172,7 +183,7 @@ def stale_products(folder: CatalogFolder, settings: Settings, vectors: Vectors) 
     stored = {row.id: (row.text, row.images, row.fields) for row in vectors.listings}
     stale = bare = 0
     for product in read_products(folder, settings.catalog, Problems()):
-        row = make_listing(product, "", "", folder.root)
+        row = make_listing(product, "", "", "", folder.root)
         if row.id not in stored and not row.text:
             bare += 1
         else:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from ..attributes.asking import open_request
 from ..attributes.generate import NOTHING_TO_READ, stored_attributes
 from ..attributes.task import AttributeTask
+from ..attributes.views import AttributeSource
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.problems import Problems
 from ..catalog.product import Product
@@ -95,7 +96,9 @@ def load_corpus(
     with open_catalog(folder, settings.catalog, problems) as catalog, Fingerprinter(database) as fingerprinter:
         source = open_source(folder, settings, task, catalog, database, student)
         wanted = (product for product in catalog.products if split_of(product, settings.split) != "test")
-        rows = stored_attributes(wanted, task.id, source.teacher, database, fingerprinter)
+        rows = stored_attributes(
+            wanted, AttributeSource(source.teacher, task.id, settings.model.generator_images), database, fingerprinter
+        )
         for number, (example, seen) in enumerate(_with_targets(rows, source, task, processor, reading)):
             reading.examples[split_of(example.product, settings.split)].append((example, seen))
             listener.progress("reading", number + 1, total)

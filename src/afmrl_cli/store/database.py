@@ -16,16 +16,20 @@ from types import TracebackType
 from ..errors import DataError
 from .files import make_folder
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 30.0
 LOOKUP_CHUNK = 500
 """Fingerprints or paths in one query: SQLite allows 999 variables in old builds."""
 
+ATTRIBUTES = """CREATE TABLE attributes (
+        fingerprint TEXT NOT NULL, generator TEXT NOT NULL, prompt TEXT NOT NULL,
+        listing TEXT NOT NULL, text TEXT NOT NULL, failure TEXT, created REAL NOT NULL, viewed INTEGER NOT NULL,
+        PRIMARY KEY (fingerprint, generator, prompt)) WITHOUT ROWID"""
+COLUMNS = "fingerprint, generator, prompt, listing, text, failure, created, viewed"
+EARLIER = "SELECT fingerprint, generator, prompt, listing, text, failure, created, 0 AS viewed FROM {} WHERE sample = 0"
+"""The rows of version 1, which had several samples in mind and did not know what a text was written from."""
 SCHEMA = (
-    """CREATE TABLE attributes (
-        fingerprint TEXT NOT NULL, generator TEXT NOT NULL, prompt TEXT NOT NULL, sample INTEGER NOT NULL,
-        listing TEXT NOT NULL, text TEXT NOT NULL, failure TEXT, created REAL NOT NULL,
-        PRIMARY KEY (fingerprint, generator, prompt, sample)) WITHOUT ROWID""",
+    ATTRIBUTES,
     """CREATE TABLE images (
         path TEXT PRIMARY KEY NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL
         ) WITHOUT ROWID""",
@@ -34,18 +38,19 @@ SCHEMA = (
 
 @dataclass(frozen=True, slots=True)
 class StoredAttributes:
-    """One generated text. `fingerprint` is the product's, `generator` the model's id, `prompt` the prompt's hash,
-    `sample` counts from 0, `listing` is the product's id (for people), `created` is seconds since 1970.
-    `failure` None: `text` is valid attribute text; else the failure's name, and `text` what the model wrote."""
+    """One generated text. `fingerprint` is that of what the generator was shown (`attributes.views`), `generator` the
+    model's id, `prompt` the prompt's hash, `listing` the product's id (for people), `created` seconds since 1970.
+    `failure` None: `text` is valid attribute text; else the failure's name, and `text` what the model wrote. Without
+    `viewed` the row is of an earlier version, under the whole product, and what the generator saw is not known."""
 
     fingerprint: str
     generator: str
     prompt: str
-    sample: int
     listing: str
     text: str
     failure: str | None
     created: float
+    viewed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,8 @@ class Database:
                         for statement in SCHEMA:
                             self._connection.execute(statement)
                         self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            elif version == 1:
+                self._from_version_1()
         except sqlite3.OperationalError as error:
             if "unable to open" in str(error) or "readonly" in str(error):
                 raise DataError(f"{path}: {error}", "check the owner and mode of the file and its folder") from error
@@ -108,6 +115,20 @@ class Database:
             )
         # In WAL mode NORMAL can't damage the file; a power cut may lose the last batches, which are made again.
         self._connection.execute("PRAGMA synchronous = NORMAL")
+
+    def _from_version_1(self) -> None:
+        """Bring a store of version 1 up to date, in one transaction; one that can't be written is read as it is."""
+        if not self.writable:
+            # A name in the temporary schema goes before the same one in the file.
+            self._connection.execute(f"CREATE TEMP VIEW attributes AS {EARLIER.format('main.attributes')}")
+            return
+        with self._transaction():
+            if self._version() == 1:  # nobody else has done it since
+                self._connection.execute("ALTER TABLE attributes RENAME TO earlier")
+                self._connection.execute(ATTRIBUTES)
+                self._connection.execute(f"INSERT INTO attributes ({COLUMNS}) {EARLIER.format('earlier')}")
+                self._connection.execute("DROP TABLE earlier")
+                self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _version(self) -> int:
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
@@ -133,17 +154,15 @@ class Database:
                 self._connection.execute("ROLLBACK")
             raise
 
-    def attributes(
-        self, generator: str, prompt: str, fingerprints: Sequence[str], sample: int = 0
-    ) -> dict[str, StoredAttributes]:
-        """What is stored for these products, by fingerprint, failures too; what is not stored is left out."""
+    def attributes(self, generator: str, prompt: str, fingerprints: Sequence[str]) -> dict[str, StoredAttributes]:
+        """What is stored under these fingerprints, failures too; what is not stored is left out."""
         found: dict[str, StoredAttributes] = {}
         for at in range(0, len(fingerprints), LOOKUP_CHUNK):
             chunk = fingerprints[at : at + LOOKUP_CHUNK]
             rows = self._connection.execute(
-                "SELECT fingerprint, generator, prompt, sample, listing, text, failure, created FROM attributes "
-                f"WHERE generator = ? AND prompt = ? AND sample = ? AND fingerprint IN ({','.join('?' * len(chunk))})",
-                (generator, prompt, sample, *chunk),
+                f"SELECT {COLUMNS} FROM attributes "
+                f"WHERE generator = ? AND prompt = ? AND fingerprint IN ({','.join('?' * len(chunk))})",
+                (generator, prompt, *chunk),
             )
             found.update((row[0], StoredAttributes(*row)) for row in rows)
         return found
@@ -162,15 +181,16 @@ class Database:
         return int(self._connection.execute(query, (generator,)).fetchone()[0])
 
     def attribute_texts(self, generator: str, prompt: str) -> list[str]:
-        """All valid first texts of a generator under a prompt."""
+        """All valid texts of a generator under a prompt."""
         rows = self._connection.execute(
-            "SELECT text FROM attributes WHERE generator = ? AND prompt = ? AND sample = 0 AND failure IS NULL",
+            "SELECT text FROM attributes WHERE generator = ? AND prompt = ? AND failure IS NULL",
             (generator, prompt),
         )
         return [str(text) for (text,) in rows]
 
     def put_attributes(self, rows: Sequence[StoredAttributes]) -> None:
-        """Store `rows` in one transaction; one with the same key (fingerprint to sample) is replaced."""
+        """Store `rows` in one transaction; one with the same key (fingerprint, generator, prompt) is
+        replaced."""
         with self._transaction():
             self._connection.executemany(
                 "INSERT OR REPLACE INTO attributes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(astuple, rows)

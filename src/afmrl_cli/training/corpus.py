@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..attributes.generate import stored_attributes
 from ..attributes.parse import read_stored
+from ..attributes.views import LISTING, VIEWS, AttributeSource, StoredViews, listing_views
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.images import ImageProblem, open_image
 from ..catalog.problems import Problem, Problems
@@ -28,9 +28,10 @@ from ..errors import DataError
 from ..listener import Listener
 from ..settings import Settings
 from ..store.database import Database
+from ..store.files import hash_json
 from ..store.folder import CatalogFolder
 from .lexical import attribute_tokens
-from .pairs import Photo, TrainListing
+from .pairs import KINDS, QUERIES_OF_KIND, VIEWS_OF_KIND, Kind, Photo, TrainListing, find_positives
 
 DECODERS = 4
 
@@ -39,14 +40,15 @@ DECODERS = 4
 class Corpus:
     """`tokens` are the train listings' attribute tokens, in their order ([] where a listing has none).
 
-    `fingerprint` is a hash of everything here that training sees; `described` of the train listings have attributes.
+    `fingerprint` is a hash of everything here that training sees; `num_with_attributes` of the train listings have
+    tokens.
     """
 
     train: list[TrainListing]
     validation: list[TrainListing]
     tokens: list[list[str]]
     fingerprint: str
-    described: int
+    num_with_attributes: int
     others: int = 0
     """Listings of the test split: they are counted, and not looked at."""
 
@@ -74,19 +76,21 @@ def load_corpus(
     digest = hashlib.sha256()
     total = count_rows(folder, settings.catalog)
     products = read_products(folder, settings.catalog, problems)
+    source = AttributeSource(generator, task, settings.model.generator_images) if generator else None
     with Fingerprinter(database) as fingerprinter, ThreadPoolExecutor(max_workers=DECODERS) as threads:
+        views = StoredViews(database, fingerprinter, source)
         wanted = (product for product in products if _side(product, settings, sides) != "test")
-        # A little ahead of the loop, so that several threads decode: as many products as `stored_attributes` looks up.
-        for product, fingerprint, stored in stored_attributes(wanted, task, generator, database, fingerprinter):
-            text = stored.text if stored is not None and stored.failure is None else ""
+        for product, texts in views.of_listings(wanted, VIEWS):
             photos = _readable(product, settings, problems, fingerprinter, threads)
-            listing = TrainListing(product.id, product.identity, product.category, product_text(product), photos, text)
-            digest.update(f"{fingerprint}\0{product.identity}\0{product.category}\0{text}\0{len(photos)}\n".encode())
+            listing = TrainListing(product.id, product.identity, product.category, product_text(product), photos, texts)
+            described = [[*key, text] for key, text in sorted(texts.items())]
+            seen = [fingerprinter.of(product), product.identity, product.category, described, len(photos)]
+            digest.update(hash_json(seen).encode())
             if split_of(product, settings.split) == "validation":
                 validation.append(listing)
                 continue
             train.append(listing)
-            own = _own_tokens(product, text, settings)
+            own = _own_tokens(product, texts.get(LISTING, ""), settings)
             digest.update(("\0".join(own) + "\n").encode())
             tokens.append(own)
             listener.progress("reading", len(train) + len(validation), total)
@@ -94,16 +98,45 @@ def load_corpus(
         train, validation = (_one_product(listings, verdicts) for listings in (train, validation))
         said = [[(item.identity, sorted(item.rejected)) for item in side] for side in (train, validation)]
         digest.update(json.dumps(said).encode())
-    described = sum(bool(own) for own in tokens)
-    if for_agcl and settings.agcl.loss == "agcl" and not described:
-        raise _no_attributes(settings, generator, database, train)
-    return Corpus(train, validation, tokens, digest.hexdigest(), described, sides["test"])
+    views.tell(listener)
+    num_with_attributes = sum(bool(own) for own in tokens)
+    if for_agcl and settings.agcl.loss == "agcl" and not num_with_attributes:
+        raise _no_attributes(settings, generator, database, views)
+    return Corpus(train, validation, tokens, digest.hexdigest(), num_with_attributes, sides["test"])
 
 
 def _side(product: Product, settings: Settings, sides: Counter[Split]) -> Split:
     side = split_of(product, settings.split)
     sides[side] += 1
     return side
+
+
+def training_views(folder: CatalogFolder, settings: Settings) -> list[Product]:
+    """The views beside whole listings that ask in training and validation, and with `enrich = both` that are searched:
+    what the generator has to describe so that such sides can carry attributes.
+    """
+    kept = [p for p in read_products(folder, settings.catalog, Problems()) if split_of(p, settings.split) != "test"]
+    kinds: list[Kind] = [kind for kind in KINDS if kind in settings.agcl.pairs]
+    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
+        listings = [
+            TrainListing(
+                product.id,
+                product.identity,
+                product.category,
+                product_text(product),
+                tuple(Photo(path, (0, 0), fingerprinter.hash_of(path)) for path in product.images),
+            )
+            for product in kept
+        ]
+        found: list[Product] = []
+        positives = find_positives(listings, kinds, required=False)
+        if asked := settings.agcl.validation_pairs:
+            positives += find_positives(listings, [asked], required=False)
+        for positive in positives:
+            names = VIEWS_OF_KIND[positive.kind] if settings.embed.enrich == "both" else QUERIES_OF_KIND[positive.kind]
+            contents = [photo.content for photo in listings[positive.listing].photos]
+            found += listing_views(kept[positive.listing], names, contents).values()
+    return found
 
 
 def _one_product(listings: list[TrainListing], verdicts: Verdicts) -> list[TrainListing]:
@@ -138,7 +171,7 @@ def _readable(
             problem = Problem("unreadable image", product.row, f"{path.name}: {result.reason}", "", product.id)
             problems.report(problem, settings.catalog.bad_images, path)
         else:
-            found.append(Photo(path, result, fingerprinter.of(Product("", images=(path,)))))
+            found.append(Photo(path, result, fingerprinter.hash_of(path)))
     return tuple(found)
 
 
@@ -149,12 +182,17 @@ def _own_tokens(product: Product, text: str, settings: Settings) -> list[str]:
     return attribute_tokens({key: product.given.get(key, "") for key in keys}, settings.agcl.bm25_tokens)
 
 
-def _no_attributes(settings: Settings, generator: str, database: Database, train: Sequence[TrainListing]) -> DataError:
+def _no_attributes(settings: Settings, generator: str, database: Database, views: StoredViews) -> DataError:
     if settings.agcl.attributes == "given":
         columns = ", ".join(settings.agcl.given) or "any column but the known ones"
         return DataError(
             f"agcl.attributes = given, but no training product has a value in {columns}",
             "name columns that the catalog has in agcl.given; `afmrl check` lists them",
+        )
+    if views.without_view:
+        return DataError(
+            f"the stored attributes by {generator} are of an earlier version, which did not record what was shown",
+            "run `afmrl attributes` to write them anew",
         )
     stored = database.attribute_sources()
     if generator not in stored and (invalid := database.invalid_attributes(generator)):

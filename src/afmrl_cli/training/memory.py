@@ -7,10 +7,11 @@
                       backward (both counted, activations.py); in generation the cache of keys and values and the
                       scores of all words; in training the loss; 4-bit weights unpacked, one at a time
 
-Every row is taken to be as long as the settings allow: `model.max_images` photos of `model.max_pixels`, text of
-`model.max_text_tokens`. Not in it: the libraries (about 0.6 GiB of a process on the CPU, which `beside` adds; 0.3 to
-0.5 GiB of a CUDA context) and what an allocator loses. Attributes and embed halve their batch by themselves when memory
-runs out, training does not. RAR's gallery is encoded in such batches too, and not counted.
+Every row is taken to be as long as the settings allow: `model.generator_images` or `model.embedder_images` photos (all
+of a listing: as many as the caller knows of, else 3) of `model.max_pixels`, text of `model.max_text_tokens`. Not in it:
+the libraries (about 0.6 GiB of a process on the CPU, which `beside` adds; 0.3 to 0.5 GiB of a CUDA context) and what an
+allocator loses. Attributes and embed halve their batch by themselves when memory runs out, training does not. RAR's
+gallery is encoded in such batches too, and not counted.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from .activations import activations, tower
 from .sizes import AGCL_BATCH, SFT_BATCH
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+PHOTOS = 3
+"""Of a listing, where the catalog is not known."""
 PROMPT_TOKENS = 72
 """Of the generator's instructions and chat marks, without those of a schema; of the embedder's 24."""
 EMBED_TOKENS = 24
@@ -161,8 +164,12 @@ def load_model(settings: Settings, role: Role) -> Model | None:
     return Model(config, dtype, round(weights), unpacked, adapted, max(1, most // unit), cuda)
 
 
-def estimate_stages(settings: Settings) -> list[StageMemory]:
-    """The stages whose models are known, in the order of a cycle."""
+def estimate_stages(settings: Settings, photos: int = PHOTOS) -> list[StageMemory]:
+    """The stages whose models are known, in the order of a cycle.
+
+    `photos` is the number of a listing's photos where the settings say that a model looks at all of them.
+    """
+    settings = _with_photos(settings, photos)
     generator, embedder = load_model(settings, "generator"), load_model(settings, "embedder")
     found = []
     if generator is not None:
@@ -170,13 +177,13 @@ def estimate_stages(settings: Settings) -> list[StageMemory]:
         sft = generator.weights + _training(settings.sft, generator)
         rows = min(settings.sft.chunk_size, settings.sft.batch_size or SFT_BATCH)
         new = settings.attributes.max_new_tokens
-        length, images = _prompt(settings, generator) + new, rows * settings.model.max_images
+        length, images = _prompt(settings, generator) + new, rows * settings.model.generator_images
         passed = _trained_pass(settings.sft, generator, rows, length, images, answers=new + 1)
         found.append(_stage("train-sft", sft + passed, generator))
     if embedder is not None:
         batch = settings.embed.batch_size
         length = _item(settings, embedder)
-        peak = embedder.pass_bytes(batch, length, batch * settings.model.max_images)
+        peak = embedder.pass_bytes(batch, length, batch * settings.model.embedder_images)
         found.append(_stage("embed", embedder.weights + peak, embedder))
         found.append(_stage("train-agcl", _agcl(settings.agcl, settings, embedder), embedder))
     if generator is not None and embedder is not None:
@@ -186,18 +193,27 @@ def estimate_stages(settings: Settings) -> list[StageMemory]:
     return found
 
 
+def _with_photos(settings: Settings, photos: int) -> Settings:
+    model = settings.model
+    each = {
+        "generator_images": model.generator_images or photos,
+        "embedder_images": model.embedder_images or photos,
+    }
+    return settings.model_copy(update={"model": model.model_copy(update=each)})
+
+
 def _stage(stage: Stage, peak: int, model: Model, weights: int = 0) -> StageMemory:
     return StageMemory(stage, peak, weights or model.weights, LOWER[stage], model.cuda)
 
 
 def _prompt(settings: Settings, model: Model) -> int:
-    return settings.model.max_images * model.image_tokens + settings.model.max_text_tokens + PROMPT_TOKENS
+    return settings.model.generator_images * model.image_tokens + settings.model.max_text_tokens + PROMPT_TOKENS
 
 
 def _item(settings: Settings, model: Model) -> int:
     """What the embedder reads: attributes take their part of `max_text_tokens`, or all of it and more."""
     text = max(settings.model.max_text_tokens, settings.attributes.max_new_tokens)
-    return settings.model.max_images * model.image_tokens + text + EMBED_TOKENS
+    return settings.model.embedder_images * model.image_tokens + text + EMBED_TOKENS
 
 
 def _training(training: TrainingSettings, model: Model) -> int:
@@ -222,7 +238,7 @@ def _trained_pass(
 
 def _attributes(settings: Settings, model: Model) -> int:
     rows, prompt = settings.attributes.batch_size, _prompt(settings, model)
-    reading = model.pass_bytes(rows, prompt, rows * settings.model.max_images)
+    reading = model.pass_bytes(rows, prompt, rows * settings.model.generator_images)
     return model.weights + reading + model.cache(rows, prompt + settings.attributes.max_new_tokens) + model.scores(rows)
 
 
@@ -236,19 +252,21 @@ def _agcl(agcl: AgclSettings, settings: Settings, model: Model) -> int:
         model.weights
         + _training(agcl, model)
         + vectors
-        + _trained_pass(agcl, model, rows, length, rows * settings.model.max_images)
+        + _trained_pass(agcl, model, rows, length, rows * settings.model.embedder_images)
     )
 
 
 def _rar(settings: Settings, generator: Model, embedder: Model) -> int:
     """Policy and judge: the answers sampled, rewarded, and learnt from, one after the other."""
     rar, new = settings.rar, settings.attributes.max_new_tokens
-    images, prompt = settings.model.max_images, _prompt(settings, generator)
+    images, prompt = settings.model.generator_images, _prompt(settings, generator)
     prompts = min(rar.prompts, max(1, rar.rollout_answers // rar.group))
     batch, item = settings.embed.batch_size, _item(settings, embedder)
     sampled = generator.pass_bytes(prompts, prompt, prompts * images)
     sampled += generator.cache(prompts * rar.group, prompt + new) + generator.scores(prompts * rar.group)
-    judged = embedder.pass_bytes(batch, new + EMBED_TOKENS, images) + embedder.cache(batch, item)
+    judged = embedder.pass_bytes(batch, new + EMBED_TOKENS, settings.model.embedder_images) + embedder.cache(
+        batch, item
+    )
     groups = max(1, rar.chunk_answers // rar.group)
     rows, length = (groups, prompt + rar.group * new) if rar.shared_prefix else (rar.chunk_answers, prompt + new)
     head = generator.head(max(rar.group, rar.chunk_answers) * new)

@@ -2,27 +2,31 @@
 
 listings     two listings that share a `product_id`, both whole (text and photos)
 photos       one photo of a listing, alone, asks for the rest of the listing
-image-text   the text of a listing asks for its photos or a photo for the text, in turn by chance
+image-text   the text of a listing asks for its photos, or one photo for the text
 
 By default every listing gives one pair of the first kind that it offers, in this order; `agcl.pairs` names other kinds,
-and then every listing gives a pair of each of them that it offers. Which listing, photo or direction it is, is drawn
-anew in each epoch. Photos are kept apart from text on the query's side, since a title would give the answer away.
+and then every listing gives a pair of each of them that it offers. Which listing, photo or direction it is, is sampled
+anew in each epoch, and so are the photos of a side that has more than the embedder looks at. Photos are kept apart from
+text on the query's side, since a title would give the answer away.
 
-The query's attributes are dropped at random (`agcl.attribute_dropout`), so that plain and enriched queries are both in
-distribution; the target has attributes only with `embed.enrich = both`, as in inference.
+A side carries attributes that a generator wrote from the very view that it shows, or none (`attributes.views`): a photo
+that asks for its title has those that were written from this photo alone. The query's are dropped at random
+(`agcl.attribute_dropout`), so that plain and enriched queries are both in distribution; the target has attributes only
+with `embed.enrich = both`, as in inference.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..attributes.views import ALL_PHOTOS, LISTING, TEXT, ViewKey, ViewName
 from ..catalog.product import enriched_text
 from ..errors import DataError
 from ..store.files import hash_json
@@ -30,6 +34,16 @@ from ..store.files import hash_json
 Kind = Literal["listings", "photos", "image-text"]
 KINDS: tuple[Kind, ...] = ("listings", "photos", "image-text")
 Enrich = Literal["none", "query", "both"]
+QUERIES_OF_KIND: dict[Kind, tuple[ViewName, ...]] = {
+    "listings": (),
+    "photos": ("photos",),
+    "image-text": ("text", "photos"),
+}
+"""The views, beside whole listings, that ask."""
+VIEWS_OF_KIND: dict[Kind, tuple[ViewName, ...]] = {
+    "listings": (), "photos": ("photos", "rest"), "image-text": ("text", "photos", "all-photos")
+}  # fmt: skip
+"""The views, beside whole listings, that ask or are searched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +57,14 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class TrainListing:
-    """A listing as training sees it. `attributes` is generated attribute text, "" for none."""
+    """A listing as training sees it. `attributes` are generated attribute texts by the view they were written from."""
 
     id: str
     identity: str
     category: str
     text: str
     photos: tuple[Photo, ...] = ()
-    attributes: str = ""
+    attributes: Mapping[ViewKey, str] = field(default_factory=dict)
     rejected: frozenset[str] = frozenset()
     """Ids of listings that a person called another product."""
 
@@ -134,33 +148,67 @@ def draw_pair(
     enrich: Enrich,
     dropout: float,
 ) -> Pair:
-    """One pair of `positive`, by chance. `dropout` is the share of queries that lose their attributes; 0: none."""
+    """One pair of `positive`, by chance. `dropout` is the share of queries that lose their attributes; 0: none.
+
+    Of a side with more than `max_photos` photos (0: no limit) so many are sampled.
+    """
     listing, number = listings[positive.listing], positive.listing
     if positive.kind == "listings":
         number = positive.others[int(rng.integers(len(positive.others)))]
-    other = listings[number]
-    query_text, target_text = listing.text, other.text
-    query_photos, target_photos = listing.photos, other.photos
-    if positive.kind == "photos":
-        chosen = listing.photos[int(rng.integers(len(listing.photos)))]
-        query_text, query_photos = "", (chosen,)
-        target_photos = tuple(photo for photo in listing.photos if photo.content != chosen.content)
-    elif positive.kind == "image-text":
-        if rng.random() < 0.5:
-            query_photos, target_text = (), ""
-        else:
-            query_text, target_photos = "", ()
+        query, target = LISTING, LISTING
+    elif positive.kind == "photos":
+        content = _any_photo(listing, rng)
+        query, target = ("photos", content), ("rest", content)
+    elif rng.random() < 0.5:
+        query, target = TEXT, ALL_PHOTOS
+    else:
+        query, target = ("photos", _any_photo(listing, rng)), TEXT
     keeps = rng.random() >= dropout
+
+    def side(number: int, view: ViewKey, enriched: bool) -> Side:
+        shown = view_side(listings[number], number, view, enriched=enriched)
+        return replace(shown, photos=_some_photos(shown.photos, max_photos, rng))
+
     return Pair(
         positive.kind,
-        Side(
-            positive.listing,
-            query_text,
-            query_photos[:max_photos],
-            listing.attributes if enrich != "none" and keeps else "",
-        ),
-        Side(number, target_text, target_photos[:max_photos], other.attributes if enrich == "both" else ""),
+        side(positive.listing, query, enrich != "none" and keeps),
+        side(number, target, enrich == "both"),
     )
+
+
+def view_side(listing: TrainListing, number: int, view: ViewKey, *, enriched: bool) -> Side:
+    """What a side shows of a listing, and with `enriched` the attributes that were written from just that."""
+    name, content = view
+    text = "" if name in ("photos", "all-photos") else listing.text
+    photos = () if name == "text" else listing.photos
+    if name == "photos":
+        photos = tuple(photo for photo in photos if photo.content == content)[:1]
+    elif name == "rest":
+        photos = tuple(photo for photo in photos if photo.content != content)
+    return Side(number, text, photos, listing.attributes.get(view, "") if enriched else "")
+
+
+def first_photos_of(side: Side, most: int) -> Side:
+    """`side` with its first `most` photos (0: all), as in inference."""
+    return replace(side, photos=side.photos[:most]) if most else side
+
+
+def query_views(positive: Positive, listing: TrainListing) -> list[ViewKey]:
+    """The views that may ask for `positive`."""
+    if positive.kind == "listings":
+        return [LISTING]
+    photos: list[ViewKey] = [("photos", photo.content) for photo in listing.photos]
+    return photos if positive.kind == "photos" else [TEXT, *photos]
+
+
+def _any_photo(listing: TrainListing, rng: np.random.Generator) -> str:
+    return listing.photos[int(rng.integers(len(listing.photos)))].content
+
+
+def _some_photos(photos: tuple[Photo, ...], most: int, rng: np.random.Generator) -> tuple[Photo, ...]:
+    if not most or len(photos) <= most:
+        return photos
+    return tuple(photos[i] for i in sorted(rng.permutation(len(photos))[:most].tolist()))
 
 
 def mix(positives: Sequence[Positive]) -> dict[str, int]:

@@ -14,7 +14,7 @@ from ..store.files import hash_json
 from .batches import Strategy, choose_strategy, plan_batches
 from .corpus import Corpus
 from .lexical import Lexical, build_lexical
-from .pairs import KINDS, Enrich, Kind, Pair, Positive, draw_pair, find_positives, mix
+from .pairs import KINDS, Enrich, Kind, Pair, Positive, draw_pair, find_positives, mix, query_views
 from .sizes import AGCL_BATCH, batch_size, with_agcl_batch, with_agcl_steps
 
 NANO_RATE, RATE = 1e-3, 5e-5
@@ -60,7 +60,7 @@ class Plan:
                 self.positives[i],
                 self.corpus.train,
                 np.random.default_rng((agcl.seed, epoch, i)),
-                max_photos=self.settings.model.max_images,
+                max_photos=self.settings.model.embedder_images,
                 enrich=enrich,
                 dropout=agcl.attribute_dropout,
             )
@@ -91,8 +91,8 @@ def make_plan(corpus: Corpus, settings: Settings, base: Base, processes: int = 1
     agcl = settings.agcl
     # InfoNCE gets the same batches, so that nothing differs but the loss.
     lexical = build_lexical(corpus.tokens, normalise=agcl.bm25_normalise, scale=agcl.bm25_scale)
-    strategy = choose_strategy(agcl.batches, agcl.batch_size, corpus.described > 0)
-    if strategy == "neighbours" and not corpus.described:
+    strategy = choose_strategy(agcl.batches, agcl.batch_size, corpus.num_with_attributes > 0)
+    if strategy == "neighbours" and not corpus.num_with_attributes:
         raise UsageError("agcl.batches = neighbours needs attributes, and there are none", "set it to category")
     rate = agcl.learning_rate or (NANO_RATE if base.name == NANO else RATE)
     plan = Plan(settings, corpus, positives, lexical, strategy, 0, 0, rate)
@@ -129,6 +129,19 @@ def run_key(plan: Plan, embedder_id: str, generator: str, task: str, processes: 
     return hash_json(content)[:10]
 
 
+def queries_with_attributes(plan: Plan) -> dict[str, int]:
+    """How many positives of each kind have stored attributes of a view that asks for them."""
+    enriched = plan.settings.embed.enrich != "none" and plan.settings.agcl.attributes == "generated"
+    train = plan.corpus.train
+    described = [
+        positive
+        for positive in plan.positives
+        if enriched
+        and any(view in train[positive.listing].attributes for view in query_views(positive, train[positive.listing]))
+    ]
+    return {kind: mix(described).get(kind, 0) for kind in mix(plan.positives)}
+
+
 def describe(plan: Plan) -> dict[str, object]:
     """The choices made, for --dry-run, reports and manifests."""
     train = plan.corpus.train
@@ -137,8 +150,9 @@ def describe(plan: Plan) -> dict[str, object]:
         "train_listings": len(train),
         "validation_listings": len(plan.corpus.validation),
         "test_listings": plan.corpus.others,
-        "with_attributes": plan.corpus.described,
+        "with_attributes": plan.corpus.num_with_attributes,
         "pairs": mix(plan.positives),
+        "queries_with_attributes": queries_with_attributes(plan),
         "products": len({train[positive.listing].identity for positive in plan.positives}),
         "batches": plan.strategy,
         "batch_size": plan.settings.agcl.batch_size,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..attributes.task import load_task
+from ..attributes.views import LISTING
 from ..catalog.problems import Problems
 from ..listener import Listener, Silent
 from ..models.backends import generator_id
@@ -34,7 +35,7 @@ from .corpus import load_corpus
 from .estimate import Estimate, measure
 from .outcome import draw_curve, find_done, refuse_taken_name
 from .parallel import World, gather_objects, join_world, leave_world
-from .plan import Plan, describe, make_plan, run_key
+from .plan import Plan, describe, make_plan, queries_with_attributes, run_key
 from .step import Reader, accumulate, make_batch
 from .trainer import Trained, Trainer
 
@@ -141,7 +142,13 @@ def _tell_plan(plan: Plan, listener: Listener) -> None:
     told = describe(plan)
     pairs = ", ".join(f"{number:,} {kind}" for kind, number in plan_pairs(told).items())
     listener.note(f"pairs: {pairs}; batches of {told['batch_size']}: {plan.strategy}; {plan.steps:,} steps")
-    missing = len(plan.corpus.train) - plan.corpus.described
+    if plan.settings.embed.enrich != "none" and plan.settings.agcl.attributes == "generated":
+        found = queries_with_attributes(plan)
+        shares = ", ".join(f"{found[kind]:,} of {number:,} {kind}" for kind, number in plan_pairs(told).items())
+        listener.note(f"queries that have attributes written from what they show: {shares}")
+        if lacking := [kind for kind, number in found.items() if not number and kind != "listings"]:
+            listener.note(f"{' and '.join(lacking)} ask without: `afmrl attributes --views photos,text` writes some")
+    missing = len(plan.corpus.train) - plan.corpus.num_with_attributes
     if plan.settings.agcl.loss == "agcl" and missing:
         listener.warn(f"{missing:,} training products have no attributes: nothing is weighted against them")
     if plan.strategy == "category":
@@ -158,9 +165,10 @@ def _tell_plan(plan: Plan, listener: Listener) -> None:
 def _tell_cut(embedder: Embedder, plan: Plan, listener: Listener) -> None:
     """Tell how many listings are read with a part of their text only."""
     before = embedder.texts_cut
-    enrich = plan.settings.embed.enrich != "none" and plan.settings.agcl.attributes == "generated"
+    enriched = plan.settings.embed.enrich != "none"
     listings = plan.corpus.train + plan.corpus.validation
-    embedder.texts([Item(each.text, attributes=each.attributes if enrich else "") for each in listings], "")
+    items = [Item(each.text, attributes=each.attributes.get(LISTING, "") if enriched else "") for each in listings]
+    embedder.texts(items, "")
     if cut := embedder.texts_cut - before:
         listener.warn(f"training: {told_cut(cut)}")
 

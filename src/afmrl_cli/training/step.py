@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,9 +42,15 @@ class Reader:
 
     def texts(self, pairs: Sequence[Pair]) -> tuple[list[Side], list[str]]:
         """All queries, then all targets: sides and the strings that are tokenised for them."""
-        queries, targets = [pair.query for pair in pairs], [pair.target for pair in pairs]
+        queries = self._fitting([pair.query for pair in pairs])
+        targets = self._fitting([pair.target for pair in pairs])
         texts = self.embedder.texts([item_of(side) for side in queries], self.query)
         return queries + targets, texts + self.embedder.texts([item_of(side) for side in targets], self.target)
+
+    def _fitting(self, sides: Sequence[Side]) -> list[Side]:
+        """The sides with as many of their first photos as the model has positions for."""
+        items = self.embedder.fitting([item_of(side) for side in sides])
+        return [replace(side, photos=side.photos[: len(item.images)]) for side, item in zip(sides, items, strict=True)]
 
     def lengths(self, sides: Sequence[Side], texts: Sequence[str]) -> list[int]:
         """Tokens of each row, pictures included."""

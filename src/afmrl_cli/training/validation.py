@@ -2,7 +2,8 @@
 
     recall@k = share of a query's relevant targets that stand among its k nearest, mean over the queries
 
-Relevant are the targets of the same product. Where listings ask for listings, the one that asks is no answer to itself.
+Relevant are the targets of the same product. What shows the query itself is no answer to it: the listing that asks for
+another one, a row with the very photo or text that asks.
 
 The best step is chosen by the kind of query that it will be judged on: where enough listings share their product,
 listings ask (as eval's protocol `identity` does), else photos, else texts and photos ask for each other; with the
@@ -19,7 +20,19 @@ from numpy.typing import NDArray
 
 from ..scores import ranks_of
 from ..settings import Settings
-from .pairs import KINDS, Enrich, Kind, Pair, Positive, Side, TrainListing, draw_pair, find_positives, rejected
+from .pairs import (
+    KINDS,
+    Enrich,
+    Kind,
+    Pair,
+    Positive,
+    Side,
+    TrainListing,
+    draw_pair,
+    find_positives,
+    first_photos_of,
+    rejected,
+)
 
 KS = (1, 5, 10)
 GALLERY_PER_QUERY = 4
@@ -70,6 +83,17 @@ def recall_at(
     return {f"recall@{k}": float(np.mean([(found <= k).mean() for found in ranks])) for k in ks}
 
 
+def shows(target: Side, pair: Pair) -> bool:
+    """Whether `target` shows what the query of `pair` is."""
+    query = pair.query
+    if pair.kind == "listings":
+        return target.listing == query.listing
+    if query.text:
+        return target.listing == query.listing and bool(target.text)
+    asked = {photo.content for photo in query.photos}
+    return any(photo.content in asked for photo in target.photos)
+
+
 def make_validation(listings: Sequence[TrainListing], settings: Settings) -> Validation | None:
     """The queries and gallery that the settings mean; None when the validation split offers fewer than five pairs."""
     agcl = settings.agcl
@@ -84,7 +108,7 @@ def make_validation(listings: Sequence[TrainListing], settings: Settings) -> Val
             positives[i],
             listings,
             np.random.default_rng((agcl.seed, i)),
-            max_photos=settings.model.max_images,
+            max_photos=0,
             enrich=enrich,
             dropout=0.0,
         )
@@ -95,10 +119,10 @@ def make_validation(listings: Sequence[TrainListing], settings: Settings) -> Val
         return None
     identity = np.array([listings[pair.target.listing].identity for pair in pairs])
     own = np.array([listings[pair.query.listing].identity for pair in asking])
-    self_answer = np.array(
-        [[p.target.listing == q.query.listing and q.kind == "listings" for p in pairs] for q in asking]
-    )
-    asked, targets = [pair.query for pair in asking], [pair.target for pair in pairs]
+    self_answer = np.array([[shows(p.target, q) for p in pairs] for q in asking])
+    most = settings.model.embedder_images
+    asked = [first_photos_of(pair.query, most) for pair in asking]
+    targets = [first_photos_of(pair.target, most) for pair in pairs]
     return Validation(
         asked,
         targets,

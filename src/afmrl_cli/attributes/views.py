@@ -1,0 +1,161 @@
+"""Views: what one side of retrieval shows of a listing, and which attribute text may stand there.
+
+A view is a narrowed `Product`: the text fields and photos that a query or a gallery row may show, a category only
+where its text is shown. Attribute texts are stored under the view's fingerprint, a hash of its text and of the photos
+that the generator looked at. So a side is given the text that a generator wrote from the very same view, or none: a
+photo that asks for its listing never carries words from the title, and a row that is to answer a photo none that have
+seen it.
+`StoredViews.attributes` decides that for training, validation, RAR, embed, eval and the cycle alike.
+
+Texts of stores from before views were recorded say nothing of what was seen. They can be shown, exported and filtered
+by, and stand on no side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Literal
+
+from ..catalog.fingerprints import UNREADABLE, Fingerprinter
+from ..catalog.product import Product, product_text
+from ..errors import UsageError
+from ..listener import Listener
+from ..store.database import Database
+
+ViewName = Literal["listing", "text", "photos", "all-photos", "rest"]
+VIEWS: tuple[ViewName, ...] = ("listing", "text", "photos", "all-photos", "rest")
+"""A whole listing; its text alone; each of its photos alone; all photos without text; all but one photo, for each."""
+EACH = ("photos", "rest")
+"""Those that there are of each photo."""
+ViewKey = tuple[ViewName, str]
+"""A view of a listing: its name, and for `photos` and `rest` the content hash of the photo shown or left out."""
+LISTING: ViewKey = ("listing", "")
+TEXT: ViewKey = ("text", "")
+ALL_PHOTOS: ViewKey = ("all-photos", "")
+LOOKUP_PRODUCTS = 256
+
+
+@dataclass(frozen=True)
+class AttributeSource:
+    """Whose stored attribute texts are used: the generator's id, the prompt's hash, and how many photos of a view the
+    generator looks at (0: all).
+    """
+
+    generator: str
+    prompt: str
+    photos: int = 0
+
+
+def first_photos(view: Product, most: int) -> Product:
+    """`view` with its first `most` photos (0: all): what a model that looks at so many is shown."""
+    return replace(view, images=view.images[:most]) if most and len(view.images) > most else view
+
+
+def narrowed(product: Product, *, text: bool = True, photos: bool = True) -> Product:
+    """`product` without its text or without its photos."""
+    if not text:
+        product = replace(product, title="", description="", category="", brand="")
+    return product if photos else replace(product, images=())
+
+
+def listing_views(product: Product, names: Iterable[str], contents: Sequence[str]) -> dict[ViewKey, Product]:
+    """The views of a listing that have something to show; `contents` are its photos' content hashes."""
+    photos = [content for content in dict.fromkeys(contents) if content != UNREADABLE]
+    keys = [(name, content) for name in VIEWS if name in names for content in (photos if name in EACH else [""])]
+    views = {key: _view(product, key, contents) for key in keys}
+    return {key: view for key, view in views.items() if key == LISTING or product_text(view) or view.images}
+
+
+def _view(product: Product, key: ViewKey, contents: Sequence[str]) -> Product:
+    name, content = key
+    images = product.images if name != "text" else ()
+    if name in EACH:
+        same = [path for path, other in zip(images, contents, strict=True) if other == content]
+        images = tuple(same[:1]) if name == "photos" else tuple(path for path in images if path not in same)
+    return replace(narrowed(product, text=name not in ("photos", "all-photos")), images=images)
+
+
+def check_view_names(names: Sequence[str]) -> None:
+    """Raise UsageError for a view that is none."""
+    if unknown := [name for name in names if name not in VIEWS]:
+        raise UsageError(f"attributes.views: {unknown[0]!r} is no view", f"known: {', '.join(VIEWS)}")
+
+
+class ListingViews:
+    """The views of these names of each product, one after the other; `products` counts the products read so far."""
+
+    def __init__(self, products: Iterable[Product], names: Sequence[str], fingerprinter: Fingerprinter) -> None:
+        self._products, self._names, self._fingerprinter = products, names, fingerprinter
+        self.products = 0
+
+    def __iter__(self) -> Iterator[Product]:
+        parts = set(EACH) & set(self._names)
+        for product in self._products:
+            self.products += 1
+            contents = [self._fingerprinter.hash_of(path) for path in product.images] if parts else product.images
+            yield from listing_views(product, self._names, [str(each) for each in contents]).values()
+
+
+class StoredViews:
+    """The stored attribute texts of a source by view; without a source there are none."""
+
+    def __init__(self, database: Database, fingerprinter: Fingerprinter, source: AttributeSource | None) -> None:
+        self._database, self._fingerprinter, self.source = database, fingerprinter, source
+        self.without_view: set[str] = set()
+        """Fingerprints looked up whose text is of a store that did not record what was seen."""
+
+    def fingerprints(self, views: Sequence[Product]) -> list[str]:
+        """Under which fingerprint the text of each view is stored."""
+        most = self.source.photos if self.source else 0
+        return self._fingerprinter.of_all([first_photos(view, most) for view in views])
+
+    def texts(self, fingerprints: Sequence[str]) -> dict[str, str]:
+        """Valid texts that were written from the view of that fingerprint, by fingerprint."""
+        if self.source is None:
+            return {}
+        rows = self._database.attributes(self.source.generator, self.source.prompt, sorted({*fingerprints} - {""}))
+        self.without_view |= {key for key, row in rows.items() if not row.viewed and row.failure is None}
+        return {key: row.text for key, row in rows.items() if row.viewed and row.failure is None}
+
+    def attributes(self, views: Sequence[Product]) -> list[str]:
+        """The attribute text that may stand on a side that shows each of `views`: one that was written from the very
+        same view, "" where there is none.
+        """
+        prints = self.fingerprints(views)
+        texts = self.texts(prints)
+        return [texts.get(each, "") for each in prints]
+
+    def of_listings(
+        self, products: Iterable[Product], names: Sequence[str]
+    ) -> Iterator[tuple[Product, dict[ViewKey, str]]]:
+        """Each product with the texts of its views of these names, as far as there are any."""
+        stream = iter(products)
+        while chunk := list(islice(stream, LOOKUP_PRODUCTS)):
+            views: list[tuple[int, ViewKey, Product]] = []
+            for number, product in enumerate(chunk if self.source else ()):
+                contents = [self._fingerprinter.hash_of(path) for path in product.images]
+                views += [(number, key, view) for key, view in listing_views(product, names, contents).items()]
+            texts = self.attributes([view for _, _, view in views])
+            found: list[dict[ViewKey, str]] = [{} for _ in chunk]
+            for (number, key, _), text in zip(views, texts, strict=True):
+                if text:
+                    found[number][key] = text
+            yield from zip(chunk, found, strict=True)
+
+    def tell(self, listener: Listener) -> None:
+        """Say how many texts were not used since it isn't known what they were written from."""
+        if self.without_view:
+            listener.note(
+                f"{len(self.without_view):,} stored attribute texts are of an earlier version, which did not record "
+                "what was shown: they enrich nothing; run `afmrl attributes` to write them anew"
+            )
+
+
+def texts_to_show(database: Database, source: AttributeSource | None, fingerprints: Sequence[str]) -> Mapping[str, str]:
+    """Valid attribute texts by fingerprint for people, filters and `dedupe`, whatever they were written from."""
+    if source is None:
+        return {}
+    rows = database.attributes(source.generator, source.prompt, fingerprints)
+    return {fingerprint: row.text for fingerprint, row in rows.items() if row.failure is None}
