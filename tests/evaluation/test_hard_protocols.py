@@ -185,8 +185,8 @@ def test_bm25_over_attributes_reads_only_queries_that_have_some(tmp_path: Path) 
 def test_fusion_is_tuned_on_validation_queries_of_which_none_is_scored(tmp_path: Path) -> None:
     folder = write_shop(tmp_path, shop_rows(48))
     settings = load_settings(None, {"split.test": 0.3, "split.validation": 0.3, "eval.max_queries": 4}, {})
-    with Database(folder.database) as database:
-        documents = documents_of(described_products(folder, settings, database, None, Problems()))
+    with rows_of(folder) as made:
+        documents = documents_of(described_products(folder, settings, made, Problems()))
     products = {document.id: document.product for document in documents}
     with rows_of(folder) as made:
         for split in ("test", "train", "validation", "all"):

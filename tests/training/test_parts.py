@@ -32,7 +32,7 @@ def test_recall_by_hand() -> None:
 
 def test_sides_of_one_content_tie_whatever_the_batch_did_to_them() -> None:
     """Six products, the first two listed with the same words: for either query both stand equally near."""
-    listings = [TrainListing(f"a{i}", f"p{i}", "", f"a {max(i, 1)}", (), "") for i in range(6)]
+    listings = [TrainListing(f"a{i}", f"p{i}", "", f"a {max(i, 1)}", (), {LISTING: ""}) for i in range(6)]
     sides = [Side(i, listing.text) for i, listing in enumerate(listings)]
     rng, asked = np.random.default_rng(0), []
 

@@ -24,7 +24,6 @@ from ..catalog.fingerprints import Fingerprinter
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.read import count_rows, read_products
-from ..errors import DataError
 from ..evaluation.build import TaskSpec
 from ..evaluation.earlier import EMBEDDER_RUN
 from ..evaluation.entries import Entry, model_system
@@ -88,7 +87,7 @@ def task_spec(settings: Settings, split: Scored) -> TaskSpec:
 
 def write_attributes(folder: CatalogFolder, settings: Settings, splits: Sequence[Scored], listener: Listener) -> Result:
     """As `afmrl attributes`: the generator of the settings describes every product that it has not described, and with
-    `embed.enrich` the views that ask, or are searched, in the evaluation of the `splits` and in the embedder's training.
+    `embed.enrich` the views that ask, or are searched, in the evaluation of the `splits` and in training.
     """
     asked: list[Product] = []
     if settings.embed.enrich != "none":
