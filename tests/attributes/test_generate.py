@@ -200,6 +200,16 @@ def test_a_row_without_an_answer_is_asked_again_by_the_next_run(server, tmp_path
     assert texts(folder)["sku2"][1] is None
 
 
+def test_answers_that_came_before_the_server_ended_the_run_are_stored(server, tmp_path):
+    folder, settings = make_shop(tmp_path, 40), settings_for(server, concurrency=1)
+    server.script = lambda number, body: answer(number, body) if number < 10 else Reply(status=402, body=b"no credit")
+    with pytest.raises(ModelError, match="refused alike: HTTP 402: no credit"):
+        run(folder, settings)
+    assert sum(failure is None for _, failure in texts(folder).values()) == 10
+    server.script = answer
+    assert run(folder, settings).generated == 30
+
+
 def test_no_answer_at_all_is_an_error(server, tmp_path):
     folder, settings = make_shop(tmp_path, 5), settings_for(server)
     server.script = lambda number, body: Reply(status=400, body=b"no pictures, please")

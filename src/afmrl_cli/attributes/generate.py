@@ -12,7 +12,7 @@ import heapq
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -27,7 +27,7 @@ from ..settings import Settings
 from ..store.database import Database, StoredAttributes
 from ..store.files import hash_json
 from .asking import open_requests
-from .request import Generation, Generator, Request
+from .request import Generation, Generator, Request, Stopped
 from .task import AttributeTask
 from .views import AttributeSource, first_photos
 
@@ -222,11 +222,18 @@ class _Run:
             begin = time.monotonic()
         opened = open_requests(self.task, list(firsts.values()), self.settings, self.problems, self.generator)
         requests = dict(zip(firsts, opened, strict=True))
-        answers = self._answers({key: request for key, request in requests.items() if request is not None})
-        rows = [self._row(fingerprint, product, answers.get(fingerprint)) for fingerprint, product in firsts.items()]
+        asked = {key: request for key, request in requests.items() if request is not None}
+        answers, stopped = self._answers(asked)
+        rows = [
+            self._row(fingerprint, product, answers.get(fingerprint))
+            for fingerprint, product in firsts.items()
+            if fingerprint in answers or fingerprint not in asked
+        ]
         # With --force and a server that is out of order, a valid text must not give way to an error.
         lost = {row.fingerprint for row in rows if row.failure in (ENDPOINT_ERROR, REFUSED)} & self.valid_before
         self.database.put_attributes([row for row in rows if row.fingerprint not in lost])
+        if stopped is not None:
+            raise stopped
         self.summary.asking_seconds += time.monotonic() - begin
         if len(self.done) > REMEMBERED:
             self.done.clear()
@@ -237,15 +244,21 @@ class _Run:
         self.waiting.clear()
         self.valid_before.clear()
 
-    def _answers(self, requests: dict[str, Request]) -> dict[str, Generation]:
+    def _answers(self, requests: dict[str, Request]) -> tuple[dict[str, Generation], Stopped | None]:
+        """The answers by fingerprint, and why there are no more when the generator could not go on."""
         if not requests or self.generator is None:
-            return {}
-        answers = [row[0] for row in self.generator.generate(list(requests.values()))]
-        errors = [answer.error for answer in answers if answer.error is not None]
+            return {}, None
+        stopped = None
+        try:
+            said: Sequence[Generation | None] = [row[0] for row in self.generator.generate(list(requests.values()))]
+        except Stopped as error:
+            stopped, said = error, error.answers
+        answers = {key: answer for key, answer in zip(requests, said, strict=True) if answer is not None}
+        errors = [answer.error for answer in answers.values() if answer.error is not None]
         self.summary.asked += len(answers)
         self.unanswered += len(errors)
         self.last_error = errors[-1] if errors else self.last_error
-        return dict(zip(requests, answers, strict=True))
+        return answers, stopped
 
     def _row(self, fingerprint: str, product: Product, answer: Generation | None) -> StoredAttributes:
         failure: str | None

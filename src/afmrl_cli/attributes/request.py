@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..errors import ModelError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -37,6 +39,16 @@ class Generation:
     cut_off: bool
     error: str | None = None
     refused: bool = False
+
+
+class Stopped(ModelError):
+    """A generator that can't go on. `answers` are those that it has, in the order of the requests, None where it has
+    none: they were paid for, and are stored before this ends the run.
+    """
+
+    def __init__(self, error: ModelError, answers: Sequence[Generation | None]) -> None:
+        super().__init__(str(error), error.hint)
+        self.answers = answers
 
 
 class Generator(Protocol):

@@ -32,7 +32,7 @@ import httpx
 from PIL import Image
 
 from ..attributes.answers import SPECIAL_TOKEN, without_thinking
-from ..attributes.request import Generation, Request
+from ..attributes.request import Generation, Request, Stopped
 from ..catalog.pictures import opened
 from ..errors import ModelError, UsageError
 from ..listener import Listener, Silent
@@ -150,14 +150,16 @@ class Endpoint:
                 async with limit:
                     return await self._answer(client, *self._body(request, sample))
 
+            tasks: list[list[asyncio.Task[Generation]]] = []
             try:
                 async with asyncio.TaskGroup() as group:
-                    tasks = [[group.create_task(one(r, s)) for s in range(samples)] for r in requests]
+                    tasks += [[group.create_task(one(r, s)) for s in range(samples)] for r in requests]
             except BaseExceptionGroup as failed:
                 stopped, others = failed.split(ModelError)
                 if stopped is None or others is not None:
                     raise
-                raise _first(stopped) from None
+                rows = [[_result(task) for task in row] for row in tasks]
+                raise Stopped(_first(stopped), [row[0] for row in rows]) from None
         return [[task.result() for task in row] for row in tasks]
 
     async def _answer(self, client: httpx.AsyncClient, body: dict[str, Any], prompt: str) -> Generation:
@@ -375,6 +377,10 @@ def _first(group: BaseExceptionGroup[ModelError]) -> ModelError:
         found = found.exceptions[0]
     assert isinstance(found, ModelError)
     return found
+
+
+def _result(task: asyncio.Task[Generation]) -> Generation | None:
+    return None if task.cancelled() or task.exception() is not None else task.result()
 
 
 async def _bounded(response: httpx.Response) -> bytes:

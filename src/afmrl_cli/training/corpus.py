@@ -18,7 +18,7 @@ from pathlib import Path
 from ..attributes.parse import read_stored
 from ..attributes.views import LISTING, VIEWS, AttributeSource, StoredViews, listing_views
 from ..catalog.fingerprints import Fingerprinter
-from ..catalog.images import ImageProblem, open_image
+from ..catalog.images import ImageProblem, checked_size
 from ..catalog.problems import Problem, Problems
 from ..catalog.product import Product, product_text
 from ..catalog.read import count_rows, read_products
@@ -161,7 +161,7 @@ def _readable(
 
     def size(path: Path) -> tuple[int, int] | ImageProblem:
         try:
-            return open_image(path, settings.catalog).size
+            return checked_size(path, settings.catalog)
         except ImageProblem as problem:
             return problem
 
