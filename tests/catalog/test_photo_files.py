@@ -193,6 +193,31 @@ def test_metadata_never_costs_a_png(content: bytes, tmp_path: Path) -> None:
     assert check_image(path, SETTINGS).size == (8, 8)
 
 
+@pytest.mark.parametrize("place", ["begin", "end"])
+@pytest.mark.parametrize("kind", [b"tRNS", b"iCCP", b"sRGB", b"cHRM", b"pHYs", b"acTL", b"fcTL", b"iTXt"])
+def test_nonsense_in_any_chunk_beside_the_pixels_costs_no_png(kind: bytes, place: str, tmp_path: Path) -> None:
+    for content in (b"", b"\x01", b"x\0\x63nonsense", bytes(range(200))):
+        for wrong in (False, True):
+            path = write(tmp_path / "a.png", png((kind, content), wrong=wrong, at_end=place == "end"))
+            assert open_image(path, SETTINGS).size == (8, 8), (content, wrong)
+
+
+@pytest.mark.parametrize(
+    ("marker", "name"),
+    [
+        *((0xE0, b"JFIF\0"), (0xE1, b"Exif\0\0MM\0*"), (0xE2, b"MPF\0MM\0*\0\0\0\x08"), (0xE2, b"ICC_PROFILE\0")),
+        *((0xED, b"Photoshop 3.0\x008BIM\x04\x04"), (0xEE, b"Adobe"), (0xFE, b""), (0xE5, b"")),
+    ],
+)
+def test_nonsense_in_any_segment_beside_the_pixels_costs_no_jpeg(marker: int, name: bytes, tmp_path: Path) -> None:
+    whole = jpeg()
+    wanted = np.asarray(open_image(write(tmp_path / "whole.jpg", whole), SETTINGS))
+    for more in (b"", b"\x01", b"\xff\xff\xff", bytes(range(60))):
+        segment = bytes([0xFF, marker]) + struct.pack(">H", len(name + more) + 2) + name + more
+        opened = np.asarray(open_image(write(tmp_path / "a.jpg", whole[:2] + segment + whole[2:]), SETTINGS))
+        assert opened.shape == wanted.shape and (marker == 0xEE or np.array_equal(opened, wanted)), more
+
+
 def test_a_jpeg_keeps_its_pixels_and_its_turn_without_its_other_metadata(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -18,7 +18,11 @@ from .decoder_errors import DECODER_ERRORS
 LARGEST = 100 * 2**20
 """Bytes of a file that is looked at as a whole."""
 PNG = b"\x89PNG\r\n\x1a\n"
-PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
+MEANING_CHUNKS = {b"tRNS", b"iCCP", b"eXIf"}
+"""What says how pixels are meant: kept where it is sound."""
+SEGMENTS = {0xE0: (b"JFIF\0", 14), 0xE2: (b"ICC_PROFILE\0", 14), 0xEE: (b"Adobe", 12)}
+"""APP segments that decoders go by: their names and how long they are at least."""
 METADATA = "metadata that can't be read is left out"
 NO_END = "its end is missing"
 LEADING = 64
@@ -37,29 +41,34 @@ def mended(data: bytes) -> tuple[bytes, str] | None:
 
 
 def _mended_png(data: bytes) -> tuple[bytes, str] | None:
-    out, at, ended = [PNG], len(PNG), False
+    chunks, at, ended, begun = [], len(PNG), False, False
     while at + 12 <= len(data) and not ended:
         (length,), kind = struct.unpack(">I", data[at : at + 4]), data[at + 4 : at + 8]
         chunk = data[at : at + 12 + length]
         sound = len(chunk) == 12 + length and struct.pack(">I", zlib.crc32(chunk[4:-4])) == chunk[-4:]
-        if kind in PIXEL_CHUNKS or (kind in (b"iCCP", b"eXIf") and sound and length < 2**20):
-            out.append(chunk)
+        begun |= kind == b"IDAT"
+        if kind in PIXEL_CHUNKS or (kind in MEANING_CHUNKS and sound and not begun):
+            chunks.append(chunk)
         ended = kind == b"IEND"
         at += 12 + length
     if not ended:
-        out.append(struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND")))
-    found = b"".join(out)
-    if _opens(found):
-        return found, METADATA if ended else NO_END
-    # The profile may be what can't be read.
-    return b"".join(chunk for chunk in out if chunk[4:8] not in (b"iCCP", b"eXIf")), METADATA
+        chunks.append(struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND")))
+    found = PNG + b"".join(chunks)
+    if not _opens(found):  # what says how the pixels are meant can't be read either
+        found = PNG + b"".join(chunk for chunk in chunks if chunk[4:8] in PIXEL_CHUNKS)
+    return found, METADATA if ended else NO_END
 
 
 def _opens(data: bytes) -> bool:
+    """Whether the header can be read and, where it says so, the transparency be used."""
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]):
+        with Image.open(io.BytesIO(data)) as image:
+            if isinstance(clear := image.info.get("transparency"), bytes | tuple | int):
+                one = Image.new(image.mode, (1, 1))
+                one.info["transparency"] = clear
+                one.convert("RGBA")
             return True
     except DECODER_ERRORS:
         return False
@@ -112,7 +121,7 @@ def _mended_jpeg(data: bytes) -> tuple[bytes, str] | None:
             if marker == 0xDA:
                 scans.scan(segment)
                 end = _end_of_scan(data, end)
-            if marker < 0xE0 or marker in (0xE0, 0xEE) or _keeps_pixels(marker, segment):
+            if marker < 0xE0 or _keeps_pixels(marker, segment):
                 out.append(data[at:end])
             at = end
     except (struct.error, IndexError, ValueError):
@@ -125,11 +134,12 @@ def _mended_jpeg(data: bytes) -> tuple[bytes, str] | None:
 
 
 def _keeps_pixels(marker: int, segment: bytes) -> bool:
-    """Whether an APP segment says how the pixels are meant: a profile, or an EXIF that can be read."""
+    """Whether an APP segment says how the pixels are meant: JFIF, Adobe's, a profile, or an EXIF that can be read."""
     from PIL import Image
 
-    if marker == 0xE2:
-        return segment.startswith(b"ICC_PROFILE\0")
+    if marker in SEGMENTS:
+        name, length = SEGMENTS[marker]
+        return segment.startswith(name) and len(segment) >= length and _opens(_alone(marker, segment))
     if marker != 0xE1 or not segment.startswith(b"Exif\0\0"):
         return False
     try:
@@ -139,6 +149,17 @@ def _keeps_pixels(marker: int, segment: bytes) -> bool:
     except DECODER_ERRORS:
         return False
     return True
+
+
+def _alone(marker: int, segment: bytes) -> bytes:
+    """A JPEG of which this segment is the only one that is not about pixels."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, "JPEG")
+    made = file.getvalue()
+    (jfif,) = struct.unpack(">H", made[4:6])
+    return made[:2] + bytes([0xFF, marker]) + struct.pack(">H", len(segment) + 2) + segment + made[4 + jfif :]
 
 
 def _end_of_scan(data: bytes, at: int) -> int:
