@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,8 +167,3 @@ def read_price(text: str) -> float:
         whole, point, cents = digits[: end.start()], ".", end[1]
     amount = float(re.sub(r"[.,]", "", whole) + point + cents)
     return amount or np.nan
-
-
-def product_ids(products: Iterable[Product]) -> list[str]:
-    """What the shop itself calls each listing's product, "" where it does not say."""
-    return [product.product_id or "" for product in products]

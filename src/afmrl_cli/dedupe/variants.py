@@ -53,16 +53,17 @@ COLOURS = {word: row.split()[0] for row in _COLOURS for word in row.split()}
 AMBIGUOUS = frozenset({"or", "rose", "marine", "rod", "rode", "marino", "viola", "blu", "gra", "bla", "vit", "wit"})
 """Words of other meanings: colours in a column of colours, not in a title."""
 
-_ADMINISTRATION = (
+_WORDS = (
     "sku id ids url link links href handle slug stock qty quantity inventory bestand lager lagerbestand position sort "
     "order rank row created updated modified date time timestamp status availability available price prices preis "
     "prix precio pris cost"
 )
+_ADMINISTRATION = frozenset(_WORDS.split())
 """Words in the names of columns that say nothing of the product."""
 Rows = NDArray[np.int64]
 _UNITS: dict[str, tuple[str, float]] = {
     **{"kb": ("gb", 1e-6), "mb": ("gb", 1e-3), "gb": ("gb", 1.0), "go": ("gb", 1.0), "tb": ("gb", 1e3)},
-    **{"to": ("gb", 1e3), "ml": ("ml", 1.0), "cl": ("ml", 10.0), "l": ("ml", 1e3), "ltr": ("ml", 1e3)},
+    **{"ml": ("ml", 1.0), "cl": ("ml", 10.0), "l": ("ml", 1e3), "ltr": ("ml", 1e3)},
     **{"liter": ("ml", 1e3), "litre": ("ml", 1e3), "mg": ("g", 1e-3), "g": ("g", 1.0), "gr": ("g", 1.0)},
     **{"kg": ("g", 1e3), "oz": ("oz", 1.0), "lb": ("oz", 16.0), "lbs": ("oz", 16.0), "mm": ("mm", 1.0)},
     **{"cm": ("mm", 10.0), "inch": ("inch", 1.0), "inches": ("inch", 1.0), "zoll": ("inch", 1.0), '"': ("inch", 1.0)},
@@ -124,13 +125,15 @@ def alike_in_all(one: Product, other: Product) -> bool:
     """
     if any(_folded(a) != _folded(b) for a, b in ((one.title, other.title), (one.description, other.description))):
         return False
-    if facts_of(one, {}) != facts_of(other, {}):
-        return False
-    return not any(
-        value.strip() and other.given.get(key, "").strip() and _folded(value) != _folded(other.given[key])
+    columns_differ = any(
+        value.strip()
+        and theirs.strip()
+        and _folded(value) != _folded(theirs)
+        and not _ADMINISTRATION & set(plain(key).split("_"))
         for key, value in one.given.items()
-        if not set(_ADMINISTRATION.split()) & set(plain(key).split("_"))
+        if (theirs := other.given.get(key, ""))
     )
+    return not columns_differ and facts_of(one, {}) == facts_of(other, {})
 
 
 def _folded(text: str) -> str:
