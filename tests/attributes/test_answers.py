@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 
@@ -190,9 +191,9 @@ def test_what_a_model_says_after_its_turn_is_not_read() -> None:
         "color: navy navy navy navy",
         "[" * 5000,
         "{'a': " * 3000,
-        "{" + "-" * 15000 + "1}",
-        "'" * 19_000 + "{'",
-        "x" * 30_000,
+        "{" + "-" * 7000 + "1}",
+        "'" * 7_000 + "{'",
+        "x" * 300_000,
     ],
 )
 def test_prose_errors_and_apologies_are_never_attributes(answer: str) -> None:
@@ -236,3 +237,61 @@ def test_wide_punctuation_is_read_as_ours() -> None:
     assert read("比例：16：9") == ("比例: 16:9", None)
     assert read("颜色：藏青，材质：羊毛") == (None, "unparsable")
     assert read('{"尺寸：": "大；红"}') == ("尺寸: 大,红", None)
+
+
+def test_a_long_thought_is_taken_off() -> None:
+    assert read(f"<think>{'It may be blue. ' * 5000}</think>{JSON}") == (SCARF, None)
+
+
+def test_whatever_a_model_writes_is_read_or_invalid() -> None:
+    """Pieces of answers in any order, among them what Python would run."""
+    pieces = [
+        "{",
+        "}",
+        "[",
+        "]",
+        '"',
+        "'",
+        "color",
+        ":",
+        ",",
+        " ",
+        "\n",
+        "<think>",
+        "</think>",
+        "<|im_end|>",
+        "```json\n",
+    ]
+    pieces += [
+        "```",
+        "null",
+        "None",
+        "\\",
+        "\\u00e9",
+        "-",
+        "1e400",
+        "NaN",
+        "attributes",
+        "<answer>",
+        "：",
+        "；",
+        "\ud800",
+    ]
+    pieces += [
+        "\0",
+        "“",
+        "<|channel|>final<|message|>",
+        "(",
+        "lambda",
+        "b'x'",
+        '{"a":1}',
+        "[1,2]",
+        "...",
+        "# x",
+        "__import__",
+    ]
+    chance = random.Random(0)
+    for _ in range(1000):
+        answer = "".join(chance.choices(pieces, k=chance.randrange(1, 25)))
+        text, failure = read(answer)
+        assert (text is None) == (failure is not None)

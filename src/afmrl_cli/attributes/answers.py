@@ -18,16 +18,16 @@ from typing import Any
 
 from .parse import InvalidAttributes, clean_value, parse_attributes
 
-LONGEST_ANSWER = 20_000
-"""Characters; a longer answer is no attribute text, and is not searched for any."""
-MOST_TRIES = 100
+LONGEST_THOUGHT, LONGEST_ANSWER = 200_000, 8_000
+"""Characters, with and without thinking; a longer answer is no attribute text, and is not searched for any."""
+MOST_TRIES = 30
 """Places in an answer where JSON may begin."""
 DEEPEST = 3
 
 _WORDS = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad|rationale|inner_monologue|cot)"
 _OPENED = re.compile(rf"[<\[◁]\|?(?:begin_of_|start_|seed:)?{_WORDS}\|?[>\]▷]|<\|channel>thought", re.IGNORECASE)
 _CLOSED = re.compile(rf"[<\[◁]\|?(?:/|end_of_|end_)(?:seed:)?{_WORDS}\|?[>\]▷]|<channel\|>", re.IGNORECASE)
-_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+).*?<\|message\|>", re.DOTALL)
+_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+).{0,60}?<\|message\|>", re.DOTALL)
 _BARE_CHANNELS = re.compile(r"\A\s*(?:analysis|commentary).*assistantfinal", re.DOTALL)
 """gpt-oss's channels where the server has left out the special tokens between them."""
 _ANNOUNCED = re.compile(r"\A\s*here is my thought process:.*?here is my response:", re.DOTALL | re.IGNORECASE)
@@ -86,9 +86,9 @@ def attribute_text(answer: str) -> str:
     Null and empty values are dropped (not seen), lists joined by commas. What attribute text can't hold, such as an
     object of an unknown kind inside the object, stays JSON and so is invalid for the strict parser.
     """
-    if len(answer) > LONGEST_ANSWER:
-        return answer
-    text = without_thinking(answer)
+    text = without_thinking(answer) if len(answer) <= LONGEST_THOUGHT else answer
+    if len(text) > LONGEST_ANSWER:
+        return text
     if marked := _ANSWER.findall(text):
         text = marked[-1][1]
     turn = _first_turn(text)
@@ -212,7 +212,9 @@ def _literal(node: ast.expr | None) -> Any:
     if isinstance(node, ast.Constant) and not isinstance(node.value, bytes | complex):
         return node.value
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_literal(node.operand)
+        number = _literal(node.operand)
+        if isinstance(number, int | float):
+            return -number
     if isinstance(node, ast.Name) and node.id in _NAMES:
         return _NAMES[node.id]
     raise ValueError("no literal")
