@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from ..errors import ModelError, OutOfMemory
 from ..listener import Listener, Silent
 from ..settings import CacheSettings, ModelSettings
-from ..store.checkpoints import WEIGHTS, Checkpoints, Manifest, Role
+from ..store.checkpoints import WEIGHTS, Checkpoints, Manifest, Role, read_adapter_config
 from .batching import is_out_of_memory
 from .device import Device, Precision, device_of, precision_of
 from .features import FeatureStore
@@ -204,6 +204,7 @@ def add_adapter(loaded: LoadedBase, adapter: Manifest, folder: Path) -> str:
     name = adapter.name.replace(".", "_")  # PEFT keeps adapters under module names, which can't hold a dot
     if loaded.peft is not None and name in loaded.peft.peft_config:
         return name
+    read_adapter_config(folder)
     try:
         with safe_open(folder / WEIGHTS, "pt") as tensors:
             expected = set(tensors.keys())

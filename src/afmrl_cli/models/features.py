@@ -1,19 +1,21 @@
 """What a vision tower made of photos, on disk: `.afmrl/cache/vision/<tower>/<shard>.safetensors`.
 
-A shard holds the features of a few hundred photos below each other and, in its header, whose they are; it is written
-beside its place and renamed, and never changed. So any number of processes may read and write, and whatever is deleted,
-at any time, is a photo that is looked at again. A shard's time of change is when a run last used it: where the limit is
-reached, those that were used longest ago go first. What the run at hand has used stays: a catalog that is larger than
-the store would else, read from end to end again and again, throw away each time what is asked for next.
+A shard holds the features of a few hundred photos below each other and, in its header, whose they are and their
+checksum; it is written beside its place and renamed, named by its content, and never changed. So any number of
+processes may read and write, and whatever is deleted, at any time, or damaged, is a photo that is looked at again. A
+shard's time of change is when a run last used it: where the limit is reached, those that were used longest ago go
+first. What the run at hand has used stays: a catalog that is larger than the store would else, read from end to end
+again and again, throw away each time what is asked for next.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
 import threading
-import uuid
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,15 +29,15 @@ from torch import Tensor
 from ..errors import DataError
 from ..listener import Listener
 from ..settings import CacheSettings
-from ..store.files import TEMPORARY_PREFIX, hash_json, writing
+from ..store.files import TEMPORARY_PREFIX, hash_json, parse_json, writing
 
-FORMAT = 1
+FORMAT = 2
 OPEN_SHARDS = 8
 SHARD_BYTES = 64 * 2**20
 """Features in memory that are written at once, whoever has called `flush`."""
 SPARE_DISK = 2**30
 """Bytes of the disk that the store leaves free."""
-TENSOR, TABLE = "features", "pictures"
+TENSOR, TABLE, CHECKSUM = "features", "pictures", "crc32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class FeatureStore:
         self._new: dict[str, tuple[Kept, Tensor]] = {}
         self._new_bytes = 0
         self._used: set[str] = set()
+        self._sound: set[str] = set()
         self._full = False
         self._open = lru_cache(OPEN_SHARDS)(lambda name: safe_open(self.folder / name, "pt"))
         for file in _shards(self.folder):
@@ -74,15 +77,18 @@ class FeatureStore:
     def _take(self, file: Path) -> None:
         try:
             with safe_open(file, "pt") as shard:
-                table, first = json.loads(shard.metadata()[TABLE]), 0
+                table, size = parse_json(shard.metadata()[TABLE]), shard.get_slice(TENSOR).get_shape()[0]
+            whole = [(str(content), *map(int, numbers)) for content, *numbers in table]
+            if any(len(row) != 5 or min(row[1:]) < 0 for row in whole) or sum(row[1] for row in whole) != size:
+                raise ValueError("the table does not fit the features")
         except FileNotFoundError:  # deleted meanwhile
             return
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-            file.unlink(
-                missing_ok=True
-            )  # half a file after a power cut: it is made again, which is what a cache is for
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError):
+            # Half a file after a power cut: it is made again, which is what a cache is for.
+            file.unlink(missing_ok=True)
             return
-        for content, rows, height, width, pixels in table:
+        first = 0
+        for content, rows, height, width, pixels in whole:
             self._kept[content] = Kept(file.name, first, rows, self._shared((height, width)), pixels)
             first += rows
 
@@ -109,11 +115,23 @@ class FeatureStore:
             try:
                 self._touch(kept.shard)
                 shard: Any = self._open(kept.shard)
+                self._verify(kept.shard, shard)
                 rows: Tensor = shard.get_slice(TENSOR)[kept.first : kept.first + kept.rows]
             except (SafetensorError, OSError):  # deleted while we run
                 self._forget(kept.shard)
                 return None
+            except ValueError:  # bits that have changed: as if it had never been kept
+                (self.folder / kept.shard).unlink(missing_ok=True)
+                self._forget(kept.shard)
+                return None
             return rows.clone()  # apart from the mapped file
+
+    def _verify(self, name: str, shard: Any) -> None:
+        """Once for each shard: ValueError unless its features are what was written."""
+        if name not in self._sound:
+            if shard.metadata().get(CHECKSUM) != _checksum(shard.get_tensor(TENSOR)):
+                raise ValueError(f"{name} is damaged")
+            self._sound.add(name)
 
     def _touch(self, shard: str) -> None:
         if shard not in self._used:
@@ -141,15 +159,16 @@ class FeatureStore:
             if not new or not self._room(size):
                 return
             table, first, placed = [], 0, {}
-            name = f"{uuid.uuid4().hex[:16]}.safetensors"
             for content, (kept, _) in new.items():
                 table.append([content, kept.rows, *kept.grid, kept.pixels])
-                placed[content] = Kept(name, first, kept.rows, kept.grid, kept.pixels)
+                placed[content] = first
                 first += kept.rows
-            tensors = {TENSOR: torch.cat([features for _, features in new.values()])}
+            features = torch.cat([features for _, features in new.values()])
+            told = {TABLE: json.dumps(table), CHECKSUM: _checksum(features)}
+            name = f"{hash_json(told)[:16]}.safetensors"
             try:
                 with writing(self.folder / name) as temporary:
-                    temporary.write_bytes(save(tensors, {TABLE: json.dumps(table)}))
+                    temporary.write_bytes(save({TENSOR: features}, told))
             except FileNotFoundError:  # the folder was deleted under our hands
                 return
             except (OSError, DataError) as error:
@@ -157,7 +176,8 @@ class FeatureStore:
                 self._listener.warn(f"{self.folder}: what the vision tower makes of photos is not kept: {error}")
                 return
             self._used.add(name)
-            self._kept.update(placed)
+            for content, first in placed.items():
+                self._kept[content] = dataclasses.replace(new[content][0], shard=name, first=first)
 
     def _room(self, size: int) -> bool:
         """Whether `size` bytes more may be kept, after what was used longest ago has gone."""
@@ -185,6 +205,10 @@ class FeatureStore:
         self._full = True
         self._listener.note(f"{self.folder.parent}: full (cache.gigabytes), what else is new is not kept")
         return False
+
+
+def _checksum(features: Tensor) -> str:
+    return f"{zlib.crc32(features.contiguous().view(torch.uint8).numpy()):08x}"
 
 
 def _shards(folder: Path, pattern: str = "*") -> list[Path]:

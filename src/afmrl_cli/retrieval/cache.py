@@ -1,14 +1,15 @@
 """Vectors by key, in small files that are written once: what a killed `afmrl embed` goes on from, and what `afmrl eval`
 need not encode again.
 
-A chunk is `<name>.npy` (float32 [n, d]) and `<name>.json` (its n keys), the latter written last: a chunk without it
-does not count. The name is a hash of the keys, so that two processes that add the same chunk write the same file.
+A chunk is `<name>.npy` (float32 [n, d]) and `<name>.json` (its n keys and the other file's checksum), the latter
+written last: a chunk without it, or whose vectors are not what was written, does not count and is made again. The name
+is a hash of the keys, so that two processes that add the same chunk write the same file.
 """
 
 from __future__ import annotations
 
 import io
-import json
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..store.files import hash_json, make_folder, write_json, writing
+from ..errors import DataError
+from ..store.files import checksum, hash_json, make_folder, read_object, write_json, writing
 
 OPEN_CHUNKS = 8
 ROW_BITS = 32
@@ -33,18 +35,20 @@ class VectorCache:
         # The number of a chunk and a row in it, in one integer: a pair takes twice as much, for every listing.
         for file in sorted(folder.glob("*.json")):
             self._take(file)
-        self._open = lru_cache(OPEN_CHUNKS)(lambda name: np.load(folder / f"{name}.npy", mmap_mode="r"))
+        self._open = lru_cache(OPEN_CHUNKS)(lambda name: open_matrix(folder / f"{name}.npy"))
 
     def _take(self, file: Path) -> None:
         try:
-            keys = json.loads(file.read_text("utf-8"))
-            rows = np.load(file.with_suffix(".npy"), mmap_mode="r").shape[0]
-        except (OSError, ValueError, EOFError):
-            # Half a chunk after a power cut: it is made again, which is what a cache is for.
-            file.unlink(missing_ok=True)
-            return
-        if rows == len(keys):
+            content, place = read_object(file), file.with_suffix(".npy")
+            keys, vectors = content["keys"], open_matrix(place)
+            named = isinstance(keys, list) and file.stem == _name(keys) and all(isinstance(key, str) for key in keys)
+            fits = named and len(vectors) == len(keys) and checksum(place) == content["crc32"]
+        except (OSError, DataError, ValueError, KeyError):
+            fits = False
+        if fits:
             self._put(file.stem, keys)
+        else:  # half a chunk after a power cut, or bits that have changed
+            file.unlink(missing_ok=True)
 
     def _put(self, name: str, keys: Sequence[str]) -> None:
         first = len(self._chunks) << ROW_BITS
@@ -65,13 +69,14 @@ class VectorCache:
     def add(self, keys: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """Keep `vectors` [n, d] under `keys`; on disk when this returns."""
         make_folder(self.folder)
-        name = hash_json(list(keys))[:24]
+        name = _name(keys)
         with writing(self.folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
             # Through Python's own file: what np.save raises on a full disk does not say so.
             whole = io.BytesIO()
             np.save(whole, np.ascontiguousarray(vectors, dtype=np.float32), allow_pickle=False)
             file.write(whole.getbuffer())
-        write_json(self.folder / f"{name}.json", list(keys))
+        content = {"keys": list(keys), "crc32": zlib.crc32(whole.getbuffer())}
+        write_json(self.folder / f"{name}.json", content)
         self._put(name, keys)
 
     def get(self, key: str) -> NDArray[np.float32]:
@@ -92,3 +97,18 @@ class VectorCache:
             file.unlink(missing_ok=True)
             file.with_suffix(".npy").unlink(missing_ok=True)
         self._place = {key: place for key, place in self._place.items() if self._chunks[place >> ROW_BITS] not in gone}
+
+
+def open_matrix(file: Path) -> NDArray[np.float32]:
+    """The float32 [n, d] in a .npy file, memory-mapped. ValueError when it holds anything else, OSError as `open`."""
+    try:
+        found = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (EOFError, SyntaxError, TypeError, MemoryError, OverflowError) as error:  # what a damaged header leads to
+        raise ValueError(str(error) or type(error).__name__) from error
+    if not isinstance(found, np.ndarray) or found.dtype != np.dtype("<f4") or found.ndim != 2:
+        raise ValueError("not a matrix of float32")
+    return found
+
+
+def _name(keys: Sequence[str]) -> str:
+    return hash_json(list(keys))[:24]

@@ -34,6 +34,7 @@ from ..store.files import (
     make_folder,
     naming,
     remove_leftovers,
+    sealed,
     write_json,
     writing,
     writing_folder,
@@ -204,7 +205,8 @@ def _bring_up_to_date(
     if before is not None and before.manifest["data"] == facts["data"] and before.manifest["index"]["kind"] == kind:
         if before.manifest["catalog"] != facts["catalog"]:
             # Rewritten with the same content: remember its new time, so that search need not compare row by row.
-            write_json(before.folder / MANIFEST, {**before.manifest, "catalog": facts["catalog"]})
+            now = {**before.manifest, "catalog": facts["catalog"]}
+            write_json(before.folder / MANIFEST, sealed(now, before.folder))
         return before
     name = _next_version(place)
     with writing_folder(place / name) as folder:
@@ -227,7 +229,7 @@ def _bring_up_to_date(
             "versions": versions(),
             "created": time.time(),
         }
-        write_json(folder / MANIFEST, manifest)
+        write_json(folder / MANIFEST, sealed(manifest, folder))
     with writing(place / CURRENT) as temporary:
         temporary.write_text(name + "\n", "utf-8")
     for old in place.glob("v*"):

@@ -17,7 +17,7 @@ has the old version open goes on reading it.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,20 +33,28 @@ from ..catalog.fingerprints import Fingerprinter
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.read import read_products
-from ..errors import ModelError
+from ..errors import DataError, ModelError
 from ..settings import Settings
 from ..store.database import Database
-from ..store.files import hash_json
+from ..store.files import find_damage, hash_json, read_object
 from ..store.folder import CatalogFolder
+from .cache import open_matrix
 from .index import Index, Kind, load_index
 from .listings import Listing, Listings, make_listing
 
-SCHEMA = "afmrl.vectors/1"
+SCHEMA = "afmrl.vectors/2"
+UNSEALED = "afmrl.vectors/1"
+"""As versions before this one wrote it, without checksums."""
 LOOKUP_ROWS = 500
 OPEN_ATTEMPTS = 5
+VERSION = re.compile(r"v[1-9][0-9]{0,8}")
+NORM_SLACK = 1e-3
+"""By how much the length of a stored vector may differ from 1."""
+CHECK_ROWS = 65_536
 CURRENT, PENDING, MANIFEST = "current", "pending", "manifest.json"
 VECTORS, LISTINGS, INDEX = "vectors.npy", "listings.arrow", "index.faiss"
 EMBED_HINT = "run `afmrl embed` with these settings"
+FORCE_HINT = "run `afmrl embed --force`"
 
 
 @dataclass(frozen=True)
@@ -134,27 +142,77 @@ def open_current(place: Path) -> Vectors | None:
     for _ in range(OPEN_ATTEMPTS):
         if not pointer.is_file():
             return None
-        named = pointer.read_text("utf-8").strip()
+        named = _named(pointer)
         try:
             return _open_version(place / named)
         except ModelError:
-            if pointer.read_text("utf-8").strip() == named:
+            if _named(pointer) == named:
                 raise
             # A writer has moved on between reading the name and opening the files: look again.
     raise ModelError(f"{place}: the stored vectors change faster than they can be opened", "try again")
 
 
-def _open_version(folder: Path) -> Vectors:
-    hint = "run `afmrl embed --force`"
+def _named(pointer: Path) -> str:
+    """The version that `current` names; ModelError when that is no version's name, such as a path."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        matrix = np.load(folder / VECTORS, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise ModelError(f"{folder}: the stored vectors are damaged: {error}", hint) from error
+        name = pointer.read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise _damaged(pointer, error) from error
+    if not VERSION.fullmatch(name):
+        raise _damaged(pointer, "does not name a version")
+    return name
+
+
+def _open_version(folder: Path) -> Vectors:
+    try:
+        manifest = read_object(folder / MANIFEST)
+        _check_manifest(folder, manifest)
+        if manifest["schema"] == SCHEMA and (damage := find_damage(manifest, folder)):
+            raise _damaged(folder, damage)
+        matrix = open_matrix(folder / VECTORS)
+    except (OSError, ValueError, DataError) as error:
+        raise _damaged(folder, error) from error
+    _check_matrix(folder, matrix, manifest)
     listings = Listings(folder / LISTINGS)
-    if manifest.get("schema") != SCHEMA or not len(listings) == len(matrix) == manifest["count"]:
-        raise ModelError(f"{folder}: the stored vectors, listings and manifest don't fit", hint)
+    if len(listings) != manifest["count"]:
+        raise _damaged(folder, "vectors, listings and manifest don't fit")
     return Vectors(folder, matrix, listings, manifest)
+
+
+def _check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """ModelError unless the manifest holds what is read of it, by type."""
+    index = manifest.get("index")
+    fits = (
+        manifest.get("schema") in (SCHEMA, UNSEALED)
+        and all(type(manifest.get(name)) is int for name in ("count", "dimension", "left_out"))
+        and all(isinstance(manifest.get(name), str) for name in ("embedder", "data", "instruction"))
+        and isinstance(manifest.get("catalog"), dict)
+        and isinstance(index, dict)
+        and index.get("kind") in ("flat", "hnsw", "ivf")
+        and type(index.get("effort")) is int
+        and type(index.get("recall")) in (int, float)
+    )
+    if not fits:
+        raise _damaged(folder / MANIFEST, "not a manifest of this afmrl")
+
+
+def _check_matrix(folder: Path, matrix: NDArray[np.float32], manifest: dict[str, Any]) -> None:
+    """ModelError unless `matrix` is [count, dimension] with rows of length 1, all of them numbers."""
+    if matrix.shape != (manifest["count"], manifest["dimension"]):
+        wanted = [manifest["count"], manifest["dimension"]]
+        raise _damaged(folder / VECTORS, f"{list(matrix.shape)} numbers, not {wanted}")
+    for start in range(0, len(matrix), CHECK_ROWS):
+        part = matrix[start : start + CHECK_ROWS]
+        with np.errstate(over="ignore", invalid="ignore"):
+            off = np.abs(np.einsum("ij,ij->i", part, part) - 1)
+        if not (worst := float(off.max())) < NORM_SLACK:  # not: NaN is no number at all
+            row = start + int(np.argmax(~(off < NORM_SLACK)))
+            raise _damaged(folder / VECTORS, f"row {row} is no vector of length 1 (off by {worst:.3g})")
+
+
+def _damaged(path: Path, reason: object) -> ModelError:
+    said = str(reason).splitlines()[0][:200] if str(reason) else type(reason).__name__
+    return ModelError(f"{path}: the stored vectors are damaged: {said}", FORCE_HINT)
 
 
 def load_vectors(folder: CatalogFolder, embedder_id: str, settings: Settings) -> Vectors:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
-import json
 import platform
 import re
 import shutil
@@ -24,7 +23,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ModelError
-from .files import TEMPORARY_PREFIX, hash_file, write_json, writing_folder
+from .files import TEMPORARY_PREFIX, hash_file, parse_json, write_json, writing_folder
+from .strict import AdapterConfig, check_adapter_config, check_manifest, read_strictly
 from .training_products import TrainingProducts, read_training_products
 
 Role = Literal["generator", "embedder"]
@@ -169,7 +169,7 @@ class Checkpoints:
         if not file.is_file():
             return {}
         try:
-            content = json.loads(file.read_text("utf-8"))
+            content = parse_json(file.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise ModelError(f"{file}: damaged: {error}", "remove it, and say again which are the best") from error
         return {str(role): str(name) for role, name in content.items()} if isinstance(content, dict) else {}
@@ -239,16 +239,39 @@ class Checkpoints:
     def _manifest(self, name: str) -> Manifest:
         path = self.path(name) / MANIFEST
         try:
-            content = json.loads(path.read_text("utf-8"))
-            manifest = Manifest(**content)
-            manifest.training_products()
+            manifest = read_manifest(path)
         except OSError as error:
             raise _damaged(path, error.strerror or str(error)) from error
-        except (ValueError, TypeError, AttributeError) as error:
-            raise _damaged(path, "not a manifest of this afmrl") from error
-        if manifest.name != name or manifest.role not in ROLES or WEIGHTS not in manifest.files:
+        except ValueError as error:
+            raise _damaged(path, f"not a manifest of this afmrl: {error}") from error
+        if manifest.name != name or WEIGHTS not in manifest.files:
             raise _damaged(path, "it does not describe this folder")
         return manifest
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in the file `path`. ValueError when a field is not what it should be, OSError as `open`."""
+    content = read_strictly(path)
+    check_manifest(content)
+    manifest = Manifest(**content)
+    manifest.training_products()
+    return manifest
+
+
+def read_adapter_config(folder: Path) -> AdapterConfig:
+    """PEFT's configuration of the adapter in `folder`, before PEFT obeys it. ModelError when it asks for anything but a
+    LoRA on named modules."""
+    file = folder / "adapter_config.json"
+    hint = "train the adapter again, or export it again"
+    try:
+        content = read_strictly(file)
+        if (kind := content.get("peft_type")) != "LORA":
+            raise ModelError(f"{file}: an adapter of type {str(kind)[:40]!r} can't be used", "afmrl uses LoRA adapters")
+        return check_adapter_config(content)
+    except OSError as error:
+        raise ModelError(f"{file}: {error.strerror}", hint) from error
+    except ValueError as error:
+        raise ModelError(f"{file}: not a configuration that can be used: {error}", hint) from error
 
 
 def _damaged(path: Path, reason: str) -> ModelError:
@@ -281,7 +304,7 @@ def read_header(path: Path) -> dict[str, Any]:
         size = path.stat().st_size
         header = file.read(length) if length <= size - 8 else b""
     try:
-        tensors = {key: told for key, told in json.loads(header).items() if key != "__metadata__"}
+        tensors = {key: told for key, told in parse_json(header).items() if key != "__metadata__"}
         end = max((told["data_offsets"][1] for told in tensors.values()), default=0)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise ModelError(f"{path}: not a safetensors file", "save the adapter again") from error

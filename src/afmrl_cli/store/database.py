@@ -1,17 +1,21 @@
 """SQLite in `.afmrl/afmrl.sqlite`: attribute texts by what they were made from, and the content hashes of photos.
 
 In WAL mode a writer never blocks readers. Every batch is one transaction, so that a kill loses at most that batch.
+SQLite notices a damaged page only where its structure suffers, so that every row has a checksum: one that does not fit
+counts as not stored, and is made again.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from ..errors import DataError
 from .files import make_folder
@@ -24,15 +28,17 @@ LOOKUP_CHUNK = 500
 ATTRIBUTES = """CREATE TABLE attributes (
         fingerprint TEXT NOT NULL, generator TEXT NOT NULL, prompt TEXT NOT NULL,
         listing TEXT NOT NULL, text TEXT NOT NULL, failure TEXT, created REAL NOT NULL, viewed INTEGER NOT NULL,
-        PRIMARY KEY (fingerprint, generator, prompt)) WITHOUT ROWID"""
-COLUMNS = "fingerprint, generator, prompt, listing, text, failure, created, viewed"
-EARLIER = "SELECT fingerprint, generator, prompt, listing, text, failure, created, 0 AS viewed FROM {} WHERE sample = 0"
-"""The rows of version 1, which had several samples in mind and did not know what a text was written from."""
+        crc32 INTEGER, PRIMARY KEY (fingerprint, generator, prompt)) WITHOUT ROWID"""
+COLUMNS = "fingerprint, generator, prompt, listing, text, failure, created, viewed, crc32"
+EARLIER = """SELECT fingerprint, generator, prompt, listing, text, failure, created, 0 AS viewed, NULL AS crc32
+    FROM {} WHERE sample = 0"""
+"""The rows of version 1, which had several samples in mind, did not know what a text was written from, and had no
+checksums."""
 SCHEMA = (
     ATTRIBUTES,
     """CREATE TABLE images (
-        path TEXT PRIMARY KEY NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL
-        ) WITHOUT ROWID""",
+        path TEXT PRIMARY KEY NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL,
+        crc32 INTEGER) WITHOUT ROWID""",
 )
 
 
@@ -113,6 +119,7 @@ class Database:
                 f"{path}: written by a newer afmrl (schema {version}, this one knows {SCHEMA_VERSION})",
                 "upgrade afmrl, or move the file away to start afresh",
             )
+        self._connection.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")  # damage must not raise
         # In WAL mode NORMAL can't damage the file; a power cut may lose the last batches, which are made again.
         self._connection.execute("PRAGMA synchronous = NORMAL")
 
@@ -121,6 +128,7 @@ class Database:
         if not self.writable:
             # A name in the temporary schema goes before the same one in the file.
             self._connection.execute(f"CREATE TEMP VIEW attributes AS {EARLIER.format('main.attributes')}")
+            self._connection.execute("CREATE TEMP VIEW images AS SELECT *, NULL AS crc32 FROM main.images")
             return
         with self._transaction():
             if self._version() == 1:  # nobody else has done it since
@@ -128,6 +136,7 @@ class Database:
                 self._connection.execute(ATTRIBUTES)
                 self._connection.execute(f"INSERT INTO attributes ({COLUMNS}) {EARLIER.format('earlier')}")
                 self._connection.execute("DROP TABLE earlier")
+                self._connection.execute("ALTER TABLE images ADD COLUMN crc32 INTEGER")
                 self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _version(self) -> int:
@@ -164,7 +173,7 @@ class Database:
                 f"WHERE generator = ? AND prompt = ? AND fingerprint IN ({','.join('?' * len(chunk))})",
                 (generator, prompt, *chunk),
             )
-            found.update((row[0], StoredAttributes(*row)) for row in rows)
+            found.update((row[0], StoredAttributes(*row)) for row in _sound(rows))
         return found
 
     def attribute_sources(self) -> dict[str, int]:
@@ -183,17 +192,18 @@ class Database:
     def attribute_texts(self, generator: str, prompt: str) -> list[str]:
         """All valid texts of a generator under a prompt."""
         rows = self._connection.execute(
-            "SELECT text FROM attributes WHERE generator = ? AND prompt = ? AND failure IS NULL",
+            f"SELECT {COLUMNS} FROM attributes WHERE generator = ? AND prompt = ? AND failure IS NULL",
             (generator, prompt),
         )
-        return [str(text) for (text,) in rows]
+        return [StoredAttributes(*row).text for row in _sound(rows)]
 
     def put_attributes(self, rows: Sequence[StoredAttributes]) -> None:
         """Store `rows` in one transaction; one with the same key (fingerprint, generator, prompt) is
         replaced."""
         with self._transaction():
             self._connection.executemany(
-                "INSERT OR REPLACE INTO attributes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(astuple, rows)
+                "INSERT OR REPLACE INTO attributes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                map(_checked, map(astuple, rows)),
             )
 
     def image_hashes(self, paths: Sequence[str]) -> dict[str, StoredImageHash]:
@@ -202,12 +212,26 @@ class Database:
         for at in range(0, len(paths), LOOKUP_CHUNK):
             chunk = paths[at : at + LOOKUP_CHUNK]
             rows = self._connection.execute(
-                f"SELECT path, size, mtime_ns, sha256 FROM images WHERE path IN ({','.join('?' * len(chunk))})", chunk
+                f"SELECT path, size, mtime_ns, sha256, crc32 FROM images WHERE path IN ({','.join('?' * len(chunk))})",
+                chunk,
             )
-            found.update((row[0], StoredImageHash(*row)) for row in rows)
+            found.update((row[0], StoredImageHash(*row)) for row in _sound(rows))
         return found
 
     def put_image_hashes(self, rows: Sequence[StoredImageHash]) -> None:
         """Store `rows` in one transaction; a row of the same path is replaced."""
         with self._transaction():
-            self._connection.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)", map(astuple, rows))
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?)", map(_checked, map(astuple, rows))
+            )
+
+
+def _checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`row` with its checksum at the end."""
+    parts = [repr(float(value) if isinstance(value, int) else value) for value in row]  # 1 comes back as 1.0
+    return *row, zlib.crc32("\0".join(parts).encode("utf-8", "backslashreplace"))
+
+
+def _sound(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """The rows, without their checksum, that have the right one or none (as version 1 wrote them)."""
+    return (row[:-1] for row in rows if row[-1] is None or _checked(row[:-1]) == row)

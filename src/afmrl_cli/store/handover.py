@@ -1,20 +1,28 @@
 """Checkpoints that travel: a folder for another catalog or machine, and taking one in.
 
-What comes in is not trusted: every file's hash must be the manifest's, only the kinds of files that the store holds get
-in, the adapter must be a LoRA in safetensors whose tensors are what its configuration says, and its base must be the
-one that this catalog uses, bit for bit.
+What comes in is not trusted: manifest and configuration must be what `strict` allows, every file's hash must be the
+manifest's, only the kinds of files that the store holds get in, the adapter must be a LoRA in safetensors whose tensors
+are what its configuration says, and its base must be the one that this catalog uses, bit for bit.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, ModelError
-from .checkpoints import MANIFEST, REQUIRED, ROLES, WEIGHTS, Checkpoints, Manifest, read_header
+from .checkpoints import (
+    MANIFEST,
+    REQUIRED,
+    WEIGHTS,
+    Checkpoints,
+    Manifest,
+    read_adapter_config,
+    read_header,
+    read_manifest,
+)
 from .files import hash_file, writing_folder
 
 HINT = "export it again with `afmrl checkpoints export NAME FOLDER --to afmrl`"
@@ -34,13 +42,12 @@ def read_foreign(folder: Path) -> Manifest:
     """The manifest of the checkpoint in `folder`, its files and its format checked. Raises ModelError."""
     file = folder / MANIFEST
     try:
-        manifest = Manifest(**json.loads(file.read_text("utf-8")))
-        manifest.training_products()
+        manifest = read_manifest(file)
     except OSError as error:
         raise ModelError(f"{file}: {error.strerror}", HINT) from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{file}: not a manifest of this afmrl", HINT) from error
-    if manifest.role not in ROLES or not set(REQUIRED) <= set(manifest.files):
+    except ValueError as error:
+        raise ModelError(f"{file}: not a manifest of this afmrl: {error}", HINT) from error
+    if not set(REQUIRED) <= set(manifest.files):
         raise ModelError(f"{file}: it does not describe an adapter", HINT)
     for path in sorted(folder.iterdir()):
         if path.name == MANIFEST:
@@ -57,21 +64,14 @@ def read_foreign(folder: Path) -> Manifest:
 
 def _check_format(folder: Path) -> None:
     """That this is a LoRA: pairs of matrices A [r, in] and B [out, r]."""
-    file = folder / "adapter_config.json"
-    try:
-        config = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{file}: not JSON", HINT) from error
-    kind = config.get("peft_type") if isinstance(config, dict) else None
-    if kind != "LORA":
-        raise ModelError(f"{file}: an adapter of type {kind!r} can't be used", "afmrl uses LoRA adapters")
+    config = read_adapter_config(folder)
     tensors: dict[str, Any] = read_header(folder / WEIGHTS)
-    ranks = {config.get("r"), *(config.get("rank_pattern") or {}).values()}
+    ranks = {config.r, *config.rank_pattern.values()}
     for name, told in tensors.items():
         side = 0 if ".lora_A." in name else 1 if ".lora_B." in name else None
         shape = told.get("shape", [])
         if side is None or told.get("dtype") not in FLOATS or len(shape) != 2 or shape[side] not in ranks:
-            raise ModelError(f"{folder / WEIGHTS}: {name} is no matrix of a LoRA of rank {config.get('r')}", HINT)
+            raise ModelError(f"{folder / WEIGHTS}: {name} is no matrix of a LoRA of rank {config.r}", HINT)
     if not tensors:
         raise ModelError(f"{folder / WEIGHTS}: no tensors in it", HINT)
 

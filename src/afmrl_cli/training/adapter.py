@@ -11,10 +11,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from ..models.base import LoadedBase, quiet
 from ..models.presets import Base
 from ..settings import TrainingSettings
-from ..store.checkpoints import Checkpoints, Manifest
+from ..store.checkpoints import Checkpoints, Manifest, read_adapter_config
+from ..store.strict import OWN_TARGETS
 
 TRAINED = "default"
-TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+TARGETS = OWN_TARGETS
 """All linear layers of the language model, none of the vision tower, whose layers share some of these names."""
 
 
@@ -50,6 +51,8 @@ def add_trainable(
         task_type=task_type,
     )
     loaded = user.loaded
+    if parent:
+        read_adapter_config(checkpoints.path(parent.name))
     with quiet():
         folder = str(checkpoints.path(parent.name)) if parent else ""
         if loaded.peft is not None and parent is not None:

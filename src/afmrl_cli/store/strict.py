@@ -1,0 +1,134 @@
+"""What a checkpoint from somewhere else may say: strict models of its manifest and of PEFT's adapter_config.json.
+
+A store, or a folder to import, may come from a stranger. A manifest is shown in tables and joined with paths; what PEFT
+finds in a configuration it obeys: it imports classes by name, compiles patterns and lays out matrices of any size. So
+every field has a type and a bound, and what is not known must say nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError, field_validator
+
+from .files import parse_json
+
+LARGEST = 64 << 20
+"""Bytes of one of these files."""
+DEEPEST = 20
+"""Levels of what settings may hold."""
+OWN_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+"""All linear layers of the language model, none of the vision tower, whose layers share some of these names."""
+
+Text = Annotated[str, Field(max_length=1000)]
+Word = Annotated[str, Field(max_length=200)]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
+Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+){0,30}$", max_length=300)]
+Model = TypeVar("Model", bound=BaseModel)
+Rank = Annotated[int, Field(ge=1, le=4096)]
+
+
+class ManifestFile(BaseModel):
+    """manifest.json: the fields of `checkpoints.Manifest`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    role: Literal["generator", "embedder"]
+    base: Text
+    base_revision: Word = ""
+    name: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9._-]{0,63})?$")] = ""
+    parent: Word | None = None
+    parent_weights: Word = ""
+    run: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,199})?$")] = ""
+    inputs: dict[Word, Text] = {}
+    data: Word = ""
+    products: dict[Word, JsonValue] = {}
+    settings: dict[Word, JsonValue] = {}
+    metrics: dict[Word, FiniteFloat] = {}
+    versions: dict[Word, Word] = {}
+    created: Annotated[FiniteFloat, Field(ge=0, le=1e11)] = 0.0
+    files: dict[FileName, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = {}
+
+
+class AdapterConfig(BaseModel):
+    """adapter_config.json of a LoRA as PEFT writes it: the fields that may say something."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    peft_type: Literal["LORA"]
+    r: Rank
+    lora_alpha: Annotated[FiniteFloat, Field(gt=0, le=1e6)]
+    lora_dropout: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+    target_modules: Annotated[list[Module], Field(min_length=1, max_length=10_000)] | str
+    task_type: Literal["FEATURE_EXTRACTION", "CAUSAL_LM"] | None = None
+    bias: Literal["none"] = "none"
+    rank_pattern: dict[Module, Rank] = {}
+    alpha_pattern: dict[Module, Annotated[FiniteFloat, Field(gt=0, le=1e6)]] = {}
+    base_model_name_or_path: Text | None = None
+    revision: Word | None = None
+    peft_version: Word | None = None
+    inference_mode: bool = False
+    init_lora_weights: bool = True
+    use_rslora: bool = False
+    megatron_core: Literal["megatron.core"] | None = None
+    qalora_group_size: int | None = None
+
+    @field_validator("target_modules")
+    @classmethod
+    def _names(cls, given: list[str] | str) -> list[str] | str:
+        if isinstance(given, str) and given != OWN_TARGETS:
+            raise ValueError("a pattern; a list of modules' names is wanted")
+        return given
+
+    @field_validator("rank_pattern", "alpha_pattern", mode="before")
+    @classmethod
+    def _nothing(cls, given: object) -> object:
+        return {} if given is None else given
+
+
+def read_strictly(file: Path) -> dict[str, Any]:
+    """The JSON object in `file`. ValueError when it is none, too large or too deep; OSError as `open`."""
+    if file.exists() and not file.is_file():
+        raise ValueError("not a file")  # a pipe would never end
+    with file.open("rb") as source:
+        raw = source.read(LARGEST + 1)
+    if len(raw) > LARGEST:
+        raise ValueError(f"more than {LARGEST >> 20} MiB")
+    content = parse_json(raw)
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    level: list[Any] = [content]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for each in level
+            for inner in (each.values() if isinstance(each, dict) else each)
+            if isinstance(inner, dict | list)
+        ]
+    if level:
+        raise ValueError("nested too deeply")
+    return content
+
+
+def check_manifest(content: dict[str, Any]) -> None:
+    """ValueError naming the first field that is not as `ManifestFile` has it."""
+    _check(ManifestFile, content)
+
+
+def check_adapter_config(content: dict[str, Any]) -> AdapterConfig:
+    """The configuration; ValueError naming the first field that is not as `AdapterConfig` has it."""
+    config = _check(AdapterConfig, content)
+    asked = next((name for name, value in (config.model_extra or {}).items() if value), None)
+    if asked is not None:
+        raise ValueError(f"{asked[:60]}: can't be used")
+    return config
+
+
+def _check(model: type[Model], content: dict[str, Any]) -> Model:
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"][:2])
+        raise ValueError(f"{where[:80]}: {first['msg'][:120]}") from None
