@@ -5,8 +5,8 @@
 Renders the shop and takes the settings of tests/cycle (14 products listed twice, nano, one round with InfoNCE, SFT,
 AGCL and RAR), runs the cycle once unbroken, and then kills it with SIGKILL at random moments: the same command goes on,
 until it ends or is killed again; when it has ended it begins anew in a fresh shop, until there were enough kills. After
-each end leaderboard, checkpoints (names and weights), number of stored attributes and files in the store must equal the
-unbroken run's, and nothing half-written may lie about. Exit 1 when anything differs.
+each end leaderboard, checkpoints (names, weights, metrics), stored attributes, vectors, features of photos and files in
+the store must equal the unbroken run's, and nothing half-written may lie about. Exit 1 when anything differs.
 
 Each run is a process of its own (forked before torch has computed anything, so that it need not import it again).
 """
@@ -14,25 +14,31 @@ Each run is a process of its own (forked before torch has computed anything, so 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 import json
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from tests.cycle.shop import cycle_settings, rendered
 
 from afmrl_cli.cycle.report import find_cycle
 from afmrl_cli.cycle.run import run_cycle
 from afmrl_cli.listener import Silent
+from afmrl_cli.models.features import TABLE, TENSOR
+from afmrl_cli.retrieval.vectors import CURRENT, VECTORS
 from afmrl_cli.store.checkpoints import Checkpoints
-from afmrl_cli.store.database import Database
-from afmrl_cli.store.files import TEMPORARY_PREFIX
+from afmrl_cli.store.files import TEMPORARY_PREFIX, hash_file
 from afmrl_cli.store.folder import CatalogFolder
 
 LOG = "log"
@@ -84,18 +90,48 @@ def state(folder: CatalogFolder) -> dict[str, Any]:
     """All that has to be equal."""
     content = json.loads((find_cycle(folder) / "cycle.json").read_text())
     store = Checkpoints(folder.checkpoints)
-    with Database(folder.database) as database:
-        sources = database.attribute_sources()
     files = {path.relative_to(folder.store).as_posix() for path in folder.store.rglob("*")}
+    # Caches are divided into files as they were made, and versions of vectors are counted: compared by content.
+    by_content = ("embeddings/", "cache/vision/")
     return {
         "leaderboard": content["leaderboard"],
         "lineage": content["lineage"],
         "checkpoints": {each.name: each.files["adapter_model.safetensors"] for each in store.list()},
-        "attributes": sources,
-        # Caches of vectors are named by chance.
-        "files": sorted(file for file in files if not file.startswith("embeddings/")),
+        "metrics": {each.name: each.metrics for each in store.list()},
+        "attributes": attributes(folder.database),
+        "vectors": vectors(folder.embeddings),
+        "pictures": pictures(folder.cache / "vision"),
+        "files": sorted(file for file in files if not file.startswith(by_content)),
         "stray": sorted(file for file in files if TEMPORARY_PREFIX in file or "/state-" in file),
     }
+
+
+def attributes(database: Path) -> list[tuple[Any, ...]]:
+    """Every stored text with all that it is stored under."""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        columns = "fingerprint, generator, prompt, sample, listing, text, failure"
+        return sorted(connection.execute(f"SELECT {columns} FROM attributes"), key=repr)
+
+
+def vectors(embeddings: Path) -> dict[str, str]:
+    """The hash of the vectors that count, by embedder."""
+    return {
+        current.parent.name: hash_file(current.parent / current.read_text().strip() / VECTORS)
+        for current in embeddings.glob(f"*/{CURRENT}")
+    }
+
+
+def pictures(cache: Path) -> dict[str, str]:
+    """The hash of each photo's features, by tower and photo, whichever file they lie in."""
+    found = {}
+    for file in cache.rglob("*.safetensors"):
+        with safe_open(file, "pt") as shard:
+            features, first = shard.get_tensor(TENSOR), 0
+            for content, rows, *_ in json.loads(shard.metadata()[TABLE]):
+                raw = features[first : first + rows].contiguous().view(torch.uint8).numpy()
+                found[f"{file.parent.name}/{content}"] = hashlib.sha256(raw.tobytes()).hexdigest()
+                first += rows
+    return found
 
 
 def fresh(work: Path, number: int) -> CatalogFolder:
