@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -84,7 +85,7 @@ def open_catalog(
     def report(problem: Problem) -> None:
         problems.report(problem, settings.bad_rows, file)
 
-    with _opened(file) as source:
+    with _opened(file) as source, _unchanged(source, file):
         table = read_table(source, file, settings, report)
         if not table.names:
             raise no_products(file, problems)
@@ -97,6 +98,18 @@ def open_catalog(
         named = _named_photos(folder, settings, columns)
         rows = chain(first, table.rows)
         yield Catalog(columns, _products(rows, columns, folder, settings, problems, named, on_link), table.layout)
+
+
+@contextmanager
+def _unchanged(source: BinaryIO, file: Path) -> Iterator[None]:
+    """DataError when somebody writes to the file while the block reads it: half of each would be read. A file that is
+    renamed onto it changes nothing, this one is read to its end."""
+    before = os.fstat(source.fileno())
+    yield
+    after = os.fstat(source.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        hint = "run the command again once the file is complete: what is done stays"
+        raise DataError(f"{file}: was written to while it was read", hint)
 
 
 def _named_photos(folder: CatalogFolder, settings: CatalogSettings, columns: ColumnMap) -> NamedPhotos | None:

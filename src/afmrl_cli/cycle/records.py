@@ -10,16 +10,14 @@ A kill loses the stage at hand at most; trainings and long generations go on ins
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from ..errors import AfmrlError, DataError
+from ..errors import AfmrlError
 from ..listener import Listener
-from ..store.files import hash_json, write_json
+from ..store.files import hash_json, parse_json, read_object, reading, write_json
 from .stages import Result, run_isolated
 
 
@@ -124,10 +122,12 @@ def read_record(place: Path) -> Record | None:
     """The record in the file `place`, None when there is none. DataError when it is damaged."""
     if not place.is_file():
         return None
-    try:
-        return Record(**json.loads(place.read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{place}: damaged: {error}", "remove this file: the stage is then done again") from error
+    with reading(place):
+        record = Record(**parse_json(place.read_text("utf-8")))
+        if not isinstance(record.result, dict) or not isinstance(record.inputs, dict):
+            raise TypeError("not a stage's record")
+        float(record.seconds), float(record.created), int(record.peak_bytes)
+    return record
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,6 @@ def expect(name: str, kind: str, share: float, runs: Path) -> Expected:
     command = {"agcl": "agcl", "infonce": "agcl", "sft": "sft", "rar": "rar"}.get(kind)
     done = sorted(runs.glob(f"train-{command}-*/done.json"), key=lambda path: path.stat().st_mtime) if command else []
     if done:
-        content: dict[str, Any] = json.loads(done[-1].read_text("utf-8"))
-        return Expected(name, kind, False, share, float(content["seconds"]) * share)
+        with reading(done[-1]):
+            return Expected(name, kind, False, share, float(read_object(done[-1])["seconds"]) * share)
     return Expected(name, kind, False, share)

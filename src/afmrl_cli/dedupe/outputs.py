@@ -14,7 +14,7 @@ from ..catalog.verdicts import read_rows
 from ..errors import DataError, UsageError
 from ..escaping import write_csv
 from ..settings import Settings
-from ..store.files import hash_file, read_json, write_json, writing
+from ..store.files import hash_file, read_object, write_json, writing
 from ..store.folder import CatalogFolder, check_output
 from ..store.runs import in_order, new_run, next_number
 from .run import CONFIRMED, Found, Result
@@ -156,7 +156,7 @@ def calibration_words(content: Mapping[str, Any]) -> str:
 def latest_run(folder: CatalogFolder) -> dict[str, Any] | None:
     """What the last `afmrl dedupe` of this catalog found; None when there was none."""
     found = in_order(_documents(folder))
-    return read_json(found[-1]) if found else None
+    return read_object(found[-1]) if found else None
 
 
 def _documents(folder: CatalogFolder) -> list[Path]:

@@ -10,6 +10,7 @@ vectors'.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +31,7 @@ WIDTH, HEIGHT, GRID = 17, 16, 4
 BITS = (WIDTH - 1) * HEIGHT
 SIZE = BITS // 8 + GRID * GRID * 3
 WORKERS, SAVE_EVERY = 4, 5000
+SUM_BYTES = 4
 UNREADABLE = np.zeros(SIZE, dtype=np.uint8)
 """In place of a photo that can't be opened: a picture has no such signature, its grey thumbnail being flat and
 black."""
@@ -70,12 +72,28 @@ def _of(path: Path, settings: CatalogSettings) -> NDArray[np.uint8]:
 def _read(store: Path) -> dict[str, NDArray[np.uint8]]:
     if not store.is_file():
         return {}
-    rows = np.load(store, allow_pickle=False)
-    return {bytes(row[:32]).hex(): row[32:] for row in rows if len(row) == 32 + SIZE}
+    try:
+        rows = np.load(store, allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, MemoryError, OverflowError):
+        return {}  # damaged: they are computed again
+    if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != 32 + SIZE + SUM_BYTES:
+        return {}
+    sound = (row for row in rows if _sum(row[:-SUM_BYTES]) == row[-SUM_BYTES:].tobytes())
+    return {bytes(row[:32]).hex(): row[32:-SUM_BYTES] for row in sound}
+
+
+def _row(key: str, found: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A photo's hash, what was found of it, and the checksum of both."""
+    row = np.concatenate([np.frombuffer(bytes.fromhex(key), dtype=np.uint8), found])
+    return np.concatenate([row, np.frombuffer(_sum(row), dtype=np.uint8)])
+
+
+def _sum(row: NDArray[np.uint8]) -> bytes:
+    return zlib.crc32(row.tobytes()).to_bytes(SUM_BYTES, "little")
 
 
 def _write(store: Path, known: Mapping[str, NDArray[np.uint8]]) -> None:
-    rows = [np.concatenate([np.frombuffer(bytes.fromhex(key), dtype=np.uint8), row]) for key, row in known.items()]
+    rows = [_row(key, row) for key, row in known.items()]
     with writing(store) as temporary:
         np.save(temporary, np.stack(rows))
 

@@ -10,13 +10,13 @@ here: both are left out, so that it is scored as the systems beside it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..store.files import parse_json
 from ..store.folder import CatalogFolder
 from .metrics import Run, ranked_ids
 from .task import Task
@@ -76,7 +76,7 @@ def outside_run(file: Path, task: Task, depth: int) -> Run:
 
 def _document(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text("utf-8"))
+        found = parse_json(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: can't be read: {error}", "compare with another run") from None
     if not isinstance(found, dict):

@@ -5,7 +5,6 @@ Nothing heavy is imported here: commands ask for ids to see whether there is any
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..nano.model import nano_folder
 from ..settings import BUILT_IN, ModelSettings
 from ..store.checkpoints import REQUIRED as ADAPTER_FILES
 from ..store.checkpoints import Checkpoints, Manifest, Role
-from ..store.files import hash_json
+from ..store.files import hash_json, parse_json
 from ..trust import check_download
 from .device import precision_of
 from .weights import download, find_snapshot, fingerprint_files, missing_weights
@@ -191,7 +190,7 @@ def _image_config(folder: Path) -> dict[str, Any]:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text("utf-8"))
+        content = parse_json(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{file}: not readable as JSON: {error}", "fetch or copy the model again") from error
     if not isinstance(content, dict):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from ..errors import ModelError
 from ..listener import Listener
+from ..store.files import parse_json
 
 PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 """What is fetched from the hub: never code, never pickled weights."""
@@ -25,8 +25,9 @@ def missing_weights(folder: Path) -> str:
     names = ["model.safetensors"]
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
+            names = sorted(set(parse_json(index.read_text("utf-8"))["weight_map"].values()))
+            names = [name for name in names if Path(name).name == name] or ["model.safetensors"]
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ModelError(f"{index}: not an index of weights: {error}", "fetch or copy the model again") from error
     return next((name for name in names if not (folder / name).is_file()), "")
 

@@ -122,6 +122,17 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what a document that is not what we wrote leads to (no such key, another type) into a DataError that names
+    the file or folder."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        said = f"{type(error).__name__} {error}"[:200]
+        raise DataError(f"{path}: damaged: {said}", "remove it: the command that wrote it makes it again") from error
+
+
 def parse_json(text: str | bytes) -> Any:
     """json.loads that raises ValueError for all that is no JSON that anybody writes, nesting without end included."""
     try:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from .files import make_folder, read_json
+from .files import make_folder, read_object, reading
 
 
 def new_run(runs: Path, command: str) -> Path:
@@ -39,4 +39,5 @@ def next_number(documents: Iterable[Path]) -> int:
 
 
 def _number(document: Path) -> int:
-    return int(read_json(document).get("number", 0))
+    with reading(document):
+        return int(read_object(document).get("number", 0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from .checkpoints import Checkpoints, Manifest
 from .database import Database
+from .files import parse_json
 from .folder import CatalogFolder
 from .lineage import checkpoint_of, learnt_from
 
@@ -105,7 +105,7 @@ def _read(files: Iterator[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The JSON objects among `files`; one that can't be read is not what is looked for."""
     for file in sorted(files):
         try:
-            content = json.loads(file.read_text("utf-8"))
+            content = parse_json(file.read_text("utf-8"))
         except (OSError, ValueError):
             continue
         if isinstance(content, dict):

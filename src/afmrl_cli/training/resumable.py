@@ -32,7 +32,7 @@ from ..models.base import quiet
 from ..settings import TrainingSettings
 from ..store.files import write_json, writing_folder
 from .adapter import trainable
-from .state import COUNTERS, cut_metrics, find_states, load_state, save_state
+from .state import cut_metrics, find_states, load_state, read_counters, save_state
 from .stop import Stop, stop_between_steps
 
 TRAINER_STATE = "trainer_state.json"
@@ -234,7 +234,7 @@ def train_resumably(
         trainer.add_callback(_Watch(trainer, steps_per_epoch, listener, stop))
         if state is None and at_start is not None:
             at_start()
-        extra = json.loads((state / COUNTERS).read_text("utf-8"))["extra"] if state else {}
+        extra = read_counters(state)["extra"] if state else {}
         ended = state is not None and (resumed == steps or trainer.is_over(extra))
         if state is not None and ended:  # killed after the last step, before the run was finished
             trainer.state = type(trainer.state).load_from_json(str(state / TRAINER_STATE))

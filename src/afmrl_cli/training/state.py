@@ -1,6 +1,7 @@
 """What a killed run goes on from: weights, optimiser and counters, written as one folder that is renamed into place.
 
-No pickles: tensors are safetensors, the rest is JSON. Random numbers need no state, since every step draws its own from
+No pickles: tensors are safetensors, the rest is JSON, with the checksums of all: a damaged state is told, not gone on
+from. Random numbers need no state, since every step draws its own from
 (seed, step, process).
 """
 
@@ -17,8 +18,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..errors import ModelError
-from ..store.files import writing_folder
+from ..errors import DataError, ModelError
+from ..store.files import SEAL, find_damage, read_object, sealed, writing_folder
 
 TENSORS, COUNTERS = "state.safetensors", "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -45,9 +46,9 @@ def save_state(
         return place
     with writing_folder(place) as folder:
         save_file(tensors, folder / TENSORS)
-        (folder / COUNTERS).write_text(json.dumps(counters), "utf-8")
         for name, text in (files or {}).items():
             (folder / name).write_text(text, "utf-8")
+        (folder / COUNTERS).write_text(json.dumps(sealed(json.loads(json.dumps(counters)), folder)), "utf-8")
     for other in find_states(run):
         if other != place:
             shutil.rmtree(other)
@@ -59,15 +60,32 @@ def find_states(run: Path) -> list[Path]:
     return sorted(run.glob("state-*"), key=lambda path: int(path.name.removeprefix("state-")))
 
 
+def read_counters(place: Path) -> dict[str, Any]:
+    """The counters of a state, once all of it is known to be what was saved. ModelError when it is not."""
+    try:
+        counters = read_object(place / COUNTERS)
+        damage = find_damage(counters, place) if SEAL in counters else ""  # states of earlier versions have none
+    except (OSError, DataError) as error:
+        raise _unusable(place, error) from error
+    if damage:
+        raise _unusable(place, damage)
+    return counters
+
+
+def _unusable(place: Path, reason: object) -> ModelError:
+    said = str(reason).splitlines()[0] if str(reason) else type(reason).__name__
+    return ModelError(f"{place}: can't go on from here: {said}", "start afresh with --force")
+
+
 def load_state(
     place: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
     """Put weights and moments back; returns the counters. ModelError when the folder is damaged or does not fit."""
     # A fused AdamW keeps its count of steps where the parameters are, others on the CPU.
     fused = bool(optimizer.param_groups[0].get("fused"))
+    counters = read_counters(place)
     try:
         tensors = load_file(place / TENSORS)
-        counters: dict[str, Any] = json.loads((place / COUNTERS).read_text("utf-8"))
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(tensors[f"weight.{name}"])
@@ -78,8 +96,7 @@ def load_state(
                         for moment, value in moments.items()
                     }
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        hint = "start afresh with --force"
-        raise ModelError(f"{place}: can't go on from here: {str(error).splitlines()[0]}", hint) from error
+        raise _unusable(place, error) from error
     return counters
 
 
