@@ -124,7 +124,7 @@ def of_command(done: Result) -> Any:
     if done.exit_code:
         assert done.exit_code in (2, 3, 4) and done.stderr.strip(), (done.exit_code, done.output)
         raise AfmrlError(done.stderr)
-    return json.loads(done.stdout) if done.stdout.strip() else None
+    return json.loads(done.stdout) if done.stdout.startswith("{") else None
 
 
 def attributes(shop: Shop) -> Any:

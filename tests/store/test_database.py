@@ -131,7 +131,7 @@ WRITER = """
         connection = database._connection
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("INSERT INTO attributes SELECT 'open', generator, prompt, listing, text, failure, "
-            "created, viewed FROM attributes")
+            "created, viewed, NULL FROM attributes")
         print("open", flush=True)
         sys.stdin.readline()
         connection.execute("COMMIT")

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from ..errors import DataError
 from ..settings import CatalogSettings
 from ..store.folder import CatalogFolder
+from .bounds import bounded
 from .columns import JOINERS, ColumnMap, map_columns, rivals
 from .detect import kind_of, read_table
 from .encodings import GUNZIP_ERRORS, unpacked
@@ -86,7 +87,7 @@ def open_catalog(
         problems.report(problem, settings.bad_rows, file)
 
     with _opened(file) as source, _unchanged(source, file):
-        table = read_table(source, file, settings, report)
+        table = bounded(read_table(source, file, settings, report), file)
         if not table.names:
             raise no_products(file, problems)
         first = list(islice(table.rows, FIRST_ROWS)) if rivals(table.names, settings.columns) else []

@@ -51,6 +51,15 @@ class ManifestFile(BaseModel):
     files: dict[FileName, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = {}
 
 
+class AutoMapping(BaseModel):
+    """Which class of transformers PEFT says that it wrapped; afmrl never asks for it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    base_model_class: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,200}$")]
+    parent_library: Annotated[str, Field(pattern=r"^transformers(\.[a-z0-9_]+)*$", max_length=200)]
+
+
 class AdapterConfig(BaseModel):
     """adapter_config.json of a LoRA as PEFT writes it: the fields that may say something."""
 
@@ -68,6 +77,7 @@ class AdapterConfig(BaseModel):
     base_model_name_or_path: Text | None = None
     revision: Word | None = None
     peft_version: Word | None = None
+    auto_mapping: AutoMapping | None = None
     inference_mode: bool = False
     init_lora_weights: bool = True
     use_rslora: bool = False

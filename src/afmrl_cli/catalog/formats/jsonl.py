@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from ...errors import DataError
 from ...settings import CatalogSettings
+from ..bounds import column_names
 from ..columns import known_names
 from ..lines import Lines, LongLine
 from ..problems import Problem, clipped
@@ -32,11 +33,14 @@ def jsonl_table(source: BinaryIO, head: bytes, file: Path, settings: CatalogSett
 def records_table(records: Iterator[tuple[int, Mapping[str, Any]]], settings: CatalogSettings, report: Report) -> Table:
     """Numbered records with names of their own as a table."""
     first = list(islice(records, HEAD_RECORDS))
-    names = list(dict.fromkeys(name for _, record in first for name in record))
+    names, rare = column_names(record for _, record in first)
+    if rare:
+        message = f"{len(rare):,} columns that hardly any row has are not read"
+        report(Problem("late column", 0, message, column=clipped(rare[0], 40)))
 
     def rows() -> Rows:
         """The rows, one after the other."""
-        known = set(names)
+        known = {*names, *rare}
         for part in (first, records):
             for row, record in part:
                 for name in record.keys() - known:

@@ -1,0 +1,56 @@
+"""What a table may cost: a small file can stand for any number of cells (short rows under a long header, records with a
+new key each) and for any amount of text (one string that thousands of cells of a workbook share, a dictionary in
+Parquet). Work is held to what a file of its size can honestly ask for; beyond that it is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import DataError
+from .table import Rows, Table
+
+NAME_CHARS = 1_000
+MOST_CELLS, CELLS_A_BYTE = 100_000_000, 2
+MOST_CHARS, CHARS_A_BYTE = 256 << 20, 64
+"""Whatever the size of the file, and more for each byte of it."""
+FEW_COLUMNS, COLUMNS_A_KEY = 300, 20
+"""Records with names of their own may have so many columns, or so many times the keys of the average record."""
+
+
+def bounded(table: Table, file: Path) -> Table:
+    """`table` whose rows end in a DataError once they stand for more than a file of that size may."""
+    for i, name in enumerate(table.names):
+        if len(name) > NAME_CHARS:
+            hint = "the first row must hold the column names"
+            raise DataError(f"{file}: row 1: the name of column {i + 1} has {len(name):,} characters", hint)
+    size, width = file.stat().st_size, len(table.names)
+    most_cells, most_chars = MOST_CELLS + CELLS_A_BYTE * size, MOST_CHARS + CHARS_A_BYTE * size
+
+    def rows() -> Rows:
+        """The rows, counted."""
+        cells = chars = 0
+        for row in table.rows:
+            cells += width
+            chars += sum(len(cell) if isinstance(cell, str) else sum(map(len, cell)) for cell in row.cells)
+            if cells > most_cells:
+                hint = "leave out columns that hardly any row fills"
+                raise DataError(f"{file}: row {row.number}: {width:,} columns are too many for so many rows", hint)
+            if chars > most_chars:
+                hint = "export it again, without texts that are the same in every row"
+                raise DataError(f"{file}: row {row.number}: unpacks to more than {most_chars >> 20:,} MB of text", hint)
+            yield row
+
+    return dataclasses.replace(table, rows=rows())
+
+
+def column_names(records: Iterable[Iterable[str]]) -> tuple[list[str], list[str]]:
+    """The names in `records`, in order, and those that are left out because there are too many: the rarest."""
+    keys = [list(record) for record in records]
+    counts = Counter(name for record in keys for name in record)
+    most = max(FEW_COLUMNS, COLUMNS_A_KEY * sum(map(len, keys)) // max(1, len(keys)))
+    kept = {name for name, _ in counts.most_common(most)}
+    return [name for name in counts if name in kept], [name for name in counts if name not in kept]
