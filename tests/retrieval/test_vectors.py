@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from afmrl_cli.attributes.views import AttributeSource
 from afmrl_cli.errors import DataError, ModelError
@@ -210,6 +213,72 @@ def test_damaged_files_are_named(folder: CatalogFolder, settings: Settings, file
         load_vectors(folder, summary.embedder, settings)
     assert embed(folder, settings, force=True).encoded == 12
     load_vectors(folder, summary.embedder, settings)
+
+
+def header_of(matrix: NDArray[np.float32], dtype: str) -> bytes:
+    """The same bytes under a header that calls them something else."""
+    out = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        out, {"descr": dtype, "fortran_order": False, "shape": matrix.view(dtype).shape}
+    )
+    return out.getvalue() + matrix.tobytes()
+
+
+def test_vectors_that_are_not_what_was_written_are_told_and_never_searched(
+    folder: CatalogFolder, settings: Settings
+) -> None:
+    summary = embed(folder, settings)
+    place, pointer = summary.folder, summary.folder.parent / "current"
+    file, manifest = place / "vectors.npy", place / "manifest.json"
+    whole, written, matrix = file.read_bytes(), manifest.read_text(), np.load(file)
+    flipped = bytearray(whole)
+    flipped[-1] ^= 0x40  # the exponent of the last number: 1e36
+    sign = bytearray(whole)
+    sign[-1] ^= 0x80
+    other = matrix.copy()
+    other[3] *= 3
+    damages: list[tuple[Path, bytes]] = [
+        (file, bytes(flipped)),
+        (file, bytes(sign)),
+        (file, header_of(matrix, "<i4")),
+        (file, header_of(matrix, ">f4")),
+        (file, header_of(matrix, "<f8")),
+        (file, header_of(other, "<f4")),
+        (file, header_of(matrix[:-1], "<f4")),
+        (file, b"\x93NUMPY\x01\x00\xff\xff{"),
+        (file, pickle.dumps([1])),
+        (manifest, b"[]"),
+        (manifest, b"[" * 100_000),
+        (manifest, written.replace('"recall": 1.0', '"recall": 0.5').encode()),
+        (manifest, written.replace('"flat"', '"pickle"').encode()),
+        (pointer, b"\xff\xfe"),
+        (pointer, b""),
+        (pointer, b"../../../../outside"),
+        (pointer, b"v1/../v1"),
+    ]
+    for path, content in damages:
+        before = path.read_bytes()
+        assert content != before
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=r"damaged.*") as told:
+            load_vectors(folder, summary.embedder, settings)
+        assert "embed --force" in told.value.hint and str(folder.root) in str(told.value), content[:40]
+        path.write_bytes(before)
+    load_vectors(folder, summary.embedder, settings)
+
+
+def test_vectors_of_an_earlier_version_are_checked_by_their_length(folder: CatalogFolder, settings: Settings) -> None:
+    summary = embed(folder, settings)
+    manifest, file = summary.folder / "manifest.json", summary.folder / "vectors.npy"
+    content = json.loads(manifest.read_text()) | {"schema": "afmrl.vectors/1"}
+    manifest.write_text(json.dumps({key: value for key, value in content.items() if key not in ("files", "seal")}))
+    load_vectors(folder, summary.embedder, settings)
+    for bad in (np.nan, np.inf, 3.0):
+        matrix = np.load(file)
+        matrix[5, 2] = bad
+        file.write_bytes(header_of(matrix, "<f4"))
+        with pytest.raises(ModelError, match="row 5 is no vector of length 1"):
+            load_vectors(folder, summary.embedder, settings)
 
 
 def test_stale_products_are_counted(folder: CatalogFolder, settings: Settings) -> None:

@@ -21,7 +21,7 @@ from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.files import TEMPORARY_PREFIX, hash_json, make_folder, write_json, writing, writing_folder
 from afmrl_cli.store.folder import CatalogFolder, find_folder
-from afmrl_cli.store.lock import writer_lock
+from afmrl_cli.store.lock import _who, writer_lock
 
 from ..conftest import MakeDisk, fill
 from .adapters import adapter, attributes, manifest
@@ -35,7 +35,7 @@ def process(program: str, *words: object, prefix: tuple[str, ...] = ()) -> subpr
 HOLDER = """
     import sys
     from pathlib import Path
-    from afmrl_cli.store.lock import writer_lock
+    from afmrl_cli.store.lock import _who, writer_lock
     from afmrl_cli.store.files import writing
     store = Path(sys.argv[1])
     with writer_lock(store, "attributes"), writing(store / "checkpoints" / "half.json") as temporary:
@@ -196,7 +196,7 @@ WRITER = """
     from afmrl_cli.cli.errors import explain
     from afmrl_cli.store.database import Database
     from afmrl_cli.store.files import write_json
-    from afmrl_cli.store.lock import writer_lock
+    from afmrl_cli.store.lock import _who, writer_lock
     root = Path(sys.argv[1])
     def locked(store):
         with writer_lock(store, "embed"): pass
@@ -256,3 +256,9 @@ def test_an_unwritable_folder_is_told(tmp_path: Path) -> None:
         assert line.endswith(", 3)"), line
         assert "ermission" in line or "unable to open" in line
         assert str(tmp_path) in line
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"null", b'{"command": 1}', b"\xff", b"[" * 100_000])
+def test_a_lock_file_of_any_content_says_that_somebody_writes(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "lock.json").write_bytes(content)
+    assert _who(tmp_path / "lock.json") == "another afmrl command"
