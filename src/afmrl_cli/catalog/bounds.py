@@ -6,14 +6,17 @@ Parquet). Work is held to what a file of its size can honestly ask for; beyond t
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ..errors import DataError
 from .table import Rows, Table
 
 NAME_CHARS = 1_000
+DEEPEST, NESTED = 32, "nested too deeply"
 MOST_CELLS, CELLS_A_BYTE = 100_000_000, 2
 MOST_CHARS, CHARS_A_BYTE = 256 << 20, 64
 """Whatever the size of the file, and more for each byte of it."""
@@ -45,6 +48,28 @@ def bounded(table: Table, file: Path) -> Table:
             yield row
 
     return dataclasses.replace(table, rows=rows())
+
+
+def parse_record(line: str) -> Any:
+    """The JSON in `line`. ValueError when it is none, or nested more deeply than anything that is read or written."""
+    try:
+        record = json.loads(line)
+    except RecursionError as error:
+        raise ValueError(NESTED) from error
+    if line.count("[") + line.count("{") > DEEPEST and is_deep(record):
+        raise ValueError(NESTED)
+    return record
+
+
+def is_deep(record: Any) -> bool:
+    """Whether lists and objects lie in one another in more than `DEEPEST` levels."""
+    level = [record]
+    for _ in range(DEEPEST):
+        parts = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = [inner for part in parts for inner in part if isinstance(inner, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def column_names(records: Iterable[Iterable[str]]) -> tuple[list[str], list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -11,7 +10,7 @@ from typing import Any, BinaryIO
 
 from ...errors import DataError
 from ...settings import CatalogSettings
-from ..bounds import column_names
+from ..bounds import column_names, parse_record
 from ..columns import known_names
 from ..lines import Lines, LongLine
 from ..problems import Problem, clipped
@@ -74,8 +73,8 @@ def _records(lines: Lines, report: Report) -> Iterator[tuple[int, dict[str, Any]
             continue
         tell_blank(blank, report)
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            record = parse_record(line)
+        except ValueError as error:
             report(Problem("broken row", row, f"not JSON: {clipped(str(error), 100)}"))
             continue
         if not isinstance(record, dict):
