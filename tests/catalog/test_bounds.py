@@ -90,8 +90,8 @@ def test_records_with_a_key_of_their_own_each_are_read_without_it(tmp_path: Path
 def test_columns_that_an_honest_catalog_has_are_all_read() -> None:
     wide = [[f"c{i}" for i in range(1000)] for _ in range(5)]
     assert column_names(wide) == (wide[0], [])
-    sparse = [["id", "title", f"c{i % 250}"] for i in range(1000)]
-    assert len(column_names(sparse)[0]) == 252
+    sparse = [["id", "title", f"c{i % 90}"] for i in range(1000)]
+    assert len(column_names(sparse)[0]) == 92
 
 
 def test_short_rows_under_a_long_header_are_refused_when_they_are_too_many(

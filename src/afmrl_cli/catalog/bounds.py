@@ -20,7 +20,7 @@ DEEPEST, NESTED = 32, "nested too deeply"
 MOST_CELLS, CELLS_A_BYTE = 100_000_000, 2
 MOST_CHARS, CHARS_A_BYTE = 256 << 20, 64
 """Whatever the size of the file, and more for each byte of it."""
-FEW_COLUMNS, COLUMNS_A_KEY = 300, 20
+FEW_COLUMNS, COLUMNS_A_KEY = 100, 20
 """Records with names of their own may have so many columns, or so many times the keys of the average record."""
 
 
