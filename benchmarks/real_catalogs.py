@@ -146,8 +146,10 @@ def _markdown(table: Table, content: Mapping[str, Any]) -> list[str]:
 
 def _name(system: Mapping[str, Any]) -> str:
     name = SYSTEMS.get(system["system"], system["system"])
-    fusion = system.get("fusion")
-    return f"{name} ({', '.join(f'{key} {value}' for key, value in fusion.items())})" if fusion else name
+    if not system["fusion"]:
+        return name
+    weights = ", ".join(f"{half['weight']:g}" for half in system["fusion"])
+    return f"{name}, weight of nano {weights}"
 
 
 def _cells(system: Mapping[str, Any], variants: bool) -> list[str]:
