@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
+from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start, warn_of_built_in
 
 if TYPE_CHECKING:
     from ..dedupe.run import Result
@@ -60,7 +60,6 @@ def dedupe(
         verbose=verbose,
         set_=set_,
         flags=flags,
-        roles=("embedder",),
         writes=True,
     )
     from ..dedupe.outputs import check_files, keep, write_table
@@ -93,6 +92,7 @@ def _vectors(session: Session, models: Models) -> Vectors | None:
         return None
     warn_of_two_faiss(session)
     vectors = load_vectors(session.folder, models.embedder_id, session.settings)
+    warn_of_built_in(session, ("embedder",))
     if stale := stale_products(session.folder, session.settings, vectors):
         session.out.note(f"{stale:,} products are new, changed or gone since `afmrl embed`: run it again")
     return vectors

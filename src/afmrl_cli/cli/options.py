@@ -109,14 +109,20 @@ def start(
     out = Output(json_mode=json_mode, quiet=quiet, verbose=verbose)
     if where := origins.get(f"model.{MAX_IMAGES}"):
         out.note(f"{where}: model.max_images is taken for model.generator_images and model.embedder_images")
+    session = Session(settings, folder, out)
     if roles:
-        from ..catalog.rendered import built_in_warning
-
-        if warning := built_in_warning(folder, settings, roles):
-            out.warn(warning)
+        warn_of_built_in(session, roles)
     if writes:
         keep_catalog(folder)
-    return Session(settings, folder, out)
+    return session
+
+
+def warn_of_built_in(session: Session, roles: tuple[Role, ...]) -> None:
+    """Say in a line where the built-in model is to do a work that it is of no use for."""
+    from ..catalog.rendered import built_in_warning
+
+    if warning := built_in_warning(session.folder, session.settings, roles):
+        session.out.warn(warning)
 
 
 def with_split_shares(settings: Settings, folder: CatalogFolder) -> Settings:
