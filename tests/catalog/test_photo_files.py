@@ -47,9 +47,9 @@ def profile(*, grey: bool = False) -> bytes:
     if grey:
         tags[b"kTRC"] = curve
     else:
-        for name, column in zip(b"rgb", columns, strict=True):
-            tags[bytes([name]) + b"XYZ"] = b"XYZ \0\0\0\0" + fixed(*column)
-            tags[bytes([name]) + b"TRC"] = curve
+        for letter, column in zip((b"r", b"g", b"b"), columns, strict=True):
+            tags[letter + b"XYZ"] = b"XYZ \0\0\0\0" + fixed(*column)
+            tags[letter + b"TRC"] = curve
     table, body = struct.pack(">I", len(tags)), b""
     for name, content in tags.items():
         content += bytes(-len(content) % 4)
@@ -81,8 +81,7 @@ def near(found: object, wanted: tuple[int, ...]) -> bool:
 def test_a_colour_profile_is_converted(name: str, tmp_path: Path) -> None:
     stored = in_adobe_rgb(200, 30, 40)
     assert near(stored, (171, 35, 44))
-    image, how = Image.new("RGB", (32, 32), stored), {"quality": 100} if name != "a.png" and name != "a.tiff" else {}
-    image.save(tmp_path / name, icc_profile=profile(), **how)
+    Image.new("RGB", (32, 32), stored).save(tmp_path / name, icc_profile=profile(), quality=100)
     for opened in (open_image(tmp_path / name, SETTINGS), open_small(tmp_path / name, SETTINGS, 8)):
         assert near(opened.getpixel((5, 5)), (200, 30, 40))
 
@@ -152,7 +151,7 @@ def jpeg(**how: object) -> bytes:
     shades = np.linspace(0, 255, 120)[:, None, None] * np.linspace(0.3, 1, 90)[None, :, None] * np.array([1, 0.7, 0.4])
     noise = np.random.default_rng(3).normal(0, 12, shades.shape)
     file = io.BytesIO()
-    Image.fromarray((shades + noise).clip(0, 255).astype(np.uint8)).save(file, "JPEG", **how)  # type: ignore[arg-type]
+    Image.fromarray((shades + noise).clip(0, 255).astype(np.uint8)).save(file, "JPEG", **how)
     return file.getvalue()
 
 

@@ -253,13 +253,13 @@ def shown_otherwise(path: Path) -> str:
     "" for nearly all photos. Before afmrl converted colours and mended files, these were seen otherwise or not at all:
     what was made of them is told apart by this (catalog/fingerprints.py). Only the header and the end are read.
     """
-    from PIL import Image
+    from PIL import UnidentifiedImageError
 
     try:
         with _quiet_open(path) as image:
             if changes_colours(image):
                 return "srgb"
-    except (*DECODER_ERRORS, Image.UnidentifiedImageError):
+    except (*DECODER_ERRORS, UnidentifiedImageError):
         return "mended"
     return "mended" if _endless(path) else ""
 

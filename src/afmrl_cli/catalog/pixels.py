@@ -90,7 +90,8 @@ def _converted(image: Image.Image, profile: Any) -> Image.Image:
         lab = ImageCms.createProfile("LAB")
         transform = ImageCms.buildTransform(lab, ImageCms.createProfile("sRGB"), "LAB", "RGB")
     if transform is not None:
-        return transform.apply(image)
+        made: Image.Image = transform.apply(image)
+        return made
     return image.convert("RGB") if image.mode != "RGB" else image.copy()
 
 
