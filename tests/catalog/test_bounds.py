@@ -94,6 +94,12 @@ def test_columns_that_an_honest_catalog_has_are_all_read() -> None:
     assert len(column_names(sparse)[0]) == 92
 
 
+def test_more_columns_than_a_spreadsheet_can_have_are_refused(tmp_path: Path) -> None:
+    names = ",".join(f"attr_c{i}" for i in range(20_000))
+    with pytest.raises(DataError, match="20,002 columns"):
+        read(write(tmp_path / "catalog.csv", f"id,title,{names}\n1,a\n"))
+
+
 def test_short_rows_under_a_long_header_are_refused_when_they_are_too_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,8 @@ from ..errors import DataError
 from .table import Rows, Table
 
 NAME_CHARS = 1_000
+MOST_COLUMNS = 16_384
+"""As many as a spreadsheet can have."""
 DEEPEST, NESTED = 32, "nested too deeply"
 MOST_CELLS, CELLS_A_BYTE = 100_000_000, 2
 MOST_CHARS, CHARS_A_BYTE = 256 << 20, 64
@@ -26,6 +28,8 @@ FEW_COLUMNS, COLUMNS_A_KEY = 100, 20
 
 def bounded(table: Table, file: Path) -> Table:
     """`table` whose rows end in a DataError once they stand for more than a file of that size may."""
+    if len(table.names) > MOST_COLUMNS:
+        raise DataError(f"{file}: {len(table.names):,} columns", f"a table may have {MOST_COLUMNS:,}")
     for i, name in enumerate(table.names):
         if len(name) > NAME_CHARS:
             hint = "the first row must hold the column names"
