@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ...errors import DataError
 from ...settings import CatalogSettings
@@ -22,8 +22,12 @@ def parquet_table(source: BinaryIO, file: Path, settings: CatalogSettings, repor
     from pyarrow.parquet import ParquetFile
 
     try:
-        parquet = ParquetFile(source)
-        fields = list(parquet.schema_arrow)
+        fields = list(ParquetFile(source).schema_arrow)
+        # A text that a million rows share stays one text; decoded, it would be a million.
+        texts = [
+            field.name for field in fields if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        ]
+        parquet = ParquetFile(source, read_dictionary=texts)
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name that is not UTF-8
         raise DataError(f"{file}: not a Parquet file, or damaged: {clipped(str(error))}", "export it again") from error
     positions = [i for i, field in enumerate(fields) if "binary" not in str(field.type)]
@@ -37,8 +41,8 @@ def parquet_table(source: BinaryIO, file: Path, settings: CatalogSettings, repor
         row = 0
         try:
             for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=list(names)):
-                columns = {name: _plain(batch.column(i)) for i, name in enumerate(batch.schema.names)}
-                for values in zip(*(columns[name].to_pylist() for name in names), strict=True):
+                columns = {name: _values(batch.column(i)) for i, name in enumerate(batch.schema.names)}
+                for values in zip(*(columns[name] for name in names), strict=True):
                     row += 1
                     cells = [as_cell(value) for value in values]
                     if problem := too_long(cells, names, row, settings.max_field_chars):
@@ -49,6 +53,16 @@ def parquet_table(source: BinaryIO, file: Path, settings: CatalogSettings, repor
             raise DataError(f"{file}: after row {row}: damaged: {clipped(str(error))}", "export it again") from error
 
     return Table(names, rows())
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """The values of a column, equal ones of a dictionary as one object."""
+    import pyarrow as pa
+
+    if isinstance(column, pa.DictionaryArray):
+        texts = column.dictionary.to_pylist()
+        return [None if i is None else texts[i] for i in column.indices.to_pylist()]
+    return _plain(column).to_pylist()  # type: ignore[no-any-return]
 
 
 def _plain(column: pa.Array) -> pa.Array:
