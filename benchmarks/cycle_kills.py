@@ -109,7 +109,7 @@ def state(folder: CatalogFolder) -> dict[str, Any]:
 def attributes(database: Path) -> list[tuple[Any, ...]]:
     """Every stored text with all that it is stored under."""
     with contextlib.closing(sqlite3.connect(database)) as connection:
-        columns = "fingerprint, generator, prompt, sample, listing, text, failure"
+        columns = "fingerprint, generator, prompt, listing, text, failure, viewed"
         return sorted(connection.execute(f"SELECT {columns} FROM attributes"), key=repr)
 
 
