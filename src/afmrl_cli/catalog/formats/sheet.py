@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from ...errors import DataError
 from ...settings import CatalogSettings
+from ..bounds import NAME_CHARS
 from ..columns import MOST_ABOVE, header_row
 from ..problems import Problem, clipped
 from ..table import Report, Row, Rows, Table, as_cell, one_text, too_long
@@ -44,7 +45,8 @@ def sheet_table(source: BinaryIO, file: Path, settings: CatalogSettings, report:
     if others := [other.title for other in book.worksheets if other.title != sheet.title]:
         message = f"only sheet {clipped(sheet.title, 40)!r} is read, not {clipped(', '.join(others), 80)!r}"
         report(Problem("other sheets", 0, message))
-    written = [[one_text(as_cell(value)) for value in values] for _, values in first]
+    # Thousands of cells may share one text of megabytes, and no column is called that.
+    written = [[one_text(as_cell(value))[: NAME_CHARS + 1] for value in values] for _, values in first]
     above = header_row(written, settings.columns)
     tell_rows_above(first[above][0] - 1, above, report)
     names = number_images(written[above])
