@@ -75,7 +75,7 @@ def test_a_text_within_the_limit_of_a_cell_is_refused_when_too_many_cells_share_
 
 
 def test_a_header_of_one_long_text_is_refused(tmp_path: Path) -> None:
-    file = workbook(tmp_path / "catalog.xlsx", ["x y " * (1 << 20)], [[0] * 3000, [0] * 3000])
+    file = workbook(tmp_path / "catalog.xlsx", ["x y " * (1 << 18)], [[0] * 500, [0] * 500])
     with pytest.raises(DataError):
         read(file)
 
@@ -104,12 +104,13 @@ def test_short_rows_under_a_long_header_are_refused_when_they_are_too_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bounds, "MOST_CELLS", 1_000_000)
-    header = ",".join(["id", "title", *(f"attr_c{i}" for i in range(5000))])
-    file = write(tmp_path / "catalog.csv", header + "\n" + "".join(f"{i},x\n" for i in range(1000)))
+    names = ["id", "title", *(f"c{i}" for i in range(5000))]
+    short = [[5002 + i, 5002 + i] for i in range(400)]
+    file = workbook(tmp_path / "catalog.xlsx", [*names, *(f"s{i}" for i in range(400))], [range(5002), *short])
     with pytest.raises(DataError, match="columns are too many for so many rows"):
         read(file)
     full = "".join(",".join([str(i), "x", *("v" for _ in range(5000))]) + "\n" for i in range(100))
-    assert len(read(write(tmp_path / "catalog.csv", header + "\n" + full))[0]) == 100
+    assert len(read(write(tmp_path / "catalog.csv", ",".join(names) + "\n" + full))[0]) == 100
 
 
 @pytest.mark.parametrize("levels", [100, 900, 950, 990, 5000])

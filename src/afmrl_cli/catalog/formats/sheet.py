@@ -46,7 +46,7 @@ def sheet_table(source: BinaryIO, file: Path, settings: CatalogSettings, report:
         message = f"only sheet {clipped(sheet.title, 40)!r} is read, not {clipped(', '.join(others), 80)!r}"
         report(Problem("other sheets", 0, message))
     # Thousands of cells may share one text of megabytes, and no column is called that.
-    written = [[one_text(as_cell(value))[: NAME_CHARS + 1] for value in values] for _, values in first]
+    written = [[one_text(as_cell(value)[: NAME_CHARS + 1]) for value in values] for _, values in first]
     above = header_row(written, settings.columns)
     tell_rows_above(first[above][0] - 1, above, report)
     names = number_images(written[above])
