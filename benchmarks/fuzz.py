@@ -247,7 +247,7 @@ def run_queries(shop: Path, number: int) -> None:
         lambda: read_qrels(shop / "qrels.trec", asked, products),
         lambda: read_qrels(shop / "qrels.tsv"),
         lambda: read_run(shop / "run.trec", asked, products),
-        lambda: read_labels(shop / "labels.csv", products),
+        lambda: read_labels(shop / "labels.csv", products, lambda problem: None),
     ]
     for read in readers:
         try:

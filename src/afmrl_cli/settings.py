@@ -53,6 +53,7 @@ class Columns(Section):
     image: Names = Field([], description="one or more columns with image paths")
     product_id: Names = Field([], description="identity shared by listings of one product (GTIN, EAN)")
     group_id: Names = Field([], description="joins the variants (colours, sizes) of one style")
+    text: Names = Field([], description="own columns that become text (Material: wool); they stay filters and labels")
 
 
 class CatalogSettings(Section):

@@ -59,6 +59,9 @@ def test_prompt_text_lists_keys_and_values():
         ("color: navy; Color: navy", TOPS, "repeated key"),
         ("color: navy", SHOES, "too few pairs"),
         ("; ".join(f"k{i}: v" for i in range(13)), SHOES, "too many pairs"),
+        ("color: navy; material: N/A; model: X9", SHOES, "color: navy; model: X9"),
+        ("color: unknown; model: -", SHOES, "too few pairs"),
+        ("material: cotton, n/a; color: red", SHOES, "material: cotton; color: red"),
         ("", SHOES, "empty"),
         ("nice dress", SHOES, "unparsable"),
     ],
@@ -134,3 +137,10 @@ def test_json_schema_without_keys():
 def test_a_schema_that_no_answer_could_meet_is_refused(keys, message):
     with pytest.raises(UsageError, match=message):
         AttributeSchema.from_settings(AttributeSettings.model_validate({"keys": keys}))
+
+
+def test_a_schema_may_allow_a_placeholder() -> None:
+    settings = AttributeSettings.model_validate({"keys": {"pattern": {"values": ["none", "striped"]}}})
+    schema = AttributeSchema.from_settings(settings)
+    assert read_answer("pattern: None", False, schema, "", settings) == ("pattern: none", None)
+    assert read_answer("pattern: n/a", False, schema, "", settings) == (None, "too few pairs")

@@ -96,7 +96,7 @@ def test_identities_that_are_none(tmp_path: Path) -> None:
     text = "id,title,ean\n1,a,4.00638E+12\n2,b,0\n3,c,n/a\n4,d,4006381333931\n"
     products, problems = read(write(tmp_path / "catalog.csv", text))
     assert [p.product_id for p in products] == [None, None, None, "4006381333931"]
-    assert found(problems) == [("lost digits", 2)] and problems.errors == 1
+    assert found(problems) == [("lost digits", 2), ("placeholder", 3), ("placeholder", 4)] and problems.errors == 1
 
 
 def test_a_photo_column_that_stands_twice(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from afmrl_cli.catalog.images import ImageProblem, image_cells, open_image
+from afmrl_cli.catalog.images import ImageProblem, open_image
 from afmrl_cli.catalog.markup import plain_text
+from afmrl_cli.catalog.photo_cells import image_cells
 from afmrl_cli.catalog.problems import WARNINGS, Problems
 from afmrl_cli.catalog.read import open_catalog
 from afmrl_cli.cli.app import app
@@ -186,7 +187,7 @@ def test_any_query_file(text: str, as_json: bool) -> None:
         read_queries,
         read_qrels,
         lambda file: read_run(file, ["q"], ["1"]),
-        lambda file: read_labels(file, ["1"]),
+        lambda file: read_labels(file, ["1"], lambda problem: None),
     )
     line = json.dumps({"qid": "q", "text": text, "images": text}) if as_json else text
     with folder() as place:
@@ -281,7 +282,7 @@ def test_settings_name_no_file_outside_of_the_folder(tmp_path: Path) -> None:
     [
         ("q Q0 {} 1 1 x\n", lambda file: read_run(file, ["q"], ["1"])),
         ("q 0 1 {}\n", read_qrels),
-        ("id,a\n{},1\n", lambda file: read_labels(file, ["1"])),
+        ("id,a\n{},1\n", lambda file: read_labels(file, ["1"], lambda problem: None)),
         ("[{}]\n", lambda file: load_settings(file.parent, environment={})),
     ],
 )

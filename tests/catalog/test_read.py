@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from afmrl_cli.catalog.gaps import filled
 from afmrl_cli.catalog.problems import Problems
-from afmrl_cli.catalog.read import SeenIds, count_rows, read_products
+from afmrl_cli.catalog.read import count_rows, read_products
+from afmrl_cli.catalog.seen import SeenIds
 from afmrl_cli.errors import DataError, UsageError
 from afmrl_cli.settings import CatalogSettings
 from afmrl_cli.store.folder import CatalogFolder
@@ -163,7 +165,7 @@ NO_CATALOGS = {
     "zip.csv": (b"PK\x03\x04rest", "not an Excel workbook, or damaged"),
     "noise.csv": (bytes(range(256)) * 40, "row 1"),
     "empty.jsonl": (b"", "the file is empty"),
-    "array.jsonl": (b'[{"id": 1}]', "a JSON array"),
+    "array.jsonl": (b'[{"id": 1}, {"id"', "after record 1: not JSON"),
     "no_id.jsonl": (b'{"title": "a"}\n', "no id column; the columns are: title"),
     "not_json.jsonl": (b"{id,title\n1,a\n", "broken row in 2 rows, first row 1: not JSON"),
     "old.xls": (b"\xd0\xcf\x11\xe0rest", "an old Excel file"),
@@ -213,7 +215,7 @@ def test_jsonl_rows(tmp_path: Path) -> None:
     products, problems = read(write(tmp_path / "catalog.jsonl", "\n".join(rows)))
     assert [p.id for p in products] == ["1", "6", "9"]
     assert len(products[0].images) == 1
-    assert products[0].given == {"dims": '{"w": 1}', "tags": "x|y"}
+    assert products[0].given == {"dims.w": "1", "tags": "x|y"}
     assert found(problems) == [*(("broken row", row) for row in (2, 3, 4, 5, 7)), ("empty row", 8)]
 
 
@@ -262,12 +264,12 @@ def test_photos_that_are_not_there(tmp_path: Path) -> None:
         "dir/shop/ok.png": None,
         "gone.png": "missing image",
         "ok.png/more.png": "missing image",
-        ".": "image outside",
+        ".": None,  # a placeholder
         "x" * 5000: "missing image",
         "loop.png": "missing image",
         "../outside.png": "image outside",
         "a/../../outside.png": "image outside",
-        "..": "image outside",
+        "../": "image outside",
         str(outside): "image outside",
         "link.png": "image outside",
         "dir/outside.png": "image outside",
@@ -316,11 +318,11 @@ def test_what_a_csv_writer_writes_is_read_back(rows: list[tuple[str, str]], deli
     with tempfile.TemporaryDirectory() as folder:
         file = write(Path(folder).resolve() / "catalog.csv", text.getvalue())
         products, problems = read(file)
-    assert not problems.counts
+    assert not problems.counts.keys() - {"placeholder"}
     assert [(p.id, p.title, p.description) for p in products] == [
-        (f"id {i}", ("t" + title).strip(), title.strip()) for i, (title, _) in enumerate(rows)
+        (f"id {i}", filled(("t" + title).strip()), filled(title.strip())) for i, (title, _) in enumerate(rows)
     ]
-    assert [p.given.get("extra", "") for p in products] == [extra.strip() for _, extra in rows]
+    assert [p.given.get("extra", "") for p in products] == [filled(extra.strip()) for _, extra in rows]
     assert [p.row for p in products] == list(range(2, len(rows) + 2))
 
 

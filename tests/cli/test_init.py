@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from afmrl_cli.catalog.propose import is_gtin
+from afmrl_cli.catalog.codes import is_gtin
 from afmrl_cli.cli.app import app
 from afmrl_cli.sources import load_settings
 from tests.catalog.shop import read, write

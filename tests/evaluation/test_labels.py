@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.errors import DataError
 from afmrl_cli.evaluation.labels import read_labels
 
@@ -18,7 +19,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def test_columns_are_found_by_their_common_names(tmp_path: Path) -> None:
     path = write(tmp_path, '\ufeffSKU;GTIN;style_id;attr_Color;Note\ns1;p1;g1;Red;"two\nlines"\n\ns2;;;;x\n')
-    assert read_labels(path, {"s1", "s2", "s3"}) == {
+    assert read_labels(path, {"s1", "s2", "s3"}, Problems().add) == {
         "s1": {"product_id": "p1", "group_id": "g1", "color": "Red", "note": "two\nlines"},
         "s2": {"note": "x"},
     }
@@ -39,12 +40,21 @@ def test_columns_are_found_by_their_common_names(tmp_path: Path) -> None:
 )
 def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read_labels(write(tmp_path, text), {"s1"})
+        read_labels(write(tmp_path, text), {"s1"}, Problems().add)
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="can't be read"):
-        read_labels(tmp_path / "none.csv", {"s1"})
+        read_labels(tmp_path / "none.csv", {"s1"}, Problems().add)
     (tmp_path / "latin.csv").write_bytes(b"id,color\ns1,gr\xfcn\n")
     with pytest.raises(DataError, match="not UTF-8"):
-        read_labels(tmp_path / "latin.csv", {"s1"})
+        read_labels(tmp_path / "latin.csv", {"s1"}, Problems().add)
+
+
+def test_placeholders_and_rounded_numbers_are_no_labels_and_spellings_of_a_number_are_one(tmp_path: Path) -> None:
+    rows = "A,n/a,-\nB,n/a,Red\nC,0,unknown\nD,'4006381333931,keine\nE,04006381333931,\nF,4.00638E+12,Blue|N/A\n"
+    problems = Problems()
+    found = read_labels(write(tmp_path, "sku,gtin,color\n" + rows), set("ABCDEF"), problems.add)
+    same = {"product_id": "4006381333931"}
+    assert found == {"A": {}, "B": {"color": "Red"}, "C": {}, "D": same, "E": same, "F": {"color": "Blue"}}
+    assert problems.counts == {"lost digits": 1} and problems.first("lost digits")[0].row == 7

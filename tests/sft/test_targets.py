@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from afmrl_cli.attributes.schema import folded
 from afmrl_cli.attributes.task import AttributeTask, load_task
 from afmrl_cli.catalog.fingerprints import Fingerprinter
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.product import Product
-from afmrl_cli.catalog.read import read_products
+from afmrl_cli.catalog.read import open_catalog, read_products
 from afmrl_cli.catalog.splits import split_of
 from afmrl_cli.errors import AfmrlError, DataError, UsageError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.presets import resolve_base
 from afmrl_cli.models.processor import load_processor
-from afmrl_cli.settings import Settings
+from afmrl_cli.propose import propose, settings_text
+from afmrl_cli.settings import CatalogSettings, Settings
 from afmrl_cli.sft.corpus import SPECIAL, TOO_LONG, Corpus, load_corpus
 from afmrl_cli.sft.plan import make_plan
-from afmrl_cli.sft.targets import NO_TARGET, Target, read_target, read_targets_file
+from afmrl_cli.sft.targets import NO_TARGET, Target, open_source, read_target, read_targets_file
 from afmrl_cli.store.database import Database, StoredAttributes
 from afmrl_cli.store.folder import CatalogFolder
 
@@ -239,3 +243,50 @@ def test_files_that_are_no_use(tmp_path: Path, content: str, message: str) -> No
     with pytest.raises(DataError, match=message) as error:
         read_targets_file(tmp_path / "right.csv")
     assert error.value.hint
+
+
+@pytest.mark.parametrize("columns", [3, 14])
+def test_the_schema_that_init_proposes_loses_no_label(columns: int, tmp_path: Path) -> None:
+    """Uncommented as it stands: several values, commas, spellings, gaps, values beyond the first rows, many columns."""
+    odd = {
+        0: "Cotton|Wool",
+        1: "cotton",
+        2: "N/A",
+        3: "Silk, matt",
+        4: "a: b; c.",
+        5: "x" * 90,
+        7: "no-iron",
+        8: "no iron",
+    }
+    names = [f"attr_key_{i}" for i in range(columns)]
+    cells = [[odd.get(i + j, f"value {i % (7 + 30 * (j == 1))}") for j in range(columns)] for i in range(700)]
+    cells[650][0] = "late value"
+    rows = [
+        ",".join([f"S{i}", f"Scarf {i}", str(i), "simple", *(f'"{c}"' for c in row)]) for i, row in enumerate(cells)
+    ]
+    (tmp_path / "catalog.csv").write_text(
+        "\n".join([",".join(["id", "title", "views", "type", *names]), *rows]), "utf-8"
+    )
+    folder = CatalogFolder(tmp_path / "catalog.csv")
+    text = settings_text(propose(folder, tmp_path, CatalogSettings()))
+    assert "views" not in text.split("[attributes]")[1] and "multiple = true" in text
+    plain = {"sft": {"source": "columns"}, "attributes": {"max_pairs": 20}}
+    uncommented = tomllib.loads(re.sub(r"^# (\[attributes|values|multiple|max_pairs)", r"\1", text, flags=re.MULTILINE))
+    before, after = (
+        labels(folder, Settings.model_validate(tree)) for tree in (plain, {**uncommented, "sft": plain["sft"]})
+    )
+    assert len(before) == 700 and all(pairs <= after[id] for id, pairs in before.items())
+
+
+def labels(folder: CatalogFolder, settings: Settings) -> dict[str, set[tuple[str, str]]]:
+    """(key, value) of each target by listing, compared as the schema compares them."""
+    task = load_task(settings.attributes, folder.root)
+    found = {}
+    with Database(folder.database) as database, open_catalog(folder, settings.catalog, Problems()) as catalog:
+        source = open_source(folder, settings, task, catalog, database, "")
+        for product in catalog.products:
+            target = read_target(source.raw(product, None)[0], product, task, source.keys)
+            assert isinstance(target, Target), target
+            pairs = ((key, part) for key, value in target.pairs.items() for part in value.split(", "))
+            found[product.id] = {(folded(key), folded(part)) for key, part in pairs}
+    return found

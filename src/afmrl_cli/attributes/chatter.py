@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from itertools import pairwise
 
+from ..catalog.gaps import is_gap
+
 LONGEST_KEY_WORDS = 6
 MOST_ALIKE = 4
 """Equal parts in a row that make a value a model that has got stuck."""
@@ -47,7 +49,6 @@ _TALKING = re.compile(
     r"|抱歉|对不起|無法|无法|申し訳|できません|죄송",
     re.IGNORECASE,
 )
-_GAPS = {"", "n/a", "n.a", "na", "nan", "none", "null", "unknown", "unspecified", "?", "/"}
 _NOT_SEEN = re.compile(
     r"(?:(?:is |it is |are )?(?:not|un)[ -]?(?:clearly )?"
     r"(?:visible|shown|seen|stated|specified|mentioned|provided|given|known|clear|determined|determinable|identifiable"
@@ -62,7 +63,7 @@ _NOT_SEEN = re.compile(
 
 def says_nothing(value: str) -> bool:
     """Whether `value` is a gap (`N/A`, `unknown`), or a model's words for one (`not visible in the photo`)."""
-    return value.casefold().strip(" .-") in _GAPS or _NOT_SEEN.fullmatch(value) is not None
+    return is_gap(value) or _NOT_SEEN.fullmatch(value) is not None
 
 
 def chatter(attributes: Mapping[str, str]) -> str | None:

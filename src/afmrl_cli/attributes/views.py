@@ -56,7 +56,7 @@ def first_photos(view: Product, most: int) -> Product:
 def narrowed(product: Product, *, text: bool = True, photos: bool = True) -> Product:
     """`product` without its text or without its photos."""
     if not text:
-        product = replace(product, title="", description="", category="", brand="")
+        product = replace(product, title="", description="", category="", brand="", text=())
     return product if photos else replace(product, images=())
 
 

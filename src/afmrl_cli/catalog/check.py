@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..listener import Listener
 from ..settings import CatalogSettings
 from ..store.folder import CatalogFolder
-from .columns import ROLES, ColumnMap
+from .columns import ROLES, ColumnMap, forms
+from .content import ROLE_OF, kind_of
 from .languages import LanguageSample
 from .photo_check import PhotoCheck
-from .problems import Problems
+from .problems import Problem, Problems, clipped
 from .read import count_rows, open_catalog
 
 TELL_EVERY = 500
@@ -75,6 +78,24 @@ class Tally:
         return len(counts), int((counts > 1).sum())
 
 
+def unread_columns(columns: ColumnMap) -> Iterator[Problem]:
+    """Columns that nothing reads and that hold photos, GTINs or long text, with the setting that would read them."""
+    read = {role for role, positions in columns.roles.items() if not all(map(columns.sample.empty, positions))}
+    for i, key in columns.given:
+        kind = kind_of(columns.sample.cells[i])
+        name = columns.names[i]
+        if not kind or key in columns.text or (kind == "long text" and "description" in read and forms(name).locale):
+            continue  # the same text in another language
+        role = ROLE_OF[kind]
+        if role == "product_id" and role in read:
+            continue
+        named = [*columns.read_as(role), name] if role in read else [name]
+        message = (
+            f"{clipped(name, 40)!r} holds {kind}: catalog.columns.{role} = {json.dumps(named, ensure_ascii=False)}"
+        )
+        yield Problem("unread column", 0, message, column=name)
+
+
 def check_catalog(
     folder: CatalogFolder,
     settings: CatalogSettings,
@@ -121,6 +142,8 @@ def check_catalog(
             if counts["products"] % TELL_EVERY == 0:
                 listener.progress("reading", counts["products"], max(total, counts["products"]))
         columns = catalog.columns
+        for problem in unread_columns(columns):
+            problems.add(problem)
     styles, shared_styles = groups.distinct_and_repeated()
     distinct, shared = identities.distinct_and_repeated()
     return CatalogSummary(

@@ -7,12 +7,11 @@ product photos come in are tried, and whatever a decoder throws becomes an Image
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import stat
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +25,7 @@ from .links import full_link, place_of
 from .mended import LARGEST, NO_END, mended
 from .named_photos import USUAL
 from .near_names import NearNames
+from .photo_cells import LINK
 from .pixels import changes_colours, orientation, to_srgb, upright
 from .problems import Kind
 
@@ -33,12 +33,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-LINK = re.compile(r"[a-z][a-z0-9+.-]+://|data:|//", re.IGNORECASE)
-SEPARATORS = re.compile(r"[|;\r\n]")
-LINKS_APART = re.compile(r"\s*[|;,\s]\s*(?=https?://)", re.IGNORECASE)
-FILE_END = re.compile(r"\.\w{2,5}\s*$")
-ADDRESSES = ("url", "src", "link", "href", "path", "file", "image")
-"""Keys of an object that stands for a photo, in JSON."""
+SHOPS_FOLDERS = ("media/catalog/product", "pub/media/catalog/product")
+"""Where Magento keeps what its exports name as /m/h/x.jpg."""
+QUERY = re.compile(r"[?#].*$")
 HEIC = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 JPEG, END = b"\xff\xd8", b"\xff\xd9"
 TAIL = 64
@@ -59,36 +56,6 @@ class ImageProblem(DataError):
         self.reason = reason
 
 
-def image_cells(cell: str, separator: str) -> list[str]:
-    """The image paths in one cell: a JSON list (of texts, or of objects with a url), or parts between `separator`;
-    blanks are left out.
-
-    Without a separator the cell is split at |, ; and line breaks, and at commas when every part looks like a file.
-    """
-    if cell[:1] + cell[-1:] in ("[]", "{}"):
-        try:
-            parts = json.loads(cell)
-        except (ValueError, RecursionError):
-            parts = None
-        parts = [_address(part) for part in (parts if isinstance(parts, list) else [parts])]
-        if all(isinstance(part, str) for part in parts):
-            return [part.strip() for part in parts if part.strip()]
-    if separator:
-        parts = cell.split(separator)
-    elif LINK.match(cell):  # a link may hold any of the separators, so the next one starts with a scheme
-        parts = LINKS_APART.split(cell)
-    else:
-        parts = SEPARATORS.split(cell)
-        if len(parts) == 1 and all(FILE_END.search(part) for part in cell.split(",")):
-            parts = cell.split(",")
-    return [part.strip() for part in parts if part.strip()]
-
-
-def _address(part: object) -> object:
-    """A photo's link or path in an object such as {"url": "...", "alt": "..."}; anything else as it is."""
-    return next((part[key] for key in ADDRESSES if part.get(key)), None) if isinstance(part, dict) else part
-
-
 _SIZES: dict[tuple[str, int, int, int], tuple[int, int] | ImageProblem] = {}
 
 
@@ -106,8 +73,8 @@ class ImagePaths:
     def __init__(self, root: Path, settings: CatalogSettings) -> None:
         self._root = root.resolve()
         self._allow_outside = settings.allow_outside
-        named = [settings.image_folder] if settings.image_folder else USUAL
-        self._folders = [name for name in named if (self._root / name).is_dir()]
+        named = [settings.image_folder] if settings.image_folder else []
+        self._folders = [name for name in (*named, *SHOPS_FOLDERS, *USUAL) if (self._root / name).is_dir()]
         # Thousands of photos lie in a few folders; resolving each folder once makes a photo cost one lstat.
         self._near_names = NearNames(self._root)
         self._resolved = lru_cache(maxsize=1024)(self._folder)
@@ -115,10 +82,11 @@ class ImagePaths:
     def find(self, cell: str) -> Path:
         """The photo that `cell` names, relative to the catalog's folder.
 
-        A link is found where `afmrl fetch-images` put its photo. A path that leads nowhere is looked for in the folder
-        of photos (`catalog.image_folder`, images, photos, ...), as it is and by the file's name alone. Raises
-        ImageProblem: "image url" (not fetched yet), "image outside" (`../`, absolute, or a link that leaves the folder,
-        unless the settings allow it) or "missing image". The file is not opened.
+        A link is found where `afmrl fetch-images` put its photo. A path that leads nowhere, or begins with a slash, is
+        looked for below the catalog's folder, in the folders of photos (`catalog.image_folder`, Magento's
+        media/catalog/product, images, photos, ...), and there by the file's name alone. Raises ImageProblem:
+        "image url" (not fetched yet), "image outside" (`../`, an absolute path or a link that leaves the folder, unless
+        the settings allow it) or "missing image". The file is not opened.
         """
         if LINK.match(cell):
             return self._fetched(cell)
@@ -126,14 +94,14 @@ class ImagePaths:
             try:
                 return self._find(cell)
             except ImageProblem as problem:
-                path = cell.replace("\\", "/")  # written on Windows
-                names = [path] if path != cell else []
-                for name in (path.lstrip("/"), path.rpartition("/")[2]):
-                    names += [f"{folder}/{name}" for folder in self._folders if name]
+                names = list(dict.fromkeys(self._elsewhere(cell)))
                 for name in names:
                     with suppress(ImageProblem):
                         return self._find(name)
-                return self._near(cell, problem, [path, *names])
+                if problem.kind == "image outside" and cell.startswith("/") and not os.path.lexists(cell):
+                    places = ", ".join([".", *self._folders])
+                    problem = ImageProblem(cell, f"no such file in {places}", "missing image")
+                return self._near(cell, problem, [cell, *names])
         except (OSError, ValueError, RuntimeError) as error:  # too long a name, a NUL in it, links in a circle
             reason = getattr(error, "strerror", None) or str(error)
             raise ImageProblem(cell[:80], reason, "missing image") from error
@@ -146,6 +114,16 @@ class ImagePaths:
                     return self._find(near)
         said = next(filter(None, map(self._near_names.nearest, names)), "") if problem.kind == "missing image" else ""
         raise ImageProblem(cell, f"{problem.reason}; {said}" if said else problem.reason, problem.kind) from problem
+
+    def _elsewhere(self, cell: str) -> Iterator[str]:
+        """Where else the photo that `cell` names may be, relative to the catalog's folder."""
+        for path in dict.fromkeys((cell, QUERY.sub("", cell))):
+            path = path.replace("\\", "/")  # written on Windows
+            inside = path.lstrip("/")
+            if inside != cell:
+                yield inside
+            for name in (inside, path.rpartition("/")[2]):
+                yield from (f"{folder}/{name}" for folder in self._folders if name)
 
     def _fetched(self, cell: str) -> Path:
         if not (link := full_link(cell)):

@@ -34,6 +34,17 @@ class _Sighting:
     products: set[int] = field(default_factory=set)
 
 
+SIZES = {"xxs", "xs", "s", "m", "l", "xl", "xxl", "xxxl", "2xl", "3xl", "4xl", "5xl", "one", "size"}
+
+
+def _style(product: Product) -> str:
+    """The title without sizes and the product's own attributes: what variants of a colour have in common."""
+    own = {word for value in product.given.values() for word in value.casefold().split()}
+    words = product.title.casefold().replace("-", " ").replace("/", " ").split()
+    kept = [word for word in words if word not in own and word not in SIZES]
+    return " ".join(kept)
+
+
 class PhotoCheck:
     """Checks photos as products come by; a context manager, whose end waits for the last ones."""
 
@@ -94,7 +105,7 @@ class PhotoCheck:
             self._sight(photo, product, path)
 
     def _sight(self, photo: int, product: Product, path: Path) -> None:
-        key = hash(product.group_id or product.title.casefold() or product.identity)
+        key = hash(product.group_id or _style(product) or product.identity)
         if photo in self._again:
             if len(self._again[photo].products) < MOST_KEYS:
                 self._again[photo].products.add(key)

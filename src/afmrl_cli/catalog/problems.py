@@ -40,6 +40,14 @@ Kind = Literal[
     "failed download",
     "nothing to train on",
     "bad settings",
+    "placeholder",
+    "wrong check digit",
+    "guessed column",
+    "unread column",
+    "folded rows",
+    "repeated header",
+    "doubled encoding",
+    "formula",
 ]
 Severity = Literal["error", "warning"]
 
@@ -56,6 +64,13 @@ WARNINGS: frozenset[Kind] = frozenset(
         "other sheets",
         "shared photo",
         "nothing to train on",
+        "placeholder",
+        "wrong check digit",
+        "guessed column",
+        "unread column",
+        "folded rows",
+        "repeated header",
+        "doubled encoding",
     }
 )
 """Kinds that lose nothing which this tool could have used. All others lose a row or a photo."""
@@ -88,6 +103,14 @@ MEND: dict[Kind, str] = {
     "failed download": "mend the link, or run `afmrl fetch-images` again when its server answers",
     "nothing to train on": "train-agcl needs listings that share product_id, several photos, or text and photo",
     "bad settings": "mend afmrl.toml: `afmrl attributes` would end with this error",
+    "placeholder": "leave the cell empty where there is no value",
+    "wrong check digit": "correct the number: its last digit does not follow from the others",
+    "guessed column": "name the columns in catalog.columns; `afmrl init` writes them",
+    "unread column": "name the column in catalog.columns if products should have it",
+    "folded rows": "nothing: variants take from these rows what they lack",
+    "repeated header": "join exports without their column names",
+    "doubled encoding": "export as UTF-8 once: text was read as Windows-1252 and written as UTF-8 again",
+    "formula": "save the workbook in Excel, or export values, so that formulas have results",
     "binary column": "keep photos as files beside the catalog and their paths in a column",
 }
 """What to do about each kind, in one line."""

@@ -20,7 +20,8 @@ class Product:
     """One listing of the retailer's catalog.
 
     `images` are absolute paths (may be empty). `given` holds the retailer's remaining columns, an `attr_` prefix
-    removed; they serve filters, evaluation and training targets and are never part of the text.
+    removed; they serve filters, evaluation and training targets and are no part of the text but for those that
+    `catalog.columns.text` names: `text` holds these, as (name, value).
     `product_id` is the identity shared by listings of one product, `group_id` joins the variants of one style.
     `row` is the line of the catalog's file (1 = header) for messages.
     """
@@ -35,6 +36,7 @@ class Product:
     product_id: str | None = None
     group_id: str | None = None
     row: int = 0
+    text: tuple[tuple[str, str], ...] = ()
 
     @property
     def identity(self) -> str:
@@ -43,11 +45,15 @@ class Product:
 
 
 def product_text(product: Product) -> str:
-    """The product as text: one `Name: value` line for each filled field, in a fixed order; "" when none is."""
+    """The product as text: one `Name: value` line for each filled field, in a fixed order; "" when none is.
+
+    Own columns that the settings make text stand before the description, under their names.
+    """
     fields = (
         ("Title", product.title),
         ("Brand", product.brand),
         ("Category", product.category),
+        *((" ".join(name.replace("_", " ").split()).capitalize(), value) for name, value in product.text),
         ("Description", product.description),
     )
     return "\n".join(f"{name}: {' '.join(value.split())}" for name, value in fields if value.strip())

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
-from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,27 +13,23 @@ from ..errors import DataError
 from ..settings import CatalogSettings
 from ..store.folder import CatalogFolder
 from .bounds import bounded
-from .columns import JOINERS, ColumnMap, map_columns, rivals
-from .detect import kind_of, read_table
+from .codes import code, lost_digits
+from .columns import GROUP, ColumnMap, map_columns
+from .content import Sample
+from .detect import kind_of, peeked, read_table
 from .encodings import GUNZIP_ERRORS, unpacked
-from .images import LINK, ImagePaths, ImageProblem, image_cells
-from .markup import plain_text
+from .gaps import is_gap
 from .named_photos import NamedPhotos
-from .problems import Kind, Problem, Problems, clipped
+from .problems import Problem, Problems, clipped
 from .product import Product
-from .table import Cell, Rows, one_text
+from .product_reader import OnLink, ProductReader, joined_text
+from .seen import SeenIds
+from .table import Rows, one_text
 
 COUNT_CHUNK = 1 << 20
-FIRST_ROWS = 100
-"""Rows that tell an empty column from a filled one where both could be meant."""
-OnLink = Callable[[str, int, str, str], None]
 SHEET_ROW_BYTES = 100
 """Of a workbook, packed, for a row: about."""
-ITEM_ENDS = (b"</item>", b"</entry>", b"</product>")
-NO_IDENTITY = {"-", "0", "n/a", "na", "none", "null", "nan", "does not apply"}
-"""What exports write where there is no GTIN."""
-SCIENTIFIC = re.compile(r"\d[.,]?\d*[eE]\+?\d{1,2}")
-"""A long number as Excel shows it, 4.00638E+12: many products share it."""
+LARGE_SHEET = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -47,6 +40,8 @@ class Catalog:
     products: Iterator[Product]
     layout: str
     """Whose export it is (google, shopify, woocommerce), "" for a plain table."""
+    own_attributes: bool = False
+    """Rows may bring attributes that no column is named by."""
 
 
 def read_products(folder: CatalogFolder, settings: CatalogSettings, problems: Problems) -> Iterator[Product]:
@@ -90,15 +85,23 @@ def open_catalog(
         table = bounded(read_table(source, file, settings, report), file)
         if not table.names:
             raise no_products(file, problems)
-        first = list(islice(table.rows, FIRST_ROWS)) if rivals(table.names, settings.columns) else []
-        empty = {i for i in range(len(table.names)) if first and not any(one_text(row.cells[i]) for row in first)}
-        columns = map_columns(table.names, settings.columns, file, empty)
+        first, table = peeked(table)
+        sample = Sample.of(len(table.names), first)
+        columns = map_columns(table.names, settings.columns, file, sample, own_attributes=table.own_attributes)
+        _tell_guesses(columns, problems)
         for i, name in enumerate(table.names):
             if not name:
                 problems.add(Problem("unnamed column", 1, f"column {i + 1} has no name and is not read"))
         named = _named_photos(folder, settings, columns)
-        rows = chain(first, table.rows)
-        yield Catalog(columns, _products(rows, columns, folder, settings, problems, named, on_link), table.layout)
+        products = _products(table.rows, columns, folder, settings, problems, named, on_link)
+        yield Catalog(columns, products, table.layout, table.own_attributes)
+
+
+def _tell_guesses(columns: ColumnMap, problems: Problems) -> None:
+    for role in columns.guessed:
+        name = columns.read_as(role)[0]
+        message = f"{clipped(name, 40)!r} is read as {role} by what it holds: catalog.columns.{role} = [{name!r}]"
+        problems.add(Problem("guessed column", 0, message))
 
 
 @contextmanager
@@ -121,7 +124,7 @@ def _named_photos(folder: CatalogFolder, settings: CatalogSettings, columns: Col
     def ids() -> Iterator[str]:
         with _opened(folder.catalog) as source:
             for row in read_table(source, folder.catalog, settings, lambda problem: None).rows:
-                yield _text("id", row.cells, columns)
+                yield code(joined_text("id", row.cells, columns))
 
     return NamedPhotos.find(folder, settings, ids)
 
@@ -146,128 +149,20 @@ def _products(
     on_link: OnLink | None,
 ) -> Iterator[Product]:
     seen = SeenIds()
-    paths = ImagePaths(folder.root, settings)
-
-    def bad(kind: Kind, row: int, message: str, listing: str = "") -> None:
-        problems.report(Problem(kind, row, message, listing=listing), settings.bad_rows, folder.catalog)
-
-    def lost(problem: Problem) -> None:
-        problems.report(problem, settings.bad_images, folder.catalog)
-
-    for row, cells, more in rows:
-        listing = _text("id", cells, columns)
-        if not listing:
-            if any(map(one_text, cells)):
-                bad("no id", row, "the id is empty")
+    reader = ProductReader(columns, folder, settings, problems, named, on_link)
+    for row in rows:
+        listing = code(reader.joined("id", row))
+        if is_gap(listing):
+            if any(map(one_text, row.cells)):
+                reader.bad("no id", row.number, "the id is empty" if not listing else f"{listing!r} is no id")
             else:
-                bad("empty row", row, "nothing in it")
-            continue
-        if first := seen.add(listing, row):
-            bad("duplicate id", row, f"row {first} has the same id", listing)
-            continue
-        images = _images(cells, columns, listing, row, paths, settings.image_separator, lost, on_link)
-        given = {key: plain_text(text) for i, key in columns.given if (text := one_text(cells[i]))}
-        product = Product(
-            id=listing,
-            title=plain_text(_text("title", cells, columns)),
-            description=plain_text(_text("description", cells, columns)),
-            category=plain_text(_text("category", cells, columns)),
-            brand=plain_text(_text("brand", cells, columns)),
-            images=(*images, *named.of(listing)) if named else images,
-            given=given | {key: plain_text(text) for key, text in more.items()} if more else given,
-            product_id=_identity(cells, columns, listing, row, bad),
-            group_id=_text("group_id", cells, columns) or None,
-            row=row,
-        )
-        if not (product.images or product.title or product.description or product.category or product.brand):
-            bad("empty product", row, "no text and no usable photo", listing)
-            continue
-        yield product
-
-
-def _images(
-    cells: Sequence[Cell],
-    columns: ColumnMap,
-    listing: str,
-    row: int,
-    paths: ImagePaths,
-    separator: str,
-    lost: Callable[[Problem], None],
-    on_link: OnLink | None,
-) -> tuple[Path, ...]:
-    found: dict[Path, None] = {}  # keeps the order, drops repetitions
-    for i in columns.roles.get("image", ()):
-        cell = cells[i]
-        for name in image_cells(cell.strip(), separator) if isinstance(cell, str) else cell:
-            if on_link and LINK.match(name):
-                on_link(name, row, columns.names[i], listing)
-            try:
-                found[paths.find(name)] = None
-            except ImageProblem as problem:
-                message = f"{clipped(name, 80)}: {problem.reason}"
-                lost(Problem(problem.kind, row, message, columns.names[i], listing))
-    return tuple(found)
-
-
-def _text(role: str, cells: Sequence[Cell], columns: ColumnMap) -> str:
-    positions = columns.roles.get(role, ())
-    if len(positions) == 1:
-        return one_text(cells[positions[0]])
-    return JOINERS.get(role, "-").join(text for i in positions if (text := one_text(cells[i])))
-
-
-def _identity(
-    cells: Sequence[Cell], columns: ColumnMap, listing: str, row: int, bad: Callable[[Kind, int, str, str], None]
-) -> str | None:
-    text = _text("product_id", cells, columns)
-    if not text or text.lower() in NO_IDENTITY:
-        return None
-    if SCIENTIFIC.fullmatch(text):
-        bad("lost digits", row, f"{text} is no identity: Excel has rounded it", listing)
-        return None
-    return text
-
-
-class SeenIds:
-    """Which ids have been seen, and in which row first, in 32 to 64 bytes an id.
-
-    Ids are told apart by their 64-bit hash: two different ones among a million are taken for the same once in 37
-    million catalogs. (A dict of strings would need some 150 bytes an id.)
-    """
-
-    def __init__(self) -> None:
-        self._size = 1 << 12
-        self._hashes = array("q", bytes(8 * self._size))
-        self._rows = array("q", bytes(8 * self._size))  # 0: free
-        self._count = 0
-
-    def add(self, listing: str, row: int) -> int:
-        """0 when `listing` is new, else the row that had it first."""
-        if 2 * self._count >= self._size:
-            self._grow()
-        value = hash(listing)
-        slot = self._slot(value)
-        if self._rows[slot]:
-            return self._rows[slot]
-        self._hashes[slot], self._rows[slot] = value, row
-        self._count += 1
-        return 0
-
-    def _slot(self, value: int) -> int:
-        mask = self._size - 1
-        slot = value & mask
-        while self._rows[slot] and self._hashes[slot] != value:
-            slot = (slot + 1) & mask
-        return slot
-
-    def _grow(self) -> None:
-        hashes, rows = self._hashes, self._rows
-        self._size *= 2
-        self._hashes, self._rows = array("q", bytes(8 * self._size)), array("q", bytes(8 * self._size))
-        for value, row in zip(hashes, rows, strict=True):
-            if row:
-                slot = self._slot(value)
-                self._hashes[slot], self._rows[slot] = value, row
+                reader.bad("empty row", row.number, "nothing in it")
+        elif lost_digits(listing):
+            reader.bad("lost digits", row.number, f"{listing} is no id: a spreadsheet has rounded it", listing)
+        elif first := seen.add(listing, row.number):
+            reader.bad("duplicate id", row.number, f"row {first} has the same id", listing)
+        elif product := reader.product(row, listing):
+            yield product
 
 
 def most_photos(folder: CatalogFolder, settings: CatalogSettings) -> int:
@@ -276,10 +171,10 @@ def most_photos(folder: CatalogFolder, settings: CatalogSettings) -> int:
 
 
 def count_rows(folder: CatalogFolder, settings: CatalogSettings) -> int:
-    """About how many products the catalog has, for progress: rows after the header, bad ones and all.
+    """How many products the catalog has, for progress and for sizes of trainings: its listings, bad ones and all.
 
-    Quick: a Parquet file says it, a sheet's is guessed from its size, of others line breaks outside of quotes or the
-    ends of a feed's items are counted.
+    Where rows are not listings (families, feeds, JSON documents, sheets), they are read. Quick where they are: a
+    Parquet file says it, of others line breaks outside of quotes are counted, and a large sheet's is guessed.
     """
     file = folder.catalog
     with _opened(file) as opened:
@@ -289,10 +184,16 @@ def count_rows(folder: CatalogFolder, settings: CatalogSettings) -> int:
             source.seek(0)
             if head.startswith(b"PAR1") or settings.format == "parquet":
                 return _parquet_rows(file)
-            if head.startswith(b"PK"):
+            if head.startswith(b"PK") and file.stat().st_size > LARGE_SHEET:
                 return file.stat().st_size // SHEET_ROW_BYTES
-            kind = kind_of(head.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe"))
-            return _count_items(source) if kind == "xml" else _count_lines(source, quotes=kind == "csv")
+            with _opened(file) as again:
+                told: list[Problem] = []
+                table = read_table(again, file, settings, told.append)
+                kind = kind_of(head.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe"))
+                above = any(problem.kind in ("rows above", "repeated header") for problem in told)
+                if head.startswith(b"PK") or kind == "xml" or above or table.own_attributes or GROUP in table.names:
+                    return sum(1 for _ in table.rows)
+            return _count_lines(source, quotes=kind == "csv")
         except GUNZIP_ERRORS as error:
             raise DataError(f"{file}: damaged gzip file: {clipped(str(error))}", "export it again") from error
 
@@ -305,15 +206,6 @@ def _parquet_rows(file: Path) -> int:
         return int(ParquetFile(file).metadata.num_rows)
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name that is not UTF-8
         raise DataError(f"{file}: not a Parquet file, or damaged", "export it again") from error
-
-
-def _count_items(source: BinaryIO) -> int:
-    count, rest = 0, b""
-    while chunk := source.read(COUNT_CHUNK):
-        chunk = rest + chunk
-        count += sum(chunk.count(end) for end in ITEM_ENDS)
-        rest = chunk[1 - len(ITEM_ENDS[-1]) :]
-    return count
 
 
 def _count_lines(source: BinaryIO, *, quotes: bool) -> int:

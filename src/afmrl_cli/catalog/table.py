@@ -30,11 +30,15 @@ Rows = Iterator[Row]
 
 @dataclass(frozen=True)
 class Table:
-    """Column names and rows; every row has one cell per name. `layout` says whose export it is, "" for plain rows."""
+    """Column names and rows; every row has one cell per name. `layout` says whose export it is, "" for plain rows.
+
+    `own_attributes`: rows may bring attributes that no column is named by.
+    """
 
     names: tuple[str, ...]
     rows: Rows
     layout: str = ""
+    own_attributes: bool = False
 
 
 def row_limit(settings: CatalogSettings) -> int:

@@ -36,8 +36,8 @@ def init(
 
     Example: afmrl init my-shop --yes
     """
-    from ..catalog.propose import propose, settings_text
     from ..catalog.rendered import built_in_warning
+    from ..propose import propose, settings_text
     from ..sources import load_settings
     from ..store.files import writing
 

@@ -6,6 +6,7 @@
 The first column that is named like a listing's number (id, sku, ...) says which listing a line is about. Columns named
 like an identity or a group are read as such (gtin, style_id, ...), all others are labels under their own name, without
 `attr_`. They judge: queries, right answers, classes and slices go by them, and nothing of them becomes text.
+Placeholders (N/A, 0 as a GTIN) are no labels, as in the catalog, and numbers have the catalog's normal form.
 """
 
 from __future__ import annotations
@@ -15,21 +16,28 @@ import io
 from collections.abc import Collection
 from pathlib import Path
 
-from ..catalog.columns import COMMON, plain
+from ..catalog.codes import code, holds_gtins, identity, lost_digits
+from ..catalog.column_names import COMMON
+from ..catalog.columns import plain
 from ..catalog.formats.delimited import find_delimiter
-from ..catalog.problems import clipped
+from ..catalog.gaps import filled
+from ..catalog.problems import Problem, clipped
+from ..catalog.table import Report
 from ..errors import DataError
 
 
-def read_labels(path: Path, products: Collection[str]) -> dict[str, dict[str, str]]:
-    """Labels by listing id; empty cells are no labels.
+def read_labels(path: Path, products: Collection[str], report: Report) -> dict[str, dict[str, str]]:
+    """Labels by listing id; empty cells and placeholders are no labels.
 
-    `products` are the ids that exist. Raises DataError with file and line for a file that can't be read, has no column
-    with ids or none with labels, names an unknown listing, or the same one twice.
+    `products` are the ids that exist. An identity that a spreadsheet has rounded goes to `report` and is none.
+    Raises DataError with file and line for a file that can't be read, has no column with ids or none with labels, names
+    an unknown listing, or the same one twice.
     """
     text = _text(path)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=find_delimiter(text))
-    names = [_label_name(name) for name in next(reader, [])]
+    header = next(reader, [])
+    names = [_label_name(name) for name in header]
+    gtins = any(holds_gtins(plain(name)) for name in header if _label_name(name) == "product_id")
     if "id" not in names or len(names) < 2:
         raise DataError(f"{path}: no column with listing ids and labels", "such as: id,product_id,group_id,color")
     if len(set(names)) < len(names):
@@ -42,15 +50,19 @@ def read_labels(path: Path, products: Collection[str]) -> dict[str, dict[str, st
             continue
         if len(cells) != len(names):
             raise DataError(f"{where}: {len(cells)} cells, not {len(names)}")
-        row = {name: cell.strip() for name, cell in zip(names, cells, strict=True) if cell.strip()}
-        id = row.pop("id", "")
+        row = {name: cell.strip() for name, cell in zip(names, cells, strict=True)}
+        id = code(row.pop("id", ""))
         if id not in products:
             raise DataError(
                 f"{where}: unknown listing {clipped(id, 80) or '(none)'}", "is this the labels file of this catalog?"
             )
         if id in found:
             raise DataError(f"{where}: listing {clipped(id, 80)} stands twice")
-        found[id] = row
+        row["product_id"] = identity(row.get("product_id", ""), gtins=gtins)
+        if lost_digits(row["product_id"], strict=False):
+            message = f"{row.pop('product_id')} is no identity: a spreadsheet has rounded it"
+            report(Problem("lost digits", reader.line_num, message, listing=id))
+        found[id] = {name: text for name, cell in row.items() if (text := filled(cell))}
     if not found:
         raise DataError(f"{path}: no labels", "a line per listing")
     return found

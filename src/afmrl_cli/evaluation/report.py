@@ -240,7 +240,8 @@ def independent_queries(folder: CatalogFolder, settings: Settings, spec: TaskSpe
 def _documents(folder: CatalogFolder, settings: Settings, rows: RowMaker, problems: Problems) -> list[Document]:
     described = list(described_products(folder, settings, rows, problems))
     file = labels_file(settings, folder.root)
-    return documents_of(described, read_labels(file, {product.id for product, _ in described}) if file else None)
+    ids = {product.id for product, _ in described}
+    return documents_of(described, read_labels(file, ids, problems.add) if file else None)
 
 
 def _answers(

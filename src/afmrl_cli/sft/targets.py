@@ -16,8 +16,10 @@ from ..attributes.answers import attribute_text
 from ..attributes.parse import clean_value, parse_attributes, write_attributes
 from ..attributes.schema import AttributeSchema, folded, read_answer
 from ..attributes.task import AttributeTask
-from ..catalog.columns import COMMON, plain
-from ..catalog.detect import read_table
+from ..catalog.codes import code
+from ..catalog.column_names import COMMON
+from ..catalog.columns import plain
+from ..catalog.detect import raw_table
 from ..catalog.problems import Problem
 from ..catalog.product import Product
 from ..catalog.read import Catalog
@@ -154,18 +156,18 @@ def _find_teacher(settings: Settings, database: Database, student: str) -> str:
 def _columns(settings: Settings, schema: AttributeSchema, catalog: Catalog) -> list[tuple[str, str]]:
     """(name in `Product.given`, key of attribute text) of the columns that targets are made from.
 
-    A shop's export (`catalog.layout`) has attributes that no column is named by: those are found row by row.
+    Some exports have attributes that no column is named by (`catalog.own_attributes`): those are found row by row.
     """
     columns = catalog.columns
     given = [key for _, key in columns.given]
     if settings.sft.columns:
         short = {key: key for key in given} | {columns.names[i]: key for i, key in columns.given}
-        if not catalog.layout and (missing := [name for name in settings.sft.columns if name not in short]):
+        if not catalog.own_attributes and (missing := [name for name in settings.sft.columns if name not in short]):
             raise UsageError(f"sft.columns: no column {missing[0]!r}", f"there are: {', '.join(given) or 'none'}")
         chosen = [short.get(name, name) for name in settings.sft.columns]
     elif schema.keys:
         keys = {folded(key) for key in schema.keys}
-        chosen = list(schema.keys) if catalog.layout else [key for key in given if folded(key) in keys]
+        chosen = list(schema.keys) if catalog.own_attributes else [key for key in given if folded(key) in keys]
         if not chosen:
             raise DataError(
                 f"no column is named like a key of the schema ({', '.join(schema.keys)})",
@@ -185,8 +187,7 @@ def _columns(settings: Settings, schema: AttributeSchema, catalog: Catalog) -> l
 def _own_text(product: Product, keys: Mapping[str, str]) -> tuple[str, str]:
     """`keys` are keys of attribute text by the columns' names, folded."""
     given = {folded(name): value for name, value in product.given.items()}
-    values = {key: clean_value(given.get(name, "").replace("|", ", ")) for name, key in keys.items()}
-    return write_attributes({key: value for key, value in values.items() if value}), NO_TARGET
+    return _pairs_text({key: given.get(name, "") for name, key in keys.items()}), NO_TARGET
 
 
 # A file
@@ -212,22 +213,21 @@ def read_targets_file(path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     try:
         with path.open("rb") as source:
-            table = read_table(source, path, CatalogSettings(), refuse)
+            table = raw_table(source, path, CatalogSettings(), refuse)
             names = [plain(name) for name in table.names]
             ids = [i for i, name in enumerate(names) if name in COMMON["id"]]
             texts = [i for i, name in enumerate(names) if name in ("attributes", "pairs")]
-            if not ids or not texts:
+            if not ids or not (texts or table.own_attributes):
                 raise DataError(
                     f"{path}: no column with ids and one with attributes; the columns are: {', '.join(table.names)}",
                     "such as: id,attributes",
                 )
-            for row, cells, _ in table.rows:
-                id = from_spreadsheet_cell(one_text(cells[ids[0]]))
+            for row, cells, more in table.rows:
+                id = code(from_spreadsheet_cell(one_text(cells[ids[0]])))
                 if id in found:
                     raise DataError(f"{path}: row {row}: listing {id} stands twice", "leave one of them out")
-                found[id] = next(
-                    (text for i in texts if (text := _written(from_spreadsheet_cell(one_text(cells[i]))))), ""
-                )
+                texts_here = (_written(from_spreadsheet_cell(one_text(cells[i]))) for i in texts)
+                found[id] = next(filter(None, texts_here), "") or _pairs_text(more)
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror}", "sft.file names it") from error
     return found
@@ -236,6 +236,12 @@ def read_targets_file(path: Path) -> dict[str, str]:
 def _written(text: str) -> str:
     """A JSON object as attribute text; everything else is attribute text, or what the parser will refuse."""
     return attribute_text(text) if text.startswith(("{", "[")) else text
+
+
+def _pairs_text(pairs: Mapping[str, str]) -> str:
+    """Attribute text of pairs whose several values stand between |."""
+    values = {key: clean_value(value.replace("|", ", ")) for key, value in pairs.items()}
+    return write_attributes({key: value for key, value in values.items() if value})
 
 
 def sparseness(products: Iterator[tuple[Product, Target]], schema: AttributeSchema) -> dict[str, float]:

@@ -1,31 +1,40 @@
-"""Product feeds in XML: RSS 2.0 and 1.0 (<item>), Atom (<entry>), and lists of <product>. Rows are items, from 1.
+"""Product feeds in XML: RSS 2.0 and 1.0 (<item>), Atom (<entry>), lists of <product>, <offer>, <SHOPITEM> and whatever
+else is repeated. Rows are items, from 1.
 
-An element's name without its namespace is the column; `g:title` wins over RSS's own `title`. Elements that stand
-several times are lists. `g:product_detail` becomes an attribute of its own name. Document types, which nothing but
-entity bombs and external entities needs, are refused. A feed that is not well-formed is read on as far as libxml2
-can recover.
+An element's name without its namespace is the column, and so is an attribute's of the item; `g:title` wins over RSS's
+own `title`. Elements that stand several times are lists; what is nested is taken apart as of JSON (records.py), so that
+`g:product_detail` and `<param name="Color">` become attributes. Document types, which nothing but entity bombs and
+external entities needs, are refused. A feed that is not well-formed is read on as far as libxml2 can recover.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...errors import DataError
 from ...settings import CatalogSettings
+from ..markup import TAGS
 from ..problems import Problem, clipped
-from ..table import Report, Row, Table, row_limit
-from .jsonl import records_table
+from ..table import Report, Table, row_limit
+from .records import records_table
 
-ITEMS = ("{*}item", "{*}entry", "{*}product")
+ITEMS = ("item", "entry", "product", "offer", "shopitem", "article", "artikel", "produkt", "produit", "row", "record")
+HEAD_BYTES = 1 << 16
 GOOGLE = "{http://base.google.com/ns/1.0}"
 READ_CHUNK = 1 << 16
 DOCTYPE = re.compile(rb"\s*(?>(?><\?.*?\?>|<!--.*?-->)\s*)*+<!DOCTYPE", re.DOTALL | re.IGNORECASE)
 ATOM = {"summary": "description", "content": "description"}
 MOST_ERRORS = 1000
-DETAILS = "product_detail"
+LANG = "{http://www.w3.org/XML/1998/namespace}lang"
+HTML = re.compile(TAGS)
+MOST_NESTED = 6
+NO_HTML = {"title", "link", "main", "header", "code", "section", "article", "style", "a", "i", "video"}
+"""Elements of HTML that feeds have for something else."""
 
 
 def feed_table(source: BinaryIO, file: Path, settings: CatalogSettings, report: Report) -> Table:
@@ -34,12 +43,39 @@ def feed_table(source: BinaryIO, file: Path, settings: CatalogSettings, report: 
     table = records_table(_records(items, report), settings, report)
     if not table.names:
         raise DataError(f"{file}: no <item>, <entry> or <product> in this XML file", "export a product feed or CSV")
-    if DETAILS not in table.names:
-        return table
-    at = table.names.index(DETAILS)
-    names = (*table.names[:at], *table.names[at + 1 :])
-    rows = (Row(row, [*cells[:at], *cells[at + 1 :]], _details(cells[at])) for row, cells, _ in table.rows)
-    return Table(names, rows)
+    return table
+
+
+def _item_tag(head: bytes) -> str:
+    """The element that stands for a product: a known one, else the outermost that is repeated and holds something."""
+    from lxml import etree
+
+    parser = etree.XMLPullParser(
+        ("start", "end"), encoding="utf-8", recover=True, resolve_entities=False, no_network=True
+    )
+    with suppress(etree.XMLSyntaxError):
+        parser.feed(head)
+    depth, seen, found = 0, Counter[tuple[int, str]](), dict[str, int]()
+    for event, element in parser.read_events():
+        depth += 1 if event == "start" else -1
+        tag = _tag(element)
+        if event == "start" and tag:
+            seen[depth, tag] += 1
+            if _local(element) in ITEMS:
+                found.setdefault(tag, depth)
+        elif event == "end" and not len(element) and not element.attrib:
+            seen[depth + 1, tag] = -(1 << 30)  # a mere text
+    if found:
+        return min(found, key=lambda tag: (found[tag], ITEMS.index(tag.rsplit("}", 1)[-1].lower())))
+    return next((tag for (_, tag), count in sorted(seen.items()) if count > 1), "")
+
+
+def _tag(element: Any) -> str:
+    """An element's name with its namespace; "" of comments, and of names that are not UTF-8 (see _records)."""
+    try:
+        return element.tag if isinstance(element.tag, str) else ""
+    except UnicodeDecodeError:
+        return ""
 
 
 def _items(source: BinaryIO, file: Path, limit: int, report: Report) -> Iterator[tuple[int, Any]]:
@@ -47,10 +83,11 @@ def _items(source: BinaryIO, file: Path, limit: int, report: Report) -> Iterator
     from lxml import etree
 
     options: Any = {"recover": True, "resolve_entities": False, "no_network": True, "load_dtd": False}
-    parser = etree.XMLPullParser(("end",), tag=ITEMS, encoding="utf-8", **options)
+    chunk = source.read(HEAD_BYTES)
+    tag = _item_tag(chunk) if not DOCTYPE.match(chunk) else ""
+    parser = etree.XMLPullParser(("end",), tag=tag or "item", encoding="utf-8", **options)
     row, open_bytes, told = 0, 0, 0
     while True:
-        chunk = source.read(READ_CHUNK)
         if not row and DOCTYPE.match(chunk):
             raise DataError(f"{file}: an XML document type, which no feed needs", "remove <!DOCTYPE ...>")
         try:
@@ -74,6 +111,7 @@ def _items(source: BinaryIO, file: Path, limit: int, report: Report) -> Iterator
             raise DataError(f"{file}: after item {row}: {limit:,} bytes without the end of a product", "is it a feed?")
         if not chunk:
             return
+        chunk = source.read(READ_CHUNK)
 
 
 def _tell(errors: Sequence[Any], told: int, row: int, report: Report) -> int:
@@ -104,7 +142,7 @@ def _records(items: Iterator[tuple[int, Any]], report: Report) -> Iterator[tuple
 
 
 def _record(item: Any) -> dict[str, Any]:
-    record: dict[str, list[str]] = {}
+    record: dict[str, Any] = {key.rsplit("}", 1)[-1]: text for key, text in item.attrib.items() if key != LANG}
     own: set[str] = set()  # names that have stood as g:name
     for child in item:
         name = ATOM.get(_local(child), _local(child))
@@ -114,22 +152,48 @@ def _record(item: Any) -> dict[str, Any]:
         if google and name not in own:
             own.add(name)
             record.pop(name, None)
-        if text := _text(child, name):
-            record.setdefault(name, []).append(text)
-    return {name: texts[0] if len(texts) == 1 else texts for name, texts in record.items()}
+        _put(record, name, _value(child, name, 0))
+    return {name: _in_one_language(value) for name, value in record.items()}
 
 
-def _text(element: Any, name: str) -> str:
-    if len(element) and name == DETAILS:
-        parts = {_local(part): "".join(part.itertext()).strip() for part in element}
-        return f"{parts.get('attribute_name', '')}:{parts.get('attribute_value', '')}"
-    if name == "link" and not element.text and element.get("href"):  # Atom
-        return str(element.get("href"))
-    return (
-        "".join(part for part in element.itertext() if part).strip() if len(element) else (element.text or "").strip()
-    )
+def _put(record: dict[str, Any], name: str, value: Any) -> None:
+    """Add `value` to `record`; what stands several times is a list."""
+    if value in ("", {}):
+        return
+    if name not in record:
+        record[name] = value
+    elif isinstance(record[name], list):
+        record[name].append(value)
+    else:
+        record[name] = [record[name], value]
 
 
-def _details(cell: str | tuple[str, ...]) -> dict[str, str]:
-    parts = (part.partition(":") for part in ([cell] if isinstance(cell, str) else cell))
-    return {name.strip(): value.strip() for name, _, value in parts if name.strip() and value.strip()}
+def _value(element: Any, name: str, depth: int) -> Any:
+    """What an element holds: a text, or an object of its attributes, elements and text."""
+    children = [child for child in element if isinstance(child.tag, str)]
+    attributes = {key.rsplit("}", 1)[-1]: text for key, text in element.attrib.items() if text.strip()}
+    if (
+        not children
+        or depth >= MOST_NESTED
+        or any(HTML.fullmatch(_local(child)) and _local(child) not in NO_HTML for child in children)
+    ):
+        text = "".join(part for part in element.itertext() if part).strip()
+        if name == "link" and not text and element.get("href"):  # Atom
+            return str(element.get("href"))
+        return (
+            {**attributes, ("value" if "lang" not in attributes else "#text"): text}
+            if attributes and text
+            else text or attributes
+        )
+    record: dict[str, Any] = dict(attributes)
+    for child in children:
+        _put(record, _local(child), _value(child, _local(child), depth + 1))
+    return {key: _in_one_language(value) for key, value in record.items()}
+
+
+def _in_one_language(value: Any) -> Any:
+    """Of texts in several languages an object of language and text; anything else as it is."""
+    parts = value if isinstance(value, list) else [value]
+    if all(isinstance(part, dict) and part.keys() == {"lang", "#text"} for part in parts):
+        return {part["lang"]: part["#text"] for part in parts}
+    return value

@@ -41,4 +41,4 @@ def google_layout(table: Table) -> Table:
                 filled[at["product_type"]] = "" if named.isdecimal() else named
             yield Row(number, filled, more)
 
-    return Table(names, rows(), "google")
+    return Table(names, rows(), "google", own_attributes=table.own_attributes)

@@ -1,59 +1,94 @@
-"""JSONL: an object a line; rows are numbered by line."""
+"""JSONL: an object a line, rows numbered by line; and JSON: a list of objects, alone or in an object, rows from 1."""
 
 from __future__ import annotations
 
+import codecs
+import json
 import re
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...errors import DataError
 from ...settings import CatalogSettings
-from ..bounds import column_names, parse_record
+from ..bounds import NESTED, is_deep, parse_record
 from ..columns import known_names
 from ..lines import Lines, LongLine
 from ..problems import Problem, clipped
-from ..table import Report, Row, Rows, Table, as_cell, row_limit, too_long
+from ..table import Report, Table, row_limit
 from .delimited import tell_blank
+from .records import records_table
 
-HEAD_RECORDS = 1000
+READ_CHUNK = 1 << 18
+IN_OBJECT = re.compile(rb"\{[^\[]*?\[\s*\{")
+"""The beginning of an object up to the first list of objects in it."""
+BETWEEN = re.compile(r"[ \t\r\n,]*")
 NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 """What JSON escapes can smuggle in and no file name, database or terminal takes."""
 
 
 def jsonl_table(source: BinaryIO, head: bytes, file: Path, settings: CatalogSettings, report: Report) -> Table:
     """The table in `source`, UTF-8 text that starts with `head`; columns are those of the first 1,000 records."""
-    if head.lstrip().startswith(b"["):
-        raise DataError(f"{file}: row 1: a JSON array", "JSONL has one object a line: jq -c '.[]' makes it of an array")
+    if (start := _list_start(head)) >= 0:
+        return records_table(_listed(source, start, file, row_limit(settings), report), settings, report)
     return records_table(_records(Lines(source, file, row_limit(settings), report), report), settings, report)
 
 
-def records_table(records: Iterator[tuple[int, Mapping[str, Any]]], settings: CatalogSettings, report: Report) -> Table:
-    """Numbered records with names of their own as a table."""
-    first = list(islice(records, HEAD_RECORDS))
-    names, rare = column_names(record for _, record in first)
-    if rare:
-        message = f"{len(rare):,} columns that hardly any row has are not read"
-        report(Problem("late column", 0, message, column=clipped(rare[0], 40)))
+def _list_start(head: bytes) -> int:
+    """Where a list of objects begins when the file is one JSON document; -1 for an object a line."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text.startswith(b"["):
+        return head.index(b"[")
+    first = text.split(b"\n", 1)[0]
+    try:
+        record = json.loads(first)
+    except (ValueError, RecursionError):
+        record = None  # the object goes on in the next line, or beyond the head
+    if isinstance(record, dict) and (known_names(list(record)) > 1 or not _holds_objects(record)):
+        return -1
+    found = IN_OBJECT.match(text)
+    return len(head) - len(text) + found.end() - 2 if found else -1
 
-    def rows() -> Rows:
-        """The rows, one after the other."""
-        known = {*names, *rare}
-        for part in (first, records):
-            for row, record in part:
-                for name in record.keys() - known:
-                    known.add(name)
-                    if known_names([name]):
-                        message = f"{name!r} first stands here and is not read"
-                        report(Problem("late column", row, message, column=clipped(name, 40)))
-                cells = [as_cell(record.get(name)) for name in names]
-                if problem := too_long(cells, names, row, settings.max_field_chars):
-                    report(problem)
-                else:
-                    yield Row(row, cells)
 
-    return Table(tuple(names), rows())
+def _holds_objects(record: Mapping[str, Any]) -> bool:
+    lists = (part for part in record.values() if isinstance(part, list))
+    return any(part and all(isinstance(each, dict) for each in part) for part in lists)
+
+
+def _listed(
+    source: BinaryIO, start: int, file: Path, limit: int, report: Report
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of the list that begins at byte `start`, one at a time."""
+    decoder, text, at, row = json.JSONDecoder(), "", 0, 0
+    reader = codecs.getreader("utf-8")(source, "replace")
+    source.read(start + 1)
+    while True:
+        at = BETWEEN.match(text, at).end()  # type: ignore[union-attr]
+        if text[at : at + 1] == "]":
+            return
+        try:
+            record, end = decoder.raw_decode(text, at)
+        except RecursionError as error:
+            raise DataError(f"{file}: record {row + 1}: nested too deeply", "export the catalog again") from error
+        except ValueError as error:
+            more = reader.read(READ_CHUNK)
+            if more and len(text) - at <= limit:
+                text, at = text[at:] + more, 0
+                continue
+            what = "is longer than a record may be" if more else f"not JSON: {clipped(str(error), 100)}"
+            raise DataError(f"{file}: after record {row}: {what}", "export the catalog again") from error
+        if end == len(text) and (more := reader.read(READ_CHUNK)):  # a number may go on in the next chunk
+            text, at = text[at:] + more, 0
+            continue
+        row, at = row + 1, end
+        if not isinstance(record, dict):
+            report(Problem("broken row", row, f"not an object but {type(record).__name__}"))
+        elif is_deep(record):
+            report(Problem("broken row", row, NESTED))
+        elif _holds_no_text(record):
+            report(Problem("broken row", row, "a NUL or half a surrogate pair (\\u0000, \\ud800...) is no text"))
+        else:
+            yield row, record
 
 
 def _records(lines: Lines, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -12,10 +12,11 @@ from typing import Any, BinaryIO
 from ...errors import DataError
 from ...settings import CatalogSettings
 from ..bounds import NAME_CHARS
-from ..columns import MOST_ABOVE, header_row
+from ..columns import MOST_ABOVE, header_row, holds_images
 from ..problems import Problem, clipped
 from ..table import Report, Row, Rows, Table, as_cell, one_text, too_long
 from .delimited import number_images, tell_rows_above
+from .sheet_links import cell_links, formula_rows, has_formulas, link_of
 
 UNPACKED_BYTES = 2 << 30
 SHARED_BYTES = 256 << 20
@@ -33,7 +34,8 @@ def sheet_table(source: BinaryIO, file: Path, settings: CatalogSettings, report:
         book = load_workbook(source, read_only=True, data_only=True, keep_links=False)
         for sheet in book.worksheets:
             sheet.reset_dimensions()  # some programs write wrong ones
-            rows = _filled(sheet.iter_rows(values_only=True))
+            part = str(getattr(sheet, "_worksheet_path", ""))  # openpyxl keeps it to itself
+            rows = _filled(_with_links(sheet.iter_rows(values_only=True), source, sheet.title, part, report))
             if first := list(islice(rows, MOST_ABOVE)):
                 break
         else:
@@ -51,6 +53,37 @@ def sheet_table(source: BinaryIO, file: Path, settings: CatalogSettings, report:
     tell_rows_above(first[above][0] - 1, above, report)
     names = number_images(written[above])
     return Table(tuple(names), _rows(chain(first[above + 1 :], rows), first[above][0], names, file, settings, report))
+
+
+def _with_links(
+    rows: Iterator[Sequence[Any]], source: BinaryIO, title: str, part: str, report: Report
+) -> Iterator[Sequence[Any]]:
+    """`rows` with the links that lie on cells of photos and of =HYPERLINK(); formulas without results are told."""
+    links = cell_links(source, part) if part else {}
+    formulas = formula_rows(source, title) if part and has_formulas(source, part) else None
+    photos: set[int] = set()
+    for number, values in enumerate(rows, 1):
+        written = next(formulas, ()) if formulas else ()
+        if links or formulas:
+            names = values if number <= MOST_ABOVE else ()
+            values = [
+                _with_link(value, written[i] if i < len(written) else None, links.get((number, i), ""), i in photos)
+                for i, value in enumerate(values)
+            ]
+            photos |= {i for i, name in enumerate(names) if isinstance(name, str) and holds_images(name)}
+            if lost := [i for i, formula in enumerate(written) if formula is not None and values[i : i + 1] == [None]]:
+                message = f"{len(lost)} formulas without results, the first is {clipped(str(written[lost[0]]), 60)}"
+                report(Problem("formula", number, message))
+        yield values
+
+
+def _with_link(value: Any, formula: Any, link: str, photo: bool) -> Any:
+    """The link of a cell of photos, and of =HYPERLINK() without a result; else its value."""
+    if photo and link:
+        return link
+    if (address := link_of(formula)) and (photo or value is None):
+        return address
+    return value
 
 
 def _refuse_bombs(source: BinaryIO, file: Path) -> None:

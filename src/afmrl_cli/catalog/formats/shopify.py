@@ -45,7 +45,7 @@ def shopify_layout(table: Table, report: Report) -> Table:
         names = (*names, "Variant SKU")
         rows = (Row(row.number, [*row.cells, ""]) for row in table.rows)
     export = _Export(names)
-    return Table(tuple(names[i] for i in export.kept), _rows(rows, export, report), "shopify")
+    return Table(tuple(names[i] for i in export.kept), _rows(rows, export, report), "shopify", own_attributes=True)
 
 
 class _Export:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from ..columns import GROUP
 from ..problems import Problem
 from ..table import Cell, Report, Row, Rows, Table, one_text
 from .woo_names import english
 
 MARKS = {"type", "name"}
 ONE_OF = {"visibility_in_catalog", "is_featured", "in_stock", "parent", "attribute_1_name", "regular_price"}
-GROUP = "item group id"
 COMMA = re.compile(r"(?<!\\),\s*")
 INHERITED = ("name", "description", "short_description", "categories", "tags", "brands", "images")
 
@@ -32,7 +32,7 @@ def woocommerce_layout(table: Table, report: Report) -> Table:
     """`table` with whole rows for variations, and a column that joins them."""
     export = _Export(table.names)
     names = tuple(table.names[i] for i in export.kept)
-    return Table((*names, GROUP), _rows(table.rows, export, report), "woocommerce")
+    return Table((*names, GROUP), _rows(table.rows, export, report), "woocommerce", own_attributes=True)
 
 
 class _Export:

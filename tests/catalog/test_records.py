@@ -1,0 +1,148 @@
+"""Nested records of JSON and XML as rows: columns, attributes, photos and variants."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from afmrl_cli.catalog.photo_cells import image_cells
+from afmrl_cli.errors import DataError
+
+from .shop import read, write
+from .test_shops import photos_of
+
+PRODUCT = {
+    "itemId": "J1",
+    "productName": "Felt hat",
+    "longDescription": "Grey felt",
+    "brand": {"name": "Umbra"},
+    "category": {"id": 3, "name": "Hats"},
+    "imageUrl": "https://i.test/1.jpg",
+    "images": [{"url": "https://i.test/1.jpg"}, {"url": "https://i.test/2.jpg", "alt": "back"}],
+    "attributes": [{"name": "Color", "value": "Grey"}, {"name": "Size", "value": ["S", "M"]}],
+    "specs": {"Material": "Felt", "note": None},
+    "gtin": 4006381333931,
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(PRODUCT),
+        json.dumps([PRODUCT], indent=1),
+        json.dumps({"total": 1, "products": [PRODUCT]}),
+        json.dumps({"status": {"code": 0}, "data": [PRODUCT]}, indent=2),
+        "\ufeff" + json.dumps([PRODUCT]),
+    ],
+)
+def test_json_in_lines_in_a_list_and_in_an_object(text: str, tmp_path: Path) -> None:
+    (product,), problems = read(write(tmp_path / "a.json", text))
+    assert (product.id, product.title, product.brand, product.category) == ("J1", "Felt hat", "Umbra", "Hats")
+    assert product.given == {"category.id": "3", "Color": "Grey", "Size": "S|M", "Material": "Felt"}
+    assert photos_of(problems) == {"J1": "1.jpg 2.jpg"} and product.product_id == "4006381333931"
+
+
+def test_a_long_list_is_read_a_piece_at_a_time(tmp_path: Path) -> None:
+    records = [{"id": i, "title": f"Hat {i}", "description": "x" * 500} for i in range(2000)]
+    products, problems = read(write(tmp_path / "a.json", json.dumps(records)))
+    assert [product.id for product in products] == [str(i) for i in range(2000)] and not problems.counts
+
+
+@pytest.mark.parametrize("text", ['[{"id": 1}, {"id": 2', '[{"id": 1} {"id"}]', "[" * 100_000])
+def test_a_list_that_breaks_off_is_one_error(text: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"after record|nested too deeply"):
+        read(write(tmp_path / "a.json", text))
+
+
+def test_what_is_no_object_in_a_list_is_told(tmp_path: Path) -> None:
+    products, problems = read(write(tmp_path / "a.json", '[{"id": 1, "title": "a"}, 7, {"id": 2, "title": "\\ud800"}]'))
+    assert [product.id for product in products] == ["1"] and problems.counts == {"broken row": 2}
+
+
+def test_variants_inside_of_a_product_are_listings(tmp_path: Path) -> None:
+    record = {
+        "id": 9,
+        "title": "Pod",
+        "vendor": "Lumo",
+        "options": [{"name": "Color", "values": ["Pink", "Red"]}],
+        "images": [{"src": "https://i.test/1.jpg"}],
+        "variants": [{"id": 91, "title": "Pink", "sku": "P-P"}, {"id": 92, "title": "Red", "sku": "P-R"}],
+    }
+    products, problems = read(write(tmp_path / "a.json", json.dumps({"products": [record]})))
+    assert [(p.id, p.title, p.brand, p.group_id) for p in products] == [
+        ("91", "Pod Pink", "Lumo", "9"),
+        ("92", "Pod Red", "Lumo", "9"),
+    ]
+    assert [p.given["Color"] for p in products] == ["Pink", "Red"]
+    assert photos_of(problems) == {"91": "1.jpg", "92": "1.jpg"}
+
+
+FEEDS = {
+    "a list of products": (
+        '<products><product id="A-1"><name>Pot</name><images><image>https://i.test/1.jpg</image><image '
+        'url="https://i.test/2.jpg"/></images></product></products>',
+        ("A-1", "Pot", "1.jpg 2.jpg", {}),
+    ),
+    "Yandex": (
+        '<yml_catalog><shop><name>S</name><offers><offer id="158" group_id="7"><name>Tee</name><vendor>Lumo</vendor>'
+        "<picture>https://i.test/1.jpg</picture><picture>https://i.test/2.jpg</picture>"
+        '<param name="Color">Red</param><param name="Size" unit="INT">M</param></offer></offers></shop></yml_catalog>',
+        ("158", "Tee", "1.jpg 2.jpg", {"Color": "Red", "Size": "M"}),
+    ),
+    "Heureka": (
+        "<SHOP><SHOPITEM><ITEM_ID>AB</ITEM_ID><PRODUCTNAME>Boty</PRODUCTNAME><IMGURL>https://i.test/1.jpg</IMGURL>"
+        "<IMGURL_ALTERNATIVE>https://i.test/2.jpg</IMGURL_ALTERNATIVE><PARAM><PARAM_NAME>Barva</PARAM_NAME><VAL>bílá"
+        "</VAL></PARAM></SHOPITEM></SHOP>",
+        ("AB", "Boty", "1.jpg 2.jpg", {"Barva": "bílá"}),
+    ),
+    "Ceneo": (
+        '<offers><o id="1" price="10"><name>Kubek</name><imgs><main url="https://i.test/1.jpg"/>'
+        '<i url="https://i.test/2.jpg"/></imgs><attrs><a name="Kolor">biały</a></attrs></o><o id="2"><name>x</name></o>'
+        "</offers>",
+        ("1", "Kubek", "1.jpg 2.jpg", {"Kolor": "biały", "price": "10"}),
+    ),
+    "Salesforce": (
+        '<catalog xmlns="http://x.test/1"><product product-id="P1"><display-name xml:lang="de">Hemd</display-name>'
+        '<display-name xml:lang="x-default">Shirt</display-name><images><image-group view-type="large"><image '
+        'path="https://i.test/1.jpg"/></image-group><image-group view-type="small"><image path="https://i.test/s.jpg"/>'
+        '</image-group></images><custom-attributes><custom-attribute attribute-id="color">blue</custom-attribute>'
+        "</custom-attributes></product></catalog>",
+        ("P1", "Shirt", "1.jpg", {"color": "blue"}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FEEDS)
+def test_feeds_in_xml(name: str, tmp_path: Path) -> None:
+    text, (id, title, names, attributes) = FEEDS[name]
+    products, problems = read(write(tmp_path / "a.xml", '<?xml version="1.0" encoding="UTF-8"?>' + text))
+    assert (products[0].id, products[0].title, photos_of(problems)[id]) == (id, title, names)
+    assert attributes.items() <= dict(products[0].given).items()
+
+
+@pytest.mark.parametrize(
+    ("cell", "names"),
+    [
+        ("['a.jpg', 'b.jpg']", ["a.jpg", "b.jpg"]),
+        ('["a.jpg"]', ["a.jpg"]),
+        ('[{"src": "a.jpg"}, {"url": "b.jpg", "alt": "x"}]', ["a.jpg", "b.jpg"]),
+        ("{a.jpg,b.jpg}", ["a.jpg", "b.jpg"]),
+        ('<img src="https://i.test/a.jpg" alt="x"><br><img src=b.jpg>', ["https://i.test/a.jpg", "b.jpg"]),
+        ("//i.test/a.jpg,//i.test/b.jpg", ["//i.test/a.jpg", "//i.test/b.jpg"]),
+        ("https://i.test/1,https://i.test/2 https://i.test/3", [f"https://i.test/{i}" for i in (1, 2, 3)]),
+        ("https://i.test/c_fill,w_400/a.jpg", ["https://i.test/c_fill,w_400/a.jpg"]),
+        ("https://i.test/a.jpg?w=1&amp;h=2", ["https://i.test/a.jpg?w=1&h=2"]),
+        ("www.i.test/a.jpg", ["https://www.i.test/a.jpg"]),
+        ('=HYPERLINK("https://i.test/a.jpg", "photo")', ["https://i.test/a.jpg"]),
+        ("a.jpg b.jpg", ["a.jpg", "b.jpg"]),
+        ("my photo.jpg", ["my photo.jpg"]),
+        ("'a.jpg'", ["a.jpg"]),
+        ("a.jpg::Front view", ["a.jpg"]),
+        ("a.jpg ! alt : Front", ["a.jpg"]),
+        ("[broken", ["[broken"]),
+    ],
+)
+def test_the_photos_of_a_cell(cell: str, names: list[str]) -> None:
+    assert image_cells(cell, "") == names
