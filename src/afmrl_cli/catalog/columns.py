@@ -22,7 +22,7 @@ from ..errors import DataError
 from ..settings import Columns
 from .codes import holds_gtins
 from .column_names import ALSO_GROUP, ALSO_ID, CATEGORY_LEVELS, COMMON, words_of
-from .content import Sample, are_gtins, are_ids, are_long, are_paths, are_photos, are_prices, are_titles
+from .content import LINK, Sample, are_gtins, are_ids, are_long, are_paths, are_photos, are_prices, are_titles
 from .languages import NAMES as LANGUAGES
 
 ROLES = ("id", "title", "description", "category", "brand", "image", "product_id", "group_id")
@@ -270,10 +270,15 @@ def _photo_columns(names: Sequence[str], free: Sequence[int], sample: Sample) ->
     fitting = sure or [i for i in named if _rank(names[i]) < 1000]
     if not fitting:
         return ()
-    main = min(fitting, key=lambda i: (sample.empty(i), _rank(names[i]), i))
+    main = min(fitting, key=lambda i: (sample.empty(i), _links(sample, i), _more_images(names[i]), _rank(names[i]), i))
     rest = [i for i in fitting if i != main and _more_images(names[i])]
     lead = [main] if not _more_images(names[main]) else []
     return tuple(lead + sorted(rest + [i for i in (main,) if not lead]))
+
+
+def _links(sample: Sample, i: int) -> bool:
+    """Whether column `i` holds links; paths of photos are there at once."""
+    return any(LINK.match(cell) for cell in sample.cells[i][:1])
 
 
 def _rank(name: str) -> int:

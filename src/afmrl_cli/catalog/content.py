@@ -16,7 +16,7 @@ SAMPLE_ROWS = 500
 """Rows by which columns are judged: the same for every command, so that all agree."""
 MOST = 0.8
 """Share of a column's cells that must look alike."""
-LONG_CHARS = 100
+LONG_CHARS = 80
 PHOTO = re.compile(
     r"[^<>]+\.(jpe?g|jfif|png|webp|gif|bmp|tiff?|avif)([?#:].*)?"
     r"|(https?:)?//\S*(image|img|photo|pic|cdn|media|foto|bild|asset)\S*",
@@ -78,7 +78,7 @@ def are_gtins(cells: Sequence[str]) -> bool:
 
 
 def are_long(cells: Sequence[str]) -> bool:
-    """Texts of a hundred characters and more, and not always the same few."""
+    """Texts of some eighty characters and more, and not always the same few."""
     if not cells or share(cells, lambda cell: LINK.match(cell) or cell[:1] in "[{") > 1 - MOST:
         return False
     return sum(map(len, cells)) / len(cells) > LONG_CHARS and len(set(cells)) > len(cells) / 4

@@ -18,7 +18,9 @@ from .columns import GROUP, ColumnMap, map_columns
 from .content import Sample
 from .detect import kind_of, peeked, read_table
 from .encodings import GUNZIP_ERRORS, unpacked
+from .formats.jsonl import list_start
 from .gaps import is_gap
+from .lines import HEAD_BYTES
 from .named_photos import NamedPhotos
 from .problems import Problem, Problems, clipped
 from .product import Product
@@ -180,7 +182,7 @@ def count_rows(folder: CatalogFolder, settings: CatalogSettings) -> int:
     with _opened(file) as opened:
         try:
             source, _ = unpacked(opened)
-            head = source.read(512)
+            head = source.read(HEAD_BYTES)
             source.seek(0)
             if head.startswith(b"PAR1") or settings.format == "parquet":
                 return _parquet_rows(file)
@@ -190,8 +192,10 @@ def count_rows(folder: CatalogFolder, settings: CatalogSettings) -> int:
                 told: list[Problem] = []
                 table = read_table(again, file, settings, told.append)
                 kind = kind_of(head.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe"))
+                listed = kind == "jsonl" and list_start(head) >= 0
                 above = any(problem.kind in ("rows above", "repeated header") for problem in told)
-                if head.startswith(b"PK") or kind == "xml" or above or table.own_attributes or GROUP in table.names:
+                shaped = listed or above or table.own_attributes or GROUP in table.names
+                if head.startswith(b"PK") or kind == "xml" or shaped:
                     return sum(1 for _ in table.rows)
             return _count_lines(source, quotes=kind == "csv")
         except GUNZIP_ERRORS as error:

@@ -29,12 +29,12 @@ NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
 def jsonl_table(source: BinaryIO, head: bytes, file: Path, settings: CatalogSettings, report: Report) -> Table:
     """The table in `source`, UTF-8 text that starts with `head`; columns are those of the first 1,000 records."""
-    if (start := _list_start(head)) >= 0:
+    if (start := list_start(head)) >= 0:
         return records_table(_listed(source, start, file, row_limit(settings), report), settings, report)
     return records_table(_records(Lines(source, file, row_limit(settings), report), report), settings, report)
 
 
-def _list_start(head: bytes) -> int:
+def list_start(head: bytes) -> int:
     """Where a list of objects begins when the file is one JSON document; -1 for an object a line."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(b"["):

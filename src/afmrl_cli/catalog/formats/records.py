@@ -78,6 +78,7 @@ def rows_of(record: Record) -> Iterator[Flat]:
     group = _number(cells)
     for variant in record[name][:MOST_VARIANTS]:
         own, own_more = flat(variant)
+        chosen = _chosen(more, own)
         inherited = {
             key: cell
             for key, cell in cells.items()
@@ -87,7 +88,7 @@ def rows_of(record: Record) -> Iterator[Flat]:
             whole, part = one_text(cells[key]), one_text(own[key])
             if whole and part.casefold() != "default title":
                 own[key] = part if whole.casefold() in part.casefold() else f"{whole} {part}"
-        yield {**inherited, **own, GROUP: group}, {**_chosen(more, own), **own_more}
+        yield {**inherited, **own, GROUP: group}, {**chosen, **own_more}
 
 
 def _chosen(more: Mapping[str, str], own: Mapping[str, Cell]) -> dict[str, str]:
