@@ -24,10 +24,11 @@ from ..table import Cell, Row, Table, as_cell, one_text
 PAIR_COLUMNS = words_of(
     "additional_attributes attributes attribute custom_attributes features feature specifications specification "
     "specs spec properties property product_detail product_details relationship_details variation_details "
-    "item_specifics options option variant_options variations_details attrs attr technical_details pairs param params parameters "
-    "characteristics characteristic eigenschaften merkmale caracteristiques caracteristicas caratteristiche "
-    "kenmerken egenskaper configurator_options property_values product_features product_specifications "
-    "product_specification product_attributes filter_attributes cechy parametry характеристики параметры"
+    "item_specifics options option variant_options variations_details attrs attr technical_details pairs param "
+    "params parameters characteristics characteristic eigenschaften merkmale caracteristiques caracteristicas "
+    "caratteristiche kenmerken egenskaper configurator_options property_values product_features "
+    "product_specifications product_specification product_attributes filter_attributes cechy parametry "
+    "характеристики параметры"
 )
 STEMS = re.compile(
     r"option|attribute?|variation|variant|property|feature|spec|merkmal|eigenschaft|filter|characteristic|atribut|"
