@@ -20,7 +20,7 @@ from afmrl_cli.store.folder import CatalogFolder
 from .shop import photo, read, write
 from .test_shops import SHOPS, photos_of
 
-LONG = "A long text about a product that goes on and on, so that nobody takes it for a name or for a word. "
+LONG = "A long text about a product that goes on and on so that nobody takes it for a name or for a word. "
 
 
 def check(file: Path, **settings: object) -> CatalogSummary:
