@@ -90,9 +90,7 @@ def unread_columns(columns: ColumnMap) -> Iterator[Problem]:
         if role == "product_id" and role in read:
             continue
         named = [*columns.read_as(role), name] if role in read else [name]
-        message = (
-            f"{clipped(name, 40)!r} holds {kind}: catalog.columns.{role} = {json.dumps(named, ensure_ascii=False)}"
-        )
+        message = f"it holds {kind}: catalog.columns.{role} = {clipped(json.dumps(named, ensure_ascii=False), 100)}"
         yield Problem("unread column", 0, message, column=name)
 
 
