@@ -166,3 +166,17 @@ def test_own_columns_become_text_and_stay_filters(tmp_path: Path) -> None:
 def test_the_count_of_rows_is_that_of_listings(name: str, tmp_path: Path) -> None:
     file = write(tmp_path / SHOPS[name].file, "\n".join(SHOPS[name].rows) + "\n")
     assert count_rows(CatalogFolder(file), CatalogSettings()) == len(SHOPS[name].listings)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "<img " * 100_000, "a" + " " * 400_000 + "b::", "https://i.test/a" + " " * 400_000 + "b", ".ab?" * 100_000,
+        "https://" + "img" * 100_000 + " x", "a/" + " " * 400_000 + "b", "a=" + " " * 400_000 + ";", "'" * 300_000,
+    ],
+)  # fmt: skip
+def test_no_cell_takes_longer_than_its_length(cell: str, tmp_path: Path) -> None:
+    """Patterns that try every place from every place would take hours here."""
+    rows = f'1,t,"{cell}","{cell}","{cell}"\n'
+    products, _ = read(write(tmp_path / "a.csv", "id,title,image,category,attributes\n" + rows))
+    assert len(products) == 1

@@ -10,14 +10,15 @@ from collections.abc import Sequence
 
 from .table import Cell
 
-STEP = re.compile(r"\s*(?:>|/|»|→)\s*")
+STEP = re.compile(r" ?(?:>|/|»|→) ?")
+BLANKS = re.compile(r"[^\S\n]+")
 ROOTS = ("default category", "root catalog", "root", "default")
 """What shops call the trunk that all paths begin with."""
 
 
 def category_paths(cell: Cell) -> list[str]:
     """The categories in a cell, without the shop's trunk; a cell that is no list of paths is one category."""
-    parts = [cell] if isinstance(cell, str) else list(cell)
+    parts = [BLANKS.sub(" ", part) for part in ([cell] if isinstance(cell, str) else cell)]
     if len(parts) == 1:
         parts = next((found for mark in ("|", ";", "\n", ",") if (found := _listed(parts[0], mark))), parts)
     return list(dict.fromkeys(path for part in parts if (path := _without_root(part.strip()))))

@@ -14,6 +14,8 @@ from .table import Row, one_text
 
 SAMPLE_ROWS = 500
 """Rows by which columns are judged: the same for every command, so that all agree."""
+MOST_CHARS = 5000
+"""Of a cell that are looked at."""
 MOST = 0.8
 """Share of a column's cells that must look alike."""
 LONG_CHARS = 80
@@ -45,7 +47,7 @@ class Sample:
             count += 1
             for column, cell in zip(columns, row.cells, strict=True):
                 if (text := one_text(cell)) and not is_gap(text):
-                    column.append(text)
+                    column.append(text[:MOST_CHARS])
         return cls(count, tuple(map(tuple, columns)))
 
     def empty(self, i: int) -> bool:

@@ -7,13 +7,14 @@ import re
 
 LINK = re.compile(r"[a-z][a-z0-9+.-]+://|data:|//|www\.[a-z0-9-]+\.", re.IGNORECASE)
 SEPARATORS = re.compile(r"[|;\r\n]")
-LINKS_APART = re.compile(r"\s*[|;,\s]\s*(?=(?:https?:)?//[^/\s])", re.IGNORECASE)
+LINKS_APART = re.compile(r" ?[|;, ] ?(?=(?:https?:)?//[^/\s])", re.IGNORECASE)
 FILE_END = re.compile(r"\.\w{2,5}(?:[?#]\S*)?\s*$")
+LONGEST_END = 200
 NAMED_FILE = re.compile(r"\S+\.(?:jpe?g|png|webp|gif|bmp|tiff?|avif)(?:\?\S*)?", re.IGNORECASE)
 QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
-IN_HTML = re.compile(r"<img\b[^>]*?\bsrc\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>]+))", re.IGNORECASE)
+IN_HTML = re.compile(r"<img\b[^<>]*?\bsrc\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>]+))", re.IGNORECASE)
 HYPERLINK = re.compile(r"=\s*(?:HYPERLINK|IMAGE)\(\s*\"([^\"]*)\".*", re.IGNORECASE | re.DOTALL)
-MARKS = re.compile(r"(?:\s*::.*|\s+!\s+(?:alt|title|desc|caption)\s*:.*)", re.IGNORECASE | re.DOTALL)
+MARKS = re.compile(r"(?:::| ! ?(?:alt|title|desc|caption) ?:).*", re.IGNORECASE | re.DOTALL)
 """Words for people after a path: `a.jpg::Front view`, `a.jpg ! alt : Front view`."""
 WIX, WIX_FILE = "https://static.wixstatic.com/media/", re.compile(r"[0-9a-f]{6}_[0-9a-f]{32}~mv2\.\w{3,4}")
 """Wix's exports name photos without the address of its server."""
@@ -58,9 +59,9 @@ def _listed(cell: str) -> list[str] | None:
 
 def _split(cell: str) -> list[str]:
     if LINK.match(cell):  # a link may hold any of the separators, so the next one starts with a scheme
-        return LINKS_APART.split(cell)
+        return LINKS_APART.split(" ".join(cell.split()))
     parts = SEPARATORS.split(cell)
-    if len(parts) == 1 and all(FILE_END.search(part) for part in cell.split(",")):
+    if len(parts) == 1 and all(FILE_END.search(part[-LONGEST_END:]) for part in cell.split(",")):
         parts = cell.split(",")
     if len(parts) == 1 and len(words := cell.split()) > 1 and all(map(NAMED_FILE.fullmatch, words)):
         parts = words
@@ -73,7 +74,7 @@ def _clean(part: str) -> str:
         part = part[1:-1].strip()
     if LINK.match(part):
         return f"https://{part}" if part[:4].lower() == "www." else part.replace("&amp;", "&")
-    return f"{WIX}{part}" if WIX_FILE.fullmatch(part) else MARKS.sub("", part)
+    return f"{WIX}{part}" if WIX_FILE.fullmatch(part) else MARKS.sub("", part).rstrip()
 
 
 def _address(part: object) -> object:

@@ -250,5 +250,5 @@ def _pair(piece: str, between: str) -> tuple[str, str]:
 
 def _several(text: str, *, commas: bool = False) -> str:
     """Values between ; and | (and `commas`) as between |."""
-    parts = [part.strip() for part in re.split(r"\s*[;|,]\s*" if commas else r"\s*[;|]\s*", text) if part.strip()]
+    parts = [part.strip() for part in re.split("[;|,]" if commas else "[;|]", text) if part.strip()]
     return "|".join(parts) if len(parts) > 1 else text
