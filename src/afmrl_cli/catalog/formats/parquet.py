@@ -60,6 +60,7 @@ def _values(column: pa.Array) -> list[Any]:
     import pyarrow as pa
 
     if isinstance(column, pa.DictionaryArray):
+        column.validate(full=True)  # a damaged file may point beyond its dictionary
         texts = column.dictionary.to_pylist()
         return [None if i is None else texts[i] for i in column.indices.to_pylist()]
     return _plain(column).to_pylist()  # type: ignore[no-any-return]
