@@ -94,22 +94,22 @@ def test_columns_that_an_honest_catalog_has_are_all_read() -> None:
     assert len(column_names(sparse)[0]) == 92
 
 
-def test_more_columns_than_a_spreadsheet_can_have_are_refused(tmp_path: Path) -> None:
-    names = ",".join(f"attr_c{i}" for i in range(20_000))
-    with pytest.raises(DataError, match="20,002 columns"):
+def test_thousands_of_columns_are_refused(tmp_path: Path) -> None:
+    names = ",".join(f"attr_c{i}" for i in range(5_000))
+    with pytest.raises(DataError, match="5,002 columns"):
         read(write(tmp_path / "catalog.csv", f"id,title,{names}\n1,a\n"))
 
 
 def test_short_rows_under_a_long_header_are_refused_when_they_are_too_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bounds, "MOST_CELLS", 1_000_000)
-    names = ["id", "title", *(f"c{i}" for i in range(5000))]
-    short = [[5002 + i, 5002 + i] for i in range(400)]
-    file = workbook(tmp_path / "catalog.xlsx", [*names, *(f"s{i}" for i in range(400))], [range(5002), *short])
+    monkeypatch.setattr(bounds, "MOST_CELLS", 50_000)
+    names = ["id", "title", *(f"c{i}" for i in range(300))]
+    short = [[302 + i, 302 + i] for i in range(400)]
+    file = workbook(tmp_path / "catalog.xlsx", [*names, *(f"s{i}" for i in range(400))], [range(302), *short])
     with pytest.raises(DataError, match="columns are too many for so many rows"):
         read(file)
-    full = "".join(",".join([str(i), "x", *("v" for _ in range(5000))]) + "\n" for i in range(100))
+    full = "".join(",".join([str(i), "x", *("v" for _ in range(300))]) + "\n" for i in range(100))
     assert len(read(write(tmp_path / "catalog.csv", ",".join(names) + "\n" + full))[0]) == 100
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from ..errors import DataError
 from .table import Rows, Table
 
 NAME_CHARS = 1_000
-MOST_COLUMNS = 16_384
-"""As many as a spreadsheet can have."""
+MOST_COLUMNS = 4_000
 DEEPEST, NESTED = 32, "nested too deeply"
 MOST_CELLS, CELLS_A_BYTE = 100_000_000, 2
 MOST_CHARS, CHARS_A_BYTE = 256 << 20, 64
@@ -26,14 +25,18 @@ FEW_COLUMNS, COLUMNS_A_KEY = 100, 20
 """Records with names of their own may have so many columns, or so many times the keys of the average record."""
 
 
-def bounded(table: Table, file: Path) -> Table:
-    """`table` whose rows end in a DataError once they stand for more than a file of that size may."""
-    if len(table.names) > MOST_COLUMNS:
-        raise DataError(f"{file}: {len(table.names):,} columns", f"a table may have {MOST_COLUMNS:,}")
-    for i, name in enumerate(table.names):
+def check_names(names: Sequence[str], file: Path) -> None:
+    """DataError when there are too many columns, or one has a name that is none."""
+    if len(names) > MOST_COLUMNS:
+        raise DataError(f"{file}: {len(names):,} columns", f"a table may have {MOST_COLUMNS:,}")
+    for i, name in enumerate(names):
         if len(name) > NAME_CHARS:
             hint = "the first row must hold the column names"
             raise DataError(f"{file}: row 1: the name of column {i + 1} has {len(name):,} characters", hint)
+
+
+def bounded(table: Table, file: Path) -> Table:
+    """`table` whose rows end in a DataError once they stand for more than a file of that size may."""
     size, width = file.stat().st_size, len(table.names)
     most_cells, most_chars = MOST_CELLS + CELLS_A_BYTE * size, MOST_CHARS + CHARS_A_BYTE * size
 

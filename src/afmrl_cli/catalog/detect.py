@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from ..errors import DataError
 from ..settings import CatalogSettings, Columns
-from .bounds import bounded
+from .bounds import bounded, check_names
 from .columns import ROLES, map_columns
 from .content import SAMPLE_ROWS, Sample
 from .doubled import is_doubled, mended
@@ -52,6 +52,7 @@ def read_table(source: BinaryIO, file: Path, settings: CatalogSettings, report: 
     Rows that can't be read go to `report`, which may raise. Raises DataError for a file that is no such table at all.
     """
     table = raw_table(source, file, settings, report)
+    check_names(table.names, file)
     if settings.format in FILES or not table.names:
         return table
     shape: str = settings.format or next((name for name, test in TESTS.items() if test(table.names)), "")

@@ -78,8 +78,8 @@ class FeatureStore:
         try:
             with safe_open(file, "pt") as shard:
                 table, size = parse_json(shard.metadata()[TABLE]), shard.get_slice(TENSOR).get_shape()[0]
-            whole = [(str(content), *map(int, numbers)) for content, *numbers in table]
-            if any(len(row) != 5 or min(row[1:]) < 0 for row in whole) or sum(row[1] for row in whole) != size:
+            whole = [(str(key), int(n), int(high), int(wide), int(area)) for key, n, high, wide, area in table]
+            if any(min(row[1:]) < 0 for row in whole) or sum(row[1] for row in whole) != size:
                 raise ValueError("the table does not fit the features")
         except FileNotFoundError:  # deleted meanwhile
             return
@@ -208,7 +208,7 @@ class FeatureStore:
 
 
 def _checksum(features: Tensor) -> str:
-    return f"{zlib.crc32(features.contiguous().view(torch.uint8).numpy()):08x}"
+    return f"{zlib.crc32(features.contiguous().view(torch.uint8).numpy().data):08x}"
 
 
 def _shards(folder: Path, pattern: str = "*") -> list[Path]:

@@ -205,8 +205,8 @@ def _bring_up_to_date(
     if before is not None and before.manifest["data"] == facts["data"] and before.manifest["index"]["kind"] == kind:
         if before.manifest["catalog"] != facts["catalog"]:
             # Rewritten with the same content: remember its new time, so that search need not compare row by row.
-            now = {**before.manifest, "catalog": facts["catalog"]}
-            write_json(before.folder / MANIFEST, sealed(now, before.folder))
+            manifest = {**before.manifest, "catalog": facts["catalog"]}
+            write_json(before.folder / MANIFEST, sealed(manifest, before.folder))
         return before
     name = _next_version(place)
     with writing_folder(place / name) as folder:
