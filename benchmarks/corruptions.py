@@ -54,7 +54,8 @@ JSON = (
     '{"schema": 1, "count": "x"}',
 )
 KEYS = [f"key-{i}" for i in range(6)]
-CACHE, RUN, TOWER = "embeddings/cache-of-eval", "runs/train-test", ["tower"]
+CACHE, RUN = "embeddings/cache-of-eval", "runs/train-test"
+TOWER: list[object] = ["tower"]
 
 
 @dataclass(frozen=True)
