@@ -83,7 +83,7 @@ CATALOGS: Mapping[str, tuple[bool, Sequence[Table]]] = {
         [
             Table(
                 "Listing → the other shop's listing (text)",
-                "--queries queries.jsonl --gallery split=gallery --systems bm25,fusion",
+                "--queries queries.jsonl --gallery split=gallery --systems bm25 --systems fusion",
             )
         ],
     ),
@@ -92,15 +92,15 @@ CATALOGS: Mapping[str, tuple[bool, Sequence[Table]]] = {
         [
             Table(
                 "Listing → the other shop's listing (text)",
-                "--queries queries.jsonl --gallery split=gallery --systems bm25,fusion",
+                "--queries queries.jsonl --gallery split=gallery --systems bm25 --systems fusion",
             )
         ],
     ),
     "text_wdc_computers": (
         False,
-        [Table("Offer → offers of other shops (text)", "--queries queries.jsonl --systems bm25,fusion")],
+        [Table("Offer → offers of other shops (text)", "--queries queries.jsonl --systems bm25 --systems fusion")],
     ),
-    "chorus_icecat": (False, [Table("Typed query → product (text)", "--queries queries.jsonl --systems bm25,fusion")]),
+    "chorus_icecat": (False, [Table("Typed query → product (text)", "--queries queries.jsonl --systems bm25 --systems fusion")]),
 }
 
 
