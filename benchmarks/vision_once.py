@@ -141,7 +141,6 @@ def hits(side: Commands) -> str:
     """What a photo costs in bytes, to read again, and to look at."""
     store, count = side.embedder.vision.store, len(side.rows)
     assert store is not None
-    side.embedder.vision._hash.cache_clear()
     look = look_of(side.embedder, side.settings.catalog)
     known = [look(path) for _, path in side.rows]
     found = seconds(lambda: [look(path) for _, path in side.rows]) / count
