@@ -100,7 +100,10 @@ CATALOGS: Mapping[str, tuple[bool, Sequence[Table]]] = {
         False,
         [Table("Offer → offers of other shops (text)", "--queries queries.jsonl --systems bm25 --systems fusion")],
     ),
-    "chorus_icecat": (False, [Table("Typed query → product (text)", "--queries queries.jsonl --systems bm25 --systems fusion")]),
+    "chorus_icecat": (
+        False,
+        [Table("Typed query → product (text)", "--queries queries.jsonl --systems bm25 --systems fusion")],
+    ),
 }
 
 
