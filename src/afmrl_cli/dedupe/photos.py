@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,7 +75,7 @@ def _read(store: Path) -> dict[str, NDArray[np.uint8]]:
         return {}
     try:
         rows = np.load(store, allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, MemoryError, OverflowError):
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError, MemoryError, OverflowError):
         return {}  # damaged: they are computed again
     if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != 32 + SIZE + SUM_BYTES:
         return {}

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +104,14 @@ def open_matrix(file: Path) -> NDArray[np.float32]:
     """The float32 [n, d] in a .npy file, memory-mapped. ValueError when it holds anything else, OSError as `open`."""
     try:
         found = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (EOFError, SyntaxError, TypeError, MemoryError, OverflowError) as error:  # what a damaged header leads to
+    except (
+        EOFError,
+        SyntaxError,
+        TokenError,
+        TypeError,
+        MemoryError,
+        OverflowError,
+    ) as error:  # what a damaged header leads to
         raise ValueError(str(error) or type(error).__name__) from error
     if not isinstance(found, np.ndarray) or found.dtype != np.dtype("<f4") or found.ndim != 2:
         raise ValueError("not a matrix of float32")
