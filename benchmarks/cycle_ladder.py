@@ -1,19 +1,19 @@
-"""The ladder of `afmrl cycle` on several shops with several seeds, beside the paper's gains.
+"""The stages of `afmrl cycle` on several shops with several seeds, beside the paper's gains.
 
     python -m benchmarks.cycle_ladder run WORK SHOP [SHOP ...] --seeds 0,1,2,3,4 [--set KEY=VALUE ...]
     python -m benchmarks.cycle_ladder table WORK
 
 `run` copies each shop's folder into WORK (what is there is taken up) and lets a cycle of two rounds with the InfoNCE
-baseline run in it, once a seed: that of AGCL, SFT and RAR. Split and queries are the same for all seeds. A rung whose
-figure falls is kept (`cycle.keep_worse`): seeds are compared rung by rung, so each must have all of them; --set
-cycle.keep_worse=false climbs as a shop would. Killed, the same command goes on; a finished cycle is read, not run.
+baseline run in it, once a seed: that of AGCL, SFT and RAR. Split and queries are the same for all seeds. A stage whose
+score falls is accepted (`cycle.keep_worse`): seeds are compared stage by stage, so each must have all of them; --set
+cycle.keep_worse=false accepts as a shop would. Killed, the same command goes on; a finished cycle is read, not run.
 
 Accuracy (kNN and linear probe), NMI, ARI and purity are those of the test split's listings by category (protocol
 coarse, category words hidden), percent. They are a matter of the embedder: attributes on queries do not touch them.
 
 `table` reads what is there. ± is the standard deviation over seeds; the first interval of a change is 95 % over
 products (paired bootstrap, figures of a query averaged over seeds), the second 95 % over seeds (Student's t). A change
-is to the rung before; that of AGCL is to InfoNCE, as the paper's is to its fine-tuned baseline.
+is to the stage before; that of AGCL is to InfoNCE, as the paper's is to its fine-tuned baseline.
 """
 
 from __future__ import annotations
@@ -82,24 +82,24 @@ def run(work: Path, shops: Sequence[Path], seeds: Sequence[int], flags: Mapping[
             with out:
                 summary = run_cycle(folder, settings, out)
                 made: dict[str, dict[str, float]] = {}
-                for rung in summary.content["leaderboard"]:
-                    if rung["embedder"] not in made:
-                        made[rung["embedder"]] = _classes(folder, settings, rung, work / "results" / "split.csv", out)
-            ladder = [
+                for stage in summary.content["leaderboard"]:
+                    if stage["embedder"] not in made:
+                        made[stage["embedder"]] = _classes(folder, settings, stage, work / "results" / "split.csv", out)
+            stages = [
                 {
-                    **{key: rung[key] for key in ("name", "against", "accepted", "note")},
-                    "metrics": rung["test"]["metrics"] if rung["test"] else {},
-                    "classes": made[rung["embedder"]],
-                    "queries": _queries(summary.run / "scores" / rung["test"]["score"]) if rung["test"] else {},
+                    **{key: stage[key] for key in ("name", "against", "accepted", "note")},
+                    "metrics": stage["test"]["metrics"] if stage["test"] else {},
+                    "classes": made[stage["embedder"]],
+                    "queries": _queries(summary.run / "scores" / stage["test"]["score"]) if stage["test"] else {},
                 }
-                for rung in summary.content["leaderboard"]
+                for stage in summary.content["leaderboard"]
             ]
             identities = {
                 product.id: product.identity for product in read_products(folder, settings.catalog, Problems())
             }
             told = {"shop": place.name, "seed": seed, "set": dict(flags), "seconds": summary.content["stage_seconds"]}
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, {**told, "ladder": ladder, "identities": identities})
+            write_json(file, {**told, "ladder": stages, "identities": identities})
 
 
 def _settings(folder: CatalogFolder, seed: int, flags: Mapping[str, object]) -> Settings:
@@ -118,21 +118,21 @@ def _queries(place: Path) -> dict[str, list[float]]:
 
 
 def _classes(
-    folder: CatalogFolder, settings: Settings, rung: Mapping[str, Any], labels: Path, out: Output
+    folder: CatalogFolder, settings: Settings, stage: Mapping[str, Any], labels: Path, out: Output
 ) -> dict[str, float]:
-    """Class figures of a rung's embedder over the listings of the test split; none when there are too few."""
+    """Class metrics of a stage's embedder over the listings of the test split; none when there are too few."""
     labels.parent.mkdir(parents=True, exist_ok=True)
     with writing(labels) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "side"])
         for product in read_products(folder, settings.catalog, Problems()):
             writer.writerow([product.id, split_of(product, settings.split)])
-    names = {"embedder_checkpoint": rung["embedder"], "generator_checkpoint": rung["generator"]}
+    names = {"embedder_checkpoint": stage["embedder"], "generator_checkpoint": stage["generator"]}
     settings = settings.model_copy(
         update={
             "model": settings.model.model_copy(update=names),
             "eval": settings.eval.model_copy(update={"labels": str(labels.resolve()), "compare": [], "max_drop": []}),
-            "embed": settings.embed.model_copy(update={} if rung["attributes"] else {"enrich": "none"}),
+            "embed": settings.embed.model_copy(update={} if stage["attributes"] else {"enrich": "none"}),
         }
     )
     store, bases = Checkpoints(folder.checkpoints), Bases()
@@ -178,20 +178,22 @@ def table(work: Path) -> None:
 
 def _show(title: str, runs: list[dict[str, Any]]) -> None:
     print(f"\n### {title}: {len(runs)} runs, {sum(each['seconds'] for each in runs) / len(runs) / 60:.0f} min each\n")
-    heads = ["rung", "runs", "R@1", "R@5", "R@10", "change of R@1", "95 % over products", "95 % over runs", "paper"]
+    heads = ["stage", "runs", "R@1", "R@5", "R@10", "change of R@1", "95 % over products", "95 % over runs", "paper"]
     heads += ["kNN", "probe", "NMI", "ARI", "purity", "change of kNN (95 % over runs)", "paper"]
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
-    for name in dict.fromkeys(rung["name"] for each in runs for rung in each["ladder"]):
-        chosen = [(each, rung) for each in runs for rung in each["ladder"] if rung["name"] == name and rung["queries"]]
+    for name in dict.fromkeys(stage["name"] for each in runs for stage in each["ladder"]):
+        chosen = [
+            (each, stage) for each in runs for stage in each["ladder"] if stage["name"] == name and stage["queries"]
+        ]
         if not chosen:
             print(f"| {name} | 0 |{' |' * (len(heads) - 2)}")
             continue
         cells = [name, str(len(chosen))]
-        cells += [_spread([100 * rung["metrics"][recall] for _, rung in chosen]) for recall in RECALLS]
-        pairs = [(each, rung, other) for each, rung in chosen if (other := _before(each["ladder"], rung))]
+        cells += [_spread([100 * stage["metrics"][recall] for _, stage in chosen]) for recall in RECALLS]
+        pairs = [(each, stage, other) for each, stage in chosen if (other := _before(each["ladder"], stage))]
         cells += _change(pairs) if pairs else ["", "", ""]
         cells.append(_points(PAPER.get(name, {}).get("recall@1")))
-        cells += [_spread([rung["classes"][key] for _, rung in chosen if rung["classes"]]) for key in CLASSES]
+        cells += [_spread([stage["classes"][key] for _, stage in chosen if stage["classes"]]) for key in CLASSES]
         apart = [
             a["classes"]["knn_accuracy"] - b["classes"]["knn_accuracy"]
             for _, a, b in pairs
@@ -202,23 +204,23 @@ def _show(title: str, runs: list[dict[str, Any]]) -> None:
         print(f"| {' | '.join(cells)} |")
 
 
-def _before(ladder: Sequence[Mapping[str, Any]], rung: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    by_name = {each["name"]: each for each in ladder}
-    if rung["name"] == "AGCL" and "InfoNCE" in by_name:
+def _before(stages: Sequence[Mapping[str, Any]], stage: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    by_name = {each["name"]: each for each in stages}
+    if stage["name"] == "AGCL" and "InfoNCE" in by_name:
         return by_name["InfoNCE"]
-    return by_name.get(rung["against"])
+    return by_name.get(stage["against"])
 
 
 def _change(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]]) -> list[str]:
     """Mean change of R@1 in points; its interval over products (of one shop), and over runs."""
-    apart = [100 * (rung["metrics"]["recall@1"] - other["metrics"]["recall@1"]) for _, rung, other in pairs]
+    apart = [100 * (stage["metrics"]["recall@1"] - other["metrics"]["recall@1"]) for _, stage, other in pairs]
     over_products = ""
     if len({each["shop"] for each, _, _ in pairs}) == 1:
         queries = sorted(pairs[0][1]["queries"])
         identities = pairs[0][0]["identities"]
         ours, theirs = (
-            np.mean([[rung["queries"][q][0] for q in queries] for rung in rungs], axis=0)[:, None]
-            for rungs in ([pair[1] for pair in pairs], [pair[2] for pair in pairs])
+            np.mean([[stage["queries"][q][0] for q in queries] for stage in stages], axis=0)[:, None]
+            for stages in ([pair[1] for pair in pairs], [pair[2] for pair in pairs])
         )
         groups = [identities.get(query, query) for query in queries]
         [found] = differences(["recall@1"], ours, theirs, groups, draws=2000, confidence=0.95, seed=0)

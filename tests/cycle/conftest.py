@@ -17,6 +17,12 @@ def heard() -> Heard:
 
 
 @pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> CatalogFolder:
+    """A shop of 4 products, too few to train on: copy it before you change one."""
+    return rendered(tmp_path_factory.mktemp("small"), 4)
+
+
+@pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory, heard: Heard) -> tuple[CatalogFolder, CycleSummary]:
     """The shop and its unbroken cycle: copy it before you change it."""
     folder = rendered(tmp_path_factory.mktemp("whole"))

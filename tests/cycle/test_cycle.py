@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.store.lock import writer_lock
+from afmrl_cli.store.training_products import training_products
 
+from ..store.adapters import adapter, manifest
 from .shop import Heard, copied, cycle_settings, figures, rendered, run
 
 
@@ -164,7 +167,7 @@ def test_what_a_change_does(whole: tuple[CatalogFolder, CycleSummary], tmp_path:
 def test_a_dry_run_measures_what_is_not_known(tmp_path: Path) -> None:
     folder, heard = rendered(tmp_path / "shop"), Heard()
     plan = run_cycle(folder, cycle_settings(**{"cycle.iterations": 2}), heard, dry_run=True)
-    assert [line for line in heard.said if line.startswith(("warning", "=="))] == []
+    assert [line for line in heard.said if line.startswith(("warning", "==")) and "too few to decide" not in line] == []
     assert all(each.measured and each.seconds and each.peak_bytes and not each.done for each in plan.expected)
     seconds = {each.name: each.seconds or 0.0 for each in plan.expected}
     assert seconds["2-agcl"] == pytest.approx(seconds["1-agcl"] * 0.5)
@@ -231,11 +234,31 @@ def test_a_shop_without_a_validation_split_is_told_and_reported(tmp_path: Path) 
     assert heard.done == ["checks"]
 
 
+def test_a_start_that_saw_test_products_is_told_before_the_first_stage(tmp_path: Path) -> None:
+    folder = rendered(tmp_path / "shop")
+    products = list(read_products(folder, CatalogSettings(), Problems()))
+    test = [p for p in products if split_of(p, cycle_settings().split) == "test"]
+    rest = [p for p in products if p not in test]
+    store, source = Checkpoints(folder.checkpoints), adapter(tmp_path / "adapter")
+    same = [p for p in test if p.identity == test[0].identity]
+    for seen, known in ((rest, True), (rest + same[:1], True), (rest, False)):
+        found = replace(training_products([(p.id, p.identity) for p in seen], []), complete=known)
+        store.add(source, manifest("embedder", products=found.written()))
+    said = []
+    for name in ("", "embedder-1", "embedder-2", "embedder-3"):
+        heard = Heard()
+        Cycle(folder, cycle_settings(**{"model.embedder_checkpoint": name}), heard, dry=True)._tell_sizes()
+        said.append([line for line in heard.said if "flatter" in line])
+    some = f"embedder-2 saw {len(same)} of the {len(test)} test listings in training: the test figures flatter"
+    unknown = "what embedder-3 saw in training is not known in full: the test figures may flatter"
+    assert len(test) > len(same) and said == [[], [], [f"warning: {some}"], [f"warning: {unknown}"]]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"rar.k": 500}, "recall@500 would always be 1"),
-        ({"agcl.pairs": ["photos"]}, "no positive pairs of the kinds photos"),
+        ({"agcl.batch_size": 500}, "fewer than agcl.batch_size = 500"),
         ({"cycle.sft": "yes", "sft.columns": ["attr_size"]}, "sft.columns"),
     ],
 )
@@ -259,10 +282,9 @@ def test_what_a_later_stage_refuses_is_refused_before_the_first(
     ],
 )
 def test_two_idle_rounds_end_it(
-    climbs: list[float], rounds: int, stopped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    climbs: list[float], rounds: int, stopped: str, small: CatalogFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rounds' figures are given: what follows from them is decided by the cycle."""
-    folder = rendered(tmp_path / "shop", 4)
     number = len(climbs) + (2 if rounds == 5 else 0)
     settings = cycle_settings(**{"cycle.iterations": number, "cycle.sft": "no", "cycle.keep_worse": False})
     figures = iter([*climbs, *([climbs[-1]] * 2)])
@@ -273,7 +295,7 @@ def test_two_idle_rounds_end_it(
         self.results.append(accept(result, self.last, "recall@1", keep_worse=False, undecided="accept"))
 
     monkeypatch.setattr(Cycle, "_round", one_round)
-    cycle = Cycle(folder, settings, Silent(), dry=True)
+    cycle = Cycle(small, settings, Silent(), dry=True)
     assert cycle._rounds() == stopped
     assert len(cycle.results) - 1 == rounds
 
@@ -288,10 +310,9 @@ def test_two_idle_rounds_end_it(
         ({"cycle.sft": "no"}, ""),
     ],
 )
-def test_where_right_answers_come_from(changes: dict[str, object], source: str, tmp_path: Path) -> None:
-    folder = rendered(tmp_path / "shop", 4)
-    (folder.root / "right.csv").write_text("id,attributes\nL00001,colour: red\n", "utf-8")
-    assert Cycle(folder, cycle_settings(**changes), Silent(), dry=True).targets == source
+def test_where_right_answers_come_from(changes: dict[str, object], source: str, small: CatalogFolder) -> None:
+    (small.root / "right.csv").write_text("id,attributes\nL00001,colour: red\n", "utf-8")
+    assert Cycle(small, cycle_settings(**changes), Silent(), dry=True).targets == source
 
 
 def test_a_generator_that_unlearnt_to_answer_is_left_out(tmp_path: Path) -> None:
@@ -303,13 +324,13 @@ def test_a_generator_that_unlearnt_to_answer_is_left_out(tmp_path: Path) -> None
     assert "SFT is left out: no answer of the taught generator is valid" in heard.said[-1]
 
 
-def test_what_is_refused(whole: tuple[CatalogFolder, CycleSummary], tmp_path: Path) -> None:
-    folder = whole[0]
+def test_what_is_refused(small: CatalogFolder) -> None:
+    folder = small
     for changes, words in (
         ({"embed.enrich": "none"}, "needs attributes"),
         ({"cycle.metric": "recall@7"}, "not measured"),
         ({"model.embedder_checkpoint": "latest"}, "the label moves"),
-        ({"cycle.sft": "yes"}, "named teacher"),
+        ({"cycle.sft": "yes", "sft.source": "teacher"}, "named teacher"),
     ):
         with pytest.raises(UsageError, match=words):
             run(folder, **changes)
@@ -317,7 +338,7 @@ def test_what_is_refused(whole: tuple[CatalogFolder, CycleSummary], tmp_path: Pa
     with writer_lock(folder.store, "afmrl embed"), pytest.raises(DataError, match=r"afmrl embed \(process"):
         run(folder)
     result = CliRunner().invoke(app, ["cycle", str(folder.catalog), "--iterations", "0", "--json"])
-    assert result.exit_code == 2 and "cycle.iterations" in json.loads(result.stdout)["error"]["message"]
+    assert result.exit_code == 2 and "--iterations" in json.loads(result.stdout)["error"]["message"]
 
 
 def test_the_command(whole: tuple[CatalogFolder, CycleSummary], tmp_path: Path) -> None:

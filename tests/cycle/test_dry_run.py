@@ -17,7 +17,7 @@ from .shop import cycle_settings, rendered
 
 
 def test_a_stage_that_is_too_large_is_named_with_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, settings = rendered(tmp_path / "shop", 4), cycle_settings()
+    folder, settings = rendered(tmp_path / "shop"), cycle_settings()
     # What an earlier cycle took, so that nothing has to be measured.
     for kind in ("score", "sft", "attributes", "infonce", "agcl", "rar"):
         place = make_folder(folder.runs / "cycle-earlier" / "stages") / f"1-{kind}.json"

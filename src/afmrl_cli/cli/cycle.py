@@ -153,6 +153,8 @@ def _show(session: Session, summary: CycleSummary) -> None:
     for result in results:
         if result.note:
             out.text(f"{result.name}: {result.note}")
+    if content["test_flatters"]:
+        out.text(f"careful: {content['test_flatters']}")
     if content["stopped"]:
         out.text(f"ended early: {content['stopped']}")
     last = last_accepted(results)

@@ -22,6 +22,14 @@ from .output import Output
 SEED = 7
 """The shop's; the nano model was trained on other seeds."""
 DEFAULT_FOLDER = Path("demo-shop")
+CONCLUSION = """\
+Stages were accepted or rejected by the validation queries. Nothing was trained
+on the products of the test queries or chosen by them: believe the test column.
+A change is to the last accepted stage; an interval with 0 in it shows none.
+
+This program drew the shop. The nano model was trained on such drawings, but on
+none as if taken with a phone, as half of these are. What to expect of a real
+catalog: docs/real-catalogs.md""".splitlines()
 QUESTION = "navy dress with long sleeves"
 PHOTO_SIZE = 224
 SETTINGS = """\
@@ -104,26 +112,28 @@ def demo(
 
 def _conclude(out: Output, folder: Path, pages: Path, report: Path, content: dict[str, Any], seconds: float) -> None:
     metric, results = content["metric"], content["leaderboard"]
-    out.text(f"\nWhat each stage brought to {metric} of test queries, which nothing was trained on or chosen by:")
-    for stage in results:
-        scores = stage["test"] or {"change": None, "metrics": {}}
-        change, value = scores["change"], scores["metrics"].get(metric)
-        told = "" if value is None else f"{value:.3f}"
-        if change:
-            span = f"{change['low']:+.3f} to {change['high']:+.3f}"
-            told += f"  {change['difference']:+.3f} ({span}) against {stage['against']}: {change['verdict']}"
-        out.text(f"  {stage['name']:<16} {told}{'' if stage['accepted'] else '  (rejected by validation)'}")
-    out.text(
-        "\nThe shop was drawn by this program, and the nano model has seen nothing but such drawings, none of them"
-    )
-    out.text("taken with a phone as half of these are. The figures are those of this run and say nothing about a real")
-    out.text("catalog: docs/real-catalogs.md does.")
-    out.text(f"\n{seconds:.0f} s in all. Everything lies in {folder.resolve()}:")
+    out.text("")
+    columns = ["stage", "validation", "", "test", "change on test", "interval"]
+    out.table(columns, [_row(stage, metric) for stage in results], f"{metric} of each stage")
+    for line in CONCLUSION:
+        out.text(line)
+    out.text(f"\n{seconds:.0f} s in all. Everything is stored in {folder.resolve()}:")
     out.text(f"  catalog.csv, images/, {SETTINGS_FILE}   the shop and its settings")
     out.text("  .afmrl/                            attributes, vectors, checkpoints, runs")
     for name in ("text", "photo", "like"):
         out.text(f"  {(pages / name).with_suffix('.html').resolve()}")
     out.text(f"\nThe report, for a browser: {report}")
+
+
+def _row(stage: dict[str, Any], metric: str) -> list[object]:
+    scores = [stage[split] or {"metrics": {}, "change": None} for split in ("validation", "test")]
+    values = [each["metrics"].get(metric) for each in scores]
+    validation, test = ("-" if value is None else f"{value:.3f}" for value in values)
+    state = "baseline" if stage["baseline"] else "accepted" if stage["accepted"] else "rejected"
+    row = [stage["name"], validation, state if stage["against"] else "", test]
+    if (change := scores[1]["change"]) is None:
+        return [*row, "-", "-"]
+    return [*row, f"{change['difference']:+.3f}", f"{change['low']:+.3f} to {change['high']:+.3f}"]
 
 
 def _cycle(folder: Path) -> tuple[Path, dict[str, Any]]:

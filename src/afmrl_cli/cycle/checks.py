@@ -10,10 +10,12 @@ from typing import Any
 
 from ..attributes.task import load_task
 from ..catalog.problems import Problems
-from ..catalog.read import open_catalog
+from ..catalog.read import open_catalog, read_products
+from ..catalog.splits import split_of
 from ..errors import DataError, UsageError
 from ..evaluation.build import TaskSpec
 from ..evaluation.report import independent_queries
+from ..evaluation.seen import seen_by
 from ..listener import Listener, Silent
 from ..models.backends import generator_id
 from ..models.presets import name_of, resolve_adapter, resolve_base
@@ -60,6 +62,22 @@ def check_stages(folder: CatalogFolder, settings: Settings, targets: str) -> Non
 
 def _with(settings: Settings, section: str, **changes: Any) -> Settings:
     return settings.model_copy(update={section: getattr(settings, section).model_copy(update=changes)})
+
+
+def test_products_seen(folder: CatalogFolder, settings: Settings, checkpoints: Checkpoints) -> str:
+    """A line for people where the checkpoints that the cycle starts from saw products of the test split; else ""."""
+    model = settings.model
+    seen = seen_by([("embedder", model.embedder_checkpoint), ("generator", model.generator_checkpoint)], checkpoints)
+    if not seen.names:
+        return ""
+    names = " and ".join(seen.names)
+    products = read_products(folder, settings.catalog, Problems())
+    test = [each for each in products if split_of(each, settings.split) == "test"]
+    if number := sum(seen.products.seen(each.id, each.identity) for each in test):
+        return f"{names} saw {number:,} of the {len(test):,} test listings in training: the test figures flatter"
+    if seen.unknown:
+        return f"what {' and '.join(seen.unknown)} saw in training is not known in full: the test figures may flatter"
+    return ""
 
 
 def choose_targets(folder: CatalogFolder, settings: Settings, checkpoints: Checkpoints, listener: Listener) -> str:

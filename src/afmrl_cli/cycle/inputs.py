@@ -129,8 +129,15 @@ class Inputs:
         """They join listings for training; without any, stages of earlier versions stand."""
         return {"verdicts": self.catalog.verdicts} if settings.dedupe.verdicts else {}
 
-    def _asked(self, settings: Settings) -> str:
-        return _short([settings.eval.model_dump(), settings.cycle.protocol])
+    def _asked(self, settings: Settings) -> dict[str, str]:
+        """What the evaluation asks; labels, where queries are made of them, are columns of the catalog."""
+        protocol = settings.cycle.protocol
+        labels = {"columns": self.catalog.columns} if protocol in ("coarse", "composed") else {}
+        return {
+            "queries": self.catalog.queries,
+            "eval settings": _short([settings.eval.model_dump(), protocol]),
+            **labels,
+        }
 
     def checks(self, settings: Settings, targets: str) -> dict[str, str]:
         """Of what is checked before the first stage."""
@@ -145,9 +152,9 @@ class Inputs:
 
     def attributes(self, settings: Settings) -> dict[str, str]:
         """Of the stage that writes attributes: of the products, and of other views that ask or are searched."""
-        views = _short([settings.embed.enrich, settings.agcl.pairs, settings.agcl.validation_pairs])
-        asked = {"queries": self.catalog.queries, "eval settings": self._asked(settings), "views": views}
-        return {"catalog": self.catalog.products, **self._generator(settings), **asked}
+        views = _short([settings.embed.enrich, settings.agcl.pairs, settings.agcl.validation_pairs, settings.rar.query])
+        found = {"catalog": self.catalog.products, **self._generator(settings), **self._asked(settings)}
+        return {**found, "views": views}
 
     def agcl(self, settings: Settings) -> dict[str, str]:
         """Of AGCL and of InfoNCE."""
@@ -175,10 +182,10 @@ class Inputs:
     def score(self, settings: Settings, split: str, against: str) -> dict[str, str]:
         """Of a stage's figures on `split`; `against` is the fingerprint of the figures that they are compared with."""
         texts = self._generator(settings) if settings.embed.enrich != "none" else {}
-        found = {"catalog": self.catalog.products, "queries": self.catalog.queries, **self._embedder(settings), **texts}
+        found = {"catalog": self.catalog.products, **self._embedder(settings), **texts}
         return {
             **found,
-            "eval settings": self._asked(settings),
+            **self._asked(settings),
             "embed settings": _texts(settings),
             "split": split,
             "stage before": against,

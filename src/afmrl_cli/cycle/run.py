@@ -36,7 +36,7 @@ from ..store.lock import writer_lock
 from ..store.runs import next_number
 from . import stages
 from .calibrate import fill_in
-from .checks import check_stages, choose_targets, products_asked_about
+from .checks import check_stages, choose_targets, products_asked_about, test_products_seen
 from .inputs import Inputs, read_catalog
 from .plan import changed_settings, cycle_key, cycles, planned, refuse
 from .records import Expected, InputsChanged, Record, Records, StageNotDone, expect
@@ -76,10 +76,17 @@ def run_cycle(folder: CatalogFolder, settings: Settings, listener: Listener, *, 
         return cycle.run()
 
 
+def _judged_as_scored(settings: Settings) -> Settings:
+    """The settings with the kind of pairs by which AGCL's best step is chosen: that which the protocol asks with."""
+    pairs = settings.agcl.validation_pairs or JUDGED_BY.get(settings.cycle.protocol, "")
+    return settings.model_copy(update={"agcl": settings.agcl.model_copy(update={"validation_pairs": pairs})})
+
+
 class Cycle:
     """One cycle of a catalog: its folder, the results so far, and the last system that was accepted."""
 
     def __init__(self, folder: CatalogFolder, settings: Settings, listener: Listener, *, dry: bool) -> None:
+        settings = _judged_as_scored(settings)
         self.folder, self.settings, self.listener, self.dry = folder, settings, listener, dry
         self.metric = settings.cycle.metric
         self.checkpoints = Checkpoints(folder.checkpoints)
@@ -96,6 +103,7 @@ class Cycle:
         self.results: list[StageResult] = []
         self.targets = choose_targets(self.folder, self.settings, self.checkpoints, self.listener)
         self.asked_about = products_asked_about(self.folder, self.settings)
+        self.flattered = test_products_seen(self.folder, self.settings, self.checkpoints)
 
     def _changed(self) -> list[str]:
         """What is another than at the last reading; what was only written anew is not."""
@@ -146,7 +154,7 @@ class Cycle:
         self.records.stage("checks", "checks", self.inputs.checks(self.settings, self.targets), work)
 
     def _tell_sizes(self) -> None:
-        """Whether the validation split can decide, and whether there is a test split at all."""
+        """Whether the validation split can decide, and whether the test split tells anything."""
         validation, test = (self.asked_about[split] for split in ("validation", "test"))
         if validation < LEAST_QUERIES:
             then = "accepted" if self.settings.cycle.undecided == "accept" else "rejected"
@@ -158,6 +166,8 @@ class Cycle:
             self.listener.warn(
                 "no query is about the test split (split.test): nothing will say how good what was chosen is"
             )
+        elif self.flattered:
+            self.listener.warn(self.flattered)
 
     def _rounds(self) -> str:
         model = self.settings.model
@@ -311,7 +321,6 @@ class Cycle:
         # Its best step is chosen by the queries that it will be asked: without attributes until a stage has some.
         if not self.last.system.enriched:
             changes["validation_enrich"] = "none"
-        changes["validation_pairs"] = agcl.validation_pairs or JUDGED_BY.get(self.settings.cycle.protocol, "")
         if kind == "infonce":
             changes["loss"] = "infonce"
         if number > 1:
@@ -363,6 +372,7 @@ class Cycle:
             "confidence": self.settings.eval.confidence,
             "rounds": self.settings.cycle.iterations,
             "chosen_by": {"split": "validation", "products": self.asked_about["validation"], "needed": LEAST_QUERIES},
+            "test_flatters": self.flattered,
             "leaderboard": [result.describe(self.metric) for result in self.results],
             "lineage": {"embedder": last.embedder, "generator": last.generator},
             "attributes": last.enriched,
@@ -406,6 +416,9 @@ class Cycle:
             else:
                 check_stages(self.folder, self.settings, self.targets)
             self._rounds()
+        except StageNotDone:
+            waiting = True
+        try:
             self._score_test()
         except StageNotDone:
             waiting = True

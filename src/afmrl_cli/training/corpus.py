@@ -31,7 +31,7 @@ from ..store.database import Database
 from ..store.files import hash_json
 from ..store.folder import CatalogFolder
 from .lexical import attribute_tokens
-from .pairs import KINDS, QUERIES_OF_KIND, VIEWS_OF_KIND, Kind, Photo, TrainListing, find_positives
+from .pairs import KINDS, QUERIES_OF_KIND, ROWS_OF_RAR, VIEWS_OF_KIND, Kind, Photo, TrainListing, find_positives
 
 DECODERS = 4
 
@@ -112,9 +112,10 @@ def _side(product: Product, settings: Settings, sides: Counter[Split]) -> Split:
 
 
 def training_views(folder: CatalogFolder, settings: Settings) -> list[Product]:
-    """The views beside whole listings that ask in training and validation, and with `enrich = both` that are searched:
-    what the generator has to describe so that such sides can carry attributes.
+    """The views beside whole listings that ask in training and validation, and with `enrich = both` that are searched,
+    by RAR (`rar.query`) too: what the generator has to describe so that such sides can carry attributes.
     """
+    both = settings.embed.enrich == "both"
     kept = [p for p in read_products(folder, settings.catalog, Problems()) if split_of(p, settings.split) != "test"]
     kinds: list[Kind] = [kind for kind in KINDS if kind in settings.agcl.pairs]
     with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
@@ -133,9 +134,12 @@ def training_views(folder: CatalogFolder, settings: Settings) -> list[Product]:
         if asked := settings.agcl.validation_pairs:
             positives += find_positives(listings, [asked], required=False)
         for positive in positives:
-            names = VIEWS_OF_KIND[positive.kind] if settings.embed.enrich == "both" else QUERIES_OF_KIND[positive.kind]
+            names = VIEWS_OF_KIND[positive.kind] if both else QUERIES_OF_KIND[positive.kind]
             contents = [photo.content for photo in listings[positive.listing].photos]
             found += listing_views(kept[positive.listing], names, contents).values()
+        if both and (row := ROWS_OF_RAR.get(settings.rar.query)):
+            for product, listing in zip(kept, listings, strict=True):
+                found += listing_views(product, [row], [photo.content for photo in listing.photos]).values()
     return found
 
 

@@ -44,6 +44,8 @@ VIEWS_OF_KIND: dict[Kind, tuple[ViewName, ...]] = {
     "listings": (), "photos": ("photos", "rest"), "image-text": ("text", "photos", "all-photos")
 }  # fmt: skip
 """The views, beside whole listings, that ask or are searched."""
+ROWS_OF_RAR: dict[str, ViewName] = {"photos": "rest", "photo-to-text": "text", "text-to-photos": "all-photos"}
+"""The view that a gallery row shows, beside whole listings, by the kind of RAR's queries."""
 
 
 @dataclass(frozen=True, slots=True)
