@@ -22,14 +22,19 @@ from .output import Output
 SEED = 7
 """The shop's; the nano model was trained on other seeds."""
 DEFAULT_FOLDER = Path("demo-shop")
+DECIDED = """\
+Stages were accepted or rejected by the validation queries."""
+UNDECIDED = """\
+The validation queries are too few to decide by: stages were accepted
+undecided. With more products (--products 200) they decide."""
 CONCLUSION = """\
-Stages were accepted or rejected by the validation queries. Nothing was trained
-on the products of the test queries or chosen by them: believe the test column.
-A change is to the last accepted stage; an interval with 0 in it shows none.
+Nothing was trained on the products of the test queries, or chosen by them:
+believe the test column. The change is that of the test column, to the last
+accepted stage before; an interval with 0 in it shows no change.
 
 This program drew the shop. The nano model was trained on such drawings, but on
 none as if taken with a phone, as half of these are. What to expect of a real
-catalog: docs/real-catalogs.md""".splitlines()
+catalog: docs/real-catalogs.md"""
 QUESTION = "navy dress with long sleeves"
 PHOTO_SIZE = 224
 SETTINGS = """\
@@ -113,10 +118,10 @@ def demo(
 def _conclude(out: Output, folder: Path, pages: Path, report: Path, content: dict[str, Any], seconds: float) -> None:
     metric, results = content["metric"], content["leaderboard"]
     out.text("")
-    columns = ["stage", "validation", "", "test", "change on test", "interval"]
+    columns = ["stage", "validation", "decided", "test", "change", "interval"]
     out.table(columns, [_row(stage, metric) for stage in results], f"{metric} of each stage")
-    for line in CONCLUSION:
-        out.text(line)
+    few = content["chosen_by"]["products"] < content["chosen_by"]["needed"]
+    out.text(f"{UNDECIDED if few else DECIDED}\n{CONCLUSION}")
     out.text(f"\n{seconds:.0f} s in all. Everything is stored in {folder.resolve()}:")
     out.text(f"  catalog.csv, images/, {SETTINGS_FILE}   the shop and its settings")
     out.text("  .afmrl/                            attributes, vectors, checkpoints, runs")
