@@ -85,9 +85,10 @@ def test_text_asks_for_photos() -> None:
     assert 4 not in queries
 
 
-def test_rows_that_show_what_the_query_shows_are_hidden_whoever_sells_them() -> None:
+@pytest.mark.parametrize("enrich", [False, True])
+def test_rows_that_show_what_the_query_shows_are_hidden_whoever_sells_them(enrich: bool) -> None:
     copy = listing("copy", "D", "red shirt", "a", "b")
-    _, queries = asked("listings", [*SHOP, copy])
+    _, queries = asked("listings", [*SHOP, copy], enrich=enrich)
     assert queries[0].hidden == (0, 5)
     assert queries[1].hidden == (1, 5)  # the same as one of its answers, and no answer
 

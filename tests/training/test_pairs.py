@@ -163,6 +163,30 @@ def test_identical_texts_are_no_negatives_where_a_side_has_nothing_but_text() ->
     assert found == one_way | {(j, i) for i, j in one_way}
 
 
+def test_dropped_attributes_make_no_negatives_of_the_same_text_or_photo() -> None:
+    listings = [listing(id) for id in "abcd"]
+    pairs = [
+        Pair("image-text", Side(0, "Navy blouse", attributes="colour: navy"), Side(0, "", (photo("1"),))),
+        Pair("image-text", Side(1, "Navy blouse"), Side(1, "", (photo("2"),))),  # the same query, without attributes
+        Pair("image-text", Side(2, "", (photo("3"),)), Side(2, "Navy blouse")),  # the first query's words
+        Pair("image-text", Side(3, "Hat"), Side(3, "", (photo("4"),))),
+    ]
+    found = indistinguishable(pairs, listings)
+    assert found[0].tolist() == [False, True, True, False]
+    assert found[1].tolist() == [True, False, True, False]
+
+
+def test_a_row_that_shows_the_photo_that_asks_is_no_negative() -> None:
+    listings = [listing(id) for id in "abc"]
+    pairs = [
+        Pair("photos", Side(0, "", (photo("1"),)), Side(0, "Navy blouse", (photo("2"),))),
+        Pair("photos", Side(1, "", (photo("3"),)), Side(1, "Red blouse", (photo("4"), photo("1")))),
+        Pair("listings", Side(2, "Hat", (photo("4"),)), Side(2, "A hat", (photo("5"),))),  # whole: its text tells
+    ]
+    found = indistinguishable(pairs, listings)
+    assert np.argwhere(found).tolist() == [[0, 1]]
+
+
 def test_confirmed_pairs_are_positives_and_never_negatives(tmp_path: Path) -> None:
     """Of the file that `dedupe.verdicts` names; a pair across two splits joins nothing."""
     root = write_shop(tmp_path / "shop", 40)

@@ -150,3 +150,16 @@ def test_the_best_step_is_chosen_by_the_kind_of_query_that_is_judged() -> None:
     assert asked(4)[:2] == (["photos"], 8)  # four queries are too few to choose by
     assert asked(6, **{"agcl.validation_pairs": "image-text"})[:2] == (["image-text"], 14)
     assert asked(6, **{"agcl.pairs": ["photos"]})[:2] == (["photos"], 14)
+
+
+def test_a_row_with_the_words_that_ask_is_no_answer() -> None:
+    """Listings of one product under one title: the text of the other one would be found at once."""
+    photos = [tuple(Photo(Path(f"{i}{side}.png"), (9, 9), f"{i}{side}") for side in "ab") for i in range(20)]
+    listings = [TrainListing(f"a{i}", f"p{i // 2}", "", f"title {i // 2}", photos[i]) for i in range(20)]
+    made = make_validation(listings, load_settings(None, {"agcl.validation_pairs": "image-text"}, {}))
+    assert made is not None
+    same_words = np.array(
+        [[bool(row.text) and row.text == query.text for row in made.gallery] for query in made.queries]
+    )
+    assert same_words.any() and made.excluded[same_words].all()
+    assert (made.relevant & ~made.excluded).any(axis=1).all()

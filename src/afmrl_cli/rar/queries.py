@@ -109,17 +109,19 @@ def pose(
             asked.append(query)
     of_product: dict[str, list[int]] = {}
     of_content: dict[str, list[int]] = {}
+    of_shown: dict[str, list[int]] = {}
     contents = [side.content for side in gallery]
     for row_number, side in enumerate(gallery):
         of_product.setdefault(listings[side.listing].identity, []).append(row_number)
         of_content.setdefault(contents[row_number], []).append(row_number)
+        of_shown.setdefault(side.plain.content, []).append(row_number)
     queries: list[RarQuery] = []
     for whole in asked:
         side = first_photos_of(whole, max_photos)
         listing = listings[side.listing]
         same = of_product.get(listing.identity, [])
         same = [row for row in same if listings[gallery[row].listing].id not in listing.rejected]
-        alike = set(of_content.get(side.content, []))
+        alike = set(of_shown.get(side.content, []))
         if kind in ("photos", "photo-to-text"):
             alike |= {row for photo in side.photos for row in of_photo.get(photo.content, [])}
         if kind == "listings":

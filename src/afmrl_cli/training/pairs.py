@@ -99,6 +99,11 @@ class Side:
         """Equal for sides that the embedder can't tell apart: a hash of all that it reads."""
         return hash_json([self.words, [photo.content for photo in self.photos]])
 
+    @property
+    def plain(self) -> Side:
+        """The side without attributes."""
+        return replace(self, attributes="")
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -221,16 +226,19 @@ def mix(positives: Sequence[Positive]) -> dict[str, int]:
 def indistinguishable(pairs: Sequence[Pair], listings: Sequence[TrainListing]) -> NDArray[np.bool_]:
     """bool [n, n]: candidate j is no negative of query i, whatever a model thinks; the diagonal is False.
 
-    True where both are listings of one product (and no person said otherwise), or where the embedder reads the
-    same: the same target as the positive, the query itself as a target, or two queries that are the same. The same
-    are two sides with identical text and photos, and two with identical text where one of them has nothing but
-    text; sides without text go by their photos. Colour twins under one text and with different photos stay
-    negatives, they are the very thing to learn.
+    True where both are listings of one product (and no person said otherwise), or where the same is shown: the same
+    target as the positive, the query itself as a target, a target with the very photo that asks alone, or two queries
+    that are the same. The same are two sides with identical text and photos, and two with identical text where one of
+    them has nothing but text; sides without text go by their photos. A query's attributes don't count, for they are
+    dropped at random. Colour twins under one text and with different photos stay negatives, they are the very thing to
+    learn.
     """
     identity = [listings[pair.query.listing].identity for pair in pairs]
     queries, targets = [pair.query for pair in pairs], [pair.target for pair in pairs]
     same_product = _equal(identity, identity) & ~rejected(queries, targets, listings)
-    found = same_product | _same(targets, targets) | _same(queries, targets) | _same(queries, queries)
+    asked, shown = [query.plain for query in queries], [target.plain for target in targets]
+    found = same_product | _same(targets, targets) | _same(asked, shown) | _same(asked, asked)
+    found |= _shows_the_photo(queries, targets)
     np.fill_diagonal(found, False)
     return found
 
@@ -251,6 +259,16 @@ def _same(rows: list[Side], columns: list[Side]) -> NDArray[np.bool_]:
     text_decides = texts & written[:, None] & (bare[:, None] | bare_too[None, :])
     contents = _equal([side.content for side in rows], [side.content for side in columns])
     return np.asarray(contents | text_decides)
+
+
+def _shows_the_photo(queries: list[Side], targets: list[Side]) -> NDArray[np.bool_]:
+    """bool [n, m]: query i is one photo alone, and target j shows it."""
+    photos = [{photo.content for photo in target.photos} for target in targets]
+    found = np.zeros((len(queries), len(targets)), dtype=np.bool_)
+    for i, query in enumerate(queries):
+        if not query.text and len(query.photos) == 1:
+            found[i] = [query.photos[0].content in contents for contents in photos]
+    return found
 
 
 def _equal(rows: list[str], columns: list[str]) -> NDArray[np.bool_]:

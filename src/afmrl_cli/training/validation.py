@@ -89,7 +89,7 @@ def shows(target: Side, pair: Pair) -> bool:
     if pair.kind == "listings":
         return target.listing == query.listing
     if query.text:
-        return target.listing == query.listing and bool(target.text)
+        return bool(target.text) and (target.listing == query.listing or target.text == query.text)
     asked = {photo.content for photo in query.photos}
     return any(photo.content in asked for photo in target.photos)
 
