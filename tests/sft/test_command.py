@@ -45,8 +45,8 @@ def test_dry_run_then_training_then_nothing_to_do(shop: CatalogFolder, invoke: C
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ([], 3, "no attributes by a teacher"),
-        (["--source", "oracle"], 2, "sft.source"),
+        (["--source", "teacher"], 3, "no attributes by a teacher"),
+        (["--source", "oracle"], 2, "--source"),
         (["--set", "sft.rank=12"], 2, "sft.rank"),
         (["--source", "columns", "--columns", "fabric"], 2, "no column 'fabric'"),
         (["--source", "columns", "--set", "model.generator_checkpoint=nothing"], 4, "no checkpoint 'nothing'"),

@@ -308,6 +308,7 @@ def test_attributes_none_of_which_is_valid(shop: CatalogFolder, settings: MakeSe
 
 def test_generated_attributes_are_used(shop: CatalogFolder, settings: MakeSettings) -> None:
     from afmrl_cli.attributes.task import load_task
+    from afmrl_cli.attributes.views import listing_views
     from afmrl_cli.catalog.fingerprints import Fingerprinter
     from afmrl_cli.catalog.problems import Problems
     from afmrl_cli.catalog.read import read_products
@@ -318,19 +319,25 @@ def test_generated_attributes_are_used(shop: CatalogFolder, settings: MakeSettin
     generator = generator_id(chosen, Checkpoints(shop.checkpoints))
     task = load_task(chosen.attributes, shop.root).id
     with Database(shop.database) as database, Fingerprinter(database) as fingerprinter:
-        products = list(read_products(shop, chosen.catalog, Problems()))
+        products = list(read_products(shop, chosen.catalog, Problems()))[:-5]
         row = StoredAttributes("", generator, task, "", "", None, 0.0)
-        database.put_attributes(
-            [
-                dataclasses.replace(row, fingerprint=fingerprinter.of(p), text=f"colour: {p.given['colour']}")
-                for p in products[:-5]
-            ]
-        )
-    plan = make_plan_for(shop, chosen, generator, task)
-    assert 0 < plan.corpus.num_with_attributes < len(plan.corpus.train)
-    pairs = next(plan.from_step(0, 0))[2]
-    assert any("Attributes: colour: " in pair.query.text for pair in pairs)
-    assert not any("Attributes" in pair.target.text for pair in pairs)
+        rows = [
+            dataclasses.replace(row, fingerprint=fingerprinter.of(p), text=f"colour: {p.given['colour']}")
+            for p in products
+        ]
+        database.put_attributes(rows)
+        listings_alone = make_plan_for(shop, chosen, generator, task)
+        rows = [
+            dataclasses.replace(row, fingerprint=fingerprinter.of(view), text="colour: as the photo shows")
+            for p in products
+            for view in listing_views(p, ["photos"], [fingerprinter.hash_of(path) for path in p.images]).values()
+        ]
+        database.put_attributes(rows)
+    assert 0 < listings_alone.corpus.num_with_attributes < len(listings_alone.corpus.train)
+    assert not any(pair.query.attributes for pair in next(listings_alone.from_step(0, 0))[2]), "photos ask"
+    pairs = next(make_plan_for(shop, chosen, generator, task).from_step(0, 0))[2]
+    assert {pair.query.attributes for pair in pairs} >= {"colour: as the photo shows"}
+    assert not any(pair.target.attributes for pair in pairs)
     heard = Heard()
     run(shop, chosen, heard, dry_run=True)
     assert any("have no attributes" in line for line in heard.said)
