@@ -183,7 +183,7 @@ class Change:
 
 def changes(photo: int, content: str, listing: str) -> dict[str, Change]:
     def another(row: Row) -> Row:
-        return row if row["id"] == listing else other_photos(other_words(row))
+        return row if row["id"] == listing else {**other_photos(other_words(row)), "category": row["category"]}
 
     def photo_alone(side: Shown) -> bool:
         said = side.text and not side.path.startswith(("eval composed", "eval queries"))
@@ -220,7 +220,7 @@ def looked_at(place: Path, rows: list[Row], enrich: str, images: int, photo: int
         after = asked(write(place, [change.row(row) for row in rows], False, **flags))
         for key, side in before.queries.items():
             if change.hidden(side):
-                assert after.queries[key] == side, f"{name} changed, which {key} can't show"
+                assert after.queries.get(key) == side, f"{name} changed, which {key} can't show"
                 yield f"{name}: {side.path}{' enriched' if side.attributes else ''}"
     after = asked(write(place, [other_photos(row, only=photo) for row in rows], False, **flags))
     for key, (asking, answers) in before.answers.items():
