@@ -32,7 +32,10 @@ from afmrl_cli.training.plan import Plan
 from afmrl_cli.training.validation import make_validation
 from tests.attributes.viewed import GENERATOR, POOL, PROMPT, Row, Shop, catalogs, everything, write, write_photos
 
-PROTOCOLS = ("identity", "photo", "fine", "coarse", "text", "composed", "queries")
+PROTOCOLS = (
+    *((name, "") for name in ("identity", "photo", "fine", "coarse", "text", "composed", "queries")),
+    ("coarse", "material"),
+)
 FIELDS = (("", ""), ("title", ""), ("photos", "text"))
 
 
@@ -114,15 +117,15 @@ def evaluated(shop: Shop, found: Asked) -> None:
     with Database(shop.folder.database) as database, Fingerprinter(database) as prints:
         rows = make_rows(shop.folder, shop.settings, database, prints, shop.source)
         documents = documents_of(described_products(shop.folder, shop.settings, rows, Problems()))
-        for protocol in PROTOCOLS:
+        for protocol, label in PROTOCOLS:
             for query_fields, gallery_fields in FIELDS:
-                fields = {"query_fields": query_fields, "gallery_fields": gallery_fields}
+                fields = {"query_fields": query_fields, "gallery_fields": gallery_fields, "label": label}
                 chosen = shop.settings.model_copy(update={"eval": shop.settings.eval.model_copy(update=fields)})
                 try:
                     task = build_task(documents, shop.folder, chosen, TaskSpec(protocol), rows)
                 except (DataError, UsageError):
                     continue
-                path = f"eval {protocol} {query_fields}"
+                path = f"eval {protocol} {label}{query_fields}"
                 texts = rows.views.texts([query.fingerprint for query in task.queries])
                 gallery = {
                     each.id: Shown(
@@ -161,9 +164,12 @@ def ask_by_file(place: Path, rows: list[Row]) -> None:
 
 
 def other_words(row: Row) -> Row:
-    """Another title and another category; what is empty stays empty."""
-    changed = {key: f"{row[key]} otherwise" for key in ("title", "category") if row[key]}
-    return {**row, **changed}
+    """Another title, category and material, which is text here; what is empty stays empty."""
+    return otherwise(row, "title", "category", "attr_material")
+
+
+def otherwise(row: Row, *columns: str) -> Row:
+    return {**row, **{column: f"{row[column]} otherwise" for column in columns if row[column]}}
 
 
 def other_photos(row: Row, kept: int = -1, only: int = -1) -> Row:
@@ -183,7 +189,7 @@ class Change:
 
 def changes(photo: int, content: str, listing: str) -> dict[str, Change]:
     def another(row: Row) -> Row:
-        return row if row["id"] == listing else {**other_photos(other_words(row)), "category": row["category"]}
+        return row if row["id"] == listing else otherwise(other_photos(row), "title")
 
     def photo_alone(side: Shown) -> bool:
         said = side.text and not side.path.startswith(("eval composed", "eval queries"))
@@ -204,8 +210,12 @@ def changes(photo: int, content: str, listing: str) -> dict[str, Change]:
         "other listings": Change(another, whole),
         "everything": Change(lambda row: other_photos(other_words(row)), by_file),
         "category": Change(
-            lambda row: {**row, "category": row["category"] and f"{row['category']} otherwise"},
-            lambda side: side.path.startswith(("eval coarse", "eval text")) or not side.text,
+            lambda row: otherwise(row, "category"),
+            lambda side: not side.text or side.path in ("eval coarse ", "eval text ", "eval text title"),
+        ),
+        "material": Change(
+            lambda row: otherwise(row, "attr_material"),
+            lambda side: not side.text or side.path in ("eval coarse material", "eval text "),
         ),
     }
 
@@ -245,4 +255,5 @@ def test_every_path_has_queries_from_which_something_is_hidden(place: Path) -> N
     assert {"photos: image-text enriched", "photos: rar text-to-photos", "photos: eval text  enriched"} <= seen
     assert {"other listings: listings enriched", "other listings: eval identity  enriched"} <= seen
     assert {"everything: eval queries  enriched", "category: eval coarse  enriched"} <= seen
+    assert {"material: eval coarse material enriched", "material: image-text enriched"} <= seen
     assert {f"answers: {path}" for path in ("photos", "training", "rar photos", "eval photo ")} <= seen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -27,7 +27,7 @@ from afmrl_cli.training.pairs import Side
 from tests.tiny import photo
 
 GENERATOR, PROMPT = "g", "p"
-COLUMNS = ("id", "title", "category", "image", "product_id", "group_id", "attr_colour")
+COLUMNS = ("id", "title", "category", "image", "product_id", "group_id", "attr_colour", "attr_material")
 POOL = 6
 EARLIER = "seen: not known"
 
@@ -58,10 +58,11 @@ def catalogs(draw: st.DrawFn) -> list[Row]:
                 "product_id": draw(st.sampled_from([f"p{i}", f"p{i // 2}"])),
                 "group_id": f"g{i // 3}",
                 "attr_colour": draw(st.sampled_from(["red", "blue"])),
+                "attr_material": draw(st.sampled_from(["", "cotton", "wool"])),
             }
         )
     rows[0]["title"] = "shirt number 0"
-    return [row for row in rows if row["title"] or row["image"]]
+    return [row for row in rows if row["title"] or row["image"] or row["attr_material"]]
 
 
 @dataclass
@@ -107,7 +108,12 @@ def write(place: Path, rows: list[Row], earlier: bool, **changes: object) -> Sho
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    flags = {"split.validation": 0.0, "split.test": 0.0, "agcl.loss": "infonce", **changes}
+    flags = {
+        "split.validation": 0.0,
+        "split.test": 0.0,
+        "agcl.loss": "infonce",
+        "catalog.columns.text": ["material"],
+    } | changes
     shop = Shop(CatalogFolder(place / "catalog.csv"), load_settings(None, flags, {}))
     views: list[Product] = []
     for product in read_products(shop.folder, shop.settings.catalog, Problems()):
@@ -115,8 +121,15 @@ def write(place: Path, rows: list[Row], earlier: bool, **changes: object) -> Sho
         views.append(Product(product.id, title=product.title))
     for protocol in ("photo", "composed", "coarse", "queries"):
         views += eval_views(shop, protocol)
+    views += eval_views(labelled(shop, "material"), "coarse")
     shop.store(views, earlier)
     return shop
+
+
+def labelled(shop: Shop, label: str) -> Shop:
+    """`shop` whose coarse queries are about listings of the same `label`."""
+    chosen = shop.settings.eval.model_copy(update={"label": label})
+    return replace(shop, settings=shop.settings.model_copy(update={"eval": chosen}))
 
 
 def eval_views(shop: Shop, protocol: str) -> list[Product]:
@@ -136,6 +149,7 @@ def everything() -> list[Row]:
             "product_id": f"p{i // 2}",
             "group_id": f"g{i // 4}",
             "attr_colour": ("red", "blue")[i // 2 % 2],
+            "attr_material": ("cotton", "wool")[i // 2 % 2],
         }
         for i in range(16)
     ]

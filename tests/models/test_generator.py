@@ -129,3 +129,11 @@ def test_a_model_without_a_chat_template(tmp_path: Path) -> None:
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match="chat template"):
         generator_of(folder)
+
+
+def test_photos_beyond_the_positions_are_left_out(tiny_model: TinyModel) -> None:
+    """Of a listing with very many photos as many are shown as fit, the marks around each of them counted."""
+    generator = generator_of(tiny_model("qwen2_vl"))
+    pictures = tuple(photo(i) for i in range(200))
+    assert len(generator.generate([Request("What?", pictures)])) == 1
+    assert 50 < generator.photos_left_out < 100

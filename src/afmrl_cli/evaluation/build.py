@@ -19,7 +19,6 @@ from .protocols import (
     coarse_task,
     composed_task,
     fine_task,
-    hidden_fields,
     identity_task,
     offered,
     photo_task,
@@ -92,7 +91,7 @@ def build_task(
         task = fine_task(documents, gallery, rows)
     elif protocol == "coarse":
         task = coarse_task(gallery, label, chosen.max_queries, chosen.seed)
-        hide = hidden_fields(task.label)
+        hide = frozenset([task.label])
     elif protocol == "text":
         task = text_task(gallery)
     elif protocol == "composed":

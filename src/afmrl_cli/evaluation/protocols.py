@@ -148,13 +148,12 @@ def coarse_task(gallery: list[Document], label: str, number: int, seed: int) -> 
         )
     labelled = [document for holders in classes.values() for document in holders]
     asked = sample(labelled, number or COARSE_QUERIES, seed)
-    hide = hidden_fields(label)
     queries, qrels = [], {}
     same: dict[str, list[str]] = {}
     for document in labelled:
         same.setdefault(document.identity, []).append(document.id)
     for document in asked:
-        query = _listing_query(document, frozenset(same[document.identity]), hide)
+        query = _listing_query(document, frozenset(same[document.identity]), frozenset([label]))
         if query.text or query.images:
             queries.append(query)
             holders = classes[document.labels[label].strip()]
@@ -165,11 +164,6 @@ def coarse_task(gallery: list[Document], label: str, number: int, seed: int) -> 
     if missing := len(gallery) - len(labelled):
         notes.append(f"{missing:,} listings have no {label}: they can be found, and are never right")
     return Task("coarse", queries, gallery, qrels, notes, label)
-
-
-def hidden_fields(label: str) -> frozenset[str]:
-    """The text fields that say a label aloud."""
-    return frozenset([label]) & {"category", "brand"}
 
 
 def text_task(gallery: list[Document]) -> Task:

@@ -18,7 +18,7 @@ from ..attributes.views import StoredViews, narrowed
 from ..catalog.product import Product, product_text
 from ..catalog.splits import Split, split_of
 from ..errors import DataError
-from ..retrieval.filters import Filters, check_keys, fields_of, passes
+from ..retrieval.filters import Filters, check_keys, field_name, fields_of, passes
 from ..retrieval.listings import Listing
 from ..retrieval.vectors import RowMaker
 from ..settings import SplitSettings
@@ -136,8 +136,7 @@ def with_gallery_fields(task: Task, fields: str, hide: frozenset[str], rows: Row
     if fields == "all" and not hide:
         return task
     shown = [narrowed(d.product, text=fields != "photos", photos=fields != "text") for d in task.documents]
-    views = [replace(view, **dict.fromkeys(hide, "")) for view in shown]  # type: ignore[arg-type]
-    documents, gone = show_only(task.documents, views, rows)
+    documents, gone = show_only(task.documents, [without_fields(view, hide) for view in shown], rows)
     if not documents:
         raise DataError(f"no listing of the gallery has {fields}", "choose another --gallery-fields")
     notes = list(task.notes)
@@ -174,11 +173,16 @@ FIELDS = {"Title": "title", "Brand": "brand", "Category": "category", "Descripti
 
 
 def as_product(query: Query) -> Product:
-    """A query as the generator is shown it, as by `search --enrich`: its words and photos, and nothing else."""
+    """A query as the generator is shown it, as by `search --enrich`: its words and photos, and nothing else.
+
+    The text of a listing may have lines of own columns between those of the fields.
+    """
     lines = [line.partition(": ") for line in query.text.splitlines()]
-    if lines and all(name in FIELDS for name, _, _ in lines):
-        fields = {FIELDS[name]: value for name, _, value in lines}
-        return Product(query.id, images=query.images, **fields)  # type: ignore[arg-type]
+    known = [name in FIELDS for name, _, _ in lines]
+    if lines and (all(known) or (query.kind == "listing" and any(known))):
+        fields = {FIELDS[name]: value for name, _, value in lines if name in FIELDS}
+        own = tuple((name, value) for name, _, value in lines if name not in FIELDS)
+        return Product(query.id, images=query.images, text=own, **fields)  # type: ignore[arg-type]
     return Product(query.id, title=query.text, images=query.images)
 
 
@@ -191,7 +195,14 @@ def with_views(task: Task, views: StoredViews) -> Task:
 
 def query_text(product: Product, hide: frozenset[str]) -> str:
     """The text of a query that is made from a listing, without the fields in `hide`."""
-    return product_text(replace(product, **dict.fromkeys(hide, "")))  # type: ignore[arg-type]
+    return product_text(without_fields(product, hide))
+
+
+def without_fields(product: Product, hide: frozenset[str]) -> Product:
+    """`product` without the fields of its text in `hide`: category, brand, own columns that are text."""
+    standard = dict.fromkeys(hide & {"category", "brand"}, "")
+    own = tuple((name, value) for name, value in product.text if field_name(name) not in hide)
+    return replace(product, text=own, **standard)  # type: ignore[arg-type]
 
 
 def products_of(task: Task) -> Callable[[Query], list[Product]]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 OTHER_TOKENS = 64
-"""Beside text and photos: the instruction, line breaks, and the two marks around each photo."""
+"""Beside text and photos: the instruction and line breaks."""
 
 
 class Embedder:

@@ -97,7 +97,8 @@ class LocalGenerator:
         tokens = [self.vision.image_tokens(image) for image in request.images]
         if sum(tokens) < self.processor.max_positions // 2:  # nearly always
             return request
-        text = len(self.processor.tokenizer(self.text(request))["input_ids"]) + self.max_new_tokens
+        bare = self.text(replace(request, images=()))
+        text = len(self.processor.tokenizer(bare)["input_ids"]) + self.max_new_tokens
         fit = self.processor.photos_that_fit(tokens, text)
         if fit == len(tokens):
             return request

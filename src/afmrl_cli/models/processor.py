@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
 MAX_ASPECT = 200
 """Qwen's resizing refuses pictures that are longer than this many times their width."""
+MARKS = 2
+"""Tokens around each photo, where it begins and ends."""
 
 _STOCK_NAMES = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor", "qwen3_vl": "Qwen3VLProcessor"}
 
@@ -165,11 +167,11 @@ class Processor:
         return _pixels(self.inner.image_processor, small, self._levels)
 
     def photos_that_fit(self, photos: Sequence[int], text: int) -> int:
-        """How many of the first photos (tokens of each) stand beside `text` tokens within the model's positions; the
-        first one always does, and is refused by `refuse_too_long` if need be.
+        """How many of the first photos (tokens of each, without the two marks around it) stand beside `text` tokens
+        within the model's positions; the first one always does, and is refused by `refuse_too_long` if need be.
         """
         left = self.max_positions - text
-        sums = list(itertools.accumulate(photos))
+        sums = list(itertools.accumulate(tokens + MARKS for tokens in photos))
         return max(1, sum(total <= left for total in sums)) if photos else 0
 
     def refuse_too_long(self, length: int) -> None:

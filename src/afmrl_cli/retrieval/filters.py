@@ -25,13 +25,13 @@ def parse_filters(written: Iterable[str], flag: str) -> dict[str, list[str]]:
         key, equals, value = pair.partition("=")
         if not equals or not key.strip() or not value.strip():
             raise UsageError(f"{flag} {pair}: not of the form key=value", f"for example {flag} brand=Luma")
-        filters.setdefault(_name(key), []).append(value.strip().casefold())
+        filters.setdefault(field_name(key), []).append(value.strip().casefold())
     return filters
 
 
 def fields_of(product: Product) -> dict[str, str]:
     """What a listing can be filtered by; the retailer's own columns never hide the standard ones."""
-    fields = {_name(key): value for key, value in product.given.items()}
+    fields = {field_name(key): value for key, value in product.given.items()}
     fields |= {"id": product.id, "brand": product.brand, "category": product.category}
     fields |= {"product_id": product.product_id or "", "group_id": product.group_id or ""}
     return fields
@@ -52,7 +52,8 @@ def check_keys(filters: Filters, known: Iterable[str], flag: str) -> None:
             raise UsageError(f"{flag} {key}=...: the catalog has no column {key}", hint)
 
 
-def _name(key: str) -> str:
+def field_name(key: str) -> str:
+    """What a column is called in filters and labels."""
     return key.strip().casefold().removeprefix("attr_")
 
 
