@@ -109,7 +109,7 @@ def check_eval(shop: Shop) -> Iterator[str]:
 
 
 @given(catalogs(), st.sampled_from(["query", "both"]), st.integers(0, 2), st.booleans())
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_attributes_of_every_side_were_written_from_what_it_shows(
     place: Path, rows: list[Row], enrich: str, images: int, earlier: bool
 ) -> None:
