@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import DataError, ModelError
-from ..store.files import SEAL, find_damage, read_object, sealed, writing_folder
+from ..store.files import FILES, SEAL, find_damage, read_object, sealed, writing_folder
 
 TENSORS, COUNTERS = "state.safetensors", "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -69,7 +69,7 @@ def read_counters(place: Path) -> dict[str, Any]:
         raise _unusable(place, error) from error
     if damage:
         raise _unusable(place, damage)
-    return counters
+    return {key: value for key, value in counters.items() if key not in (FILES, SEAL)}
 
 
 def _unusable(place: Path, reason: object) -> ModelError:
