@@ -155,11 +155,13 @@ def test_config_says_where_each_value_comes_from_and_freezes_no_default(tmp_path
     assert "batch_size = 7  # --set embed.batch_size" in lines
     assert "k = 4  # AFMRL_SEARCH_K" in lines
     assert 'values = ["v"]  # afmrl.toml' in lines
-    assert "# validation = 0.25  # follows from the models or the catalog" in lines
+    assert "# validation = 0.25  # follows from the catalog's size" in lines
     assert tomllib.loads(done.stdout)["agcl"] == {"seed": 3}
     assert "# batch_size = 32  # default" in lines
+    assert "# learning_rate = 0.0  # default: here 0.001" in lines
+    assert '# generator = ""  # default: here nano' in lines
     other = run("config", "--set", "model.preset=qwen3", cwd=tmp_path)
-    assert "# batch_size = 12  # follows from the models or the catalog" in other.stdout.splitlines()
+    assert "# batch_size = 12  # follows from the models" in other.stdout.splitlines()
 
 
 @pytest.mark.parametrize(

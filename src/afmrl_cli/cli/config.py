@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from .output import Output
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    from ..settings import Settings
 
 WIDTH = 80
 
@@ -48,11 +51,37 @@ def config(
     out.document("afmrl.config/1", {"folder": root, "settings": settings.model_dump(), "origins": origins})
     if root:
         out.note(f"settings of {root / SETTINGS_FILE}" + ("" if (root / SETTINGS_FILE).is_file() else " (not there)"))
-    for line in _toml_lines(settings, origins):
+    for line in _toml_lines(settings, origins, _resolved(settings)):
         out.text(line)
 
 
-def _toml_lines(section: BaseModel, origins: Mapping[str, str], prefix: str = "") -> Iterator[str]:
+def _resolved(settings: Settings) -> dict[str, str]:
+    """What settings that are left open come to here, as far as it does not hang on the catalog's content."""
+    from ..errors import ModelError
+    from ..models.device import device_of, precision_of
+    from ..models.presets import BUILT_IN, base_name
+    from ..training.sizes import RATES, peak_rate
+
+    model = settings.model
+    found: dict[str, object] = {f"model.{role}": base_name(model, role) for role in ("generator", "embedder")}
+    built_in = {role: found[f"model.{role}"] == BUILT_IN for role in ("generator", "embedder")}
+    for section in RATES:
+        role = "embedder" if section == "agcl" else "generator"
+        found[f"{section}.learning_rate"] = f"{peak_rate(settings, section, built_in=built_in[role]):g}"
+    with contextlib.suppress(ModelError):  # no such device here: the command that needs it says so
+        found |= {"model.device": device_of(model), "model.precision": precision_of(model)}
+    opens = {key for key in found if _value_of(settings, key) in ("", "auto", 0.0)}
+    return {key: f": here {found[key]}" for key in sorted(opens)}
+
+
+def _value_of(settings: Settings, key: str) -> object:
+    section, name = key.split(".")
+    return getattr(getattr(settings, section), name)
+
+
+def _toml_lines(
+    section: BaseModel, origins: Mapping[str, str], resolved: Mapping[str, str], prefix: str = ""
+) -> Iterator[str]:
     """The lines of a table and of those in it: what is set, with its origin, and defaults as comments."""
     from pydantic import BaseModel
 
@@ -68,11 +97,12 @@ def _toml_lines(section: BaseModel, origins: Mapping[str, str], prefix: str = ""
         else:
             if field.description:
                 yield from textwrap.wrap(field.description, WIDTH, initial_indent="# ", subsequent_indent="#   ")
-            yield _setting_line(name, value, field.default, origins.get(key) or _origin_of_table(key, origins))
+            origin = origins.get(key) or _origin_of_table(key, origins)
+            yield _setting_line(name, value, field.default, origin) + resolved.get(key, "")
     if prefix:
         yield ""
     for key, table in inner:
-        yield from _toml_lines(table, origins, key)
+        yield from _toml_lines(table, origins, resolved, key)
 
 
 def _setting_line(name: str, value: object, default: object, origin: str) -> str:
@@ -84,7 +114,8 @@ def _setting_line(name: str, value: object, default: object, origin: str) -> str
     line = f"{name} = {_toml_value(value)}"
     if origin:
         return f"{line}  # {origin}"
-    return f"# {line}  # " + ("default" if value == default else "follows from the models or the catalog")
+    where = "the catalog's size" if isinstance(value, float) else "the models"
+    return f"# {line}  # " + ("default" if value == default else f"follows from {where}")
 
 
 def _origin_of_table(key: str, origins: Mapping[str, str]) -> str:

@@ -9,10 +9,9 @@ import numpy as np
 from ..models.presets import NANO, Base
 from ..settings import Settings
 from ..store.checkpoints import Manifest
-from ..training.sizes import with_rar_steps
+from ..training.sizes import peak_rate, with_rar_steps
 from .environment import Environments
 
-NANO_RATE, RATE = 1e-4, 1e-5
 NOT_THE_RESULT = {"save_every", "name", "chunk_answers", "rollout_answers", "shared_prefix"}
 """Settings that do not change what is learnt (but for rounding and the random numbers drawn)."""
 
@@ -47,6 +46,7 @@ class Plan:
             "prompts": self.prompts,
             "answers_a_step": self.prompts * rar.group,
             "steps": rar.steps,
+            "validate_every": rar.validate_every,
             "learning_rate": self.peak_rate,
         }
 
@@ -55,7 +55,7 @@ def make_plan(environments: Environments, base: Base, parent: Manifest | None, g
     """The plan that the environments' settings mean; a step asks no more queries than there are."""
     settings = with_rar_steps(environments.train.settings, len(environments.train.queries))
     rar = settings.rar
-    rate = rar.learning_rate or (NANO_RATE if base.name == NANO else RATE)
+    rate = peak_rate(settings, "rar", built_in=base.name == NANO)
     prompts = min(rar.prompts, len(environments.train.queries))
     return Plan(settings, environments, base, parent, generator, prompts, rate)
 

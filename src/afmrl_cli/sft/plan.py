@@ -12,11 +12,10 @@ from ..attributes.task import AttributeTask
 from ..models.presets import NANO, Base
 from ..settings import Settings
 from ..store.files import hash_json
-from ..training.sizes import with_sft_sizes
+from ..training.sizes import peak_rate, with_sft_sizes
 from .corpus import Corpus, Example
 from .targets import Target
 
-NANO_RATE, RATE = 4e-3, 1e-4
 NOT_THE_RESULT = {"save_every", "chunk_size", "name"}
 """Settings that do not change what is learnt."""
 
@@ -73,7 +72,7 @@ def make_plan(corpus: Corpus, task: AttributeTask, settings: Settings, base: Bas
     """The plan that the settings mean, with sizes that follow from the catalog where they leave them open."""
     settings = with_sft_sizes(settings, len(corpus.train))
     sft = settings.sft
-    rate = sft.learning_rate or (NANO_RATE if base.name == NANO else RATE)
+    rate = peak_rate(settings, "sft", built_in=base.name == NANO)
     return Plan(settings, task, corpus, sft.steps, len(corpus.train) / sft.batch_size, rate)
 
 
@@ -94,6 +93,7 @@ def describe(plan: Plan) -> dict[str, object]:
         "keys": sorted({key for example in corpus.train for key in example.target.pairs}),
         "batch_size": sft.batch_size,
         "steps": plan.steps,
+        "validate_every": sft.validate_every,
         "steps_per_epoch": round(plan.steps_per_epoch, 2),
         "learning_rate": plan.peak_rate,
     }

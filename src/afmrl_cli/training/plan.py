@@ -15,9 +15,8 @@ from .batches import Strategy, choose_strategy, plan_batches
 from .corpus import Corpus
 from .lexical import Lexical, build_lexical
 from .pairs import KINDS, Enrich, Kind, Pair, Positive, draw_pair, find_positives, mix, query_views
-from .sizes import AGCL_BATCH, batch_size, with_agcl_batch, with_agcl_steps
+from .sizes import AGCL_BATCH, batch_size, peak_rate, with_agcl_batch, with_agcl_steps
 
-NANO_RATE, RATE = 1e-3, 5e-5
 LEAST_BATCHES = 3
 NOT_THE_RESULT = {"save_every", "tensorboard", "name"}
 """Settings that do not change what is learnt."""
@@ -94,7 +93,7 @@ def make_plan(corpus: Corpus, settings: Settings, base: Base, processes: int = 1
     strategy = choose_strategy(agcl.batches, agcl.batch_size, corpus.num_with_attributes > 0)
     if strategy == "neighbours" and not corpus.num_with_attributes:
         raise UsageError("agcl.batches = neighbours needs attributes, and there are none", "set it to category")
-    rate = agcl.learning_rate or (NANO_RATE if base.name == NANO else RATE)
+    rate = peak_rate(settings, "agcl", built_in=base.name == NANO)
     plan = Plan(settings, corpus, positives, lexical, strategy, 0, 0, rate)
     each = len(plan.batches(0))
     settings = with_agcl_steps(settings, each)
@@ -157,6 +156,7 @@ def describe(plan: Plan) -> dict[str, object]:
         "batches": plan.strategy,
         "batch_size": plan.settings.agcl.batch_size,
         "steps": plan.steps,
+        "validate_every": plan.settings.agcl.validate_every,
         "steps_per_epoch": plan.steps_per_epoch,
         "learning_rate": plan.peak_rate,
     }

@@ -4,6 +4,7 @@ batch      the largest power of two that leaves an epoch three batches or more, 
 epochs     3, or as many as make up the least number of steps with which a gain was measured: 30 (AGCL), 40 (SFT)
 RAR steps  every query is asked three times, between 10 and 200 steps in all
 validation six times in a run, 50 steps apart at most (RAR: 25)
+learning rate by the model, unless it is set
 RAR k      the median rank of the best right answer without attributes, 50 (the paper's k) at most: about half of the
            queries then have a hit, so that attributes can win one or lose one
 
@@ -23,6 +24,14 @@ AGCL_BATCH, AGCL_STEPS = 128, 30
 SFT_BATCH, SFT_STEPS = 32, 40
 RAR_PASSES, RAR_STEPS, RAR_MOST_STEPS, RAR_K = 3, 10, 200, 50
 VALIDATIONS, APART, RAR_APART = 6, 50, 25
+RATES: dict[str, tuple[float, float]] = {"agcl": (1e-3, 5e-5), "sft": (4e-3, 1e-4), "rar": (1e-4, 1e-5)}
+"""Peak learning rate of the built-in model and of all others: the smaller a model, the larger its steps."""
+
+
+def peak_rate(settings: Settings, section: str, *, built_in: bool) -> float:
+    """The learning rate that is set for a training, else the one of the model that it trains."""
+    own: float = getattr(settings, section).learning_rate
+    return own or RATES[section][0 if built_in else 1]
 
 
 def batch_size(products: int, most: int) -> int:
