@@ -148,7 +148,7 @@ def _markdown(table: Table, content: Mapping[str, Any]) -> list[str]:
 
 
 def _name(system: Mapping[str, Any]) -> str:
-    name = SYSTEMS.get(system["system"], system["system"])
+    name = SYSTEMS.get(str(system["system"]), str(system["system"]))
     if not system["fusion"]:
         return name
     weights = ", ".join(f"{half['weight']:g}" for half in system["fusion"])

@@ -96,12 +96,14 @@ def asked(shop: Shop) -> Asked:
             right = np.flatnonzero(validation.relevant[number] & ~validation.excluded[number]).tolist()
             rows = [shown("validation", validation.gallery[row]) for row in right]
             found.add("validation", str(number), shown("validation", side), rows)
-    for kind in RAR_KINDS:
-        gallery, queries = pose(listings, [True] * len(listings), kind, max_photos=0, enrich=enrich == "both", seed=1)
+    for rar_kind in RAR_KINDS:
+        gallery, queries = pose(
+            listings, [True] * len(listings), rar_kind, max_photos=0, enrich=enrich == "both", seed=1
+        )
         for query in queries:
-            rows = [shown(f"rar {kind}", gallery[row]) for row in query.positives]
+            rows = [shown(f"rar {rar_kind}", gallery[row]) for row in query.positives]
             assert not query.side.attributes
-            found.add(f"rar {kind}", query.id, shown(f"rar {kind}", query.side), rows)
+            found.add(f"rar {rar_kind}", query.id, shown(f"rar {rar_kind}", query.side), rows)
     evaluated(shop, found)
     return found
 

@@ -59,7 +59,8 @@ def _resolved(settings: Settings) -> dict[str, str]:
     """What settings that are left open come to here, as far as it does not hang on the catalog's content."""
     from ..errors import ModelError
     from ..models.device import device_of, precision_of
-    from ..models.presets import BUILT_IN, base_name
+    from ..models.presets import base_name
+    from ..settings import BUILT_IN
     from ..training.sizes import RATES, peak_rate
 
     model = settings.model
