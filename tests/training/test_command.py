@@ -52,7 +52,7 @@ def test_dry_run_then_training_then_nothing_to_do(shop: CatalogFolder, invoke: C
     ("words", "code", "said"),
     [
         ([], 3, "no attributes yet"),
-        (["--loss", "triplet"], 2, "agcl.loss"),
+        (["--loss", "triplet"], 2, "--loss"),
         (["--set", "agcl.rank=12"], 2, "agcl.rank"),
         (["--attributes", "given", "--batch-size", "500"], 3, "fewer than agcl.batch_size = 500"),
     ],
