@@ -53,7 +53,7 @@ def test_a_collapse_stops_the_run_and_is_a_failed_check(root: Path) -> None:
     ("words", "code", "said"),
     [
         ([], 4, "no SFT checkpoint to start from"),
-        (["--from-base", "--loss", "ppo"], 2, "rar.loss"),
+        (["--from-base", "--loss", "ppo"], 2, "--loss"),
         (["--from-base", "--embedder", "embedder-9"], 4, "no checkpoint 'embedder-9'"),
         (["--from-base", "--k", "50"], 3, "the gallery has"),
     ],

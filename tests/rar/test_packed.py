@@ -60,7 +60,7 @@ def make(shop: CatalogFolder, run: Path, model: str, changes: Changes | None = N
         replace(long, text="Title: blue hood", photos=()),
         *(replace(seen.side, photos=p[:1]) for p in (photos, others)),
     ]
-    env.queries = tuple(replace(seen, side=side) for side in sides)
+    env.queries = tuple(replace(seen, side=side, photos=side.photos) for side in sides)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in trainable(rig.peft).values():
