@@ -64,8 +64,8 @@ class Listing:
     """The attributes that title and description name."""
 
     def row(self) -> dict[str, str]:
-        """The listing as the catalog's columns; attributes that don't apply are empty."""
-        attributes = self.garment.attributes()
+        """The listing as the catalog's columns; attributes that don't apply, or are none, are empty."""
+        attributes = {key: value for key, value in self.garment.attributes().items() if value != "none"}
         return {
             "id": self.id,
             "product_id": self.product_id,
