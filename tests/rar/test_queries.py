@@ -125,6 +125,9 @@ def test_the_kind_is_the_first_that_is_offered_often_enough() -> None:
     assert offers == {"listings": 2, "photos": 4, "photo-to-text": 4, "text-to-photos": 4}
     assert choose_kind("auto", offers, 2) == "listings"
     assert choose_kind("auto", offers, 3) == "photos"
+    # A small shop may have listings to learn from, and none that are held out.
+    assert choose_kind("auto", offers, 2, {**offers, "listings": 0}) == "photos"
+    assert choose_kind("auto", offers, 2, dict.fromkeys(offers, 0)) == "listings"
     assert choose_kind("text-to-photos", offers, 3) == "text-to-photos"
     with pytest.raises(DataError, match=r"rar.query = listings.*listings 2, photos 4") as error:
         choose_kind("listings", offers, 3)

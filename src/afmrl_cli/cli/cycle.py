@@ -150,6 +150,7 @@ def _show(session: Session, summary: CycleSummary) -> None:
             continue
         sizes = f"{scored['queries']:,} queries about {scored['products']:,} products, gallery of {scored['gallery']:,}"
         out.table(columns(metric, split), leaderboard(results, metric, split), f"{split}, {role}: {sizes}")
+    out.text("a change is to the last accepted stage before")
     for result in results:
         if result.note:
             out.text(f"{result.name}: {result.note}")

@@ -28,6 +28,7 @@ from ..store.database import Database
 from ..store.folder import CatalogFolder
 from ..training.corpus import load_corpus
 from ..training.plan import make_plan
+from .stage_results import LEAST_QUERIES
 from .stages import Scored
 
 SPLITS: tuple[Scored, ...] = ("validation", "test")
@@ -39,6 +40,26 @@ def products_asked_about(folder: CatalogFolder, settings: Settings) -> dict[Scor
         split: independent_queries(folder, settings, TaskSpec(settings.cycle.protocol or None, split=split))
         for split in SPLITS
     }
+
+
+def choose_protocol(folder: CatalogFolder, settings: Settings, listener: Listener) -> Settings:
+    """The settings with the protocol that stages are scored by: where the catalog's own leaves the validation split too
+    few products to decide by, and photos are of more, these ask. Raises as `products_asked_about`.
+    """
+    if settings.cycle.protocol or (few := products_asked_about(folder, settings)["validation"]) >= LEAST_QUERIES:
+        return settings
+    by_photo = _with(settings, "cycle", protocol="photo")
+    try:
+        more = products_asked_about(folder, by_photo)["validation"]
+    except DataError:
+        return settings
+    if more <= few:
+        return settings
+    listener.note(
+        f"scored by protocol photo, whose validation queries are about {more:,} products; those of the protocol that "
+        f"the catalog offers first are about {few:,} (cycle.protocol)"
+    )
+    return by_photo
 
 
 def check_stages(folder: CatalogFolder, settings: Settings, targets: str) -> None:

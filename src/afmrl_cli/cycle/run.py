@@ -36,7 +36,7 @@ from ..store.lock import writer_lock
 from ..store.runs import next_number
 from . import stages
 from .calibrate import fill_in
-from .checks import check_stages, choose_targets, products_asked_about, test_products_seen
+from .checks import check_stages, choose_protocol, choose_targets, products_asked_about, test_products_seen
 from .inputs import Inputs, read_catalog
 from .plan import changed_settings, cycle_key, cycles, planned, refuse
 from .records import Expected, InputsChanged, Record, Records, StageNotDone, expect
@@ -86,7 +86,7 @@ class Cycle:
     """One cycle of a catalog: its folder, the results so far, and the last system that was accepted."""
 
     def __init__(self, folder: CatalogFolder, settings: Settings, listener: Listener, *, dry: bool) -> None:
-        settings = _judged_as_scored(settings)
+        settings = _judged_as_scored(choose_protocol(folder, settings, listener))
         self.folder, self.settings, self.listener, self.dry = folder, settings, listener, dry
         self.metric = settings.cycle.metric
         self.checkpoints = Checkpoints(folder.checkpoints)

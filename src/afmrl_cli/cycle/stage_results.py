@@ -138,13 +138,14 @@ def leaderboard(results: Sequence[StageResult], metric: str, split: Scored) -> l
     rows: list[list[object]] = []
     for result in results:
         state = "baseline" if result.baseline else "accepted" if result.accepted else "rejected"
+        state = state if result.against else "start"
         record, change = result.record(split), result.change(metric, split)
         row: list[object] = [result.name, "-", "-", "-", ""]
         if record is not None:
             low, high = record.result["intervals"][metric]
             row[1:3] = [f"{result.value(metric, split):.3f}", f"{low:.3f} to {high:.3f}"]
         if change:
-            row[3:] = [f"{change['difference']:+.3f}", f"{change['verdict']} (vs {result.against})"]
+            row[3:] = [f"{change['difference']:+.3f}", change["verdict"]]
         rows.append([*row, state] if split == "validation" else row)
     return rows
 

@@ -246,7 +246,7 @@ def pose_all(corpus: Corpus, settings: Settings) -> Posed:
     rar, most = settings.rar, settings.model.embedder_images
     enrich = settings.embed.enrich == "both"
     offers = offered(corpus.train, max_photos=most, seed=rar.seed)
-    kind = choose_kind(rar.query, offers, LEAST_QUERIES)
+    kind = choose_kind(rar.query, offers, LEAST_QUERIES, offered(corpus.validation, max_photos=most, seed=rar.seed))
     shown = some_products(corpus.train, rar.gallery, rar.seed)
 
     def posed(listings: list[TrainListing], asking: list[bool]) -> tuple[list[Side], list[RarQuery]]:

@@ -142,11 +142,15 @@ def offered(listings: Sequence[TrainListing], *, max_photos: int, seed: int) -> 
     return {kind: len(pose(listings, every, kind, max_photos=max_photos, enrich=False, seed=seed)[1]) for kind in KINDS}
 
 
-def choose_kind(wanted: str, offers: dict[QueryKind, int], least: int) -> QueryKind:
-    """`wanted`, or for "auto" the first kind with at least `least` queries; DataError when there are too few."""
+def choose_kind(
+    wanted: str, offers: dict[QueryKind, int], least: int, heldout: dict[QueryKind, int] | None = None
+) -> QueryKind:
+    """`wanted`, or for "auto" the first kind with at least `least` queries, in what is held out too if any kind has so
+    many there; DataError when there are too few.
+    """
     kinds: list[QueryKind] = [kind for kind in KINDS if wanted in ("auto", kind) and offers[kind] >= least]
     if kinds:
-        return kinds[0]
+        return next((kind for kind in kinds if heldout is None or heldout[kind] >= least), kinds[0])
     told = ", ".join(f"{kind} {number:,}" for kind, number in offers.items())
     raise DataError(
         f"rar.query = {wanted}: fewer than {least} training products have an answer in the catalog (queries: {told})",
