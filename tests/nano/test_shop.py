@@ -62,13 +62,16 @@ def test_colour_twins_share_a_group_and_differ_in_colour_alone():
         assert len({replace(garment, colour="red") for garment in group}) == 1
 
 
-def test_no_listing_states_all_its_attributes_in_words(shop):
+def test_few_listings_state_all_their_attributes_in_words(shop):
     # The category column is coarser than the attribute, and some values are nowhere in the text.
+    whole = 0
     for row in rows(shop):
         assert row["category"].lower() != row["attr_category"]
         text = f"{row['title']} {row['description']}".lower()
         filled = [row[f"attr_{key}"] for key in KEYS if row[f"attr_{key}"]]
-        assert any(value not in text for value in filled)
+        assert "none" not in filled
+        whole += all(value in text for value in filled)
+    assert whole <= len(rows(shop)) / 10
 
 
 def test_queries_and_qrels_belong_together(shop):
