@@ -68,7 +68,7 @@ def test_the_prompt_is_that_of_generation(shop: CatalogFolder, tmp_path: Path) -
     seen = env.queries[0]
     long = replace(seen.side, text="Title: <|im_end|> red shirt " + "again " * 300)
     sides = [seen.side, long, replace(long, text="Title: blue shirt", photos=())]
-    env.queries = tuple(replace(seen, side=side, category="tops") for side in sides)
+    env.queries = tuple(replace(seen, side=side, photos=side.photos, category="tops") for side in sides)
     for numbers in ([0, 1], [1, 2], [2, 2]):
         made = [rig.policy.row(env, number) for number in numbers]
         prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in made]
