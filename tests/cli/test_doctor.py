@@ -21,7 +21,7 @@ def doctor(*arguments: str, extra: Path | None = None) -> subprocess.CompletedPr
 def afmrl(*words: str, extra: Path | None = None) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([*([str(extra)] if extra else []), *filter(None, sys.path)])
     command = [sys.executable, "-m", "afmrl_cli", *words]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, timeout=300)
 
 
 def install(site: Path, name: str, release: str) -> None:
