@@ -9,6 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from afmrl_cli.cli.app import app
+from afmrl_cli.cycle.calibrate import fill_in
+from afmrl_cli.cycle.records import Expected
+from afmrl_cli.errors import ModelError, UsageError
+from afmrl_cli.listener import Silent
 from afmrl_cli.models import device
 from afmrl_cli.store.files import make_folder, write_json
 from afmrl_cli.training.memory import estimate_stages
@@ -46,3 +50,11 @@ def test_a_stage_that_is_too_large_is_named_with_what_to_lower(tmp_path: Path, m
     assert line.startswith(largest) and ": lower " in line
     advice = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["advice"]
     assert list(advice) == [largest]
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_measuring(tmp_path: Path) -> None:
+    """It would end the stage, too; only what the catalog has too little of is told and left out."""
+    folder = rendered(tmp_path / "shop", 2)
+    settings = cycle_settings(**{"model.embedder": str(tmp_path / "nowhere")})
+    with pytest.raises((ModelError, UsageError)):
+        fill_in([Expected("base-score", "score", done=False)], folder, settings, 2, "", Silent())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.product import Product
-from afmrl_cli.catalog.splits import split_of
+from afmrl_cli.catalog.splits import first_to_judge_by, split_of
 from afmrl_cli.errors import DataError
+from afmrl_cli.evaluation.build import TaskSpec, whole_task
 from afmrl_cli.evaluation.protocols import identity_task, offered, photo_task, queries_task
 from afmrl_cli.evaluation.systems import bm25_run
 from afmrl_cli.evaluation.task import Document, documents_of, gallery_of, of_split, sampled
@@ -128,16 +130,19 @@ def test_queries_about_one_product_are_one_piece_of_evidence(catalog: Catalog) -
 
 def test_what_a_catalog_offers(catalog: Catalog, tmp_path: Path) -> None:
     described, folder = catalog
-    nowhere = tmp_path / "queries.jsonl"
-    assert offered(described, nowhere) == "identity"
+    nowhere, judged = tmp_path / "queries.jsonl", tmp_path / "qrels.trec"
+    assert offered(described, nowhere, judged) == ["identity", "photo"]
     bare = [Product(d.id, d.product.title, images=d.product.images) for d in described]
     alone = documents_of((product, make_listing(product, "", "", "", folder.root)) for product in bare)
-    assert offered(alone, nowhere) == "photo"
+    assert offered(alone, nowhere, judged) == ["photo"]
     nowhere.write_text("{}")
-    assert offered(alone, nowhere) == "queries"
+    assert offered(alone, nowhere, judged) == ["queries", "photo"]
+    assert offered(described, nowhere, judged) == ["identity", "photo"]  # queries without judgements
+    judged.write_text("")
+    assert offered(described, nowhere, judged) == ["identity", "queries", "photo"]
     nowhere.unlink()
     with pytest.raises(DataError, match="nothing to evaluate by"):
-        offered([document for document in alone if len(document.product.images) < 2], nowhere)
+        offered([document for document in alone if len(document.product.images) < 2], nowhere, judged)
     with pytest.raises(DataError, match="no two listings"):
         identity_task(alone, gallery_of(alone, {}))
 
@@ -148,3 +153,36 @@ def test_a_sample_is_the_same_every_time(catalog: Catalog) -> None:
     assert [q.id for q in one.queries] == [q.id for q in two.queries]
     assert set(one.qrels) == {q.id for q in one.queries}
     assert sampled(task, 0, seed=1) is task
+
+
+def test_the_first_kind_with_products_enough_judges_else_the_one_with_the_most() -> None:
+    assert first_to_judge_by([("identity", 25), ("photo", 300)]) == "identity"
+    assert first_to_judge_by([("identity", 3), ("queries", 20), ("photo", 300)]) == "queries"
+    assert first_to_judge_by([("identity", 3), ("queries", 14), ("photo", 15)]) == "photo"
+    assert first_to_judge_by([("identity", 4), ("photo", 4)]) == "identity"
+
+
+def test_a_split_is_not_asked_about_by_its_few_duplicates(tmp_path: Path) -> None:
+    """Two products are listed twice, all have two photos: enough for the base, too few to judge a split by."""
+    rows = shop_rows(40)
+    for i, row in enumerate(rows):
+        row |= {"product_id": f"q{max(i, 2) // 2 * 2 if i < 4 else i}", "image": f"images/{i}.png|images/{i}b.png"}
+    folder = write_shop(tmp_path, rows)
+    settings = load_settings(None, {"split.validation": 0.3, "split.test": 0.3}, {})
+    with rows_of(folder) as made:
+        documents = documents_of(described_products(folder, settings, made, Problems()))
+
+        def chosen(**spec: object) -> str:
+            return whole_task(documents, folder, settings, TaskSpec(**spec), made).protocol  # type: ignore[arg-type]
+
+        assert [chosen(), chosen(split="all")] == ["identity", "identity"]
+        assert [chosen(split="validation"), chosen(split="test")] == ["photo", "photo"]
+        assert chosen(split="test", protocol="identity") == "identity"
+
+
+def test_words_tie_as_vectors_do(catalog: Catalog) -> None:
+    """One word in ten thousand moves BM25 by less than a tie: the gallery's order decides, at the edge too."""
+    long = [replace(d, row=replace(d.row, text="shirt " + "w " * (10_000 - i))) for i, d in enumerate(catalog[0][:2])]
+    task = queries_task([QueryRow("q", "shirt", (), "text", frozenset(), 1)], {"q": {long[0].id: 1}}, long)
+    assert [id for id, _ in bm25_run(task, 1).run["q"]] == [long[0].id]
+    assert [id for id, _ in bm25_run(task, 2).run["q"]] == [long[0].id, long[1].id]

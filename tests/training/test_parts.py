@@ -142,12 +142,17 @@ def test_the_best_step_is_chosen_by_the_kind_of_query_that_is_judged() -> None:
         assert (told["queries"], told["gallery"]) == (len(made.queries), len(made.gallery))
         return list(made.kinds), len(made.queries), [side.attributes for side in made.queries]
 
-    # As `eval` does: listings that share a product, where there are some; else photos.
-    kinds, number, attributes = asked(6)
-    assert (kinds, number) == (["listings"], 6) and all(attributes)
-    assert asked(6, **{"agcl.validation_enrich": "none"})[2] == [""] * 6
+    # As `eval` does: listings that share a product, where these are products enough; else what asks about the most.
+    kinds, number, attributes = asked(40)
+    assert (kinds, number) == (["listings"], 40) and all(attributes)
+    assert asked(40, **{"agcl.validation_enrich": "none"})[2] == [""] * 40
+    assert asked(6)[:2] == (["photos"], 14)
     assert asked(0)[:2] == (["photos"], 8)
-    assert asked(4)[:2] == (["photos"], 8)  # four queries are too few to choose by
+    assert asked(4)[:2] == (["photos"], 12)
+    # The gallery is every listing of the split, not only those that are asked for.
+    for shared, pairs in ((6, "listings"), (40, "")):
+        made = make_validation(listings(shared), load_settings(None, {"agcl.validation_pairs": pairs}, {}))
+        assert made is not None and sorted(side.listing for side in made.gallery) == list(range(shared + 8))
     assert asked(6, **{"agcl.validation_pairs": "image-text"})[:2] == (["image-text"], 14)
     assert asked(6, **{"agcl.pairs": ["photos"]})[:2] == (["photos"], 14)
 

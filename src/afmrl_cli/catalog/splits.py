@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, TypeVar
 
 from ..settings import SplitSettings
 from .product import Product
 
 Split = Literal["train", "validation", "test"]
+T = TypeVar("T")
+LEAST_PRODUCTS = 20
+"""Products that the queries of a split must be about. Where a fifth of the queries change sides, the standard error of
+a difference is sqrt(0.2 / n): 0.10 with 20, so that a true change of 10 points just stands out of it; with fewer a
+single product decides.
+"""
 SHARES = ((100, 0.25), (400, 0.2))
 """(fewer rows than this, share of validation and of test): so that a small shop has queries enough to judge by."""
 SHARE = 0.1
+
+
+def first_to_judge_by(offers: Iterable[tuple[T, int]], least: int = LEAST_PRODUCTS) -> T:
+    """The first kind of query, of (kind, products that it asks about), that asks about `least` products; where none
+    does, the one that asks about the most. One rule for eval, cycle and the validation of training.
+    """
+    passed: list[tuple[T, int]] = []
+    for kind, products in offers:  # lazily: to count what comes later may be work
+        if products >= least:
+            return kind
+        passed.append((kind, products))
+    return max(passed, key=lambda each: each[1])[0]
 
 
 def with_shares(settings: SplitSettings, rows: int) -> SplitSettings:

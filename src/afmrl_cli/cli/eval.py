@@ -178,7 +178,7 @@ def _measure(
     settings, models = session.settings, Models(session)
     entries = tuple(parse_entries(settings.eval.systems, baselines))
     source = models.source if settings.embed.enrich != "none" else None
-    seen = seen_by(_trained(settings, entries, described=source is not None), models.checkpoints)
+    seen = seen_by(trained_by(settings, entries, described=source is not None), models.checkpoints)
     spec = TaskSpec("queries" if queries or qrels else protocol, queries, qrels, tuple(gallery), _split(split), seen)
 
     def make_system(entry: Entry) -> RetrievalSystem:
@@ -190,7 +190,7 @@ def _measure(
     )
 
 
-def _trained(settings: Settings, entries: Sequence[Entry], *, described: bool) -> list[tuple[Role, str]]:
+def trained_by(settings: Settings, entries: Sequence[Entry], *, described: bool) -> list[tuple[Role, str]]:
     """(role, name) of every checkpoint whose work is in the table: embedders, and whose attributes are read."""
     model, rows = settings.model, [entry for entry in entries if entry.kind == "checkpoint"]
     found: list[tuple[Role, str]] = [("embedder", model.embedder_checkpoint)]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .eval import trained_by
 from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
 from .training import DryRun, Force, estimate_document, show_estimate, show_plan
 
@@ -106,15 +107,16 @@ def _show(session: Session, summary: AgclSummary) -> None:
     rows += [["share of negatives above the answer by the margin", float(summary.negatives["too_similar_share"])]]
     out.table(["validation", "value"], rows)
     out.text(f"checkpoint {summary.checkpoint}" + (" (trained before; --force trains again)" * summary.already_done))
-    for line in _judged_by(summary, session.settings.agcl.best_by):
-        out.text(line)
+    if not out.json_mode:
+        for line in _judged_by(session, summary):
+            out.text(line)
     out.note(f"curve, metrics and the report on negatives: {summary.run}")
     out.note(f"use it: afmrl embed --set model.embedder_checkpoint={summary.checkpoint}")
 
 
-def _judged_by(summary: AgclSummary, metric: str) -> list[str]:
+def _judged_by(session: Session, summary: AgclSummary) -> list[str]:
     """What the figure is of, and how it differs from what `afmrl eval` will say."""
-    told = summary.validation
+    told, metric = summary.validation, session.settings.agcl.best_by
     if not told or metric not in summary.metrics:
         return []
     kinds, plan = " and ".join(told["kinds"]), summary.plan
@@ -123,6 +125,25 @@ def _judged_by(summary: AgclSummary, metric: str) -> list[str]:
     return [
         f"{metric} {summary.metrics[metric]:.3f} (validation: {told['queries']:,} queries of the kind {kinds}, "
         f"{asked[told['enrich']]}, gallery of {told['gallery']:,})",
-        f"afmrl eval asks about the test split ({sizes[2]:,} listings) in the whole catalog of {sum(sizes):,}: in a "
-        "larger gallery figures are lower",
+        f"{_asked_by_eval(session, summary.checkpoint)} (test split: {sizes[2]:,} listings), in the whole catalog of "
+        f"{sum(sizes):,}: in a larger gallery figures are lower",
     ]
+
+
+def _asked_by_eval(session: Session, checkpoint: str) -> str:
+    """What plain `afmrl eval` of the checkpoint will ask, found as it finds it."""
+    from ..errors import DataError
+    from ..evaluation.build import TaskSpec
+    from ..evaluation.report import independent_queries
+    from ..evaluation.seen import seen_by
+    from ..store.checkpoints import Checkpoints
+
+    model = session.settings.model.model_copy(update={"embedder_checkpoint": checkpoint})
+    settings = session.settings.model_copy(update={"model": model})
+    trained = trained_by(settings, (), described=settings.embed.enrich != "none")
+    spec = TaskSpec(seen=seen_by(trained, Checkpoints(session.folder.checkpoints)))
+    try:
+        protocol, products = independent_queries(session.folder, settings, spec)
+    except DataError as error:
+        return f"afmrl eval can't ask: {error}"
+    return f"afmrl eval (protocol {protocol}) asks about {products:,} products that training never saw"

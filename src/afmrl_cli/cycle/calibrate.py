@@ -22,7 +22,7 @@ from ..catalog.pictures import look_at, look_of
 from ..catalog.problems import Problems
 from ..catalog.product import Product, product_text
 from ..catalog.read import read_products
-from ..errors import DataError, ModelError, UsageError
+from ..errors import DataError
 from ..listener import Listener, Silent
 from ..models.backends import load_backend
 from ..models.base import Bases
@@ -53,8 +53,9 @@ def fill_in(
     targets: str,
     listener: Listener,
 ) -> list[Expected]:
-    """`expected` with what is not known from earlier stages; `targets` is the source of SFT's right answers. What can't
-    be measured stays unknown, and the reason is told.
+    """`expected` with what is not known from earlier stages; `targets` is the source of SFT's right answers. What the
+    catalog offers too little of to be measured stays unknown, and the reason is told; UsageError and ModelError are
+    raised, as the stage itself would.
     """
     measured: dict[str, ResourceUsage] = {}
     for kind in dict.fromkeys(each.kind for each in expected if not each.done and each.seconds is None):
@@ -62,7 +63,7 @@ def fill_in(
         try:
             # Silent: the parts' own notes are of the part, such as of a gallery that is not the whole one.
             measured[kind] = calibrate(kind, folder, settings, products, targets, Silent())
-        except (DataError, UsageError, ModelError) as error:
+        except DataError as error:  # the checks have passed it: a matter of the part that is measured
             listener.warn(f"{kind} could not be measured: {error}")
     return [
         replace(each, seconds=used.seconds * each.share, peak_bytes=used.peak_bytes, measured=True)

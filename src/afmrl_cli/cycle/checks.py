@@ -28,7 +28,6 @@ from ..store.database import Database
 from ..store.folder import CatalogFolder
 from ..training.corpus import load_corpus
 from ..training.plan import make_plan
-from .stage_results import LEAST_QUERIES
 from .stages import Scored
 
 SPLITS: tuple[Scored, ...] = ("validation", "test")
@@ -37,29 +36,26 @@ SPLITS: tuple[Scored, ...] = ("validation", "test")
 def products_asked_about(folder: CatalogFolder, settings: Settings) -> dict[Scored, int]:
     """How many products the queries of each split are about. Raises DataError when the catalog offers no queries."""
     return {
-        split: independent_queries(folder, settings, TaskSpec(settings.cycle.protocol or None, split=split))
+        split: independent_queries(folder, settings, TaskSpec(settings.cycle.protocol or None, split=split))[1]
         for split in SPLITS
     }
 
 
 def choose_protocol(folder: CatalogFolder, settings: Settings, listener: Listener) -> Settings:
-    """The settings with the protocol that stages are scored by: where the catalog's own leaves the validation split too
-    few products to decide by, and photos are of more, these ask. Raises as `products_asked_about`.
+    """The settings with the protocol that stages are scored by: as `afmrl eval` chooses one for a split, told where it
+    is another than that of the whole catalog. Raises as `products_asked_about`.
     """
-    if settings.cycle.protocol or (few := products_asked_about(folder, settings)["validation"]) >= LEAST_QUERIES:
+    if settings.cycle.protocol:
         return settings
-    by_photo = _with(settings, "cycle", protocol="photo")
-    try:
-        more = products_asked_about(folder, by_photo)["validation"]
-    except DataError:
-        return settings
-    if more <= few:
+    first, _ = independent_queries(folder, settings, TaskSpec(split="all"))
+    chosen, products = independent_queries(folder, settings, TaskSpec(split="validation"))
+    if chosen == first:
         return settings
     listener.note(
-        f"scored by protocol photo, whose validation queries are about {more:,} products; those of the protocol that "
-        f"the catalog offers first are about {few:,} (cycle.protocol)"
+        f"scored by protocol {chosen}, whose validation queries are about {products:,} products; those of {first}, "
+        "which the catalog offers first, are about too few (cycle.protocol)"
     )
-    return by_photo
+    return _with(settings, "cycle", protocol=chosen)
 
 
 def check_stages(folder: CatalogFolder, settings: Settings, targets: str) -> None:

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..catalog.splits import LEAST_PRODUCTS
 from ..listener import Listener
 from ..settings import Settings
 from ..store.checkpoints import Checkpoints, versions
@@ -41,7 +42,7 @@ from .inputs import Inputs, read_catalog
 from .plan import changed_settings, cycle_key, cycles, planned, refuse
 from .records import Expected, InputsChanged, Record, Records, StageNotDone, expect
 from .report import write_report
-from .stage_results import LEAST_QUERIES, StageResult, System, accept, last_accepted
+from .stage_results import StageResult, System, accept, last_accepted
 from .stages import Scored
 
 SCHEMA = "afmrl.cycle/2"
@@ -156,10 +157,10 @@ class Cycle:
     def _tell_sizes(self) -> None:
         """Whether the validation split can decide, and whether the test split tells anything."""
         validation, test = (self.asked_about[split] for split in ("validation", "test"))
-        if validation < LEAST_QUERIES:
+        if validation < LEAST_PRODUCTS:
             then = "accepted" if self.settings.cycle.undecided == "accept" else "rejected"
             self.listener.warn(
-                f"the validation queries are about {validation:,} products, too few to decide by ({LEAST_QUERIES}): "
+                f"the validation queries are about {validation:,} products, too few to decide by ({LEAST_PRODUCTS}): "
                 f"stages are {then} undecided (cycle.undecided; split.validation is the split's share)"
             )
         if not test:
@@ -186,7 +187,7 @@ class Cycle:
     def _brought(self, before: StageResult) -> bool:
         """Whether the round after `before` raised the validation figure; what can't be decided is no reason to stop."""
         value, then = self.last.value(self.metric), before.value(self.metric)
-        return value is None or then is None or before.products() < LEAST_QUERIES or value > then
+        return value is None or then is None or before.products() < LEAST_PRODUCTS or value > then
 
     def _score_test(self) -> None:
         """The test split's scores of every stage, now that nothing is left to decide."""
@@ -371,7 +372,7 @@ class Cycle:
             "metric": self.metric,
             "confidence": self.settings.eval.confidence,
             "rounds": self.settings.cycle.iterations,
-            "chosen_by": {"split": "validation", "products": self.asked_about["validation"], "needed": LEAST_QUERIES},
+            "chosen_by": {"split": "validation", "products": self.asked_about["validation"], "needed": LEAST_PRODUCTS},
             "test_flatters": self.flattered,
             "leaderboard": [result.describe(self.metric) for result in self.results],
             "lineage": {"embedder": last.embedder, "generator": last.generator},

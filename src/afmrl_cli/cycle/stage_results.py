@@ -2,7 +2,7 @@
 
     accepted    its figure (`cycle.metric`) on the validation split is not below that of the last accepted stage
     rejected    it fell, or nothing came of it: the next stage goes on from the last accepted one
-    undecided   the validation split has fewer than LEAST_QUERIES products to ask about: `cycle.undecided` decides
+    undecided   the validation split has fewer than LEAST_PRODUCTS products to ask about: `cycle.undecided` decides
 
 Interval and test of the difference (paired, over the validation queries) say whether a change is more than luck; they
 are shown, and do not decide: with a few hundred queries most single steps stay within the noise, and going on from
@@ -18,15 +18,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..catalog.splits import LEAST_PRODUCTS
 from ..evaluation.compare import signed
 from .records import Record
 from .stages import Scored
-
-LEAST_QUERIES = 20
-"""Products that the validation queries must be about. Where a fifth of the queries change sides, the standard error of
-a difference is sqrt(0.2 / n): 0.10 with 20, so that a true change of 10 points just stands out of it; with fewer a
-single product decides.
-"""
 
 
 @dataclass(frozen=True)
@@ -114,8 +109,8 @@ class StageResult:
 def accept(result: StageResult, last: StageResult, metric: str, *, keep_worse: bool, undecided: str) -> StageResult:
     """`result` with the decision, compared with `last`, the last accepted stage."""
     value, before = result.value(metric), last.value(metric)
-    if value is None or before is None or result.products() < LEAST_QUERIES:
-        few = f"validation queries are about {result.products()} products, too few to decide by ({LEAST_QUERIES})"
+    if value is None or before is None or result.products() < LEAST_PRODUCTS:
+        few = f"validation queries are about {result.products()} products, too few to decide by ({LEAST_PRODUCTS})"
         if undecided == "accept":
             return replace(result, note=f"{few}: accepted undecided (cycle.undecided)")
         return replace(result, accepted=False, note=f"{few}: rejected, as cycle.undecided says")

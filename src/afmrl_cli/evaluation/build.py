@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from ..catalog.images import ImagePaths, ImageProblem
-from ..catalog.splits import Split
+from ..catalog.splits import LEAST_PRODUCTS, Split, first_to_judge_by
 from ..errors import DataError, UsageError
 from ..retrieval.filters import parse_filters
 from ..retrieval.vectors import RowMaker
@@ -25,12 +25,14 @@ from .protocols import (
     queries_task,
     text_task,
 )
-from .seen import Seen, told_of_seen, unseen
+from .seen import Seen, not_seen, told_of_seen, unseen
 from .task import (
     Document,
+    Query,
     Task,
     about_split,
     gallery_of,
+    groups_of,
     of_split,
     sample,
     sampled,
@@ -43,7 +45,7 @@ from .trec import read_qrels, read_queries
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What to measure: `protocol` None is what the catalog offers; `gallery` are `key=value` filters."""
+    """What to measure: `protocol` None is what `whole_task` chooses; `gallery` are `key=value` filters."""
 
     protocol: str | None = None
     queries: Path | None = None
@@ -79,26 +81,9 @@ def build_task(
 ) -> Task:
     """The task over the catalog's `documents`. Raises as the protocols do, UsageError for what can't go together."""
     chosen = settings.eval
-    gallery = gallery_of(documents, parse_filters(spec.gallery, "--gallery"))
-    protocol = spec.protocol or offered(documents, folder.root / "queries.jsonl")
-    label = chosen.label.strip().casefold().removeprefix("attr_")
-    hide: frozenset[str] = frozenset()
-    if protocol == "identity":
-        task = identity_task(documents, gallery)
-    elif protocol == "photo":
-        task = photo_task(gallery, rows)
-    elif protocol == "fine":
-        task = fine_task(documents, gallery, rows)
-    elif protocol == "coarse":
-        task = coarse_task(gallery, label, chosen.max_queries, chosen.seed)
-        hide = frozenset([task.label])
-    elif protocol == "text":
-        task = text_task(gallery)
-    elif protocol == "composed":
-        task = composed_task(gallery, label)
-    else:
-        task = _file_task(documents, gallery, folder.root, settings, spec)
-    if label and protocol not in ("coarse", "composed"):
+    task = whole_task(documents, folder, settings, spec, rows)
+    protocol, hide = task.protocol, frozenset([task.label] if task.label else [])
+    if chosen.label.strip() and protocol not in ("coarse", "composed"):
         raise UsageError(f"--label is for coarse and composed, not for {protocol}", "leave it out")
     if spec.split is None:
         task = unseen(task, spec.seen)
@@ -109,6 +94,80 @@ def build_task(
     task = with_query_fields(task, chosen.query_fields or ("title" if protocol == "text" else "all"))
     gallery_fields = chosen.gallery_fields or ("photos" if protocol == "text" else "all")
     return with_views(with_gallery_fields(task, gallery_fields, hide, rows), rows.views)
+
+
+def whole_task(
+    documents: list[Document], folder: CatalogFolder, settings: Settings, spec: TaskSpec, rows: RowMaker
+) -> Task:
+    """The task before its queries are chosen by split or by what was seen.
+
+    Without a `protocol`: the first that the catalog offers (`protocols.offered`) and that can ask anything. Where a
+    split is asked about, or what checkpoints have not seen, `first_to_judge_by` chooses: few duplicates in a small shop
+    would leave identity nothing to ask.
+    """
+    if spec.protocol:
+        return _made(spec.protocol, documents, folder, settings, spec, rows)
+    offers = offered(documents, *judged_files(folder.root, spec.queries, spec.qrels))
+    plain = spec.split == "all" or (spec.split is None and not spec.seen.names)
+    made: dict[str, Task] = {}
+
+    def counted() -> Iterator[tuple[str, int]]:
+        for protocol in offers:
+            try:
+                made[protocol] = _made(protocol, documents, folder, settings, spec, rows)
+                asked = with_query_fields(made[protocol], settings.eval.query_fields or "all")
+            except DataError:
+                if protocol == "queries" and protocol not in made:  # a file with a fault is told, not passed over
+                    raise
+                yield protocol, 0
+            else:
+                yield protocol, _products(asked, asked.queries) if plain else _judged(asked, spec, settings)
+
+    protocol = first_to_judge_by(counted(), 1 if plain else LEAST_PRODUCTS)
+    return made.get(protocol) or _made(protocol, documents, folder, settings, spec, rows)
+
+
+def _judged(task: Task, spec: TaskSpec, settings: Settings) -> int:
+    """How many products `task` asks about where it asks about the fewest: of the validation and of the test split, so
+    that all who judge by either take the same protocol, and of what `spec` asks about.
+    """
+    shares = settings.split
+    sides: list[Split] = [side for side in ("validation", "test") if getattr(shares, side) != 0]
+    sides += [spec.split] if spec.split and spec.split not in (*sides, "all") else []  # type: ignore[list-item]
+    asked = [_products(task, about_split(task, side, shares)) for side in sides]
+    if spec.split is None:
+        asked.append(_products(task, not_seen(task, spec.seen)))
+    return min(asked)
+
+
+def _products(task: Task, queries: Sequence[Query]) -> int:
+    return len(set(groups_of(task, [query.id for query in queries if task.qrels[query.id]])))
+
+
+def _made(
+    protocol: str,
+    documents: list[Document],
+    folder: CatalogFolder,
+    settings: Settings,
+    spec: TaskSpec,
+    rows: RowMaker,
+) -> Task:
+    chosen = settings.eval
+    gallery = gallery_of(documents, parse_filters(spec.gallery, "--gallery"))
+    label = chosen.label.strip().casefold().removeprefix("attr_")
+    if protocol == "identity":
+        return identity_task(documents, gallery)
+    if protocol == "photo":
+        return photo_task(gallery, rows)
+    if protocol == "fine":
+        return fine_task(documents, gallery, rows)
+    if protocol == "coarse":
+        return coarse_task(gallery, label, chosen.max_queries, chosen.seed)
+    if protocol == "text":
+        return text_task(gallery)
+    if protocol == "composed":
+        return composed_task(gallery, label)
+    return _file_task(documents, gallery, folder.root, settings, spec)
 
 
 def tuning_task(
@@ -125,7 +184,9 @@ def tuning_task(
     if about_split(task, "validation", settings.split):
         return None
     unsampled = settings.model_copy(update={"eval": settings.eval.model_copy(update={"max_queries": 0})})
-    whole = build_task(documents, folder, unsampled, replace(spec, split="all", seen=Seen()), rows)
+    whole = build_task(
+        documents, folder, unsampled, replace(spec, protocol=task.protocol, split="all", seen=Seen()), rows
+    )
     queries = sample(about_split(whole, "validation", settings.split), TUNING_QUERIES, settings.eval.seed)
     return replace(whole, queries=queries, qrels={q.id: whole.qrels[q.id] for q in queries}) if queries else None
 

@@ -36,14 +36,18 @@ COARSE_QUERIES = 1000
 STANDARD_LABELS = ("id", "product_id", "group_id", "brand", "category")
 
 
-def offered(documents: Sequence[Document], queries_file: Path) -> str:
-    """The protocol that the catalog offers: identity, else its queries.jsonl, else photo. DataError when none fits."""
-    if _shares_identities(documents):
-        return "identity"
-    if queries_file.is_file():
-        return "queries"
+def offered(documents: Sequence[Document], queries_file: Path, judgements: Path) -> list[str]:
+    """The protocols that the catalog offers, the best first: identity, its queries.jsonl, photo. DataError for none.
+
+    Queries without their judgements are no offer beside identity; without it, their lack is the user's to mend.
+    """
+    found = ["identity"] if _shares_identities(documents) else []
+    if queries_file.is_file() and (judgements.is_file() or not found):
+        found.append("queries")
     if any(len(document.product.images) >= 2 for document in documents):
-        return "photo"
+        found.append("photo")
+    if found:
+        return found
     raise DataError(
         "nothing to evaluate by: no two listings share a product_id, no product has two photos",
         "give --queries queries.jsonl and --qrels qrels.trec, or name the column: catalog.columns.product_id",

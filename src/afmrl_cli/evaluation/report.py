@@ -26,7 +26,7 @@ from ..store.database import Database
 from ..store.files import write_json, writing, writing_folder
 from ..store.folder import CatalogFolder
 from ..store.runs import new_run
-from .build import TaskSpec, build_task, labels_file, tuning_task
+from .build import TaskSpec, build_task, labels_file, tuning_task, whole_task
 from .earlier import Earlier, find_run, outside_run
 from .entries import Entry
 from .labels import read_labels
@@ -221,20 +221,23 @@ def task_views(folder: CatalogFolder, settings: Settings, spec: TaskSpec) -> lis
     return [view for view, each in zip(views, prints, strict=True) if each not in known]
 
 
-def independent_queries(folder: CatalogFolder, settings: Settings, spec: TaskSpec) -> int:
-    """How many products the queries of `spec` are about; 0 where the catalog offers queries, and none of its split.
+def independent_queries(folder: CatalogFolder, settings: Settings, spec: TaskSpec) -> tuple[str, int]:
+    """The protocol, and how many products the queries of `spec` are about; 0 where the catalog offers queries, and none
+    of its split, or none about products that were not seen.
 
     Raises as `measure` where it offers none at all.
     """
     with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
         rows = make_rows(folder, settings, database, fingerprinter, None)
         documents = _documents(folder, settings, rows, Problems())
-        build_task(documents, folder, settings, replace(spec, split="all"), rows)
+        protocol = whole_task(documents, folder, settings, spec, rows).protocol
+        chosen = replace(spec, protocol=protocol)
+        build_task(documents, folder, settings, replace(chosen, split="all"), rows)
         try:
-            task = build_task(documents, folder, settings, spec, rows)
+            task = build_task(documents, folder, settings, chosen, rows)
         except DataError:
-            return 0
-    return len(set(groups_of(task, [query.id for query in task.queries if task.qrels[query.id]])))
+            return protocol, 0
+    return protocol, len(set(groups_of(task, [query.id for query in task.queries if task.qrels[query.id]])))
 
 
 def _documents(folder: CatalogFolder, settings: Settings, rows: RowMaker, problems: Problems) -> list[Document]:

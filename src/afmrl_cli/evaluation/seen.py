@@ -71,7 +71,7 @@ def unseen(task: Task, seen: Seen) -> Task:
             listings = sum(seen.products.listings)
             notes.append(f"of the {listings:,} listings that {names} saw in training, none is here by its id")
         return replace(task, notes=notes)
-    kept = [query for query in task.queries if query.id not in there]
+    kept = not_seen(task, seen)
     if not kept:
         raise DataError(
             f"{names} saw the products of all {len(task.queries):,} queries in training, so nothing tells how well it "
@@ -84,6 +84,12 @@ def unseen(task: Task, seen: Seen) -> Task:
     )
     qrels = {query.id: task.qrels[query.id] for query in kept}
     return replace(task, queries=kept, qrels=qrels, notes=notes, split="unseen")
+
+
+def not_seen(task: Task, seen: Seen) -> list[Query]:
+    """The queries of `task` that are about products that were never seen."""
+    there = _about_seen(task, seen)
+    return [query for query in task.queries if query.id not in there]
 
 
 def told_of_seen(task: Task, seen: Seen) -> Task:

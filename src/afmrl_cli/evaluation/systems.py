@@ -1,9 +1,9 @@
 """Systems that answer a task. Each gives a run: a ranking of the gallery for every query that it can read.
 
-Scores are rounded to six decimals before anything is ranked, so that exact duplicates tie (matrix products differ in
-the eighth place with a row's position) and a written run file holds the very ranking that was scored. At most `depth`
-products are ranked. A system that can't read a query (BM25 without text, colours without photo, either one where photo
-and words together say what is wanted) answers nothing, and how many queries it could read is told.
+Which scores tie, and in what order ties stand, is for `scores.best_first` to say, of vectors and of words alike; tied
+products have one score, so that a written run file (six decimals) holds the very ranking that was scored. At most
+`depth` products are ranked. A system that can't read a query (BM25 without text, colours without photo, either one
+where photo and words together say what is wanted) answers nothing, and how many queries it could read is told.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..retrieval.encode import Encoder, Input, encode_missing
 from ..retrieval.histogram import mean_histogram
 from ..retrieval.index import exact_search
 from ..retrieval.vectors import Vectors
+from ..scores import best_first
 from ..settings import Settings
 from ..store.files import hash_json
 from ..store.folder import CatalogFolder
@@ -208,14 +209,11 @@ def _lexical_run(
     for query in task.queries:
         if query.id not in words:
             continue
-        scores = corpus.scores(words[query.id]).round(SCORE_DECIMALS)
+        scores = corpus.scores(words[query.id])
         scores[[places[id] for id in query.exclude if id in places]] = 0
         rows = np.flatnonzero(scores > 0)
-        if len(rows) > depth:  # at the edge all that tie are kept, and the first of them then
-            edge = np.partition(scores[rows], len(rows) - depth)[len(rows) - depth]
-            rows = rows[scores[rows] >= edge]
-        order = rows[np.lexsort((rows, -scores[rows]))][:depth]
-        run[query.id] = Ranked(ids, order, scores[order])
+        order, found = best_first(scores[rows], depth, rows)
+        run[query.id] = Ranked(ids, order, found.astype(np.float64).round(SCORE_DECIMALS))
     return SystemRun(name, run, frozenset(run))
 
 

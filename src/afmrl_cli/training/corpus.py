@@ -32,6 +32,7 @@ from ..store.files import hash_json
 from ..store.folder import CatalogFolder
 from .lexical import attribute_tokens
 from .pairs import KINDS, QUERIES_OF_KIND, ROWS_OF_RAR, VIEWS_OF_KIND, Kind, Photo, TrainListing, find_positives
+from .validation import judged_by
 
 DECODERS = 4
 
@@ -131,8 +132,9 @@ def training_views(folder: CatalogFolder, settings: Settings) -> list[Product]:
         ]
         found: list[Product] = []
         positives = find_positives(listings, kinds, required=False)
-        if asked := settings.agcl.validation_pairs:
-            positives += find_positives(listings, [asked], required=False)
+        held = [i for i, product in enumerate(kept) if split_of(product, settings.split) == "validation"]
+        asked = judged_by([listings[i] for i in held], settings)
+        positives += [replace(each, listing=held[each.listing]) for each in asked]
         for positive in positives:
             names = VIEWS_OF_KIND[positive.kind] if both else QUERIES_OF_KIND[positive.kind]
             contents = [photo.content for photo in listings[positive.listing].photos]

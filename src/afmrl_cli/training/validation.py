@@ -5,9 +5,10 @@
 Relevant are the targets of the same product. What shows the query itself is no answer to it: the listing that asks for
 another one, a row with the very photo or text that asks.
 
-The best step is chosen by the kind of query that it will be judged on: where enough listings share their product,
-listings ask (as eval's protocol `identity` does), else photos, else texts and photos ask for each other; with the
-attributes that queries will have, `agcl.validation_enrich`.
+The best step is chosen by the kind of query that it will be judged on, by the rule that eval takes its protocol by:
+listings that share their product ask (as `identity` does) where they are about enough products, else photos, else texts
+and photos ask for each other; with the attributes that queries will have, `agcl.validation_enrich`. The gallery holds
+the listings that nobody asks for, too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..attributes.views import LISTING
+from ..catalog.splits import first_to_judge_by
 from ..scores import ranks_of
 from ..settings import Settings
 from .pairs import (
@@ -32,6 +35,7 @@ from .pairs import (
     find_positives,
     first_photos_of,
     rejected,
+    view_side,
 )
 
 KS = (1, 5, 10)
@@ -99,7 +103,7 @@ def make_validation(listings: Sequence[TrainListing], settings: Settings) -> Val
     agcl = settings.agcl
     if not listings:
         return None
-    positives = _judged_by(listings, settings)
+    positives = judged_by(listings, settings)
     enrich: Enrich = (agcl.validation_enrich or settings.embed.enrich) if agcl.attributes == "generated" else "none"
     rng = np.random.default_rng(agcl.seed)
     chosen = sorted(rng.permutation(len(positives))[: GALLERY_PER_QUERY * agcl.validation_queries].tolist())
@@ -117,12 +121,13 @@ def make_validation(listings: Sequence[TrainListing], settings: Settings) -> Val
     asking = pairs[:: max(1, -(-len(pairs) // agcl.validation_queries))]
     if len(asking) < LEAST_QUERIES:
         return None
-    identity = np.array([listings[pair.target.listing].identity for pair in pairs])
+    sides = _gallery(pairs, listings, GALLERY_PER_QUERY * agcl.validation_queries, rng, enriched=enrich == "both")
+    identity = np.array([listings[side.listing].identity for side in sides])
     own = np.array([listings[pair.query.listing].identity for pair in asking])
-    self_answer = np.array([[shows(p.target, q) for p in pairs] for q in asking])
+    self_answer = np.array([[shows(side, pair) for side in sides] for pair in asking])
     most = settings.model.embedder_images
     asked = [first_photos_of(pair.query, most) for pair in asking]
-    targets = [first_photos_of(pair.target, most) for pair in pairs]
+    targets = [first_photos_of(side, most) for side in sides]
     return Validation(
         asked,
         targets,
@@ -133,15 +138,27 @@ def make_validation(listings: Sequence[TrainListing], settings: Settings) -> Val
     )
 
 
-def _judged_by(listings: Sequence[TrainListing], settings: Settings) -> list[Positive]:
+def _gallery(
+    pairs: Sequence[Pair], listings: Sequence[TrainListing], most: int, rng: np.random.Generator, *, enriched: bool
+) -> list[Side]:
+    """The targets of `pairs`, each once, and whole listings beside them: all others, or a sample that makes it `most`
+    sides, since each look at the validation encodes them.
+    """
+    targets = list(dict.fromkeys(pair.target for pair in pairs))
+    there = {side.listing for side in targets}
+    others = [i for i, each in enumerate(listings) if i not in there and (each.text or each.photos)]
+    kept = sorted(rng.permutation(len(others))[: max(0, most - len(targets))].tolist())
+    return targets + [view_side(listings[others[i]], others[i], LISTING, enriched=enriched) for i in kept]
+
+
+def judged_by(listings: Sequence[TrainListing], settings: Settings) -> list[Positive]:
     """The positives of the one kind that will be judged; of all kinds where no single one has enough."""
     agcl = settings.agcl
     if agcl.validation_pairs:
         return find_positives(listings, [agcl.validation_pairs], required=False)
-    kinds: list[Kind] = [kind for kind in KINDS if kind in agcl.pairs]
+    kinds: list[Kind] = [kind for kind in KINDS if kind in agcl.pairs or not agcl.pairs]
     positives = find_positives(listings, kinds, required=False)
-    for kind in KINDS:
-        found = [positive for positive in positives if positive.kind == kind]
-        if len(found) >= LEAST_QUERIES:
-            return found
-    return positives
+    of_kind = {kind: [each for each in positives if each.kind == kind] for kind in kinds}
+    about = ((kind, len({listings[each.listing].identity for each in found})) for kind, found in of_kind.items())
+    found = of_kind[first_to_judge_by(about)]
+    return found if len(found) >= LEAST_QUERIES else positives
