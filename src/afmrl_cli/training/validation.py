@@ -6,9 +6,9 @@ Relevant are the targets of the same product. What shows the query itself is no 
 another one, a row with the very photo or text that asks.
 
 The best step is chosen by the kind of query that it will be judged on, by the rule that eval takes its protocol by:
-listings that share their product ask (as `identity` does) where they are about enough products, else photos, else texts
-and photos ask for each other; with the attributes that queries will have, `agcl.validation_enrich`. The gallery holds
-the listings that nobody asks for, too.
+listings that share their product ask (as `identity` does) where they are about enough products, else photos (as `photo`
+does), else texts and photos ask for each other; with the attributes that queries will have, `agcl.validation_enrich`.
+The gallery holds the listings that nobody asks for, too.
 """
 
 from __future__ import annotations
@@ -159,6 +159,9 @@ def judged_by(listings: Sequence[TrainListing], settings: Settings) -> list[Posi
     kinds: list[Kind] = [kind for kind in KINDS if kind in agcl.pairs or not agcl.pairs]
     positives = find_positives(listings, kinds, required=False)
     of_kind = {kind: [each for each in positives if each.kind == kind] for kind in kinds}
-    about = ((kind, len({listings[each.listing].identity for each in found})) for kind, found in of_kind.items())
-    found = of_kind[first_to_judge_by(about)]
-    return found if len(found) >= LEAST_QUERIES else positives
+    # Texts and photos that ask for each other are nothing that eval asks by itself: only where all else is too little.
+    for choice in ([kind for kind in kinds if kind != "image-text"], kinds):
+        about = [(kind, len({listings[each.listing].identity for each in of_kind[kind]})) for kind in choice]
+        if about and len(found := of_kind[first_to_judge_by(about)]) >= LEAST_QUERIES:
+            return found
+    return positives
