@@ -147,7 +147,8 @@ class AttributeSettings(Section):
     template: str = Field("", description="file with an own prompt template; empty: the built-in one")
     language: str = Field("", description="language of keys and values, such as Swedish; empty: left to the model")
     views: Names = Field(
-        ["listing"], description="what is described of a listing: listing, text, photos (each), all-photos, rest"
+        ["listing"],
+        description="what is described: listing, text, photos (each), all-photos, rest, queries",
     )
     min_pairs: int = Field(1, ge=1)
     max_pairs: int = Field(12, ge=1)

@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from afmrl_cli.attributes.views import StoredViews
 from afmrl_cli.catalog.fingerprints import Fingerprinter
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.product import product_text
 from afmrl_cli.catalog.read import read_products
+from afmrl_cli.dedupe.listings import load_listings
 from afmrl_cli.errors import DataError, UsageError
 from afmrl_cli.evaluation.build import TaskSpec, build_task
+from afmrl_cli.evaluation.report import query_views
 from afmrl_cli.evaluation.task import as_product, documents_of
 from afmrl_cli.listener import Silent
+from afmrl_cli.models.embed_input import Item
 from afmrl_cli.rar.queries import KINDS as RAR_KINDS
 from afmrl_cli.rar.queries import pose
-from afmrl_cli.retrieval.vectors import described_products, make_rows
+from afmrl_cli.retrieval.embed import embed_catalog
+from afmrl_cli.retrieval.search import stored_texts
+from afmrl_cli.retrieval.vectors import RowMaker, described_products, load_vectors, make_rows
 from afmrl_cli.store.database import Database
+from afmrl_cli.store.files import hash_file
 from afmrl_cli.training.corpus import load_corpus, training_views
 from afmrl_cli.training.pairs import KINDS, Side, TrainListing, draw_pair, find_positives
 from afmrl_cli.training.validation import make_validation
-from tests.attributes.viewed import GENERATOR, POOL, PROMPT, Row, Shop, catalogs, everything, write, write_photos
+from tests.attributes.viewed import (
+    EARLIER,
+    GENERATOR,
+    POOL,
+    PROMPT,
+    Row,
+    Shop,
+    catalogs,
+    everything,
+    write,
+    write_photos,
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +75,19 @@ def check(shop: Shop) -> Iterator[str]:
                     assert not asked & {each.content for each in pair.target.photos}
                     assert not (pair.query.text and pair.target.text)
                 yield f"pairs {kind}{' enriched' if pair.query.attributes else ''}"
+                rng = np.random.default_rng((number, draw))
                 few = draw_pair(positive, listings, rng, max_photos=1, enrich=enrich, dropout=0.0)
-                assert len(few.query.photos) <= 1 and len(few.target.photos) <= 1
+                for side, whole in ((few.query, pair.query), (few.target, pair.target)):
+                    # A sampled photo, and the attributes of the whole view that it is sampled of.
+                    assert len(side.photos) == min(1, len(whole.photos)) and {*side.photos} <= {*whole.photos}
+                    assert (side.text, side.attributes) == (whole.text, whole.attributes)
     if (validation := make_validation(listings, shop.settings)) is not None:
         for side in (*validation.queries, *validation.gallery):
             shop.side_fits(side)
         yield "validation"
     yield from check_rar(shop, listings)
     yield from check_eval(shop)
+    yield from check_embed(shop)
 
 
 def check_rar(shop: Shop, listings: list[TrainListing]) -> Iterator[str]:
@@ -108,6 +132,37 @@ def check_eval(shop: Shop) -> Iterator[str]:
                     assert shop.settings.embed.enrich == "both" or not document.row.attributes
 
 
+class Reading:
+    """An encoder by hashes, which keeps what it is shown: the text, the attributes and the photos of each item."""
+
+    id = "reading"
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.texts_cut = 0
+
+    def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
+        self.items += items
+        rows = [np.random.default_rng(zlib.crc32(repr(item.text).encode())).normal(size=8) for item in items]
+        return np.stack([row / np.linalg.norm(row) for row in rows]).astype(np.float32)
+
+
+def check_embed(shop: Shop) -> Iterator[str]:
+    """What `embed` shows to the embedder and writes down is of the whole listing."""
+    encoder = Reading()
+    shutil.rmtree(shop.folder.embeddings, ignore_errors=True)
+    embed_catalog(shop.folder, shop.settings, encoder.id, lambda: encoder, Silent(), source=shop.source)
+    rows = {row.id: row for row in load_vectors(shop.folder, encoder.id, shop.settings).listings}
+    fits = set()
+    for product in read_products(shop.folder, shop.settings.catalog, Problems()):
+        row = rows[product.id]
+        shop.fits(row.attributes, product_text(product), [hash_file(path) for path in product.images])
+        assert shop.settings.embed.enrich == "both" or not row.attributes
+        fits.add((row.text, row.attributes))
+        yield f"embed{' enriched' if row.attributes else ''}"
+    assert {(item.text, item.attributes) for item in encoder.items} <= fits
+
+
 @given(catalogs(), st.sampled_from(["query", "both"]), st.integers(0, 2), st.booleans())
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_attributes_of_every_side_were_written_from_what_it_shows(
@@ -124,6 +179,7 @@ def test_the_property_looks_at_every_path(place: Path) -> None:
     assert {"validation", *(f"rar {kind}" for kind in RAR_KINDS)} <= seen
     protocols = ("identity", "photo", "fine", "coarse", "text", "composed")
     assert {f"eval {protocol} enriched" for protocol in protocols} <= seen
+    assert "embed enriched" in seen
 
 
 def sides(shop: Shop) -> list[Side]:
@@ -172,6 +228,46 @@ def test_a_store_without_views_enriches_nothing_and_says_so(place: Path) -> None
         assert not any(views.attributes(products))
         views.tell(Heard())
     assert "16 stored attribute texts are of an earlier version" in notes[0] and "run `afmrl attributes`" in notes[0]
+
+
+def test_texts_of_an_earlier_version_are_found_where_the_generator_looks_at_fewer_photos(place: Path) -> None:
+    """They stand under the whole listing, whose second photo the generator is not shown."""
+    shop = write(place, everything(), False, **{"embed.enrich": "query", "model.generator_images": 1})
+    shutil.rmtree(place / ".afmrl")
+    shop.store([], earlier=True)
+    with Database(shop.folder.database) as database, Fingerprinter(database) as prints:
+        products = list(read_products(shop.folder, shop.settings.catalog, Problems()))
+        views = StoredViews(database, prints, shop.source)
+        assert not any(views.attributes(products)) and len(views.without_view) == 16
+        rows = RowMaker(place, prints, views, enriched=False).make(products)
+        shown = {product.id: f"{EARLIER} {number % 2}" for number, product in enumerate(products)}
+        assert stored_texts(rows, shop.source, database, place) == shown
+        listings = load_listings(shop.folder, shop.settings, shop.source, database, Problems(), Silent())
+        assert [f"seen: {value}" for value in listings.attributes["seen"]] == [*shown.values()]
+        with pytest.raises(DataError, match="of an earlier version, which did not record what was shown"):
+            load_corpus(
+                shop.folder,
+                shop.settings.model_copy(update={"agcl": shop.settings.agcl.model_copy(update={"loss": "agcl"})}),
+                GENERATOR,
+                PROMPT,
+                database,
+                Problems(),
+                Silent(),
+            )
+
+
+@pytest.mark.parametrize("protocol", ["photo", "text", "coarse", "composed"])
+def test_the_view_of_queries_describes_what_a_protocol_asks_with(place: Path, protocol: str) -> None:
+    shop = write(place, everything(), False, **{"embed.enrich": "query"})
+    shutil.rmtree(place / ".afmrl")
+    shop.store(query_views(shop.folder, shop.settings, ["listing", f"queries:{protocol}"]), False)
+    with Database(shop.folder.database) as database, Fingerprinter(database) as prints:
+        rows = make_rows(shop.folder, shop.settings, database, prints, shop.source)
+        documents = documents_of(described_products(shop.folder, shop.settings, rows, Problems()))
+        task = build_task(documents, shop.folder, shop.settings, TaskSpec(protocol), rows)
+        assert task.queries and rows.views.texts([query.fingerprint for query in task.queries]).keys() == {
+            query.fingerprint for query in task.queries
+        }
 
 
 def test_every_view_that_training_shows_is_described_for_it(place: Path) -> None:

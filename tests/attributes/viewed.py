@@ -96,9 +96,9 @@ class Shop:
                 key = prints.of(shown)
                 rows[key] = StoredAttributes(key, GENERATOR, PROMPT, view.id, text, None, 0.0)
             if earlier:
-                for product in read_products(self.folder, self.settings.catalog, Problems()):
-                    key = prints.of(product)
-                    rows[key] = StoredAttributes(key, GENERATOR, PROMPT, product.id, EARLIER, None, 0.0, False)
+                for number, product in enumerate(read_products(self.folder, self.settings.catalog, Problems())):
+                    key, text = prints.of(product), f"{EARLIER} {number % 2}"
+                    rows[key] = StoredAttributes(key, GENERATOR, PROMPT, product.id, text, None, 0.0, False)
             database.put_attributes(list(rows.values()))
 
 

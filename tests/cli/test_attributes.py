@@ -83,6 +83,26 @@ def test_views_are_counted_and_asked_about_once(server, tmp_path):
     assert done.exit_code == 2 and "'photo' is no view" in done.stderr
 
 
+def test_what_the_evaluation_asks_with_is_described_by_the_view_queries(server, tmp_path):
+    """`queries`: those of queries.jsonl, of all splits; `queries:text`: titles that ask. Each is asked about once."""
+    make_shop(tmp_path, 4)
+    lines = [{"qid": f"q{i}", "text": f"navy thing {i % 2}"} for i in range(3)]
+    (tmp_path / "queries.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "qrels.trec").write_text("".join(f"q{i} 0 sku{i} 1\n" for i in range(3)))
+    views = ("--views", "listing,queries")
+    told = json.loads(run(server, tmp_path, *views, "--dry-run", "--json").stdout)
+    assert (told["products"], told["views"], told["needed"]) == (4, 7, 6)
+    done = json.loads(run(server, tmp_path, *views, "--json").stdout)
+    assert (done["views"], done["generated"], len(server.requests)) == (7, 7, 6)
+    assert json.loads(run(server, tmp_path, *views, "--dry-run", "--json").stdout)["needed"] == 0
+    titles = json.loads(run(server, tmp_path, "--views", "listing,queries:text", "--dry-run", "--json").stdout)
+    assert (titles["views"], titles["needed"]) == (8, 4)
+    few = run(server, tmp_path, *views, "--sample", "2", "--dry-run", "--json")
+    assert "the queries are left out" in few.stderr and json.loads(few.stdout)["views"] == 2
+    wrong = run(server, tmp_path, "--views", "queries:title", "--dry-run")
+    assert wrong.exit_code == 2 and "'queries:title' is no view" in wrong.stderr
+
+
 def test_the_earlier_key_for_photos_is_taken_for_both_models(server, tmp_path):
     make_shop(tmp_path, 2)
     (tmp_path / "afmrl.toml").write_text("[model]\nmax_images = 1\n")
@@ -100,7 +120,7 @@ def test_a_store_without_views_is_described_anew_and_shown_until_then(server, tm
     folder = make_shop(tmp_path, 3)
     run(server, tmp_path)
     connection = sqlite3.connect(folder.database)
-    connection.execute("UPDATE attributes SET viewed = 0, text = 'color: old'")
+    connection.execute("UPDATE attributes SET viewed = 0, text = 'color: old', crc32 = NULL")
     connection.commit()
     connection.close()
     assert json.loads(run(server, tmp_path, "--dry-run", "--json").stdout)["needed"] == 3

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 import afmrl_cli
 from afmrl_cli.cli.app import app
+from tests.chat_server import Reply, chat_server
 from tests.retrieval.shop import shop_rows, write_shop
 
 
@@ -266,6 +267,48 @@ def test_enrich_writes_attributes_for_the_question(shop: Path) -> None:
     result = call("search", "red shirt", "--enrich", "-k", "1", "--set", "attributes.max_new_tokens=8")
     assert result.exit_code == 0, result.output
     assert "the generator's answer is not used" in " ".join(result.stderr.split())
+
+
+def test_enrich_shows_the_generator_the_question_and_nothing_else(shop: Path) -> None:
+    with chat_server() as server:
+        server.script = lambda number, body: Reply(text="color: red")
+        told = document(
+            *("search", "a red one", "--enrich", "--image", "images/4.png", "--image", "images/5.png", "-k", "1"),
+            *("--set", f"attributes.endpoint={server.url}", "--set", "attributes.endpoint_model=m"),
+            *("--set", "model.generator_images=1"),
+        )
+        [request] = server.requests
+    said = json.dumps(request)
+    assert told["question"]["attributes"] == "color: red"
+    assert "Title: a red one" in said and said.count("data:image/jpeg") == 1
+    assert not any(row["title"] in said for row in shop_rows(24))
+
+
+def test_search_warns_of_the_built_in_model_for_what_it_runs(shop: Path) -> None:
+    built_in = ("--set", "model.generator=nano", "--set", "attributes.max_new_tokens=8")
+    warning = "the built-in model (nano) has only seen drawn clothes"
+    assert warning not in " ".join(call("search", "red shirt", *built_in).stderr.split())
+    assert warning in " ".join(call("search", "red shirt", "--enrich", *built_in).stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("protocol", "more", "command"),
+    [
+        ("photo", (), "queries:photo"),
+        ("text", (), "queries:text"),
+        ("coarse", ("--max-queries", "5"), "queries:coarse --set eval.max_queries=5"),
+        ("queries", (), "queries"),
+        ("identity", ("--query-fields", "title"), "queries:identity --set eval.query_fields=title"),
+    ],
+)
+def test_the_hint_to_describe_queries_is_true(shop: Path, protocol: str, more: tuple[str, ...], command: str) -> None:
+    write_queries(shop)
+    (shop / "qrels.trec").write_text("t1 0 s2 1\np1 0 s5 1\n")
+    notes = document("eval", "--protocol", protocol, *more)["notes"]
+    assert any(note.endswith(f"run `afmrl attributes --views listing,{command}`") for note in notes), notes
+    words = f"attributes --dry-run --views listing,{command}".split()
+    described = document(*words)
+    assert described["views"] > described["products"] == 24
 
 
 def test_texts_that_are_cut_are_told_once(shop: Path) -> None:

@@ -16,7 +16,7 @@ from afmrl_cli.retrieval.encode import Encoder
 from afmrl_cli.retrieval.filters import check_keys, fields_of, parse_filters, passes
 from afmrl_cli.retrieval.index import exact_search
 from afmrl_cli.retrieval.page import write_search_page
-from afmrl_cli.retrieval.search import Hit, Question, search
+from afmrl_cli.retrieval.search import Found, Hit, Question, search
 from afmrl_cli.retrieval.vectors import Vectors, load_vectors
 from afmrl_cli.settings import CatalogSettings, Settings
 from tests.retrieval.shop import counting, embed, embedder_id, settings_of, shop_rows, write_shop
@@ -48,7 +48,7 @@ def ask(
         filters=parse_filters(filters, "--filter"),
         load=must_not_load if question.like else counting(folder, settings),
         instruction="Find this product:",
-        attributes_of=lambda fingerprints: dict.fromkeys(fingerprints, stored),
+        attributes_of=lambda listings: dict.fromkeys((each.id for each in listings), stored),
         root=root,
     )
 
@@ -159,7 +159,8 @@ def test_page_needs_no_network_and_escapes(tmp_path: Path) -> None:
     ]
     page = tmp_path / "out.html"
     question = Question('"><img src=x>', (Image.new("RGB", (10, 10)),))
-    write_search_page(page, question, hits, filters=["a=<b>"], catalog="c<d", embedder="e", settings=CatalogSettings())
+    found = Found(question, hits, filters=["a=<b>"])
+    write_search_page(page, found, catalog="c<d", embedder="e", settings=CatalogSettings())
     text = page.read_text("utf-8")
     assert "<script" not in text
     assert "<i>" not in text

@@ -90,7 +90,7 @@ def by_search(embedder: Embedder, settings: Settings, place: Path) -> list[np.nd
             filters={},
             load=lambda: embedder,
             instruction=settings.embed.query_instruction,
-            attributes_of=lambda fingerprints: {},
+            attributes_of=lambda listings: {},
             root=place,
         )
         scores = {int(hit.id): hit.score for hit in hits}

@@ -203,6 +203,33 @@ def test_nothing_to_learn_from(
     assert error.value.hint and "\n" not in str(error.value)
 
 
+def test_answers_of_a_teacher_that_saw_nobody_knows_what_are_learnt_and_told(
+    shop: CatalogFolder, settings: MakeSettings
+) -> None:
+    """A store of an earlier version has them under the whole product, however many photos a teacher is shown now."""
+    chosen = settings(**{"sft.source": "teacher", "model.generator_images": 1})
+    task, notes = load_task(chosen.attributes, shop.root), list[str]()
+
+    class Heard(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    with Database(shop.database) as database, Fingerprinter(database) as fingerprinter:
+        products = list(read_products(shop, chosen.catalog, Problems()))
+        keys = fingerprinter.of_all(products)
+        database.put_attributes(
+            [
+                StoredAttributes(key, "big-1", task.id, product.id, "colour: red", None, 0.0, viewed=False)
+                for key, product in zip(keys, products, strict=True)
+            ]
+        )
+        processor = load_processor(resolve_base(chosen.model, "generator"))
+        corpus = load_corpus(shop, chosen, task, processor, "student-1", database, Problems(), Heard())
+    number = len(corpus.train) + len(corpus.validation)
+    assert number and not corpus.left_out
+    assert f"{number:,} targets of teacher big-1 are of an earlier version" in " ".join(notes)
+
+
 def test_a_teacher_with_another_schema(shop: CatalogFolder, settings: MakeSettings) -> None:
     store(shop, settings(), "big-0123456789", lambda p: "colour: red")
     with pytest.raises(DataError, match="no target in") as error:

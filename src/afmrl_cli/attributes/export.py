@@ -25,10 +25,9 @@ from ..store.database import Database, StoredAttributes
 from ..store.files import writing
 from ..store.folder import CatalogFolder, check_output
 from ..store.written import PARQUET_MARK
-from .generate import stored_attributes
 from .parse import read_stored
 from .task import AttributeTask
-from .views import AttributeSource
+from .views import AttributeSource, stored_attributes
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 MAX_KEY_COLUMNS = 300

@@ -9,10 +9,9 @@ and a run with nothing to do opens no photo and loads no model.
 from __future__ import annotations
 
 import heapq
-import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -29,7 +28,7 @@ from ..store.files import hash_json
 from .asking import open_requests
 from .request import Generation, Generator, Request, Stopped
 from .task import AttributeTask
-from .views import AttributeSource, first_photos
+from .views import AttributeSource, stored_attributes
 
 ENDPOINT_ERROR = "endpoint error"
 REFUSED = "refused"
@@ -39,7 +38,6 @@ that can be opened."""
 ASKED_AGAIN = (ENDPOINT_ERROR, NOTHING_TO_READ)
 """What the next run tries again by itself; invalid answers only with `retry_failed`: most would be the same again."""
 
-LOOKUP_PRODUCTS = 256
 WINDOW_BATCHES = 4
 """Batches that a local model gets at a time: it sorts them by length, and gets one ready while another is running."""
 KEPT_CHARS = 1000
@@ -91,25 +89,6 @@ def sample_products(products: Iterable[Product], number: int, seed: int) -> list
     """A fixed random sample, in the catalog's order: the same ids and seed give the same products."""
     chosen = heapq.nsmallest(number, enumerate(products), key=lambda pair: hash_json([seed, pair[1].id]))
     return [product for _, product in sorted(chosen, key=lambda pair: pair[0])]
-
-
-def stored_attributes(
-    products: Iterable[Product], source: AttributeSource, database: Database, fingerprinter: Fingerprinter
-) -> Iterator[tuple[Product, str, StoredAttributes | None]]:
-    """Each product with the fingerprint of what the generator is shown of it and what is stored (None: nothing).
-
-    Rows of earlier versions stand under the whole product and are found, too: see `StoredAttributes.viewed`.
-    """
-    stream = iter(products)
-    while chunk := list(itertools.islice(stream, LOOKUP_PRODUCTS)):
-        fingerprints = fingerprinter.of_all([first_photos(product, source.photos) for product in chunk])
-        whole = fingerprinter.of_all(chunk) if source.photos else fingerprints
-        stored = database.attributes(source.generator, source.prompt, [*{*fingerprints, *whole}])
-        for product, fingerprint, all_photos in zip(chunk, fingerprints, whole, strict=True):
-            row, earlier = stored.get(fingerprint), stored.get(all_photos)
-            if row is None and earlier is not None and not earlier.viewed:
-                row = earlier
-            yield product, fingerprint, row
 
 
 def count_needed(

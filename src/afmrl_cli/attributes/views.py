@@ -13,22 +13,24 @@ by, and stand on no side.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from ..catalog.fingerprints import UNREADABLE, Fingerprinter
 from ..catalog.product import Product, product_text
 from ..errors import UsageError
 from ..listener import Listener
-from ..store.database import Database
+from ..store.database import Database, StoredAttributes
 
 ViewName = Literal["listing", "text", "photos", "all-photos", "rest"]
 VIEWS: tuple[ViewName, ...] = ("listing", "text", "photos", "all-photos", "rest")
 """A whole listing; its text alone; each of its photos alone; all photos without text; all but one photo, for each."""
 EACH = ("photos", "rest")
 """Those that there are of each photo."""
+QUERIES = "queries"
+"""What the evaluation asks with, of the protocol that it takes by itself; `queries:text` of another protocol."""
 ViewKey = tuple[ViewName, str]
 """A view of a listing: its name, and for `photos` and `rest` the content hash of the photo shown or left out."""
 LISTING: ViewKey = ("listing", "")
@@ -77,17 +79,27 @@ def _view(product: Product, key: ViewKey, contents: Sequence[str]) -> Product:
     return replace(narrowed(product, text=name not in ("photos", "all-photos")), images=images)
 
 
-def check_view_names(names: Sequence[str]) -> None:
-    """Raise UsageError for a view that is none."""
-    if unknown := [name for name in names if name not in VIEWS]:
-        raise UsageError(f"attributes.views: {unknown[0]!r} is no view", f"known: {', '.join(VIEWS)}")
+def check_view_names(names: Sequence[str], protocols: Sequence[str]) -> None:
+    """Raise UsageError for a view that is none; `protocols` are those whose queries can be named."""
+    asking = (QUERIES, *(f"{QUERIES}:{protocol}" for protocol in protocols))
+    if unknown := [name for name in names if name not in (*VIEWS, *asking)]:
+        known = f"known: {', '.join(VIEWS)}, {QUERIES}, and {QUERIES}:PROTOCOL with {', '.join(protocols)}"
+        raise UsageError(f"attributes.views: {unknown[0]!r} is no view", known)
 
 
 class ListingViews:
-    """The views of these names of each product, one after the other; `products` counts the products read so far."""
+    """The views of these names of each product, one after the other, and then `queries`, what queries show; `products`
+    counts the products read so far.
+    """
 
-    def __init__(self, products: Iterable[Product], names: Sequence[str], fingerprinter: Fingerprinter) -> None:
-        self._products, self._names, self._fingerprinter = products, names, fingerprinter
+    def __init__(
+        self,
+        products: Iterable[Product],
+        names: Sequence[str],
+        fingerprinter: Fingerprinter,
+        queries: Sequence[Product] = (),
+    ) -> None:
+        self._products, self._names, self._fingerprinter, self._queries = products, names, fingerprinter, queries
         self.products = 0
 
     def __iter__(self) -> Iterator[Product]:
@@ -96,6 +108,44 @@ class ListingViews:
             self.products += 1
             contents = [self._fingerprinter.hash_of(path) for path in product.images] if parts else product.images
             yield from listing_views(product, self._names, [str(each) for each in contents]).values()
+        yield from self._queries
+
+
+def fingerprint_pairs(
+    views: Sequence[Product], source: AttributeSource, fingerprinter: Fingerprinter
+) -> list[tuple[str, str]]:
+    """(fingerprint of what the generator is shown of a view, fingerprint of all of it) for each of `views`."""
+    shown = fingerprinter.of_all([first_photos(view, source.photos) for view in views])
+    return list(zip(shown, fingerprinter.of_all(views) if source.photos else shown, strict=True))
+
+
+def stored_rows(
+    database: Database, source: AttributeSource, prints: Sequence[tuple[str, str]]
+) -> list[StoredAttributes | None]:
+    """What is stored of views, by their `fingerprint_pairs`, None for nothing: the one look-up.
+
+    Rows of earlier versions stand under the whole view and are found, too: see `StoredAttributes.viewed`.
+    """
+    keys = sorted({each for pair in prints for each in pair} - {""})
+    stored = database.attributes(source.generator, source.prompt, keys)
+    earlier = {key: row for key, row in stored.items() if not row.viewed}
+    return [stored.get(shown) or earlier.get(whole) for shown, whole in prints]
+
+
+def stored_attributes(
+    products: Iterable[Product], source: AttributeSource, database: Database, fingerprinter: Fingerprinter
+) -> Iterator[tuple[Product, str, StoredAttributes | None]]:
+    """Each product with the fingerprint of what the generator is shown of it and its `stored_rows`."""
+    stream = iter(products)
+    while chunk := list(islice(stream, LOOKUP_PRODUCTS)):
+        prints = fingerprint_pairs(chunk, source, fingerprinter)
+        rows = stored_rows(database, source, prints)
+        yield from zip(chunk, [shown for shown, _ in prints], rows, strict=True)
+
+
+def text_to_show(row: StoredAttributes | None) -> str:
+    """The valid attribute text of a row for people, filters and `dedupe`, whatever it was written from; "" for none."""
+    return row.text if row is not None and row.failure is None else ""
 
 
 class StoredViews:
@@ -105,18 +155,29 @@ class StoredViews:
         self._database, self._fingerprinter, self.source = database, fingerprinter, source
         self.without_view: set[str] = set()
         """Fingerprints looked up whose text is of a store that did not record what was seen."""
+        self._earlier: dict[str, set[str]] = {}
+        """Such whole views by what the generator is shown of them, where that is less."""
 
     def fingerprints(self, views: Sequence[Product]) -> list[str]:
         """Under which fingerprint the text of each view is stored."""
-        most = self.source.photos if self.source else 0
-        return self._fingerprinter.of_all([first_photos(view, most) for view in views])
+        if self.source is None:
+            return self._fingerprinter.of_all(views)
+        prints = fingerprint_pairs(views, self.source, self._fingerprinter)
+        wholes = [(whole, whole) for shown, whole in prints if shown != whole]
+        earlier = {row.fingerprint for row in stored_rows(self._database, self.source, wholes) if _unviewed(row)}
+        for shown, whole in prints:
+            if whole in earlier:
+                self._earlier.setdefault(shown, set()).add(whole)
+        return [shown for shown, _ in prints]
 
     def texts(self, fingerprints: Sequence[str]) -> dict[str, str]:
-        """Valid texts that were written from the view of that fingerprint, by fingerprint."""
+        """Valid texts that were written from the view of that fingerprint (of `fingerprints`), by fingerprint."""
         if self.source is None:
             return {}
-        rows = self._database.attributes(self.source.generator, self.source.prompt, sorted({*fingerprints} - {""}))
-        self.without_view |= {key for key, row in rows.items() if not row.viewed and row.failure is None}
+        keys = sorted({*fingerprints} - {""})
+        rows = self._database.attributes(self.source.generator, self.source.prompt, keys)
+        self.without_view |= {key for key, row in rows.items() if _unviewed(row)}
+        self.without_view |= {whole for key in keys if key not in rows for whole in self._earlier.get(key, ())}
         return {key: row.text for key, row in rows.items() if row.viewed and row.failure is None}
 
     def attributes(self, views: Sequence[Product]) -> list[str]:
@@ -153,9 +214,6 @@ class StoredViews:
             )
 
 
-def texts_to_show(database: Database, source: AttributeSource | None, fingerprints: Sequence[str]) -> Mapping[str, str]:
-    """Valid attribute texts by fingerprint for people, filters and `dedupe`, whatever they were written from."""
-    if source is None:
-        return {}
-    rows = database.attributes(source.generator, source.prompt, fingerprints)
-    return {fingerprint: row.text for fingerprint, row in rows.items() if row.failure is None}
+def _unviewed(row: StoredAttributes | None) -> TypeGuard[StoredAttributes]:
+    """Whether it is a valid text of a store that did not record what was seen."""
+    return row is not None and not row.viewed and row.failure is None

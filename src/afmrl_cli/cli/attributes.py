@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,7 +40,8 @@ Views = Annotated[
     str | None,
     typer.Option(
         metavar="NAMES",
-        help="What is described: listing, text, photos (each alone), all-photos, rest (without each photo).",
+        help="What is described: listing, text, photos (each alone), all-photos, rest (without each photo), queries "
+        "(what `eval` asks with).",
         show_default=False,
     ),
 ]
@@ -120,10 +121,19 @@ class Asked:
         return sample_products(stream, self.sample, session.settings.attributes.seed) if self.sample else stream
 
     def views(self, session: Session, problems: Problems, fingerprinter: Fingerprinter) -> ListingViews:
-        """What is described of these products: `attributes.views`."""
-        from ..attributes.views import ListingViews
+        """What is described of these products, and of the evaluation's queries: `attributes.views`."""
+        from ..attributes.views import QUERIES, ListingViews
 
-        return ListingViews(self.products(session, problems), session.settings.attributes.views, fingerprinter)
+        names = session.settings.attributes.views
+        queries: Sequence[Product] = ()
+        if any(name.split(":")[0] == QUERIES for name in names):
+            if self.sample:
+                session.out.note(f"--sample looks at products alone: the {QUERIES} are left out")
+            else:
+                from ..evaluation.report import query_views
+
+                queries = query_views(session.folder, session.settings, names)
+        return ListingViews(self.products(session, problems), names, fingerprinter, queries)
 
 
 def _plan(session: Session, asked: Asked) -> None:
@@ -193,13 +203,14 @@ def _generate(session: Session, asked: Asked, out_file: Path | None) -> None:
 
 def _check_flags(session: Session, model: str | None, limit: int | None, sample: int | None) -> None:
     from ..attributes.views import check_view_names
+    from .eval import PROTOCOLS
 
     settings = session.settings.attributes
     if model and not settings.endpoint:
         raise UsageError("--model is a name at an endpoint, and there is no endpoint", "give --endpoint or --generator")
     if limit and sample:
         raise UsageError("--limit and --sample exclude each other", "--limit takes the first, --sample any products")
-    check_view_names(settings.views)
+    check_view_names(settings.views, PROTOCOLS)
     address = settings.endpoint
     local = any(f"//{host}" in address for host in ("localhost", "127.", "[::1]"))
     if address.startswith("http:") and not local and os.environ.get("AFMRL_API_KEY"):

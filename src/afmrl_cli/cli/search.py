@@ -16,7 +16,8 @@ from .output import Output
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ..retrieval.search import Hit, Question
+    from ..retrieval.listings import Listing
+    from ..retrieval.search import Found, Hit, Question
     from ..retrieval.vectors import Vectors
     from .models import Models
 
@@ -61,8 +62,32 @@ def search(
         verbose=verbose,
         set_=set_,
         flags={"search.k": k},
-        roles=("embedder",),
+        roles=("generator", "embedder") if enrich else ("embedder",),
     )
+    _check(session, text, image or [], like, enrich, html)
+    from .models import Models, warn_of_two_faiss
+
+    warn_of_two_faiss(session)
+    models = Models(session)
+    found = _find(session, models, text.strip(), image or [], like, enrich, filter_ or [])
+    if html:
+        from ..retrieval.page import write_search_page
+
+        write_search_page(
+            html,
+            found,
+            catalog=session.folder.catalog.name,
+            embedder=models.embedder_id,
+            settings=session.settings.catalog,
+        )
+    _document(session, models, found, html)
+    _show(session.out, found, wide)
+    if html:
+        session.out.text(f"page: {html}")
+
+
+def _check(session: Session, text: str, image: list[Path], like: str, enrich: bool, html: Path | None) -> None:
+    """What can be refused before anything is read."""
     if like and (text.strip() or image or enrich):
         raise UsageError("--like stands alone", "it asks with the listing's stored vector; leave out the rest")
     if not like and not text.strip() and not image:
@@ -72,69 +97,58 @@ def search(
             raise UsageError(f"--html {html}: the name must end in {' or '.join(PAGE_SUFFIXES)}", "it is a web page")
         check_output(html, session.folder, "--html")
 
+
+def _find(
+    session: Session, models: Models, text: str, files: list[Path], like: str, enrich: bool, filters: list[str]
+) -> Found:
     from ..retrieval.encode import told_cut
     from ..retrieval.filters import parse_filters
-    from ..retrieval.search import fields_shown, liked
+    from ..retrieval.search import Found, liked, stored_texts
     from ..retrieval.search import search as find
     from ..retrieval.vectors import load_vectors
     from ..store.database import Database
-    from .models import Models, warn_of_two_faiss
 
-    warn_of_two_faiss(session)
     settings, folder = session.settings, session.folder
-    filters = parse_filters(filter_ or [], "--filter")
-    models = Models(session)
+    chosen = parse_filters(filters, "--filter")
     vectors = load_vectors(folder, models.embedder_id, settings)
     _tell_stale(session, vectors)
-    question = _question(session, models, text.strip(), image or [], like, enrich)
+    question = _question(session, models, text, files, like, enrich)
 
-    def attributes_of(fingerprints: list[str]) -> Mapping[str, str]:
-        from ..attributes.views import texts_to_show
-
+    def attributes_of(listings: list[Listing]) -> Mapping[str, str]:
         if not folder.database.is_file():
             return {}
         with Database(folder.database) as database:
-            return texts_to_show(database, models.source, fingerprints)
+            return stored_texts(listings, models.source, database, folder.root)
 
     hits = find(
         vectors,
         question,
         k=settings.search.k,
-        filters=filters,
+        filters=chosen,
         load=models.embedder,
         instruction=settings.embed.query_instruction,
         attributes_of=attributes_of,
         root=folder.root,
     )
-    if not question.like and (cut := models.embedder().texts_cut):
+    if not like and (cut := models.embedder().texts_cut):
         session.out.warn(f"the question: {told_cut(cut)}")
-    like_hit = liked(vectors, like, attributes_of, folder.root) if like else None
-    if html:
-        from ..retrieval.page import write_search_page
+    return Found(question, hits, liked(vectors, like, attributes_of, folder.root) if like else None, filters)
 
-        write_search_page(
-            html,
-            question,
-            hits,
-            filters=filter_ or [],
-            catalog=folder.catalog.name,
-            embedder=models.embedder_id,
-            settings=settings.catalog,
-            liked=like_hit,
-        )
-    question_shown = {
+
+def _document(session: Session, models: Models, found: Found, html: Path | None) -> None:
+    from ..retrieval.search import fields_shown
+
+    question = found.question
+    shown = {
         "text": question.text,
         "images": len(question.images),
         "like": question.like,
-        "liked": fields_shown([like_hit])[0] if like_hit else None,
+        "liked": fields_shown([found.liked])[0] if found.liked else None,
         "attributes": question.attributes,
-        "filters": filter_ or [],
+        "filters": found.filters,
     }
-    content = {"catalog": folder.catalog, "embedder": models.embedder_id, "question": question_shown}
-    session.out.document("afmrl.search/1", {**content, "hits": fields_shown(hits), "html": html})
-    _show(session.out, question, like_hit, hits, wide)
-    if html:
-        session.out.text(f"page: {html}")
+    content = {"catalog": session.folder.catalog, "embedder": models.embedder_id, "question": shown}
+    session.out.document("afmrl.search/1", {**content, "hits": fields_shown(found.hits), "html": html})
 
 
 def _tell_stale(session: Session, vectors: Vectors) -> None:
@@ -169,7 +183,8 @@ def _written_attributes(session: Session, models: Models, text: str, images: Seq
     return written or ""
 
 
-def _show(out: Output, question: Question, like: Hit | None, hits: Sequence[Hit], wide: bool) -> None:
+def _show(out: Output, found: Found, wide: bool) -> None:
+    question, like, hits = found.question, found.liked, found.hits
     if question.attributes:
         out.note(f"attributes of the question: {question.attributes}")
     if like:

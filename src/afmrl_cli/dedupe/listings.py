@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..attributes.parse import read_stored
-from ..attributes.views import AttributeSource, first_photos, texts_to_show
+from ..attributes.views import AttributeSource, stored_attributes, text_to_show
 from ..catalog.columns import plain
 from ..catalog.fingerprints import UNREADABLE, Fingerprinter
 from ..catalog.problems import Problems
@@ -94,7 +94,6 @@ def load_listings(
     products: list[Product] = []
     photos: list[tuple[str, ...]] = []
     paths: dict[str, Path] = {}
-    fingerprints: list[str] = []
     total = count_rows(folder, settings.catalog)
     with Fingerprinter(database) as fingerprinter:
         for product in read_products(folder, settings.catalog, problems):
@@ -102,12 +101,12 @@ def load_listings(
             hashes = [(fingerprinter.hash_of(path), path) for path in product.images[:MOST_PHOTOS]]
             paths.update((content, path) for content, path in hashes if content != UNREADABLE)
             photos.append(tuple(dict.fromkeys(content for content, _ in hashes if content != UNREADABLE)))
-            if source is not None:
-                fingerprints.append(fingerprinter.of(first_photos(product, source.photos)))
             if len(products) % EVERY == 0:
                 listener.progress("reading", len(products), total)
-    texts = texts_to_show(database, source, fingerprints)
-    generated = [read_stored(texts.get(fingerprint, "")) for fingerprint in fingerprints] or [{}] * len(products)
+        generated: list[dict[str, str]] = [{}] * len(products)
+        if source is not None:
+            rows = stored_attributes(products, source, database, fingerprinter)
+            generated = [read_stored(text_to_show(row)) for _, _, row in rows]
     return Listings(
         products,
         photos,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,15 +13,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..attributes.views import AttributeSource
+from ..attributes.views import QUERIES, AttributeSource
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.problems import Problems
-from ..catalog.product import Product
+from ..catalog.product import Product, product_text
 from ..errors import DataError, UsageError
 from ..listener import Listener
 from ..retrieval.encode import Encoder
 from ..retrieval.vectors import RowMaker, described_products, load_vectors, make_rows
-from ..settings import Settings
+from ..settings import EvalSettings, Settings
 from ..store.checkpoints import versions
 from ..store.database import Database
 from ..store.files import write_json, writing, writing_folder
@@ -44,12 +45,14 @@ from .systems import (
     pair_of,
     vector_run,
 )
-from .task import Document, Task, as_product, documents_of, groups_of, variants_of
+from .task import Document, Query, Task, as_product, documents_of, groups_of, variants_of
 from .thresholds import check_cuts, floor_checks, parse_thresholds
 from .trec import write_qrels, write_run
 
 SCHEMA = "afmrl.eval/2"
 NAMED_QUERIES = 5
+SHAPING = ("query_fields", "label", "labels", "max_queries", "seed")
+"""Settings that decide what queries show."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def measure(
         raise DataError("the embedder can read none of the queries, or nothing of the gallery", "see `afmrl check`")
     possible = best_possible(task.qrels, names, settings.eval.min_grade)
     problems.tell(listener)
-    notes += [*task.notes, *left_out, *_notes(task, answers, evaluation, texts, settings)]
+    notes += [*task.notes, *left_out, *_notes(task, request.spec, answers, evaluation, texts, settings)]
     variants = variants_of(task, settings.eval.min_grade)
     listener.progress("statistics", 0, None)
     comparisons, checks = compare_all(scored, earlier, task, names, drops, settings)
@@ -221,6 +224,32 @@ def task_views(folder: CatalogFolder, settings: Settings, spec: TaskSpec) -> lis
     return [view for view, each in zip(views, prints, strict=True) if each not in known]
 
 
+def query_views(folder: CatalogFolder, settings: Settings, names: Sequence[str]) -> list[Product]:
+    """The `task_views` of all splits that `names` of `attributes.views` ask for: `queries` are those that `afmrl eval`
+    takes by itself, and those of queries.jsonl beside the catalog; `queries:PROTOCOL` those of that protocol.
+    """
+    protocols: list[str | None] = [name.partition(":")[2] or None for name in names if name.split(":")[0] == QUERIES]
+    if None in protocols and (folder.root / "queries.jsonl").is_file():
+        protocols.append("queries")
+    specs = [TaskSpec(protocol, split="all") for protocol in dict.fromkeys(protocols)]
+    views = [view for spec in specs for view in task_views(folder, settings, spec)]
+    return list({(view.id, product_text(view), view.images): view for view in views}.values())
+
+
+def _how_to_describe(task: Task, queries: Sequence[Query], spec: TaskSpec, settings: Settings) -> str:
+    """The command that writes the attributes of `queries`, in words."""
+    listings = task.protocol != "queries" and all(query.kind == "listing" for query in queries)
+    if listings and task.query_fields == "all" and not task.label:
+        return "run `afmrl attributes`"
+    if spec.queries or spec.qrels:
+        return f"`afmrl attributes --views {QUERIES}` writes those of queries.jsonl and qrels.trec beside the catalog"
+    views = QUERIES if task.protocol == "queries" else f"{QUERIES}:{task.protocol}"
+    asked, usual = settings.eval, EvalSettings()
+    chosen = {name: getattr(asked, name) for name in SHAPING if getattr(asked, name) != getattr(usual, name)}
+    more = "".join(f" --set {shlex.quote(f'eval.{name}={value}')}" for name, value in chosen.items())
+    return f"run `afmrl attributes --views listing,{views}{more}`"
+
+
 def independent_queries(folder: CatalogFolder, settings: Settings, spec: TaskSpec) -> tuple[str, int]:
     """The protocol, and how many products the queries of `spec` are about; 0 where the catalog offers queries, and none
     of its split, or none about products that were not seen.
@@ -301,7 +330,12 @@ def _varied(slices: dict[str, list[dict[str, Any]]], settings: Settings) -> dict
 
 
 def _notes(
-    task: Task, answers: Sequence[SystemRun], scored: Evaluation, texts: Mapping[str, str], settings: Settings
+    task: Task,
+    spec: TaskSpec,
+    answers: Sequence[SystemRun],
+    scored: Evaluation,
+    texts: Mapping[str, str],
+    settings: Settings,
 ) -> list[str]:
     notes: list[str] = []
     if without := scored.without_relevant:
@@ -311,11 +345,9 @@ def _notes(
         notes.append(f"{len(unreadable):,} queries could not be read and count as not found: {unreadable[0]}, ...")
     bare = [query for query in task.queries if query.fingerprint not in texts]
     if bare and settings.embed.enrich != "none":
-        whole = all(query.kind == "listing" for query in bare) and task.query_fields == "all" and not task.label
-        how = "" if whole else " --views photos,text"
         notes.append(
             f"{len(bare):,} of {len(task.queries):,} queries have no attributes that were written from what they show, "
-            f"and are asked without: run `afmrl attributes{how}`"
+            f"and are asked without: {_how_to_describe(task, bare, spec, settings)}"
         )
     return notes
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..catalog.images import ImageProblem, open_image
 from ..settings import CatalogSettings
 from ..store.files import writing
-from .search import Hit, Question
+from .search import Found
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,25 +61,22 @@ def render(template: str, **content: Any) -> str:
 
 def write_search_page(
     file: Path,
-    question: Question,
-    hits: Sequence[Hit],
+    found: Found,
     *,
-    filters: Sequence[str],
     catalog: str,
     embedder: str,
     settings: CatalogSettings,
-    liked: Hit | None = None,
 ) -> None:
-    """Write the results of a search to `file`, atomically; `liked` is the listing that they are like."""
-    small = Pictures(settings)
-    shown = [{"hit": hit, "picture": small.of(hit.images)} for hit in hits]
+    """Write the results of a search to `file`, atomically."""
+    small, question, liked = Pictures(settings), found.question, found.liked
+    shown = [{"hit": hit, "picture": small.of(hit.images)} for hit in found.hits]
     page = render(
         "search.html",
         question=question,
         pictures=[thumbnail(image) for image in question.images] or ([small.of(liked.images)] if liked else []),
         liked=liked,
         hits=shown,
-        filters=filters,
+        filters=found.filters,
         catalog=catalog,
         embedder=embedder,
     )

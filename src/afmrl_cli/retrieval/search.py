@@ -21,8 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..attributes.parse import read_stored
+from ..attributes.views import AttributeSource, stored_rows, text_to_show
+from ..catalog.fingerprints import Fingerprinter
+from ..catalog.product import Product
 from ..errors import DataError
 from ..models.embed_input import Item
+from ..store.database import Database
 from .bm25 import tokenize
 from .encode import Encoder
 from .filters import Filters, check_keys, passes
@@ -76,6 +80,16 @@ class Hit:
         return "; ".join([*shown, ", ".join(self.words)] if self.words else shown)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a search found: `hits`, best first. `liked` is the listing that they are like, `filters` are as given."""
+
+    question: Question
+    hits: Sequence[Hit]
+    liked: Hit | None = None
+    filters: Sequence[str] = ()
+
+
 def search(
     vectors: Vectors,
     question: Question,
@@ -84,12 +98,12 @@ def search(
     filters: Filters,
     load: Callable[[], Encoder],
     instruction: str,
-    attributes_of: Callable[[list[str]], Mapping[str, str]],
+    attributes_of: Callable[[list[Listing]], Mapping[str, str]],
     root: Path,
 ) -> list[Hit]:
     """The `k` listings nearest to `question` (fewer when the catalog or the filter holds fewer), best first.
 
-    `load` is called when the question needs a model; `attributes_of` gives stored attribute texts by fingerprint;
+    `load` is called when the question needs a model; `attributes_of` gives listings' stored attribute texts by id;
     `root` is the folder that image paths are relative to. Raises DataError for an unknown `like`, UsageError for an
     unknown filter key.
     """
@@ -107,23 +121,43 @@ def search(
     found = [(float(score), int(row)) for score, row in zip(scores, rows, strict=True) if row >= 0 and row != own][:k]
     listings = [vectors.listings.listing(row) for _, row in found]
     liked = None if own is None else vectors.listings.listing(own)
-    fingerprints = [listing.fingerprint for listing in [*listings, *([liked] if liked else [])]]
-    texts = attributes_of(fingerprints)
+    texts = attributes_of([*listings, *([liked] if liked else [])])
     asked = _Asked.of_listing(liked, texts) if liked else _Asked.of_question(question)
     return [
-        _hit(rank, score, listing, texts.get(listing.fingerprint, ""), asked, root)
+        _hit(rank, score, listing, texts.get(listing.id, ""), asked, root)
         for rank, ((score, _), listing) in enumerate(zip(found, listings, strict=True), 1)
     ]
 
 
-def liked(vectors: Vectors, id: str, attributes_of: Callable[[list[str]], Mapping[str, str]], root: Path) -> Hit | None:
+def liked(
+    vectors: Vectors, id: str, attributes_of: Callable[[list[Listing]], Mapping[str, str]], root: Path
+) -> Hit | None:
     """The listing that `--like` names, as it is shown beside what is like it; None for an unknown one."""
     row = vectors.listings.row_of(id)
     if row is None:
         return None
     listing = vectors.listings.listing(row)
-    text = attributes_of([listing.fingerprint]).get(listing.fingerprint, "")
+    text = attributes_of([listing]).get(listing.id, "")
     return _hit(0, 1.0, listing, text, _Asked(frozenset(), {}), root)
+
+
+def stored_texts(
+    listings: Sequence[Listing], source: AttributeSource | None, database: Database, root: Path
+) -> dict[str, str]:
+    """The attribute texts of listings by id, as far as the store has any to show."""
+    if source is None:
+        return {}
+    with Fingerprinter(database) as fingerprinter:
+        prints = []
+        for listing in listings:
+            whole = listing.fingerprint
+            if source.photos and len(listing.images) > source.photos:
+                lines = tuple((name, value) for name, _, value in (s.partition(": ") for s in listing.text.split("\n")))
+                photos = tuple(root / name for name in listing.images)
+                whole = fingerprinter.of(Product(listing.id, images=photos, text=lines))
+            prints.append((listing.fingerprint, whole))
+    rows = stored_rows(database, source, prints)
+    return {listing.id: text for listing, row in zip(listings, rows, strict=True) if (text := text_to_show(row))}
 
 
 def _nearest(
@@ -160,7 +194,7 @@ class _Asked:
 
     @staticmethod
     def of_listing(listing: Listing, texts: Mapping[str, str]) -> _Asked:
-        attributes = read_stored(texts.get(listing.fingerprint, ""))
+        attributes = read_stored(texts.get(listing.id, ""))
         return _Asked(_words(listing.title), attributes)
 
 

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from ..attributes.asking import open_request
-from ..attributes.generate import NOTHING_TO_READ, stored_attributes
+from ..attributes.generate import NOTHING_TO_READ
 from ..attributes.task import AttributeTask
-from ..attributes.views import AttributeSource
+from ..attributes.views import AttributeSource, stored_attributes
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.problems import Problems
 from ..catalog.product import Product
@@ -71,6 +71,8 @@ class _Reading:
     examples: dict[Split, list[tuple[Example, str]]] = field(default_factory=lambda: {"train": [], "validation": []})
     left_out: Counter[str] = field(default_factory=Counter)
     first: dict[str, tuple[str, str]] = field(default_factory=dict)
+    without_view: int = 0
+    """Targets that a teacher wrote before it was recorded what it was shown."""
 
     def leave_out(self, reason: str, product: Product, text: str) -> None:
         self.left_out[reason] += 1
@@ -102,6 +104,11 @@ def load_corpus(
         for number, (example, seen) in enumerate(_with_targets(rows, source, task, processor, reading)):
             reading.examples[split_of(example.product, settings.split)].append((example, seen))
             listener.progress("reading", number + 1, total)
+    if reading.without_view:
+        listener.note(
+            f"{reading.without_view:,} targets of {source.name} are of an earlier version, which did not record what "
+            "was shown: `afmrl attributes` with it writes them anew"
+        )
     if not any(reading.examples.values()) and not reading.left_out and problems.errors:
         raise no_products(folder.catalog, problems)
     sft = settings.sft
@@ -151,6 +158,7 @@ def _with_targets(
         elif len(processor.tokenizer(target.text)["input_ids"]) + 1 > task.settings.max_new_tokens:
             reading.leave_out(TOO_LONG, product, text)
         else:
+            reading.without_view += bool(source.teacher) and row is not None and not row.viewed
             yield Example(product, target), fingerprint
 
 

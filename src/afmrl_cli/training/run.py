@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..attributes.task import load_task
-from ..attributes.views import LISTING
+from ..attributes.views import LISTING, VIEWS
 from ..catalog.problems import Problems
 from ..listener import Listener, Silent
 from ..models.backends import generator_id
@@ -34,6 +34,7 @@ from .card import model_card
 from .corpus import load_corpus
 from .estimate import Estimate, measure
 from .outcome import draw_curve, find_done, refuse_taken_name
+from .pairs import KINDS, QUERIES_OF_KIND
 from .parallel import World, gather_objects, join_world, leave_world
 from .plan import Plan, describe, make_plan, queries_with_attributes, run_key
 from .step import Reader, accumulate, make_batch
@@ -146,8 +147,10 @@ def _tell_plan(plan: Plan, listener: Listener) -> None:
         found = queries_with_attributes(plan)
         shares = ", ".join(f"{found[kind]:,} of {number:,} {kind}" for kind, number in plan_pairs(told).items())
         listener.note(f"queries that have attributes written from what they show: {shares}")
-        if lacking := [kind for kind, number in found.items() if not number and kind != "listings"]:
-            listener.note(f"{' and '.join(lacking)} ask without: `afmrl attributes --views photos,text` writes some")
+        if lacking := [kind for kind in KINDS if found.get(kind) == 0 and kind != "listings"]:
+            asking = {view for kind in lacking for view in QUERIES_OF_KIND[kind]}
+            views = ",".join(view for view in VIEWS if view in asking)
+            listener.note(f"{' and '.join(lacking)} ask without: `afmrl attributes --views {views}` writes some")
     missing = len(plan.corpus.train) - plan.corpus.num_with_attributes
     if plan.settings.agcl.loss == "agcl" and missing:
         listener.warn(f"{missing:,} training products have no attributes: nothing is weighted against them")
