@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from afmrl_cli.attributes import generate as module
+from afmrl_cli.attributes import views as views_module
 from afmrl_cli.attributes.generate import AttributeSummary, count_needed, generate_attributes, sample_products
 from afmrl_cli.attributes.request import Generator
 from afmrl_cli.attributes.task import load_task
@@ -282,13 +283,13 @@ def test_an_interruption_keeps_what_was_stored(server, tmp_path):
                 raise KeyboardInterrupt
             yield product
 
-    monkey = module.LOOKUP_PRODUCTS
-    module.LOOKUP_PRODUCTS = 2
+    monkey = views_module.LOOKUP_PRODUCTS
+    views_module.LOOKUP_PRODUCTS = 2
     try:
         with pytest.raises(KeyboardInterrupt):
             run(folder, settings, products=products())
     finally:
-        module.LOOKUP_PRODUCTS = monkey
+        views_module.LOOKUP_PRODUCTS = monkey
     assert len(stored(folder)) == 8
     assert run(folder, settings).generated == 4
     assert len(server.requests) == 12
