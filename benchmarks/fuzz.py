@@ -382,7 +382,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-failures"))
-    parser.add_argument("--quick", action="store_true", help="200 inputs in one process")
+    parser.add_argument("--quick", action="store_true", help="64 inputs in one process")
     parser.add_argument("--only", type=int, help="the number of one input")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     wanted = parser.parse_args()
@@ -391,7 +391,7 @@ def main() -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     if wanted.quick:
-        wanted.count, wanted.jobs = 200, 1
+        wanted.count, wanted.jobs = 64, 1
     first, count = (0, wanted.count) if wanted.only is None else (wanted.only, 1)
     counts: Counter[str] = Counter()
     faults: Counter[str] = Counter()
