@@ -231,12 +231,14 @@ def looked_at(place: Path, rows: list[Row], enrich: str, images: int, photo: int
     for name, change in changes(photo, content, f"s{listing}").items():
         after = asked(write(place, [change.row(row) for row in rows], False, **flags))
         for key, side in before.queries.items():
+            if side.path.startswith("eval composed") and key not in after.queries:
+                continue  # which wishes there are follows from what variants differ in
             if change.hidden(side):
                 assert after.queries.get(key) == side, f"{name} changed, which {key} can't show"
                 yield f"{name}: {side.path}{' enriched' if side.attributes else ''}"
     after = asked(write(place, [other_photos(row, only=photo) for row in rows], False, **flags))
     for key, (asking, answers) in before.answers.items():
-        if asking == content:
+        if asking == content and (key in after.answers or not before.queries[key].path.startswith("eval composed")):
             assert after.answers[key][1] == answers, f"rows that answer {key} depend on the photo that asks"
             yield f"answers: {before.queries[key].path}"
 

@@ -56,7 +56,7 @@ def test_the_whole_loop_on_a_tiny_shop(tmp_path: Path, monkeypatch: pytest.Monke
     assert told.exit_code == 0, told.stderr
     assert told.stdout.rstrip().endswith(content["report"]) and "1-agcl" not in told.stderr
     for stage in results:
-        assert f"  {stage['name']}" in told.stdout
+        assert f" {stage['name']} " in told.stdout
     assert (shop / "afmrl.toml").is_file() and len(list((shop / "pages").glob("*.html"))) == 3
 
 

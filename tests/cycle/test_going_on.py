@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -87,10 +88,13 @@ def without_last(file: Path) -> str:
 def test_what_changes_in_the_middle_is_done_again(tmp_path: Path) -> None:
     folder = rendered(tmp_path / "shop")
     queries, photo = folder.root / "queries.jsonl", next((folder.root / "images").rglob("*.jpg"))
-    shorter = without_last(queries)
+    shorter, qrels = without_last(queries), folder.root / "qrels.trec"
 
     def change() -> None:
+        gone = json.loads(queries.read_text().splitlines()[-1])["qid"]
+        judged = [line for line in qrels.read_text().splitlines(True) if line.split()[0] != gone]
         queries.write_text(shorter)
+        qrels.write_text("".join(judged))
         Image.new("RGB", (56, 56)).save(photo)
 
     heard = Changing(change)

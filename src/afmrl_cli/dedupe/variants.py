@@ -23,10 +23,10 @@ COLOUR = "colour"
 SIZE = "size"
 _KEYS = {
     COLOUR: "color colour farbe couleur farg kleur colore farve colorway main_color base_color color_name",
-    SIZE: "size sizes groesse gro_e taille talla tamano storlek maat taglia misura shoe_size size_name",
+    SIZE: "size sizes groesse grosse taille talla tamano storlek maat taglia misura shoe_size size_name",
 }
 KEYS = {name: kind for kind, names in _KEYS.items() for name in names.split()}
-"""Columns of sizes and colours, as `plain` writes them (`Größe` is `gro_e`)."""
+"""Columns of sizes and colours, as `plain` writes them (`Größe` is `grosse`)."""
 _COLOURS = (
     "black schwarz noir noire negro negra svart svarta zwart zwarte nero nera",
     "white weiss blanc blanche blanco blanca vit vita wit witte bianco bianca",
