@@ -90,9 +90,10 @@ def test_what_changes_in_the_middle_is_done_again(tmp_path: Path) -> None:
     queries, photo = folder.root / "queries.jsonl", next((folder.root / "images").rglob("*.jpg"))
     shorter, qrels = without_last(queries), folder.root / "qrels.trec"
 
+    gone = json.loads(queries.read_text().splitlines()[-1])["qid"]
+    judged = [line for line in qrels.read_text().splitlines(True) if line.split()[0] != gone]
+
     def change() -> None:
-        gone = json.loads(queries.read_text().splitlines()[-1])["qid"]
-        judged = [line for line in qrels.read_text().splitlines(True) if line.split()[0] != gone]
         queries.write_text(shorter)
         qrels.write_text("".join(judged))
         Image.new("RGB", (56, 56)).save(photo)
