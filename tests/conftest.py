@@ -11,6 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples each time: a test that fails here fails everywhere. `benchmarks.fuzz` looks for new ones.
+settings.register_profile("fixed", derandomize=True)
+settings.load_profile("fixed")
 
 # Tests run side by side on few cores; several torch pools in each would only fight. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
