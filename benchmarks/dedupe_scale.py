@@ -25,11 +25,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from afmrl_cli.listener import Silent
-from afmrl_cli.models.presets import model_id
 from afmrl_cli.retrieval.embed import embed_catalog
 from afmrl_cli.sources import load_settings
-from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 
 from .figures import record
 from .search_latency import Drawn
@@ -125,9 +124,8 @@ def main() -> None:
         if given.photos:
             write_photos(root, len(products))
         folder, settings = CatalogFolder(root / "catalog.csv"), load_settings(root, {"embed.batch_size": 2048}, {})
-        embedder = model_id(settings.model, "embedder", Checkpoints(folder.checkpoints))
         encoder = Drawn(draw_vectors(products))
-        embed_catalog(folder, settings, embedder, lambda: encoder, Silent())
+        embed_catalog(Workspace(folder, settings, Silent(), load_encoder=lambda: encoder))
         what = f"{len(products):,} listings{', a photo each' if given.photos else ''}"
         print(what, flush=True)
         print(measure(root, what), flush=True)

@@ -31,6 +31,7 @@ from afmrl_cli.models.embed_input import Item
 from afmrl_cli.retrieval.embed import embed_catalog
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 
 from .figures import record
 
@@ -81,11 +82,12 @@ def main() -> None:
         write_catalog(folder.catalog, chosen.products)
         settings = load_settings(None, {"eval.max_queries": chosen.queries, "embed.batch_size": 512}, {})
         began = time.perf_counter()
-        embed_catalog(folder, settings, Words.id, Words, Silent())
+        work = Workspace(folder, settings, Silent(), load_encoder=Words)
+        embed_catalog(work)
         print(f"embed (hashed words): {time.perf_counter() - began:.1f} s")
         wanted = EvalRequest(TaskSpec("identity"), tuple(parse_entries(chosen.systems, False)))
         began, busy = time.perf_counter(), time.process_time()
-        report = measure(folder, settings, wanted, Words.id, Words, None, Silent(), no_models)
+        report = measure(folder, settings, wanted, work.embedder_id, Words, None, Silent(), no_models)
         wall, busy = time.perf_counter() - began, time.process_time() - busy
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     for system in report.content["systems"]:

@@ -123,27 +123,20 @@ def settings_of(model: Path, changes: Sequence[str] = (), **more: object) -> Any
 def works(catalog: Path, settings: Any) -> dict[str, Callable[[], object]]:
     """The stages, as their commands do them."""
     from afmrl_cli.listener import Silent
-    from afmrl_cli.models.embedder import load_embedder
-    from afmrl_cli.models.presets import model_id
     from afmrl_cli.rar.run import train_rar
     from afmrl_cli.retrieval.embed import embed_catalog
     from afmrl_cli.sft.run import train_sft
     from afmrl_cli.store.checkpoints import Checkpoints
     from afmrl_cli.store.folder import CatalogFolder
     from afmrl_cli.training.run import train_agcl
+    from afmrl_cli.workspace import Workspace
 
     folder, said = CatalogFolder(catalog), Silent()
     checkpoints = Checkpoints(folder.checkpoints)
     return {
         "attributes": lambda: _ask(folder, settings, checkpoints),
         "train-sft": lambda: train_sft(folder, settings, said, dry_run=True),
-        "embed": lambda: embed_catalog(
-            folder,
-            settings,
-            model_id(settings.model, "embedder", checkpoints),
-            lambda: load_embedder(settings.model, settings.embed, checkpoints),
-            said,
-        ),
+        "embed": lambda: embed_catalog(Workspace(folder, settings, said)),
         "train-agcl": lambda: train_agcl(folder, settings, said, dry_run=True),
         "train-rar": lambda: train_rar(folder, settings, said, dry_run=True),
     }

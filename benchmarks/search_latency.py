@@ -36,12 +36,11 @@ from numpy.typing import NDArray
 
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
-from afmrl_cli.models.presets import model_id
 from afmrl_cli.retrieval.embed import embed_catalog
 from afmrl_cli.retrieval.index import Index, Kind, build_index, exact_search, search_index
 from afmrl_cli.sources import load_settings
-from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 
 from .figures import record
 
@@ -184,16 +183,15 @@ def cold(count: int, embedder: str, runs: int = 5) -> None:
                 text = f"A product of its own kind, number {i}, with a description as long as they often are."
                 writer.writerow([f"s{i}", f"Product {i}", text, f"Brand {i % 50}", f"Group/{i % 20}", i % 90, i % 11])
         folder = CatalogFolder(root / "catalog.csv")
-        name_of_embedder = model_id(settings.model, "embedder", Checkpoints(folder.checkpoints))
         vectors = np.empty((count, 256), np.float32)
         drawn(vectors)
         encoder = Drawn(vectors)
         started = time.perf_counter()
-        embed_catalog(folder, settings, name_of_embedder, lambda: encoder, Silent())
+        embed_catalog(Workspace(folder, settings, Silent(), load_encoder=lambda: encoder))
         print(f"{count:,} listings with drawn vectors, as a process of its own (median of {runs})")
         print(f"  embed but for the model {time.perf_counter() - started:6.2f} s")
         started = time.perf_counter()
-        embed_catalog(folder, settings, name_of_embedder, lambda: encoder, Silent())
+        embed_catalog(Workspace(folder, settings, Silent(), load_encoder=lambda: encoder))
         print(f"  embed, nothing changed  {time.perf_counter() - started:6.2f} s")
         environment = {**os.environ, "AFMRL_MODEL_EMBEDDER": embedder} if embedder else dict(os.environ)
         like = ["search", "--like", "s77"]

@@ -35,6 +35,7 @@ from afmrl_cli.store.files import hash_file
 from afmrl_cli.training.corpus import load_corpus, training_views
 from afmrl_cli.training.pairs import KINDS, Side, TrainListing, draw_pair, find_positives
 from afmrl_cli.training.validation import make_validation
+from afmrl_cli.workspace import Workspace
 from tests.attributes.viewed import (
     EARLIER,
     GENERATOR,
@@ -151,8 +152,10 @@ def check_embed(shop: Shop) -> Iterator[str]:
     """What `embed` shows to the embedder and writes down is of the whole listing."""
     encoder = Reading()
     shutil.rmtree(shop.folder.embeddings, ignore_errors=True)
-    embed_catalog(shop.folder, shop.settings, encoder.id, lambda: encoder, Silent(), source=shop.source)
-    rows = {row.id: row for row in load_vectors(shop.folder, encoder.id, shop.settings).listings}
+    work = Workspace(shop.folder, shop.settings, Silent(), load_encoder=lambda: encoder)
+    work.source = shop.source
+    embed_catalog(work)
+    rows = {row.id: row for row in load_vectors(shop.folder, work.embedder_id, shop.settings).listings}
     fits = set()
     for product in read_products(shop.folder, shop.settings.catalog, Problems()):
         row = rows[product.id]

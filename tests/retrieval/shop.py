@@ -14,17 +14,17 @@ from PIL import Image, ImageDraw
 from afmrl_cli.attributes.views import AttributeSource
 from afmrl_cli.catalog.fingerprints import Fingerprinter
 from afmrl_cli.listener import Silent
-from afmrl_cli.models.embed_input import Item
+from afmrl_cli.models.embed_input import Encoder, Item
 from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.models.presets import model_id
 from afmrl_cli.retrieval.embed import EmbedSummary, embed_catalog
-from afmrl_cli.retrieval.encode import Encoder
 from afmrl_cli.retrieval.vectors import RowMaker, make_rows
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 
 COLORS = ("red", "green", "blue", "black", "orange", "purple")
 COLUMNS = ("id", "product_id", "title", "description", "category", "brand", "image", "attr_color", "price")
@@ -121,8 +121,10 @@ def embed(
     source: AttributeSource | None = None,
     force: bool = False,
 ) -> EmbedSummary:
-    loading = load or counting(folder, settings)
-    return embed_catalog(folder, settings, embedder_id(folder, settings), loading, Silent(), source=source, force=force)
+    work = Workspace(folder, settings, Silent(), load_encoder=load or counting(folder, settings))
+    if source is not None:
+        work.source = source  # of answers that the test stored
+    return embed_catalog(work, force=force)
 
 
 @contextlib.contextmanager

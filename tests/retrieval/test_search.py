@@ -11,8 +11,7 @@ from PIL import Image
 from afmrl_cli.attributes.parse import write_attributes
 from afmrl_cli.catalog.product import Product
 from afmrl_cli.errors import DataError, UsageError
-from afmrl_cli.models.embed_input import Item
-from afmrl_cli.retrieval.encode import Encoder
+from afmrl_cli.models.embed_input import Encoder, Item
 from afmrl_cli.retrieval.filters import check_keys, fields_of, parse_filters, passes
 from afmrl_cli.retrieval.index import exact_search
 from afmrl_cli.retrieval.page import write_search_page

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from afmrl_cli.attributes.views import AttributeSource
 from afmrl_cli.errors import DataError, ModelError
-from afmrl_cli.retrieval.encode import Encoder
+from afmrl_cli.models.embed_input import Encoder
 from afmrl_cli.retrieval.vectors import load_vectors, stale_products, vectors_folder
 from afmrl_cli.settings import Settings
 from afmrl_cli.store.database import Database, StoredAttributes

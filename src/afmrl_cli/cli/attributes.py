@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
-from .models import Models
 from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
 
 if TYPE_CHECKING:
@@ -138,16 +137,15 @@ class Asked:
 
 def _plan(session: Session, asked: Asked) -> None:
     from ..attributes.generate import count_needed
-    from ..attributes.views import AttributeSource
     from ..catalog.fingerprints import Fingerprinter
     from ..catalog.problems import Problems
     from ..store.database import Database
 
-    models, problems = Models(session), Problems()
-    name = models.generator_id
+    work, problems = session.work, Problems()
+    name = work.generator_id
     with session.out, Database(session.folder.database) as database, Fingerprinter(database) as fingerprinter:
         views = asked.views(session, problems, fingerprinter)
-        source = AttributeSource(name, models.task.id, session.settings.model.generator_images)
+        source = work.source
         total, needed = count_needed(
             views, source, database, fingerprinter, force=asked.force, retry_failed=asked.retry_failed
         )
@@ -159,17 +157,16 @@ def _plan(session: Session, asked: Asked) -> None:
 def _generate(session: Session, asked: Asked, out_file: Path | None) -> None:
     from ..attributes.export import check_export_path, export_attributes
     from ..attributes.generate import generate_attributes
-    from ..attributes.views import AttributeSource
     from ..catalog.fingerprints import Fingerprinter
     from ..catalog.problems import Problems
     from ..catalog.read import count_rows
     from ..store.database import Database
     from ..store.lock import writer_lock
 
-    settings, folder, out, models = session.settings, session.folder, session.out, Models(session)
+    settings, folder, out, work = session.settings, session.folder, session.out, session.work
     if out_file and check_export_path(out_file, folder):
         out.note(f"{out_file}: is there already and will be replaced")
-    task, name, problems = models.task, models.generator_id, Problems()
+    task, name, problems = work.task, work.generator_id, Problems()
     lock = writer_lock(folder.store, "afmrl attributes")
     plain = settings.attributes.views == ["listing"] and not asked.limit
     with out, lock, Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
@@ -179,7 +176,7 @@ def _generate(session: Session, asked: Asked, out_file: Path | None) -> None:
                 views,
                 task,
                 name,
-                models.generator,
+                work.generator,
                 database,
                 fingerprinter,
                 settings,
@@ -196,7 +193,7 @@ def _generate(session: Session, asked: Asked, out_file: Path | None) -> None:
         exported = None
         if out_file:
             products = asked.products(session, Problems())
-            source = AttributeSource(name, task.id, settings.model.generator_images)
+            source = work.source
             exported = export_attributes(products, task, source, database, fingerprinter, out_file)
     _show(session, name, views.products, summary, problems, exported)
 

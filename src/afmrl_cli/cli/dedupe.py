@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start, warn_of_built_in
+from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start, warn_of_built_in, warn_of_two_faiss
 
 if TYPE_CHECKING:
     from ..dedupe.run import Result
     from ..retrieval.vectors import Vectors
-    from .models import Models
 
 SHOWN = 20
 
@@ -67,13 +66,11 @@ def dedupe(
     from ..dedupe.run import find_duplicates
     from ..store.checkpoints import versions
     from ..store.lock import writer_lock
-    from .models import Models
 
     check_files(out, html, session.folder, session.settings)
-    models = Models(session)
-    vectors = _vectors(session, models)
+    vectors = _vectors(session)
     with session.out, writer_lock(session.folder.store, "afmrl dedupe"):
-        result = find_duplicates(session.folder, session.settings, vectors, _source(session, models), session.out)
+        result = find_duplicates(session.folder, session.settings, vectors, _source(session), session.out)
         place = keep(result, session.folder, session.settings, versions())
     if out:
         write_table(out, result)
@@ -82,23 +79,22 @@ def dedupe(
     _show(session, result, {"run": place, "out": out, "html": html})
 
 
-def _vectors(session: Session, models: Models) -> Vectors | None:
+def _vectors(session: Session) -> Vectors | None:
     """The stored vectors; None, with a note, when the catalog has none at all."""
     from ..retrieval.vectors import CURRENT, load_vectors, stale_products
-    from .models import warn_of_two_faiss
 
     if not any(session.folder.embeddings.glob(f"*/{CURRENT}")):
         session.out.note("no vectors: compared by text, codes, attributes and photos only; `afmrl embed` makes them")
         return None
     warn_of_two_faiss(session)
-    vectors = load_vectors(session.folder, models.embedder_id, session.settings)
+    vectors = load_vectors(session.folder, session.work.embedder_id, session.settings)
     warn_of_built_in(session, ("embedder",))
     if stale := stale_products(session.folder, session.settings, vectors):
         session.out.note(f"{stale:,} products are new, changed or gone since `afmrl embed`: run it again")
     return vectors
 
 
-def _source(session: Session, models: Models) -> Any:
+def _source(session: Session) -> Any:
     """Whose stored attributes are compared; None when nothing was ever generated here."""
     from ..store.database import Database
 
@@ -106,7 +102,7 @@ def _source(session: Session, models: Models) -> Any:
         return None
     with Database(session.folder.database) as database:
         stored = database.attribute_sources()
-    return models.source if stored else None
+    return session.work.source_on_disk if stored else None
 
 
 def _show(session: Session, result: Result, files: Mapping[str, Path | None]) -> None:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import ModelError
-from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
+from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start, warn_of_two_faiss
 
 if TYPE_CHECKING:
     from ..retrieval.embed import EmbedSummary
@@ -54,23 +53,10 @@ def embed(
     )
 
     from ..retrieval.embed import embed_catalog
-    from .models import Models, warn_of_two_faiss
 
     warn_of_two_faiss(session)
-    models = Models(session)
-    both = session.settings.embed.enrich == "both"
-    if both and models.source is None:
-        raise ModelError("embed.enrich = both needs the generator that wrote the attributes", "see the note above")
     with session.out:
-        summary = embed_catalog(
-            session.folder,
-            session.settings,
-            models.embedder_id,
-            models.embedder,
-            session.out,
-            source=models.source if both else None,
-            force=force,
-        )
+        summary = embed_catalog(session.work, force=force)
     _show(session, summary)
 
 

@@ -173,21 +173,18 @@ def _measure(
     from ..evaluation.seen import seen_by
     from ..evaluation.systems import RetrievalSystem
     from ..evaluation.thresholds import parse_thresholds
-    from .models import Models
 
-    settings, models = session.settings, Models(session)
+    settings, work = session.settings, session.work
     entries = tuple(parse_entries(settings.eval.systems, baselines))
-    source = models.source if settings.embed.enrich != "none" else None
-    seen = seen_by(trained_by(settings, entries, described=source is not None), models.checkpoints)
+    source = work.source_on_disk if settings.embed.enrich != "none" else None
+    seen = seen_by(trained_by(settings, entries, described=source is not None), work.checkpoints)
     spec = TaskSpec("queries" if queries or qrels else protocol, queries, qrels, tuple(gallery), _split(split), seen)
 
     def make_system(entry: Entry) -> RetrievalSystem:
-        return model_system(entry, settings, models.checkpoints, models.bases, session.out)
+        return model_system(entry, settings, work.checkpoints, work.bases, session.out)
 
     request = EvalRequest(spec, entries, parse_thresholds(fail_under))
-    return measure(
-        session.folder, settings, request, models.embedder_id, models.embedder, source, session.out, make_system
-    )
+    return measure(session.folder, settings, request, work.embedder_id, work.embedder, source, session.out, make_system)
 
 
 def trained_by(settings: Settings, entries: Sequence[Entry], *, described: bool) -> list[tuple[Role, str]]:

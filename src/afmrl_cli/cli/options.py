@@ -14,6 +14,7 @@ import typer
 
 from ..errors import UsageError
 from ..store.folder import CatalogFolder, find_folder, keep_catalog
+from ..workspace import Workspace
 from .output import Output
 
 if TYPE_CHECKING:
@@ -43,11 +44,20 @@ SMALL_CATALOG = 4_000_000
 
 @dataclass(frozen=True)
 class Session:
-    """What a command works with."""
+    """What a command works with: `work`, and where results are written."""
 
-    settings: Settings
-    folder: CatalogFolder
+    work: Workspace
     out: Output
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as resolved for this catalog."""
+        return self.work.settings
+
+    @property
+    def folder(self) -> CatalogFolder:
+        """The catalog's folder."""
+        return self.work.folder
 
 
 def flags_of(set_: list[str] | None, flags: Mapping[str, object] | None = None) -> dict[str, object]:
@@ -109,7 +119,7 @@ def start(
     out = Output(json_mode=json_mode, quiet=quiet, verbose=verbose)
     if where := origins.get(f"model.{MAX_IMAGES}"):
         out.note(f"{where}: model.max_images is taken for model.generator_images and model.embedder_images")
-    session = Session(settings, folder, out)
+    session = Session(Workspace(folder, settings, out), out)
     if roles:
         warn_of_built_in(session, roles)
     if writes:
@@ -123,6 +133,14 @@ def warn_of_built_in(session: Session, roles: tuple[Role, ...]) -> None:
 
     if warning := built_in_warning(session.folder, session.settings, roles):
         session.out.warn(warning)
+
+
+def warn_of_two_faiss(session: Session) -> None:
+    """A warning when faiss-cpu and faiss-gpu are both installed: which of them is imported is then a matter of luck."""
+    from ..retrieval.faiss_install import faiss_conflict
+
+    if conflict := faiss_conflict():
+        session.out.warn(f"{conflict.message}: {' && '.join(conflict.commands)}")
 
 
 def with_split_shares(settings: Settings, folder: CatalogFolder) -> Settings:

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import DataError, UsageError
 from ..store.folder import check_output
-from .options import CatalogOption, Json, Quiet, Session, Set, Verbose, start
+from .options import CatalogOption, Json, Quiet, Session, Set, Verbose, start, warn_of_two_faiss
 from .output import Output
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..retrieval.listings import Listing
     from ..retrieval.search import Found, Hit, Question
     from ..retrieval.vectors import Vectors
-    from .models import Models
 
 PAGE_SUFFIXES = (".html", ".htm")
 
@@ -65,11 +64,9 @@ def search(
         roles=("generator", "embedder") if enrich else ("embedder",),
     )
     _check(session, text, image or [], like, enrich, html)
-    from .models import Models, warn_of_two_faiss
 
     warn_of_two_faiss(session)
-    models = Models(session)
-    found = _find(session, models, text.strip(), image or [], like, enrich, filter_ or [])
+    found = _find(session, text.strip(), image or [], like, enrich, filter_ or [])
     if html:
         from ..retrieval.page import write_search_page
 
@@ -77,10 +74,10 @@ def search(
             html,
             found,
             catalog=session.folder.catalog.name,
-            embedder=models.embedder_id,
+            embedder=session.work.embedder_id,
             settings=session.settings.catalog,
         )
-    _document(session, models, found, html)
+    _document(session, found, html)
     _show(session.out, found, wide)
     if html:
         session.out.text(f"page: {html}")
@@ -98,9 +95,7 @@ def _check(session: Session, text: str, image: list[Path], like: str, enrich: bo
         check_output(html, session.folder, "--html")
 
 
-def _find(
-    session: Session, models: Models, text: str, files: list[Path], like: str, enrich: bool, filters: list[str]
-) -> Found:
+def _find(session: Session, text: str, files: list[Path], like: str, enrich: bool, filters: list[str]) -> Found:
     from ..retrieval.encode import told_cut
     from ..retrieval.filters import parse_filters
     from ..retrieval.search import Found, liked, stored_texts
@@ -108,34 +103,34 @@ def _find(
     from ..retrieval.vectors import load_vectors
     from ..store.database import Database
 
-    settings, folder = session.settings, session.folder
+    work, settings, folder = session.work, session.settings, session.folder
     chosen = parse_filters(filters, "--filter")
-    vectors = load_vectors(folder, models.embedder_id, settings)
+    vectors = load_vectors(folder, session.work.embedder_id, settings)
     _tell_stale(session, vectors)
-    question = _question(session, models, text, files, like, enrich)
+    question = _question(session, text, files, like, enrich)
 
     def attributes_of(listings: list[Listing]) -> Mapping[str, str]:
         if not folder.database.is_file():
             return {}
         with Database(folder.database) as database:
-            return stored_texts(listings, models.source, database, folder.root)
+            return stored_texts(listings, work.source_on_disk, database, folder.root)
 
     hits = find(
         vectors,
         question,
         k=settings.search.k,
         filters=chosen,
-        load=models.embedder,
+        load=session.work.embedder,
         instruction=settings.embed.query_instruction,
         attributes_of=attributes_of,
         root=folder.root,
     )
-    if not like and (cut := models.embedder().texts_cut):
+    if not like and (cut := session.work.embedder().texts_cut):
         session.out.warn(f"the question: {told_cut(cut)}")
     return Found(question, hits, liked(vectors, like, attributes_of, folder.root) if like else None, filters)
 
 
-def _document(session: Session, models: Models, found: Found, html: Path | None) -> None:
+def _document(session: Session, found: Found, html: Path | None) -> None:
     from ..retrieval.search import fields_shown
 
     question = found.question
@@ -147,7 +142,7 @@ def _document(session: Session, models: Models, found: Found, html: Path | None)
         "attributes": question.attributes,
         "filters": found.filters,
     }
-    content = {"catalog": session.folder.catalog, "embedder": models.embedder_id, "question": shown}
+    content = {"catalog": session.folder.catalog, "embedder": session.work.embedder_id, "question": shown}
     session.out.document("afmrl.search/1", {**content, "hits": fields_shown(found.hits), "html": html})
 
 
@@ -159,25 +154,25 @@ def _tell_stale(session: Session, vectors: Vectors) -> None:
         session.out.note(f"{stale:,} products are new, changed or gone since `afmrl embed`: run it again")
 
 
-def _question(session: Session, models: Models, text: str, files: Sequence[Path], like: str, enrich: bool) -> Question:
+def _question(session: Session, text: str, files: Sequence[Path], like: str, enrich: bool) -> Question:
     from ..catalog.images import open_image
     from ..retrieval.search import Question
 
     images: tuple[Image, ...] = tuple(open_image(file, session.settings.catalog) for file in files)
-    attributes = _written_attributes(session, models, text, images) if enrich else ""
+    attributes = _written_attributes(session, text, images) if enrich else ""
     return Question(text, images, like, attributes)
 
 
-def _written_attributes(session: Session, models: Models, text: str, images: Sequence[Image]) -> str:
+def _written_attributes(session: Session, text: str, images: Sequence[Image]) -> str:
     """What the generator writes for the question; DataError when it gives no answer, a note when it is not valid."""
     from ..catalog.product import Product
 
     asked = Product("question", title=text)
     limit = session.settings.model.generator_images or len(images)
-    [[answer]] = models.generator().generate([models.task.request(asked, images[:limit])])
+    [[answer]] = session.work.generator().generate([session.work.task.request(asked, images[:limit])])
     if answer.error:
         raise DataError(f"--enrich: the generator gave no answer: {answer.error}", "search without --enrich")
-    written, failure = models.task.read(answer, asked)
+    written, failure = session.work.task.read(answer, asked)
     if written is None:
         session.out.note(f"--enrich: the generator's answer is not used ({failure}): {answer.text[:120]!r}")
     return written or ""

@@ -32,8 +32,6 @@ from ..evaluation.seen import seen_by
 from ..listener import Listener
 from ..models.backends import generator_id, load_backend
 from ..models.base import Bases, Cache
-from ..models.embedder import load_embedder
-from ..models.presets import model_id
 from ..rar.run import train_rar
 from ..retrieval.embed import embed_catalog
 from ..settings import Settings
@@ -44,6 +42,7 @@ from ..store.folder import CatalogFolder
 from ..store.lock import writer_lock
 from ..training.corpus import training_views
 from ..training.run import train_agcl
+from ..workspace import Workspace
 
 Result = dict[str, Any]
 Scored = Literal["validation", "test"]
@@ -163,24 +162,12 @@ def score(
     `others` are the scores of the stage before and of the first stage, on the same split; None for the first itself.
     """
     against, first = others
-    checkpoints, bases = Checkpoints(folder.checkpoints), Bases(Cache(folder.cache, settings.cache, listener))
-    embedder = model_id(settings.model, "embedder", checkpoints, listener)
-    loaded = _once(
-        lambda: load_embedder(
-            settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog, listener=listener
-        )
-    )
-    source = None
-    if settings.embed.enrich != "none":
-        task = load_task(settings.attributes, folder.root)
-        source = AttributeSource(
-            generator_id(settings, checkpoints, listener), task.id, settings.model.generator_images
-        )
+    work = Workspace(folder, settings, listener)
+    source = work.source if settings.embed.enrich != "none" else None
     # Of a checkpoint that the cycle began with, and that was trained by another split.
     used: list[tuple[Role, str]] = [("embedder", settings.model.embedder_checkpoint)]
-    seen = seen_by(used + ([("generator", settings.model.generator_checkpoint)] if source else []), checkpoints)
-    both = source if settings.embed.enrich == "both" else None
-    embed_catalog(folder, settings, embedder, loaded, listener, source=both)
+    seen = seen_by(used + ([("generator", settings.model.generator_checkpoint)] if source else []), work.checkpoints)
+    embed_catalog(work)
     chosen = settings.eval.model_copy(
         update={"compare": [str(against)] if against else [], "systems": [], "merge": [], "max_drop": [], "slices": []}
     )
@@ -190,11 +177,11 @@ def score(
         folder,
         settings.model_copy(update={"eval": chosen}),
         EvalRequest(replace(task_spec(settings, split), seen=seen), entries),
-        embedder,
-        loaded,
+        work.embedder_id,
+        work.embedder,
         source,
         listener,
-        lambda entry: model_system(entry, settings, checkpoints, bases, listener),
+        lambda entry: model_system(entry, settings, work.checkpoints, work.bases, listener),
         place,
     )
     content = report.content
@@ -226,14 +213,3 @@ def _with_attributes(queries: Any, source: AttributeSource | None, folder: Catal
         rows = database.attributes(source.generator, source.prompt, prints)
     valid = {fingerprint for fingerprint, row in rows.items() if row.viewed and row.failure is None}
     return sum(query.fingerprint in valid for query in queries)
-
-
-def _once(load: Callable[[], Any]) -> Callable[[], Any]:
-    made: list[Any] = []
-
-    def get() -> Any:
-        if not made:
-            made.append(load())
-        return made[0]
-
-    return get

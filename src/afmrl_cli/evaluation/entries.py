@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..listener import Listener
-from ..retrieval.encode import Encoder
+from ..models.embed_input import Encoder
 from ..settings import Settings
 from ..store.checkpoints import Checkpoints
 from ..trust import check_download

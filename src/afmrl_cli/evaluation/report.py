@@ -19,7 +19,7 @@ from ..catalog.problems import Problems
 from ..catalog.product import Product, product_text
 from ..errors import DataError, UsageError
 from ..listener import Listener
-from ..retrieval.encode import Encoder
+from ..models.embed_input import Encoder
 from ..retrieval.vectors import RowMaker, described_products, load_vectors, make_rows
 from ..settings import EvalSettings, Settings
 from ..store.checkpoints import versions

@@ -20,10 +20,10 @@ from ..catalog.fingerprints import photo_hash
 from ..catalog.pictures import opened
 from ..catalog.problems import Problems
 from ..listener import Listener
-from ..models.embed_input import Item
+from ..models.embed_input import Encoder, Item
 from ..retrieval.bm25 import build_bm25, tokenize
 from ..retrieval.cache import VectorCache
-from ..retrieval.encode import Encoder, Input, encode_missing
+from ..retrieval.encode import Input, encode_missing
 from ..retrieval.histogram import mean_histogram
 from ..retrieval.index import exact_search
 from ..retrieval.vectors import Vectors

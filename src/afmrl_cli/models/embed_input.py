@@ -13,9 +13,13 @@ Qwen-VL was pre-trained with and without which two pictures in a row would be re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..catalog.product import enriched_text
 
@@ -45,6 +49,21 @@ class Item:
     def empty(self) -> bool:
         """Whether there is nothing to encode."""
         return not (self.text.strip() or self.images or self.attributes)
+
+
+class Encoder(Protocol):
+    """Makes vectors of items: the embedder, or another library's model beside it."""
+
+    @property
+    def id(self) -> str:
+        """Names the model and all that changes its vectors."""
+
+    @property
+    def texts_cut(self) -> int:
+        """How many product texts so far were cut at `model.max_text_tokens`; 0 for models that do not go by it."""
+
+    def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
+        """Unit vectors [n, d] in the order of `items`."""
 
 
 def embedder_text(item: Item, instruction: str) -> str:

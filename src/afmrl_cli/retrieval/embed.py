@@ -11,7 +11,7 @@ import hashlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..attributes.views import AttributeSource
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.read import count_rows
-from ..errors import DataError
+from ..errors import DataError, ModelError
 from ..listener import Listener
-from ..settings import Settings
 from ..store.checkpoints import versions
-from ..store.database import Database
 from ..store.files import (
     TEMPORARY_PREFIX,
     make_folder,
@@ -39,10 +36,10 @@ from ..store.files import (
     writing,
     writing_folder,
 )
-from ..store.folder import CatalogFolder
 from ..store.lock import writer_lock
+from ..workspace import Workspace
 from .cache import VectorCache
-from .encode import Encoder, Input, encode_missing
+from .encode import Input, encode_missing
 from .index import build_index, choose_kind, save_index
 from .listings import Listing, Listings, ListingsWriter, row_bytes
 from .vectors import (
@@ -84,25 +81,21 @@ class EmbedSummary:
     seconds: float
 
 
-def embed_catalog(
-    folder: CatalogFolder,
-    settings: Settings,
-    embedder_id: str,
-    load: Callable[[], Encoder],
-    listener: Listener,
-    *,
-    source: AttributeSource | None = None,
-    force: bool = False,
-) -> EmbedSummary:
-    """Bring the vectors of `embedder_id` up to date with the catalog.
+def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
+    """Bring the vectors of the settings' embedder up to date with the catalog.
 
-    `load` is called only when there is something to encode. `force` computes all vectors anew. Raises DataError when
-    another command is writing, when the catalog can't be read, or when nothing of it can be embedded.
+    The embedder is loaded only when there is something to encode. `force` computes all vectors anew. Raises DataError
+    when another command is writing, when the catalog can't be read, or when nothing of it can be embedded; ModelError
+    when products are to be enriched by a generator that was never used here.
     """
     started = time.monotonic()
-    place = vectors_folder(folder, embedder_id, settings)
+    folder, settings, listener = work.folder, work.settings, work.listener
+    source = work.source_on_disk if settings.embed.enrich == "both" else None
+    if settings.embed.enrich == "both" and source is None:
+        raise ModelError("embed.enrich = both needs the generator that wrote the attributes", "see the note above")
+    place = vectors_folder(folder, work.embedder_id, settings)
     lock = writer_lock(folder.store, "afmrl embed")
-    with lock, Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
+    with lock, work.database() as database, Fingerprinter(database) as fingerprinter:
         make_folder(place)
         remove_leftovers(place)
         before = None if force else open_current(place)
@@ -119,7 +112,7 @@ def embed_catalog(
             empty = encode_missing(
                 seen.missing(described, count_rows(folder, settings.catalog), listener),
                 pending,
-                load,
+                work.embedder,
                 instruction=settings.embed.target_instruction,
                 catalog=settings.catalog,
                 batch_size=settings.embed.batch_size,
@@ -132,20 +125,20 @@ def embed_catalog(
             if not kept:
                 raise DataError(f"{folder.catalog}: no product has text or a readable photo", "run `afmrl check`")
             facts = {
-                "embedder": embedder_id,
+                "embedder": work.embedder_id,
                 "model": settings.model.model_dump(),
                 "instruction": settings.embed.target_instruction,
                 "enriched": settings.embed.enrich == "both",
-                "attributes": asdict(source) if source and settings.embed.enrich == "both" else None,
+                "attributes": asdict(source) if source else None,
                 "data": seen.digest.hexdigest(),
                 "left_out": len(seen.keys) - len(kept),
                 "catalog": state,
             }
-            now = _bring_up_to_date(place, settings, seen, kept, pending, before, facts, listener)
+            now = _bring_up_to_date(work, place, seen, kept, pending, before, facts)
     problems.tell(listener)
     rows.views.tell(listener)
     return EmbedSummary(
-        embedder=embedder_id,
+        embedder=work.embedder_id,
         folder=now.folder,
         products=len(kept),
         dimension=now.matrix.shape[1],
@@ -190,18 +183,17 @@ def _rows_by_key(vectors: Vectors) -> dict[str, int]:
 
 
 def _bring_up_to_date(
+    work: Workspace,
     place: Path,
-    settings: Settings,
     seen: _Seen,
     kept: list[str],
     pending: VectorCache,
     before: Vectors | None,
     facts: dict[str, Any],
-    listener: Listener,
 ) -> Vectors:
     """The version that holds `kept`: the one before when nothing has changed, else a new one, made current."""
     dimension = len(_vector(kept[0], seen.known, pending, before))
-    kind = choose_kind(settings.embed.index, len(kept), dimension, settings.embed.flat_limit)
+    kind = choose_kind(work.settings.embed.index, len(kept), dimension, work.settings.embed.flat_limit)
     if before is not None and before.manifest["data"] == facts["data"] and before.manifest["index"]["kind"] == kind:
         if before.manifest["catalog"] != facts["catalog"]:
             # Rewritten with the same content: remember its new time, so that search need not compare row by row.
@@ -215,10 +207,10 @@ def _bring_up_to_date(
         matrix = np.load(folder / VECTORS, mmap_mode="r")
         effort, recall = 0, 1.0  # flat: the vectors themselves are what is searched
         if kind != "flat":
-            listener.note(f"building the {kind} index over {len(kept):,} vectors")
+            work.listener.note(f"building the {kind} index over {len(kept):,} vectors")
             index = build_index(matrix, kind)
             effort, recall = index.effort, index.recall
-            listener.note(f"{kind} index: recall@10 {recall:.3f} against exact search on a sample")
+            work.listener.note(f"{kind} index: recall@10 {recall:.3f} against exact search on a sample")
             save_index(index, folder / INDEX)
         manifest = {
             "schema": SCHEMA,

@@ -11,17 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from ..catalog.images import open_image
 from ..catalog.pictures import OPENERS, Look, Picture, look_at, look_of
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..listener import Listener
-from ..models.embed_input import Item
+from ..models.embed_input import Encoder, Item
 from ..settings import CatalogSettings
 from .cache import VectorCache
 
@@ -31,21 +28,6 @@ if TYPE_CHECKING:
 GROUP_BATCHES = 4
 GROUP_PIXELS = 100_000_000  # 300 MB of opened photos; two groups are in memory at a time
 AT_A_TIME = 8 * OPENERS
-
-
-class Encoder(Protocol):
-    """Whatever makes vectors: the embedder, later any other model beside it."""
-
-    @property
-    def id(self) -> str:
-        """Names the model and all that changes its vectors."""
-
-    @property
-    def texts_cut(self) -> int:
-        """How many product texts so far were cut at `model.max_text_tokens`; 0 for models that do not go by it."""
-
-    def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
-        """Unit vectors [n, d] in the order of `items`."""
 
 
 @dataclass(frozen=True)

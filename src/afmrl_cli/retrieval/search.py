@@ -25,10 +25,9 @@ from ..attributes.views import AttributeSource, stored_rows, text_to_show
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.product import Product
 from ..errors import DataError
-from ..models.embed_input import Item
+from ..models.embed_input import Encoder, Item
 from ..store.database import Database
 from .bm25 import tokenize
-from .encode import Encoder
 from .filters import Filters, check_keys, passes
 from .index import exact_search, search_index
 from .listings import Listing

@@ -1,0 +1,139 @@
+"""The object that holds one job's work: the catalog's folder, the settings, who listens, and what is opened once.
+
+Commands make it (`cli.options`), and `cycle` makes one for each of its stages; everything below takes it as one
+argument. Ids cost no model; a model is loaded at its first use, and generator and embedder share a base that is the
+same.
+
+    work = Workspace(folder, settings, listener)
+    work.embedder_id               # of the settings' embedder; nothing is loaded
+    work.embedder()                # loaded
+    with work.database() as database: ...
+    work.with_settings(other)      # the same catalog with nothing loaded
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import ModelError
+from .listener import Listener
+from .store.checkpoints import Checkpoints
+from .store.database import Database
+from .store.folder import CatalogFolder
+
+if TYPE_CHECKING:
+    from .attributes.request import Generator
+    from .attributes.task import AttributeTask
+    from .attributes.views import AttributeSource
+    from .models.base import Bases
+    from .models.embed_input import Encoder
+    from .settings import Settings
+
+
+@dataclass
+class Workspace:
+    """One catalog with one set of settings. `load_encoder` is called instead of loading the embedder that
+    the settings name, under whose id its vectors are stored."""
+
+    folder: CatalogFolder
+    settings: Settings
+    listener: Listener
+    load_encoder: Callable[[], Encoder] | None = field(default=None, kw_only=True)
+
+    def with_settings(self, settings: Settings) -> Workspace:
+        """Return a workspace of the same catalog under other settings; no weights are shared."""
+        return replace(self, settings=settings)
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """The catalog's checkpoint store."""
+        return Checkpoints(self.folder.checkpoints)
+
+    def database(self) -> Database:
+        """Open the catalog's database; the caller closes it."""
+        return Database(self.folder.database)
+
+    @cached_property
+    def embedder_id(self) -> str:
+        """The embedder's id: the base's name and revision, and the adapter's."""
+        from .models.presets import model_id
+
+        return model_id(self.settings.model, "embedder", self.checkpoints, self.listener)
+
+    @cached_property
+    def generator_id(self) -> str:
+        """The generator's id: of the local model, or of the endpoint's."""
+        from .models.backends import generator_id
+
+        return generator_id(self.settings, self.checkpoints, self.listener)
+
+    @cached_property
+    def task(self) -> AttributeTask:
+        """What the generator is asked: prompt and schema."""
+        from .attributes.task import load_task
+
+        return load_task(self.settings.attributes, self.folder.root)
+
+    @cached_property
+    def source(self) -> AttributeSource:
+        """The ids under which attribute texts of these settings are stored."""
+        from .attributes.views import AttributeSource
+
+        return AttributeSource(self.generator_id, self.task.id, self.settings.model.generator_images)
+
+    @cached_property
+    def source_on_disk(self) -> AttributeSource | None:
+        """`source`; None, with a note, when the generator was never on this disk. Reading what is stored is no reason
+        to fetch gigabytes, so nothing is downloaded.
+        """
+        from .models.presets import NANO, base_name
+        from .models.weights import find_snapshot
+
+        settings = self.settings
+        name, revision = base_name(settings.model, "generator"), settings.model.generator_revision
+        local = bool(settings.attributes.endpoint) or name == NANO or Path(name).expanduser().is_dir()
+        if not local and find_snapshot(name, revision) is None:
+            self.listener.note(f"stored attributes are not used: the generator {name} has never been used here")
+            return None
+        try:
+            return self.source
+        except ModelError as error:
+            self.listener.note(f"stored attributes are not used: {error}")
+            return None
+
+    @cached_property
+    def bases(self) -> Bases:
+        """The weights in memory."""
+        from .models.base import Bases, Cache
+
+        return Bases(Cache(self.folder.cache, self.settings.cache, self.listener))
+
+    @cached_property
+    def _embedder(self) -> Encoder:
+        from .models.embedder import load_embedder
+
+        if self.load_encoder is not None:
+            return self.load_encoder()
+        settings = self.settings
+        return load_embedder(
+            settings.model,
+            settings.embed,
+            self.checkpoints,
+            bases=self.bases,
+            catalog=settings.catalog,
+            listener=self.listener,
+        )
+
+    def embedder(self) -> Encoder:
+        """Return the embedder, loaded at the first call. Raises ModelError."""
+        return self._embedder
+
+    def generator(self) -> Generator:
+        """Load the generator. Raises ModelError, or UsageError at a bad endpoint."""
+        from .models.backends import load_backend
+
+        return load_backend(self.settings, self.checkpoints, bases=self.bases, listener=self.listener)
