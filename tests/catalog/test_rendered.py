@@ -60,3 +60,11 @@ def test_it_is_about_the_models_that_work(
 def test_check_and_init_say_it(shop: CatalogFolder, command: str) -> None:
     done = CliRunner().invoke(app, [command, str(shop.root)])
     assert done.stderr.count("only seen drawn clothes") == 1
+
+
+def test_one_drawing_among_photos_makes_no_drawn_shop(tmp_path: Path) -> None:
+    write_shop(tmp_path, 6, 3, text_queries=0, photo_queries=0)
+    photos = sorted((tmp_path / "images").iterdir())
+    for photo in photos[1:]:
+        Image.new("RGB", (32, 32), "navy").save(photo)
+    assert built_in_warning(CatalogFolder(tmp_path / "catalog.csv"), Settings(), BOTH)

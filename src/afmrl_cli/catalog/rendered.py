@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Literal
 
 from ..errors import AfmrlError
@@ -13,7 +14,7 @@ from .read import read_products
 
 COMMENT = b"drawn by afmrl"
 """In the header of every photo that `nano.shop` writes."""
-PRODUCTS, HEADER_BYTES = 20, 1024
+PRODUCTS, PHOTOS, HEADER_BYTES = 20, 9, 1024
 
 Role = Literal["generator", "embedder"]
 
@@ -32,16 +33,19 @@ def built_in_warning(folder: CatalogFolder, settings: Settings, roles: tuple[Rol
 
 
 def is_rendered(folder: CatalogFolder, settings: Settings) -> bool:
-    """Whether the first photo that there is, among the first products, was drawn by `nano.shop`.
+    """Tell whether most of the first photos that there are were drawn by `nano.shop`.
 
     A catalog that can't be read is taken for one: the command says itself what is wrong with it.
     """
     try:
-        for product in itertools.islice(read_products(folder, settings.catalog, Problems()), PRODUCTS):
-            for path in product.images:
-                if path.is_file():
-                    with path.open("rb") as file:
-                        return COMMENT in file.read(HEADER_BYTES)
+        products = itertools.islice(read_products(folder, settings.catalog, Problems()), PRODUCTS)
+        there = (path for product in products for path in product.images if path.is_file())
+        drawn = [_is_drawn(path) for path in itertools.islice(there, PHOTOS)]
     except (AfmrlError, OSError):
         return True
-    return False
+    return 2 * sum(drawn) > len(drawn)
+
+
+def _is_drawn(photo: Path) -> bool:
+    with photo.open("rb") as file:
+        return COMMENT in file.read(HEADER_BYTES)
