@@ -6,7 +6,7 @@ Each runs as a process of its own (so that none sees the memory and the imports 
 idle cores; its own output goes to standard error, the table to standard output. NAME chooses. --quick makes them tiny
 and runs them in one process: it proves that they run, its figures mean nothing. The ratio is above 1 where ours is
 better; the spread is that of the rounds. The scripts that are no part of the table are experiments of hours, whose
-results stand in docs/*evidence.md.
+results stand in docs/lab/.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tables of docs/evidence.md, "what the built-in model finds, beside simple systems".
+"""The tables of docs/lab/evidence.md, "what the built-in model finds, beside simple systems".
 
     python -m benchmarks.real_catalogs DATA WORK [NAME ...]
 

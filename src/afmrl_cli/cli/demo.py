@@ -34,7 +34,7 @@ accepted stage before; an interval with 0 in it shows no change.
 
 This program drew the shop. The nano model was trained on such drawings, but on
 none as if taken with a phone, as half of these are. What to expect of a real
-catalog: docs/real-catalogs.md"""
+catalog: docs/findings.md"""
 QUESTION = "navy dress with long sleeves"
 PHOTO_SIZE = 224
 SETTINGS = """\

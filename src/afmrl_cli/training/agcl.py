@@ -15,7 +15,7 @@ These functions are the paper's. What it leaves open, and what we chose:
 - Weights and mask carry no gradient; a pair that a person rejected is never masked.
 
 Where `train-agcl` departs from the paper by default, because the paper's form did not beat InfoNCE on any set that we
-measured and was worse on some (docs/agcl-evidence.md):
+measured and was worse on some (docs/lab/agcl-evidence.md):
 - `agcl.weight_positive = false`: only the negatives of the denominator are weighted, by e to e^2. With the positive
   weighted as well, whose own B is high, no negative is ever heavier than in InfoNCE: unrelated ones become lighter.
 - `agcl.mask = false`: what stands above the positive is mostly what the model gets wrong, not a duplicate.
