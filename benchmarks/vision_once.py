@@ -25,7 +25,7 @@ import torch
 from afmrl_cli.attributes.prompt import attribute_prompt
 from afmrl_cli.attributes.request import Request
 from afmrl_cli.attributes.task import load_task
-from afmrl_cli.catalog.pictures import look_of
+from afmrl_cli.catalog.pictures import image_loader
 from afmrl_cli.catalog.product import Product
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.base import Bases, Cache
@@ -90,13 +90,13 @@ class Commands:
         self.pupil = add_trainable(self.taught, settings.sft, None, NONE, "CAUSAL_LM").train()
 
     def embed(self) -> None:
-        look = look_of(self.embedder, self.settings.catalog)
-        items = [Item(text, (look(path),)) for text, path in self.rows]
+        load_image = image_loader(self.embedder, self.settings.catalog)
+        items = [Item(text, (load_image(path),)) for text, path in self.rows]
         self.embedder.encode(items, instruction=INSTRUCTION)
 
     def attributes(self) -> None:
-        look = look_of(self.generator, self.settings.catalog)
-        asked = [Request(attribute_prompt(text), (look(path),), product=text) for text, path in self.rows]
+        load_image = image_loader(self.generator, self.settings.catalog)
+        asked = [Request(attribute_prompt(text), (load_image(path),), product=text) for text, path in self.rows]
         self.generator.generate(asked)
 
     def epoch(self) -> None:
@@ -141,14 +141,14 @@ def hits(side: Commands) -> str:
     """What a photo costs in bytes, to read again, and to look at."""
     store, count = side.embedder.vision.store, len(side.rows)
     assert store is not None
-    look = look_of(side.embedder, side.settings.catalog)
-    known = [look(path) for _, path in side.rows]
-    found = seconds(lambda: [look(path) for _, path in side.rows]) / count
+    load_image = image_loader(side.embedder, side.settings.catalog)
+    known = [load_image(path) for _, path in side.rows]
+    found = seconds(lambda: [load_image(path) for _, path in side.rows]) / count
     read = seconds(lambda: side.embedder.vision.show(known)) / count
     size = sum(file.stat().st_size for file in store.folder.iterdir()) / count
     fresh = Bases().get(side.embedder.loaded.base, side.settings.model).vision(side.embedder.loaded.base)
-    opened = [fresh.look(path, side.settings.catalog) for _, path in side.rows]
-    open_ = seconds(lambda: [fresh.look(path, side.settings.catalog) for _, path in side.rows]) / count
+    opened = [fresh.load_image(path, side.settings.catalog) for _, path in side.rows]
+    open_ = seconds(lambda: [fresh.load_image(path, side.settings.catalog) for _, path in side.rows]) / count
     batch = fresh.show(opened)
     with torch.inference_mode():
         work = partial(fresh.trunk.get_image_features, batch["pixel_values"], batch["image_grid_thw"])

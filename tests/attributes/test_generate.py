@@ -261,8 +261,8 @@ def test_large_photos_are_reduced_at_once(server, tmp_path):
     photo(0, 2000, 1500).save(tmp_path / "images" / "0.png")
     sizes: list[tuple[int, int]] = []
 
-    class Looks:
-        id = "looks"
+    class Measures:
+        id = "measures"
 
         def generate(self, requests: Sequence[Any], samples: int = 1) -> list[list[Any]]:
             from afmrl_cli.attributes.request import Generation
@@ -270,7 +270,7 @@ def test_large_photos_are_reduced_at_once(server, tmp_path):
             sizes.extend(image.size for request in requests for image in request.images)
             return [[Generation("a: b", False)] for _ in requests]
 
-    run(folder, settings, Looks)
+    run(folder, settings, Measures)
     assert len(sizes) == 1 and sizes[0][0] * sizes[0][1] <= 2**20 and sizes[0][0] > 1100
 
 

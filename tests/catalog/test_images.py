@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from afmrl_cli.catalog.images import ImageProblem, open_image
-from afmrl_cli.catalog.pictures import look_at
+from afmrl_cli.catalog.pictures import load_photos
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.product import Product
 from afmrl_cli.errors import DataError
@@ -165,12 +165,12 @@ def test_photos_that_cannot_be_read_are_skipped_and_told_or_fail(tmp_path: Path)
     bad, one, two = write(tmp_path / "bad.jpg", b"no"), photo(tmp_path / "1.png"), photo(tmp_path / "2.png")
     product = Product("A", images=(bad, one, two), row=7)
     problems = Problems()
-    look = partial(open_image, settings=SETTINGS)
+    load_image = partial(open_image, settings=SETTINGS)
     for limit, readable in ((5, 2), (1, 1)):
-        found = look_at(product, look, limit)
+        found = load_photos(product, load_image, limit)
         found.report(product, SETTINGS, problems)
         assert len(found.photos) == readable
     (first, _) = problems.first("unreadable image")
     assert (first.row, first.listing) == (7, "A") and "bad.jpg" in first.message
     with pytest.raises(DataError, match="row 7"):
-        look_at(product, look, 1).report(product, CatalogSettings(bad_images="fail"), Problems())
+        load_photos(product, load_image, 1).report(product, CatalogSettings(bad_images="fail"), Problems())

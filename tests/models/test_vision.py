@@ -116,7 +116,7 @@ def test_vectors_are_the_same_and_the_tower_sees_a_photo_once(
     monkeypatch.setattr("afmrl_cli.models.vision.open_image", None)  # a photo that is known stays closed
     assert np.array_equal(again.encode(items, instruction=FIND), made)
     assert seen == []
-    assert all(isinstance(again.look(path, CATALOG), Picture) for path in photos)
+    assert all(isinstance(again.load_image(path, CATALOG), Picture) for path in photos)
 
 
 def test_answers_are_the_same(model: ModelSettings, photos: list[Path], tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_answers_are_the_same(model: ModelSettings, photos: list[Path], tmp_path
         seen: list[int] = []
         generator.loaded.trunk.visual.register_forward_pre_hook(lambda *_: seen.append(1))
         requests = [
-            Request(f"Describe {item.text}", tuple(generator.look(path, CATALOG) for path in item.images))  # type: ignore[arg-type]
+            Request(f"Describe {item.text}", tuple(generator.load_image(path, CATALOG) for path in item.images))  # type: ignore[arg-type]
             for item in items_of(photos)
         ]
         return generator.generate(requests, samples), seen
@@ -148,7 +148,7 @@ def test_generator_and_embedder_share_what_was_seen(tiny_model: TinyModel, photo
     embedder.encode(items_of(photos), instruction=FIND)
     seen = looks(embedder)
     generator = load_generator(settings, AttributeSettings(max_new_tokens=8), NO_CHECKPOINTS, bases=bases)
-    generator.generate([Request("What is it?", (generator.look(photos[1], CATALOG),))])
+    generator.generate([Request("What is it?", (generator.load_image(photos[1], CATALOG),))])
     assert seen == []
 
 
@@ -189,19 +189,19 @@ def test_pixel_limits_and_missing_files_are_told_as_without_it(
     embedder = embedder_of(settings_for(tiny_model("qwen2_vl")), cache_in(tmp_path))
     embedder.encode([Item("", (photos[4],))], instruction=FIND)
     with pytest.raises(ImageProblem, match="at most 1,000"):
-        embedder.look(photos[4], CatalogSettings(max_image_pixels=1000))
+        embedder.load_image(photos[4], CatalogSettings(max_image_pixels=1000))
     with pytest.raises(ImageProblem, match="no such file"):
-        embedder.look(tmp_path / "none.png", CATALOG)
+        embedder.load_image(tmp_path / "none.png", CATALOG)
     (tmp_path / "bad.png").write_text("no photo")
     with pytest.raises(ImageProblem, match="no photo but text"):
-        embedder.look(tmp_path / "bad.png", CATALOG)
+        embedder.load_image(tmp_path / "bad.png", CATALOG)
 
 
 def test_it_may_be_deleted_while_it_is_used(tiny_model: TinyModel, photos: list[Path], tmp_path: Path) -> None:
     settings, cache, items = settings_for(tiny_model("qwen2_vl")), cache_in(tmp_path), items_of(photos)
     embedder_of(settings, cache).encode(items, instruction=FIND)
     embedder = embedder_of(settings, cache)
-    known = [Item(item.text, tuple(embedder.look(path, CATALOG) for path in item.images)) for item in items]  # type: ignore[arg-type]
+    known = [Item(item.text, tuple(embedder.load_image(path, CATALOG) for path in item.images)) for item in items]  # type: ignore[arg-type]
     shutil.rmtree(cache.folder)
     seen = looks(embedder)
     again = embedder.encode(known, instruction=FIND)
@@ -358,7 +358,7 @@ def test_photos_are_reduced_once(model: ModelSettings, tmp_path: Path) -> None:
         with Image.open(tmp_path / name) as image:
             expected = stock([image.convert("RGB")], return_tensors="pt")
             small = embedder.processor.resized(image.convert("RGB"))
-        for shown in (embedder.look(tmp_path / name, CATALOG), small):
+        for shown in (embedder.load_image(tmp_path / name, CATALOG), small):
             made = embedder.processor.pixels([shown])
             assert torch.equal(made["pixel_values"], expected["pixel_values"])
             assert torch.equal(made["image_grid_thw"], expected["image_grid_thw"])
@@ -367,9 +367,9 @@ def test_photos_are_reduced_once(model: ModelSettings, tmp_path: Path) -> None:
 
 def test_a_picture_left_closed_equals_one_opened(tiny_model: TinyModel, photos: list[Path], tmp_path: Path) -> None:
     embedder = embedder_of(settings_for(tiny_model("qwen3_vl")), cache_in(tmp_path))
-    seen = embedder.look(photos[1], CATALOG)
+    seen = embedder.load_image(photos[1], CATALOG)
     assert isinstance(seen, Picture) and seen.image is not None
     embedder.encode([Item("", (seen,))], instruction=FIND)
-    known = embedder.look(photos[1], CATALOG)
+    known = embedder.load_image(photos[1], CATALOG)
     assert known == replace(seen, image=None)
     assert embedder.vision.image_tokens(known) == embedder.image_tokens(photo(1, 200, 90))

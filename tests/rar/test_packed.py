@@ -209,12 +209,12 @@ def test_a_step_with_stored_pictures(name: str, shop: CatalogFolder, tiny_model:
     kept = make(shop, tmp_path / "kept", model, cache=tmp_path / "cache")
     vision = kept.policy.generator.vision
     assert vision.store is not None and len(vision.store)
-    before = vision.looked
+    before = vision.images_encoded
     rollouts = some_answers(plain.trainer)
     made = [step(rig.trainer, rollouts) for rig in (plain, kept)]
     torch.manual_seed(5)
     sampled = kept.trainer._sample([0, 1, 2, 3])
-    assert vision.looked == before
+    assert vision.images_encoded == before
     (expected, slopes, losses), (scored, gradient, ours) = made
     assert ours == pytest.approx(losses, rel=ROUNDED) and ours != losses
     assert torch.allclose(scored["ref_per_token_logps"], expected["ref_per_token_logps"], atol=ROUNDED)
@@ -225,10 +225,10 @@ def test_a_step_with_stored_pictures(name: str, shop: CatalogFolder, tiny_model:
         vision.store._forget(shard.name)
     torch.manual_seed(5)
     assert kept.trainer._sample([0, 1, 2, 3]) == sampled
-    assert vision.looked == before + 3, "two photos of one query, one of another; the first is also the third's"
+    assert vision.images_encoded == before + 3, "two photos of one query, one of another; the first is also the third's"
     again = step(kept.trainer, rollouts)
     assert again[2] == ours and all(torch.equal(again[1][name], slope) for name, slope in gradient.items())
-    assert vision.looked == before + 3
+    assert vision.images_encoded == before + 3
 
 
 def test_a_group_runs_its_prompt_once(trainer: RarTrainer) -> None:

@@ -249,7 +249,7 @@ def test_gradients_with_stored_photos(
         loss.backward()
         generator.vision.flush()
         slopes = {name: p.grad for name, p in trainable(model).items() if p.grad is not None}
-        found.append((loss.item(), slopes, generator.vision.looked))
+        found.append((loss.item(), slopes, generator.vision.images_encoded))
     (plain, expected, _), (first, gradient, looked), (second, again, none) = found
     assert looked == len({hash_file(path) for each in examples for path in each.product.images}) and none == 0
     assert 0 < abs(first - plain) < 1e-3 * plain and first == second

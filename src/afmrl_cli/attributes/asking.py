@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..catalog.images import open_image
-from ..catalog.pictures import OPENERS, Found, Look, Looks, look_at, look_of
+from ..catalog.pictures import OPENERS, ImageLoader, LoadedPhotos, LoadImage, image_loader, load_photos
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..settings import Settings
@@ -32,7 +32,7 @@ def open_request(
     Photos are as `generator` wants them. Those that can't be opened go to `problems`; with `catalog.bad_images = fail`
     the first raises DataError.
     """
-    found = _found(product, _look(generator, settings), settings)
+    found = _load_photos(product, _image_loader(generator, settings), settings)
     return _request(task, product, found, settings, problems)
 
 
@@ -40,9 +40,9 @@ def open_requests(
     task: AttributeTask, products: Sequence[Product], settings: Settings, problems: Problems, generator: object = None
 ) -> Iterator[Request | None]:
     """`open_request` of each of `products`, photos opened by several threads."""
-    look = _look(generator, settings)
+    load_image = _image_loader(generator, settings)
     with ThreadPoolExecutor(OPENERS) as threads:
-        waiting = [threads.submit(_found, product, look, settings) for product in products]
+        waiting = [threads.submit(_load_photos, product, load_image, settings) for product in products]
         try:
             for product, future in zip(products, waiting, strict=True):
                 yield _request(task, product, future.result(), settings, problems)
@@ -50,15 +50,15 @@ def open_requests(
             threads.shutdown(cancel_futures=True)
 
 
-def _found(product: Product, look: Look, settings: Settings) -> Found:
-    """The photos that the answer's key names, the readable ones of them: no later photo steps in for a broken one."""
-    return look_at(first_photos(product, settings.model.generator_images), look, 0)
+def _load_photos(product: Product, load_image: LoadImage, settings: Settings) -> LoadedPhotos:
+    """Load those readable of the photos that the answer's key names: no later photo steps in for a broken one."""
+    return load_photos(first_photos(product, settings.model.generator_images), load_image, 0)
 
 
-def _look(generator: object, settings: Settings) -> Look:
-    """As the generator says; for a server reduced at once."""
-    if isinstance(generator, Looks):
-        return look_of(generator, settings.catalog)
+def _image_loader(generator: object, settings: Settings) -> LoadImage:
+    """Return the generator's own loader; for a server one that reduces at once."""
+    if isinstance(generator, ImageLoader):
+        return image_loader(generator, settings.catalog)
     limit = max(MIN_PHOTO_PIXELS, settings.model.max_pixels)
 
     def reduced(path: Path) -> Image:
@@ -72,7 +72,7 @@ def _look(generator: object, settings: Settings) -> Look:
 
 
 def _request(
-    task: AttributeTask, product: Product, found: Found, settings: Settings, problems: Problems
+    task: AttributeTask, product: Product, found: LoadedPhotos, settings: Settings, problems: Problems
 ) -> Request | None:
     found.report(product, settings.catalog, problems)
     request = task.request(product, found.photos)

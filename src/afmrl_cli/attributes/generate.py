@@ -17,7 +17,7 @@ from functools import partial
 
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.images import open_image
-from ..catalog.pictures import look_at
+from ..catalog.pictures import load_photos
 from ..catalog.problems import Problems
 from ..catalog.product import Product, product_text
 from ..errors import ModelError
@@ -256,7 +256,7 @@ def _something_to_read(product: Product, settings: Settings) -> bool:
     """Whether `product` is a reason to load a model."""
     if product_text(product):
         return True
-    return bool(look_at(product, partial(open_image, settings=settings.catalog), 1).photos)
+    return bool(load_photos(product, partial(open_image, settings=settings.catalog), 1).photos)
 
 
 def _needs_work(row: StoredAttributes | None, force: bool, retry_failed: bool) -> bool:

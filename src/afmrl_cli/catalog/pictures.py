@@ -45,27 +45,27 @@ def opened(image: Image | Picture) -> Image:
     return image.image or open_image(image.path, image.catalog)
 
 
-Look = Callable[[Path], "Image | Picture"]
-"""How whoever looks at a photo wants it: opened, smaller, or not at all. Raises ImageProblem."""
+LoadImage = Callable[[Path], "Image | Picture"]
+"""Loads the photo at a path: opened, reduced, or left closed where its features are stored. Raises ImageProblem."""
 
 
 @runtime_checkable
-class Looks(Protocol):
-    """A model that says itself how it wants its photos."""
+class ImageLoader(Protocol):
+    """A model that loads its own photos, in the size it reads them in."""
 
-    def look(self, path: Path, catalog: CatalogSettings) -> Image | Picture:
-        """The photo at `path`, ready for `encode` or `generate`. Raises ImageProblem."""
+    def load_image(self, path: Path, catalog: CatalogSettings) -> Image | Picture:
+        """Load the photo at `path`, ready for `encode` or `generate`. Raises ImageProblem."""
 
 
-def look_of(model: object, catalog: CatalogSettings) -> Look:
-    """How `model` wants its photos: opened, unless it says otherwise."""
-    if isinstance(model, Looks):
-        return partial(model.look, catalog=catalog)
+def image_loader(model: object, catalog: CatalogSettings) -> LoadImage:
+    """Return what loads photos for `model`: its own `load_image`, else `open_image`."""
+    if isinstance(model, ImageLoader):
+        return partial(model.load_image, catalog=catalog)
     return partial(open_image, settings=catalog)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LoadedPhotos:
     """The readable photos of a product, in order, and those before them that can't be read."""
 
     photos: list[Image | Picture]
@@ -78,14 +78,14 @@ class Found:
             problems.report(told, catalog.bad_images, path)
 
 
-def look_at(product: Product, look: Look, limit: int) -> Found:
-    """The first `limit` readable photos of `product` (0: all of them)."""
-    found = Found([], [])
+def load_photos(product: Product, load_image: LoadImage, limit: int) -> LoadedPhotos:
+    """Load the first `limit` readable photos of `product` (0: all of them)."""
+    found = LoadedPhotos([], [])
     for path in product.images:
         if limit and len(found.photos) >= limit:
             break
         try:
-            found.photos.append(look(path))
+            found.photos.append(load_image(path))
         except ImageProblem as problem:
             found.bad.append((path, problem))
     return found

@@ -18,7 +18,7 @@ import torch
 
 from ..attributes.asking import open_request
 from ..attributes.task import load_task
-from ..catalog.pictures import look_at, look_of
+from ..catalog.pictures import image_loader, load_photos
 from ..catalog.problems import Problems
 from ..catalog.product import Product, product_text
 from ..catalog.read import read_products
@@ -154,8 +154,8 @@ def _encoding(folder: CatalogFolder, settings: Settings, listener: Listener) -> 
     )
 
     def encode(products: Sequence[Product]) -> None:
-        look = look_of(embedder, settings.catalog)
-        photos = (look_at(each, look, settings.model.embedder_images).photos for each in products)
+        load_image = image_loader(embedder, settings.catalog)
+        photos = (load_photos(each, load_image, settings.model.embedder_images).photos for each in products)
         items = [Item(product_text(each), tuple(shown)) for each, shown in zip(products, photos, strict=True)]
         embedder.encode(
             [item for item in items if item.text or item.images], instruction=settings.embed.target_instruction

@@ -147,15 +147,15 @@ class Embedder:
         """How many tokens a picture takes, for sorting: a path is taken for a large photo rather than opened twice."""
         return self.processor.most_image_tokens if isinstance(image, Path) else self.vision.image_tokens(image)
 
-    def look(self, path: Path, catalog: CatalogSettings) -> Picture:
-        """The photo at `path` for `encode`, no larger than the model looks at it; ImageProblem (a DataError) when its
+    def load_image(self, path: Path, catalog: CatalogSettings) -> Picture:
+        """Load the photo at `path` for `encode`, no larger than the model reads it; ImageProblem (a DataError) when its
         file can't be read.
         """
-        return self.vision.look(path, catalog)
+        return self.vision.load_image(path, catalog)
 
     def opened(self, image: Path | Image | Picture) -> Image | Picture:
         """The picture itself; ImageProblem when its file can't be read."""
-        return self.look(image, self._catalog) if isinstance(image, Path) else image
+        return self.load_image(image, self._catalog) if isinstance(image, Path) else image
 
 
 def load_embedder(

@@ -110,9 +110,9 @@ class LocalGenerator:
         self.photos_left_out += len(tokens) - fit
         return replace(request, images=request.images[:fit])
 
-    def look(self, path: Path, catalog: CatalogSettings) -> Picture:
-        """The photo at `path` for a request, no larger than the model looks at it; ImageProblem as `open_image`."""
-        return self.vision.look(path, catalog)
+    def load_image(self, path: Path, catalog: CatalogSettings) -> Picture:
+        """Load the photo at `path` for a request, no larger than the model reads it; ImageProblem as `open_image`."""
+        return self.vision.load_image(path, catalog)
 
     def text(self, request: Request) -> str:
         """The string that is tokenised for `request`: the chat template around the prompt, one slot per picture.

@@ -58,7 +58,7 @@ class Vision:
         self.processor = processor
         self._store, self._listener = store, listener
         self._told = False
-        self.looked = 0
+        self.images_encoded = 0
         """Pictures that the tower has seen on behalf of the store."""
 
     @property
@@ -71,8 +71,8 @@ class Vision:
             self._listener.note("an adapter changes the vision tower: every photo is looked at anew")
         return None
 
-    def look(self, path: Path, catalog: CatalogSettings) -> Picture:
-        """The photo at `path` in the size that the model looks at; closed where its features are stored.
+    def load_image(self, path: Path, catalog: CatalogSettings) -> Picture:
+        """Load the photo at `path` in the size that the model reads; closed where its features are stored.
 
         Raises ImageProblem as `open_image` does, also for a photo that is stored and now too large.
         """
@@ -141,7 +141,7 @@ class Vision:
         if shown is None:
             return there
         pixels = there.pop("pixel_values", None)
-        made = self._look_at(pixels, shown.unknown) if pixels is not None else []
+        made = self._vision_forward(pixels, shown.unknown) if pixels is not None else []
         kind = self.trunk.visual.dtype
         rows = [made[each] if isinstance(each, int) else each.to(device, kind) for each in shown.pictures]
         # Below each other in a row: what takes the place of the image tokens, then what DeepStack adds in each layer.
@@ -155,7 +155,7 @@ class Vision:
         if self._store is not None:
             self._store.flush()
 
-    def _look_at(self, pixels: Tensor, pictures: Sequence[Image | Picture]) -> list[Tensor]:
+    def _vision_forward(self, pixels: Tensor, pictures: Sequence[Image | Picture]) -> list[Tensor]:
         """Features [tokens, width] of each of `pictures`, rounded as the store's are, and kept in it."""
         store = self._store
         assert store is not None
@@ -168,7 +168,7 @@ class Vision:
             rows = [torch.cat(each, dim=1) for each in zip(*parts, strict=True)]
             rounded = [row.to(store.dtype).cpu() for row in rows]
         slow = time.perf_counter() - began > sum(row.nbytes for row in rounded) / READING
-        self.looked += len(rows)
+        self.images_encoded += len(rows)
         for i, (picture, row) in enumerate(zip(pictures, rounded, strict=True)):
             if not torch.isfinite(row).all():  # beyond what 16 bits can hold
                 continue

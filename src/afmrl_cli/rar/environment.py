@@ -30,7 +30,7 @@ from ..attributes.request import Generation, Request
 from ..attributes.schema import read_answer
 from ..attributes.task import AttributeTask
 from ..catalog.images import open_image
-from ..catalog.pictures import Look
+from ..catalog.pictures import LoadImage
 from ..catalog.problems import Problems
 from ..errors import DataError, UsageError
 from ..listener import Listener
@@ -91,14 +91,12 @@ class Environment:
         rows = [row.content for row in self.gallery]
         return hash_json([self.embedder.id, embed.query_instruction, embed.target_instruction, rows])
 
-    def request(self, number: int, look: Look | None = None) -> Request:
-        """What the generator is asked about a query: what the query's side shows, no more. Its photos as `look` gives
-        them, opened without it.
-        """
+    def request(self, number: int, load_image: LoadImage | None = None) -> Request:
+        """Make what the generator is asked about a query: what its side shows, no more; photos by `load_image`."""
         query = self.queries[number]
-        look = look or partial(open_image, settings=self.settings.catalog)
+        load_image = load_image or partial(open_image, settings=self.settings.catalog)
         most = self.settings.model.generator_images or len(query.photos)
-        photos = [look(photo.path) for photo in query.photos[:most]]
+        photos = [load_image(photo.path) for photo in query.photos[:most]]
         return self.task.ask(query.side.text, query.category, photos)
 
     def ranks(self, numbers: Sequence[int], attribute_texts: Sequence[str | None]) -> list[tuple[int, ...]]:

@@ -30,8 +30,8 @@ class Policy:
         self.generator = generator
 
     def request(self, environment: Environment, number: int) -> Request:
-        """What the generator is asked about a query; its photos as the generator looks at them."""
-        return environment.request(number, partial(self.generator.look, catalog=environment.settings.catalog))
+        """What the generator is asked about a query; its photos as the generator loads them."""
+        return environment.request(number, partial(self.generator.load_image, catalog=environment.settings.catalog))
 
     def tokens(self, requests: Sequence[Request]) -> dict[str, Tensor]:
         """The prompts that `generate` writes, as tensors padded on the left. ModelError when one is too long."""

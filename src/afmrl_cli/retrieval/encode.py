@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..catalog.images import open_image
-from ..catalog.pictures import OPENERS, Look, Picture, look_at, look_of
+from ..catalog.pictures import OPENERS, LoadImage, Picture, image_loader, load_photos
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..listener import Listener
@@ -76,7 +76,7 @@ def encode_missing(
     first = next(new, None)
     while first is not None and first.item().empty:
         # The model is loaded before photos are opened, since it says how; but not for photos that can't be opened.
-        found = look_at(first.product, partial(open_image, settings=catalog), max_images)
+        found = load_photos(first.product, partial(open_image, settings=catalog), max_images)
         if found.photos:
             break
         found.report(first.product, catalog, problems)
@@ -85,7 +85,7 @@ def encode_missing(
     if first is None:
         return empty
     encoder = load()
-    opening = _Opening(look_of(encoder, catalog), catalog, GROUP_BATCHES * batch_size, max_images, problems)
+    opening = _Opening(image_loader(encoder, catalog), catalog, GROUP_BATCHES * batch_size, max_images, problems)
     for group in opening.groups(chain([first], new)):
         items = {key: item for key, item in group if not item.empty}
         empty |= {key for key, _ in group} - items.keys()
@@ -117,9 +117,9 @@ def _new(inputs: Iterable[Input], cache: VectorCache, asked: set[str]) -> Iterat
 
 @dataclass(frozen=True)
 class _Opening:
-    """Opens photos, as `look` does it, in groups of at most `size` inputs and about GROUP_PIXELS."""
+    """Opens photos, as `load_image` does it, in groups of at most `size` inputs and about GROUP_PIXELS."""
 
-    look: Look
+    load_image: LoadImage
     catalog: CatalogSettings
     size: int
     max_images: int
@@ -145,7 +145,7 @@ class _Opening:
         while waiting and len(group) < self.size and pixels < GROUP_PIXELS:
             # A few at a time: how large photos are is known once they are open.
             some = [waiting.popleft() for _ in range(min(len(waiting), AT_A_TIME, self.size - len(group)))]
-            found = openers.map(lambda wanted: look_at(wanted.product, self.look, self.max_images), some)
+            found = openers.map(lambda wanted: load_photos(wanted.product, self.load_image, self.max_images), some)
             for wanted, photos in zip(some, found, strict=True):
                 photos.report(wanted.product, self.catalog, self.problems)
                 group.append((wanted.key, wanted.item(photos.photos)))

@@ -63,7 +63,7 @@ class Reader:
 
     def tensors(self, sides: Sequence[Side], texts: Sequence[str], rows: Sequence[int]) -> dict[str, Any]:
         """What `Embedder.unit_vectors` takes for these rows, photos opened where they are not known."""
-        images = [[self.embedder.look(photo.path, self.catalog) for photo in sides[row].photos] for row in rows]
+        images = [[self.embedder.load_image(photo.path, self.catalog) for photo in sides[row].photos] for row in rows]
         return self.embedder.vision.tensors([texts[row] for row in rows], images)
 
 
