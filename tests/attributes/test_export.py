@@ -11,7 +11,7 @@ import pytest
 from afmrl_cli.attributes import export as module
 from afmrl_cli.attributes.export import check_export_path, export_attributes
 from afmrl_cli.attributes.task import load_task
-from afmrl_cli.attributes.views import AttributeSource
+from afmrl_cli.attributes.views import AttributeSource, StoredViews
 from afmrl_cli.catalog.fingerprints import Fingerprinter
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.read import read_products
@@ -44,7 +44,8 @@ def export(root: Path, name: str, keys: dict[str, dict[str, str]] | None = None)
             ]
             + [StoredAttributes("gone", "g", task.id, "gone", "color: x", None, 0.0)]
         )
-        return export_attributes(products, task, AttributeSource("g", task.id), database, fingerprinter, root / name)
+        views = StoredViews(database, fingerprinter, AttributeSource("g", task.id))
+        return export_attributes(products, task, views, root / name)
 
 
 def test_csv(tmp_path):

@@ -10,21 +10,24 @@ import pytest
 
 from afmrl_cli.attributes import generate as module
 from afmrl_cli.attributes import views as views_module
-from afmrl_cli.attributes.generate import AttributeSummary, count_needed, generate_attributes, sample_products
+from afmrl_cli.attributes.generate import (
+    AttributeSummary,
+    Selection,
+    count_needed,
+    generate_attributes,
+    sample_products,
+)
 from afmrl_cli.attributes.request import Generator
 from afmrl_cli.attributes.task import load_task
-from afmrl_cli.attributes.views import AttributeSource
-from afmrl_cli.catalog.fingerprints import Fingerprinter
+from afmrl_cli.attributes.views import open_views
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.product import Product
 from afmrl_cli.catalog.read import read_products
 from afmrl_cli.errors import DataError, ModelError, UsageError
 from afmrl_cli.listener import Silent
-from afmrl_cli.models.backends import generator_id, load_backend
 from afmrl_cli.settings import Settings
-from afmrl_cli.store.checkpoints import Checkpoints
-from afmrl_cli.store.database import Database
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 from tests.attributes.shop import answer, make_shop, read_catalog, stored, texts, write_catalog
 from tests.chat_server import ChatServer, Reply, chat_server
 from tests.tiny import make_tiny, photo
@@ -47,30 +50,18 @@ def never() -> Generator:
 
 
 def run(folder: CatalogFolder, settings: Settings, load: Callable[[], Generator] | None = None, **how: Any):
-    checkpoints, problems = Checkpoints(folder.checkpoints), how.pop("problems", Problems())
-    task = load_task(settings.attributes, folder.root)
+    work, problems = Workspace(folder, settings, Silent()), how.pop("problems", Problems())
+    if load:
+        work.generator = load  # type: ignore[method-assign]
     products = how.pop("products", None) or read_products(folder, settings.catalog, problems)
-    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        return generate_attributes(
-            products,
-            task,
-            generator_id(settings, checkpoints),
-            load or (lambda: load_backend(settings, checkpoints)),
-            database,
-            fingerprinter,
-            settings,
-            problems,
-            Silent(),
-            **how,
-        )
+    with open_views(work, work.source) as views:
+        return generate_attributes(work, products, views, problems, Selection(**how))
 
 
 def needed(folder: CatalogFolder, settings: Settings, **how: bool) -> tuple[int, int]:
-    task = load_task(settings.attributes, folder.root)
-    name = generator_id(settings, Checkpoints(folder.checkpoints))
-    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        products = read_products(folder, settings.catalog, Problems())
-        return count_needed(products, AttributeSource(name, task.id), database, fingerprinter, **how)
+    work = Workspace(folder, settings, Silent())
+    with open_views(work, work.source) as views:
+        return count_needed(read_products(folder, settings.catalog, Problems()), views, Selection(**how))
 
 
 def test_every_product_is_asked_about_once(server, tmp_path):
@@ -79,7 +70,7 @@ def test_every_product_is_asked_about_once(server, tmp_path):
     summary = run(folder, settings)
     assert (summary.products, summary.generated, summary.skipped, summary.valid) == (12, 12, 0, 12)
     assert summary.products_per_second > 0
-    assert len(summary.examples) == 3
+    assert len(summary.examples) == 12
     assert len(server.requests) == 12
     assert "secret" not in str(server.requests)
     rows = stored(folder)

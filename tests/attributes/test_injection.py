@@ -13,18 +13,17 @@ from hypothesis import strategies as st
 from afmrl_cli.attributes.generate import generate_attributes
 from afmrl_cli.attributes.parse import parse_attributes
 from afmrl_cli.attributes.task import load_task
-from afmrl_cli.catalog.fingerprints import Fingerprinter
+from afmrl_cli.attributes.views import open_views
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.read import read_products
 from afmrl_cli.listener import Silent
-from afmrl_cli.models.backends import generator_id, load_backend
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.models.generator import load_generator
 from afmrl_cli.settings import AttributeSettings, EmbedSettings, ModelSettings, Settings
 from afmrl_cli.store.checkpoints import Checkpoints
-from afmrl_cli.store.database import Database
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 from tests.attributes.shop import make_shop, stored, write_catalog
 from tests.chat_server import Reply, chat_server
 from tests.tiny import ARCHITECTURES, SPECIAL, photo
@@ -57,20 +56,9 @@ ORDERS = [
 
 def generated(folder: CatalogFolder, chosen: Settings) -> dict[str, tuple[str, str | None]]:
     """Real generation over the whole catalog: what is stored, by listing."""
-    checkpoints, problems = Checkpoints(folder.checkpoints), Problems()
-    task = load_task(chosen.attributes, folder.root)
-    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        generate_attributes(
-            read_products(folder, chosen.catalog, problems),
-            task,
-            generator_id(chosen, checkpoints),
-            lambda: load_backend(chosen, checkpoints),
-            database,
-            fingerprinter,
-            chosen,
-            problems,
-            Silent(),
-        )
+    work, problems = Workspace(folder, chosen, Silent()), Problems()
+    with open_views(work, work.source) as views:
+        generate_attributes(work, read_products(folder, chosen.catalog, problems), views, problems)
     return {listing: (row.text, row.failure) for listing, row in stored(folder).items()}
 
 

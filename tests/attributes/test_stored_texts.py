@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from afmrl_cli.attributes.export import export_attributes
 from afmrl_cli.attributes.parse import write_attributes
 from afmrl_cli.attributes.task import load_task
-from afmrl_cli.attributes.views import AttributeSource
+from afmrl_cli.attributes.views import AttributeSource, StoredViews
 from afmrl_cli.catalog.fingerprints import Fingerprinter
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.read import read_products
@@ -51,9 +51,8 @@ def shop(tmp_path: Path) -> CatalogFolder:
                 for product, pairs in zip(products, [FIFTEEN, FIFTEEN, OTHER, OTHER], strict=True)
             ]
         )
-        export_attributes(
-            products, task, AttributeSource(generator, task.id), database, fingerprinter, tmp_path / "out.csv"
-        )
+        views = StoredViews(database, fingerprinter, AttributeSource(generator, task.id))
+        export_attributes(products, task, views, tmp_path / "out.csv")
     return folder
 
 

@@ -17,17 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..catalog.fingerprints import Fingerprinter
 from ..catalog.product import Product
 from ..errors import UsageError
 from ..escaping import write_csv
-from ..store.database import Database, StoredAttributes
+from ..store.database import StoredAttributes
 from ..store.files import writing
 from ..store.folder import CatalogFolder, check_output
 from ..store.written import PARQUET_MARK
 from .parse import read_stored
 from .task import AttributeTask
-from .views import AttributeSource, stored_attributes
+from .views import StoredViews
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 MAX_KEY_COLUMNS = 300
@@ -57,19 +56,14 @@ def check_export_path(path: Path, folder: CatalogFolder) -> bool:
 
 
 def export_attributes(
-    products: Iterable[Product],
-    task: AttributeTask,
-    source: AttributeSource,
-    database: Database,
-    fingerprinter: Fingerprinter,
-    path: Path,
+    products: Iterable[Product], task: AttributeTask, views: StoredViews, path: Path
 ) -> ExportSummary:
     """Write what is stored for `products` to `path`, atomically; a failure's row has its kind and no attributes."""
     rows = missing = 0
     keys = Counter(dict.fromkeys(task.schema.keys, 0))
     # The columns are known only when every row has been seen, so the rows wait on disk until then.
     with writing(path) as target, tempfile.TemporaryFile("w+", encoding="utf-8", dir=path.parent) as spool:
-        for product, _, stored in stored_attributes(products, source, database, fingerprinter):
+        for product, _, stored in views.stored(products):
             if stored is None:
                 missing += 1
                 continue

@@ -11,24 +11,22 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from ..catalog.fingerprints import Fingerprinter
 from ..catalog.images import open_image
 from ..catalog.pictures import load_photos
 from ..catalog.problems import Problems
 from ..catalog.product import Product, product_text
 from ..errors import ModelError
-from ..listener import Listener
 from ..settings import Settings
-from ..store.database import Database, StoredAttributes
+from ..store.database import StoredAttributes
 from ..store.files import hash_json
+from ..workspace import Workspace
 from .asking import open_requests
 from .request import Generation, Generator, Request, Stopped
-from .task import AttributeTask
-from .views import AttributeSource, stored_attributes
+from .views import StoredViews
 
 ENDPOINT_ERROR = "endpoint error"
 REFUSED = "refused"
@@ -41,6 +39,7 @@ ASKED_AGAIN = (ENDPOINT_ERROR, NOTHING_TO_READ)
 WINDOW_BATCHES = 4
 """Batches that a local model gets at a time: it sorts them by length, and gets one ready while another is running."""
 KEPT_CHARS = 1000
+EXAMPLES = 20
 REMEMBERED = 100_000
 
 
@@ -71,7 +70,7 @@ class AttributeSummary:
         """Of what was asked in this run."""
         return self.asked / self.asking_seconds if self.asking_seconds else 0.0
 
-    def count(self, product: Product, row: StoredAttributes, *, new: bool, examples: int) -> None:
+    def count(self, product: Product, row: StoredAttributes, *, new: bool) -> None:
         """Take note of a product's result."""
         self.products += 1
         self.generated += new
@@ -81,7 +80,7 @@ class AttributeSummary:
             self.failed.setdefault(row.failure, (product, row.text))
             return
         self.valid += 1
-        if len(self.examples) < examples:
+        if len(self.examples) < EXAMPLES:
             self.examples.append((product, row.text))
 
 
@@ -91,21 +90,30 @@ def sample_products(products: Iterable[Product], number: int, seed: int) -> list
     return [product for _, product in sorted(chosen, key=lambda pair: pair[0])]
 
 
-def count_needed(
-    products: Iterable[Product],
-    source: AttributeSource,
-    database: Database,
-    fingerprinter: Fingerprinter,
-    *,
-    force: bool = False,
-    retry_failed: bool = False,
-) -> tuple[int, int]:
-    """(products, those of them that a run would ask the generator about)."""
+@dataclass(frozen=True)
+class Selection:
+    """About which products the generator is asked: those without an answer, and those whose answer is no result
+    (ASKED_AGAIN). `force`: about all; `retry_failed`: where an answer was invalid, too; `limit`: about so many.
+    """
+
+    limit: int | None = None
+    force: bool = False
+    retry_failed: bool = False
+
+    def needs(self, row: StoredAttributes | None) -> bool:
+        """Whether a product of which this is stored is asked about."""
+        if row is None or not row.viewed or self.force:
+            return True
+        return row.failure is not None and (self.retry_failed or row.failure in ASKED_AGAIN)
+
+
+def count_needed(products: Iterable[Product], views: StoredViews, selection: Selection) -> tuple[int, int]:
+    """Count (products, those of them that a run would ask the generator about, whatever its `limit`)."""
     seen: set[str] = set()
     total = needed = 0
-    for _, fingerprint, row in stored_attributes(products, source, database, fingerprinter):
+    for _, fingerprint, row in views.stored(products):
         total += 1
-        if fingerprint not in seen and _needs_work(row, force, retry_failed):
+        if fingerprint not in seen and selection.needs(row):
             needed += 1
             if len(seen) < REMEMBERED:
                 seen.add(fingerprint)
@@ -113,48 +121,38 @@ def count_needed(
 
 
 def generate_attributes(
+    work: Workspace,
     products: Iterable[Product],
-    task: AttributeTask,
-    generator_id: str,
-    load_generator: Callable[[], Generator],
-    database: Database,
-    fingerprinter: Fingerprinter,
-    settings: Settings,
+    views: StoredViews,
     problems: Problems,
-    listener: Listener,
-    *,
-    force: bool = False,
-    retry_failed: bool = False,
-    limit: int | None = None,
+    selection: Selection | None = None,
     total: int | None = None,
-    examples: int = 3,
 ) -> AttributeSummary:
     """Ask the generator about every product that has no stored answer, and store what it says.
 
-    `load_generator` is called when the first question stands, not before. `limit`: stop after so many products that
-    needed work. `total` is for progress only. Listings of the same content are asked about once. Raises ModelError
-    when not a single question was answered, and whatever the generator raises; what was stored until then stays.
+    `views` are those of `work.source`. The generator is loaded when the first question stands, not before. `total` is
+    for progress only. Listings of the same content are asked about once. Raises ModelError when not a single question
+    was answered, and whatever the generator raises; what was stored until then stays.
     """
-    run = _Run(task, generator_id, load_generator, database, settings, problems, examples)
+    run, selection = _Run(work, views, problems), selection or Selection()
     needed = 0
-    source = AttributeSource(generator_id, task.id, settings.model.generator_images)
-    for product, fingerprint, stored in stored_attributes(products, source, database, fingerprinter):
+    for product, fingerprint, stored in views.stored(products):
         row = run.done.get(fingerprint, stored)
         if fingerprint in run.waiting:
             run.waiting[fingerprint].append(product)
-        elif fingerprint in run.done or not _needs_work(row, force, retry_failed):
+        elif fingerprint in run.done or not selection.needs(row):
             assert row is not None
-            run.summary.count(product, row, new=False, examples=examples)
+            run.summary.count(product, row, new=False)
         else:
             run.wait(product, fingerprint, stored)
             needed += 1
         if len(run.waiting) >= run.window:
             run.ask()
-        if needed == limit:
+        if needed == selection.limit:
             break
-        listener.progress("attributes", run.summary.products, total)
+        work.listener.progress("attributes", run.summary.products, total)
     run.ask()
-    listener.progress("attributes", run.summary.products, total)
+    work.listener.progress("attributes", run.summary.products, total)
     if run.unanswered and run.unanswered == run.summary.asked:
         raise ModelError(f"none of {run.unanswered} questions was answered, the last one: {run.last_error}")
     return run.summary
@@ -163,19 +161,10 @@ def generate_attributes(
 class _Run:
     """What one run carries along: the window of products that wait, and what has been done."""
 
-    def __init__(
-        self,
-        task: AttributeTask,
-        generator_id: str,
-        load_generator: Callable[[], Generator],
-        database: Database,
-        settings: Settings,
-        problems: Problems,
-        examples: int,
-    ) -> None:
-        self.task, self.generator_id, self.load_generator = task, generator_id, load_generator
-        self.database, self.settings, self.problems, self.examples = database, settings, problems, examples
-        self.window = settings.attributes.batch_size * (1 if settings.attributes.endpoint else WINDOW_BATCHES)
+    def __init__(self, work: Workspace, views: StoredViews, problems: Problems) -> None:
+        self.work, self.views, self.problems = work, views, problems
+        batch, remote = work.settings.attributes.batch_size, work.settings.attributes.endpoint
+        self.window = batch * (1 if remote else WINDOW_BATCHES)
         self.waiting: dict[str, list[Product]] = {}
         self.valid_before: set[str] = set()
         self.done: dict[str, StoredAttributes] = {}
@@ -194,12 +183,12 @@ class _Run:
         """Ask about the products that wait, store the answers in one transaction, count them."""
         if not self.waiting:
             return
-        begin = time.monotonic()
+        begin, settings = time.monotonic(), self.work.settings
         firsts = {fingerprint: same[0] for fingerprint, same in self.waiting.items()}
-        if self.generator is None and any(_something_to_read(product, self.settings) for product in firsts.values()):
-            self.generator = self.load_generator()
+        if self.generator is None and any(_something_to_read(product, settings) for product in firsts.values()):
+            self.generator = self.work.generator()
             begin = time.monotonic()
-        opened = open_requests(self.task, list(firsts.values()), self.settings, self.problems, self.generator)
+        opened = open_requests(self.work.task, list(firsts.values()), settings, self.problems, self.generator)
         requests = dict(zip(firsts, opened, strict=True))
         asked = {key: request for key, request in requests.items() if request is not None}
         answers, stopped = self._answers(asked)
@@ -210,7 +199,7 @@ class _Run:
         ]
         # With --force and a server that is out of order, a valid text must not give way to an error.
         lost = {row.fingerprint for row in rows if row.failure in (ENDPOINT_ERROR, REFUSED)} & self.valid_before
-        self.database.put_attributes([row for row in rows if row.fingerprint not in lost])
+        self.views.database.put_attributes([row for row in rows if row.fingerprint not in lost])
         if stopped is not None:
             raise stopped
         self.summary.asking_seconds += time.monotonic() - begin
@@ -219,7 +208,7 @@ class _Run:
         for row in rows:
             self.done[row.fingerprint] = row
             for product in self.waiting[row.fingerprint]:
-                self.summary.count(product, row, new=True, examples=self.examples)
+                self.summary.count(product, row, new=True)
         self.waiting.clear()
         self.valid_before.clear()
 
@@ -246,10 +235,11 @@ class _Run:
         elif answer.error is not None:
             text, failure = None, REFUSED if answer.refused else ENDPOINT_ERROR
         else:
-            text, failure = self.task.read(answer, product)
+            text, failure = self.work.task.read(answer, product)
         if text is None:
             text = _storable((answer.error or answer.text) if answer else "")
-        return StoredAttributes(fingerprint, self.generator_id, self.task.id, product.id, text, failure, time.time())
+        name, task = self.work.generator_id, self.work.task.id
+        return StoredAttributes(fingerprint, name, task, product.id, text, failure, time.time())
 
 
 def _something_to_read(product: Product, settings: Settings) -> bool:
@@ -257,12 +247,6 @@ def _something_to_read(product: Product, settings: Settings) -> bool:
     if product_text(product):
         return True
     return bool(load_photos(product, partial(open_image, settings=settings.catalog), 1).photos)
-
-
-def _needs_work(row: StoredAttributes | None, force: bool, retry_failed: bool) -> bool:
-    if row is None or not row.viewed or force:
-        return True
-    return row.failure is not None and (retry_failed or row.failure in ASKED_AGAIN)
 
 
 def _storable(text: str) -> str:

@@ -14,15 +14,19 @@ by, and stand on no side.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal, TypeGuard
+from typing import TYPE_CHECKING, Literal, TypeGuard
 
 from ..catalog.fingerprints import UNREADABLE, Fingerprinter
 from ..catalog.product import Product, product_text
 from ..errors import UsageError
 from ..listener import Listener
 from ..store.database import Database, StoredAttributes
+
+if TYPE_CHECKING:
+    from ..workspace import Workspace
 
 ViewName = Literal["listing", "text", "photos", "all-photos", "rest"]
 VIEWS: tuple[ViewName, ...] = ("listing", "text", "photos", "all-photos", "rest")
@@ -111,12 +115,12 @@ class ListingViews:
         yield from self._queries
 
 
-def fingerprint_pairs(
-    views: Sequence[Product], source: AttributeSource, fingerprinter: Fingerprinter
-) -> list[tuple[str, str]]:
-    """(fingerprint of what the generator is shown of a view, fingerprint of all of it) for each of `views`."""
-    shown = fingerprinter.of_all([first_photos(view, source.photos) for view in views])
-    return list(zip(shown, fingerprinter.of_all(views) if source.photos else shown, strict=True))
+def fingerprint_pairs(views: Sequence[Product], photos: int, fingerprinter: Fingerprinter) -> list[tuple[str, str]]:
+    """Give (fingerprint of what a generator that looks at so many `photos` is shown, fingerprint of all of it) for each
+    of `views`.
+    """
+    shown = fingerprinter.of_all([first_photos(view, photos) for view in views])
+    return list(zip(shown, fingerprinter.of_all(views) if photos else shown, strict=True))
 
 
 def stored_rows(
@@ -135,10 +139,10 @@ def stored_rows(
 def stored_attributes(
     products: Iterable[Product], source: AttributeSource, database: Database, fingerprinter: Fingerprinter
 ) -> Iterator[tuple[Product, str, StoredAttributes | None]]:
-    """Each product with the fingerprint of what the generator is shown of it and its `stored_rows`."""
+    """Give each product with the fingerprint of what the generator is shown of it, and its `stored_rows`."""
     stream = iter(products)
     while chunk := list(islice(stream, LOOKUP_PRODUCTS)):
-        prints = fingerprint_pairs(chunk, source, fingerprinter)
+        prints = fingerprint_pairs(chunk, source.photos, fingerprinter)
         rows = stored_rows(database, source, prints)
         yield from zip(chunk, [shown for shown, _ in prints], rows, strict=True)
 
@@ -152,7 +156,7 @@ class StoredViews:
     """The stored attribute texts of a source by view; without a source there are none."""
 
     def __init__(self, database: Database, fingerprinter: Fingerprinter, source: AttributeSource | None) -> None:
-        self._database, self._fingerprinter, self.source = database, fingerprinter, source
+        self.database, self.fingerprinter, self.source = database, fingerprinter, source
         self.without_view: set[str] = set()
         """Fingerprints looked up whose text is of a store that did not record what was seen."""
         self._earlier: dict[str, set[str]] = {}
@@ -161,10 +165,10 @@ class StoredViews:
     def fingerprints(self, views: Sequence[Product]) -> list[str]:
         """Under which fingerprint the text of each view is stored."""
         if self.source is None:
-            return self._fingerprinter.of_all(views)
-        prints = fingerprint_pairs(views, self.source, self._fingerprinter)
+            return self.fingerprinter.of_all(views)
+        prints = fingerprint_pairs(views, self.source.photos, self.fingerprinter)
         wholes = [(whole, whole) for shown, whole in prints if shown != whole]
-        earlier = {row.fingerprint for row in stored_rows(self._database, self.source, wholes) if _unviewed(row)}
+        earlier = {row.fingerprint for row in stored_rows(self.database, self.source, wholes) if _unviewed(row)}
         for shown, whole in prints:
             if whole in earlier:
                 self._earlier.setdefault(shown, set()).add(whole)
@@ -175,10 +179,15 @@ class StoredViews:
         if self.source is None:
             return {}
         keys = sorted({*fingerprints} - {""})
-        rows = self._database.attributes(self.source.generator, self.source.prompt, keys)
+        rows = self.database.attributes(self.source.generator, self.source.prompt, keys)
         self.without_view |= {key for key, row in rows.items() if _unviewed(row)}
         self.without_view |= {whole for key in keys if key not in rows for whole in self._earlier.get(key, ())}
         return {key: row.text for key, row in rows.items() if row.viewed and row.failure is None}
+
+    def stored(self, products: Iterable[Product]) -> Iterator[tuple[Product, str, StoredAttributes | None]]:
+        """Give each product with the fingerprint of what the generator is shown of it, and its `stored_rows`."""
+        assert self.source is not None
+        return stored_attributes(products, self.source, self.database, self.fingerprinter)
 
     def attributes(self, views: Sequence[Product]) -> list[str]:
         """The attribute text that may stand on a side that shows each of `views`: one that was written from the very
@@ -196,7 +205,7 @@ class StoredViews:
         while chunk := list(islice(stream, LOOKUP_PRODUCTS)):
             views: list[tuple[int, ViewKey, Product]] = []
             for number, product in enumerate(chunk if self.source else ()):
-                contents = [self._fingerprinter.hash_of(path) for path in product.images]
+                contents = [self.fingerprinter.hash_of(path) for path in product.images]
                 views += [(number, key, view) for key, view in listing_views(product, names, contents).items()]
             texts = self.attributes([view for _, _, view in views])
             found: list[dict[ViewKey, str]] = [{} for _ in chunk]
@@ -212,6 +221,13 @@ class StoredViews:
                 f"{len(self.without_view):,} stored attribute texts are of an earlier version, which did not record "
                 "what was shown: they enrich nothing; run `afmrl attributes` to write them anew"
             )
+
+
+@contextmanager
+def open_views(work: Workspace, source: AttributeSource | None) -> Iterator[StoredViews]:
+    """Open the catalog's database for the attribute texts of `source`; photos hashed meanwhile are remembered in it."""
+    with work.database() as database, Fingerprinter(database) as fingerprinter:
+        yield StoredViews(database, fingerprinter, source)
 
 
 def _unviewed(row: StoredAttributes | None) -> TypeGuard[StoredAttributes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,13 +14,13 @@ from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
 
 if TYPE_CHECKING:
     from ..attributes.export import ExportSummary
-    from ..attributes.generate import AttributeSummary
-    from ..attributes.views import ListingViews
-    from ..catalog.fingerprints import Fingerprinter
+    from ..attributes.generate import AttributeSummary, Selection
+    from ..attributes.views import ListingViews, StoredViews
     from ..catalog.problems import Problems
     from ..catalog.product import Product
+    from ..workspace import Workspace
 
-EXAMPLES, MAX_EXAMPLES = 3, 20
+EXAMPLES = 3
 
 
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N products that need work.")]
@@ -95,107 +94,78 @@ def attributes(
         writes=not dry_run,
     )
     _check_flags(session, model, limit, sample)
-    asked = Asked(limit, sample, force, retry_failed)
+    from ..attributes.generate import Selection
+
+    selection = Selection(limit, force, retry_failed)
     if dry_run:
-        _plan(session, asked)
+        _plan(session, selection, sample)
     else:
-        _generate(session, asked, out_file)
+        _generate(session, selection, sample, out_file)
 
 
-@dataclass(frozen=True)
-class Asked:
-    """About which products the generator is asked."""
+def _products(work: Workspace, sample: int | None, problems: Problems) -> Iterable[Product]:
+    """Read the catalog, or the sample of it."""
+    from ..attributes.generate import sample_products
+    from ..catalog.read import read_products
 
-    limit: int | None
-    sample: int | None
-    force: bool
-    retry_failed: bool
-
-    def products(self, session: Session, problems: Problems) -> Iterable[Product]:
-        """The catalog, or the sample of it."""
-        from ..attributes.generate import sample_products
-        from ..catalog.read import read_products
-
-        stream = read_products(session.folder, session.settings.catalog, problems)
-        return sample_products(stream, self.sample, session.settings.attributes.seed) if self.sample else stream
-
-    def views(self, session: Session, problems: Problems, fingerprinter: Fingerprinter) -> ListingViews:
-        """What is described of these products, and of the evaluation's queries: `attributes.views`."""
-        from ..attributes.views import QUERIES, ListingViews
-
-        names = session.settings.attributes.views
-        queries: Sequence[Product] = ()
-        if any(name.split(":")[0] == QUERIES for name in names):
-            if self.sample:
-                session.out.note(f"--sample looks at products alone: the {QUERIES} are left out")
-            else:
-                from ..evaluation.report import query_views
-
-                queries = query_views(session.folder, session.settings, names)
-        return ListingViews(self.products(session, problems), names, fingerprinter, queries)
+    stream = read_products(work.folder, work.settings.catalog, problems)
+    return sample_products(stream, sample, work.settings.attributes.seed) if sample else stream
 
 
-def _plan(session: Session, asked: Asked) -> None:
+def _views(work: Workspace, sample: int | None, problems: Problems, stored: StoredViews) -> ListingViews:
+    """Choose what is described of the products, and of the evaluation's queries: `attributes.views`."""
+    from ..attributes.views import QUERIES, ListingViews
+
+    names = work.settings.attributes.views
+    queries: Sequence[Product] = ()
+    if any(name.split(":")[0] == QUERIES for name in names):
+        if sample:
+            work.listener.note(f"--sample takes products alone: the {QUERIES} are left out")
+        else:
+            from ..evaluation.report import query_views
+
+            queries = query_views(work.folder, work.settings, names)
+    return ListingViews(_products(work, sample, problems), names, stored.fingerprinter, queries)
+
+
+def _plan(session: Session, selection: Selection, sample: int | None) -> None:
     from ..attributes.generate import count_needed
-    from ..catalog.fingerprints import Fingerprinter
+    from ..attributes.views import open_views
     from ..catalog.problems import Problems
-    from ..store.database import Database
 
     work, problems = session.work, Problems()
-    name = work.generator_id
-    with session.out, Database(session.folder.database) as database, Fingerprinter(database) as fingerprinter:
-        views = asked.views(session, problems, fingerprinter)
-        source = work.source
-        total, needed = count_needed(
-            views, source, database, fingerprinter, force=asked.force, retry_failed=asked.retry_failed
-        )
+    with session.out, open_views(work, work.source) as stored:
+        views = _views(work, sample, problems, stored)
+        total, needed = count_needed(views, stored, selection)
     problems.tell(session.out)
-    needed = needed if asked.limit is None else min(needed, asked.limit)
-    _show_plan(session, name, views.products, total, needed)
+    needed = needed if selection.limit is None else min(needed, selection.limit)
+    _show_plan(session, work.generator_id, views.products, total, needed)
 
 
-def _generate(session: Session, asked: Asked, out_file: Path | None) -> None:
+def _generate(session: Session, selection: Selection, sample: int | None, out_file: Path | None) -> None:
     from ..attributes.export import check_export_path, export_attributes
     from ..attributes.generate import generate_attributes
-    from ..catalog.fingerprints import Fingerprinter
+    from ..attributes.views import open_views
     from ..catalog.problems import Problems
     from ..catalog.read import count_rows
-    from ..store.database import Database
     from ..store.lock import writer_lock
 
     settings, folder, out, work = session.settings, session.folder, session.out, session.work
     if out_file and check_export_path(out_file, folder):
         out.note(f"{out_file}: is there already and will be replaced")
-    task, name, problems = work.task, work.generator_id, Problems()
-    lock = writer_lock(folder.store, "afmrl attributes")
-    plain = settings.attributes.views == ["listing"] and not asked.limit
-    with out, lock, Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        views = asked.views(session, problems, fingerprinter)
+    source, problems, exported = work.source, Problems(), None
+    plain = settings.attributes.views == ["listing"] and not selection.limit
+    with out, writer_lock(folder.store, "afmrl attributes"), open_views(work, source) as stored:
+        views = _views(work, sample, problems, stored)
+        total = (sample or count_rows(folder, settings.catalog)) if plain else None
         try:
-            summary = generate_attributes(
-                views,
-                task,
-                name,
-                work.generator,
-                database,
-                fingerprinter,
-                settings,
-                problems,
-                out,
-                force=asked.force,
-                retry_failed=asked.retry_failed,
-                limit=asked.limit,
-                total=(asked.sample or count_rows(folder, settings.catalog)) if plain else None,
-                examples=min(asked.sample, MAX_EXAMPLES) if asked.sample else EXAMPLES,
-            )
+            summary = generate_attributes(work, views, stored, problems, selection, total)
         finally:
             problems.tell(out)
-        exported = None
         if out_file:
-            products = asked.products(session, Problems())
-            source = work.source
-            exported = export_attributes(products, task, source, database, fingerprinter, out_file)
-    _show(session, name, views.products, summary, problems, exported)
+            exported = export_attributes(_products(work, sample, Problems()), work.task, stored, out_file)
+    del summary.examples[sample or EXAMPLES :]
+    _show(session, views.products, summary, problems, exported)
 
 
 def _check_flags(session: Session, model: str | None, limit: int | None, sample: int | None) -> None:
@@ -230,13 +200,12 @@ def _counted(session: Session, products: int, views: int) -> tuple[list[str], li
 
 def _show(
     session: Session,
-    generator: str,
     products: int,
     summary: AttributeSummary,
     problems: Problems,
     exported: ExportSummary | None,
 ) -> None:
-    out = session.out
+    out, generator = session.out, session.work.generator_id
     document: dict[str, Any] = {
         "generator": generator,
         "products": products,

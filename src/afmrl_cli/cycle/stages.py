@@ -18,9 +18,7 @@ from typing import Any, Literal
 import torch
 
 from ..attributes.generate import generate_attributes
-from ..attributes.task import load_task
-from ..attributes.views import AttributeSource
-from ..catalog.fingerprints import Fingerprinter
+from ..attributes.views import AttributeSource, open_views
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.read import count_rows, read_products
@@ -30,13 +28,11 @@ from ..evaluation.entries import Entry, model_system
 from ..evaluation.report import EvalRequest, measure, task_views
 from ..evaluation.seen import seen_by
 from ..listener import Listener
-from ..models.backends import generator_id, load_backend
-from ..models.base import Bases, Cache
 from ..rar.run import train_rar
 from ..retrieval.embed import embed_catalog
 from ..settings import Settings
 from ..sft.run import train_sft
-from ..store.checkpoints import Checkpoints, Role
+from ..store.checkpoints import Role
 from ..store.database import Database
 from ..store.folder import CatalogFolder
 from ..store.lock import writer_lock
@@ -92,26 +88,13 @@ def write_attributes(folder: CatalogFolder, settings: Settings, splits: Sequence
     if settings.embed.enrich != "none":
         asked = [view for split in splits for view in task_views(folder, settings, task_spec(settings, split))]
         asked += training_views(folder, settings)
-    checkpoints, problems = Checkpoints(folder.checkpoints), Problems()
-    bases = Bases(Cache(folder.cache, settings.cache, listener))
-    task, name = load_task(settings.attributes, folder.root), generator_id(settings, checkpoints, listener)
-    lock = writer_lock(folder.store, "afmrl attributes")
-    with lock, Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        summary = generate_attributes(
-            itertools.chain(read_products(folder, settings.catalog, problems), asked),
-            task,
-            name,
-            lambda: load_backend(settings, checkpoints, bases=bases, listener=listener),
-            database,
-            fingerprinter,
-            settings,
-            problems,
-            listener,
-            total=count_rows(folder, settings.catalog) + len(asked),
-            examples=0,
-        )
+    work, problems = Workspace(folder, settings, listener), Problems()
+    with writer_lock(folder.store, "afmrl attributes"), open_views(work, work.source) as views:
+        products = itertools.chain(read_products(folder, settings.catalog, problems), asked)
+        total = count_rows(folder, settings.catalog) + len(asked)
+        summary = generate_attributes(work, products, views, problems, total=total)
     problems.tell(listener)
-    return {"generator": name, "products": summary.products, "valid_share": summary.valid_share}
+    return {"generator": work.generator_id, "products": summary.products, "valid_share": summary.valid_share}
 
 
 def train_embedder(folder: CatalogFolder, settings: Settings, listener: Listener) -> Result:
