@@ -1,7 +1,7 @@
 """The stages of `afmrl cycle` on several shops with several seeds, beside the paper's gains.
 
     python -m benchmarks.cycle_ladder run WORK SHOP [SHOP ...] --seeds 0,1,2,3,4 [--set KEY=VALUE ...]
-    python -m benchmarks.cycle_ladder table WORK
+    python -m benchmarks.cycle_ladder table WORK [--among validation]    # to choose by, or test
 
 `run` copies each shop's folder into WORK (what is there is taken up) and lets a cycle of two rounds with the InfoNCE
 baseline run in it, once a seed: that of AGCL, SFT and RAR. Split and queries are the same for all seeds. A stage whose
@@ -88,9 +88,9 @@ def run(work: Path, shops: Sequence[Path], seeds: Sequence[int], flags: Mapping[
             stages = [
                 {
                     **{key: stage[key] for key in ("name", "against", "accepted", "note")},
-                    "metrics": stage["test"]["metrics"] if stage["test"] else {},
+                    **_scores(summary.run, stage["test"]),
                     "classes": made[stage["embedder"]],
-                    "queries": _queries(summary.run / "scores" / stage["test"]["score"]) if stage["test"] else {},
+                    "validation": _scores(summary.run, stage["validation"]),
                 }
                 for stage in summary.content["leaderboard"]
             ]
@@ -110,6 +110,13 @@ def _settings(folder: CatalogFolder, seed: int, flags: Mapping[str, object]) -> 
         **{f"{section}.seed": seed for section in ("agcl", "sft", "rar")},
     }
     return load_settings(folder.root, own | dict(flags))
+
+
+def _scores(run: Path, scored: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Metrics, and those of each query, of a stage on one split."""
+    if not scored:
+        return {"metrics": {}, "queries": {}}
+    return {"metrics": scored["metrics"], "queries": _queries(run / "scores" / scored["score"])}
 
 
 def _queries(place: Path) -> dict[str, list[float]]:
@@ -163,8 +170,11 @@ def _classes(
     return {name: 100 * value for name, value in report.content["systems"][0]["classes"]["metrics"].items()}
 
 
-def table(work: Path) -> None:
+def table(work: Path, among: str) -> None:
     results = [json.loads(path.read_text("utf-8")) for path in sorted((work / "results").glob("*.json"))]
+    if among == "validation":
+        for each in results:
+            each["ladder"] = [stage | stage["validation"] for stage in each["ladder"]]
     groups: dict[str, list[dict[str, Any]]] = {}
     for each in results:
         groups.setdefault(f"{each['shop']} {json.dumps(each['set'])}", []).append(each)
@@ -253,10 +263,12 @@ def main() -> None:
     start.add_argument("shops", type=Path, nargs="+")
     start.add_argument("--seeds", default="0,1,2,3,4")
     start.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    commands.add_parser("table").add_argument("work", type=Path)
+    show = commands.add_parser("table")
+    show.add_argument("work", type=Path)
+    show.add_argument("--among", choices=["validation", "test"], default="test")
     wanted = parser.parse_args()
     if wanted.command == "table":
-        table(wanted.work)
+        table(wanted.work, wanted.among)
         return
     flags = dict(each.split("=", 1) for each in wanted.set)
     run(wanted.work, wanted.shops, [int(seed) for seed in wanted.seeds.split(",")], flags)
