@@ -1,6 +1,7 @@
 """Precision and recall of `afmrl dedupe` on real catalogs, beside vectors alone and text alone.
 
     python -m benchmarks.dedupe_quality FOLDER ... [--work DIR] [--embed] [--salts 3]
+    python -m benchmarks.dedupe_quality FOLDER ... --forms [--work DIR] [--embed] [--salts 5]
 
 Each FOLDER holds catalog.csv, with `product_id` for the known duplicates. What a shop would not have (splits, labels,
 sellers) is left out of a copy in DIR; --embed makes vectors of it with the built-in model first (kept in DIR).
@@ -13,6 +14,9 @@ AP: area under precision over recall. F1: at the threshold that has the best F1 
 (95 %) is a bootstrap over the test identities of all splits together. R@P: the highest recall at which precision is
 that much. All systems see the same candidates; a known duplicate that is none counts as missed. Error: how far
 predicted and observed lie apart on held-out pairs that score 0.1 and more (calibrated: up to 0.05).
+
+--forms prints what the form of the score and its features were chosen by: AP on the validation identities, of which no
+pair was fitted on, for several forms and for the chosen one without some features. No test identity is looked at.
 """
 
 from __future__ import annotations
@@ -42,7 +46,7 @@ from afmrl_cli.dedupe.measure import (
     what_is_known,
 )
 from afmrl_cli.dedupe.run import Compared, compare_catalog
-from afmrl_cli.dedupe.score import by_hand, fit_scorer
+from afmrl_cli.dedupe.score import CHOSEN, Form, by_hand, fit_scorer
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.presets import model_id
 from afmrl_cli.retrieval.vectors import CURRENT, Vectors, load_vectors
@@ -175,6 +179,44 @@ def measure(name: str, compared: Compared, salts: int) -> None:
     )
 
 
+FORMS = {
+    "chosen": CHOSEN,
+    "one regression": Form(second=0),
+    "two, without products": Form(second=1.0, products=False),
+    "two, C = 0.003": Form(second=0.003),
+    "two, C = 0.3": Form(second=0.3),
+    "two, C of the first 0.1": Form(first=0.1),
+}
+CONFLICTS = ("model_other", "size_other", "colour_other", "numbers_other")
+FEATURES = {
+    "without conflicts": CONFLICTS,
+    "without photos": tuple(name for name in NAMES if name.startswith("photo")),
+    "without gaps to rivals": ("vector_gap", "text_gap", "crowd"),
+    "without attributes": ("attribute", "attribute_other"),
+}
+
+
+def choose_form(name: str, compared: Compared, salts: int) -> None:
+    """Print AP on validation identities, mean over splits, of each form, and of the chosen one with fewer features."""
+    products = compared.sources.listings.products
+    table: dict[str, list[float]] = {}
+    for salt in range(salts):
+        known = what_is_known(products, compared.pairs, Verdicts({}, {}), SplitSettings(salt=f"dedupe {salt}"))
+        training = known.training_weights(compared.pairs)
+        for row in [*FORMS, *FEATURES]:
+            features = compared.features.copy()
+            features[:, [NAMES.index(each) for each in FEATURES.get(row, ())]] = 0
+            form = FORMS.get(row, CHOSEN)
+            scorer = fit_scorer(features, compared.pairs, known.labels, training, known.identities, form)
+            scores = scorer.scores(features, compared.pairs, scorer.of_candidates)
+            table.setdefault(row, []).append(average_precision(_validation(scores, compared, known)))
+    print(f"\n{name}: AP on validation identities, {salts} splits\n| form | AP | to the chosen (± sd of splits) |")
+    print("| --- | ---: | ---: |")
+    for row, values in table.items():
+        apart = np.array(values) - np.array(table["chosen"])
+        print(f"| {row} | {np.mean(values):.3f} | {apart.mean():+.3f} ± {apart.std():.3f} |", flush=True)
+
+
 def _validation(scores: Scores, compared: Compared, known: Known) -> Curve:
     return curve_of(scores, known.labels, known.weights(compared.pairs, 1), known.same_weight[1])
 
@@ -220,11 +262,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path)
     parser.add_argument("--embed", action="store_true")
     parser.add_argument("--salts", type=int, default=3)
+    parser.add_argument("--forms", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         for source in given.folders:
             compared = compare(copy_catalog(source, given.work or Path(temporary)), given.embed)
-            if (source / "duplicates.csv").is_file():
+            if given.forms:
+                choose_form(source.name, compared, given.salts)
+            elif (source / "duplicates.csv").is_file():
                 measure_listed(source.name, compared)
             else:
                 measure(source.name, compared, given.salts)

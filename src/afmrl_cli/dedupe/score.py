@@ -28,8 +28,6 @@ from numpy.typing import NDArray
 
 from .features import NAMES
 
-FIRST_PENALTY, SECOND_PENALTY = 1.0, 0.03
-"""scikit-learn's C: the smaller, the more the weights are held to 0."""
 MOST_PAIRS = 60_000
 ROWS = 20_000
 FEWEST = 30
@@ -66,6 +64,21 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Form:
+    """The form of the score: scikit-learn's C of both regressions (the smaller, the more the weights are held to 0),
+    and whether the second one has the products of two features. `second` 0: there is none, s2 = s1.
+    """
+
+    first: float = 1.0
+    second: float = 0.03
+    products: bool = True
+
+
+CHOSEN = Form()
+"""By the validation identities of four catalogs: `python -m benchmarks.dedupe_quality ... --forms`."""
+
+
+@dataclass(frozen=True)
 class Scorer:
     """Both looks; `first` None: weighed by hand. `of_candidates` [p] are the first scores of the candidates, of known
     ones out of fold; `best` [n] is the best of them for each listing."""
@@ -85,6 +98,8 @@ class Scorer:
         if not self.fitted:
             return _sigmoid(by_hand(features))
         first = _log_odds(self.first, features) if first is None else first
+        if self.second is None:
+            return _sigmoid(first)
         return _sigmoid(_log_odds(self.second, _with_rivals(features, first, self.best, pairs)))
 
 
@@ -94,6 +109,7 @@ def fit_scorer(
     labels: NDArray[np.int8],
     weights: Floats,
     identities: Sequence[str],
+    form: Form = CHOSEN,
 ) -> Scorer:
     """Fit on the pairs whose `weights` [p] are above 0; `labels` [p] are 1 for the same, 0 for different, `identities`
     [n] the listings' products, "" for unknown.
@@ -108,7 +124,7 @@ def fit_scorer(
     fold, enough = _folds([identities[a] or f"\0{a}" for a in pairs[known, 0]], labels[known])
     if not enough:
         return Scorer(None, None, np.empty(0), np.empty(0))
-    first = _logistic(FIRST_PENALTY)
+    first = _logistic(form.first)
     told = {"logisticregression__sample_weight": weight / weight.mean()}
     from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
@@ -119,10 +135,12 @@ def fit_scorer(
     first.fit(wide, labels[known], **told)
     scores = _log_odds(first, features)
     scores[known] = unseen
+    if not form.second:
+        return Scorer(first, None, scores, np.empty(0))
     best = np.full(len(identities), -np.inf)
     for side in (0, 1):
         np.maximum.at(best, pairs[:, side], scores)
-    second = _logistic(SECOND_PENALTY, products=True)
+    second = _logistic(form.second, form.products)
     second.fit(_with_rivals(wide, unseen, best, pairs[known]), labels[known], **told)
     return Scorer(first, second, scores, best)
 
