@@ -8,13 +8,16 @@ STAMP := $(VENV)/.set-up
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo yes)
 # The first line takes torch by itself: with it in place, no later package pulls in a CUDA build.
 TORCH := $(if $(GPU),torch,-r constraints-cpu.txt)
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 CONSTRAINTS := -c constraints.txt $(if $(GPU),,-c constraints-cpu.txt)
 
-.PHONY: demo test lint types tests setup clean help
+.PHONY: demo test test-slow mutants lint types tests setup clean help
 
 help:
 	@echo "make demo   the whole loop on an example shop, and its report (minutes, no GPU needed)"
 	@echo "make test   ruff, mypy and the tests"
+	@echo "make test-slow  the tests that take long: all benchmarks, tiny; whole programs that are killed"
+	@echo "make mutants    which faults in the algorithms and the store do the tests notice? (an hour)"
 	@echo "make clean  remove the virtual environment and caches"
 
 setup: $(STAMP)
@@ -40,7 +43,16 @@ types: $(STAMP)
 
 # A worker for each core, each with whole files (tests/conftest.py); four take 6 GB of memory.
 tests: $(STAMP)
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	$(PYTEST)
+
+test-slow: $(STAMP)
+	$(PYTEST) -m slow
+
+# COUNT faults drawn by SEED, one at a time (benchmarks/mutants.py).
+COUNT ?= 100
+SEED ?= 0
+mutants: $(STAMP)
+	$(BIN)/python -m benchmarks.mutants --count $(COUNT) --seed $(SEED)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist src/*.egg-info

@@ -60,6 +60,11 @@ def test_a_path_wins_over_a_link_and_further_photos_are_all_read() -> None:
     assert roles("id,image1,image2")["image"] == ["image1", "image2"]
 
 
+def test_of_two_columns_of_one_name_the_first_counts() -> None:
+    assert roles("id,Title,title,TITLE") == {"id": ["id"], "title": ["Title"]}
+    assert roles("id,Name (EN),name_en")["title"] == ["Name (EN)"]
+
+
 def test_settings_win_and_may_join_columns() -> None:
     assert roles("id,title,name,sub", title=["name", "sub"])["title"] == ["name", "sub"]
     assert roles("nr,title", id="NR ")["id"] == ["nr"]

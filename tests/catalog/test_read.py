@@ -38,6 +38,28 @@ def test_a_product_with_everything(tmp_path: Path) -> None:
     assert not problems.counts
 
 
+def test_an_id_that_is_a_columns_name_elsewhere_is_no_row_of_names(tmp_path: Path) -> None:
+    """Nobody knows the names of the first row, and the second begins with a name that everybody knows."""
+    rows = "id,blue shirt of linen\nx1,red shirt of linen\nx2,green shirt of cotton\nx3,a hat of wool\n"
+    products, problems = read(write(tmp_path / "catalog.csv", "aaa,bbb\n" + rows))
+    assert [product.id for product in products] == ["id", "x1", "x2", "x3"]
+    assert problems.counts == {"guessed column": 2}
+
+
+@pytest.mark.parametrize("name", ["catalog.csv", "feed.xml"])
+def test_rows_are_counted_past_the_first_mebibyte(name: str, tmp_path: Path) -> None:
+    """Text of two lines, so that what is read at a time ends within quotes."""
+    text = "much\n" + "more " * 40
+    if name.endswith(".csv"):
+        body = "id,title\n" + "".join(f'{i},"{text}"\n' for i in range(7000))
+    else:
+        items = "".join(f"<item><g:id>{i}</g:id><title>{text}</title></item>" for i in range(5000))
+        body = f'<rss xmlns:g="http://base.google.com/ns/1.0"><channel>{items}</channel></rss>'
+    file = write(tmp_path / name, body)
+    assert file.stat().st_size > 1 << 20
+    assert count_rows(CatalogFolder(file), CatalogSettings()) == (7000 if name.endswith(".csv") else 5000)
+
+
 FORMATS = {
     "comma.csv": "id,title,price\n1,Röd kjol,5\n2,b,\n",
     "semicolon.csv": "id;title;price\n1;Röd kjol;5\n2;b;\n",

@@ -164,6 +164,7 @@ def test_what_a_change_does(whole: tuple[CatalogFolder, CycleSummary], tmp_path:
     assert run_cycle(folder, other, Silent(), dry_run=True).run.name != whole[1].run.name
 
 
+@pytest.mark.slow
 def test_a_dry_run_measures_what_is_not_known(tmp_path: Path) -> None:
     folder, heard = rendered(tmp_path / "shop"), Heard()
     plan = run_cycle(folder, cycle_settings(**{"cycle.iterations": 2}), heard, dry_run=True)

@@ -43,6 +43,7 @@ class Interrupting(Silent):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_stopped_and_killed_it_goes_on_to_the_same_figures(whole: Whole, tmp_path: Path) -> None:
     folder = rendered(tmp_path / "shop")
     with pytest.raises(KeyboardInterrupt) as stopped:
@@ -197,9 +198,9 @@ def lose(folder: CatalogFolder, run_folder: Path, stage: str) -> None:
     [
         ("1-sft", "training", 1, "weights"),  # the state, written by transformers
         ("1-rar-attributes", "", 0, "afmrl.sqlite"),
-        ("1-agcl", "training", 2, "negatives.json"),
+        pytest.param("1-agcl", "training", 2, "negatives.json", marks=pytest.mark.slow),
         ("1-agcl-score", "embedding", 28, "embeddings"),
-        ("1-agcl-score", "statistics", 0, "scores"),
+        pytest.param("1-agcl-score", "statistics", 0, "scores", marks=pytest.mark.slow),
     ],
 )
 def test_a_full_disk_costs_the_save_at_hand(

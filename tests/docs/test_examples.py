@@ -45,6 +45,7 @@ def test_first_catalog(tmp_path: Path, afmrl_on_path: dict[str, str]) -> None:
     assert not (EXAMPLES / "first-catalog" / ".afmrl").exists()
 
 
+@pytest.mark.slow
 def test_ci_fails_under_a_threshold_and_on_a_drop(tmp_path: Path, afmrl_on_path: dict[str, str]) -> None:
     shop, results = tmp_path / "shop", tmp_path / "results"
     shutil.copytree(EXAMPLES / "first-catalog", shop)

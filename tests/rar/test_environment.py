@@ -188,6 +188,7 @@ def test_the_gallery_is_kept_and_encoded_anew_only_where_something_changed(
     rows = len(make(settings()).heldout.gallery)
     changed, second = work(**{"embed.target_instruction": "Show:"})
     assert changed == rows and second != first
+    assert work(**{"embed.query_instruction": "Ask:"})[1] not in (first, second)
     changed, third = work(**{"model.max_pixels": 784})
     assert changed == everything and third not in (first, second)
     text, title = shop.catalog.read_text("utf-8"), make(settings()).train.queries[0].side.text.split("\n")[0]
@@ -266,6 +267,15 @@ def test_what_cannot_be_used_is_said_with_what_to_do(
     with pytest.raises(error, match=message) as found:
         make(settings(**changes))
     assert hint in getattr(found.value, "hint", "")
+
+
+def test_k_must_be_below_the_number_of_products_to_choose_from(make: Make, settings: MakeSettings) -> None:
+    with pytest.raises(DataError, match="the gallery has") as found:
+        make(settings(**{"rar.k": 500}))
+    rows = int(str(found.value).split()[3])
+    with pytest.raises(DataError, match=f"{rows} products to choose from, so recall@{rows} would always be 1"):
+        make(settings(**{"rar.k": rows}))
+    assert make(settings(**{"rar.k": rows - 1})).train.settings.rar.k == rows - 1
 
 
 def test_a_catalog_without_answers_is_said(make: Make, settings: MakeSettings, tmp_path: Path) -> None:

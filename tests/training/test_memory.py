@@ -34,6 +34,7 @@ def test_known_shapes_have_the_models_parameters(name: str) -> None:
     assert model.weights / 2 / 1e6 == pytest.approx(MILLIONS[name], rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_real_process_takes_what_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
     """One stage of one architecture; the benchmark compares all."""
     monkeypatch.chdir(ROOT)

@@ -104,6 +104,13 @@ def test_a_photo_asks_without_text_for_the_listing_without_that_photo() -> None:
         assert pair.query.photos[0] not in pair.target.photos and len(pair.target.photos) == 2
 
 
+def test_a_photo_that_a_listing_has_twice_asks_once_and_is_nowhere_in_the_answer() -> None:
+    listings = [listing("a", text="shirt", photos="1 2 1")]
+    pairs = draws(find_positives(listings)[0], listings, enrich="none")
+    seen = {(*(p.content for p in pair.query.photos), "->", *(p.content for p in pair.target.photos)) for pair in pairs}
+    assert seen == {("1", "->", "2"), ("2", "->", "1", "1")}
+
+
 def test_image_and_text_ask_for_each_other() -> None:
     listings = [listing("a", text="shirt", photos="1")]
     seen = {
