@@ -15,7 +15,7 @@ from afmrl_cli.errors import UsageError
 from afmrl_cli.sources import load_settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
 
 
 def named(page: Path) -> str:
@@ -44,11 +44,38 @@ def afmrl_commands(page: Path) -> list[list[str]]:
     return found
 
 
+def anchors(page: Path) -> set[str]:
+    """What a link may name behind `#`: the page's headings as GitHub spells them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        target, _, anchor = link.partition("#")
         if not target.startswith(("http://", "https://")):
-            assert (page.parent / target).exists(), f"{named(page)} links to {target}"
+            place = page.parent / target if target else page
+            assert place.exists(), f"{named(page)} links to {target}"
+            assert not anchor or anchor in anchors(place), f"{named(page)} links to {link}"
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop().resolve()
+        if page not in reached and page.suffix == ".md":
+            reached.add(page)
+            targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text("utf-8"))
+            waiting += [page.parent / target for target in targets if "://" not in target]
+    assert {page.resolve() for page in PAGES} <= reached
+
+
+def test_pages_that_the_program_names_are_there() -> None:
+    for room in ("src", "benchmarks", "tests"):
+        for file in (ROOT / room).rglob("*.py"):
+            for name in re.findall(r"\bdocs/[\w/-]+\.md", file.read_text("utf-8")):
+                assert (ROOT / name).is_file(), f"{named(file)} names {name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
@@ -90,7 +117,7 @@ def test_every_command_has_a_page_and_stands_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     names = [info.name for info in app.registered_commands] + [info.name for info in app.registered_groups]
     for name in names:
-        assert f"`afmrl {name}`" in readme
+        assert f"`afmrl {name}`" in readme, name
         page = "settings" if name == "config" else name
         assert (ROOT / "docs" / f"{page}.md").is_file()
 

@@ -1,6 +1,6 @@
 """The nano model: where its weights lie, how it is opened, and what it is built from.
 
-A Qwen2-VL of about six million parameters, so that whatever works with it works with its large siblings. Everything
+A Qwen2-VL of 5.45 million parameters, so that whatever works with it works with its large siblings. Everything
 heavy is imported inside the functions: asking for the folder costs nothing.
 """
 
