@@ -135,3 +135,12 @@ def test_the_map_names_every_file_by_its_whole_path() -> None:
     assert len(on_map) == len(present), f"named twice: {[path for path in on_map if on_map.count(path) > 1]}"
     folders = re.findall(r"^    ([a-z_0-9/]+/) ", rooms, re.M)
     assert [folder for folder in folders if not (source / folder).is_dir()] == []
+
+
+def test_what_passes_between_the_rooms_stands_where_the_page_says() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8").split("## What passes")[1]
+    rows = re.findall(r"^\| `(\w+)` \| `([\w/]+\.py)` \|", text, re.M)
+    assert len(rows) > 20
+    for name, file in rows:
+        source = (ROOT / "src" / "afmrl_cli" / file).read_text("utf-8")
+        assert re.search(rf"^(class|def) {name}\b", source, re.M), f"no {name} in {file}"
