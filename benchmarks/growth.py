@@ -65,9 +65,8 @@ class Taken:
 def make_model(folder: Path) -> None:
     """A model that takes as little time as one can, in `folder`."""
     import torch
+    from nano_training.model import build_config, load_nano_processor, save_nano
     from transformers import Qwen2VLForConditionalGeneration
-
-    from afmrl_cli.nano.model import build_config, load_nano_processor, save_nano
 
     torch.manual_seed(0)
     processor = load_nano_processor()

@@ -67,7 +67,7 @@ def make(folder: Path, architecture: str, hidden: int = HIDDEN, layers: int = LA
     from tests.tiny import tiny_config
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    from afmrl_cli.nano.model import nano_folder
+    from afmrl_cli.models.presets import nano_folder
 
     nano, config = AutoConfig.from_pretrained(nano_folder()), tiny_config(architecture)
     for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):

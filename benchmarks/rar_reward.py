@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from nano_training.measure import listing_text_of
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -29,7 +30,6 @@ from afmrl_cli.models.batching import Batches
 from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, Item
 from afmrl_cli.models.embedder import Embedder, load_embedder
 from afmrl_cli.nano.garment import random_garment
-from afmrl_cli.nano.measure import listing_text_of
 from afmrl_cli.nano.shop import Listing, write_shop
 from afmrl_cli.rar.frozen import frozen
 from afmrl_cli.rar.prefix import encode_groups

@@ -119,7 +119,7 @@ def make_wide(folder: Path) -> str:
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    from afmrl_cli.nano.model import nano_folder
+    from afmrl_cli.models.presets import nano_folder
 
     if not folder.exists():
         shutil.copytree(nano_folder(), folder, ignore=shutil.ignore_patterns("*.safetensors"))

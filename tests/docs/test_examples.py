@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from afmrl_cli.nano.model import nano_folder
+from afmrl_cli.models.presets import nano_folder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -5,18 +5,19 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+from nano_training.batches import listing_text
+from nano_training.model import IMAGE_PIXELS, SPECIAL_TOKENS, load_nano, load_nano_processor
+from nano_training.pool import training_photo
+from nano_training.score import answers, recalls, value_scores, vectors
 from PIL import Image
 from transformers import AutoModel, AutoModelForImageTextToText, AutoTokenizer
 
 from afmrl_cli.attributes.parse import parse_attributes
 from afmrl_cli.attributes.prompt import attribute_prompt, chat_messages
 from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION
+from afmrl_cli.models.presets import nano_folder
 from afmrl_cli.nano.garment import Garment, colour_twins, random_garment
-from afmrl_cli.nano.lessons import listing_text
-from afmrl_cli.nano.model import IMAGE_PIXELS, SPECIAL_TOKENS, load_nano, load_nano_processor, nano_folder
-from afmrl_cli.nano.pool import training_photo
 from afmrl_cli.nano.render import render_photo
-from afmrl_cli.nano.score import answers, recalls, value_scores, vectors
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ from random import Random
 
 import numpy as np
 import pytest
+from nano_training.pool import MODEL_SIZE, as_seen
 from PIL import Image
 
 from afmrl_cli.nano.garment import CATEGORIES, KEYS, Garment, colour_twins, contrasts, random_garment, values_of
-from afmrl_cli.nano.pool import MODEL_SIZE, as_seen
 from afmrl_cli.nano.render import draw_garment, render_photo
 
 

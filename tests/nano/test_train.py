@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nano_training.batches import BatchSampler, all_values, label_of, shake, tokenizer_texts
+from nano_training.model import build_config, build_processor, build_tokenizer
+from nano_training.pool import PoolPlan, make_pool, pool_garments
+from nano_training.rows import Row, patches_of, read_rows, vision_forward
+from nano_training.train import Plan, Trainer, pair_loss
 from PIL import Image
 from transformers import Qwen2VLForConditionalGeneration
-
-from afmrl_cli.nano.lessons import Teacher, all_values, label_of, shake, tokenizer_texts
-from afmrl_cli.nano.model import build_config, build_processor, build_tokenizer
-from afmrl_cli.nano.pool import PoolPlan, make_pool, pool_garments
-from afmrl_cli.nano.rows import Row, look, patches_of, read_rows
-from afmrl_cli.nano.train import Plan, Trainer, pair_loss
 
 POOL = PoolPlan(styles=12, photos=2, seed=9)
 
@@ -35,9 +34,9 @@ def small(tokenizer):
 
 def trainer(tokenizer, pool, folder: Path, steps=(2, 2, 2)) -> Trainer:
     folder.mkdir(exist_ok=True)
-    plan = Plan(steps=steps, batch_look=8, batch_answer=6, batch_both=6)
-    teacher = Teacher(pool_garments(POOL), POOL.photos, tokenizer, seed=0)
-    return Trainer(small(tokenizer), tokenizer, teacher, pool, plan, folder)
+    plan = Plan(steps=steps, batch_vision=8, batch_answer=6, batch_both=6)
+    sampler = BatchSampler(pool_garments(POOL), POOL.photos, tokenizer, seed=0)
+    return Trainer(small(tokenizer), tokenizer, sampler, pool, plan, folder)
 
 
 def weights(one: Trainer) -> dict[str, torch.Tensor]:
@@ -79,12 +78,12 @@ def test_first_stage_leaves_the_language_model_alone(tokenizer, pool, tmp_path):
     assert all("visual" in name for name in set(before) - same)
 
 
-def test_a_few_steps_on_one_lesson_bring_every_loss_down(tokenizer, pool, tmp_path):
+def test_a_few_steps_on_one_batch_bring_every_loss_down(tokenizer, pool, tmp_path):
     one = trainer(tokenizer, pool, tmp_path, steps=(1, 1, 400))
     one.stage = 2
     one.optimizer = one._optimizer()
-    lesson = one.teacher.lesson(0, 6, pairs=True)
-    one._lesson = lambda: lesson  # type: ignore[method-assign]
+    batch = one.sampler.batch(0, 6, pairs=True)
+    one._batch = lambda: batch  # type: ignore[method-assign]
     first = one._one_step()
     for _ in range(60):
         last = one._one_step()
@@ -96,7 +95,7 @@ def test_the_log_is_json_lines(tokenizer, pool, tmp_path):
     one = trainer(tokenizer, pool, tmp_path, steps=(25, 1, 1))
     one.run()
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert {key: lines[0][key] for key in ("stage", "step")} == {"stage": "look", "step": 25}
+    assert {key: lines[0][key] for key in ("stage", "step")} == {"stage": "vision", "step": 25}
     assert set(all_values()) <= set(lines[0])
     assert sum(line.get("event") == "stage done" for line in lines) == 3
 
@@ -109,19 +108,19 @@ def test_pool_is_the_same_however_it_was_drawn(pool, tmp_path):
     assert (np.asarray(again) == np.asarray(pool)).all()
 
 
-def test_lessons_depend_on_the_step_alone(tokenizer):
-    one, other = (Teacher(pool_garments(POOL), 2, tokenizer, seed=0) for _ in range(2))
-    other.lesson(1, 6, pairs=True)
-    a, b = one.lesson(7, 6, pairs=True), other.lesson(7, 6, pairs=True)
+def test_batches_depend_on_the_step_alone(tokenizer):
+    one, other = (BatchSampler(pool_garments(POOL), 2, tokenizer, seed=0) for _ in range(2))
+    other.batch(1, 6, pairs=True)
+    a, b = one.batch(7, 6, pairs=True), other.batch(7, 6, pairs=True)
     assert (a.answers, a.queries, a.targets) == (b.answers, b.queries, b.targets)
     assert (a.photos == b.photos).all()
 
 
 def test_pairs_never_share_a_picture_and_always_have_one(tokenizer):
-    teacher = Teacher(pool_garments(POOL), 2, tokenizer, seed=0)
+    sampler = BatchSampler(pool_garments(POOL), 2, tokenizer, seed=0)
     for step in range(40):
-        lesson = teacher.lesson(step, 6, pairs=True)
-        for query, target in zip(lesson.queries, lesson.targets, strict=True):
+        batch = sampler.batch(step, 6, pairs=True)
+        for query, target in zip(batch.queries, batch.targets, strict=True):
             assert query.pictures or target.pictures
             assert not set(query.pictures) & set(target.pictures)
 
@@ -156,7 +155,7 @@ def test_the_fast_forward_is_the_models_own(tokenizer, pool):
     with torch.no_grad():
         own = model.model(**inputs).last_hidden_state
         logits = model(**inputs).logits
-        seen = look(model.model.visual, patches_of(np.stack([np.asarray(pool[n]) for n in range(3)])))
+        seen = vision_forward(model.model.visual, patches_of(np.stack([np.asarray(pool[n]) for n in range(3)])))
         tokens = [ids[mask.bool()].tolist() for ids, mask in zip(inputs.input_ids, inputs.attention_mask, strict=True)]
         rows = [Row(tokens[0], [0, 1], 4), Row(tokens[1], [2]), Row(tokens[2], [])]
         last, predicting, wanted = read_rows(model, rows, seen, chunk=2)

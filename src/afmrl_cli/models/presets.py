@@ -12,7 +12,6 @@ from typing import Any
 
 from ..errors import ModelError, UsageError
 from ..listener import Listener, Silent
-from ..nano.model import nano_folder
 from ..settings import BUILT_IN, ModelSettings
 from ..store.checkpoints import REQUIRED as ADAPTER_FILES
 from ..store.checkpoints import Checkpoints, Manifest, Role
@@ -49,6 +48,11 @@ class Base:
     folder: Path
     min_pixels: int
     max_pixels: int
+
+
+def nano_folder() -> Path:
+    """Return the folder of the nano model's weights, which is part of the package."""
+    return Path(__file__).resolve().parents[1] / "nano" / "weights"
 
 
 def base_name(settings: ModelSettings, role: Role) -> str:

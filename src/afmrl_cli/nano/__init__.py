@@ -1,1 +1,1 @@
-"""The built-in default: example shops and the small model trained on them."""
+"""Example shops, drawn from nothing, and the weights of the small model that was trained on them (`nano_training`)."""

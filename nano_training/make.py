@@ -1,4 +1,4 @@
-"""Makes the nano model: `python -m afmrl_cli.nano.make --out FOLDER --minutes 60`; `--evaluate` prints its figures.
+"""Makes the nano model: `python -m nano_training.make --out FOLDER --minutes 60`; `--evaluate` prints its metrics.
 
 Killed at any point, the same command goes on from the last checkpoint.
 """
@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 
-from ..models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION
-from .garment import colour_twins
-from .lessons import Teacher, tokenizer_texts
+from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION
+from afmrl_cli.nano.garment import colour_twins
+
+from .batches import BatchSampler, tokenizer_texts
 from .measure import measure
 from .model import build_config, build_processor, build_tokenizer, save_nano
 from .pool import PoolPlan, make_pool, pool_garments, training_photo
@@ -44,18 +45,18 @@ def train(out: Path, plan: Plan, pool: PoolPlan, threads: int) -> None:
     truth = [g.attributes() for g in garments]
     names = [str(n) for n in range(len(garments))]
 
-    def quick_look() -> dict[str, float]:
+    def quick_check() -> dict[str, float]:
         texts = answers(model, processor, [""] * len(garments), [[photo] for photo in shots[0]])
         asked = vectors(model, processor, [""] * len(garments), [[photo] for photo in shots[0]], QUERY_INSTRUCTION)
         there = vectors(model, processor, [""] * len(garments), [[photo] for photo in shots[1]], TARGET_INSTRUCTION)
         save_nano(model, processor, out / "interim")
         return {**value_scores(truth, texts), **recalls(asked, there, names, names)}
 
-    teacher = Teacher(pool_garments(pool), pool.photos, tokenizer, plan.seed)
-    trainer = Trainer(model, tokenizer, teacher, photos, plan, out, quick_look)
+    sampler = BatchSampler(pool_garments(pool), pool.photos, tokenizer, plan.seed)
+    trainer = Trainer(model, tokenizer, sampler, photos, plan, out, quick_check)
     trainer.run()
     save_nano(model.eval(), processor, out / "weights")
-    print(json.dumps(quick_look(), indent=2))
+    print(json.dumps(quick_check(), indent=2))
 
 
 def evaluate(weights: Path | None, products: int, seed: int, threads: int) -> None:
@@ -68,7 +69,7 @@ def evaluate(weights: Path | None, products: int, seed: int, threads: int) -> No
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m afmrl_cli.nano.make", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m nano_training.make", description=__doc__)
     parser.add_argument("--out", type=Path, help="working folder; the model ends up in its folder weights/")
     parser.add_argument("--minutes", type=float, default=80.0, help="training time, beside the rendering of the pool")
     parser.add_argument("--styles", type=int, default=6000, help="styles in the pool, each in two colours and 4 photos")

@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..attributes.parse import InvalidAttributes, parse_attributes, write_attributes
-from ..catalog.product import Product, enriched_text, product_text
-from ..models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION
-from ..retrieval.index import exact_search
+from afmrl_cli.attributes.parse import InvalidAttributes, parse_attributes, write_attributes
+from afmrl_cli.catalog.product import Product, enriched_text, product_text
+from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION
+from afmrl_cli.nano.shop import Listing, Shop, Shot, write_shop
+from afmrl_cli.nano.wording import DEPARTMENTS
+from afmrl_cli.retrieval.index import exact_search
+
 from .model import load_nano
 from .score import answers, recalls, value_scores, vectors
-from .shop import Listing, Shop, Shot, write_shop
-from .wording import DEPARTMENTS
 
 Table = dict[str, dict[str, float]]
 """Figures by row, then by column."""

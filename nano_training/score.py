@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 
-from ..attributes.parse import InvalidAttributes, parse_attributes
-from ..attributes.prompt import attribute_prompt, chat_messages
-from ..models.embed_input import Item, embedder_text
-from ..retrieval.index import exact_search
+from afmrl_cli.attributes.parse import InvalidAttributes, parse_attributes
+from afmrl_cli.attributes.prompt import attribute_prompt, chat_messages
+from afmrl_cli.models.embed_input import Item, embedder_text
+from afmrl_cli.retrieval.index import exact_search
 
 LONGEST_ANSWER = 72
 

@@ -1,7 +1,7 @@
 """From token rows and pictures to hidden states, faster than through the model's own forward.
 
 Training sees pictures of one size only. Then the vision tower can take all of them in one batched attention (the
-model's own forward goes picture by picture), and a picture that stands in several rows is looked at once. The numbers
+model's own forward goes picture by picture), and a picture that stands in several rows is encoded once. The numbers
 are the same; a test holds them against the model's forward.
 """
 
@@ -59,7 +59,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-right, left), dim=-1) * sin
 
 
-def look(visual: Any, patches: Tensor) -> Tensor:
+def vision_forward(visual: Any, patches: Tensor) -> Tensor:
     """The vision tower and merger: patches [n, 64, 588] -> picture tokens [n, 16, width]."""
     count = patches.shape[0]
     # A still picture is repeated in time, so both slices of the kernel see the same pixels.

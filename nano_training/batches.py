@@ -1,4 +1,4 @@
-"""What the nano model is taught with: the texts of the tokenizer, and the rows of one training step.
+"""Training data of the nano model: the texts of the tokenizer, and the batch of one training step.
 
 Everything is drawn from a seed and a step's number, so an interrupted training goes on with the very rows it would
 have had.
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..attributes.parse import write_attributes
-from ..attributes.prompt import attribute_prompt, chat_messages
-from ..catalog.product import Product, enriched_text, product_text
-from ..models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION, Item, embedder_text
-from .garment import CATEGORIES, KEYS, Garment, random_garment, values_of
+from afmrl_cli.attributes.parse import write_attributes
+from afmrl_cli.attributes.prompt import attribute_prompt, chat_messages
+from afmrl_cli.catalog.product import Product, enriched_text, product_text
+from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION, Item, embedder_text
+from afmrl_cli.nano.garment import CATEGORIES, KEYS, Garment, random_garment, values_of
+from afmrl_cli.nano.wording import BRANDS, DEPARTMENTS, listing_words, query_words
+
 from .rows import PICTURE_TOKENS, Row
-from .wording import BRANDS, DEPARTMENTS, listing_words, query_words
 from .words import SAMPLE
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ _END = "<|im_end|>"
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """One step: pictures as pool indices, the rows to answer, and pairs of rows that show the same product.
+class TrainingBatch:
+    """The batch of one step: pictures as pool indices, rows to answer, and pairs of rows that show the same product.
 
     `queries[i]` and `targets[i]` belong together; `labels` holds each picture's class per key of `KEYS`, -1 = none.
     """
@@ -84,8 +85,8 @@ def listing_text(garment: Garment, rng: Random, brand: str) -> tuple[str, dict[s
     return product_text(product), words.stated
 
 
-class Teacher:
-    """Writes lessons about the garments of a pool."""
+class BatchSampler:
+    """Draws the batches of a training from the garments of a pool."""
 
     def __init__(self, garments: list[Garment], photos: int, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
         self.garments, self.photos, self.tokenizer, self.seed = garments, photos, tokenizer, seed
@@ -98,15 +99,15 @@ class Teacher:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def looking(self, step: int, batch: int) -> Lesson:
-        """A lesson for the vision tower alone."""
+    def vision_batch(self, step: int, batch: int) -> TrainingBatch:
+        """Draw a batch for the vision tower alone."""
         rng = np.random.default_rng([self.seed, 1, step])
         photos = rng.integers(0, len(self.garments) * self.photos, batch)
-        return Lesson(photos, self.labels[photos // self.photos], [], [], [])
+        return TrainingBatch(photos, self.labels[photos // self.photos], [], [], [])
 
-    def lesson(self, step: int, garments: int, pairs: bool) -> Lesson:
-        """A lesson of `garments` answers, and with `pairs` as many pairs, two in three of them with colour twins."""
-        rng = Random(f"lesson {self.seed} {step}")
+    def batch(self, step: int, garments: int, pairs: bool) -> TrainingBatch:
+        """Draw `garments` answers, with `pairs` as many pairs too; two in three come with a colour variant."""
+        rng = Random(f"lesson {self.seed} {step}")  # the word that the shipped weights were drawn with
         styles = rng.sample(range(len(self.garments) // 2), k=garments)
         twins = garments // 3
         chosen = [2 * style + side for style in styles[:twins] for side in (0, 1)]
@@ -128,7 +129,7 @@ class Teacher:
                 queries.append(query)
                 targets.append(target)
         at = np.array(photos, dtype=np.int64)
-        return Lesson(at, self.labels[at // self.photos], answers, queries, targets)
+        return TrainingBatch(at, self.labels[at // self.photos], answers, queries, targets)
 
     def _answer(self, garment: Garment, rng: Random, brand: str, own: list[int]) -> Row:
         text, stated = listing_text(garment, rng, brand)

@@ -1,18 +1,29 @@
-"""The nano model: where its weights lie, how it is opened, and what it is built from.
+"""The nano model: what it is built from, how it is opened, and how it is written.
 
-A Qwen2-VL of 5.45 million parameters, so that whatever works with it works with its large siblings. Everything
-heavy is imported inside the functions: asking for the folder costs nothing.
+A Qwen2-VL of 5.45 million parameters, so that whatever works with it works with its large siblings.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast, Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessorPil,
+    Qwen2VLProcessor,
+)
+
+from afmrl_cli.models.presets import nano_folder
+from afmrl_cli.models.processor import without_video
 
 VOCABULARY = 4096
 """At most; the texts that the tokenizer learns from hold fewer words than would fill it."""
@@ -52,16 +63,8 @@ _QWEN_SPLIT = (
 )
 
 
-def nano_folder() -> Path:
-    """The folder with the shipped nano model; `from_pretrained` opens it as any Qwen2-VL."""
-    return Path(__file__).resolve().parent / "weights"
-
-
 def build_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
     """A byte-level BPE with Qwen's word splitting and special tokens, learnt from `texts`; it pads on the left."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
     raw = Tokenizer(models.BPE())
     raw.normalizer = normalizers.NFC()
     raw.pre_tokenizer = pre_tokenizers.Sequence(
@@ -94,7 +97,6 @@ def build_config(
     tokenizer: PreTrainedTokenizerFast, width: int = 192, layers: int = 4, depth: int = 5
 ) -> Qwen2VLConfig:
     """The nano model's shape; tests build smaller ones."""
-    from transformers import Qwen2VLConfig
 
     def number(token: str) -> int:
         return cast(int, tokenizer.convert_tokens_to_ids(token))
@@ -140,8 +142,6 @@ def build_config(
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:
     """A Qwen2-VL processor that does without a video processor, and so without torchvision."""
-    from transformers import Qwen2VLImageProcessorPil
-
     tokenizer.padding_side = "left"
     pictures = Qwen2VLImageProcessorPil(
         patch_size=14,
@@ -154,8 +154,6 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:
 
 def load_nano_processor(folder: Path | None = None) -> Qwen2VLProcessor:
     """The processor of a nano folder (default: the shipped one)."""
-    from transformers import AutoTokenizer, Qwen2VLImageProcessorPil
-
     folder = folder or nano_folder()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.padding_side = "left"  # lost when a tokenizer is saved and opened again
@@ -164,17 +162,12 @@ def load_nano_processor(folder: Path | None = None) -> Qwen2VLProcessor:
 
 
 def _processor(pictures: Any, tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:
-    from ..models.processor import without_video
-
     made: Qwen2VLProcessor = without_video("qwen2_vl", pictures, tokenizer, tokenizer.chat_template)
     return made
 
 
 def load_nano(folder: Path | None = None) -> tuple[Qwen2VLForConditionalGeneration, Qwen2VLProcessor]:
     """The nano model in fp32 and its processor, ready to answer."""
-    import torch
-    from transformers import Qwen2VLForConditionalGeneration
-
     folder = folder or nano_folder()
     model = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     return model.eval(), load_nano_processor(folder)
@@ -182,10 +175,6 @@ def load_nano(folder: Path | None = None) -> tuple[Qwen2VLForConditionalGenerati
 
 def save_nano(model: Qwen2VLForConditionalGeneration, processor: Qwen2VLProcessor, folder: Path) -> None:
     """Write model and processor as a transformers folder, weights in fp16 (half the size; nothing measurable lost)."""
-    import copy
-
-    import torch
-
     folder.mkdir(parents=True, exist_ok=True)
     half = copy.deepcopy(model).to(torch.float16)
     half.config.dtype = torch.float16

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .garment import Garment, colour_twin, random_garment
-from .render import render_photo
+from afmrl_cli.nano.garment import Garment, colour_twin, random_garment
+from afmrl_cli.nano.render import render_photo
 
 MODEL_SIZE = 112
 """What the nano model sees: pixels along each side."""

@@ -1,7 +1,7 @@
 """How the nano model is trained from nothing, in three stages on two cores.
 
-1. look: vision tower and merger alone, with a classifier per attribute that pools the picture's tokens.
-   Without it the language model learns the answers' average and hardly ever begins to look.
+1. vision: vision tower and merger alone, with a classifier per attribute that pools the picture's tokens.
+   Without it the language model learns the answers' average and hardly ever begins to use the picture.
 2. answer: the whole model writes the attributes for the real chat prompt.
 3. both: answering goes on, and the same weights learn to bring two views of one product together (InfoNCE over the
    last token), so that they serve as embedder without an adapter.
@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
 
-from .lessons import Lesson, Teacher, all_values, shake
-from .rows import look, patches_of, read_rows
+from .batches import BatchSampler, TrainingBatch, all_values, shake
+from .rows import patches_of, read_rows, vision_forward
 
-STAGES = ("look", "answer", "both")
+STAGES = ("vision", "answer", "both")
 TEMPERATURE = 0.05
 
 
@@ -39,10 +39,10 @@ class Plan:
     minutes: float = 80.0
     steps: tuple[int, int, int] | None = None
     shares: tuple[float, float, float] = (0.22, 0.2, 0.58)
-    batch_look: int = 64
+    batch_vision: int = 64
     batch_answer: int = 48
     batch_both: int = 40
-    rate_look: float = 1e-3
+    rate_vision: float = 1e-3
     rate: float = 1e-3
     weight_pairs: float = 0.3
     weight_heads: float = 0.5
@@ -89,13 +89,13 @@ class Trainer:
         self,
         model: Qwen2VLForConditionalGeneration,
         tokenizer: PreTrainedTokenizerFast,
-        teacher: Teacher,
+        sampler: BatchSampler,
         pool: NDArray[np.uint8],
         plan: Plan,
         folder: Path,
         evaluate: Callable[[], dict[str, float]] | None = None,
     ) -> None:
-        self.model, self.teacher, self.pool, self.plan, self.folder = model, teacher, pool, plan, folder
+        self.model, self.sampler, self.pool, self.plan, self.folder = model, sampler, pool, plan, folder
         self.tokenizer, self.evaluate = tokenizer, evaluate
         torch.manual_seed(plan.seed + 1)
         self.heads = Heads(model.config.text_config.hidden_size)
@@ -190,35 +190,35 @@ class Trainer:
     def _rate(self) -> float:
         progress = min(1.0, max(0.0, self._progress()))
         if self.stage == 0:
-            return self.plan.rate_look * min(1.0, (self.step + 1) / 100) * (0.05 + 0.95 * _cosine(progress))
+            return self.plan.rate_vision * min(1.0, (self.step + 1) / 100) * (0.05 + 0.95 * _cosine(progress))
         first, second = self.plan.shares[1:]
         whole = (progress * first if self.stage == 1 else first + progress * second) / (first + second)
         warm = min(1.0, (self.step + 1) / 150) if self.stage == 1 else 1.0
         return self.plan.rate * warm * (0.01 + 0.99 * _cosine(whole))
 
-    def _lesson(self) -> Lesson:
+    def _batch(self) -> TrainingBatch:
         if self.stage == 0:
-            return self.teacher.looking(self.step, self.plan.batch_look)
+            return self.sampler.vision_batch(self.step, self.plan.batch_vision)
         if self.stage == 1:
-            return self.teacher.lesson(self.step, self.plan.batch_answer, pairs=False)
-        return self.teacher.lesson(1_000_000 + self.step, self.plan.batch_both, pairs=True)
+            return self.sampler.batch(self.step, self.plan.batch_answer, pairs=False)
+        return self.sampler.batch(1_000_000 + self.step, self.plan.batch_both, pairs=True)
 
     def _one_step(self) -> dict[str, float]:
         self.model.train()
         rate = self._rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
-        lesson = self._lesson()
-        photos = shake(self.pool[lesson.photos], self.plan.seed, 10_000_000 * self.stage + self.step)
-        seen = look(self.model.model.visual, patches_of(photos))
-        heads_loss, right = self.heads.loss(seen, torch.from_numpy(lesson.labels))
+        batch = self._batch()
+        photos = shake(self.pool[batch.photos], self.plan.seed, 10_000_000 * self.stage + self.step)
+        seen = vision_forward(self.model.model.visual, patches_of(photos))
+        heads_loss, right = self.heads.loss(seen, torch.from_numpy(batch.labels))
         values = {"heads": float(heads_loss.detach())}
         if self.stage == 0:
             loss = heads_loss
             for key, share in zip(all_values(), right.tolist(), strict=True):
                 values[key] = share
         else:
-            rows = lesson.answers + lesson.queries + lesson.targets
+            rows = batch.answers + batch.queries + batch.targets
             last, predicting, wanted = read_rows(self.model, rows, seen)
             logits = predicting @ self.model.model.language_model.embed_tokens.weight.T
             answer_loss = functional.cross_entropy(logits, wanted)
@@ -227,9 +227,9 @@ class Trainer:
                 "tokens right": float((logits.argmax(1) == wanted).float().mean()),
             }
             loss = answer_loss + self.plan.weight_heads * heads_loss
-            if lesson.queries:
-                at = len(lesson.answers)
-                count = len(lesson.queries)
+            if batch.queries:
+                at = len(batch.answers)
+                count = len(batch.queries)
                 pairs = pair_loss(last[at : at + count], last[at + count :])
                 values["pairs"] = float(pairs.detach())
                 loss = loss + self.plan.weight_pairs * pairs
