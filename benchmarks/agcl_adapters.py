@@ -41,6 +41,7 @@ from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.run import train_agcl
+from afmrl_cli.workspace import Workspace
 
 KS = (1, 5, 10)
 SETS = ("shop", "shop-hidden", "luma", "myntra")
@@ -225,7 +226,7 @@ def one_run(name: str, loss: str, seed: int, wanted: argparse.Namespace) -> dict
     if loss != "untrained":
         chosen = {f"agcl.{key}": value for key, value in LOSSES[loss].items()}
         settings = load_settings(None, shared | chosen, {})
-        summary = train_agcl(folder, settings, Silent())
+        summary = train_agcl(Workspace(folder, settings, Silent()))
         assert summary is not None
         told = {"pairs": summary.plan["pairs"], "similar": similar(summary.run, task)}
         told["similar_share"] = summary.negatives["too_similar_share"]

@@ -40,6 +40,7 @@ from afmrl_cli.retrieval.vectors import CURRENT, VECTORS
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.files import TEMPORARY_PREFIX, hash_file
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 
 LOG = "log"
 LONGEST = 0.25
@@ -66,7 +67,7 @@ def begin(folder: CatalogFolder, log: Path) -> int:
         return child
     code = 1
     try:
-        run_cycle(folder, cycle_settings(), Stages(log))
+        run_cycle(Workspace(folder, cycle_settings(), Stages(log)))
         code = 0
     finally:
         sys.stdout.flush()

@@ -50,6 +50,7 @@ from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.files import hash_json, write_json, writing
 from afmrl_cli.store.folder import CatalogFolder, find_folder
+from afmrl_cli.workspace import Workspace
 
 RECALLS = ("recall@1", "recall@5", "recall@10")
 CLASSES = ("knn_accuracy", "probe_accuracy", "nmi", "ari", "purity")
@@ -80,7 +81,7 @@ def run(work: Path, shops: Sequence[Path], seeds: Sequence[int], flags: Mapping[
                 continue
             out.note(f"{place.name}, seed {seed}")
             with out:
-                summary = run_cycle(folder, settings, out)
+                summary = run_cycle(Workspace(folder, settings, out))
                 made: dict[str, dict[str, float]] = {}
                 for stage in summary.content["leaderboard"]:
                     if stage["embedder"] not in made:

@@ -18,6 +18,7 @@ from tests.cycle.shop import cycle_settings, rendered
 
 from afmrl_cli.cycle.run import run_cycle
 from afmrl_cli.listener import Silent
+from afmrl_cli.workspace import Workspace
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
     folder = rendered(given.work, given.products)
     settings = cycle_settings(**{"agcl.steps": 10, "sft.steps": 10, "rar.steps": 5})
     began = time.monotonic()
-    summary = run_cycle(folder, settings, Silent())
+    summary = run_cycle(Workspace(folder, settings, Silent()))
     whole = time.monotonic() - began
     print("| stage | seconds | peak memory, MiB |\n| --- | ---: | ---: |")
     for stage in summary.content["stages"]:
@@ -37,7 +38,7 @@ def main() -> None:
     stages = summary.content["stage_seconds"]
     print(f"\nall stages {stages:.1f} s, cycle {whole:.1f} s: overhead {100 * (whole - stages) / stages:.1f} %")
     began = time.monotonic()
-    run_cycle(folder, settings, Silent())
+    run_cycle(Workspace(folder, settings, Silent()))
     print(f"a finished cycle again: {time.monotonic() - began:.1f} s")
 
 

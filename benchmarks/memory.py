@@ -126,19 +126,17 @@ def works(catalog: Path, settings: Any) -> dict[str, Callable[[], object]]:
     from afmrl_cli.rar.run import train_rar
     from afmrl_cli.retrieval.embed import embed_catalog
     from afmrl_cli.sft.run import train_sft
-    from afmrl_cli.store.checkpoints import Checkpoints
     from afmrl_cli.store.folder import CatalogFolder
     from afmrl_cli.training.run import train_agcl
     from afmrl_cli.workspace import Workspace
 
-    folder, said = CatalogFolder(catalog), Silent()
-    checkpoints = Checkpoints(folder.checkpoints)
+    work = Workspace(CatalogFolder(catalog), settings, Silent())
     return {
-        "attributes": lambda: _ask(folder, settings, checkpoints),
-        "train-sft": lambda: train_sft(folder, settings, said, dry_run=True),
-        "embed": lambda: embed_catalog(Workspace(folder, settings, said)),
-        "train-agcl": lambda: train_agcl(folder, settings, said, dry_run=True),
-        "train-rar": lambda: train_rar(folder, settings, said, dry_run=True),
+        "attributes": lambda: _ask(work.folder, settings, work.checkpoints),
+        "train-sft": lambda: train_sft(work, dry_run=True),
+        "embed": lambda: embed_catalog(work),
+        "train-agcl": lambda: train_agcl(work, dry_run=True),
+        "train-rar": lambda: train_rar(work, dry_run=True),
     }
 
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from afmrl_cli.attributes.task import load_task
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.evaluation.compare import differences, spread
 from afmrl_cli.models.base import Bases
@@ -34,6 +33,7 @@ from afmrl_cli.sft.run import train_sft
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 
 from .rar_help import Told
 from .sft_catalogs import copy_catalog
@@ -56,7 +56,7 @@ def teach(photos: CatalogFolder, texts: CatalogFolder, flags: dict[str, object])
     """SFT in one folder; its adapter is put beside the other catalog too, where RAR starts from it."""
     taught = {"sft.source": "columns", "sft.batch_size": 16, "sft.chunk_size": 16}
     taught |= {"sft.lora_dropout": 0, "sft.rank": 32, "sft.validate_every": 40, "sft.name": TAUGHT, **flags}
-    made = train_sft(texts, settings_of(texts, taught), Told())
+    made = train_sft(Workspace(texts, settings_of(texts, taught), Told()))
     print("SFT:", made.before, "->", made.best, flush=True)
     found, stored = Checkpoints(texts.checkpoints), Checkpoints(photos.checkpoints)
     if not stored.path(TAUGHT).exists():
@@ -68,10 +68,10 @@ def judged(folder: CatalogFolder, kind: str, checkpoints: dict[str, list[str | N
     # With no test split the same identities are the validation split: what nobody has trained on or chosen by.
     flags = {"split.validation": 0.2, "split.test": 0.0, "rar.validation_queries": 1000}
     settings = settings_of(folder, {**flags, "rar.query": kind, "rar.gallery": 0})
-    store, task = Checkpoints(folder.checkpoints), load_task(settings.attributes, folder.root)
+    store = Checkpoints(folder.checkpoints)
     embedder = load_embedder(settings.model, settings.embed, store, catalog=settings.catalog)
-    parts = (folder, settings, store, task, embedder, folder.runs / GALLERY)
-    environment = make_environments(*parts, Problems(), Told()).heldout
+    work = Workspace(folder, settings, Told())
+    environment = make_environments(work, embedder, folder.runs / GALLERY, Problems()).heldout
     products = [query.id for query in environment.queries]
     found: dict[str, list[Any]] = {}
     for name, members in checkpoints.items():
@@ -140,7 +140,7 @@ def main() -> None:
         flags |= {"rar.steps": chosen.steps, "rar.prompts": 6, "rar.chunk_answers": 48, "rar.learning_rate": 5e-4}
         flags |= {"rar.temperature": chosen.temperature}
         flags |= {"rar.validate_every": 25, "rar.validation_queries": 100, "model.generator_checkpoint": TAUGHT}
-        summary = train_rar(photos, settings_of(photos, flags), Told())
+        summary = train_rar(Workspace(photos, settings_of(photos, flags), Told()))
         print(f"RAR, seed {seed}: {summary.start} -> {summary.metrics} {summary.collapsed}", flush=True)
         made["RAR"].append(summary.checkpoint or TAUGHT)  # none is stored where no step was better
     judged(photos, chosen.kind, made)

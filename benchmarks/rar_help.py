@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afmrl_cli.attributes.parse import parse_attributes, write_attributes
-from afmrl_cli.attributes.task import load_task
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.evaluation.compare import differences, spread
 from afmrl_cli.listener import Silent
@@ -43,6 +42,7 @@ from afmrl_cli.sft.run import train_sft
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 
 KS = (1, 10, 50)
 COMMON: dict[str, object] = {
@@ -95,7 +95,7 @@ class Told(Silent):
 
 def train(shop: Path, names: Sequence[str]) -> None:
     for name in names:
-        summary = train_rar(CatalogFolder(shop / "catalog.csv"), settings_of(variants()[name]), Told())
+        summary = train_rar(Workspace(CatalogFolder(shop / "catalog.csv"), settings_of(variants()[name]), Told()))
         print(name, summary.run.name, summary.checkpoint, summary.start, summary.metrics, summary.collapsed, flush=True)
 
 
@@ -118,7 +118,7 @@ def cold_start(shop: Path) -> None:
     }
     for given, source in sources.items():
         settings = load_settings(None, {"model.device": "cpu", "sft.steps": 120, "sft.name": SFT[given], **source}, {})
-        made = train_sft(CatalogFolder(place / "catalog.csv"), settings, Told())
+        made = train_sft(Workspace(CatalogFolder(place / "catalog.csv"), settings, Told()))
         print(given, made.checkpoint, made.before, made.best, f"{made.seconds:.0f} s", flush=True)
         found = Checkpoints(place / ".afmrl" / "checkpoints")
         Checkpoints(shop / ".afmrl" / "checkpoints").add(found.path(made.checkpoint), found.get(made.checkpoint))
@@ -141,8 +141,8 @@ def test_queries(shop: Path) -> tuple[Environment, list[dict[str, str]]]:
     settings = settings_of(changes)
     folder, checkpoints = CatalogFolder(shop / "catalog.csv"), Checkpoints(shop / "none")
     embedder = load_embedder(settings.model, settings.embed, checkpoints, catalog=settings.catalog)
-    parts = (folder, settings, checkpoints, load_task(settings.attributes, shop), embedder, folder.runs / GALLERY)
-    held_out = make_environments(*parts, Problems(), Silent()).heldout
+    work = Workspace(folder, settings, Silent())
+    held_out = make_environments(work, embedder, folder.runs / GALLERY, Problems()).heldout
     with (shop / "catalog.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     given = {row["id"]: {key: row[f"attr_{key}"] for key in KEYS if row[f"attr_{key}"]} for row in rows}

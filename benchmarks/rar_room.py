@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 
 from afmrl_cli.attributes.parse import write_attributes
-from afmrl_cli.attributes.task import load_task
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.read import read_products
 from afmrl_cli.listener import Silent
@@ -36,6 +35,7 @@ from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 
 G, KS = 8, (1, 10, 50, 100)
 PHOTO_SIZE = 112  # what the built-in model reduces photos to anyway
@@ -132,11 +132,9 @@ def main() -> None:
         }
         settings = load_settings(None, flags, {})
         embedder = load_embedder(settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog)
-        task = load_task(settings.attributes, folder.root)
         begin = time.monotonic()
-        made = make_environments(
-            folder, settings, checkpoints, task, embedder, wanted.work / "run", Problems(), Silent()
-        )
+        work = Workspace(folder, settings, Silent())
+        made = make_environments(work, embedder, wanted.work / "run", Problems())
         rows, queries = len(made.heldout.gallery), len(made.heldout.queries)
         print(f"{kind}: {queries} held-out queries, gallery {rows}", flush=True)
         truth = true_attributes(folder, settings)

@@ -137,7 +137,6 @@ def make_wide(folder: Path) -> str:
 def make_world(work: Path, model: str, prompts: int, pixels: int, cache: Path | None = None) -> tuple[Any, Any]:
     """(the plan, the policy) with a base of its own; with `cache`, photos are looked at once."""
     from afmrl_cli.attributes.request import Generation
-    from afmrl_cli.attributes.task import load_task
     from afmrl_cli.catalog.problems import Problems
     from afmrl_cli.listener import Silent
     from afmrl_cli.models.base import Bases, Cache
@@ -151,26 +150,18 @@ def make_world(work: Path, model: str, prompts: int, pixels: int, cache: Path | 
     from afmrl_cli.store.checkpoints import Checkpoints
     from afmrl_cli.store.folder import CatalogFolder
     from afmrl_cli.training.adapter import add_trainable
+    from afmrl_cli.workspace import Workspace
 
     settings = load_settings(None, settings_of(model, prompts, pixels), {})
     folder, checkpoints = CatalogFolder(work / "shop" / "catalog.csv"), Checkpoints(work / "none")
     bases = Bases(Cache(cache, settings.cache, Silent()) if cache else None)
-    task = load_task(settings.attributes, folder.root)
     generator = load_generator(settings.model, settings.attributes, checkpoints, bases=bases)
     if model != NANO:
         vars(generator)["generation"] = lambda tokens: Generation(TEXTS[sum(tokens) % len(TEXTS)], False)
     add_trainable(generator, settings.rar, None, checkpoints, "CAUSAL_LM")
     embedder = load_embedder(settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog)
-    environments = make_environments(
-        folder,
-        settings,
-        checkpoints,
-        task,
-        embedder,
-        work / f"gallery-{Path(model).name}-{pixels}",
-        Problems(),
-        Silent(),
-    )
+    gallery = work / f"gallery-{Path(model).name}-{pixels}"
+    environments = make_environments(Workspace(folder, settings, Silent()), embedder, gallery, Problems())
     plan = make_plan(environments, resolve_base(settings.model, "generator"), None, generator.id)
     return plan, Policy(generator)
 

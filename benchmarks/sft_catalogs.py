@@ -23,6 +23,7 @@ from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.read import open_catalog
 from afmrl_cli.catalog.splits import split_of
 from afmrl_cli.cli.output import Output
+from afmrl_cli.listener import Silent
 from afmrl_cli.models.generator import load_generator
 from afmrl_cli.settings import Settings
 from afmrl_cli.sft.corpus import Example
@@ -33,6 +34,7 @@ from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 
 TEMPLATE = "{product}\nThe attributes of this product, in one line, key: value; key: value."
 
@@ -75,7 +77,7 @@ def test_examples(folder: CatalogFolder, settings: Settings) -> tuple[list[Examp
     task, examples = load_task(settings.attributes, folder.root), []
     values: Counter[tuple[str, str]] = Counter()
     with Database(folder.database) as database, open_catalog(folder, settings.catalog, Problems()) as catalog:
-        source = open_source(folder, settings, task, catalog, database, "")
+        source = open_source(Workspace(folder, settings, Silent()), catalog, database, "")
         for product in catalog.products:
             text, _ = source.raw(product, None)
             target = read_target(text, product, task, source.keys)
@@ -120,7 +122,7 @@ def main() -> None:
     }
     settings = load_settings(folder.root, flags, {})
     out = Output()
-    summary = train_sft(folder, settings, out, dry_run=chosen.dry_run)
+    summary = train_sft(Workspace(folder, settings, out), dry_run=chosen.dry_run)
     print(json.dumps(summary.plan, ensure_ascii=False))
     if summary.estimate is not None:
         print(summary.estimate)

@@ -30,7 +30,8 @@ from afmrl_cli.training.corpus import Corpus, load_corpus
 from afmrl_cli.training.pairs import KINDS, Pair, Side, draw_pair, find_positives
 from afmrl_cli.training.plan import Plan
 from afmrl_cli.training.validation import make_validation
-from tests.attributes.viewed import GENERATOR, POOL, PROMPT, Row, Shop, catalogs, everything, write, write_photos
+from afmrl_cli.workspace import Workspace
+from tests.attributes.viewed import POOL, Row, Shop, catalogs, everything, write, write_photos
 
 PROTOCOLS = (
     *((name, "") for name in ("identity", "photo", "fine", "coarse", "text", "composed", "queries")),
@@ -73,10 +74,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def asked(shop: Shop) -> Asked:
     """Every query of every path."""
-    with Database(shop.folder.database) as database:
-        corpus = load_corpus(
-            shop.folder, shop.settings, GENERATOR, PROMPT, database, Problems(), Silent(), for_agcl=False
-        )
+    corpus = load_corpus(Workspace(shop.folder, shop.settings, Silent()), shop.source, Problems(), for_agcl=False)
     found, listings, enrich = Asked(), corpus.train, shop.settings.embed.enrich
 
     def shown(path: str, side: Side) -> Shown:

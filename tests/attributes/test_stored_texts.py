@@ -18,11 +18,13 @@ from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.read import read_products
 from afmrl_cli.cli.app import app
 from afmrl_cli.cycle.report import _Shop
+from afmrl_cli.listener import Silent
 from afmrl_cli.models.backends import generator_id
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database, StoredAttributes
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 from tests.attributes.shop import write_catalog
 
 FIFTEEN = {f"key {i}": f"value {i}" for i in range(15)}
@@ -65,7 +67,7 @@ def test_in_an_export(shop: CatalogFolder) -> None:
 def test_in_the_report_of_a_cycle(shop: CatalogFolder) -> None:
     settings = load_settings(shop.root, {}, {})
     task, generator = load_task(settings.attributes, shop.root), generator_id(settings, Checkpoints(shop.checkpoints))
-    told = _Shop(shop, settings, {"generator": generator, "prompt": task.id})
+    told = _Shop(Workspace(shop, settings, Silent()), {"generator": generator, "prompt": task.id})
     assert told.attributes("s0") == FIFTEEN
 
 

@@ -38,9 +38,7 @@ from afmrl_cli.training.validation import make_validation
 from afmrl_cli.workspace import Workspace
 from tests.attributes.viewed import (
     EARLIER,
-    GENERATOR,
     POOL,
-    PROMPT,
     Row,
     Shop,
     catalogs,
@@ -58,10 +56,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def check(shop: Shop) -> Iterator[str]:
     """Look at every side of every path; the names of the paths that had something to look at."""
     enrich = shop.settings.embed.enrich
-    with Database(shop.folder.database) as database:
-        corpus = load_corpus(
-            shop.folder, shop.settings, GENERATOR, PROMPT, database, Problems(), Silent(), for_agcl=False
-        )
+    corpus = load_corpus(Workspace(shop.folder, shop.settings, Silent()), shop.source, Problems(), for_agcl=False)
     listings = corpus.train
     for kind in KINDS:
         for number, positive in enumerate(find_positives(listings, [kind], required=False)):
@@ -187,10 +182,7 @@ def test_the_property_looks_at_every_path(place: Path) -> None:
 
 def sides(shop: Shop) -> list[Side]:
     """All sides of the kinds that hide something of a listing."""
-    with Database(shop.folder.database) as database:
-        corpus = load_corpus(
-            shop.folder, shop.settings, GENERATOR, PROMPT, database, Problems(), Silent(), for_agcl=False
-        )
+    corpus = load_corpus(Workspace(shop.folder, shop.settings, Silent()), shop.source, Problems(), for_agcl=False)
     validation = make_validation(corpus.train, shop.settings)
     assert validation is not None
     found = [*validation.queries, *validation.gallery]
@@ -248,15 +240,8 @@ def test_texts_of_an_earlier_version_are_found_where_the_generator_looks_at_fewe
         listings = load_listings(shop.folder, shop.settings, shop.source, database, Problems(), Silent())
         assert [f"seen: {value}" for value in listings.attributes["seen"]] == [*shown.values()]
         with pytest.raises(DataError, match="of an earlier version, which did not record what was shown"):
-            load_corpus(
-                shop.folder,
-                shop.settings.model_copy(update={"agcl": shop.settings.agcl.model_copy(update={"loss": "agcl"})}),
-                GENERATOR,
-                PROMPT,
-                database,
-                Problems(),
-                Silent(),
-            )
+            settings = shop.settings.model_copy(update={"agcl": shop.settings.agcl.model_copy(update={"loss": "agcl"})})
+            load_corpus(Workspace(shop.folder, settings, Silent()), shop.source, Problems())
 
 
 @pytest.mark.parametrize("protocol", ["photo", "text", "coarse", "composed"])
@@ -277,11 +262,8 @@ def test_every_view_that_training_shows_is_described_for_it(place: Path) -> None
     for pairs, names in ((["photos"], {"photos", "rest"}), (["image-text"], {"photos", "text", "all-photos"})):
         shop = write(place, everything(), False, **{"embed.enrich": "both", "agcl.pairs": pairs})
         shutil.rmtree(place / ".afmrl")
-        shop.store(training_views(shop.folder, shop.settings), False)
-        with Database(shop.folder.database) as database:
-            corpus = load_corpus(
-                shop.folder, shop.settings, GENERATOR, PROMPT, database, Problems(), Silent(), for_agcl=False
-            )
+        shop.store(training_views(Workspace(shop.folder, shop.settings, Silent())), False)
+        corpus = load_corpus(Workspace(shop.folder, shop.settings, Silent()), shop.source, Problems(), for_agcl=False)
         assert {name for listing in corpus.train for name, _ in listing.attributes} == names
         for positive in find_positives(corpus.train, pairs):  # type: ignore[arg-type]
             pair = draw_pair(positive, corpus.train, np.random.default_rng(5), max_photos=0, enrich="both", dropout=0.0)

@@ -14,6 +14,7 @@ from afmrl_cli.nano.shop import write_shop
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 
 
 def rendered(root: Path, products: int = 14) -> CatalogFolder:
@@ -58,7 +59,7 @@ def cycle_settings(**changes: object) -> Settings:
 
 
 def run(folder: CatalogFolder, listener: Silent | None = None, /, **changes: Any) -> CycleSummary:
-    return run_cycle(folder, cycle_settings(**changes), listener or Silent())
+    return run_cycle(Workspace(folder, cycle_settings(**changes), listener or Silent()))
 
 
 class Heard(Silent):

@@ -31,6 +31,7 @@ from afmrl_cli.store.database import Database
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.store.lock import writer_lock
 from afmrl_cli.store.training_products import training_products
+from afmrl_cli.workspace import Workspace
 
 from ..store.adapters import adapter, manifest
 from .shop import Heard, copied, cycle_settings, figures, rendered, run
@@ -106,7 +107,7 @@ def test_no_test_figure_is_shown_before_all_is_decided(
     content = json.loads((folder.runs / whole[1].run.name / "cycle.json").read_text())
     assert content["status"] == "running"
     assert [(bool(stage["validation"]), stage["test"]) for stage in content["leaderboard"]] == [(True, None)] * 4
-    page = write_report(folder.runs / whole[1].run.name, folder, cycle_settings()).read_text()
+    page = write_report(folder.runs / whole[1].run.name, Workspace(folder, cycle_settings(), Silent())).read_text()
     assert "Not scored yet" in page and "questions of the validation split" in page
 
 
@@ -128,7 +129,7 @@ def test_gpu_memory_comes_back(tmp_path: Path) -> None:
 def test_a_finished_cycle_is_not_done_again(whole: tuple[CatalogFolder, CycleSummary], tmp_path: Path) -> None:
     folder = copied(whole[0], tmp_path / "shop")
     heard, began = Heard(), time.monotonic()
-    again = run_cycle(folder, cycle_settings(), heard)
+    again = run_cycle(Workspace(folder, cycle_settings(), heard))
     assert time.monotonic() - began < 10 and figures(again) == figures(whole[1])
     assert all(stage["done_before"] for stage in again.content["stages"])
     assert not [line for line in heard.said if line.startswith("==")]
@@ -137,7 +138,7 @@ def test_a_finished_cycle_is_not_done_again(whole: tuple[CatalogFolder, CycleSum
     weights = (folder.checkpoints / lost / "adapter_model.safetensors").read_bytes()
     shutil.rmtree(folder.checkpoints / lost)
     heard = Heard()
-    mended = run_cycle(folder, cycle_settings(), heard)
+    mended = run_cycle(Workspace(folder, cycle_settings(), heard))
     assert [line for line in heard.said if line.startswith("==")] == ["== 1-agcl"]
     assert f"1-agcl is done again: checkpoint {lost} is gone" in heard.said
     assert (folder.checkpoints / lost / "adapter_model.safetensors").read_bytes() == weights
@@ -149,25 +150,25 @@ def test_what_a_change_does(whole: tuple[CatalogFolder, CycleSummary], tmp_path:
     text = folder.catalog.read_text()
     folder.catalog.write_text(text.rstrip("\n").rpartition("\n")[0] + "\n")
     heard = Heard()
-    plan = run_cycle(folder, cycle_settings(), heard, dry_run=True)
+    plan = run_cycle(Workspace(folder, cycle_settings(), heard), dry_run=True)
     assert any("base-score is done again: another catalog" in line for line in heard.said)
     assert plan.expected[0].name == "base-score" and not any(each.done for each in plan.expected)
     assert all(each.seconds is not None for each in plan.expected)
     # More rounds are the same cycle; another setting is another one, and says so.
     folder.catalog.write_text(text)
-    more = run_cycle(folder, cycle_settings(**{"cycle.iterations": 2}), Silent(), dry_run=True)
+    more = run_cycle(Workspace(folder, cycle_settings(**{"cycle.iterations": 2}), Silent()), dry_run=True)
     assert [each.done for each in more.expected].count(False) == 7  # two of them on the test split, at the end
     assert more.run.name == whole[1].run.name
-    done = run_cycle(folder, cycle_settings(), Silent(), dry_run=True)
+    done = run_cycle(Workspace(folder, cycle_settings(), Silent()), dry_run=True)
     assert all(each.done for each in done.expected)
     other = cycle_settings(**{"agcl.learning_rate": 0.002})
-    assert run_cycle(folder, other, Silent(), dry_run=True).run.name != whole[1].run.name
+    assert run_cycle(Workspace(folder, other, Silent()), dry_run=True).run.name != whole[1].run.name
 
 
 @pytest.mark.slow
 def test_a_dry_run_measures_what_is_not_known(tmp_path: Path) -> None:
     folder, heard = rendered(tmp_path / "shop"), Heard()
-    plan = run_cycle(folder, cycle_settings(**{"cycle.iterations": 2}), heard, dry_run=True)
+    plan = run_cycle(Workspace(folder, cycle_settings(**{"cycle.iterations": 2}), heard), dry_run=True)
     assert [line for line in heard.said if line.startswith(("warning", "==")) and "too few to decide" not in line] == []
     assert all(each.measured and each.seconds and each.peak_bytes and not each.done for each in plan.expected)
     seconds = {each.name: each.seconds or 0.0 for each in plan.expected}
@@ -181,10 +182,10 @@ def test_queries_that_are_no_listings_have_attributes_of_their_own(tmp_path: Pat
     folder = rendered(tmp_path / "shop", 4)
     for protocol, queries in (("queries", 4), ("photo", 8)):
         settings = cycle_settings(**{"split.test": 0.99, "split.validation": 0.0, "cycle.protocol": protocol})
-        assert stages.write_attributes(folder, settings, ["test"], Silent())["products"] == 8 + queries
+        assert stages.write_attributes(Workspace(folder, settings, Silent()), ["test"])["products"] == 8 + queries
         bare = settings.model_copy(update={"embed": settings.embed.model_copy(update={"enrich": "none"})})
         asked = [
-            stages.score(folder, chosen, "test", tmp_path / f"{protocol}-{name}", (None, None), Silent())
+            stages.score(Workspace(folder, chosen, Silent()), "test", tmp_path / f"{protocol}-{name}", (None, None))
             for name, chosen in (("with", settings), ("without", bare))
         ]
         assert [each["with_attributes"] for each in asked] == [queries, 0]
@@ -248,7 +249,7 @@ def test_a_start_that_saw_test_products_is_told_before_the_first_stage(tmp_path:
     said = []
     for name in ("", "embedder-1", "embedder-2", "embedder-3"):
         heard = Heard()
-        Cycle(folder, cycle_settings(**{"model.embedder_checkpoint": name}), heard, dry=True)._tell_sizes()
+        Cycle(Workspace(folder, cycle_settings(**{"model.embedder_checkpoint": name}), heard), dry=True)._tell_sizes()
         said.append([line for line in heard.said if "flatter" in line])
     some = f"embedder-2 saw {len(same)} of the {len(test)} test listings in training: the test figures flatter"
     unknown = "what embedder-3 saw in training is not known in full: the test figures may flatter"
@@ -270,7 +271,7 @@ def test_what_a_later_stage_refuses_is_refused_before_the_first(
     for dry in (True, False):
         heard = Heard()
         with pytest.raises((DataError, UsageError), match=said):
-            run_cycle(folder, cycle_settings(**changes), heard, dry_run=dry)
+            run_cycle(Workspace(folder, cycle_settings(**changes), heard), dry_run=dry)
         assert not [name for name in heard.done if name != "checks"]
 
 
@@ -296,7 +297,7 @@ def test_two_idle_rounds_end_it(
         self.results.append(accept(result, self.last, "recall@1", keep_worse=False, undecided="accept"))
 
     monkeypatch.setattr(Cycle, "_round", one_round)
-    cycle = Cycle(small, settings, Silent(), dry=True)
+    cycle = Cycle(Workspace(small, settings, Silent()), dry=True)
     assert cycle._rounds() == stopped
     assert len(cycle.results) - 1 == rounds
 
@@ -313,14 +314,14 @@ def test_two_idle_rounds_end_it(
 )
 def test_where_right_answers_come_from(changes: dict[str, object], source: str, small: CatalogFolder) -> None:
     (small.root / "right.csv").write_text("id,attributes\nL00001,colour: red\n", "utf-8")
-    assert Cycle(small, cycle_settings(**changes), Silent(), dry=True).targets == source
+    assert Cycle(Workspace(small, cycle_settings(**changes), Silent()), dry=True).targets == source
 
 
 def test_a_generator_that_unlearnt_to_answer_is_left_out(tmp_path: Path) -> None:
     """Nothing could be trained on what it writes: the cycle goes on with the one that it had."""
     folder = rendered(tmp_path / "shop", 8)
     heard = Heard()
-    cycle = Cycle(folder, cycle_settings(**{"sft.learning_rate": 10.0}), heard, dry=False)
+    cycle = Cycle(Workspace(folder, cycle_settings(**{"sft.learning_rate": 10.0}), heard), dry=False)
     assert cycle._teach("") == ("", False)
     assert "SFT is left out: no answer of the taught generator is valid" in heard.said[-1]
 

@@ -16,6 +16,7 @@ from afmrl_cli.listener import Silent
 from afmrl_cli.models import device
 from afmrl_cli.store.files import make_folder, write_json
 from afmrl_cli.training.memory import estimate_stages
+from afmrl_cli.workspace import Workspace
 
 from .shop import cycle_settings, rendered
 
@@ -57,4 +58,4 @@ def test_a_model_that_cannot_be_loaded_ends_the_measuring(tmp_path: Path) -> Non
     folder = rendered(tmp_path / "shop", 2)
     settings = cycle_settings(**{"model.embedder": str(tmp_path / "nowhere")})
     with pytest.raises((ModelError, UsageError)):
-        fill_in([Expected("base-score", "score", done=False)], folder, settings, 2, "", Silent())
+        fill_in([Expected("base-score", "score", done=False)], Workspace(folder, settings, Silent()), 2, "")

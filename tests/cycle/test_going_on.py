@@ -23,6 +23,7 @@ from afmrl_cli.listener import Silent
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.files import TEMPORARY_PREFIX, read_json
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 
 from ..conftest import MakeDisk, fill, kill_once
 from .shop import Heard, copied, cycle_settings, figures, rendered, run
@@ -113,7 +114,7 @@ def test_what_counts_as_a_change(tmp_path: Path) -> None:
     for name in ("right.csv", "said.csv", "asked.txt"):
         (root / name).write_text("id,other_id,verdict\n" if name == "said.csv" else "{product}\n")
     own = {"sft.file": "right.csv", "dedupe.verdicts": ["said.csv"], "attributes.template": "asked.txt"}
-    cycle = Cycle(folder, cycle_settings(**own, **{"cycle.sft": "no"}), Silent(), dry=True)
+    cycle = Cycle(Workspace(folder, cycle_settings(**own, **{"cycle.sft": "no"}), Silent()), dry=True)
     photo = next((root / "images").rglob("*.jpg"))
     for change, told in (
         (lambda: [path.write_bytes(path.read_bytes()) for path in (catalog, photo)], []),

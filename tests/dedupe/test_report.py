@@ -8,8 +8,10 @@ from typer.testing import CliRunner
 
 from afmrl_cli.cli.app import app
 from afmrl_cli.cycle.report import _duplicates, _Shop
+from afmrl_cli.listener import Silent
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 from tests.dedupe.shop import picture, write
 
 
@@ -20,7 +22,7 @@ def test_the_report_of_a_cycle_shows_what_the_last_run_found(tmp_path: Path) -> 
     ]
     write(tmp_path, [*listed, {**listed[0], "id": "again"}])
     folder, settings = CatalogFolder(tmp_path / "catalog.csv"), load_settings(tmp_path, {}, {})
-    shop = _Shop(folder, settings, None)
+    shop = _Shop(Workspace(folder, settings, Silent()), None)
     assert _duplicates(folder, shop) is None
     for flags in (["--threshold", "0.99999999"], []):  # the later one counts, in the same second too
         result = CliRunner().invoke(app, ["dedupe", str(tmp_path), *flags])

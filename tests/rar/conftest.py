@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from afmrl_cli.attributes.task import load_task
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.base import Bases
@@ -17,6 +16,7 @@ from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 from tests.tiny import ARCHITECTURES
 from tests.training.shop import write_shop
 
@@ -60,7 +60,6 @@ def make(shop: CatalogFolder, tmp_path: Path) -> Make:
     def environments(settings: Settings, folder: CatalogFolder = shop, bases: Bases | None = None) -> Environments:
         checkpoints = Checkpoints(folder.checkpoints)
         embedder = load_embedder(settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog)
-        task = load_task(settings.attributes, folder.root)
-        return make_environments(folder, settings, checkpoints, task, embedder, tmp_path / "run", Problems(), Silent())
+        return make_environments(Workspace(folder, settings, Silent()), embedder, tmp_path / "run", Problems())
 
     return environments

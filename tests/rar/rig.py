@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 
-from afmrl_cli.attributes.task import load_task
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.base import Bases, Cache, load_base
@@ -26,6 +25,7 @@ from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints, Manifest, Role
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import TARGETS, add_trainable
+from afmrl_cli.workspace import Workspace
 
 
 def rar_settings(**changes: object) -> Settings:
@@ -84,13 +84,10 @@ def make_rig(folder: CatalogFolder, settings: Settings, run: Path, cache: Path |
     base = resolve_base(settings.model, "generator")
     parent = resolve_adapter(settings.model, "generator", base, checkpoints)
     bare = settings.model.model_copy(update={"generator_checkpoint": ""})
-    task = load_task(settings.attributes, folder.root)
     policy = Policy(load_generator(bare, settings.attributes, checkpoints, bases=bases))
     add_trainable(policy.generator, settings.rar, parent, checkpoints, "CAUSAL_LM")
     embedder = load_embedder(settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog)
-    environments = make_environments(
-        folder, settings, checkpoints, task, embedder, run / "gallery", Problems(), Silent()
-    )
+    environments = make_environments(Workspace(folder, settings, Silent()), embedder, run / "gallery", Problems())
     plan = make_plan(environments, base, parent, policy.generator.id)
     kept: list[Path] = []
     rig = Rig(plan, policy, RarTrainer(plan, policy, run, kept.append, Silent()), kept)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from afmrl_cli.attributes.task import load_task
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.product import Product, product_text
 from afmrl_cli.evaluation.systems import EncodeContext, RetrievalSystem, vector_run
@@ -30,6 +29,7 @@ from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.pairs import Pair, Side
 from afmrl_cli.training.step import Reader
+from afmrl_cli.workspace import Workspace
 
 PRODUCT = Product("a", title="Blouse", description="soft cotton for long days in the office " * 110)
 TEXT = product_text(PRODUCT)
@@ -130,10 +130,10 @@ def by_rar(embedder: Embedder, settings: Settings, place: Path) -> list[np.ndarr
     """The vectors of two answers to one query, as ranks are made of them: against each single axis."""
     axes = np.eye(embedder.dimension, dtype=np.float32)
     found: list[np.ndarray] = []
-    task = load_task(settings.attributes, place)
+    work = Workspace(CatalogFolder(place / "catalog.csv"), settings, Silent())
     query = RarQuery(Side(0, TEXT), "", (0,), ())
 
-    environment = Environment(embedder, task, settings, "listings", [Side(1, "x")], axes[:1], [query], Silent())
+    environment = Environment(work, embedder, "listings", [Side(1, "x")], axes[:1], [query])
     environment.vectors = type("Rows", (), {"T": property(lambda _: _Keeping(found))})()
     environment.ranks([0, 0], [NAVY, RED])
     return found

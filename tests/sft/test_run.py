@@ -37,6 +37,7 @@ from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.files import hash_file
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import add_trainable, trainable
+from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
 from tests.tiny import ARCHITECTURES, LINEAR_LAYERS
 from tests.training.test_run import Heard
@@ -47,7 +48,7 @@ MakeSettings = Callable[..., Settings]
 
 
 def run(folder: CatalogFolder, settings: Settings, heard: Heard | None = None, **options: bool) -> SftSummary:
-    return train_sft(folder, settings, heard or Heard(), **options)
+    return train_sft(Workspace(folder, settings, heard or Heard()), **options)
 
 
 def metrics_of(summary: SftSummary) -> list[dict[str, Any]]:

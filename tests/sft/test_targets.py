@@ -29,6 +29,7 @@ from afmrl_cli.sft.plan import make_plan
 from afmrl_cli.sft.targets import NO_TARGET, Target, open_source, read_target, read_targets_file
 from afmrl_cli.store.database import Database, StoredAttributes
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 
 MakeSettings = Callable[..., Settings]
 
@@ -39,10 +40,8 @@ SCHEMA: dict[str, object] = {
 
 
 def corpus_of(folder: CatalogFolder, settings: Settings) -> Corpus:
-    task = load_task(settings.attributes, folder.root)
     processor = load_processor(resolve_base(settings.model, "generator"))
-    with Database(folder.database) as database:
-        return load_corpus(folder, settings, task, processor, "student-1", database, Problems(), Silent())
+    return load_corpus(Workspace(folder, settings, Silent()), processor, "student-1", Problems())
 
 
 def texts(corpus: Corpus) -> dict[str, str]:
@@ -223,8 +222,8 @@ def test_answers_of_a_teacher_that_saw_nobody_knows_what_are_learnt_and_told(
                 for key, product in zip(keys, products, strict=True)
             ]
         )
-        processor = load_processor(resolve_base(chosen.model, "generator"))
-        corpus = load_corpus(shop, chosen, task, processor, "student-1", database, Problems(), Heard())
+    processor = load_processor(resolve_base(chosen.model, "generator"))
+    corpus = load_corpus(Workspace(shop, chosen, Heard()), processor, "student-1", Problems())
     number = len(corpus.train) + len(corpus.validation)
     assert number and not corpus.left_out
     assert f"{number:,} targets of teacher big-1 are of an earlier version" in " ".join(notes)
@@ -310,7 +309,7 @@ def labels(folder: CatalogFolder, settings: Settings) -> dict[str, set[tuple[str
     task = load_task(settings.attributes, folder.root)
     found = {}
     with Database(folder.database) as database, open_catalog(folder, settings.catalog, Problems()) as catalog:
-        source = open_source(folder, settings, task, catalog, database, "")
+        source = open_source(Workspace(folder, settings, Silent()), catalog, database, "")
         for product in catalog.products:
             target = read_target(source.raw(product, None)[0], product, task, source.keys)
             assert isinstance(target, Target), target

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from afmrl_cli.attributes.views import AttributeSource
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.base import Bases, Cache
@@ -16,13 +17,13 @@ from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.models.presets import resolve_base
 from afmrl_cli.settings import Settings
 from afmrl_cli.store.checkpoints import Checkpoints
-from afmrl_cli.store.database import Database
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import add_trainable, trainable
 from afmrl_cli.training.corpus import load_corpus
 from afmrl_cli.training.parallel import World, join_world, leave_world, sum_gradients
 from afmrl_cli.training.plan import Plan, make_plan
 from afmrl_cli.training.step import Batch, Reader, accumulate, make_batch
+from afmrl_cli.workspace import Workspace
 
 
 @dataclass
@@ -44,8 +45,8 @@ class Rig:
 
 
 def make_plan_for(folder: CatalogFolder, settings: Settings, generator: str = "", task: str = "") -> Plan:
-    with Database(folder.database) as database:
-        corpus = load_corpus(folder, settings, generator, task, database, Problems(), Silent())
+    source = AttributeSource(generator, task, settings.model.generator_images) if generator else None
+    corpus = load_corpus(Workspace(folder, settings, Silent()), source, Problems())
     return make_plan(corpus, settings, resolve_base(settings.model, "embedder"))
 
 

@@ -18,6 +18,7 @@ from afmrl_cli.settings import Settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.run import train_agcl
+from afmrl_cli.workspace import Workspace
 
 TEXTS = [
     "red v-neck shirt",
@@ -31,7 +32,7 @@ TEXTS = [
 @pytest.fixture
 def trained(shop: CatalogFolder, settings: Callable[..., Settings]) -> Settings:
     chosen = settings(**{"agcl.steps": 3})
-    assert train_agcl(shop, chosen, Silent()) is not None
+    assert train_agcl(Workspace(shop, chosen, Silent())) is not None
     return settings(**{"model.embedder_checkpoint": "embedder-1"})
 
 

@@ -12,7 +12,6 @@ from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.errors import DataError
 from afmrl_cli.listener import Silent
 from afmrl_cli.sources import load_settings
-from afmrl_cli.store.database import Database
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.corpus import Corpus, load_corpus
 from afmrl_cli.training.pairs import (
@@ -28,6 +27,7 @@ from afmrl_cli.training.pairs import (
     mix,
     rejected,
 )
+from afmrl_cli.workspace import Workspace
 from tests.training.shop import write_shop
 
 
@@ -202,8 +202,7 @@ def test_confirmed_pairs_are_positives_and_never_negatives(tmp_path: Path) -> No
     def corpus(**flags: object) -> Corpus:
         chosen = settings.model_copy(update={"dedupe": load_settings(None, flags, {}).dedupe})
         folder = CatalogFolder(root / "catalog.csv")
-        with Database(folder.database) as database:
-            return load_corpus(folder, chosen, "", "", database, Problems(), Silent())
+        return load_corpus(Workspace(folder, chosen, Silent()), None, Problems())
 
     before = corpus()
     one, other = before.train[0].id, before.train[5].id

@@ -26,6 +26,7 @@ from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.run import AgclSummary, train_agcl
 from afmrl_cli.training.stop import stop_between_steps
 from afmrl_cli.training.trainer import Trainer
+from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
 from tests.training.shop import write_shop
 
@@ -44,7 +45,7 @@ class Heard(Silent):
 
 
 def run(folder: CatalogFolder, settings: Settings, heard: Silent | None = None, **options: bool) -> AgclSummary:
-    summary = train_agcl(folder, settings, heard or Silent(), **options)
+    summary = train_agcl(Workspace(folder, settings, heard or Silent()), **options)
     assert summary is not None
     return summary
 
@@ -138,7 +139,7 @@ def test_killed_and_going_on_gives_the_same_weights(
     chosen = settings(**{"agcl.lora_dropout": 0.2, "agcl.steps": 9, "agcl.save_every": 2})
     whole = run(shop, chosen)
 
-    kill_once(lambda: list(other.runs.glob("*/state-4")), lambda: train_agcl(other, chosen, Silent()))
+    kill_once(lambda: list(other.runs.glob("*/state-4")), lambda: train_agcl(Workspace(other, chosen, Silent())))
     assert not Checkpoints(other.checkpoints).list()
     heard = Heard()
     resumed = run(other, chosen, heard)

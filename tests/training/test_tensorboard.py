@@ -13,6 +13,7 @@ from afmrl_cli.settings import Settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.run import train_agcl
 from afmrl_cli.training.trainer import Trainer
+from afmrl_cli.workspace import Workspace
 
 pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
 
@@ -32,9 +33,9 @@ def test_events_are_those_of_metrics_jsonl_also_after_a_break(
 
     monkeypatch.setattr(Trainer, "_step", broken)
     with pytest.raises(MemoryError):  # step 3 is written, and lies behind the last state
-        train_agcl(shop, chosen, Silent())
+        train_agcl(Workspace(shop, chosen, Silent()))
     monkeypatch.undo()
-    summary = train_agcl(shop, chosen, Silent())
+    summary = train_agcl(Workspace(shop, chosen, Silent()))
     assert summary is not None and summary.resumed_from == 2
 
     assert len(list((summary.run / "tensorboard").iterdir())) == 2, "one file before the break, one after it"

@@ -79,7 +79,7 @@ def cycle(
     from ..cycle.run import run_cycle
 
     with session.out:
-        summary = run_cycle(session.folder, session.settings, session.out, dry_run=dry_run)
+        summary = run_cycle(session.work, dry_run=dry_run)
     if dry_run:
         _show_plan(session, summary)
     else:

@@ -26,6 +26,6 @@ def report(
     from ..cycle.report import find_cycle, write_report
 
     with session.out:
-        file: Path = write_report(find_cycle(session.folder, run), session.folder, session.settings)
+        file: Path = write_report(find_cycle(session.folder, run), session.work)
     session.out.document("afmrl.report/1", {"file": file})
     session.out.text(str(file))

@@ -79,7 +79,7 @@ def train_agcl(
     from ..training.run import train_agcl as run
 
     with session.out:
-        summary = run(session.folder, session.settings, session.out, dry_run=dry_run, force=force)
+        summary = run(session.work, dry_run=dry_run, force=force)
     if summary is not None:
         _show(session, summary)
 

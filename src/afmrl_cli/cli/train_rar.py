@@ -84,7 +84,7 @@ def train_rar(
     from ..rar.run import train_rar as run
 
     with session.out:
-        summary = run(session.folder, session.settings, session.out, dry_run=dry_run, force=force)
+        summary = run(session.work, dry_run=dry_run, force=force)
     _show(session, summary)
     if summary.collapsed:
         kept = f"kept is step {summary.step}" if summary.checkpoint else "no step was as good as the start"

@@ -80,7 +80,7 @@ def train_sft(
     from ..sft.run import train_sft as run
 
     with session.out:
-        summary = run(session.folder, session.settings, session.out, dry_run=dry_run, force=force)
+        summary = run(session.work, dry_run=dry_run, force=force)
     _show(session, summary)
 
 

@@ -17,26 +17,23 @@ from dataclasses import replace
 import torch
 
 from ..attributes.asking import open_request
-from ..attributes.task import load_task
 from ..catalog.pictures import image_loader, load_photos
 from ..catalog.problems import Problems
 from ..catalog.product import Product, product_text
 from ..catalog.read import read_products
 from ..errors import DataError
-from ..listener import Listener, Silent
+from ..listener import Silent
 from ..models.backends import load_backend
 from ..models.base import Bases
 from ..models.device import device_of
 from ..models.embed_input import Item
 from ..models.embedder import load_embedder
 from ..rar.run import train_rar
-from ..settings import Settings
 from ..sft.run import train_sft
-from ..store.checkpoints import Checkpoints
-from ..store.folder import CatalogFolder
 from ..training.estimate import Estimate, peak_bytes
 from ..training.run import train_agcl
 from ..training.sizes import RAR_K
+from ..workspace import Workspace
 from .records import Expected
 from .stages import ResourceUsage, run_isolated
 
@@ -45,26 +42,19 @@ GALLERY = 128
 """Listings among which a step of RAR is measured: to encode a whole gallery would take more than a few seconds."""
 
 
-def fill_in(
-    expected: Sequence[Expected],
-    folder: CatalogFolder,
-    settings: Settings,
-    products: int,
-    targets: str,
-    listener: Listener,
-) -> list[Expected]:
+def fill_in(expected: Sequence[Expected], work: Workspace, products: int, targets: str) -> list[Expected]:
     """`expected` with what is not known from earlier stages; `targets` is the source of SFT's right answers. What the
     catalog offers too little of to be measured stays unknown, and the reason is told; UsageError and ModelError are
     raised, as the stage itself would.
     """
     measured: dict[str, ResourceUsage] = {}
     for kind in dict.fromkeys(each.kind for each in expected if not each.done and each.seconds is None):
-        listener.note(f"measuring a part of {kind}")
+        work.listener.note(f"measuring a part of {kind}")
         try:
             # Silent: the parts' own notes are of the part, such as of a gallery that is not the whole one.
-            measured[kind] = calibrate(kind, folder, settings, products, targets, Silent())
+            measured[kind] = calibrate(kind, replace(work, listener=Silent()), products, targets)
         except DataError as error:  # the checks have passed it: a matter of the part that is measured
-            listener.warn(f"{kind} could not be measured: {error}")
+            work.listener.warn(f"{kind} could not be measured: {error}")
     return [
         replace(each, seconds=used.seconds * each.share, peak_bytes=used.peak_bytes, measured=True)
         if not each.done and each.seconds is None and (used := measured.get(each.kind))
@@ -73,34 +63,31 @@ def fill_in(
     ]
 
 
-def calibrate(
-    kind: str, folder: CatalogFolder, settings: Settings, products: int, targets: str, listener: Listener
-) -> ResourceUsage:
+def calibrate(kind: str, work: Workspace, products: int, targets: str) -> ResourceUsage:
     """Time and memory of a first round's stage of `kind` for a catalog of so many `products`.
 
     Raises as the stage itself would: DataError, UsageError, ModelError.
     """
     found: list[ResourceUsage] = []
 
-    def work() -> dict[str, object]:
-        found.append(_measured(kind, folder, settings, products, targets, listener))
+    def measure() -> dict[str, object]:
+        found.append(_measured(kind, work, products, targets))
         return {}
 
-    run_isolated(work, listener)
+    run_isolated(measure, work.listener)
     return found[0]
 
 
-def _measured(
-    kind: str, folder: CatalogFolder, settings: Settings, products: int, targets: str, listener: Listener
-) -> ResourceUsage:
+def _measured(kind: str, work: Workspace, products: int, targets: str) -> ResourceUsage:
+    settings = work.settings
     if kind == "attributes":
-        return _sampled(folder, settings, products, _asking(folder, settings, listener))
+        return _sampled(work, products, _asking(work))
     if kind == "score":
-        return _sampled(folder, settings, products, _encoding(folder, settings, listener))
+        return _sampled(work, products, _encoding(work))
     estimate: Estimate | None = None
     if kind == "sft":
         sft = settings.sft.model_copy(update={"source": targets})
-        estimate = train_sft(folder, settings.model_copy(update={"sft": sft}), listener, dry_run=True).estimate
+        estimate = train_sft(work.with_settings(settings.model_copy(update={"sft": sft})), dry_run=True).estimate
     elif kind == "rar":
         small = {
             "from_base": not settings.model.generator_checkpoint,
@@ -108,33 +95,32 @@ def _measured(
         }
         small |= {"queries": max(SAMPLE, settings.rar.prompts), "validation_queries": SAMPLE}
         rar = settings.rar.model_copy(update=small)
-        estimate = train_rar(folder, settings.model_copy(update={"rar": rar}), listener, dry_run=True).estimate
+        estimate = train_rar(work.with_settings(settings.model_copy(update={"rar": rar})), dry_run=True).estimate
     else:  # the attributes that AGCL weights by are not there yet; they cost nothing
         agcl = settings.agcl.model_copy(update={"loss": "infonce"})
-        summary = train_agcl(folder, settings.model_copy(update={"agcl": agcl}), listener, dry_run=True)
+        summary = train_agcl(work.with_settings(settings.model_copy(update={"agcl": agcl})), dry_run=True)
         estimate = summary.estimate if summary else None
     if estimate is None:
         raise RuntimeError(f"{kind}: a dry run without an estimate")
     return ResourceUsage(round(estimate.whole_seconds, 3), estimate.peak_bytes)
 
 
-def _sampled(
-    folder: CatalogFolder, settings: Settings, products: int, work: Callable[[Sequence[Product]], None]
-) -> ResourceUsage:
-    """`work` is done twice, since the first time warms up."""
-    sample = list(itertools.islice(read_products(folder, settings.catalog, Problems()), SAMPLE))
+def _sampled(work: Workspace, products: int, part: Callable[[Sequence[Product]], None]) -> ResourceUsage:
+    """`part` is done twice, since the first time warms up."""
+    settings = work.settings
+    sample = list(itertools.islice(read_products(work.folder, settings.catalog, Problems()), SAMPLE))
     seconds = 0.0
     for _ in range(2):
         began = time.monotonic()
-        work(sample)
+        part(sample)
         seconds = time.monotonic() - began
     device = torch.device(device_of(settings.model))
     return ResourceUsage(round(seconds / len(sample) * products, 3), peak_bytes(device))
 
 
-def _asking(folder: CatalogFolder, settings: Settings, listener: Listener) -> Callable[[Sequence[Product]], None]:
-    generator = load_backend(settings, Checkpoints(folder.checkpoints), bases=Bases(), listener=listener)
-    task = load_task(settings.attributes, folder.root)
+def _asking(work: Workspace) -> Callable[[Sequence[Product]], None]:
+    settings, task = work.settings, work.task
+    generator = load_backend(settings, work.checkpoints, bases=Bases(), listener=work.listener)
 
     def ask(products: Sequence[Product]) -> None:
         opened = (open_request(task, product, settings, Problems()) for product in products)
@@ -143,14 +129,15 @@ def _asking(folder: CatalogFolder, settings: Settings, listener: Listener) -> Ca
     return ask
 
 
-def _encoding(folder: CatalogFolder, settings: Settings, listener: Listener) -> Callable[[Sequence[Product]], None]:
+def _encoding(work: Workspace) -> Callable[[Sequence[Product]], None]:
+    settings = work.settings
     embedder = load_embedder(
         settings.model,
         settings.embed,
-        Checkpoints(folder.checkpoints),
+        work.checkpoints,
         bases=Bases(),
         catalog=settings.catalog,
-        listener=listener,
+        listener=work.listener,
     )
 
     def encode(products: Sequence[Product]) -> None:

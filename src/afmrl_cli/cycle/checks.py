@@ -6,9 +6,9 @@ itself would, hours later: DataError, UsageError, ModelError, each with its exit
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from ..attributes.task import load_task
 from ..catalog.problems import Problems
 from ..catalog.read import open_catalog, read_products
 from ..catalog.splits import split_of
@@ -16,51 +16,52 @@ from ..errors import DataError, UsageError
 from ..evaluation.build import TaskSpec
 from ..evaluation.report import independent_queries
 from ..evaluation.seen import seen_by
-from ..listener import Listener, Silent
-from ..models.backends import generator_id
+from ..listener import Silent
 from ..models.presets import name_of, resolve_adapter, resolve_base
 from ..rar.environment import pose_all
 from ..settings import Settings
 from ..sft.run import plan_sft
 from ..sft.targets import open_source
-from ..store.checkpoints import Checkpoints
-from ..store.database import Database
-from ..store.folder import CatalogFolder
+from ..store.checkpoints import Role
 from ..training.corpus import load_corpus
 from ..training.plan import make_plan
+from ..workspace import Workspace
 from .stages import Scored
 
 SPLITS: tuple[Scored, ...] = ("validation", "test")
 
 
-def products_asked_about(folder: CatalogFolder, settings: Settings) -> dict[Scored, int]:
+def products_asked_about(work: Workspace) -> dict[Scored, int]:
     """How many products the queries of each split are about. Raises DataError when the catalog offers no queries."""
+    folder, settings = work.folder, work.settings
     return {
         split: independent_queries(folder, settings, TaskSpec(settings.cycle.protocol or None, split=split))[1]
         for split in SPLITS
     }
 
 
-def choose_protocol(folder: CatalogFolder, settings: Settings, listener: Listener) -> Settings:
+def choose_protocol(work: Workspace) -> Settings:
     """The settings with the protocol that stages are scored by: as `afmrl eval` chooses one for a split, told where it
     is another than that of the whole catalog. Raises as `products_asked_about`.
     """
+    folder, settings = work.folder, work.settings
     if settings.cycle.protocol:
         return settings
     first, _ = independent_queries(folder, settings, TaskSpec(split="all"))
     chosen, products = independent_queries(folder, settings, TaskSpec(split="validation"))
     if chosen == first:
         return settings
-    listener.note(
+    work.listener.note(
         f"scored by protocol {chosen}, whose validation queries are about {products:,} products; those of {first}, "
         "which the catalog offers first, are about too few (cycle.protocol)"
     )
     return _with(settings, "cycle", protocol=chosen)
 
 
-def check_stages(folder: CatalogFolder, settings: Settings, targets: str) -> None:
+def check_stages(work: Workspace, targets: str) -> None:
     """Raise what SFT (where there are `targets`), AGCL or RAR would raise before their first step."""
-    checkpoints, quiet, task = Checkpoints(folder.checkpoints), Silent(), load_task(settings.attributes, folder.root)
+    work = replace(work, listener=Silent())
+    settings, checkpoints, quiet = work.settings, work.checkpoints, work.listener
     base = resolve_base(settings.model, "embedder", quiet)
     resolve_adapter(settings.model, "embedder", base, checkpoints)
     if targets:
@@ -68,11 +69,10 @@ def check_stages(folder: CatalogFolder, settings: Settings, targets: str) -> Non
         student = name_of(
             settings.model, "generator", generator, resolve_adapter(settings.model, "generator", generator, checkpoints)
         )
-        plan_sft(folder, _with(settings, "sft", source=targets), task, generator, student, quiet)
+        plan_sft(work.with_settings(_with(settings, "sft", source=targets)), generator, student)
     given = settings.agcl.attributes == "given"
     plain = settings if given else _with(settings, "agcl", loss="infonce", batches="auto")
-    with Database(folder.database) as database:
-        corpus = load_corpus(folder, plain, "", task.id, database, Problems(), quiet, for_agcl=given)
+    corpus = load_corpus(work.with_settings(plain), None, Problems(), for_agcl=given)
     make_plan(corpus, plain, base)
     pose_all(corpus, settings)
 
@@ -81,10 +81,14 @@ def _with(settings: Settings, section: str, **changes: Any) -> Settings:
     return settings.model_copy(update={section: getattr(settings, section).model_copy(update=changes)})
 
 
-def test_products_seen(folder: CatalogFolder, settings: Settings, checkpoints: Checkpoints) -> str:
+def test_products_seen(work: Workspace) -> str:
     """A line for people where the checkpoints that the cycle starts from saw products of the test split; else ""."""
-    model = settings.model
-    seen = seen_by([("embedder", model.embedder_checkpoint), ("generator", model.generator_checkpoint)], checkpoints)
+    folder, settings, model = work.folder, work.settings, work.settings.model
+    trained: list[tuple[Role, str]] = [
+        ("embedder", model.embedder_checkpoint),
+        ("generator", model.generator_checkpoint),
+    ]
+    seen = seen_by(trained, work.checkpoints)
     if not seen.names:
         return ""
     names = " and ".join(seen.names)
@@ -97,11 +101,12 @@ def test_products_seen(folder: CatalogFolder, settings: Settings, checkpoints: C
     return ""
 
 
-def choose_targets(folder: CatalogFolder, settings: Settings, checkpoints: Checkpoints, listener: Listener) -> str:
+def choose_targets(work: Workspace) -> str:
     """Which source of right answers SFT has: the one that the settings name, else the shop's own columns; "" for none.
 
     UsageError or DataError where cycle.sft = yes and there is none.
     """
+    settings = work.settings
     wanted, sft = settings.cycle.sft, settings.sft
     if wanted == "no":
         return ""
@@ -110,18 +115,16 @@ def choose_targets(folder: CatalogFolder, settings: Settings, checkpoints: Check
         raise UsageError("cycle.sft = yes needs a named teacher or another source", "set sft.teacher or sft.source")
     source = sft.source if sft.source != "teacher" or sft.teacher else ""
     source = source or ("file" if sft.file else "teacher" if sft.teacher else "columns")
-    chosen = _with(settings, "sft", source=source)
-    task = load_task(settings.attributes, folder.root)
-    student = generator_id(settings, checkpoints, listener)
+    chosen = work.with_settings(_with(settings, "sft", source=source))
     try:
         with (
-            Database(folder.database) as database,
-            open_catalog(folder, chosen.catalog, Problems()) as catalog,
+            work.database() as database,
+            open_catalog(work.folder, settings.catalog, Problems()) as catalog,
         ):
-            open_source(folder, chosen, task, catalog, database, student)
+            open_source(chosen, catalog, database, work.generator_id)
     except (DataError, UsageError) as error:
         if wanted == "yes":
             raise
-        listener.note(f"no SFT: {error}")
+        work.listener.note(f"no SFT: {error}")
         return ""
     return source

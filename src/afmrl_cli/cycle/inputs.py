@@ -14,14 +14,9 @@ from ..catalog.problems import Problems
 from ..catalog.read import read_products
 from ..catalog.splits import split_of
 from ..evaluation.build import labels_file
-from ..listener import Listener
-from ..models.backends import generator_id
-from ..models.presets import model_id
 from ..settings import Settings, TrainingSettings
-from ..store.checkpoints import Checkpoints
-from ..store.database import Database
 from ..store.files import hash_file, hash_json
-from ..store.folder import CatalogFolder
+from ..workspace import Workspace
 
 SHORT = 16
 NOT_THE_RESULT = {
@@ -59,11 +54,12 @@ class Catalog:
         return [told for name, told in words.items() if getattr(self, name) != getattr(other, name)]
 
 
-def read_catalog(folder: CatalogFolder, settings: Settings) -> Catalog:
+def read_catalog(work: Workspace) -> Catalog:
     """One pass over the catalog; photos that have not changed are not read again."""
+    folder, settings = work.folder, work.settings
     seen, columns = hashlib.sha256(), hashlib.sha256()
     prints: list[str] = []
-    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
+    with work.database() as database, Fingerprinter(database) as fingerprinter:
         for product in read_products(folder, settings.catalog, Problems()):
             prints.append(fingerprinter.of(first_photos(product, settings.model.generator_images)))
             split = split_of(product, settings.split)
@@ -110,20 +106,20 @@ def _texts(settings: Settings) -> str:
 
 
 class Inputs:
-    """Makes the inputs of each kind of stage; the settings name the models."""
+    """Makes the inputs of each kind of stage; the workspace's settings name the models."""
 
-    def __init__(self, folder: CatalogFolder, catalog: Catalog, checkpoints: Checkpoints, listener: Listener) -> None:
-        self.folder, self.catalog, self.checkpoints, self.listener = folder, catalog, checkpoints, listener
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
 
-    def _generator(self, settings: Settings) -> dict[str, str]:
+    def _generator(self, work: Workspace) -> dict[str, str]:
         return {
-            "generator": generator_id(settings, self.checkpoints, self.listener),
-            "prompt": load_task(settings.attributes, self.folder.root).id,
-            "generator photos": str(settings.model.generator_images),
+            "generator": work.generator_id,
+            "prompt": work.task.id,
+            "generator photos": str(work.settings.model.generator_images),
         }
 
-    def _embedder(self, settings: Settings) -> dict[str, str]:
-        return {"embedder": model_id(settings.model, "embedder", self.checkpoints, self.listener)}
+    def _embedder(self, work: Workspace) -> dict[str, str]:
+        return {"embedder": work.embedder_id}
 
     def _verdicts(self, settings: Settings) -> dict[str, str]:
         """They join listings for training; without any, stages of earlier versions stand."""
@@ -139,50 +135,54 @@ class Inputs:
             **labels,
         }
 
-    def checks(self, settings: Settings, targets: str) -> dict[str, str]:
+    def checks(self, work: Workspace, targets: str) -> dict[str, str]:
         """Of what is checked before the first stage."""
         catalog, files = self.catalog, [self.catalog.targets, self.catalog.verdicts]
-        told = [settings.model_dump(), targets, files]
+        told = [work.settings.model_dump(), targets, files]
         return {
             "catalog": catalog.products,
             "columns": catalog.columns,
             "settings": _short(told),
-            **self._generator(settings),
+            **self._generator(work),
         }
 
-    def attributes(self, settings: Settings) -> dict[str, str]:
+    def attributes(self, work: Workspace) -> dict[str, str]:
         """Of the stage that writes attributes: of the products, and of other views that ask or are searched."""
+        settings = work.settings
         views = _short([settings.embed.enrich, settings.agcl.pairs, settings.agcl.validation_pairs, settings.rar.query])
-        found = {"catalog": self.catalog.products, **self._generator(settings), **self._asked(settings)}
+        found = {"catalog": self.catalog.products, **self._generator(work), **self._asked(settings)}
         return {**found, "views": views}
 
-    def agcl(self, settings: Settings) -> dict[str, str]:
+    def agcl(self, work: Workspace) -> dict[str, str]:
         """Of AGCL and of InfoNCE."""
+        settings = work.settings
         given = settings.agcl.attributes == "given"
-        texts = {"columns": self.catalog.columns} if given else self._generator(settings)
+        texts = {"columns": self.catalog.columns} if given else self._generator(work)
         own = {"agcl settings": _training(settings.agcl), "embed settings": _texts(settings)}
-        models = {**texts, **self._embedder(settings)}
+        models = {**texts, **self._embedder(work)}
         return {"catalog": self.catalog.products, **models, **own, **self._verdicts(settings)}
 
-    def sft(self, settings: Settings) -> dict[str, str]:
+    def sft(self, work: Workspace) -> dict[str, str]:
         """Of teaching the generator."""
         told = {
             "columns": self.catalog.columns,
             "targets file": self.catalog.targets,
-            "sft settings": _training(settings.sft),
+            "sft settings": _training(work.settings.sft),
         }
-        return {"catalog": self.catalog.products, **told, **self._generator(settings)}
+        return {"catalog": self.catalog.products, **told, **self._generator(work)}
 
-    def rar(self, settings: Settings) -> dict[str, str]:
+    def rar(self, work: Workspace) -> dict[str, str]:
         """Of RAR."""
+        settings = work.settings
         own = {"rar settings": _training(settings.rar), "embed settings": _texts(settings)}
-        models = {**self._generator(settings), **self._embedder(settings)}
+        models = {**self._generator(work), **self._embedder(work)}
         return {"catalog": self.catalog.products, **models, **own, **self._verdicts(settings)}
 
-    def score(self, settings: Settings, split: str, against: str) -> dict[str, str]:
+    def score(self, work: Workspace, split: str, against: str) -> dict[str, str]:
         """Of a stage's figures on `split`; `against` is the fingerprint of the figures that they are compared with."""
-        texts = self._generator(settings) if settings.embed.enrich != "none" else {}
-        found = {"catalog": self.catalog.products, **self._embedder(settings), **texts}
+        settings = work.settings
+        texts = self._generator(work) if settings.embed.enrich != "none" else {}
+        found = {"catalog": self.catalog.products, **self._embedder(work), **texts}
         return {
             **found,
             **self._asked(settings),

@@ -26,11 +26,11 @@ from ..errors import DataError
 from ..evaluation.compare import signed
 from ..evaluation.trec import read_qrels
 from ..retrieval.page import Pictures, render
-from ..settings import Settings
 from ..store.database import Database
 from ..store.files import read_json, writing
 from ..store.folder import CatalogFolder
 from ..store.runs import in_order
+from ..workspace import Workspace
 from .plan import cycles
 
 REPORT = "report.html"
@@ -64,8 +64,9 @@ def find_cycle(folder: CatalogFolder, name: str = "") -> Path:
     return ordered[-1]
 
 
-def write_report(place: Path, folder: CatalogFolder, settings: Settings) -> Path:
+def write_report(place: Path, work: Workspace) -> Path:
     """Write report.html into the cycle's folder `place`, atomically; returns it. DataError when no stage was scored."""
+    folder, settings = work.folder, work.settings
     content = read_json(place / "cycle.json")
     if "leaderboard" not in content:
         raise DataError(f"{place}: made by an earlier version", "run `afmrl cycle` again: trainings are taken over")
@@ -84,7 +85,7 @@ def write_report(place: Path, folder: CatalogFolder, settings: Settings) -> Path
     chosen = _choose(change)
     worst = sorted((query for query in after.mrr if after.mrr[query] < 1), key=lambda query: (after.mrr[query], query))
     shown_by, source = _written(place, stages) if after.source is None else ("", after.source)
-    shop = _Shop(folder, settings, source)
+    shop = _Shop(work, source)
     best = max(stages, key=lambda stage: stage["metrics"][content["metric"]])
     rounds, agcl = _rounds(place, content, stages, folder), read_json(place / "settings.json")["agcl"]
     page = render(
@@ -145,12 +146,13 @@ def _choose(change: Mapping[str, float]) -> list[tuple[str, list[str]]]:
 class _Shop:
     """The catalog's products by id, with pictures and attributes, each looked up once."""
 
-    def __init__(self, folder: CatalogFolder, settings: Settings, source: Mapping[str, Any] | None) -> None:
+    def __init__(self, work: Workspace, source: Mapping[str, Any] | None) -> None:
+        folder, settings = work.folder, work.settings
         self.products = {p.id: p for p in read_products(folder, settings.catalog, Problems())}
         self._pictures = Pictures(settings.catalog)
         self._texts: dict[str, str] = {}
         if source is not None:
-            with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
+            with work.database() as database, Fingerprinter(database) as fingerprinter:
                 views = StoredViews(database, fingerprinter, AttributeSource(**source))
                 self._texts = dict(zip(self.products, views.attributes([*self.products.values()]), strict=True))
 

@@ -27,14 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from ..catalog.splits import LEAST_PRODUCTS
-from ..listener import Listener
 from ..settings import Settings
-from ..store.checkpoints import Checkpoints, versions
-from ..store.database import Database
+from ..store.checkpoints import versions
 from ..store.files import make_folder, write_json
-from ..store.folder import CatalogFolder
 from ..store.lock import writer_lock
 from ..store.runs import next_number
+from ..workspace import Workspace
 from . import stages
 from .calibrate import fill_in
 from .checks import check_stages, choose_protocol, choose_targets, products_asked_about, test_products_seen
@@ -63,15 +61,15 @@ class CycleSummary:
     expected: list[Expected] = field(default_factory=list)
 
 
-def run_cycle(folder: CatalogFolder, settings: Settings, listener: Listener, *, dry_run: bool = False) -> CycleSummary:
+def run_cycle(work: Workspace, *, dry_run: bool = False) -> CycleSummary:
     """Train and score round after round; finished stages are skipped, a stopped one goes on inside.
 
     Raises UsageError, DataError and ModelError as the stages do, DataError while another command is writing, and
     KeyboardInterrupt after the stage at hand has saved its state.
     """
-    refuse(settings)
-    with contextlib.nullcontext() if dry_run else writer_lock(folder.store, "afmrl cycle", lend=True):
-        cycle = Cycle(folder, settings, listener, dry=dry_run)
+    refuse(work.settings)
+    with contextlib.nullcontext() if dry_run else writer_lock(work.folder.store, "afmrl cycle", lend=True):
+        cycle = Cycle(work, dry=dry_run)
         if dry_run:
             return cycle.expect()
         return cycle.run()
@@ -86,13 +84,12 @@ def _judged_as_scored(settings: Settings) -> Settings:
 class Cycle:
     """One cycle of a catalog: its folder, the results so far, and the last system that was accepted."""
 
-    def __init__(self, folder: CatalogFolder, settings: Settings, listener: Listener, *, dry: bool) -> None:
-        settings = _judged_as_scored(choose_protocol(folder, settings, listener))
-        self.folder, self.settings, self.listener, self.dry = folder, settings, listener, dry
-        self.metric = settings.cycle.metric
-        self.checkpoints = Checkpoints(folder.checkpoints)
-        self.place = folder.runs / f"cycle-{cycle_key(settings)}"
-        self.catalog = read_catalog(folder, settings)
+    def __init__(self, work: Workspace, *, dry: bool) -> None:
+        self.work = work.with_settings(_judged_as_scored(choose_protocol(work)))
+        self.folder, self.settings, self.listener, self.dry = work.folder, self.work.settings, work.listener, dry
+        self.metric = self.settings.cycle.metric
+        self.place = work.folder.runs / f"cycle-{cycle_key(self.settings)}"
+        self.catalog = read_catalog(self.work)
         self._begin()
         self.number = 0
         self.began = time.monotonic()
@@ -100,15 +97,16 @@ class Cycle:
     def _begin(self) -> None:
         """Nothing done yet, with the catalog as it was read last."""
         self.records = Records(self.place, self.listener, dry=self.dry, changed=self._changed)
-        self.inputs = Inputs(self.folder, self.catalog, self.checkpoints, self.listener)
+        self.work = self.work.with_settings(self.settings)  # ids and the prompt may have changed with the catalog
+        self.inputs = Inputs(self.catalog)
         self.results: list[StageResult] = []
-        self.targets = choose_targets(self.folder, self.settings, self.checkpoints, self.listener)
-        self.asked_about = products_asked_about(self.folder, self.settings)
-        self.flattered = test_products_seen(self.folder, self.settings, self.checkpoints)
+        self.targets = choose_targets(self.work)
+        self.asked_about = products_asked_about(self.work)
+        self.flattered = test_products_seen(self.work)
 
     def _changed(self) -> list[str]:
         """What is another than at the last reading; what was only written anew is not."""
-        before, self.catalog = self.catalog, read_catalog(self.folder, self.settings)
+        before, self.catalog = self.catalog, read_catalog(self.work)
         return self.catalog.differs(before)
 
     # From the beginning to the end
@@ -126,9 +124,9 @@ class Cycle:
         content = self._write("finished", stopped)
         for name in content["lineage"].values():
             if name:
-                self.checkpoints.set_best(name)
+                self.work.checkpoints.set_best(name)
         self._tidy()
-        write_report(self.place, self.folder, self.settings)
+        write_report(self.place, self.work)
         return CycleSummary(self.place, self.metric, self.results, content)
 
     def _all_rounds(self) -> str:
@@ -149,10 +147,10 @@ class Cycle:
         """Fail now where a stage would fail later; once for each catalog and settings."""
 
         def work(before: stages.Result | None) -> stages.Result:
-            check_stages(self.folder, self.settings, self.targets)
+            check_stages(self.work, self.targets)
             return {}
 
-        self.records.stage("checks", "checks", self.inputs.checks(self.settings, self.targets), work)
+        self.records.stage("checks", "checks", self.inputs.checks(self.work, self.targets), work)
 
     def _tell_sizes(self) -> None:
         """Whether the validation split can decide, and whether the test split tells anything."""
@@ -248,8 +246,10 @@ class Cycle:
 
     # The stages
 
-    def _with(self, embedder: str, generator: str, *, enriched: bool = True, **sections: Mapping[str, Any]) -> Settings:
-        """The settings with these models; `sections` are changes by section."""
+    def _with(
+        self, embedder: str, generator: str, *, enriched: bool = True, **sections: Mapping[str, Any]
+    ) -> Workspace:
+        """Return the workspace of a stage: its settings name these models; `sections` are changes by section."""
         changes: dict[str, Mapping[str, Any]] = {
             "model": {"embedder_checkpoint": embedder, "generator_checkpoint": generator},
             **sections,
@@ -257,14 +257,14 @@ class Cycle:
         if not enriched:
             changes["embed"] = {"enrich": "none"}
         made = {name: getattr(self.settings, name).model_copy(update=dict(told)) for name, told in changes.items()}
-        return self.settings.model_copy(update=made)
+        return self.work.with_settings(self.settings.model_copy(update=made))
 
     def _score(self, key: str, system: System, against: Record | None, split: Scored = "validation") -> Record | None:
         """The figures of `system` on `split`, compared with the scores `against`; None where no query is about it."""
         if not self.asked_about[split]:
             return None
-        settings = self._with(system.embedder, system.generator, enriched=system.enriched)
-        inputs = self.inputs.score(settings, split, against.fingerprint if against else "")
+        of_stage = self._with(system.embedder, system.generator, enriched=system.enriched)
+        inputs = self.inputs.score(of_stage, split, against.fingerprint if against else "")
         scores = self.place / "scores"
         name = f"{key}-{'test' if split == 'test' else 'score'}"
         place = scores / f"{name}-{self.records.fingerprint(inputs)[:8]}"
@@ -273,7 +273,7 @@ class Cycle:
 
         def work(before: stages.Result | None) -> stages.Result:
             shutil.rmtree(place, ignore_errors=True)  # of a kill between its writing and the record's
-            return stages.score(self.folder, settings, split, place, (other, base), self.listener)
+            return stages.score(of_stage, split, place, (other, base))
 
         def missing(result: stages.Result) -> str:
             return "" if (scores / result["place"] / "metrics.json").is_file() else f"{result['place']} is gone"
@@ -281,19 +281,19 @@ class Cycle:
         return self.records.stage(name, "score", inputs, work, missing)
 
     def _describe(self, stage: str, generator: str) -> None:
-        settings = self._with(self.settings.model.embedder_checkpoint, generator)
-        inputs = self.inputs.attributes(settings)
+        of_stage = self._with(self.settings.model.embedder_checkpoint, generator)
+        inputs = self.inputs.attributes(of_stage)
 
         def missing(result: stages.Result) -> str:
             prints = sorted(set(self.catalog.fingerprints))
-            with Database(self.folder.database) as database:
+            with self.work.database() as database:
                 rows = database.attributes(inputs["generator"], inputs["prompt"], prints).values()
                 there = sum(row.viewed for row in rows)
             return f"{len(prints) - there:,} products have no stored answer" if there < len(prints) else ""
 
         def work(before: stages.Result | None) -> stages.Result:
             splits = [split for split, products in self.asked_about.items() if products]
-            return stages.write_attributes(self.folder, settings, splits, self.listener)
+            return stages.write_attributes(of_stage, splits)
 
         self.records.stage(stage, "attributes", inputs, work, missing)
 
@@ -301,8 +301,9 @@ class Cycle:
         """(the generator that attributes are written by, whether it was taught)."""
         if not self.targets:
             return generator, False
-        settings = self._with("", generator, sft={"source": self.targets})
-        made = self._trained("1-sft", "sft", settings, stages.teach_generator)
+        made = self._trained(
+            "1-sft", "sft", self._with("", generator, sft={"source": self.targets}), stages.teach_generator
+        )
         if made["metrics"].get("valid") == 0:
             self.listener.warn("SFT is left out: no answer of the taught generator is valid; more sft.epochs may help")
             return generator, False
@@ -326,8 +327,8 @@ class Cycle:
             changes["loss"] = "infonce"
         if number > 1:
             changes |= {"share": agcl.share * share, "steps": agcl.steps and max(1, round(agcl.steps * share))}
-        settings = self._with(embedder, generator, agcl=changes)
-        return str(self._trained(f"{number}-{kind}", kind, settings, stages.train_embedder)["checkpoint"])
+        work = self._with(embedder, generator, agcl=changes)
+        return str(self._trained(f"{number}-{kind}", kind, work, stages.train_embedder)["checkpoint"])
 
     def _reward(self, number: int, embedder: str, generator: str) -> str:
         rar, share = self.settings.rar, self.settings.cycle.share
@@ -337,23 +338,24 @@ class Cycle:
                 "steps": rar.steps and max(1, round(rar.steps * share)),
                 "queries": max(1, round(rar.queries * share)),
             }
-        settings = self._with(embedder, generator, rar=changes)
-        return str(self._trained(f"{number}-rar", "rar", settings, stages.reward_generator)["checkpoint"])
+        work = self._with(embedder, generator, rar=changes)
+        return str(self._trained(f"{number}-rar", "rar", work, stages.reward_generator)["checkpoint"])
 
-    def _trained(self, stage: str, kind: str, settings: Settings, train: Any) -> Mapping[str, Any]:
+    def _trained(self, stage: str, kind: str, of_stage: Workspace, train: Any) -> Mapping[str, Any]:
         """What a training left; a checkpoint that was deleted is trained again, under its name."""
         section = "agcl" if kind == "infonce" else kind
-        inputs = getattr(self.inputs, section)(settings)
+        inputs = getattr(self.inputs, section)(of_stage)
 
         def work(before: stages.Result | None) -> stages.Result:
             named = {"name": before["checkpoint"] if before else ""}
-            own = getattr(settings, section).model_copy(update=named)
-            result: stages.Result = train(self.folder, settings.model_copy(update={section: own}), self.listener)
+            own = getattr(of_stage.settings, section).model_copy(update=named)
+            settings = of_stage.settings.model_copy(update={section: own})
+            result: stages.Result = train(of_stage.with_settings(settings))
             return result
 
         def missing(result: stages.Result) -> str:
             name = result["checkpoint"]
-            return f"checkpoint {name} is gone" if name and not self.checkpoints.path(name).is_dir() else ""
+            return f"checkpoint {name} is gone" if name and not self.work.checkpoints.path(name).is_dir() else ""
 
         return self.records.stage(stage, kind, inputs, work, missing).result
 
@@ -412,10 +414,10 @@ class Cycle:
         """The stages, which of them are done, and what the others will take as far as that is known."""
         waiting = False
         try:
-            if self.records.is_done("checks", self.inputs.checks(self.settings, self.targets)):
+            if self.records.is_done("checks", self.inputs.checks(self.work, self.targets)):
                 self._check()
             else:
-                check_stages(self.folder, self.settings, self.targets)
+                check_stages(self.work, self.targets)
             self._rounds()
         except StageNotDone:
             waiting = True
@@ -433,5 +435,5 @@ class Cycle:
             expected = [each for each in expected if each.done]
         self._tell_sizes()
         size = len(self.catalog.fingerprints)
-        expected = fill_in(expected, self.folder, self.settings, size, self.targets, self.listener)
+        expected = fill_in(expected, self.work, size, self.targets)
         return CycleSummary(self.place, self.metric, self.results, {}, expected)

@@ -33,8 +33,6 @@ from ..retrieval.embed import embed_catalog
 from ..settings import Settings
 from ..sft.run import train_sft
 from ..store.checkpoints import Role
-from ..store.database import Database
-from ..store.folder import CatalogFolder
 from ..store.lock import writer_lock
 from ..training.corpus import training_views
 from ..training.run import train_agcl
@@ -80,15 +78,16 @@ def task_spec(settings: Settings, split: Scored) -> TaskSpec:
     return TaskSpec(settings.cycle.protocol or None, split=split)
 
 
-def write_attributes(folder: CatalogFolder, settings: Settings, splits: Sequence[Scored], listener: Listener) -> Result:
+def write_attributes(work: Workspace, splits: Sequence[Scored]) -> Result:
     """As `afmrl attributes`: the generator of the settings describes every product that it has not described, and with
     `embed.enrich` the views that ask, or are searched, in the evaluation of the `splits` and in training.
     """
+    folder, settings, listener = work.folder, work.settings, work.listener
     asked: list[Product] = []
     if settings.embed.enrich != "none":
         asked = [view for split in splits for view in task_views(folder, settings, task_spec(settings, split))]
-        asked += training_views(folder, settings)
-    work, problems = Workspace(folder, settings, listener), Problems()
+        asked += training_views(work)
+    problems = Problems()
     with writer_lock(folder.store, "afmrl attributes"), open_views(work, work.source) as views:
         products = itertools.chain(read_products(folder, settings.catalog, problems), asked)
         total = count_rows(folder, settings.catalog) + len(asked)
@@ -97,9 +96,9 @@ def write_attributes(folder: CatalogFolder, settings: Settings, splits: Sequence
     return {"generator": work.generator_id, "products": summary.products, "valid_share": summary.valid_share}
 
 
-def train_embedder(folder: CatalogFolder, settings: Settings, listener: Listener) -> Result:
+def train_embedder(work: Workspace) -> Result:
     """As `afmrl train-agcl`."""
-    summary = train_agcl(folder, settings, listener)
+    summary = train_agcl(work)
     if summary is None:
         raise RuntimeError("the first of several processes has the result")  # refused before
     return {
@@ -111,18 +110,18 @@ def train_embedder(folder: CatalogFolder, settings: Settings, listener: Listener
     }
 
 
-def teach_generator(folder: CatalogFolder, settings: Settings, listener: Listener) -> Result:
+def teach_generator(work: Workspace) -> Result:
     """As `afmrl train-sft`."""
-    summary = train_sft(folder, settings, listener)
+    summary = train_sft(work)
     figures = {key: value for key, value in summary.best.items() if isinstance(value, int | float)}
     return {"checkpoint": summary.checkpoint, "run": summary.run.name, "metrics": figures}
 
 
-def reward_generator(folder: CatalogFolder, settings: Settings, listener: Listener) -> Result:
+def reward_generator(work: Workspace) -> Result:
     """As `afmrl train-rar`; `checkpoint` is "" when no step was as good as the start."""
-    summary = train_rar(folder, settings, listener)
+    summary = train_rar(work)
     if summary.collapsed:
-        listener.warn(f"the policy collapsed: {summary.collapsed}; raise rar.beta or lower rar.learning_rate")
+        work.listener.warn(f"the policy collapsed: {summary.collapsed}; raise rar.beta or lower rar.learning_rate")
     return {
         "checkpoint": summary.checkpoint,
         "run": summary.run.name,
@@ -132,20 +131,13 @@ def reward_generator(folder: CatalogFolder, settings: Settings, listener: Listen
     }
 
 
-def score(
-    folder: CatalogFolder,
-    settings: Settings,
-    split: Scored,
-    place: Path,
-    others: tuple[Path | None, Path | None],
-    listener: Listener,
-) -> Result:
+def score(work: Workspace, split: Scored, place: Path, others: tuple[Path | None, Path | None]) -> Result:
     """As `afmrl embed` and then `afmrl eval --split SPLIT`, kept in the folder `place`.
 
     `others` are the scores of the stage before and of the first stage, on the same split; None for the first itself.
     """
     against, first = others
-    work = Workspace(folder, settings, listener)
+    folder, settings, listener = work.folder, work.settings, work.listener
     source = work.source if settings.embed.enrich != "none" else None
     # Of a checkpoint that the cycle began with, and that was trained by another split.
     used: list[tuple[Role, str]] = [("embedder", settings.model.embedder_checkpoint)]
@@ -183,15 +175,15 @@ def score(
         "intervals": own["intervals"],
         "differences": differences[0] if differences else {},
         "from_base": differences[-1] if differences else {},
-        "with_attributes": _with_attributes(report.task.queries, source, folder),
+        "with_attributes": _with_attributes(work, report.task.queries, source),
     }
 
 
-def _with_attributes(queries: Any, source: AttributeSource | None, folder: CatalogFolder) -> int:
+def _with_attributes(work: Workspace, queries: Any, source: AttributeSource | None) -> int:
     """How many queries are asked with attributes."""
     if source is None:
         return 0
-    with Database(folder.database) as database:
+    with work.database() as database:
         prints = sorted({query.fingerprint for query in queries if query.fingerprint})
         rows = database.attributes(source.generator, source.prompt, prints)
     valid = {fingerprint for fingerprint, row in rows.items() if row.viewed and row.failure is None}

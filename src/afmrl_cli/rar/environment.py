@@ -28,13 +28,10 @@ from numpy.typing import NDArray
 
 from ..attributes.request import Generation, Request
 from ..attributes.schema import read_answer
-from ..attributes.task import AttributeTask
 from ..catalog.images import open_image
 from ..catalog.pictures import LoadImage
 from ..catalog.problems import Problems
 from ..errors import DataError, UsageError
-from ..listener import Listener
-from ..models.backends import generator_id
 from ..models.batching import Batches
 from ..models.embed_input import Item
 from ..models.embedder import Embedder
@@ -42,13 +39,11 @@ from ..retrieval.cache import VectorCache
 from ..retrieval.encode import Input, encode_missing
 from ..scores import ranks_of as ranks_by_score
 from ..settings import Settings
-from ..store.checkpoints import Checkpoints
-from ..store.database import Database
 from ..store.files import hash_json, write_json
-from ..store.folder import CatalogFolder
 from ..training.corpus import Corpus, load_corpus
 from ..training.pairs import Side, TrainListing
 from ..training.sizes import median_k, with_rar_k
+from ..workspace import Workspace
 from .frozen import frozen
 from .prefix import encode_groups
 from .queries import QueryKind, RarQuery, choose_kind, offered, pose, prefer_middling, some_products
@@ -66,23 +61,20 @@ class Environment:
 
     def __init__(
         self,
+        work: Workspace,
         embedder: Embedder,
-        task: AttributeTask,
-        settings: Settings,
         kind: QueryKind,
         gallery: list[Side],
         vectors: NDArray[np.float32],
         queries: Sequence[RarQuery],
-        listener: Listener,
     ) -> None:
         self.embedder = embedder
-        self.task = task
-        self.settings = settings
+        self.task, self.settings = work.task, work.settings
         self.kind = kind
         self.gallery = gallery
         self.vectors = vectors
         self.queries = tuple(queries)
-        self._batches = Batches(settings.embed.batch_size, listener, "reward")
+        self._batches = Batches(work.settings.embed.batch_size, work.listener, "reward")
 
     @property
     def fingerprint(self) -> str:
@@ -200,27 +192,19 @@ def ranks_of(scores: NDArray[np.float32], query: RarQuery) -> list[tuple[int, ..
     return [tuple(row) for row in ranks_by_score(scores, query.positives).tolist()]
 
 
-def read_corpus(
-    folder: CatalogFolder,
-    settings: Settings,
-    checkpoints: Checkpoints,
-    task: AttributeTask,
-    problems: Problems,
-    listener: Listener,
-) -> Corpus:
+def read_corpus(work: Workspace, problems: Problems) -> Corpus:
     """The catalog's listings; attributes are read where the gallery has them (`embed.enrich` = both).
 
     Raises UsageError when queries are not enriched at all, DataError when the gallery's attributes are missing.
     """
+    settings = work.settings
     if settings.embed.enrich == "none":
         message = "embed.enrich = none: queries get no attributes, so no attribute could be rewarded"
         raise UsageError(message, "set embed.enrich to query (the default) or both")
-    enrich = settings.embed.enrich == "both"
-    generator = generator_id(settings, checkpoints, listener) if enrich else ""
-    with Database(folder.database) as database:
-        corpus = load_corpus(folder, settings, generator, task.id, database, problems, listener, for_agcl=False)
-    if enrich and not any(listing.attributes for listing in corpus.train):
-        message = f"embed.enrich = both, and {generator} has written no attributes for the gallery"
+    source = work.source if settings.embed.enrich == "both" else None
+    corpus = load_corpus(work, source, problems, for_agcl=False)
+    if source and not any(listing.attributes for listing in corpus.train):
+        message = f"embed.enrich = both, and {source.generator} has written no attributes for the gallery"
         raise DataError(message, "run `afmrl attributes` first, or set embed.enrich=query")
     return corpus
 
@@ -257,36 +241,29 @@ def pose_all(corpus: Corpus, settings: Settings) -> Posed:
 
 
 def make_environments(
-    folder: CatalogFolder,
-    settings: Settings,
-    checkpoints: Checkpoints,
-    task: AttributeTask,
-    embedder: Embedder,
-    run: Path,
-    problems: Problems,
-    listener: Listener,
-    corpus: Corpus | None = None,
+    work: Workspace, embedder: Embedder, run: Path, problems: Problems, corpus: Corpus | None = None
 ) -> Environments:
-    """Encode the gallery (into `run`/gallery) and choose the queries; `corpus` is what `read_corpus` gave, if it was
-    asked before.
+    """Encode the gallery by `embedder` (into `run`/gallery) and choose the queries; `corpus` is what `read_corpus`
+    gave, if it was called before.
 
     Raises as `read_corpus` does, and DataError when nothing asks or answers or the gallery is too small for `rar.k`.
     """
+    settings = work.settings
     rar = settings.rar
-    posed = pose_all(corpus or read_corpus(folder, settings, checkpoints, task, problems, listener), settings)
+    posed = pose_all(corpus or read_corpus(work, problems), settings)
     chosen = _some(posed.queries, CANDIDATES_EACH * rar.queries, rar.seed)
     asked = _some(posed.heldout, rar.validation_queries, rar.seed)
 
-    vectors = _Vectors(embedder, settings, VectorCache(run / "gallery"), problems, listener)
+    vectors = _Vectors(work, embedder, VectorCache(run / "gallery"), problems)
     rows = vectors.of(posed.wider, settings.embed.target_instruction, "gallery")
     train_rows = rows[: len(posed.gallery)]
     chosen = _ranked(chosen, vectors, train_rows)
     settings = with_rar_k(settings, [query.rank for query in chosen])
     kept = prefer_middling([query.rank for query in chosen], settings.rar.k, rar.queries, rar.seed)
-    parts = (embedder, task, settings, posed.kind)
+    work = work.with_settings(settings)
     made = Environments(
-        Environment(*parts, posed.gallery, train_rows, [chosen[i] for i in kept], listener),
-        Environment(*parts, posed.wider, rows, _ranked(asked, vectors, rows), listener),
+        Environment(work, embedder, posed.kind, posed.gallery, train_rows, [chosen[i] for i in kept]),
+        Environment(work, embedder, posed.kind, posed.wider, rows, _ranked(asked, vectors, rows)),
         posed.offers,
     )
     write_json(run / "gallery.json", made.description)
@@ -313,7 +290,7 @@ def _some(queries: list[RarQuery], most: int, seed: int) -> list[RarQuery]:
 
 def _ranked(queries: list[RarQuery], vectors: _Vectors, rows: NDArray[np.float32]) -> list[RarQuery]:
     """The queries with the plain rank of their best positive."""
-    plain = vectors.of([query.side for query in queries], vectors.settings.embed.query_instruction, "queries")
+    plain = vectors.of([query.side for query in queries], vectors.work.settings.embed.query_instruction, "queries")
     return [
         replace(query, rank=min(ranks_of(vector[None] @ rows.T, query)[0]))
         for query, vector in zip(queries, plain, strict=True)
@@ -324,14 +301,14 @@ def _ranked(queries: list[RarQuery], vectors: _Vectors, rows: NDArray[np.float32
 class _Vectors:
     """Sides -> vectors, through the run's cache."""
 
+    work: Workspace
     embedder: Embedder
-    settings: Settings
     cache: VectorCache
     problems: Problems
-    listener: Listener
 
     def of(self, sides: Sequence[Side], instruction: str, what: str) -> NDArray[np.float32]:
         """float32 [sides, d]; what the cache does not hold is encoded."""
+        settings = self.work.settings
         keys = [hash_json([self.embedder.id, instruction, side.content]) for side in sides]
         inputs = (
             Input.of_query(
@@ -345,11 +322,11 @@ class _Vectors:
                 self.cache,
                 lambda: self.embedder,
                 instruction=instruction,
-                catalog=self.settings.catalog,
-                batch_size=self.settings.embed.batch_size,
-                max_images=self.settings.model.embedder_images,
+                catalog=settings.catalog,
+                batch_size=settings.embed.batch_size,
+                max_images=settings.model.embedder_images,
                 problems=self.problems,
-                listener=self.listener,
+                listener=self.work.listener,
                 what=f"embedding {what}",
                 total=len(sides),
             )

@@ -16,18 +16,15 @@ from typing import Any
 
 import torch
 
-from ..attributes.task import load_task
 from ..catalog.problems import Problems
 from ..errors import ModelError, UsageError
 from ..listener import Listener
-from ..models.base import Bases, Cache
-from ..models.embedder import Embedder, load_embedder
+from ..models.embedder import load_embedder
 from ..models.generator import load_generator
 from ..models.presets import NANO, Base, name_of, resolve_adapter, resolve_base
 from ..settings import Settings
 from ..store.checkpoints import Checkpoints, Manifest
 from ..store.files import hash_json, make_folder, write_json
-from ..store.folder import CatalogFolder
 from ..store.lineage import with_sources
 from ..store.lock import writer_lock
 from ..store.training_products import training_products
@@ -37,6 +34,7 @@ from ..training.corpus import Corpus
 from ..training.estimate import Estimate, peak_bytes
 from ..training.outcome import draw_curve, find_done, refuse_taken_name
 from ..training.resumable import train_resumably
+from ..workspace import Workspace
 from .environment import make_environments, read_corpus
 from .frozen import weights_hash
 from .held_out import write_samples
@@ -71,55 +69,51 @@ class RarSummary:
     estimate: Estimate | None = None
 
 
-def train_rar(
-    folder: CatalogFolder, settings: Settings, listener: Listener, *, dry_run: bool = False, force: bool = False
-) -> RarSummary:
+def train_rar(work: Workspace, *, dry_run: bool = False, force: bool = False) -> RarSummary:
     """Train the generator by the embedder's reward and put the adapter into the checkpoint store.
 
     The same settings and catalog continue a run that was stopped, and do nothing when it is done (`force`: train
     again). Raises UsageError, DataError and ModelError as the parts do.
     """
+    folder, settings, listener, checkpoints = work.folder, work.settings, work.listener, work.checkpoints
     _refuse(settings)
-    checkpoints = Checkpoints(folder.checkpoints)
     base = resolve_base(settings.model, "generator", listener)
     parent = _parent(settings, base, checkpoints)
     embedder_base = resolve_base(settings.model, "embedder", listener)
     judge = resolve_adapter(settings.model, "embedder", embedder_base, checkpoints)
     if judge is None and embedder_base.name != NANO:
         listener.warn(f"the embedder is the bare {embedder_base.name}: is it made for embedding? (`afmrl train-agcl`)")
-    task = load_task(settings.attributes, folder.root)
     names = [
         name_of(settings.model, "generator", base, parent),
         name_of(settings.model, "embedder", embedder_base, judge),
-        task.id,
+        work.task.id,
     ]
     problems = Problems()
     with writer_lock(folder.store, "afmrl train-rar"):
-        corpus = read_corpus(folder, settings, checkpoints, task, problems, listener)
+        corpus = read_corpus(work, problems)
         problems.tell(listener)
         run = folder.runs / f"train-rar-{_key(settings, names, corpus)}"
         if not (force or dry_run) and (done := find_done(run, checkpoints)) is not None:
             return RarSummary(run, **done, already_done=True)
         refuse_taken_name(settings.rar.name, checkpoints, run)
-        bases = Bases(Cache(folder.cache, settings.cache, listener))
         # The generator first: the model that TRL trains is then the one that PEFT makes for generators.
-        policy = Policy(load_generator(_bare(settings), settings.attributes, checkpoints, bases=bases))
+        policy = Policy(load_generator(_bare(settings), settings.attributes, checkpoints, bases=work.bases))
         add_trainable(policy.generator, _without_checkpointing(settings), parent, checkpoints, "CAUSAL_LM")
         embedder = load_embedder(
-            settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog, listener=listener
+            settings.model, settings.embed, checkpoints, bases=work.bases, catalog=settings.catalog, listener=listener
         )
-        parts = (folder, settings, checkpoints, task, embedder, make_folder(folder.runs / GALLERY), problems, listener)
-        plan = make_plan(make_environments(*parts, corpus=corpus), base, parent, names[0])
+        environments = make_environments(work, embedder, make_folder(folder.runs / GALLERY), problems, corpus)
+        plan = make_plan(environments, base, parent, names[0])
         settings = plan.settings
         _tell_plan(plan, listener)
         if dry_run:
-            return _measure(plan, policy, run, listener)
+            return _measure(work, plan, policy, run)
         if force:
             shutil.rmtree(run, ignore_errors=True)
         make_folder(run)
         write_json(run / "settings.json", settings.model_dump())
         write_json(run / "plan.json", plan.describe())
-        return _train(plan, policy, embedder, run, checkpoints, corpus, listener)
+        return _train(work, plan, policy, run, corpus)
 
 
 def _refuse(settings: Settings) -> None:
@@ -175,15 +169,8 @@ def _tell_plan(plan: Plan, listener: Listener) -> None:
         )
 
 
-def _train(
-    plan: Plan,
-    policy: Policy,
-    embedder: Embedder,
-    run: Path,
-    checkpoints: Checkpoints,
-    corpus: Corpus,
-    listener: Listener,
-) -> RarSummary:
+def _train(work: Workspace, plan: Plan, policy: Policy, run: Path, corpus: Corpus) -> RarSummary:
+    listener, embedder = work.listener, plan.environments.train.embedder
     weights = weights_hash(embedder)
     with _unmoved_by_the_future():
         trainer = RarTrainer(plan, policy, run, _keeper(plan, policy), listener)
@@ -193,7 +180,7 @@ def _train(
     progress = trainer.progress
     draw_curve(run, "reward", trainer.held_out.main)
     write_samples(run, trainer.held_out.environment, progress.before, progress.after, trainer.state.global_step)
-    done = _store(plan, progress, run, checkpoints, corpus, trainer.held_out.main)
+    done = _store(work, plan, progress, run, corpus)
     done["seconds"] = progress.seconds
     write_json(run / "done.json", done)
     for state in run.glob("state-*"):
@@ -233,10 +220,9 @@ def _keeper(plan: Plan, policy: Policy) -> Callable[[Path], None]:
     return keep
 
 
-def _store(
-    plan: Plan, progress: Progress, run: Path, checkpoints: Checkpoints, corpus: Corpus, main: str
-) -> dict[str, Any]:
+def _store(work: Workspace, plan: Plan, progress: Progress, run: Path, corpus: Corpus) -> dict[str, Any]:
     """The best adapter into the store; what done.json says."""
+    checkpoints, main = work.checkpoints, f"recall@{plan.settings.rar.k}"
     name = ""
     if progress.best_step:
         inputs = {"embedder": plan.environments.train.embedder.id}
@@ -266,7 +252,7 @@ def _store(
     return {"plan": plan.describe(), "checkpoint": name, "step": progress.best_step, "metrics": progress.best, **kept}
 
 
-def _measure(plan: Plan, policy: Policy, run: Path, listener: Listener) -> RarSummary:
+def _measure(work: Workspace, plan: Plan, policy: Policy, run: Path) -> RarSummary:
     """Two steps in a folder of their own, nothing of which is kept; the second one is measured. Looks at the held-out
     queries are not in it.
     """
@@ -274,7 +260,7 @@ def _measure(plan: Plan, policy: Policy, run: Path, listener: Listener) -> RarSu
     rar = plan.settings.rar.model_copy(update={"steps": steps, "validate_every": steps + 1, "save_every": steps + 1})
     short = dataclasses.replace(plan, settings=plan.settings.model_copy(update={"rar": rar}))
     with tempfile.TemporaryDirectory() as name, _unmoved_by_the_future():
-        trainer = RarTrainer(short, policy, Path(name), _keeper(plan, policy), listener)
+        trainer = RarTrainer(short, policy, Path(name), _keeper(plan, policy), work.listener)
         device = policy.generator.loaded.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()

@@ -24,12 +24,11 @@ from ..catalog.product import Product
 from ..catalog.read import count_rows, no_products, open_catalog
 from ..catalog.splits import Split, split_of
 from ..errors import DataError
-from ..listener import Listener
 from ..models.processor import Processor
 from ..settings import Settings
-from ..store.database import Database, StoredAttributes
+from ..store.database import StoredAttributes
 from ..store.files import hash_json
-from ..store.folder import CatalogFolder
+from ..workspace import Workspace
 from .targets import NO_TARGET, Source, Target, open_source, read_target, sparseness
 
 TOO_LONG = "longer than attributes.max_new_tokens"
@@ -79,24 +78,20 @@ class _Reading:
         self.first.setdefault(reason, (product.id, text))
 
 
-def load_corpus(
-    folder: CatalogFolder,
-    settings: Settings,
-    task: AttributeTask,
-    processor: Processor,
-    student: str,
-    database: Database,
-    problems: Problems,
-    listener: Listener,
-) -> Corpus:
+def load_corpus(work: Workspace, processor: Processor, student: str, problems: Problems) -> Corpus:
     """Read the catalog for a run of `train-sft`; `student` is the id of the generator that is taught.
 
     Raises DataError when no training product has a valid target, saying why the targets were left out.
     """
+    folder, settings, task, listener = work.folder, work.settings, work.task, work.listener
     reading = _Reading()
     total = count_rows(folder, settings.catalog)
-    with open_catalog(folder, settings.catalog, problems) as catalog, Fingerprinter(database) as fingerprinter:
-        source = open_source(folder, settings, task, catalog, database, student)
+    with (
+        work.database() as database,
+        open_catalog(folder, settings.catalog, problems) as catalog,
+        Fingerprinter(database) as fingerprinter,
+    ):
+        source = open_source(work, catalog, database, student)
         wanted = (product for product in catalog.products if split_of(product, settings.split) != "test")
         rows = stored_attributes(
             wanted, AttributeSource(source.teacher, task.id, settings.model.generator_images), database, fingerprinter

@@ -11,19 +11,14 @@ from typing import Any
 
 import torch
 
-from ..attributes.task import AttributeTask, load_task
 from ..catalog.problems import Problems
 from ..errors import UsageError
-from ..listener import Listener
-from ..models.base import Bases, Cache
+from ..models.base import Bases
 from ..models.generator import LocalGenerator, load_generator
 from ..models.presets import Base, name_of, resolve_adapter, resolve_base
 from ..models.processor import load_processor
-from ..settings import Settings
-from ..store.checkpoints import Checkpoints, Manifest
-from ..store.database import Database
+from ..store.checkpoints import Manifest
 from ..store.files import make_folder, write_json
-from ..store.folder import CatalogFolder
 from ..store.lineage import with_sources
 from ..store.lock import writer_lock
 from ..store.training_products import TrainingProducts, training_products
@@ -31,6 +26,7 @@ from ..training.adapter import add_trainable
 from ..training.estimate import Estimate, measure
 from ..training.outcome import draw_curve, find_done, refuse_taken_name
 from ..training.resumable import train_resumably
+from ..workspace import Workspace
 from .card import model_card
 from .corpus import load_corpus
 from .plan import Plan, describe, make_plan, run_key
@@ -56,9 +52,7 @@ class SftSummary:
     estimate: Estimate | None = None
 
 
-def train_sft(
-    folder: CatalogFolder, settings: Settings, listener: Listener, *, dry_run: bool = False, force: bool = False
-) -> SftSummary:
+def train_sft(work: Workspace, *, dry_run: bool = False, force: bool = False) -> SftSummary:
     """Train the generator on right answers and put the adapter into the checkpoint store.
 
     The same settings and catalog continue a run that was stopped, and do nothing when it is done (`force`: train
@@ -66,17 +60,17 @@ def train_sft(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("train-sft works in one process", "start it without torchrun")
-    checkpoints = Checkpoints(folder.checkpoints)
-    task = load_task(settings.attributes, folder.root)
+    folder, settings, listener, checkpoints = work.folder, work.settings, work.listener, work.checkpoints
     base = resolve_base(settings.model, "generator", listener)
     parent = resolve_adapter(settings.model, "generator", base, checkpoints)
     student = name_of(settings.model, "generator", base, parent)
     with contextlib.nullcontext() if dry_run else writer_lock(folder.store, "afmrl train-sft"):
-        plan = plan_sft(folder, settings, task, base, student, listener)
+        plan = plan_sft(work, base, student)
         settings = plan.settings
+        work = work.with_settings(settings)
         run = folder.runs / f"train-sft-{run_key(plan, student)}"
         if dry_run:
-            return SftSummary(run, describe(plan), estimate=_measure(plan, settings, checkpoints, parent, listener))
+            return SftSummary(run, describe(plan), estimate=_measure(work, plan, parent))
         if not force and (done := find_done(run, checkpoints)) is not None:
             return SftSummary(run, describe(plan), **done, already_done=True)
         refuse_taken_name(settings.sft.name, checkpoints, run)
@@ -84,24 +78,21 @@ def train_sft(
             shutil.rmtree(run, ignore_errors=True)
         make_folder(run)
         write_json(run / "settings.json", settings.model_dump())
-        generator = _load(settings, checkpoints, listener, Cache(folder.cache, settings.cache, listener))
+        generator = _load(work, work.bases)
         warn_of_indistinct(generator, plan.corpus.train, listener)
         model = add_trainable(generator, settings.sft, parent, checkpoints, "CAUSAL_LM")
         trainer = SftTrainer(plan, generator, model, run, base, model_card(base, plan, parent), listener)
         asked = trainer.evaluate if plan.corpus.validation else None
         resumed = train_resumably(trainer, listener, steps_per_epoch=plan.steps_per_epoch, at_start=asked)
-        return _finish(plan, trainer, checkpoints, base, parent, resumed, listener)
+        return _finish(work, trainer, base, parent, resumed)
 
 
-def plan_sft(
-    folder: CatalogFolder, settings: Settings, task: AttributeTask, base: Base, student: str, listener: Listener
-) -> Plan:
+def plan_sft(work: Workspace, base: Base, student: str) -> Plan:
     """What a run will do; `student` is the id of the generator that is taught. Raises DataError without targets."""
-    problems = Problems()
-    with Database(folder.database) as database:
-        corpus = load_corpus(folder, settings, task, load_processor(base), student, database, problems, listener)
+    problems, listener = Problems(), work.listener
+    corpus = load_corpus(work, load_processor(base), student, problems)
     problems.tell(listener)
-    plan = make_plan(corpus, task, settings, base)
+    plan = make_plan(corpus, work.task, work.settings, base)
     listener.note(
         f"targets from {corpus.source.name}: {len(corpus.train):,} to learn, {len(corpus.validation):,} to check by; "
         f"{plan.steps:,} steps of {plan.settings.sft.batch_size}"
@@ -117,24 +108,15 @@ def plan_sft(
     return plan
 
 
-def _load(
-    settings: Settings, checkpoints: Checkpoints, listener: Listener, cache: Cache | None = None
-) -> LocalGenerator:
+def _load(work: Workspace, bases: Bases) -> LocalGenerator:
     """The bare base as a generator; the adapter comes on top, to be trained."""
-    bare = settings.model.model_copy(update={"generator_checkpoint": ""})
-    return load_generator(bare, settings.attributes, checkpoints, bases=Bases(cache), listener=listener)
+    bare = work.settings.model.model_copy(update={"generator_checkpoint": ""})
+    return load_generator(bare, work.settings.attributes, work.checkpoints, bases=bases, listener=work.listener)
 
 
-def _finish(
-    plan: Plan,
-    trainer: SftTrainer,
-    checkpoints: Checkpoints,
-    base: Base,
-    parent: Manifest | None,
-    resumed: int,
-    listener: Listener,
-) -> SftSummary:
+def _finish(work: Workspace, trainer: SftTrainer, base: Base, parent: Manifest | None, resumed: int) -> SftSummary:
     """The curve, the checkpoint, and the note that the run is done."""
+    plan, checkpoints, listener = trainer.plan, work.checkpoints, work.listener
     run, settings, best, before = trainer.run, plan.settings, trainer.best, trainer.before
     draw_curve(run, "loss", settings.sft.best_by)
     if best and not best["valid"]:
@@ -179,13 +161,12 @@ def _seen(plan: Plan) -> TrainingProducts:
     return training_products(train, validation)
 
 
-def _measure(
-    plan: Plan, settings: Settings, checkpoints: Checkpoints, parent: Manifest | None, listener: Listener
-) -> Estimate:
+def _measure(work: Workspace, plan: Plan, parent: Manifest | None) -> Estimate:
     """Load the model and learn one chunk; time and memory of a whole step follow from that."""
     # A dry run writes nothing, so no store: the first epoch is what is told.
-    generator = _load(settings, checkpoints, listener)
-    model = add_trainable(generator, settings.sft, parent, checkpoints, "CAUSAL_LM").train()
+    settings = plan.settings
+    generator = _load(work, Bases())
+    model = add_trainable(generator, settings.sft, parent, work.checkpoints, "CAUSAL_LM").train()
     batch = Collator(generator, plan.task, settings)([plan[i] for i in range(plan.chunk)])
 
     def learn() -> torch.Tensor:

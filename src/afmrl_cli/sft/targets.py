@@ -29,6 +29,7 @@ from ..escaping import from_spreadsheet_cell
 from ..settings import CatalogSettings, Settings
 from ..store.database import Database, StoredAttributes
 from ..store.folder import CatalogFolder
+from ..workspace import Workspace
 
 NO_TARGET = "no target"
 """The source has nothing for the product; all other reasons are those of the parser or of `corpus`."""
@@ -82,27 +83,21 @@ def _in_order(value: str, values: Sequence[str]) -> str:
     return ", ".join(sorted(parts, key=values.index)) if len(parts) > 1 and set(parts) <= set(values) else value
 
 
-def open_source(
-    folder: CatalogFolder,
-    settings: Settings,
-    task: AttributeTask,
-    catalog: Catalog,
-    database: Database,
-    student: str,
-) -> Source:
+def open_source(work: Workspace, catalog: Catalog, database: Database, student: str) -> Source:
     """The source that `sft.source` means. `student` is the id of the generator that is to be taught.
 
     Raises UsageError and DataError when there is nothing to learn from, saying what there is.
     """
+    settings = work.settings
     source = settings.sft.source or _source_there_is(settings, database, student)
     if source == "teacher":
         teacher = _find_teacher(settings, database, student)
         return Source(f"teacher {teacher}", _stored, teacher)
     if source == "file":
-        path = _file(settings, folder)
+        path = _file(settings, work.folder)
         texts = read_targets_file(path)
         return Source(f"file {path.name}", lambda product, _: (texts.get(product.id, ""), NO_TARGET))
-    found = _columns(settings, task.schema, catalog)
+    found = _columns(settings, work.task.schema, catalog)
     keys = {folded(given): key for given, key in found}
     named = ", ".join(given for given, _ in found)
     return Source(f"columns {named}", lambda product, _: _own_text(product, keys), keys=tuple(keys.values()))

@@ -25,11 +25,10 @@ from ..catalog.read import count_rows, read_products
 from ..catalog.splits import Split, split_of
 from ..catalog.verdicts import Verdicts, read_verdicts
 from ..errors import DataError
-from ..listener import Listener
 from ..settings import Settings
 from ..store.database import Database
 from ..store.files import hash_json
-from ..store.folder import CatalogFolder
+from ..workspace import Workspace
 from .lexical import attribute_tokens
 from .pairs import KINDS, QUERIES_OF_KIND, ROWS_OF_RAR, VIEWS_OF_KIND, Kind, Photo, TrainListing, find_positives
 from .validation import judged_by
@@ -55,21 +54,21 @@ class Corpus:
 
 
 def load_corpus(
-    folder: CatalogFolder,
-    settings: Settings,
-    generator: str,
-    task: str,
-    database: Database,
-    problems: Problems,
-    listener: Listener,
-    *,
-    for_agcl: bool = True,
+    work: Workspace, source: AttributeSource | None, problems: Problems, *, for_agcl: bool = True
 ) -> Corpus:
     """Read the catalog for a run of `train-agcl` or, without `for_agcl`, of one that writes attributes itself.
 
-    `generator` and `task` say whose stored attributes are used. Raises DataError when AGCL's loss needs attributes and
-    there are none, naming the generators whose attributes there are.
+    `source` says whose stored attributes are used (None: nobody's). Raises DataError when AGCL's loss needs attributes
+    and there are none, naming the generators whose attributes there are.
     """
+    with work.database() as database:
+        return _load_corpus(work, source, database, problems, for_agcl)
+
+
+def _load_corpus(
+    work: Workspace, source: AttributeSource | None, database: Database, problems: Problems, for_agcl: bool
+) -> Corpus:
+    folder, settings, listener = work.folder, work.settings, work.listener
     train: list[TrainListing] = []
     validation: list[TrainListing] = []
     tokens: list[list[str]] = []
@@ -77,7 +76,6 @@ def load_corpus(
     digest = hashlib.sha256()
     total = count_rows(folder, settings.catalog)
     products = read_products(folder, settings.catalog, problems)
-    source = AttributeSource(generator, task, settings.model.generator_images) if generator else None
     with Fingerprinter(database) as fingerprinter, ThreadPoolExecutor(max_workers=DECODERS) as threads:
         views = StoredViews(database, fingerprinter, source)
         wanted = (product for product in products if _side(product, settings, sides) != "test")
@@ -102,7 +100,7 @@ def load_corpus(
     views.tell(listener)
     num_with_attributes = sum(bool(own) for own in tokens)
     if for_agcl and settings.agcl.loss == "agcl" and not num_with_attributes:
-        raise _no_attributes(settings, generator, database, views)
+        raise _no_attributes(settings, source.generator if source else "", database, views)
     return Corpus(train, validation, tokens, digest.hexdigest(), num_with_attributes, sides["test"])
 
 
@@ -112,14 +110,15 @@ def _side(product: Product, settings: Settings, sides: Counter[Split]) -> Split:
     return side
 
 
-def training_views(folder: CatalogFolder, settings: Settings) -> list[Product]:
+def training_views(work: Workspace) -> list[Product]:
     """The views beside whole listings that ask in training and validation, and with `enrich = both` that are searched,
     by RAR (`rar.query`) too: what the generator has to describe so that such sides can carry attributes.
     """
+    folder, settings = work.folder, work.settings
     both = settings.embed.enrich == "both"
     kept = [p for p in read_products(folder, settings.catalog, Problems()) if split_of(p, settings.split) != "test"]
     kinds: list[Kind] = [kind for kind in KINDS if kind in settings.agcl.pairs]
-    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
+    with work.database() as database, Fingerprinter(database) as fingerprinter:
         listings = [
             TrainListing(
                 product.id,

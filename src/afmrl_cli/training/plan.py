@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..attributes.views import AttributeSource
 from ..errors import UsageError
 from ..models.presets import NANO, Base
 from ..settings import Settings
@@ -114,14 +115,14 @@ def _some(positives: list[Positive], corpus: Corpus, settings: Settings) -> list
     return [positive for positive in positives if corpus.train[positive.listing].identity in chosen]
 
 
-def run_key(plan: Plan, embedder_id: str, generator: str, task: str, processes: int) -> str:
+def run_key(plan: Plan, embedder_id: str, source: AttributeSource | None, processes: int) -> str:
     """Hash of all that decides what is learnt: the same key, the same run."""
     settings = plan.settings
     content = {
         "agcl": settings.agcl.model_dump(exclude=NOT_THE_RESULT | ({"share"} if settings.agcl.share == 1 else set())),
         "instructions": [settings.embed.query_instruction, settings.embed.target_instruction, settings.embed.enrich],
         "embedder": embedder_id,
-        "attributes": [generator, task] if settings.agcl.attributes == "generated" else "given",
+        "attributes": [source.generator, source.prompt] if source else "given",
         "data": plan.corpus.fingerprint,
         "processes": processes,
     }

@@ -5,30 +5,25 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..attributes.task import load_task
-from ..attributes.views import LISTING, VIEWS
+from ..attributes.views import LISTING, VIEWS, AttributeSource
 from ..catalog.problems import Problems
 from ..listener import Listener, Silent
-from ..models.backends import generator_id
-from ..models.base import Bases, Cache
 from ..models.embed_input import Item
 from ..models.embedder import Embedder, load_embedder
-from ..models.presets import Base, name_of, resolve_adapter, resolve_base
+from ..models.presets import name_of, resolve_adapter, resolve_base
 from ..retrieval.encode import told_cut
-from ..settings import Settings
-from ..store.checkpoints import Checkpoints, Manifest
-from ..store.database import Database
+from ..store.checkpoints import Manifest
 from ..store.files import make_folder, write_json
-from ..store.folder import CatalogFolder
 from ..store.lineage import with_sources
 from ..store.lock import writer_lock
 from ..store.training_products import TrainingProducts, training_products
+from ..workspace import Workspace
 from .adapter import add_trainable
 from .card import model_card
 from .corpus import load_corpus
@@ -61,9 +56,7 @@ class AgclSummary:
     estimate: Estimate | None = None
 
 
-def train_agcl(
-    folder: CatalogFolder, settings: Settings, listener: Listener, *, dry_run: bool = False, force: bool = False
-) -> AgclSummary | None:
+def train_agcl(work: Workspace, *, dry_run: bool = False, force: bool = False) -> AgclSummary | None:
     """Train the embedder on the catalog and put the adapter into the checkpoint store.
 
     The same settings and catalog continue a run that was stopped, and do nothing when it is done (`force`: train
@@ -71,31 +64,30 @@ def train_agcl(
     """
     world = join_world()
     try:
-        return _train(folder, settings, listener if world.first else Silent(), world, dry_run, force)
+        return _train(work if world.first else replace(work, listener=Silent()), world, dry_run, force)
     finally:
         leave_world(world)
 
 
-def _train(
-    folder: CatalogFolder, settings: Settings, listener: Listener, world: World, dry_run: bool, force: bool
-) -> AgclSummary | None:
-    checkpoints = Checkpoints(folder.checkpoints)
+def _train(work: Workspace, world: World, dry_run: bool, force: bool) -> AgclSummary | None:
+    folder, settings, listener, checkpoints = work.folder, work.settings, work.listener, work.checkpoints
     base = resolve_base(settings.model, "embedder", listener)
     parent = resolve_adapter(settings.model, "embedder", base, checkpoints)
-    generator, task = _source(folder, settings, checkpoints, listener)
+    # Nothing is needed of a generator where the catalog's own columns are the attributes.
+    source = None if settings.agcl.attributes == "given" else work.source
     problems = Problems()
-    with _lock(folder, world, dry_run):
-        with Database(folder.database) as database:
-            corpus = load_corpus(folder, settings, generator, task, database, problems, listener)
+    with _lock(work, world, dry_run):
+        corpus = load_corpus(work, source, problems)
         problems.tell(listener)
         plan = make_plan(corpus, settings, base, world.size)
         settings = plan.settings
+        work = work.with_settings(settings)
         world.share(settings.agcl.batch_size)
         embedder_id = name_of(settings.model, "embedder", base, parent)
-        run = folder.runs / f"train-agcl-{run_key(plan, embedder_id, generator, task, world.size)}"
+        run = folder.runs / f"train-agcl-{run_key(plan, embedder_id, source, world.size)}"
         _tell_plan(plan, listener)
         if dry_run:
-            return AgclSummary(run, describe(plan), estimate=_measure(folder, plan, checkpoints, parent, listener))
+            return AgclSummary(run, describe(plan), estimate=_measure(work, plan, parent))
         if not force and (done := find_done(run, checkpoints)) is not None:
             return AgclSummary(run, describe(plan), **done, already_done=True) if world.first else None
         refuse_taken_name(settings.agcl.name, checkpoints, run)
@@ -106,37 +98,32 @@ def _train(
             make_folder(run)
             write_json(run / "settings.json", settings.model_dump())
         gather_objects(None, world)
-        embedder = _load(folder, settings, checkpoints, listener)
+        embedder = _load(work)
         _tell_cut(embedder, plan, listener)
         model = add_trainable(embedder, settings.agcl, parent, checkpoints)
         trainer = Trainer(plan, embedder, model, base, run, world, listener)
         trained = trainer.train(model_card(base, plan, parent))
         if not world.first:
             return None
-        return _finish(plan, trainer, trained, checkpoints, base, parent, generator)
-
-
-def _source(folder: CatalogFolder, settings: Settings, checkpoints: Checkpoints, listener: Listener) -> tuple[str, str]:
-    """(generator's id, task's id): whose stored attributes are used. Nothing is needed of a generator otherwise."""
-    if settings.agcl.attributes == "given":
-        return "", ""
-    return generator_id(settings, checkpoints, listener), load_task(settings.attributes, folder.root).id
+        return _finish(work, trainer, trained, parent, source)
 
 
 @contextlib.contextmanager
-def _lock(folder: CatalogFolder, world: World, dry_run: bool) -> Iterator[None]:
+def _lock(work: Workspace, world: World, dry_run: bool) -> Iterator[None]:
     if dry_run or not world.first:
         yield
         return
-    with writer_lock(folder.store, "afmrl train-agcl"):
+    with writer_lock(work.folder.store, "afmrl train-agcl"):
         yield
 
 
-def _load(folder: CatalogFolder, settings: Settings, checkpoints: Checkpoints, listener: Listener) -> Embedder:
+def _load(work: Workspace) -> Embedder:
     """The bare base as an embedder; the adapter comes on top, to be trained."""
+    settings = work.settings
     bare = settings.model.model_copy(update={"embedder_checkpoint": ""})
-    bases = Bases(Cache(folder.cache, settings.cache, listener))
-    return load_embedder(bare, settings.embed, checkpoints, bases=bases, catalog=settings.catalog, listener=listener)
+    return load_embedder(
+        bare, settings.embed, work.checkpoints, bases=work.bases, catalog=settings.catalog, listener=work.listener
+    )
 
 
 def _tell_plan(plan: Plan, listener: Listener) -> None:
@@ -183,19 +170,14 @@ def plan_pairs(described: dict[str, object]) -> dict[str, int]:
 
 
 def _finish(
-    plan: Plan,
-    trainer: Trainer,
-    trained: Trained,
-    checkpoints: Checkpoints,
-    base: Base,
-    parent: Manifest | None,
-    generator: str,
+    work: Workspace, trainer: Trainer, trained: Trained, parent: Manifest | None, source: AttributeSource | None
 ) -> AgclSummary:
     """Reports, the checkpoint, and the note that the run is done."""
-    run, settings = trainer.run, plan.settings
+    plan, run, base, checkpoints = trainer.plan, trainer.run, trainer.base, work.checkpoints
+    settings = plan.settings
     trainer.negatives.write(run, plan.corpus.train, plan.corpus.tokens)
     draw_curve(run, "loss", settings.agcl.best_by)
-    inputs = {"attributes": generator} if generator else {}
+    inputs = {"attributes": source.generator} if source else {}
     stored = checkpoints.add(
         trained.adapter,
         Manifest(
@@ -234,16 +216,14 @@ def _seen(plan: Plan) -> TrainingProducts:
     )
 
 
-def _measure(
-    folder: CatalogFolder, plan: Plan, checkpoints: Checkpoints, parent: Manifest | None, listener: Listener
-) -> Estimate:
+def _measure(work: Workspace, plan: Plan, parent: Manifest | None) -> Estimate:
     """Load the model and do the work of a few pairs once; time and memory of a whole step follow from that."""
     settings = plan.settings
     # A dry run writes nothing, so no store: the first epoch is what is told.
     uncached = settings.model_copy(update={"cache": settings.cache.model_copy(update={"vision": False})})
-    embedder = _load(folder, uncached, checkpoints, listener)
-    _tell_cut(embedder, plan, listener)
-    add_trainable(embedder, settings.agcl, parent, checkpoints).train()
+    embedder = _load(work.with_settings(uncached))
+    _tell_cut(embedder, plan, work.listener)
+    add_trainable(embedder, settings.agcl, parent, work.checkpoints).train()
     pairs = next(plan.from_step(0, 0))[2][:MEASURED_PAIRS]
     batch = make_batch(pairs, plan.lexical, plan.corpus.train)
     reader = Reader(embedder, settings)
