@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic.fields import FieldInfo
 
 MAX_IMAGES = "max_images"
 """An earlier key of [model], still understood: now `generator_images` and `embedder_images`."""
@@ -439,6 +440,18 @@ class Settings(Section):
                     own = tree.get(name, {})
                     tree[name] = {**defaults, **own} if isinstance(own, dict) else own
         return tree
+
+
+def field_of(key: str) -> FieldInfo:
+    """Return the field of a dotted key such as `embed.batch_size`. KeyError where there is none."""
+    table, _, rest = key.partition(".")
+    field, table_type = Settings.model_fields[table], Settings.model_fields[table].annotation
+    for name in filter(None, rest.split(".")):
+        assert isinstance(table_type, type)
+        assert issubclass(table_type, BaseModel)
+        field = table_type.model_fields[name]
+        table_type = field.annotation
+    return field
 
 
 def _unresolved(section: object) -> object:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
-from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
+from .flags import setting
+from .options import Session, in_session
 
 if TYPE_CHECKING:
     from ..attributes.export import ExportSummary
@@ -31,42 +32,27 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count what needs w
 Out = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Write all attributes to .csv, .jsonl or .parquet.")
 ]
-BatchSize = Annotated[int | None, typer.Option(help="Products at a time.", show_default=False)]
-Preset = Annotated[str | None, typer.Option(help="Models: nano, paper or qwen3.", show_default=False)]
-GeneratorName = Annotated[str | None, typer.Option(help="Hub name or folder of a Qwen-VL.", show_default=False)]
-Views = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAMES",
-        help="What is described: listing, text, photos (each alone), all-photos, rest (without each photo), queries "
-        "(what `eval` asks with).",
-        show_default=False,
-    ),
-]
-Language = Annotated[str | None, typer.Option(help="Of keys and values.", show_default=False)]
-Endpoint = Annotated[str | None, typer.Option(metavar="URL", help="OpenAI-compatible server instead of a local model.")]
-EndpointModel = Annotated[str | None, typer.Option(metavar="NAME", help="The model's name at the endpoint.")]
 
 
+@in_session(
+    setting("attributes.batch_size"),
+    setting("attributes.views", metavar="NAMES"),
+    setting("attributes.language"),
+    setting("attributes.endpoint", metavar="URL"),
+    setting("attributes.endpoint_model", "--model", metavar="NAME"),
+    setting("model.preset"),
+    setting("model.generator", metavar="NAME"),
+    roles=("generator",),
+    writes=True,
+)
 def attributes(
-    catalog: CatalogArgument = None,
+    session: Session,
     limit: Limit = None,
     sample: Sample = None,
     force: Force = False,
     retry_failed: RetryFailed = False,
     dry_run: DryRun = False,
     out_file: Out = None,
-    batch_size: BatchSize = None,
-    preset: Preset = None,
-    generator: GeneratorName = None,
-    views: Views = None,
-    language: Language = None,
-    endpoint: Endpoint = None,
-    model: EndpointModel = None,
-    json_mode: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    set_: Set = None,
 ) -> None:
     """Let a generator write each product's attributes; only new and changed products cost anything.
 
@@ -74,26 +60,7 @@ def attributes(
 
     Example: afmrl attributes catalog.csv --sample 20; then afmrl attributes catalog.csv --out attributes.csv
     """
-    flags = {
-        "attributes.batch_size": batch_size,
-        "attributes.views": views,
-        "attributes.language": language,
-        "attributes.endpoint": endpoint,
-        "attributes.endpoint_model": model,
-        "model.preset": preset,
-        "model.generator": generator,
-    }
-    session = start(
-        catalog,
-        json_mode=json_mode,
-        quiet=quiet,
-        verbose=verbose,
-        set_=set_,
-        flags=flags,
-        roles=("generator",),
-        writes=not dry_run,
-    )
-    _check_flags(session, model, limit, sample)
+    _check_flags(session, limit, sample)
     from ..attributes.generate import Selection
 
     selection = Selection(limit, force, retry_failed)
@@ -168,12 +135,12 @@ def _generate(session: Session, selection: Selection, sample: int | None, out_fi
     _show(session, views.products, summary, problems, exported)
 
 
-def _check_flags(session: Session, model: str | None, limit: int | None, sample: int | None) -> None:
+def _check_flags(session: Session, limit: int | None, sample: int | None) -> None:
     from ..attributes.views import check_view_names
     from .eval import PROTOCOLS
 
     settings = session.settings.attributes
-    if model and not settings.endpoint:
+    if "attributes.endpoint_model" in session.flags and not settings.endpoint:
         raise UsageError("--model is a name at an endpoint, and there is no endpoint", "give --endpoint or --generator")
     if limit and sample:
         raise UsageError("--limit and --sample exclude each other", "--limit takes the first, --sample any products")

@@ -18,7 +18,8 @@ from ..escaping import write_csv
 from ..store.files import writing
 from ..store.folder import CatalogFolder, check_output
 from ..store.written import PROBLEM_COLUMNS
-from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
+from .flags import setting
+from .options import Session, in_session
 from .output import Output
 
 EXAMPLES_SHOWN = 3
@@ -28,38 +29,20 @@ ATTRIBUTES_SHOWN = 3
 CATEGORIES_SHOWN = 3
 COLUMNS_CHARS = 100
 Images = Annotated[bool, typer.Option("--images/--no-images", help="Open every photo, or only see that it is there.")]
-Format = Annotated[str | None, typer.Option(help="google, shopify, woocommerce, csv, ...; found from the content.")]
 
 ProblemsFile = Annotated[
     Path | None, typer.Option("--out", metavar="FILE.csv", help="Every problem as a line of a CSV file.")
 ]
 
 
-def check(
-    catalog: CatalogArgument = None,
-    images: Images = True,
-    format: Format = None,
-    out_file: ProblemsFile = None,
-    json_mode: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    set_: Set = None,
-) -> None:
+@in_session(setting("catalog.format"), roles=("generator", "embedder"))
+def check(session: Session, images: Images = True, out_file: ProblemsFile = None) -> None:
     """Show what is in a catalog and what is wrong with it, by row and column; exit 1 when something is lost.
 
     Nothing is written but --out. With --no-images photos are not opened, which is much quicker.
 
     Example: afmrl check catalog.csv
     """
-    session = start(
-        catalog,
-        json_mode=json_mode,
-        quiet=quiet,
-        verbose=verbose,
-        set_=set_,
-        flags={"catalog.format": format},
-        roles=("generator", "embedder"),
-    )
     if out_file:
         check_output(out_file, session.folder, "--out")
     with session.out as out:

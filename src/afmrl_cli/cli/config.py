@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from ..store.folder import SETTINGS_FILE, find_folder
-from .options import CatalogArgument, Json, Quiet, Set, Verbose, flags_of, with_split_shares
-from .output import Output
+from .flags import Call, with_flags
+from .options import with_split_shares
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -21,25 +21,19 @@ if TYPE_CHECKING:
 WIDTH = 80
 
 
-def config(
-    catalog: CatalogArgument = None,
-    json_mode: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    set_: Set = None,
-) -> None:
+@with_flags()
+def config(call: Call) -> None:
     """Print the settings as TOML: flags over AFMRL_* over afmrl.toml over defaults, which are comments.
 
     Example: afmrl config --set model.preset=qwen3
     """
     from ..sources import load_with_origins
 
-    flags = flags_of(set_)
-    out = Output(json_mode=json_mode, quiet=quiet, verbose=verbose)
+    flags, out = call.chosen, call.out
     try:
-        folder = find_folder(catalog, lambda root: load_with_origins(root, flags)[0].catalog.path)
+        folder = find_folder(call.catalog, lambda root: load_with_origins(root, flags)[0].catalog.path)
     except DataError as error:
-        if catalog is not None:
+        if call.catalog is not None:
             raise
         folder = None
         out.note(f"{error}: showing flags, environment and defaults only")

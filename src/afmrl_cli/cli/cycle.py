@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
+from .flags import setting
+from .options import Session, in_session
 
 if TYPE_CHECKING:
     from ..cycle.records import Expected
@@ -28,27 +29,21 @@ ESTIMATED_AS: dict[str, Stage] = {
 """By which command's estimate of memory a kind of stage goes."""
 
 
+@in_session(
+    setting("cycle.iterations"),
+    setting("cycle.share"),
+    setting("cycle.infonce"),
+    setting("cycle.sft"),
+    setting("cycle.protocol"),
+    setting("model.preset"),
+    roles=("generator", "embedder"),
+    writes=True,
+)
 def cycle(
-    catalog: CatalogArgument = None,
-    iterations: Annotated[int | None, typer.Option(help="Rounds of AGCL and RAR.", show_default=False)] = None,
-    share: Annotated[
-        float | None, typer.Option(help="Of the training samples, from the second round on.", show_default=False)
-    ] = None,
-    infonce: Annotated[
-        bool | None, typer.Option("--infonce", help="Train plain InfoNCE too, as a baseline.", show_default=False)
-    ] = None,
-    sft: Annotated[str | None, typer.Option(help="Teach the generator: auto, yes or no.", show_default=False)] = None,
-    protocol: Annotated[
-        str | None, typer.Option(help="Of the evaluation; by default what the catalog offers.", show_default=False)
-    ] = None,
+    session: Session,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list the stages: which are done, what the others may take.")
     ] = False,
-    preset: Annotated[str | None, typer.Option(help="Models: nano, paper or qwen3.", show_default=False)] = None,
-    json_mode: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    set_: Set = None,
 ) -> None:
     """Run the whole loop: attributes, AGCL, RAR, new attributes, ...; stages are accepted by the validation split.
 
@@ -57,24 +52,6 @@ def cycle(
 
     Example: afmrl cycle --iterations 2 --dry-run; then afmrl cycle --iterations 2
     """
-    flags = {
-        "cycle.iterations": iterations,
-        "cycle.share": share,
-        "cycle.infonce": infonce,
-        "cycle.sft": sft,
-        "cycle.protocol": protocol,
-        "model.preset": preset,
-    }
-    session = start(
-        catalog,
-        json_mode=json_mode,
-        quiet=quiet,
-        verbose=verbose,
-        set_=set_,
-        flags=flags,
-        roles=("generator", "embedder"),
-        writes=not dry_run,
-    )
 
     from ..cycle.run import run_cycle
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start, warn_of_built_in, warn_of_two_faiss
+from .flags import setting
+from .options import Session, in_session, warn_of_built_in, warn_of_two_faiss
 
 if TYPE_CHECKING:
     from ..dedupe.run import Result
@@ -17,28 +18,20 @@ if TYPE_CHECKING:
 SHOWN = 20
 
 
+@in_session(
+    setting("dedupe.precision"),
+    setting("dedupe.threshold"),
+    setting("dedupe.verdicts", metavar="FILE", repeat=True, from_here=True),
+    writes=True,
+)
 def dedupe(
-    catalog: CatalogArgument = None,
-    precision: Annotated[
-        float | None, typer.Option(help="Share of right pairs to aim at, such as 0.95.", show_default=False)
-    ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Take pairs from this score on, whatever is known.", show_default=False)
-    ] = None,
-    verdicts: Annotated[
-        list[str] | None,
-        typer.Option("--verdicts", metavar="FILE", help="CSV with confirmed and rejected pairs. Repeatable."),
-    ] = None,
+    session: Session,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the pairs as CSV, to be filled in by people.")
     ] = None,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write the pairs side by side, with pictures.")
     ] = None,
-    json_mode: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    set_: Set = None,
 ) -> None:
     """Find listings that are the same product, by their vectors, text, codes, attributes, prices and photos.
 
@@ -47,20 +40,6 @@ def dedupe(
 
     Example: afmrl dedupe --out review.csv --html review.html; then afmrl dedupe --verdicts review.csv
     """
-    flags = {
-        "dedupe.precision": precision,
-        "dedupe.threshold": threshold,
-        "dedupe.verdicts": [str(Path(file).absolute()) for file in verdicts] if verdicts else None,
-    }
-    session = start(
-        catalog,
-        json_mode=json_mode,
-        quiet=quiet,
-        verbose=verbose,
-        set_=set_,
-        flags=flags,
-        writes=True,
-    )
     from ..dedupe.outputs import check_files, keep, write_table
     from ..dedupe.page import write_page
     from ..dedupe.run import find_duplicates

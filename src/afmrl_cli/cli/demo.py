@@ -16,7 +16,7 @@ import typer
 from ..errors import DataError
 from ..store.files import writing
 from ..store.folder import SETTINGS_FILE, CatalogFolder
-from .options import Json, Quiet, Verbose
+from .flags import Json, Quiet, Verbose
 from .output import Output
 
 SEED = 7

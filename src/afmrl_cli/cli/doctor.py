@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckFailed, DataError
 from ..store.folder import find_folder
-from .options import Json, Quiet, Set, Verbose, flags_of
-from .output import Output
+from .flags import Call, with_flags
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -28,15 +27,15 @@ class Trouble:
     mend: tuple[str, ...]
 
 
-def doctor(json_mode: Json = False, quiet: Quiet = False, verbose: Verbose = False, set_: Set = None) -> None:
+@with_flags(catalog="nowhere")
+def doctor(call: Call) -> None:
     """Check the installation: versions, GPU, memory, FAISS, torchvision, and which models are at hand.
 
     Exit code 1 when something is wrong. Example: afmrl doctor --json
     """
     from ..sources import load_settings
 
-    flags = flags_of(set_)
-    out = Output(json_mode=json_mode, quiet=quiet, verbose=verbose)
+    flags, out = call.chosen, call.out
     try:
         root = find_folder(None, lambda root: load_settings(root, flags).catalog.path).root
     except DataError:
@@ -65,7 +64,7 @@ def doctor(json_mode: Json = False, quiet: Quiet = False, verbose: Verbose = Fal
         for command in trouble.mend:
             out.text(f"  {command}")
     if troubles:
-        if json_mode:  # the document above says it all; a second one would break the first
+        if out.json_mode:  # the document above says it all; a second one would break the first
             import typer
 
             raise typer.Exit(CheckFailed.exit_code)

@@ -7,26 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start, warn_of_two_faiss
+from .flags import setting
+from .options import Session, in_session, warn_of_two_faiss
 
 if TYPE_CHECKING:
     from ..retrieval.embed import EmbedSummary
 
 
+@in_session(
+    setting("embed.enrich"),
+    setting("embed.index"),
+    setting("embed.batch_size"),
+    setting("model.preset"),
+    setting("model.embedder", metavar="NAME"),
+    roles=("embedder",),
+    writes=True,
+)
 def embed(
-    catalog: CatalogArgument = None,
-    enrich: Annotated[
-        str | None, typer.Option(help="Which side gets attribute text: none, query or both.", show_default=False)
-    ] = None,
-    index: Annotated[str | None, typer.Option(help="auto, flat, hnsw or ivf.", show_default=False)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Products at a time.", show_default=False)] = None,
-    preset: Annotated[str | None, typer.Option(help="Models: nano, paper or qwen3.", show_default=False)] = None,
-    embedder: Annotated[str | None, typer.Option(help="Hub name or folder of a Qwen-VL.", show_default=False)] = None,
-    force: Annotated[bool, typer.Option("--force", help="Compute all vectors anew.")] = False,
-    json_mode: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    set_: Set = None,
+    session: Session, force: Annotated[bool, typer.Option("--force", help="Compute all vectors anew.")] = False
 ) -> None:
     """Compute each product's vector and build the index; only new and changed products cost anything.
 
@@ -34,23 +32,6 @@ def embed(
 
     Example: afmrl embed catalog.csv --enrich both
     """
-    flags = {
-        "embed.enrich": enrich,
-        "embed.index": index,
-        "embed.batch_size": batch_size,
-        "model.preset": preset,
-        "model.embedder": embedder,
-    }
-    session = start(
-        catalog,
-        json_mode=json_mode,
-        quiet=quiet,
-        verbose=verbose,
-        set_=set_,
-        flags=flags,
-        roles=("embedder",),
-        writes=True,
-    )
 
     from ..retrieval.embed import embed_catalog
 

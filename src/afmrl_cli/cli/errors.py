@@ -15,7 +15,6 @@ from typing import Any, TextIO
 import typer
 
 from ..errors import AfmrlError, CheckFailed
-from .options import running
 from .output import Output
 
 ISSUES_HINT = "this is a bug: please report it with the lines above"
@@ -80,7 +79,6 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         """Run the command; show what it raises."""
-        running.set(command)
         try:
             command(*args, **kwargs)
         except (typer.Exit, typer.Abort):

@@ -11,7 +11,8 @@ import typer
 from ..catalog.splits import Split
 from ..errors import CheckFailed, UsageError
 from ..store.folder import check_output
-from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
+from .flags import setting
+from .options import Session, in_session
 
 if TYPE_CHECKING:
     from ..evaluation.entries import Entry
@@ -31,28 +32,10 @@ Gallery = Annotated[Many, typer.Option(metavar="KEY=VALUE", help="Only these lis
 Part = Annotated[
     Text, typer.Option(help="Ask about train, validation, test or all; by default what training never saw.")
 ]
-Labels = Annotated[Text, typer.Option(metavar="FILE", help="CSV with labels that only the judging sees.")]
-Label = Annotated[Text, typer.Option(help="Which label coarse and composed go by.")]
-QueryFields = Annotated[Text, typer.Option(help="Make queries of text, title, photos or all.")]
-GalleryFields = Annotated[Text, typer.Option(help="Make the gallery of text, photos or all.")]
 Baselines = Annotated[
     bool, typer.Option("--baselines", help="Add BM25 over text and attributes, colours, fusion, the bare base.")
 ]
-Systems = Annotated[
-    Many, typer.Option(metavar="NAME", help="More rows: bm25, checkpoint:NAME, clip:NAME, ... Repeatable.")
-]
-Compare = Annotated[
-    Many, typer.Option(metavar="RUN", help="Earlier run to compare with; several are seeds of one. Repeatable.")
-]
-Merge = Annotated[Many, typer.Option(metavar="RUN", help="Run of another seed, averaged with this one. Repeatable.")]
-Slices = Annotated[Text, typer.Option(metavar="KEYS", help="Figures by category, brand, ...; or all.")]
-Enrich = Annotated[Text, typer.Option(help="Which side gets attribute text: none, query or both.")]
-Ks = Annotated[Text, typer.Option(help="Cuts, such as 1,5,10.")]
-MaxQueries = Annotated[int | None, typer.Option(help="A fixed sample of so many queries; 0: all.")]
 FailUnder = Annotated[Many, typer.Option(metavar="METRIC=X", help="Exit 1 when the embedder is below. Repeatable.")]
-MaxDrop = Annotated[
-    Many, typer.Option(metavar="METRIC=X", help="Exit 1 when it fell by more than X since --compare. Repeatable.")
-]
 RunOut = Annotated[File, typer.Option(metavar="FILE", help="Write the ranking as a TREC run.")]
 Html = Annotated[File, typer.Option(metavar="FILE", help="Write a page with tables and the worst queries' pictures.")]
 Markdown = Annotated[File, typer.Option(metavar="FILE", help="Write the tables as Markdown.")]
@@ -61,37 +44,37 @@ Wide = Annotated[bool, typer.Option("--wide", help="Show all metrics, not only t
 Github = Annotated[bool, typer.Option("--github", help="Annotate the GitHub workflow that this runs in.")]
 
 
+@in_session(
+    setting("embed.enrich"),
+    setting("eval.ks", metavar="K,..."),
+    setting("eval.max_queries"),
+    setting("eval.labels", metavar="FILE"),
+    setting("eval.label", metavar="NAME"),
+    setting("eval.query_fields"),
+    setting("eval.gallery_fields"),
+    setting("eval.systems", metavar="NAME", repeat=True),
+    setting("eval.compare", metavar="RUN", repeat=True),
+    setting("eval.merge", metavar="RUN", repeat=True),
+    setting("eval.max_drop", metavar="METRIC=X", repeat=True),
+    setting("eval.slices", metavar="KEYS"),
+    roles=("embedder",),
+    writes=True,
+)
 def eval(
-    catalog: CatalogArgument = None,
+    session: Session,
     protocol: Protocol = None,
     queries: Queries = None,
     qrels: Qrels = None,
     gallery: Gallery = None,
     split: Part = None,
-    labels: Labels = None,
-    label: Label = None,
-    query_fields: QueryFields = None,
-    gallery_fields: GalleryFields = None,
     baselines: Baselines = False,
-    systems: Systems = None,
-    compare: Compare = None,
-    merge: Merge = None,
-    slices: Slices = None,
-    enrich: Enrich = None,
-    ks: Ks = None,
-    max_queries: MaxQueries = None,
     fail_under: FailUnder = None,
-    max_drop: MaxDrop = None,
     run_out: RunOut = None,
     html: Html = None,
     markdown: Markdown = None,
     junit: Junit = None,
     github: Github = False,
     wide: Wide = False,
-    json_mode: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    set_: Set = None,
 ) -> None:
     """Measure retrieval: Recall@k, hit@k, MRR, nDCG@10, mAP, precision@10, with intervals; classes with coarse.
 
@@ -101,30 +84,6 @@ def eval(
 
     Example: afmrl eval catalog.csv --baselines --fail-under recall@10=0.7
     """
-    flags = {
-        "embed.enrich": enrich,
-        "eval.ks": ks,
-        "eval.max_queries": max_queries,
-        "eval.labels": labels,
-        "eval.label": label,
-        "eval.query_fields": query_fields,
-        "eval.gallery_fields": gallery_fields,
-        "eval.systems": systems,
-        "eval.compare": compare,
-        "eval.merge": merge,
-        "eval.max_drop": max_drop,
-        "eval.slices": slices,
-    }
-    session = start(
-        catalog,
-        json_mode=json_mode,
-        quiet=quiet,
-        verbose=verbose,
-        set_=set_,
-        flags=flags,
-        roles=("embedder",),
-        writes=True,
-    )
     files = {"--run-out": run_out, "--html": html, "--markdown": markdown, "--junit": junit}
     _check(session, protocol, queries, qrels, files)
     with session.out:

@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
-
-import typer
 
 from ..store.lock import writer_lock
-from .options import CatalogArgument, Json, Quiet, Set, Verbose, start
-
-Private = Annotated[
-    bool | None, typer.Option("--private/--no-private", help="Allow links into private networks and to this machine.")
-]
+from .flags import setting
+from .options import Session, in_session
 
 
-def fetch_images(
-    catalog: CatalogArgument = None,
-    private: Private = None,
-    json_mode: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    set_: Set = None,
-) -> None:
+@in_session(setting("catalog.fetch_private", "--private/--no-private"))
+def fetch_images(session: Session) -> None:
     """Fetch the photos that the catalog links to into .afmrl/images; all other commands then find them there.
 
     Nothing else downloads photos. Run again, it fetches what is new or failed before.
 
     Example: afmrl fetch-images my-shop
     """
-    session = start(
-        catalog,
-        json_mode=json_mode,
-        quiet=quiet,
-        verbose=verbose,
-        set_=set_,
-        flags={"catalog.fetch_private": private},
-    )
     from ..catalog.fetch import fetch_images, nothing_fetched
     from ..catalog.problems import Problems
 

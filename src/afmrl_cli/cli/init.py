@@ -11,8 +11,7 @@ import typer
 
 from ..errors import DataError, UsageError
 from ..store.folder import SETTINGS_FILE, CatalogFolder
-from .options import CatalogArgument, Json, Quiet, Set, Verbose, flags_of
-from .output import Output
+from .flags import Call, with_flags
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -21,15 +20,8 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Write without asking.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an afmrl.toml that is there.")]
 
 
-def init(
-    catalog: CatalogArgument = None,
-    yes: Yes = False,
-    force: Force = False,
-    json_mode: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    set_: Set = None,
-) -> None:
+@with_flags()
+def init(call: Call, yes: Yes = False, force: Force = False) -> None:
     """Look at a catalog, propose columns and settings, and write them to afmrl.toml after showing them.
 
     On a terminal it asks before it writes; elsewhere it only writes with --yes.
@@ -41,17 +33,17 @@ def init(
     from ..sources import load_settings
     from ..store.files import writing
 
-    folder, root = _place(catalog)
+    folder, root = _place(call.catalog)
     file = root / SETTINGS_FILE
     if file.exists() and yes and not force:
         raise UsageError(f"{file}: is there already", "--force replaces it")
-    settings = load_settings(None, flags_of(set_)).catalog
-    with Output(json_mode=json_mode, quiet=quiet, verbose=verbose) as out:
+    settings = load_settings(None, call.chosen).catalog
+    with call.out as out:
         found = propose(folder, root, settings)
         text = settings_text(found)
         proposed = load_settings_text(text)
         out.text(text)
-        write = yes or (_may_ask(json_mode) and _agreed(file, force))
+        write = yes or (_may_ask(out.json_mode) and _agreed(file, force))
         if write:
             with writing(file) as target:
                 target.write_text(text, "utf-8")

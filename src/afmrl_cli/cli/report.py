@@ -7,22 +7,18 @@ from typing import Annotated
 
 import typer
 
-from .options import CatalogArgument, Json, Quiet, Set, Verbose, start
+from .options import Session, in_session
 
 
+@in_session()
 def report(
-    catalog: CatalogArgument = None,
+    session: Session,
     run: Annotated[str, typer.Option("--run", help="Folder of a cycle in .afmrl/runs; by default the latest.")] = "",
-    json_mode: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    set_: Set = None,
 ) -> None:
     """Write the report of a cycle anew: one HTML file with its stages, and results before and after with pictures.
 
     Example: afmrl report
     """
-    session = start(catalog, json_mode=json_mode, quiet=quiet, verbose=verbose, set_=set_)
     from ..cycle.report import find_cycle, write_report
 
     with session.out:

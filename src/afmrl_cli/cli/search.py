@@ -10,7 +10,8 @@ import typer
 
 from ..errors import DataError, UsageError
 from ..store.folder import check_output
-from .options import CatalogOption, Json, Quiet, Session, Set, Verbose, start, warn_of_two_faiss
+from .flags import setting
+from .options import Session, in_session, warn_of_built_in, warn_of_two_faiss
 from .output import Output
 
 if TYPE_CHECKING:
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 PAGE_SUFFIXES = (".html", ".htm")
 
 
+@in_session(setting("search.k", "-k"), catalog="option")
 def search(
+    session: Session,
     text: Annotated[str, typer.Argument(help="What you look for, in words.", show_default=False)] = "",
     image: Annotated[
         list[Path] | None, typer.Option("--image", "-i", metavar="FILE", help="A photo. Repeatable.")
     ] = None,
     like: Annotated[str, typer.Option(metavar="ID", help="Products like this listing; loads no model.")] = "",
-    k: Annotated[int | None, typer.Option("-k", help="How many results.", show_default=False)] = None,
     filter_: Annotated[
         list[str] | None,
         typer.Option("--filter", "-f", metavar="KEY=VALUE", help="Only listings with this value. Repeatable."),
@@ -41,11 +43,6 @@ def search(
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures that needs no network.")
     ] = None,
     wide: Annotated[bool, typer.Option("--wide", help="One table with every column, however wide.")] = False,
-    catalog: CatalogOption = None,
-    json_mode: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    set_: Set = None,
 ) -> None:
     """Find products by text, by photo, by both together, or by likeness to a listing.
 
@@ -54,15 +51,7 @@ def search(
 
     Example: afmrl search "navy v-neck blouse" -k 5 --filter brand=Luma --html results.html
     """
-    session = start(
-        catalog,
-        json_mode=json_mode,
-        quiet=quiet,
-        verbose=verbose,
-        set_=set_,
-        flags={"search.k": k},
-        roles=("generator", "embedder") if enrich else ("embedder",),
-    )
+    warn_of_built_in(session, ("generator", "embedder") if enrich else ("embedder",))
     _check(session, text, image or [], like, enrich, html)
 
     warn_of_two_faiss(session)

@@ -2,79 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from .eval import trained_by
-from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
+from .flags import setting
+from .options import Session, in_session
 from .training import DryRun, Force, estimate_document, show_estimate, show_plan
 
 if TYPE_CHECKING:
     from ..training.run import AgclSummary
 
 
-def train_agcl(
-    catalog: CatalogArgument = None,
-    loss: Annotated[
-        str | None, typer.Option(help="agcl, or infonce for the plain baseline.", show_default=False)
-    ] = None,
-    dry_run: DryRun = False,
-    force: Force = False,
-    epochs: Annotated[float | None, typer.Option(help="Times through all pairs.", show_default=False)] = None,
-    steps: Annotated[int | None, typer.Option(help="Instead of epochs.", show_default=False)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pairs in a batch.", show_default=False)] = None,
-    chunk_tokens: Annotated[
-        int | None, typer.Option(help="Tokens in memory at a time; lower it for less memory.", show_default=False)
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak.", show_default=False)] = None,
-    temperature: Annotated[float | None, typer.Option(help="tau.", show_default=False)] = None,
-    batches: Annotated[
-        str | None, typer.Option(help="auto, random, category or neighbours.", show_default=False)
-    ] = None,
-    attributes: Annotated[
-        str | None, typer.Option(help="generated, or given: the catalog's own columns.", show_default=False)
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Another seed, another run.", show_default=False)] = None,
-    name: Annotated[str | None, typer.Option(help="Of the checkpoint.", show_default=False)] = None,
-    preset: Annotated[str | None, typer.Option(help="Models: nano, paper or qwen3.", show_default=False)] = None,
-    embedder: Annotated[str | None, typer.Option(help="Hub name or folder of a Qwen-VL.", show_default=False)] = None,
-    json_mode: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    set_: Set = None,
-) -> None:
+@in_session(
+    setting("agcl.loss"),
+    setting("agcl.epochs"),
+    setting("agcl.steps"),
+    setting("agcl.batch_size"),
+    setting("agcl.chunk_tokens"),
+    setting("agcl.learning_rate"),
+    setting("agcl.temperature"),
+    setting("agcl.batches"),
+    setting("agcl.attributes"),
+    setting("agcl.seed"),
+    setting("agcl.name"),
+    setting("model.preset"),
+    setting("model.embedder", metavar="NAME"),
+    roles=("embedder",),
+    writes=True,
+)
+def train_agcl(session: Session, dry_run: DryRun = False, force: Force = False) -> None:
     """Train the embedder to tell near-identical products apart (AGCL); the adapter goes into the checkpoint store.
 
     Interrupted or killed, the same command goes on from the last saved step. Several GPUs: torchrun -m afmrl_cli.
 
     Example: afmrl train-agcl --epochs 3; then afmrl embed --set model.embedder_checkpoint=embedder-1
     """
-    flags = {
-        "agcl.loss": loss,
-        "agcl.epochs": epochs,
-        "agcl.steps": steps,
-        "agcl.batch_size": batch_size,
-        "agcl.chunk_tokens": chunk_tokens,
-        "agcl.learning_rate": learning_rate,
-        "agcl.temperature": temperature,
-        "agcl.batches": batches,
-        "agcl.attributes": attributes,
-        "agcl.seed": seed,
-        "agcl.name": name,
-        "model.preset": preset,
-        "model.embedder": embedder,
-    }
-    session = start(
-        catalog,
-        json_mode=json_mode,
-        quiet=quiet,
-        verbose=verbose,
-        set_=set_,
-        flags=flags,
-        roles=("embedder",),
-        writes=not dry_run,
-    )
 
     from ..training.run import train_agcl as run
 

@@ -2,80 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from .options import CatalogArgument, Json, Quiet, Session, Set, Verbose, start
+from .flags import setting
+from .options import Session, in_session
 from .training import DryRun, Force, estimate_document, show_estimate, show_plan
 
 if TYPE_CHECKING:
     from ..sft.run import SftSummary
 
 
-def train_sft(
-    catalog: CatalogArgument = None,
-    source: Annotated[
-        str | None, typer.Option(help="Of the right answers: teacher, columns or file.", show_default=False)
-    ] = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="Whose stored attributes: id, folder or model name.", show_default=False)
-    ] = None,
-    columns: Annotated[
-        str | None, typer.Option(help="The catalog's columns to learn, a,b,c.", show_default=False)
-    ] = None,
-    file: Annotated[
-        str | None, typer.Option(help="Table with ids and attributes, from the catalog's folder.", show_default=False)
-    ] = None,
-    dry_run: DryRun = False,
-    force: Force = False,
-    epochs: Annotated[float | None, typer.Option(help="Times through all products.", show_default=False)] = None,
-    steps: Annotated[int | None, typer.Option(help="Instead of epochs.", show_default=False)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Products in a step.", show_default=False)] = None,
-    chunk_size: Annotated[
-        int | None, typer.Option(help="Products in memory at a time; lower it for less.", show_default=False)
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak.", show_default=False)] = None,
-    seed: Annotated[int | None, typer.Option(help="Another seed, another run.", show_default=False)] = None,
-    name: Annotated[str | None, typer.Option(help="Of the checkpoint.", show_default=False)] = None,
-    preset: Annotated[str | None, typer.Option(help="Models: nano, paper or qwen3.", show_default=False)] = None,
-    generator: Annotated[str | None, typer.Option(help="Hub name or folder of a Qwen-VL.", show_default=False)] = None,
-    json_mode: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    set_: Set = None,
-) -> None:
+@in_session(
+    setting("sft.source"),
+    setting("sft.teacher", metavar="NAME"),
+    setting("sft.columns", metavar="A,B,..."),
+    setting("sft.file", metavar="FILE"),
+    setting("sft.epochs"),
+    setting("sft.steps"),
+    setting("sft.batch_size"),
+    setting("sft.chunk_size"),
+    setting("sft.learning_rate"),
+    setting("sft.seed"),
+    setting("sft.name"),
+    setting("model.preset"),
+    setting("model.generator", metavar="NAME"),
+    roles=("generator",),
+    writes=True,
+)
+def train_sft(session: Session, dry_run: DryRun = False, force: Force = False) -> None:
     """Teach the generator by right answers (SFT); the adapter goes into the checkpoint store.
 
     Interrupted or killed, the same command goes on from the last saved step.
 
     Example: afmrl train-sft --source columns; then afmrl attributes --set model.generator_checkpoint=generator-1
     """
-    flags = {
-        "sft.source": source,
-        "sft.teacher": teacher,
-        "sft.columns": columns,
-        "sft.file": file,
-        "sft.epochs": epochs,
-        "sft.steps": steps,
-        "sft.batch_size": batch_size,
-        "sft.chunk_size": chunk_size,
-        "sft.learning_rate": learning_rate,
-        "sft.seed": seed,
-        "sft.name": name,
-        "model.preset": preset,
-        "model.generator": generator,
-    }
-    session = start(
-        catalog,
-        json_mode=json_mode,
-        quiet=quiet,
-        verbose=verbose,
-        set_=set_,
-        flags=flags,
-        roles=("generator",),
-        writes=not dry_run,
-    )
 
     from ..sft.run import train_sft as run
 
