@@ -41,6 +41,7 @@ class Benchmark:
 
 
 BENCHMARKS = (
+    Benchmark("start", "", "--rounds 1"),
     Benchmark("check_scale", "", "--rows 200 --photos 4 --side 64"),
     Benchmark("attributes_rate", "", "--items 2 --batch 2 --rounds 1"),
     Benchmark("embed_rate", "--items 768 --rounds 3", "--items 2 --batch 2 --side 56 --rounds 1"),

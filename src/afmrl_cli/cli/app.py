@@ -1,25 +1,124 @@
-"""The Typer app: commands in groups. Nothing heavy is imported here, so that `afmrl --help` is instant."""
+"""The Typer app: the commands in groups. A command is imported when it is called, so that `afmrl --help` is instant."""
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
-from ..errors import DataError, UsageError
-from .errors import guarded
-from .output import Output
 
 REFUSED = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 """What the parser of the command line raises; Typer gives the class itself no name of its own."""
 
+COMMANDS: dict[str, tuple[str, str]] = {
+    "init": (
+        "Start",
+        "Propose columns and settings for a catalog, and write them to afmrl.toml after showing them.",
+    ),
+    "demo": (
+        "Start",
+        "Run the whole loop on an example shop with the built-in nano model: minutes, no GPU, no network.",
+    ),
+    "check": (
+        "Data",
+        "Show what is in a catalog and what is wrong with it, by row and column; exit 1 when something is lost.",
+    ),
+    "fetch-images": (
+        "Data",
+        "Fetch the photos that the catalog links to into .afmrl/images; all other commands then find them there.",
+    ),
+    "attributes": (
+        "Use",
+        "Let a generator write each product's attributes; only new and changed products cost anything.",
+    ),
+    "embed": (
+        "Use",
+        "Compute each product's vector and build the index; only new and changed products cost anything.",
+    ),
+    "search": ("Use", "Find products by text, by photo, by both together, or by likeness to a listing."),
+    "dedupe": (
+        "Use",
+        "Find listings that are the same product, by their vectors, text, codes, attributes, prices and photos.",
+    ),
+    "train-sft": ("Train", "Teach the generator by right answers (SFT); the adapter goes into the checkpoint store."),
+    "train-agcl": (
+        "Train",
+        "Train the embedder to tell near-identical products apart (AGCL); the adapter goes into the checkpoint store.",
+    ),
+    "train-rar": (
+        "Train",
+        "Train the generator to write the attributes by which the frozen embedder finds products (RAR, GRPO).",
+    ),
+    "cycle": (
+        "Train",
+        "Run the whole loop: attributes, AGCL, RAR, new attributes, ...; stages are accepted by the validation split.",
+    ),
+    "checkpoints": ("Train", "List, show, compare, prune, export and import trained adapters."),
+    "report": (
+        "Inspect",
+        "Write the report of a cycle anew: one HTML file with its stages, and results before and after with pictures.",
+    ),
+    "eval": (
+        "Inspect",
+        "Measure retrieval: Recall@k, hit@k, MRR, nDCG@10, mAP, precision@10, with intervals; classes with coarse.",
+    ),
+    "config": (
+        "Inspect",
+        "Print the settings as TOML: flags over AFMRL_* over afmrl.toml over defaults, which are comments.",
+    ),
+    "doctor": (
+        "Inspect",
+        "Check the installation: versions, GPU, memory, FAISS, torchvision, and which models are at hand.",
+    ),
+}
+"""The commands in the order of `afmrl --help`: panel, and the first sentences of the command's own docstring, which
+stand here so that the list loads no command. The module is called as the command is."""
+
+
+class Commands(TyperGroup):
+    """The commands, each loaded when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
+        """Return what help and completion show of a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        panel, help_ = COMMANDS[cmd_name]
+        return TyperCommand(cmd_name, help=help_, rich_help_panel=panel)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Load the command that was called."""
+        if args[0] not in COMMANDS:
+            self.commands = dict.fromkeys(COMMANDS)  # names that the message may suggest
+            return super().resolve_command(ctx, args)
+        return args[0], _load(args[0]), args[1:]
+
+
+def _load(name: str) -> Any:
+    from .errors import guarded
+
+    module = name.replace("-", "_")
+    command = getattr(importlib.import_module(f".{module}", __package__), module)
+    if isinstance(command, typer.Typer):
+        return typer.main.get_command(command)
+    alone = typer.Typer(add_completion=False)
+    alone.command(name)(guarded(command))
+    return typer.main.get_command(alone)
+
+
 app = typer.Typer(
     name="afmrl",
+    cls=Commands,
     help="Fine-grained product retrieval from your own catalog: attributes, embeddings, search, evaluation.",
     epilog="Start with: afmrl demo. Exit codes: 0 ok, 1 a check failed, 2 usage or settings, 3 data, "
     "4 model or checkpoint, 5 out of memory, 130 interrupted.",
@@ -41,54 +140,14 @@ def _root(
 ) -> None: ...
 
 
-def _register() -> None:
-    from . import (
-        attributes,
-        check,
-        checkpoints,
-        config,
-        cycle,
-        dedupe,
-        demo,
-        doctor,
-        embed,
-        eval,
-        fetch_images,
-        init,
-        report,
-        search,
-        train_agcl,
-        train_rar,
-        train_sft,
-    )
-
-    app.command("init", rich_help_panel="Start")(guarded(init.init))
-    app.command("check", rich_help_panel="Data")(guarded(check.check))
-    app.command("fetch-images", rich_help_panel="Data")(guarded(fetch_images.fetch_images))
-    app.command("attributes", rich_help_panel="Use")(guarded(attributes.attributes))
-    app.add_typer(checkpoints.checkpoints, name="checkpoints", rich_help_panel="Train")
-    app.command("train-sft", rich_help_panel="Train")(guarded(train_sft.train_sft))
-    app.command("train-agcl", rich_help_panel="Train")(guarded(train_agcl.train_agcl))
-    app.command("train-rar", rich_help_panel="Train")(guarded(train_rar.train_rar))
-    app.command("cycle", rich_help_panel="Train")(guarded(cycle.cycle))
-    app.command("embed", rich_help_panel="Use")(guarded(embed.embed))
-    app.command("search", rich_help_panel="Use")(guarded(search.search))
-    app.command("dedupe", rich_help_panel="Use")(guarded(dedupe.dedupe))
-    app.command("report", rich_help_panel="Inspect")(guarded(report.report))
-    app.command("eval", rich_help_panel="Inspect")(guarded(eval.eval))
-    app.command("demo", rich_help_panel="Start")(guarded(demo.demo))
-    app.command("config", rich_help_panel="Inspect")(guarded(config.config))
-    app.command("doctor", rich_help_panel="Inspect")(guarded(doctor.doctor))
-
-
-_register()
-
-
 def _open_streams() -> None:
     """Make standard output and error usable whatever they are: closed, or of an encoding that lacks characters."""
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:
+        from ..errors import DataError
+        from .output import Output
+
         # A file opened later would get its number, and take what libraries print.
         Output().error("standard output is closed: results have nowhere to go", "", DataError.exit_code)
         sys.exit(DataError.exit_code)
@@ -102,6 +161,9 @@ def main() -> None:
     _open_streams()
     if "--json" not in sys.argv[1:]:
         app()
+    from ..errors import UsageError
+    from .output import Output
+
     # What the command line's parser refuses never reaches a command: --json has its one document all the same.
     try:
         sys.exit(app(standalone_mode=False))

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from ..store.checkpoints import Checkpoints, Manifest
     from ..store.trace import Trace
 
-checkpoints = typer.Typer(no_args_is_help=True, help="List, show, compare, prune, export and import trained adapters.")
+checkpoints = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="List, show, compare, prune, export and import trained adapters."
+)
 
 Name = Annotated[
     str,

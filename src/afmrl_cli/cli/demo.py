@@ -76,9 +76,10 @@ def demo(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Render an example shop and run the whole loop on it with the built-in nano model: minutes, no GPU, no network.
+    """Run the whole loop on an example shop with the built-in nano model: minutes, no GPU, no network.
 
-    Each step is a command that you can type yourself; run again, the demo takes up what is done already.
+    The shop is drawn; each step is a command that you can type yourself; run again, the demo takes up what is done
+    already.
 
     Example: afmrl demo my-demo --products 100
     """

@@ -22,7 +22,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an afmrl.toml that
 
 @with_flags()
 def init(call: Call, yes: Yes = False, force: Force = False) -> None:
-    """Look at a catalog, propose columns and settings, and write them to afmrl.toml after showing them.
+    """Propose columns and settings for a catalog, and write them to afmrl.toml after showing them.
 
     On a terminal it asks before it writes; elsewhere it only writes with --yes.
 
