@@ -40,6 +40,15 @@ def test_a_crowd_of_near_scores_stays_within_the_tolerance_of_its_true_order(see
         assert low <= rank <= high
 
 
+def test_scores_that_lie_just_as_far_apart_as_is_allowed_are_tied() -> None:
+    edge = np.float32(1) - np.float32(TIE)
+    for low, first in ((edge, 0), (np.nextafter(edge, np.float32(0)), 1)):
+        scores = np.array([low, 1.0], np.float32)
+        for k in (1, 2):
+            assert best_first(scores, k)[0].tolist() == [first, 1 - first][:k]
+        assert ranks_of(scores, [first, 1 - first]).tolist() == [1, 2]
+
+
 def test_rows_keep_their_own_numbers_and_what_is_out_is_last() -> None:
     scores = np.array([0.2, 0.9, -np.inf, 0.9], np.float32)
     rows, values = best_first(scores, 9, np.array([40, 30, 20, 10]))

@@ -128,6 +128,17 @@ def test_pairs_of_one_identity_are_never_split_over_folds() -> None:
     assert ((scorer.first.decision_function(features) > 0) == (labels == 1)).mean() > agree + 0.1
 
 
+def test_pairs_without_weight_are_not_known() -> None:
+    """200 pairs, all with a label: that of 29 of the same counts, then that of 30."""
+    pairs = np.stack([np.arange(200), np.arange(200) + 200], axis=1)
+    labels = (np.arange(200) < 100).astype(np.int8)
+    features = features_of(np.linspace(1, 0, 200))
+    for known, fitted_by in ((29, False), (30, True)):
+        weights = np.where((labels == 0) | (np.arange(200) < known), 1.0, 0.0)
+        scorer = fit_scorer(features, pairs, labels, weights, [f"p{row}" for row in range(400)])
+        assert scorer.fitted == fitted_by, known
+
+
 def test_one_known_product_is_too_few() -> None:
     pairs = np.stack([np.arange(200), np.arange(200) + 200], axis=1)
     labels = (np.arange(200) < 40).astype(np.int8)

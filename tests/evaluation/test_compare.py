@@ -69,6 +69,47 @@ def test_products_with_unequal_numbers_of_queries_by_hand() -> None:
     assert compare(less, [0.0] * 17 + [1.0], many, draws=50_000)[0].p == pytest.approx(18 / 512, abs=0.005)
 
 
+def test_both_ends_lie_as_far_out_over_products_with_unequal_numbers_of_queries() -> None:
+    """(total - mu N)^2 / (sum (d_g - mu n_g)^2 + r) is c^2 at both ends; c parts what is shown from what is not."""
+    rng = np.random.default_rng(4)
+    sizes = rng.geometric(0.3, 40)
+    ours, theirs = (rng.random((sizes.sum(), 2)) for _ in range(2))
+    groups = np.repeat(np.arange(40), sizes)
+    ours[:, 0] = np.clip(theirs[:, 0] + rng.normal(0.1, 0.2, 40)[groups], 0, 1)
+    squares, verdicts = [], []
+    for j, found in enumerate(compare(ours, theirs, groups.astype(str).tolist(), draws=500)):
+        sums = np.bincount(groups, ours[:, j] - theirs[:, j])
+        z = stats.norm.ppf(0.975)
+        at = [
+            (sums.sum() - mean * sizes.sum()) ** 2
+            / (((sums - mean * sizes) ** 2).sum() + z**2 * (sizes**2).sum() / len(sizes))
+            for mean in (found.low, found.high, 0)
+        ]
+        squares.append(at)
+        verdicts.append(found.verdict)
+        assert -1 < found.low < found.difference < found.high < 1
+    assert verdicts == ["better", "no difference shown"]
+    c = squares[0][0]
+    assert [low for low, _, _ in squares] + [high for _, high, _ in squares] == pytest.approx([c] * 4)
+    assert squares[0][2] > c > squares[1][2]
+
+
+def test_what_other_metrics_leave_undecided_has_an_interval_around_0() -> None:
+    """116 better and 84 worse: 32 / sqrt(200 + z^2) = 2.24 is more than z, but not out of the common among eight."""
+    noise = np.random.default_rng(0).choice([-1.0, 1.0], (200, 7))
+    ours = np.column_stack([np.repeat([1.0, -1.0], [116, 84]), noise])
+    assert compare(ours[:, 0], 0)[0].verdict == "better"
+    found = compare(ours, 0)[0]
+    assert found.verdict == "no difference shown" and found.low < -0.001 and found.high > 0.2
+
+
+def test_what_few_products_show_has_an_interval_that_shows_it() -> None:
+    """Six, all better: p = 2/64, though the statistic, 6 / sqrt(6 + z^2) = 1.91, is less than z."""
+    one, other = compare([[1, 0.5]] * 6, [[0, 0.5]] * 6)
+    assert (one.verdict, other.verdict) == ("better", "equal") and one.p == pytest.approx(2 / 64, abs=0.02)
+    assert 0 < one.low < 1 and other.low < 0 < other.high
+
+
 def test_metrics_that_say_the_same_cost_nothing_and_others_do() -> None:
     rng = np.random.default_rng(2)
     theirs = rng.random(60)

@@ -7,7 +7,19 @@ import pytest
 import pytrec_eval
 
 from afmrl_cli.errors import UsageError
-from afmrl_cli.evaluation.metrics import check_metric, evaluate, metric_names, ranked_ids
+from afmrl_cli.evaluation.metrics import (
+    average_precision,
+    best_possible,
+    check_metric,
+    evaluate,
+    hit_at,
+    metric_names,
+    precision_at,
+    ranked_ids,
+    recall_at,
+    reciprocal_rank,
+    score_query,
+)
 
 NAMES = metric_names([1, 5, 10])
 THEIRS = {"mrr": "recip_rank", "map": "map", "recall": "recall_{}", "hit": "success_{}", "ndcg": "ndcg_cut_{}"}
@@ -26,6 +38,23 @@ def test_hand_computed() -> None:
     assert means["map"] == pytest.approx((1 / 2 + 2 / 4) / 3)
     gain, ideal = 2 / math.log2(3) + 1 / math.log2(5), 2 / 1 + 1 / math.log2(3) + 1 / math.log2(4)
     assert means["ndcg@10"] == pytest.approx(gain / ideal)
+
+
+def test_a_grade_of_one_is_relevant_unless_it_is_said_otherwise() -> None:
+    ids, grades = ["x", "a", "b"], {"a": 1, "b": 2, "c": 0}
+    assert (recall_at(ids, grades, 2), recall_at(ids, grades, 2, 2)) == (0.5, 0)
+    assert (hit_at(ids, grades, 2), hit_at(ids, grades, 2, 2)) == (1, 0)
+    assert (precision_at(ids, grades, 2), precision_at(ids, grades, 2, 2)) == (0.5, 0)
+    assert (reciprocal_rank(ids, grades), reciprocal_rank(ids, grades, 2)) == (1 / 2, 1 / 3)
+    assert average_precision(ids, grades) == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert score_query("recall@2", ids, grades) == 0.5
+
+
+def test_the_best_that_a_ranking_can_reach() -> None:
+    qrels = {"q": {"a": 2, "b": 1, "c": 1, "x": 0}, "r": {"a": 1}}
+    best = best_possible(qrels, ["recall@1", "mrr", "precision@2", "map"])
+    assert best == {"recall@1": pytest.approx((1 / 3 + 1) / 2), "mrr": 1, "precision@2": 0.75, "map": 1}
+    assert best_possible(qrels, ["recall@1"], level=2) == {"recall@1": 1}
 
 
 def test_ties_go_by_id_descending() -> None:

@@ -48,6 +48,7 @@ def test_tiny_catalogs_and_k_above_them(kind: Kind, count: int) -> None:
     scores, rows = search_index(build_index(matrix, kind), matrix[:1], 500)
     assert rows.shape == scores.shape == (1, count)
     assert rows[0, 0] == 0
+    assert build_index(matrix, kind).recall == 1.0  # of one row, too: there is nothing to miss
 
 
 def test_hnsw_returns_as_many_as_asked_for() -> None:
