@@ -29,8 +29,6 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from afmrl_cli.attributes.task import load_task
-from afmrl_cli.attributes.views import AttributeSource
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.read import read_products
 from afmrl_cli.catalog.splits import split_of
@@ -39,15 +37,9 @@ from afmrl_cli.cycle.run import run_cycle
 from afmrl_cli.errors import DataError
 from afmrl_cli.evaluation.build import TaskSpec
 from afmrl_cli.evaluation.compare import differences
-from afmrl_cli.evaluation.entries import model_system
 from afmrl_cli.evaluation.report import EvalRequest, measure
-from afmrl_cli.models.backends import generator_id
-from afmrl_cli.models.base import Bases
-from afmrl_cli.models.embedder import load_embedder
-from afmrl_cli.models.presets import model_id
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
-from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.files import hash_json, write_json, writing
 from afmrl_cli.store.folder import CatalogFolder, find_folder
 from afmrl_cli.workspace import Workspace
@@ -143,27 +135,8 @@ def _classes(
             "embed": settings.embed.model_copy(update={} if stage["attributes"] else {"enrich": "none"}),
         }
     )
-    store, bases = Checkpoints(folder.checkpoints), Bases()
-    source = None
-    if settings.embed.enrich != "none":
-        source = AttributeSource(
-            generator_id(settings, store, out),
-            load_task(settings.attributes, folder.root).id,
-            settings.model.generator_images,
-        )
     try:
-        report = measure(
-            folder,
-            settings,
-            EvalRequest(TaskSpec("coarse", gallery=("side=test",))),
-            model_id(settings.model, "embedder", store, out),
-            lambda: load_embedder(
-                settings.model, settings.embed, store, bases=bases, catalog=settings.catalog, listener=out
-            ),
-            source,
-            out,
-            lambda entry: model_system(entry, settings, store, bases, out),
-        )
+        report = measure(Workspace(folder, settings, out), EvalRequest(TaskSpec("coarse", gallery=("side=test",))))
     except DataError as error:
         out.warn(f"no class figures: {error}")
         return {}

@@ -48,12 +48,11 @@ from afmrl_cli.dedupe.measure import (
 from afmrl_cli.dedupe.run import Compared, compare_catalog
 from afmrl_cli.dedupe.score import CHOSEN, Form, by_hand, fit_scorer
 from afmrl_cli.listener import Silent
-from afmrl_cli.models.presets import model_id
 from afmrl_cli.retrieval.vectors import CURRENT, Vectors, load_vectors
 from afmrl_cli.settings import SplitSettings
 from afmrl_cli.sources import load_settings
-from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 
 SHOWN = ("id", "product_id", "title", "description", "category", "brand", "price", "image", "sizes")
 THRESHOLDS = (0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
@@ -83,14 +82,13 @@ def copy_catalog(source: Path, work: Path) -> CatalogFolder:
 
 
 def compare(folder: CatalogFolder, embed: bool) -> Compared:
-    settings = load_settings(folder.root, {}, {})
+    work = Workspace(folder, load_settings(folder.root, {}, {}), Silent())
     if embed:
         subprocess.run([sys.executable, "-m", "afmrl_cli", "embed", str(folder.root), "--quiet"], check=True)
     vectors: Vectors | None = None
     if any(folder.embeddings.glob(f"*/{CURRENT}")):
-        embedder = model_id(settings.model, "embedder", Checkpoints(folder.checkpoints))
-        vectors = load_vectors(folder, embedder, settings)
-    return compare_catalog(folder, settings, vectors, None, Silent())
+        vectors = load_vectors(work)
+    return compare_catalog(work, vectors)
 
 
 def f1_of(curve: Curve) -> Scores:

@@ -30,8 +30,10 @@ from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.retrieval.cache import VectorCache
 from afmrl_cli.retrieval.encode import Input, encode_missing
-from afmrl_cli.settings import CatalogSettings, EmbedSettings, ModelSettings
+from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
+from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 
 from .figures import record
 
@@ -67,8 +69,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the forward")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    settings = ModelSettings(embedder=arguments.model)
-    embedder = load_embedder(settings, EmbedSettings(batch_size=arguments.batch), Checkpoints(Path("none")))
+    flags = {"model.embedder": arguments.model, "model.embedder_images": 1, "embed.batch_size": arguments.batch}
+    settings = load_settings(None, flags, {})
+    work = Workspace(CatalogFolder(Path("none")), settings, Silent())
+    embedder = load_embedder(settings.model, settings.embed, Checkpoints(Path("none")))
     with tempfile.TemporaryDirectory() as folder:
         rows = products(Path(folder), arguments.items, arguments.side)
         inputs = [Input(str(i), text, Product(str(i), images=(path,))) for i, (text, path) in enumerate(rows)]
@@ -82,17 +86,7 @@ def main() -> None:
         caches = (VectorCache(Path(folder) / f"vectors-{i}") for i in count())
 
         def embed() -> None:
-            encode_missing(
-                inputs,
-                next(caches),
-                lambda: embedder,
-                instruction=INSTRUCTION,
-                catalog=CatalogSettings(),
-                batch_size=arguments.batch,
-                max_images=1,
-                problems=Problems(),
-                listener=Silent(),
-            )
+            encode_missing(work, inputs, next(caches), lambda: embedder, INSTRUCTION, Problems())
 
         sides: dict[str, Callable[[], object]] = {
             "bare forward": lambda: [embedder.forward(batch) for batch in batches],
@@ -101,12 +95,12 @@ def main() -> None:
         }
         clocks = {"the clock": time.perf_counter, "its thread": time.thread_time, "all": time.process_time}
         times = {name: {clock: list[float]() for clock in clocks} for name in sides}
-        for work in sides.values():
-            work()
+        for side in sides.values():
+            side()
         for _ in range(arguments.rounds):
-            for name, work in sides.items():
+            for name, side in sides.items():
                 starts = {clock: now() for clock, now in clocks.items()}
-                work()
+                side()
                 for clock, now in clocks.items():
                     times[name][clock].append(now() - starts[clock])
     medians = {name: {clock: statistics.median(found[clock]) for clock in clocks} for name, found in times.items()}

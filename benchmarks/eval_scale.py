@@ -23,9 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afmrl_cli.evaluation.build import TaskSpec
-from afmrl_cli.evaluation.entries import Entry, parse_entries
+from afmrl_cli.evaluation.entries import parse_entries
 from afmrl_cli.evaluation.report import EvalRequest, measure
-from afmrl_cli.evaluation.systems import RetrievalSystem
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.retrieval.embed import embed_catalog
@@ -67,10 +66,6 @@ def write_catalog(file: Path, products: int) -> None:
                 writer.writerow([f"s{listing}", *product, f"c{number % 40}", f"b{number % 200}"])
 
 
-def no_models(entry: Entry) -> RetrievalSystem:
-    raise NotImplementedError(entry.name)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--products", type=int, default=100_000)
@@ -87,7 +82,7 @@ def main() -> None:
         print(f"embed (hashed words): {time.perf_counter() - began:.1f} s")
         wanted = EvalRequest(TaskSpec("identity"), tuple(parse_entries(chosen.systems, False)))
         began, busy = time.perf_counter(), time.process_time()
-        report = measure(folder, settings, wanted, work.embedder_id, Words, None, Silent(), no_models)
+        report = measure(work, wanted)
         wall, busy = time.perf_counter() - began, time.process_time() - busy
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     for system in report.content["systems"]:

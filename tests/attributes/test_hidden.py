@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from afmrl_cli.attributes.views import StoredViews
 from afmrl_cli.catalog.fingerprints import Fingerprinter
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.errors import DataError, UsageError
@@ -23,7 +24,7 @@ from afmrl_cli.evaluation.task import documents_of
 from afmrl_cli.listener import Silent
 from afmrl_cli.rar.queries import KINDS as RAR_KINDS
 from afmrl_cli.rar.queries import pose
-from afmrl_cli.retrieval.vectors import described_products, make_rows
+from afmrl_cli.retrieval.vectors import RowMaker, described_products
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.files import hash_file
 from afmrl_cli.training.corpus import Corpus, load_corpus
@@ -32,6 +33,7 @@ from afmrl_cli.training.plan import Plan
 from afmrl_cli.training.validation import make_validation
 from afmrl_cli.workspace import Workspace
 from tests.attributes.viewed import POOL, Row, Shop, catalogs, everything, write, write_photos
+from tests.retrieval.shop import work_of
 
 PROTOCOLS = (
     *((name, "") for name in ("identity", "photo", "fine", "coarse", "text", "composed", "queries")),
@@ -115,14 +117,14 @@ def trained(shop: Shop, corpus: Corpus) -> list[Pair]:
 
 def evaluated(shop: Shop, found: Asked) -> None:
     with Database(shop.folder.database) as database, Fingerprinter(database) as prints:
-        rows = make_rows(shop.folder, shop.settings, database, prints, shop.source)
-        documents = documents_of(described_products(shop.folder, shop.settings, rows, Problems()))
+        rows = RowMaker(work_of(shop.folder, shop.settings), StoredViews(database, prints, shop.source))
+        documents = documents_of(described_products(work_of(shop.folder, shop.settings), rows, Problems()))
         for protocol, label in PROTOCOLS:
             for query_fields, gallery_fields in FIELDS:
                 fields = {"query_fields": query_fields, "gallery_fields": gallery_fields, "label": label}
                 chosen = shop.settings.model_copy(update={"eval": shop.settings.eval.model_copy(update=fields)})
                 try:
-                    task = build_task(documents, shop.folder, chosen, TaskSpec(protocol), rows)
+                    task = build_task(work_of(shop.folder, chosen), documents, TaskSpec(protocol), rows)
                 except (DataError, UsageError):
                     continue
                 path = f"eval {protocol} {label}{query_fields}"

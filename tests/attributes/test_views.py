@@ -29,7 +29,7 @@ from afmrl_cli.rar.queries import KINDS as RAR_KINDS
 from afmrl_cli.rar.queries import pose
 from afmrl_cli.retrieval.embed import embed_catalog
 from afmrl_cli.retrieval.search import stored_texts
-from afmrl_cli.retrieval.vectors import RowMaker, described_products, load_vectors, make_rows
+from afmrl_cli.retrieval.vectors import RowMaker, described_products, load_vectors
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.files import hash_file
 from afmrl_cli.training.corpus import load_corpus, training_views
@@ -46,6 +46,7 @@ from tests.attributes.viewed import (
     write,
     write_photos,
 )
+from tests.retrieval.shop import work_of
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +111,10 @@ def check_eval(shop: Shop) -> Iterator[str]:
             for query_fields, gallery_fields in (("", ""), ("title", ""), ("photos", "text"), ("text", "photos")):
                 fields = {"query_fields": query_fields, "gallery_fields": gallery_fields}
                 chosen = shop.settings.model_copy(update={"eval": shop.settings.eval.model_copy(update=fields)})
-                rows = make_rows(shop.folder, chosen, database, prints, shop.source)
-                documents = documents_of(described_products(shop.folder, chosen, rows, Problems()))
+                rows = RowMaker(work_of(shop.folder, chosen), StoredViews(database, prints, shop.source))
+                documents = documents_of(described_products(work_of(shop.folder, chosen), rows, Problems()))
                 try:
-                    task = build_task(documents, shop.folder, chosen, TaskSpec(protocol), rows)
+                    task = build_task(work_of(shop.folder, chosen), documents, TaskSpec(protocol), rows)
                 except (DataError, UsageError):
                     continue
                 texts = rows.views.texts([query.fingerprint for query in task.queries])
@@ -150,7 +151,7 @@ def check_embed(shop: Shop) -> Iterator[str]:
     work = Workspace(shop.folder, shop.settings, Silent(), load_encoder=lambda: encoder)
     work.source = shop.source
     embed_catalog(work)
-    rows = {row.id: row for row in load_vectors(shop.folder, work.embedder_id, shop.settings).listings}
+    rows = {row.id: row for row in load_vectors(work).listings}
     fits = set()
     for product in read_products(shop.folder, shop.settings.catalog, Problems()):
         row = rows[product.id]
@@ -234,10 +235,12 @@ def test_texts_of_an_earlier_version_are_found_where_the_generator_looks_at_fewe
         products = list(read_products(shop.folder, shop.settings.catalog, Problems()))
         views = StoredViews(database, prints, shop.source)
         assert not any(views.attributes(products)) and len(views.without_view) == 16
-        rows = RowMaker(place, prints, views, enriched=False).make(products)
+        rows = RowMaker(work_of(shop.folder, shop.settings), views).make(products)
         shown = {product.id: f"{EARLIER} {number % 2}" for number, product in enumerate(products)}
-        assert stored_texts(rows, shop.source, database, place) == shown
-        listings = load_listings(shop.folder, shop.settings, shop.source, database, Problems(), Silent())
+        assert stored_texts(rows, views, place) == shown
+        work = work_of(shop.folder, shop.settings)
+        work.source_on_disk = shop.source
+        listings = load_listings(work, Problems())
         assert [f"seen: {value}" for value in listings.attributes["seen"]] == [*shown.values()]
         with pytest.raises(DataError, match="of an earlier version, which did not record what was shown"):
             settings = shop.settings.model_copy(update={"agcl": shop.settings.agcl.model_copy(update={"loss": "agcl"})})
@@ -248,11 +251,11 @@ def test_texts_of_an_earlier_version_are_found_where_the_generator_looks_at_fewe
 def test_the_view_of_queries_describes_what_a_protocol_asks_with(place: Path, protocol: str) -> None:
     shop = write(place, everything(), False, **{"embed.enrich": "query"})
     shutil.rmtree(place / ".afmrl")
-    shop.store(query_views(shop.folder, shop.settings, ["listing", f"queries:{protocol}"]), False)
+    shop.store(query_views(work_of(shop.folder, shop.settings), ["listing", f"queries:{protocol}"]), False)
     with Database(shop.folder.database) as database, Fingerprinter(database) as prints:
-        rows = make_rows(shop.folder, shop.settings, database, prints, shop.source)
-        documents = documents_of(described_products(shop.folder, shop.settings, rows, Problems()))
-        task = build_task(documents, shop.folder, shop.settings, TaskSpec(protocol), rows)
+        rows = RowMaker(work_of(shop.folder, shop.settings), StoredViews(database, prints, shop.source))
+        documents = documents_of(described_products(work_of(shop.folder, shop.settings), rows, Problems()))
+        task = build_task(work_of(shop.folder, shop.settings), documents, TaskSpec(protocol), rows)
         assert task.queries and rows.views.texts([query.fingerprint for query in task.queries]).keys() == {
             query.fingerprint for query in task.queries
         }

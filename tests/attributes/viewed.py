@@ -18,12 +18,14 @@ from afmrl_cli.catalog.read import read_products
 from afmrl_cli.errors import DataError, UsageError
 from afmrl_cli.evaluation.build import TaskSpec
 from afmrl_cli.evaluation.report import task_views
+from afmrl_cli.listener import Silent
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.database import Database, StoredAttributes
 from afmrl_cli.store.files import hash_file
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.pairs import Side
+from afmrl_cli.workspace import Workspace
 from tests.tiny import photo
 
 GENERATOR, PROMPT = "g", "p"
@@ -134,7 +136,7 @@ def labelled(shop: Shop, label: str) -> Shop:
 
 def eval_views(shop: Shop, protocol: str) -> list[Product]:
     try:
-        return task_views(shop.folder, shop.settings, TaskSpec(protocol))
+        return task_views(Workspace(shop.folder, shop.settings, Silent()), TaskSpec(protocol))
     except (DataError, UsageError):
         return []
 

@@ -17,7 +17,7 @@ from afmrl_cli.evaluation.systems import bm25_attributes_run, bm25_run
 from afmrl_cli.evaluation.task import Labels, Task, documents_of, variants_of
 from afmrl_cli.retrieval.vectors import described_products
 from afmrl_cli.sources import load_settings
-from tests.retrieval.shop import Row, rows_of, shop_rows, write_shop
+from tests.retrieval.shop import Row, rows_of, shop_rows, work_of, write_shop
 
 # s0 s1 and s2 s3 are two products of one style (red, green), s4 s5 and s6 s7 of another, and so on.
 GROUPS: dict[str, Labels] = {f"s{i}": {"group_id": f"g{i // 4}"} for i in range(12)}
@@ -29,9 +29,9 @@ def make(
     folder = write_shop(root, rows or shop_rows(12))
     settings = load_settings(None, {f"eval.{key}": value for key, value in set_.items()}, {})
     with rows_of(folder) as made:
-        described = described_products(folder, settings, made, Problems())
+        described = described_products(work_of(folder, settings), made, Problems())
         documents = documents_of(described, GROUPS if labels is None else labels)
-        return build_task(documents, folder, settings, TaskSpec(protocol), made)
+        return build_task(work_of(folder, settings), documents, TaskSpec(protocol), made)
 
 
 def test_fine_by_labels_of_a_file(tmp_path: Path) -> None:
@@ -186,13 +186,13 @@ def test_fusion_is_tuned_on_validation_queries_of_which_none_is_scored(tmp_path:
     folder = write_shop(tmp_path, shop_rows(48))
     settings = load_settings(None, {"split.test": 0.3, "split.validation": 0.3, "eval.max_queries": 4}, {})
     with rows_of(folder) as made:
-        documents = documents_of(described_products(folder, settings, made, Problems()))
+        documents = documents_of(described_products(work_of(folder, settings), made, Problems()))
     products = {document.id: document.product for document in documents}
     with rows_of(folder) as made:
         for split in ("test", "train", "validation", "all"):
             spec = TaskSpec("identity", split=split)
-            task = build_task(documents, folder, settings, spec, made)
-            tuning = tuning_task(task, documents, folder, settings, spec, made)
+            task = build_task(work_of(folder, settings), documents, spec, made)
+            tuning = tuning_task(work_of(folder, settings), task, documents, spec, made)
             if split == "validation":
                 assert tuning is None
             elif tuning is not None:

@@ -24,7 +24,7 @@ from afmrl_cli.settings import SplitSettings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.files import hash_file
 from afmrl_cli.store.folder import CatalogFolder
-from tests.retrieval.shop import Row, rows_of, shop_rows, write_shop
+from tests.retrieval.shop import Row, rows_of, shop_rows, work_of, write_shop
 
 Catalog = tuple[list[Document], CatalogFolder]
 
@@ -32,7 +32,7 @@ Catalog = tuple[list[Document], CatalogFolder]
 def read(root: Path, rows: list[Row]) -> Catalog:
     folder = write_shop(root, rows)
     with rows_of(folder) as rows_made:
-        return documents_of(described_products(folder, load_settings(), rows_made, Problems())), folder
+        return documents_of(described_products(work_of(folder, load_settings()), rows_made, Problems())), folder
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_photo_takes_every_copy_of_a_held_out_photo_out(tmp_path: Path) -> None:
     folder = write_shop(tmp_path, rows)
     shutil.copy(tmp_path / "images/0b.png", tmp_path / "images/copy.png")
     with rows_of(folder) as made:
-        described = documents_of(described_products(folder, load_settings(), made, Problems()))
+        described = documents_of(described_products(work_of(folder, load_settings()), made, Problems()))
         task = photo_task(gallery_of(described, {}), made)
         changed = {document.id: document.row.key for document in described}
     asked = {hash_file(query.images[0]) for query in task.queries}
@@ -102,7 +102,7 @@ def test_photo_of_a_product_that_repeats_its_photo(tmp_path: Path) -> None:
     folder = write_shop(tmp_path, rows)
     shutil.copy(tmp_path / "images/0.png", tmp_path / "images/again.png")
     with rows_of(folder) as made:
-        described = documents_of(described_products(folder, load_settings(), made, Problems()))
+        described = documents_of(described_products(work_of(folder, load_settings()), made, Problems()))
         task = photo_task(gallery_of(described, {}), made)
     assert next(d for d in task.documents if d.product.id == "s0").product.images == ()
 
@@ -170,10 +170,10 @@ def test_a_split_is_not_asked_about_by_its_few_duplicates(tmp_path: Path) -> Non
     folder = write_shop(tmp_path, rows)
     settings = load_settings(None, {"split.validation": 0.3, "split.test": 0.3}, {})
     with rows_of(folder) as made:
-        documents = documents_of(described_products(folder, settings, made, Problems()))
+        documents = documents_of(described_products(work_of(folder, settings), made, Problems()))
 
         def chosen(**spec: object) -> str:
-            return whole_task(documents, folder, settings, TaskSpec(**spec), made).protocol  # type: ignore[arg-type]
+            return whole_task(work_of(folder, settings), documents, TaskSpec(**spec), made).protocol  # type: ignore[arg-type]
 
         assert [chosen(), chosen(split="all")] == ["identity", "identity"]
         assert [chosen(split="validation"), chosen(split="test")] == ["photo", "photo"]

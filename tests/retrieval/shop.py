@@ -11,18 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from afmrl_cli.attributes.views import AttributeSource
-from afmrl_cli.catalog.fingerprints import Fingerprinter
+from afmrl_cli.attributes.views import AttributeSource, open_views
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Encoder, Item
 from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.models.presets import model_id
 from afmrl_cli.retrieval.embed import EmbedSummary, embed_catalog
-from afmrl_cli.retrieval.vectors import RowMaker, make_rows
+from afmrl_cli.retrieval.vectors import RowMaker
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
-from afmrl_cli.store.database import Database
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
 
@@ -114,6 +112,13 @@ def embedder_id(folder: CatalogFolder, settings: Settings) -> str:
     return model_id(settings.model, "embedder", Checkpoints(folder.checkpoints))
 
 
+def work_of(folder: CatalogFolder, settings: Settings | None = None, embedder_id: str = "") -> Workspace:
+    work = Workspace(folder, settings or load_settings(None, {}, {}), Silent())
+    if embedder_id:
+        work.embedder_id = embedder_id
+    return work
+
+
 def embed(
     folder: CatalogFolder,
     settings: Settings,
@@ -132,5 +137,6 @@ def rows_of(
     folder: CatalogFolder, settings: Settings | None = None, source: AttributeSource | None = None
 ) -> Iterator[RowMaker]:
     """What describes the catalog's products."""
-    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        yield make_rows(folder, settings or load_settings(None, {}, {}), database, fingerprinter, source)
+    work = work_of(folder, settings)
+    with open_views(work, source) as views:
+        yield RowMaker(work, views)

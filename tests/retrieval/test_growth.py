@@ -19,7 +19,10 @@ from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.features import FeatureStore
 from afmrl_cli.retrieval.cache import VectorCache
 from afmrl_cli.retrieval.encode import Input, encode_missing
-from afmrl_cli.settings import CacheSettings, CatalogSettings
+from afmrl_cli.settings import CacheSettings
+from afmrl_cli.sources import load_settings
+from afmrl_cli.store.folder import CatalogFolder
+from tests.retrieval.shop import work_of
 
 FIRST, ALL = 3_000, 9_000
 
@@ -54,17 +57,8 @@ def test_half_a_kilobyte_a_product(tmp_path: Path) -> None:
 
     tracemalloc.start()
     try:
-        encode_missing(
-            inputs(),
-            VectorCache(tmp_path / "vectors"),
-            lambda: encoder,
-            instruction="",
-            catalog=CatalogSettings(),
-            batch_size=75,
-            max_images=1,
-            problems=Problems(),
-            listener=Silent(),
-        )
+        work = work_of(CatalogFolder(tmp_path / "c.csv"), load_settings(None, {"embed.batch_size": 75}, {}))
+        encode_missing(work, inputs(), VectorCache(tmp_path / "vectors"), lambda: encoder, "", Problems())
     finally:
         tracemalloc.stop()
     assert encoder.held[ALL] - encoder.held[FIRST] < 420 * (ALL - FIRST)

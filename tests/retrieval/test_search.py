@@ -9,87 +9,94 @@ import pytest
 from PIL import Image
 
 from afmrl_cli.attributes.parse import write_attributes
+from afmrl_cli.attributes.views import AttributeSource
 from afmrl_cli.catalog.product import Product
 from afmrl_cli.errors import DataError, UsageError
+from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Encoder, Item
 from afmrl_cli.retrieval.filters import check_keys, fields_of, parse_filters, passes
 from afmrl_cli.retrieval.index import exact_search
 from afmrl_cli.retrieval.page import write_search_page
-from afmrl_cli.retrieval.search import Found, Hit, Question, search
+from afmrl_cli.retrieval.search import Found, Hit, search
 from afmrl_cli.retrieval.vectors import Vectors, load_vectors
-from afmrl_cli.settings import CatalogSettings, Settings
-from tests.retrieval.shop import counting, embed, embedder_id, settings_of, shop_rows, write_shop
+from afmrl_cli.sources import load_settings
+from afmrl_cli.store.database import Database, StoredAttributes
+from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
+from tests.retrieval.shop import counting, embed, settings_of, shop_rows, write_shop
 
 TEXTS = "color: red; sleeves: short"
+FIFTEEN = {f"key {i}": f"value {i}" for i in range(15)}
 
 
 def must_not_load() -> Encoder:
     raise AssertionError("a model was loaded")
 
 
+Shop = tuple[Vectors, Workspace]
+
+
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> tuple[Vectors, Settings, Path]:
+def shop(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Shop:
+    """An embedded catalog whose listings all have attributes stored."""
     settings = settings_of(tiny_model_folder)
     folder = write_shop(tmp_path_factory.mktemp("search"), shop_rows(24))
     embed(folder, settings)
-    return load_vectors(folder, embedder_id(folder, settings), settings), settings, folder.root
+    vectors = load_vectors(Workspace(folder, settings, Silent()))
+    with Database(folder.database) as database:
+        for prompt, text in (("p", TEXTS), ("fifteen", write_attributes(FIFTEEN))):
+            rows = [(row.fingerprint, "g", prompt, row.id, text, None, 0.0) for row in vectors.listings]
+            database.put_attributes([StoredAttributes(*row) for row in rows])
+    return vectors, Workspace(folder, settings, Silent())
 
 
-def ask(
-    shop: tuple[Vectors, Settings, Path], question: Question, k: int = 5, *filters: str, stored: str = TEXTS
-) -> list[Hit]:
-    vectors, settings, root = shop
-    folder = write_shop(root, shop_rows(24))
-    return search(
-        vectors,
-        question,
-        k=k,
-        filters=parse_filters(filters, "--filter"),
-        load=must_not_load if question.like else counting(folder, settings),
-        instruction="Find this product:",
-        attributes_of=lambda listings: dict.fromkeys((each.id for each in listings), stored),
-        root=root,
-    )
+def ask(shop: Shop, query: Item = Item(), k: int = 5, *filters: str, like: str = "", stored: str = "p") -> list[Hit]:  # noqa: B008
+    vectors, work = shop
+    settings = work.settings.model_copy(update={"search": work.settings.search.model_copy(update={"k": k})})
+    load = must_not_load if like else counting(work.folder, settings)
+    work = Workspace(work.folder, settings, Silent(), load_encoder=load)
+    work.source_on_disk = AttributeSource("g", stored)
+    return list(search(work, vectors, query, like, parse_filters(filters, "--filter")).hits)
 
 
-def test_text_photo_and_both(shop: tuple[Vectors, Settings, Path]) -> None:
-    vectors, settings, root = shop
-    photo = Image.open(root / "images/2.png").convert("RGB")
-    for question in (Question("red shirt"), Question(images=(photo,)), Question("red shirt", (photo,))):
-        hits = ask(shop, question)
+def test_text_photo_and_both(shop: Shop) -> None:
+    vectors, work = shop
+    photo = Image.open(work.folder.root / "images/2.png").convert("RGB")
+    for query in (Item("red shirt"), Item(images=(photo,)), Item("red shirt", (photo,))):
+        hits = ask(shop, query)
         assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5]
         scores = [hit.score for hit in hits]
         assert scores == sorted(scores, reverse=True)
     # The index agrees with comparing everything.
-    encoder = counting(write_shop(root, shop_rows(24)), settings)()
-    query = encoder.encode([Item("red shirt", (photo,))], instruction="Find this product:")
-    best = exact_search(vectors.matrix, query, 5)[1][0]
+    encoder = counting(work.folder, work.settings)()
+    asked = encoder.encode([Item("red shirt", (photo,))], instruction="Find this product:")
+    best = exact_search(vectors.matrix, asked, 5)[1][0]
     assert [hit.id for hit in hits] == [vectors.ids[row] for row in best]
 
 
-def test_like_loads_no_model_and_leaves_itself_out(shop: tuple[Vectors, Settings, Path]) -> None:
-    hits = ask(shop, Question(like="s3"), 100)
+def test_like_loads_no_model_and_leaves_itself_out(shop: Shop) -> None:
+    hits = ask(shop, k=100, like="s3")
     assert len(hits) == 23
     assert "s3" not in {hit.id for hit in hits}
 
 
-def test_unknown_like_names_the_nearest(shop: tuple[Vectors, Settings, Path]) -> None:
+def test_unknown_like_names_the_nearest(shop: Shop) -> None:
     with pytest.raises(DataError, match="no such listing") as caught:
-        ask(shop, Question(like="s33"))
+        ask(shop, like="s33")
     assert "s3" in caught.value.hint
 
 
-def test_filters_lose_nothing(shop: tuple[Vectors, Settings, Path]) -> None:
-    everything = ask(shop, Question(like="s3"), 100)
-    filtered = ask(shop, Question(like="s3"), 100, "color=RED", "color=green", "category=women")
+def test_filters_lose_nothing(shop: Shop) -> None:
+    everything = ask(shop, k=100, like="s3")
+    filtered = ask(shop, Item(), 100, "color=RED", "color=green", "category=women", like="s3")
     expected = [h.id for h in everything if h.title.split()[0] in ("Red", "Green") and int(h.id[1:]) % 4 < 2]
     assert [hit.id for hit in filtered] == expected != []
-    assert ask(shop, Question(like="s3"), 5, "color=red", "color=green", "brand=none") == []
+    assert ask(shop, Item(), 5, "color=red", "color=green", "brand=none", like="s3") == []
 
 
-def test_unknown_filter_key_names_the_nearest(shop: tuple[Vectors, Settings, Path]) -> None:
+def test_unknown_filter_key_names_the_nearest(shop: Shop) -> None:
     with pytest.raises(UsageError, match="no column colour") as caught:
-        ask(shop, Question(like="s3"), 5, "colour=red")
+        ask(shop, Item(), 5, "colour=red", like="s3")
     assert "color" in caught.value.hint
 
 
@@ -115,38 +122,37 @@ def test_how_values_match() -> None:
         check_keys(parse_filters(["size=1"], "--filter"), fields, "--filter")
 
 
-def test_why(shop: tuple[Vectors, Settings, Path]) -> None:
-    hit = next(hit for hit in ask(shop, Question("Red linen SHIRT"), 24) if hit.id == "s0")
+def test_why(shop: Shop) -> None:
+    hit = next(hit for hit in ask(shop, Item("Red linen SHIRT"), 24) if hit.id == "s0")
     assert hit.matching == ("color",)
     assert hit.words == ("red", "shirt", "linen")
     assert hit.why == "color: red; red, shirt, linen"
-    written = ask(shop, Question("shirt", attributes="sleeves: short; color: blue"), 1)[0]
+    written = ask(shop, Item("shirt", attributes="sleeves: short; color: blue"), 1)[0]
     assert written.matching == ("sleeves",)
-    liked = ask(shop, Question(like="s0"), 1)[0]
+    liked = ask(shop, k=1, like="s0")[0]
     assert liked.matching == ("color", "sleeves")
 
 
-def test_why_leaves_words_of_one_letter_and_case_aside(shop: tuple[Vectors, Settings, Path]) -> None:
-    hit = next(hit for hit in ask(shop, Question("a shirt 2"), 24) if hit.id == "s2")
+def test_why_leaves_words_of_one_letter_and_case_aside(shop: Shop) -> None:
+    hit = next(hit for hit in ask(shop, Item("a shirt 2"), 24) if hit.id == "s2")
     assert hit.title.endswith(" 2") and hit.words == ("shirt",)
-    assert ask(shop, Question("shirt", attributes="Sleeves: SHORT; color: Blue"), 1)[0].matching == ("sleeves",)
+    assert ask(shop, Item("shirt", attributes="Sleeves: SHORT; color: Blue"), 1)[0].matching == ("sleeves",)
 
 
-def test_attributes_of_the_question_change_what_is_found(shop: tuple[Vectors, Settings, Path]) -> None:
-    vectors, settings, root = shop
-    plain, enriched = (ask(shop, Question("shirt", attributes=text), 24) for text in ("", "color: blue; fit: slim"))
-    query = counting(write_shop(root, shop_rows(24)), settings)().encode(
+def test_attributes_of_the_query_change_what_is_found(shop: Shop) -> None:
+    vectors, work = shop
+    plain, enriched = (ask(shop, Item("shirt", attributes=text), 24) for text in ("", "color: blue; fit: slim"))
+    query = counting(work.folder, work.settings)().encode(
         [Item("shirt", (), "color: blue; fit: slim")], instruction="Find this product:"
     )
     assert [hit.id for hit in enriched] == [vectors.ids[row] for row in exact_search(vectors.matrix, query, 24)[1][0]]
     assert [hit.id for hit in enriched] != [hit.id for hit in plain]
 
 
-def test_more_pairs_than_the_default_allows_are_shown_and_compared(shop: tuple[Vectors, Settings, Path]) -> None:
-    fifteen = {f"key {i}": f"value {i}" for i in range(15)}
-    [hit] = ask(shop, Question(like="s0"), 1, stored=write_attributes(fifteen))
-    assert hit.attributes == fifteen
-    assert hit.matching == tuple(fifteen)
+def test_more_pairs_than_the_default_allows_are_shown_and_compared(shop: Shop) -> None:
+    [hit] = ask(shop, k=1, like="s0", stored="fifteen")
+    assert hit.attributes == FIFTEEN
+    assert hit.matching == tuple(FIFTEEN)
 
 
 def test_page_needs_no_network_and_escapes(tmp_path: Path) -> None:
@@ -157,9 +163,11 @@ def test_page_needs_no_network_and_escapes(tmp_path: Path) -> None:
         Hit(2, 0.4, "2", "", images=(tmp_path / "bad.png",)),
     ]
     page = tmp_path / "out.html"
-    question = Question('"><img src=x>', (Image.new("RGB", (10, 10)),))
-    found = Found(question, hits, filters=["a=<b>"])
-    write_search_page(page, found, catalog="c<d", embedder="e", settings=CatalogSettings())
+    query = Item('"><img src=x>', (Image.new("RGB", (10, 10)),))
+    (tmp_path / "c<d.csv").touch()
+    work = Workspace(CatalogFolder(tmp_path / "c<d.csv"), load_settings(None, {}, {}), Silent())
+    work.embedder_id = "e"
+    write_search_page(page, Found(query, hits, filters=["a=<b>"]), work)
     text = page.read_text("utf-8")
     assert "<script" not in text
     assert "<i>" not in text

@@ -10,7 +10,7 @@ import pytest
 
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.product import Product, product_text
-from afmrl_cli.evaluation.systems import EncodeContext, RetrievalSystem, vector_run
+from afmrl_cli.evaluation.systems import RetrievalSystem, vector_run
 from afmrl_cli.evaluation.task import Document, Query, Task
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
@@ -21,7 +21,7 @@ from afmrl_cli.retrieval.cache import VectorCache
 from afmrl_cli.retrieval.encode import Input, encode_missing
 from afmrl_cli.retrieval.index import build_index
 from afmrl_cli.retrieval.listings import Listings, ListingsWriter, make_listing
-from afmrl_cli.retrieval.search import Question, search
+from afmrl_cli.retrieval.search import search
 from afmrl_cli.retrieval.vectors import Vectors
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
@@ -30,6 +30,7 @@ from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.pairs import Pair, Side
 from afmrl_cli.training.step import Reader
 from afmrl_cli.workspace import Workspace
+from tests.retrieval.shop import work_of
 
 PRODUCT = Product("a", title="Blouse", description="soft cotton for long days in the office " * 110)
 TEXT = product_text(PRODUCT)
@@ -61,15 +62,12 @@ def by_encode(embedder: Embedder, settings: Settings, place: Path) -> list[np.nd
     """As embed does, and RAR's gallery."""
     cache = VectorCache(place)
     encode_missing(
+        work_of(CatalogFolder(place / "catalog.csv"), settings),
         [Input(attributes, TEXT, PRODUCT, attributes) for attributes in (NAVY, RED)],
         cache,
         lambda: embedder,
-        instruction=settings.embed.query_instruction,
-        catalog=settings.catalog,
-        batch_size=8,
-        max_images=1,
-        problems=Problems(),
-        listener=Silent(),
+        settings.embed.query_instruction,
+        Problems(),
     )
     return [np.array(cache.get(attributes)) for attributes in (NAVY, RED)]
 
@@ -83,16 +81,9 @@ def by_search(embedder: Embedder, settings: Settings, place: Path) -> list[np.nd
     vectors = Vectors(place, axes, Listings(place / "listings"), {"index": {"kind": build_index(axes, "flat").kind}})
     found = []
     for attributes in (NAVY, RED):
-        hits = search(
-            vectors,
-            Question(TEXT, attributes=attributes),
-            k=len(axes),
-            filters={},
-            load=lambda: embedder,
-            instruction=settings.embed.query_instruction,
-            attributes_of=lambda listings: {},
-            root=place,
-        )
+        all_of_them = settings.model_copy(update={"search": settings.search.model_copy(update={"k": len(axes)})})
+        work = Workspace(CatalogFolder(place / "c.csv"), all_of_them, Silent(), load_encoder=lambda: embedder)
+        hits = search(work, vectors, Item(TEXT, attributes=attributes)).hits
         scores = {int(hit.id): hit.score for hit in hits}
         found.append(np.array([scores[i] for i in range(len(axes))]))
     return found
@@ -113,8 +104,8 @@ def by_eval(embedder: Embedder, settings: Settings, place: Path) -> list[np.ndar
     )
     shown = [make_listing(PRODUCT, each, each, each, place) for each in (NAVY, RED)]
     gallery = [Document(d.product, row, {}) for d, row in zip(documents, shown, strict=True)]
-    context = EncodeContext(CatalogFolder(place / "catalog.csv"), settings, Problems(), Silent())
-    run = vector_run(Task("queries", queries, gallery, {}), system, context)
+    work = work_of(CatalogFolder(place / "catalog.csv"), settings)
+    run = vector_run(Task("queries", queries, gallery, {}), system, work, Problems())
     assert run.vectors is not None
     return list(run.vectors)
 

@@ -21,7 +21,7 @@ from afmrl_cli.store.database import Database, StoredAttributes
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.store.lock import writer_lock
 from tests.conftest import kill_once
-from tests.retrieval.shop import counting, embed, embedder_id, settings_of, shop_rows, write_shop
+from tests.retrieval.shop import counting, embed, embedder_id, settings_of, shop_rows, work_of, write_shop
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -41,14 +41,14 @@ def must_not_load() -> Encoder:
 
 
 def matrix_by_id(folder: CatalogFolder, settings: Settings) -> dict[str, np.ndarray]:
-    vectors = load_vectors(folder, embedder_id(folder, settings), settings)
+    vectors = load_vectors(work_of(folder, settings))
     return dict(zip(vectors.ids, np.array(vectors.matrix), strict=True))
 
 
 def test_first_run_then_nothing_to_do(folder: CatalogFolder, settings: Settings) -> None:
     first = embed(folder, settings)
     assert (first.products, first.encoded, first.left_out, first.changed) == (12, 12, 0, True)
-    vectors = load_vectors(folder, embedder_id(folder, settings), settings)
+    vectors = load_vectors(work_of(folder, settings))
     assert vectors.ids == [f"s{i}" for i in range(12)]
     np.testing.assert_allclose(np.linalg.norm(vectors.matrix, axis=1), 1, atol=1e-5)
     assert isinstance(vectors.matrix, np.memmap)
@@ -61,7 +61,7 @@ def test_first_run_then_nothing_to_do(folder: CatalogFolder, settings: Settings)
     (vectors.folder / "index.faiss").write_bytes(b"written by an older version, and read by none")
     again = embed(folder, settings, must_not_load)
     assert (again.encoded, again.changed) == (0, False)
-    assert load_vectors(folder, embedder_id(folder, settings), settings).ids == vectors.ids
+    assert load_vectors(work_of(folder, settings)).ids == vectors.ids
 
 
 def test_only_what_is_new_or_changed_is_encoded(folder: CatalogFolder, settings: Settings) -> None:
@@ -89,13 +89,13 @@ def test_a_changed_photo_is_encoded_again_and_a_changed_price_is_not(folder: Cat
     write_shop(folder.root, rows)
     summary = embed(folder, settings, must_not_load)
     assert (summary.encoded, summary.changed) == (0, True)
-    vectors = load_vectors(folder, embedder_id(folder, settings), settings)
+    vectors = load_vectors(work_of(folder, settings))
     assert json.loads(vectors.listings.listing(0).fields)["price"] == "99"
 
 
 def test_a_reader_of_the_old_version_keeps_it(folder: CatalogFolder, settings: Settings) -> None:
     embed(folder, settings)
-    vectors = load_vectors(folder, embedder_id(folder, settings), settings)
+    vectors = load_vectors(work_of(folder, settings))
     row = np.array(vectors.matrix[0])
     rows = shop_rows()
     rows[0]["title"] = "Changed"
@@ -111,10 +111,10 @@ def test_killed_and_resumed_gives_the_same_vectors(tmp_path: Path, model: Path) 
     killed, whole = (write_shop(tmp_path / name, rows) for name in ("killed", "whole"))
     settings = settings_of(model, **{"embed.batch_size": 1})  # chunks of four
     embed(whole, settings)
-    pending = vectors_folder(killed, embedder_id(killed, settings), settings) / "pending"
+    pending = vectors_folder(work_of(killed, settings)) / "pending"
     kill_once(lambda: len(list(pending.glob("*.json"))) >= 3, lambda: embed(killed, settings))
     with pytest.raises(ModelError, match="no vectors yet"):
-        load_vectors(killed, embedder_id(killed, settings), settings)
+        load_vectors(work_of(killed, settings))
     load = counting(killed, settings)
     summary = embed(killed, settings, load)
     assert 0 < load.encoded < 40
@@ -128,7 +128,7 @@ def test_killed_and_resumed_gives_the_same_vectors(tmp_path: Path, model: Path) 
 
 
 def test_half_a_chunk_and_a_version_without_pointer_are_no_trouble(folder: CatalogFolder, settings: Settings) -> None:
-    place = vectors_folder(folder, embedder_id(folder, settings), settings)
+    place = vectors_folder(work_of(folder, settings))
     (place / "pending").mkdir(parents=True)
     (place / "pending" / "a.json").write_text('["k1", "k2"]')
     (place / "pending" / "a.npy").write_bytes(b"\x93NUMPY cut")
@@ -172,7 +172,7 @@ def test_attribute_text_goes_in_with_enrich_both(folder: CatalogFolder, model: P
     source = AttributeSource("generator", "prompt")
     assert embed(folder, settings, source=source).without_attributes == 12
     plain = matrix_by_id(folder, settings)
-    vectors = load_vectors(folder, embedder_id(folder, settings), settings)
+    vectors = load_vectors(work_of(folder, settings))
     fingerprint = vectors.listings.listing(2).fingerprint
     with Database(folder.database) as database:
         stored = StoredAttributes(fingerprint, "generator", "prompt", "s2", "color: green", None, 0.0)
@@ -188,21 +188,21 @@ def test_vectors_of_another_embedder_or_instruction(folder: CatalogFolder, setti
     embed(folder, settings)
     other = settings_of(model, **{"model.embedder_images": 1})
     with pytest.raises(ModelError) as caught:
-        load_vectors(folder, embedder_id(folder, other), other)
+        load_vectors(work_of(folder, other))
     assert embedder_id(folder, settings) in str(caught.value)
     assert embedder_id(folder, other) in str(caught.value)
     assert "afmrl embed" in caught.value.hint
     asked = settings_of(model, **{"embed.target_instruction": "Sell this:"})
     with pytest.raises(ModelError, match="the settings name"):
-        load_vectors(folder, embedder_id(folder, asked), asked)
+        load_vectors(work_of(folder, asked))
 
 
 def test_a_folder_renamed_to_another_embedder(folder: CatalogFolder, settings: Settings) -> None:
     embed(folder, settings)
-    place = vectors_folder(folder, embedder_id(folder, settings), settings)
-    place.rename(vectors_folder(folder, "other", settings))
+    place = vectors_folder(work_of(folder, settings))
+    place.rename(vectors_folder(work_of(folder, settings, "other")))
     with pytest.raises(ModelError, match="the settings name other"):
-        load_vectors(folder, "other", settings)
+        load_vectors(work_of(folder, settings, "other"))
 
 
 @pytest.mark.parametrize("file", ["vectors.npy", "listings.arrow", "manifest.json"])
@@ -210,9 +210,9 @@ def test_damaged_files_are_named(folder: CatalogFolder, settings: Settings, file
     summary = embed(folder, settings)
     (summary.folder / file).write_bytes(b"damaged")
     with pytest.raises(ModelError, match="stored vectors"):
-        load_vectors(folder, summary.embedder, settings)
+        load_vectors(work_of(folder, settings, summary.embedder))
     assert embed(folder, settings, force=True).encoded == 12
-    load_vectors(folder, summary.embedder, settings)
+    load_vectors(work_of(folder, settings, summary.embedder))
 
 
 def header_of(matrix: NDArray[np.float32], dtype: str) -> bytes:
@@ -261,10 +261,10 @@ def test_vectors_that_are_not_what_was_written_are_told_and_never_searched(
         assert content != before
         path.write_bytes(content)
         with pytest.raises(ModelError, match=r"damaged.*") as told:
-            load_vectors(folder, summary.embedder, settings)
+            load_vectors(work_of(folder, settings, summary.embedder))
         assert "embed --force" in told.value.hint and str(folder.root) in str(told.value), content[:40]
         path.write_bytes(before)
-    load_vectors(folder, summary.embedder, settings)
+    load_vectors(work_of(folder, settings, summary.embedder))
 
 
 def test_vectors_of_an_earlier_version_are_checked_by_their_length(folder: CatalogFolder, settings: Settings) -> None:
@@ -272,24 +272,24 @@ def test_vectors_of_an_earlier_version_are_checked_by_their_length(folder: Catal
     manifest, file = summary.folder / "manifest.json", summary.folder / "vectors.npy"
     content = json.loads(manifest.read_text()) | {"schema": "afmrl.vectors/1"}
     manifest.write_text(json.dumps({key: value for key, value in content.items() if key not in ("files", "seal")}))
-    load_vectors(folder, summary.embedder, settings)
+    load_vectors(work_of(folder, settings, summary.embedder))
     for bad in (np.nan, np.inf, 3.0):
         matrix = np.load(file)
         matrix[5, 2] = bad
         file.write_bytes(header_of(matrix, "<f4"))
         with pytest.raises(ModelError, match="row 5 is no vector of length 1"):
-            load_vectors(folder, summary.embedder, settings)
+            load_vectors(work_of(folder, settings, summary.embedder))
 
 
 def test_stale_products_are_counted(folder: CatalogFolder, settings: Settings) -> None:
     embed(folder, settings)
-    vectors = load_vectors(folder, embedder_id(folder, settings), settings)
-    assert stale_products(folder, settings, vectors) == 0
+    vectors = load_vectors(work_of(folder, settings))
+    assert stale_products(work_of(folder, settings), vectors) == 0
     rows = shop_rows(13)
     rows[1]["title"] = "Changed"
     del rows[2]
     write_shop(folder.root, rows)
-    assert stale_products(folder, settings, vectors) == 3
+    assert stale_products(work_of(folder, settings), vectors) == 3
 
 
 def test_another_index_needs_no_model(folder: CatalogFolder, settings: Settings, model: Path) -> None:
@@ -297,7 +297,7 @@ def test_another_index_needs_no_model(folder: CatalogFolder, settings: Settings,
     summary = embed(folder, settings_of(model, **{"embed.index": "hnsw"}), must_not_load)
     assert (summary.index, summary.changed, summary.encoded) == ("hnsw", True, 0)
     assert summary.index_recall == 1.0
-    assert load_vectors(folder, embedder_id(folder, settings), settings).index().faiss.ntotal == 12
+    assert load_vectors(work_of(folder, settings)).index().faiss.ntotal == 12
 
 
 def test_a_second_writer_is_refused(folder: CatalogFolder, settings: Settings) -> None:

@@ -91,7 +91,7 @@ def _views(work: Workspace, sample: int | None, problems: Problems, stored: Stor
         else:
             from ..evaluation.report import query_views
 
-            queries = query_views(work.folder, work.settings, names)
+            queries = query_views(work, names)
     return ListingViews(_products(work, sample, problems), names, stored.fingerprinter, queries)
 
 

@@ -43,14 +43,14 @@ def dedupe(
     from ..dedupe.outputs import check_files, keep, write_table
     from ..dedupe.page import write_page
     from ..dedupe.run import find_duplicates
-    from ..store.checkpoints import versions
     from ..store.lock import writer_lock
 
-    check_files(out, html, session.folder, session.settings)
+    work = session.work
+    check_files(work, out, html)
     vectors = _vectors(session)
-    with session.out, writer_lock(session.folder.store, "afmrl dedupe"):
-        result = find_duplicates(session.folder, session.settings, vectors, _source(session), session.out)
-        place = keep(result, session.folder, session.settings, versions())
+    with session.out, writer_lock(work.folder.store, "afmrl dedupe"):
+        result = find_duplicates(work, vectors)
+        place = keep(work, result)
     if out:
         write_table(out, result)
     if html:
@@ -66,22 +66,11 @@ def _vectors(session: Session) -> Vectors | None:
         session.out.note("no vectors: compared by text, codes, attributes and photos only; `afmrl embed` makes them")
         return None
     warn_of_two_faiss(session)
-    vectors = load_vectors(session.folder, session.work.embedder_id, session.settings)
+    vectors = load_vectors(session.work)
     warn_of_built_in(session, ("embedder",))
-    if stale := stale_products(session.folder, session.settings, vectors):
+    if stale := stale_products(session.work, vectors):
         session.out.note(f"{stale:,} products are new, changed or gone since `afmrl embed`: run it again")
     return vectors
-
-
-def _source(session: Session) -> Any:
-    """Whose stored attributes are compared; None when nothing was ever generated here."""
-    from ..store.database import Database
-
-    if not session.folder.database.is_file():
-        return None
-    with Database(session.folder.database) as database:
-        stored = database.attribute_sources()
-    return session.work.source_on_disk if stored else None
 
 
 def _show(session: Session, result: Result, files: Mapping[str, Path | None]) -> None:

@@ -127,23 +127,17 @@ def _measure(
     fail_under: list[str],
 ) -> Report:
     from ..evaluation.build import TaskSpec
-    from ..evaluation.entries import model_system, parse_entries
+    from ..evaluation.entries import parse_entries
     from ..evaluation.report import EvalRequest, measure
     from ..evaluation.seen import seen_by
-    from ..evaluation.systems import RetrievalSystem
     from ..evaluation.thresholds import parse_thresholds
 
     settings, work = session.settings, session.work
     entries = tuple(parse_entries(settings.eval.systems, baselines))
-    source = work.source_on_disk if settings.embed.enrich != "none" else None
-    seen = seen_by(trained_by(settings, entries, described=source is not None), work.checkpoints)
+    described = settings.embed.enrich != "none" and work.source_on_disk is not None
+    seen = seen_by(trained_by(settings, entries, described=described), work.checkpoints)
     spec = TaskSpec("queries" if queries or qrels else protocol, queries, qrels, tuple(gallery), _split(split), seen)
-
-    def make_system(entry: Entry) -> RetrievalSystem:
-        return model_system(entry, settings, work.checkpoints, work.bases, session.out)
-
-    request = EvalRequest(spec, entries, parse_thresholds(fail_under))
-    return measure(session.folder, settings, request, work.embedder_id, work.embedder, source, session.out, make_system)
+    return measure(work, EvalRequest(spec, entries, parse_thresholds(fail_under)))
 
 
 def trained_by(settings: Settings, entries: Sequence[Entry], *, described: bool) -> list[tuple[Role, str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,9 +18,8 @@ from .output import Output
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ..retrieval.listings import Listing
-    from ..retrieval.search import Found, Hit, Question
-    from ..retrieval.vectors import Vectors
+    from ..models.embed_input import Item
+    from ..retrieval.search import Found, Hit
 
 PAGE_SUFFIXES = (".html", ".htm")
 
@@ -37,7 +37,7 @@ def search(
         typer.Option("--filter", "-f", metavar="KEY=VALUE", help="Only listings with this value. Repeatable."),
     ] = None,
     enrich: Annotated[
-        bool, typer.Option("--enrich", help="Let the generator write attributes for the question first.")
+        bool, typer.Option("--enrich", help="Let the generator write attributes for the query first.")
     ] = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures that needs no network.")
@@ -59,13 +59,7 @@ def search(
     if html:
         from ..retrieval.page import write_search_page
 
-        write_search_page(
-            html,
-            found,
-            catalog=session.folder.catalog.name,
-            embedder=session.work.embedder_id,
-            settings=session.settings.catalog,
-        )
+        write_search_page(html, found, session.work)
     _document(session, found, html)
     _show(session.out, found, wide)
     if html:
@@ -87,90 +81,65 @@ def _check(session: Session, text: str, image: list[Path], like: str, enrich: bo
 def _find(session: Session, text: str, files: list[Path], like: str, enrich: bool, filters: list[str]) -> Found:
     from ..retrieval.encode import told_cut
     from ..retrieval.filters import parse_filters
-    from ..retrieval.search import Found, liked, stored_texts
     from ..retrieval.search import search as find
-    from ..retrieval.vectors import load_vectors
-    from ..store.database import Database
+    from ..retrieval.vectors import load_vectors, stale_products
 
-    work, settings, folder = session.work, session.settings, session.folder
-    chosen = parse_filters(filters, "--filter")
-    vectors = load_vectors(folder, session.work.embedder_id, settings)
-    _tell_stale(session, vectors)
-    question = _question(session, text, files, like, enrich)
-
-    def attributes_of(listings: list[Listing]) -> Mapping[str, str]:
-        if not folder.database.is_file():
-            return {}
-        with Database(folder.database) as database:
-            return stored_texts(listings, work.source_on_disk, database, folder.root)
-
-    hits = find(
-        vectors,
-        question,
-        k=settings.search.k,
-        filters=chosen,
-        load=session.work.embedder,
-        instruction=settings.embed.query_instruction,
-        attributes_of=attributes_of,
-        root=folder.root,
-    )
-    if not like and (cut := session.work.embedder().texts_cut):
-        session.out.warn(f"the question: {told_cut(cut)}")
-    return Found(question, hits, liked(vectors, like, attributes_of, folder.root) if like else None, filters)
+    work, chosen = session.work, parse_filters(filters, "--filter")
+    vectors = load_vectors(work)
+    if stale := stale_products(work, vectors):
+        session.out.note(f"{stale:,} products are new, changed or gone since `afmrl embed`: run it again")
+    found = find(work, vectors, _query(session, text, files, enrich), like, chosen)
+    if not like and (cut := work.embedder().texts_cut):
+        session.out.warn(f"the query: {told_cut(cut)}")
+    return replace(found, filters=filters)
 
 
 def _document(session: Session, found: Found, html: Path | None) -> None:
     from ..retrieval.search import fields_shown
 
-    question = found.question
+    query = found.query
     shown = {
-        "text": question.text,
-        "images": len(question.images),
-        "like": question.like,
+        "text": query.text,
+        "images": len(query.images),
+        "like": found.liked.id if found.liked else "",
         "liked": fields_shown([found.liked])[0] if found.liked else None,
-        "attributes": question.attributes,
+        "attributes": query.attributes,
         "filters": found.filters,
     }
+    # "question" is the key that afmrl.search/1 was published with.
     content = {"catalog": session.folder.catalog, "embedder": session.work.embedder_id, "question": shown}
     session.out.document("afmrl.search/1", {**content, "hits": fields_shown(found.hits), "html": html})
 
 
-def _tell_stale(session: Session, vectors: Vectors) -> None:
-    """A note when the catalog's file is no longer the one that was embedded."""
-    from ..retrieval.vectors import stale_products
-
-    if stale := stale_products(session.folder, session.settings, vectors):
-        session.out.note(f"{stale:,} products are new, changed or gone since `afmrl embed`: run it again")
-
-
-def _question(session: Session, text: str, files: Sequence[Path], like: str, enrich: bool) -> Question:
+def _query(session: Session, text: str, files: Sequence[Path], enrich: bool) -> Item:
     from ..catalog.images import open_image
-    from ..retrieval.search import Question
+    from ..models.embed_input import Item
 
-    images: tuple[Image, ...] = tuple(open_image(file, session.settings.catalog) for file in files)
-    attributes = _written_attributes(session, text, images) if enrich else ""
-    return Question(text, images, like, attributes)
+    images = tuple(open_image(file, session.settings.catalog) for file in files)
+    return Item(text, images, _written_attributes(session, text, images) if enrich else "")
 
 
 def _written_attributes(session: Session, text: str, images: Sequence[Image]) -> str:
-    """What the generator writes for the question; DataError when it gives no answer, a note when it is not valid."""
+    """Let the generator write attributes for the query; DataError when it gives no answer, a note when it is not
+    valid.
+    """
     from ..catalog.product import Product
 
-    asked = Product("question", title=text)
+    product = Product("query", title=text)
     limit = session.settings.model.generator_images or len(images)
-    [[answer]] = session.work.generator().generate([session.work.task.request(asked, images[:limit])])
+    [[answer]] = session.work.generator().generate([session.work.task.request(product, images[:limit])])
     if answer.error:
         raise DataError(f"--enrich: the generator gave no answer: {answer.error}", "search without --enrich")
-    written, failure = session.work.task.read(answer, asked)
+    written, failure = session.work.task.read(answer, product)
     if written is None:
         session.out.note(f"--enrich: the generator's answer is not used ({failure}): {answer.text[:120]!r}")
     return written or ""
 
 
 def _show(out: Output, found: Found, wide: bool) -> None:
-    question, like, hits = found.question, found.liked, found.hits
-    if question.attributes:
-        out.note(f"attributes of the question: {question.attributes}")
+    like, hits = found.liked, found.hits
+    if found.query.attributes:
+        out.note(f"attributes of the query: {found.query.attributes}")
     if like:
         out.text("like " + "\n     ".join(_lines(like, out.width - 5)))
         out.text()

@@ -98,14 +98,13 @@ def _asked_by_eval(session: Session, checkpoint: str) -> str:
     from ..evaluation.build import TaskSpec
     from ..evaluation.report import independent_queries
     from ..evaluation.seen import seen_by
-    from ..store.checkpoints import Checkpoints
 
     model = session.settings.model.model_copy(update={"embedder_checkpoint": checkpoint})
     settings = session.settings.model_copy(update={"model": model})
     trained = trained_by(settings, (), described=settings.embed.enrich != "none")
-    spec = TaskSpec(seen=seen_by(trained, Checkpoints(session.folder.checkpoints)))
+    spec = TaskSpec(seen=seen_by(trained, session.work.checkpoints))
     try:
-        protocol, products = independent_queries(session.folder, settings, spec)
+        protocol, products = independent_queries(session.work.with_settings(settings), spec)
     except DataError as error:
         return f"afmrl eval can't ask: {error}"
     return f"afmrl eval (protocol {protocol}) asks about {products:,} products that training never saw"

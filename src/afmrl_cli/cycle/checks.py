@@ -33,10 +33,9 @@ SPLITS: tuple[Scored, ...] = ("validation", "test")
 
 def products_asked_about(work: Workspace) -> dict[Scored, int]:
     """How many products the queries of each split are about. Raises DataError when the catalog offers no queries."""
-    folder, settings = work.folder, work.settings
+    settings = work.settings
     return {
-        split: independent_queries(folder, settings, TaskSpec(settings.cycle.protocol or None, split=split))[1]
-        for split in SPLITS
+        split: independent_queries(work, TaskSpec(settings.cycle.protocol or None, split=split))[1] for split in SPLITS
     }
 
 
@@ -44,11 +43,11 @@ def choose_protocol(work: Workspace) -> Settings:
     """The settings with the protocol that stages are scored by: as `afmrl eval` chooses one for a split, told where it
     is another than that of the whole catalog. Raises as `products_asked_about`.
     """
-    folder, settings = work.folder, work.settings
+    settings = work.settings
     if settings.cycle.protocol:
         return settings
-    first, _ = independent_queries(folder, settings, TaskSpec(split="all"))
-    chosen, products = independent_queries(folder, settings, TaskSpec(split="validation"))
+    first, _ = independent_queries(work, TaskSpec(split="all"))
+    chosen, products = independent_queries(work, TaskSpec(split="validation"))
     if chosen == first:
         return settings
     work.listener.note(

@@ -24,7 +24,7 @@ from ..catalog.product import Product
 from ..catalog.read import count_rows, read_products
 from ..evaluation.build import TaskSpec
 from ..evaluation.earlier import EMBEDDER_RUN
-from ..evaluation.entries import Entry, model_system
+from ..evaluation.entries import Entry
 from ..evaluation.report import EvalRequest, measure, task_views
 from ..evaluation.seen import seen_by
 from ..listener import Listener
@@ -83,11 +83,10 @@ def write_attributes(work: Workspace, splits: Sequence[Scored]) -> Result:
     `embed.enrich` the views that ask, or are searched, in the evaluation of the `splits` and in training.
     """
     folder, settings, listener = work.folder, work.settings, work.listener
-    asked: list[Product] = []
+    problems, asked = Problems(), list[Product]()
     if settings.embed.enrich != "none":
-        asked = [view for split in splits for view in task_views(folder, settings, task_spec(settings, split))]
+        asked = [view for split in splits for view in task_views(work, task_spec(settings, split))]
         asked += training_views(work)
-    problems = Problems()
     with writer_lock(folder.store, "afmrl attributes"), open_views(work, work.source) as views:
         products = itertools.chain(read_products(folder, settings.catalog, problems), asked)
         total = count_rows(folder, settings.catalog) + len(asked)
@@ -137,28 +136,19 @@ def score(work: Workspace, split: Scored, place: Path, others: tuple[Path | None
     `others` are the scores of the stage before and of the first stage, on the same split; None for the first itself.
     """
     against, first = others
-    folder, settings, listener = work.folder, work.settings, work.listener
+    chosen = work.settings.eval.model_copy(
+        update={"compare": [str(against)] if against else [], "systems": [], "merge": [], "max_drop": [], "slices": []}
+    )
+    settings = work.settings.model_copy(update={"eval": chosen})
+    work = work.with_settings(settings)
     source = work.source if settings.embed.enrich != "none" else None
     # Of a checkpoint that the cycle began with, and that was trained by another split.
     used: list[tuple[Role, str]] = [("embedder", settings.model.embedder_checkpoint)]
     seen = seen_by(used + ([("generator", settings.model.generator_checkpoint)] if source else []), work.checkpoints)
     embed_catalog(work)
-    chosen = settings.eval.model_copy(
-        update={"compare": [str(against)] if against else [], "systems": [], "merge": [], "max_drop": [], "slices": []}
-    )
     # Several runs in eval.compare would be taken for seeds of one.
     entries = (Entry("run", str(first / EMBEDDER_RUN), BASE),) if first and first != against else ()
-    report = measure(
-        folder,
-        settings.model_copy(update={"eval": chosen}),
-        EvalRequest(replace(task_spec(settings, split), seen=seen), entries),
-        work.embedder_id,
-        work.embedder,
-        source,
-        listener,
-        lambda entry: model_system(entry, settings, work.checkpoints, work.bases, listener),
-        place,
-    )
+    report = measure(work, EvalRequest(replace(task_spec(settings, split), seen=seen), entries), place)
     content = report.content
     own = content["systems"][0]
     differences = [

@@ -18,16 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..attributes.parse import read_stored
-from ..attributes.views import AttributeSource, stored_attributes, text_to_show
+from ..attributes.views import StoredViews, open_views, text_to_show
 from ..catalog.columns import plain
-from ..catalog.fingerprints import UNREADABLE, Fingerprinter
+from ..catalog.fingerprints import UNREADABLE
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.read import count_rows, read_products
-from ..listener import Listener
-from ..settings import Settings
-from ..store.database import Database
-from ..store.folder import CatalogFolder
+from ..workspace import Workspace
 from .variants import facts_of
 
 CODES = frozenset(
@@ -82,30 +79,23 @@ class Listings:
         return len(self.products)
 
 
-def load_listings(
-    folder: CatalogFolder,
-    settings: Settings,
-    source: AttributeSource | None,
-    database: Database,
-    problems: Problems,
-    listener: Listener,
-) -> Listings:
-    """Read the whole catalog. `source` says whose stored attributes are used, None for none."""
+def load_listings(work: Workspace, problems: Problems) -> Listings:
+    """Read the whole catalog, with the stored attributes where any were ever generated here."""
     products: list[Product] = []
     photos: list[tuple[str, ...]] = []
     paths: dict[str, Path] = {}
-    total = count_rows(folder, settings.catalog)
-    with Fingerprinter(database) as fingerprinter:
-        for product in read_products(folder, settings.catalog, problems):
+    total = count_rows(work.folder, work.settings.catalog)
+    with open_views(work, None) as views:
+        for product in read_products(work.folder, work.settings.catalog, problems):
             products.append(product)
-            hashes = [(fingerprinter.hash_of(path), path) for path in product.images[:MOST_PHOTOS]]
+            hashes = [(views.fingerprinter.hash_of(path), path) for path in product.images[:MOST_PHOTOS]]
             paths.update((content, path) for content, path in hashes if content != UNREADABLE)
             photos.append(tuple(dict.fromkeys(content for content, _ in hashes if content != UNREADABLE)))
             if len(products) % EVERY == 0:
-                listener.progress("reading", len(products), total)
+                work.listener.progress("reading", len(products), total)
         generated: list[dict[str, str]] = [{}] * len(products)
-        if source is not None:
-            rows = stored_attributes(products, source, database, fingerprinter)
+        if views.database.attribute_sources() and (source := work.source_on_disk) is not None:
+            rows = StoredViews(views.database, views.fingerprinter, source).stored(products)
             generated = [read_stored(text_to_show(row)) for _, _, row in rows]
     return Listings(
         products,

@@ -13,10 +13,11 @@ from typing import Any
 from ..catalog.verdicts import read_rows
 from ..errors import DataError, UsageError
 from ..escaping import write_csv
-from ..settings import Settings
+from ..store.checkpoints import versions
 from ..store.files import hash_file, read_object, write_json, writing
 from ..store.folder import CatalogFolder, check_output
 from ..store.runs import in_order, new_run, next_number
+from ..workspace import Workspace
 from .run import CONFIRMED, Found, Result
 
 SCHEMA = "afmrl.dedupe/1"
@@ -44,9 +45,12 @@ COLUMNS = (
 )
 
 
-def check_files(out: Path | None, html: Path | None, folder: CatalogFolder, settings: Settings) -> None:
-    """UsageError when a result would replace the retailer's file, a folder, or verdicts that somebody filled in."""
-    read = [folder.root / name for name in settings.dedupe.verdicts]
+def check_files(work: Workspace, out: Path | None, html: Path | None) -> None:
+    """Raise UsageError when a result would replace the retailer's file, a folder, or verdicts that somebody filled
+    in.
+    """
+    folder = work.folder
+    read = [folder.root / name for name in work.settings.dedupe.verdicts]
     for path, flag, suffixes in ((out, "--out", (".csv",)), (html, "--html", (".html", ".htm"))):
         if path is None:
             continue
@@ -163,15 +167,16 @@ def _documents(folder: CatalogFolder) -> list[Path]:
     return list(folder.runs.glob(f"*-dedupe*/{MANIFEST}"))
 
 
-def keep(result: Result, folder: CatalogFolder, settings: Settings, versions: Mapping[str, str]) -> Path:
+def keep(work: Workspace, result: Result) -> Path:
     """Keep the run in the store: settings, document with what it was made from, table. Returns its folder."""
+    folder, settings = work.folder, work.settings
     place = new_run(folder.runs, "dedupe")
     write_json(place / SETTINGS, settings.model_dump())
     write_table(place / PAIRS, result)
     made_from = {
         "catalog": {"name": folder.catalog.name, "sha256": hash_file(folder.catalog)},
         "verdicts": {name: hash_file(folder.root / name) for name in settings.dedupe.verdicts},
-        "versions": versions,
+        "versions": versions(),
     }
     # Last: a folder with it is complete.
     number = next_number(_documents(folder))

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..attributes.views import AttributeSource
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.verdicts import Verdicts, pair_of, read_verdicts
@@ -18,8 +17,7 @@ from ..errors import DataError
 from ..listener import Listener
 from ..retrieval.vectors import Vectors
 from ..settings import Settings
-from ..store.database import Database
-from ..store.folder import CatalogFolder
+from ..workspace import Workspace
 from .candidates import distinct_photos, find_candidates
 from .evidence import Evidence, EvidenceBuilder
 from .features import NAMES, Sources, pair_features
@@ -82,17 +80,10 @@ class Compared:
     features: NDArray[np.float32]
 
 
-def compare_catalog(
-    folder: CatalogFolder,
-    settings: Settings,
-    vectors: Vectors | None,
-    source: AttributeSource | None,
-    listener: Listener,
-) -> Compared:
+def compare_catalog(work: Workspace, vectors: Vectors | None) -> Compared:
     """Read the catalog, find candidates and compute their features. `vectors` None: by text and photos only."""
-    problems = Problems()
-    with Database(folder.database) as database:
-        listings = load_listings(folder, settings, source, database, problems, listener)
+    folder, settings, listener, problems = work.folder, work.settings, work.listener, Problems()
+    listings = load_listings(work, problems)
     problems.tell(listener)
     matrix, vector_row = None if vectors is None else vectors.matrix, _vector_rows(listings, vectors)
     words = read_words(listings.products)
@@ -114,18 +105,13 @@ def _vector_rows(listings: Listings, vectors: Vectors | None) -> NDArray[np.int6
     return np.array([row_of.get(product.id, -1) for product in listings.products], dtype=np.int64)
 
 
-def find_duplicates(
-    folder: CatalogFolder,
-    settings: Settings,
-    vectors: Vectors | None,
-    source: AttributeSource | None,
-    listener: Listener,
-) -> Result:
-    """Pairs from the most to the least probable, complete-link groups, and precision and recall where identities are
-    known. Raises DataError for verdicts that can't be read or contradict each other."""
-    started = time.monotonic()
-    verdicts = read_verdicts(settings, folder.root)
-    compared = compare_catalog(folder, settings, vectors, source, listener)
+def find_duplicates(work: Workspace, vectors: Vectors | None) -> Result:
+    """Find pairs from the most to the least probable, complete-link groups, and precision and recall where identities
+    are known. Raises DataError for verdicts that can't be read or contradict each other.
+    """
+    started, settings, listener = time.monotonic(), work.settings, work.listener
+    verdicts = read_verdicts(settings, work.folder.root)
+    compared = compare_catalog(work, vectors)
     products, pairs = compared.sources.listings.products, compared.pairs
     known = what_is_known(products, pairs, verdicts, settings.split)
     scorer = fit_scorer(compared.features, pairs, known.labels, known.training_weights(pairs), known.identities)

@@ -12,8 +12,8 @@ from ..catalog.splits import LEAST_PRODUCTS, Split, first_to_judge_by
 from ..errors import DataError, UsageError
 from ..retrieval.filters import parse_filters
 from ..retrieval.vectors import RowMaker
-from ..settings import Settings
-from ..store.folder import CatalogFolder
+from ..settings import Settings, SplitSettings
+from ..workspace import Workspace
 from .fusion import TUNING_QUERIES
 from .protocols import (
     coarse_task,
@@ -57,7 +57,7 @@ class TaskSpec:
 
 
 def labels_file(settings: Settings, root: Path) -> Path | None:
-    """`eval.labels`, from where one stands or from the catalog's folder; None for none."""
+    """Find `eval.labels`, from the working directory or from the catalog's folder; None for none."""
     if not settings.eval.labels:
         return None
     given = Path(settings.eval.labels).expanduser()
@@ -76,19 +76,19 @@ def judged_files(root: Path, queries: Path | None, qrels: Path | None) -> tuple[
     return queries, beir if beir.is_file() and not beside.is_file() else beside
 
 
-def build_task(
-    documents: list[Document], folder: CatalogFolder, settings: Settings, spec: TaskSpec, rows: RowMaker
-) -> Task:
-    """The task over the catalog's `documents`. Raises as the protocols do, UsageError for what can't go together."""
-    chosen = settings.eval
-    task = whole_task(documents, folder, settings, spec, rows)
+def build_task(work: Workspace, documents: list[Document], spec: TaskSpec, rows: RowMaker) -> Task:
+    """Make the task over the catalog's `documents`. Raises as the protocols do, UsageError for what can't go
+    together.
+    """
+    chosen, shares = work.settings.eval, work.settings.split
+    task = whole_task(work, documents, spec, rows)
     protocol, hide = task.protocol, frozenset([task.label] if task.label else [])
     if chosen.label.strip() and protocol not in ("coarse", "composed"):
         raise UsageError(f"--label is for coarse and composed, not for {protocol}", "leave it out")
     if spec.split is None:
         task = unseen(task, spec.seen)
     else:
-        task = task if spec.split == "all" else of_split(task, spec.split, settings.split)
+        task = task if spec.split == "all" else of_split(task, spec.split, shares)
         task = told_of_seen(task, spec.seen)
     task = sampled(task, chosen.max_queries, chosen.seed)
     task = with_query_fields(task, chosen.query_fields or ("title" if protocol == "text" else "all"))
@@ -96,42 +96,39 @@ def build_task(
     return with_views(with_gallery_fields(task, gallery_fields, hide, rows), rows.views)
 
 
-def whole_task(
-    documents: list[Document], folder: CatalogFolder, settings: Settings, spec: TaskSpec, rows: RowMaker
-) -> Task:
-    """The task before its queries are chosen by split or by what was seen.
+def whole_task(work: Workspace, documents: list[Document], spec: TaskSpec, rows: RowMaker) -> Task:
+    """Make the task before its queries are chosen by split or by what was seen.
 
     Without a `protocol`: the first that the catalog offers (`protocols.offered`) and that can ask anything. Where a
     split is asked about, or what checkpoints have not seen, `first_to_judge_by` chooses: few duplicates in a small shop
     would leave identity nothing to ask.
     """
     if spec.protocol:
-        return _made(spec.protocol, documents, folder, settings, spec, rows)
-    offers = offered(documents, *judged_files(folder.root, spec.queries, spec.qrels))
+        return _made(spec.protocol, work, documents, spec, rows)
+    offers = offered(documents, *judged_files(work.folder.root, spec.queries, spec.qrels))
     plain = spec.split == "all" or (spec.split is None and not spec.seen.names)
     made: dict[str, Task] = {}
 
     def counted() -> Iterator[tuple[str, int]]:
         for protocol in offers:
             try:
-                made[protocol] = _made(protocol, documents, folder, settings, spec, rows)
-                asked = with_query_fields(made[protocol], settings.eval.query_fields or "all")
+                made[protocol] = _made(protocol, work, documents, spec, rows)
+                asked = with_query_fields(made[protocol], work.settings.eval.query_fields or "all")
             except DataError:
                 if protocol == "queries" and protocol not in made:  # a file with a fault is told, not passed over
                     raise
                 yield protocol, 0
             else:
-                yield protocol, _products(asked, asked.queries) if plain else _judged(asked, spec, settings)
+                yield protocol, _products(asked, asked.queries) if plain else _judged(asked, spec, work.settings.split)
 
     protocol = first_to_judge_by(counted(), 1 if plain else LEAST_PRODUCTS)
-    return made.get(protocol) or _made(protocol, documents, folder, settings, spec, rows)
+    return made.get(protocol) or _made(protocol, work, documents, spec, rows)
 
 
-def _judged(task: Task, spec: TaskSpec, settings: Settings) -> int:
-    """How many products `task` asks about where it asks about the fewest: of the validation and of the test split, so
-    that all who judge by either take the same protocol, and of what `spec` asks about.
+def _judged(task: Task, spec: TaskSpec, shares: SplitSettings) -> int:
+    """Count how many products `task` asks about where it asks about the fewest: of the validation and of the test
+    split, so that all who judge by either take the same protocol, and of what `spec` asks about.
     """
-    shares = settings.split
     sides: list[Split] = [side for side in ("validation", "test") if getattr(shares, side) != 0]
     sides += [spec.split] if spec.split and spec.split not in (*sides, "all") else []  # type: ignore[list-item]
     asked = [_products(task, about_split(task, side, shares)) for side in sides]
@@ -144,15 +141,8 @@ def _products(task: Task, queries: Sequence[Query]) -> int:
     return len(set(groups_of(task, [query.id for query in queries if task.qrels[query.id]])))
 
 
-def _made(
-    protocol: str,
-    documents: list[Document],
-    folder: CatalogFolder,
-    settings: Settings,
-    spec: TaskSpec,
-    rows: RowMaker,
-) -> Task:
-    chosen = settings.eval
+def _made(protocol: str, work: Workspace, documents: list[Document], spec: TaskSpec, rows: RowMaker) -> Task:
+    chosen = work.settings.eval
     gallery = gallery_of(documents, parse_filters(spec.gallery, "--gallery"))
     label = chosen.label.strip().casefold().removeprefix("attr_")
     if protocol == "identity":
@@ -167,38 +157,29 @@ def _made(
         return text_task(gallery)
     if protocol == "composed":
         return composed_task(gallery, label)
-    return _file_task(documents, gallery, folder.root, settings, spec)
+    return _file_task(work, documents, gallery, spec)
 
 
-def tuning_task(
-    task: Task,
-    documents: list[Document],
-    folder: CatalogFolder,
-    settings: Settings,
-    spec: TaskSpec,
-    rows: RowMaker,
-) -> Task | None:
-    """Queries as those of `task`, over the same gallery, about products of the validation split; at most
+def tuning_task(work: Workspace, task: Task, documents: list[Document], spec: TaskSpec, rows: RowMaker) -> Task | None:
+    """Make queries as those of `task`, over the same gallery, about products of the validation split; at most
     TUNING_QUERIES. None where there are none, or where `task` asks about those products itself.
     """
+    settings = work.settings
     if about_split(task, "validation", settings.split):
         return None
     unsampled = settings.model_copy(update={"eval": settings.eval.model_copy(update={"max_queries": 0})})
-    whole = build_task(
-        documents, folder, unsampled, replace(spec, protocol=task.protocol, split="all", seen=Seen()), rows
-    )
+    every = replace(spec, protocol=task.protocol, split="all", seen=Seen())
+    whole = build_task(work.with_settings(unsampled), documents, every, rows)
     queries = sample(about_split(whole, "validation", settings.split), TUNING_QUERIES, settings.eval.seed)
     return replace(whole, queries=queries, qrels={q.id: whole.qrels[q.id] for q in queries}) if queries else None
 
 
-def _file_task(
-    documents: Sequence[Document], gallery: list[Document], root: Path, settings: Settings, spec: TaskSpec
-) -> Task:
-    level = settings.eval.min_grade
-    queries, qrels = judged_files(root, spec.queries, spec.qrels)
+def _file_task(work: Workspace, documents: Sequence[Document], gallery: list[Document], spec: TaskSpec) -> Task:
+    level = work.settings.eval.min_grade
+    queries, qrels = judged_files(work.folder.root, spec.queries, spec.qrels)
     if spec.qrels is None and queries.is_file() and not qrels.is_file():
         raise DataError(f"{qrels}: no judgements beside {queries.name}", "give them with --qrels FILE")
-    paths = ImagePaths(queries.parent, settings.catalog)
+    paths = ImagePaths(queries.parent, work.settings.catalog)
 
     def image_path(cell: str) -> Path:
         try:

@@ -18,18 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..listener import Listener
 from ..models.embed_input import Encoder
-from ..settings import Settings
-from ..store.checkpoints import Checkpoints
 from ..trust import check_download
+from ..workspace import Workspace
 from .systems import RetrievalSystem
-
-if TYPE_CHECKING:
-    from ..models.base import Bases
 
 PLAIN = ("bm25", "bm25-attributes", "colors", "fusion", "base")
 NAMED = ("checkpoint", "clip", "text", "run")
@@ -69,19 +63,17 @@ def parse_entries(systems: Sequence[str], baselines: bool) -> list[Entry]:
     return list(entries.values())
 
 
-def model_system(
-    entry: Entry, settings: Settings, checkpoints: Checkpoints, bases: Bases, listener: Listener
-) -> RetrievalSystem:
-    """The system of a base, checkpoint, clip or text entry; nothing is loaded yet. ModelError: not to be had."""
+def model_system(entry: Entry, work: Workspace) -> RetrievalSystem:
+    """Make the system of a base, checkpoint, clip or text entry; nothing is loaded yet. ModelError: not to be had."""
     if entry.kind in ("base", "checkpoint"):
-        return _own_model(entry, settings, checkpoints, bases, listener)
+        return _own_model(entry, work)
     from ..models.outside import PictureTextEncoder, SentenceEncoder, find_model
     from ..models.weights import find_snapshot
 
-    name = entry.argument
+    settings, name = work.settings, entry.argument
     if name in settings.eval.foreign and not Path(name).expanduser().is_dir() and find_snapshot(name) is None:
         check_download(settings.eval, name)
-    folder, id = find_model(entry.argument, listener)
+    folder, id = find_model(entry.argument, work.listener)
     reads_photos = entry.kind == "clip"
     encoder = PictureTextEncoder if reads_photos else SentenceEncoder
 
@@ -92,23 +84,22 @@ def model_system(
     return RetrievalSystem(entry.name, id, load, photos=reads_photos)
 
 
-def _own_model(
-    entry: Entry, settings: Settings, checkpoints: Checkpoints, bases: Bases, listener: Listener
-) -> RetrievalSystem:
+def _own_model(entry: Entry, work: Workspace) -> RetrievalSystem:
     from ..models.embedder import load_embedder
     from ..models.presets import model_id
 
+    settings, listener = work.settings, work.listener
     model = settings.model.model_copy(update={"embedder_checkpoint": entry.argument})
 
     @cache
     def load() -> Encoder:
         return load_embedder(
-            model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog, listener=listener
+            model, settings.embed, work.checkpoints, bases=work.bases, catalog=settings.catalog, listener=listener
         )
 
     return RetrievalSystem(
         entry.name,
-        model_id(model, "embedder", checkpoints, listener),
+        model_id(model, "embedder", work.checkpoints, listener),
         load,
         query_instruction=settings.embed.query_instruction,
         target_instruction=settings.embed.target_instruction,

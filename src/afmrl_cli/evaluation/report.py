@@ -7,35 +7,30 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..attributes.views import QUERIES, AttributeSource
-from ..catalog.fingerprints import Fingerprinter
+from ..attributes.views import QUERIES, AttributeSource, open_views
 from ..catalog.problems import Problems
 from ..catalog.product import Product, product_text
 from ..errors import DataError, UsageError
-from ..listener import Listener
-from ..models.embed_input import Encoder
-from ..retrieval.vectors import RowMaker, described_products, load_vectors, make_rows
+from ..retrieval.vectors import RowMaker, described_products, load_vectors
 from ..settings import EvalSettings, Settings
 from ..store.checkpoints import versions
-from ..store.database import Database
 from ..store.files import write_json, writing, writing_folder
-from ..store.folder import CatalogFolder
 from ..store.runs import new_run
+from ..workspace import Workspace
 from .build import TaskSpec, build_task, labels_file, tuning_task, whole_task
 from .earlier import Earlier, find_run, outside_run
-from .entries import Entry
+from .entries import Entry, model_system
 from .labels import read_labels
 from .metrics import Evaluation, Run, best_possible, metric_names
 from .score import compare_all, queries_of, score, slice_metrics, system_metrics
 from .slices import check_slices
 from .systems import (
-    EncodeContext,
     RetrievalSystem,
     SystemRun,
     bm25_attributes_run,
@@ -81,36 +76,25 @@ class Report:
         return [check["message"] for check in self.content["checks"] if not check["passed"]]
 
 
-def measure(
-    folder: CatalogFolder,
-    settings: Settings,
-    request: EvalRequest,
-    embedder_id: str,
-    load: Callable[[], Encoder],
-    source: AttributeSource | None,
-    listener: Listener,
-    make_system: Callable[[Entry], RetrievalSystem],
-    place: Path | None = None,
-) -> Report:
+def measure(work: Workspace, request: EvalRequest, place: Path | None = None) -> Report:
     """Evaluate the embedder and the systems beside it.
 
-    The report is kept in the new folder `place`, by default in one under the runs.
-    `make_system` makes the models of the entries base, checkpoint, clip and text. Raises DataError when the catalog or
-    the files don't offer what is spec, or when no query has a relevant product; ModelError when the catalog has not
-    been embedded with this embedder; UsageError for settings that can't go together.
+    The report is kept in the new folder `place`, by default in one under the runs. Raises DataError when the catalog or
+    the files don't offer what is asked for, or when no query has a relevant product; ModelError when the catalog has
+    not been embedded with this embedder; UsageError for settings that can't go together.
     """
     started = time.monotonic()
+    folder, settings, listener = work.folder, work.settings, work.listener
     drops = parse_thresholds(settings.eval.max_drop, "--max-drop")
     if drops and not settings.eval.compare:
         raise UsageError("--max-drop needs a run to compare with", "add --compare RUN")
-    vectors, embed = load_vectors(folder, embedder_id, settings), settings.embed
-    problems = Problems()
-    task, tuning, texts = _tasks(folder, settings, request, source, problems, listener)
-    context = EncodeContext(folder, settings, problems, listener)
+    vectors, embed, problems = load_vectors(work), settings.embed, Problems()
+    source = work.source_on_disk if embed.enrich != "none" else None
+    task, tuning, texts = _tasks(work, request, source, problems)
     own = RetrievalSystem(
         "embedder",
-        embedder_id,
-        load,
+        work.embedder_id,
+        work.embedder,
         query_instruction=embed.query_instruction,
         target_instruction=embed.target_instruction,
         stored=vectors,
@@ -122,7 +106,7 @@ def measure(
     slices = check_slices(task, settings.eval.slices)
     earlier = [find_run(each, folder, task, settings.eval.depth) for each in settings.eval.compare]
     merged = [find_run(each, folder, task, settings.eval.depth) for each in settings.eval.merge]
-    answers, left_out = _answers(task, tuning, own, request.entries, texts, context, make_system)
+    answers, left_out = _answers(work, task, tuning, own, request.entries, problems)
     scored = [score(answer, task, names, settings, merged if i == 0 else ()) for i, answer in enumerate(answers)]
     evaluation = scored[0].evaluation
     if not evaluation.means:
@@ -139,9 +123,9 @@ def measure(
     content = {
         "catalog": str(folder.catalog),
         "protocol": task.protocol,
-        "embedder": embedder_id,
+        "embedder": work.embedder_id,
         "enrich": embed.enrich,
-        "attributes": asdict(source) if source and embed.enrich != "none" else None,
+        "attributes": asdict(source) if source else None,
         **_task_facts(task, request.spec, evaluation, variants, settings),
         "possible": possible,
         "systems": [system_metrics(each, task, variants, settings) for each in scored],
@@ -160,27 +144,22 @@ def measure(
 
 
 def _tasks(
-    folder: CatalogFolder,
-    settings: Settings,
-    request: EvalRequest,
-    source: AttributeSource | None,
-    problems: Problems,
-    listener: Listener,
+    work: Workspace, request: EvalRequest, source: AttributeSource | None, problems: Problems
 ) -> tuple[Task, Task | None, dict[str, str]]:
-    """The task, the queries that a fusion is tuned on (None: no others), and attribute texts by the fingerprints of
-    queries and listings.
+    """Make the task, the queries that a fusion is tuned on (None: no others), and attribute texts by the fingerprints
+    of queries and listings.
     """
-    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        rows = make_rows(folder, settings, database, fingerprinter, source)
-        documents = _documents(folder, settings, rows, problems)
-        task = build_task(documents, folder, settings, request.spec, rows)
+    with open_views(work, source) as views:
+        rows = RowMaker(work, views)
+        documents = _documents(work, rows, problems)
+        task = build_task(work, documents, request.spec, rows)
         tuning = None
         if any(entry.kind == "fusion" for entry in request.entries):
-            tuning = tuning_task(task, documents, folder, settings, request.spec, rows)
+            tuning = tuning_task(work, task, documents, request.spec, rows)
         queries = [*task.queries, *(tuning.queries if tuning else ())]
         prints = [*(q.fingerprint for q in queries), *(d.row.fingerprint for d in task.documents)]
-        texts = rows.views.texts(prints)
-        rows.views.tell(listener)
+        texts = views.texts(prints)
+        views.tell(work.listener)
         return task, tuning, texts
 
 
@@ -208,31 +187,31 @@ def _task_facts(
     }
 
 
-def task_views(folder: CatalogFolder, settings: Settings, spec: TaskSpec) -> list[Product]:
-    """What the queries show, and with `enrich = both` what the gallery shows, where that is not a whole listing: the
-    views that the generator has to describe beside the catalog. Raises as `measure`.
+def task_views(work: Workspace, spec: TaskSpec) -> list[Product]:
+    """List what the queries show, and with `enrich = both` what the gallery shows, where that is not a whole listing:
+    the views that the generator has to describe beside the catalog. Raises as `measure`.
     """
-    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        rows = make_rows(folder, settings, database, fingerprinter, None)
-        documents = _documents(folder, settings, rows, Problems())
-        task = build_task(documents, folder, settings, spec, rows)
+    with open_views(work, None) as stored:
+        rows = RowMaker(work, stored)
+        documents = _documents(work, rows, Problems())
+        task = build_task(work, documents, spec, rows)
         views = [as_product(query) for query in task.queries]
-        if settings.embed.enrich == "both":
+        if work.settings.embed.enrich == "both":
             views += [document.product for document in task.documents]
         known = {document.row.fingerprint for document in documents}
-        prints = rows.views.fingerprints(views)
+        prints = stored.fingerprints(views)
     return [view for view, each in zip(views, prints, strict=True) if each not in known]
 
 
-def query_views(folder: CatalogFolder, settings: Settings, names: Sequence[str]) -> list[Product]:
-    """The `task_views` of all splits that `names` of `attributes.views` ask for: `queries` are those that `afmrl eval`
-    takes by itself, and those of queries.jsonl beside the catalog; `queries:PROTOCOL` those of that protocol.
+def query_views(work: Workspace, names: Sequence[str]) -> list[Product]:
+    """List the `task_views` of all splits that `names` of `attributes.views` ask for: `queries` are those that `afmrl
+    eval` takes by itself, and those of queries.jsonl beside the catalog; `queries:PROTOCOL` those of that protocol.
     """
     protocols: list[str | None] = [name.partition(":")[2] or None for name in names if name.split(":")[0] == QUERIES]
-    if None in protocols and (folder.root / "queries.jsonl").is_file():
+    if None in protocols and (work.folder.root / "queries.jsonl").is_file():
         protocols.append("queries")
     specs = [TaskSpec(protocol, split="all") for protocol in dict.fromkeys(protocols)]
-    views = [view for spec in specs for view in task_views(folder, settings, spec)]
+    views = [view for spec in specs for view in task_views(work, spec)]
     return list({(view.id, product_text(view), view.images): view for view in views}.values())
 
 
@@ -250,45 +229,44 @@ def _how_to_describe(task: Task, queries: Sequence[Query], spec: TaskSpec, setti
     return f"run `afmrl attributes --views listing,{views}{more}`"
 
 
-def independent_queries(folder: CatalogFolder, settings: Settings, spec: TaskSpec) -> tuple[str, int]:
-    """The protocol, and how many products the queries of `spec` are about; 0 where the catalog offers queries, and none
-    of its split, or none about products that were not seen.
+def independent_queries(work: Workspace, spec: TaskSpec) -> tuple[str, int]:
+    """Find the protocol, and how many products the queries of `spec` are about; 0 where the catalog offers queries, and
+    none of its split, or none about products that were not seen.
 
     Raises as `measure` where it offers none at all.
     """
-    with Database(folder.database) as database, Fingerprinter(database) as fingerprinter:
-        rows = make_rows(folder, settings, database, fingerprinter, None)
-        documents = _documents(folder, settings, rows, Problems())
-        protocol = whole_task(documents, folder, settings, spec, rows).protocol
+    with open_views(work, None) as stored:
+        rows = RowMaker(work, stored)
+        documents = _documents(work, rows, Problems())
+        protocol = whole_task(work, documents, spec, rows).protocol
         chosen = replace(spec, protocol=protocol)
-        build_task(documents, folder, settings, replace(chosen, split="all"), rows)
+        build_task(work, documents, replace(chosen, split="all"), rows)
         try:
-            task = build_task(documents, folder, settings, chosen, rows)
+            task = build_task(work, documents, chosen, rows)
         except DataError:
             return protocol, 0
     return protocol, len(set(groups_of(task, [query.id for query in task.queries if task.qrels[query.id]])))
 
 
-def _documents(folder: CatalogFolder, settings: Settings, rows: RowMaker, problems: Problems) -> list[Document]:
-    described = list(described_products(folder, settings, rows, problems))
-    file = labels_file(settings, folder.root)
+def _documents(work: Workspace, rows: RowMaker, problems: Problems) -> list[Document]:
+    described = list(described_products(work, rows, problems))
+    file = labels_file(work.settings, work.folder.root)
     ids = {product.id for product, _ in described}
     return documents_of(described, read_labels(file, ids, problems.add) if file else None)
 
 
 def _answers(
+    work: Workspace,
     task: Task,
     tuning: Task | None,
     own: RetrievalSystem,
     entries: Sequence[Entry],
-    texts: Mapping[str, str],
-    context: EncodeContext,
-    make_system: Callable[[Entry], RetrievalSystem],
+    problems: Problems,
 ) -> tuple[list[SystemRun], list[str]]:
-    """The embedder's answers first, then those of the entries; what was left out, in words."""
-    depth = context.settings.eval.depth
+    """Rank by the embedder first, then by the entries; what was left out, in words."""
+    depth, texts = work.settings.eval.depth, own.attributes or {}
     lexical = cache(lambda: bm25_run(task, depth))
-    first = vector_run(task, own, context)
+    first = vector_run(task, own, work, problems)
     answers, notes = [first], list[str]()
     for entry in entries:
         if entry.kind == "bm25":
@@ -296,20 +274,20 @@ def _answers(
         elif entry.kind == "fusion":
             validation = None
             if tuning and first.readable and lexical().readable:
-                validation = pair_of(vector_run(tuning, own, context), bm25_run(tuning, depth), tuning)
-            answers.append(fusion_run(first, lexical(), task, validation, context.settings))
+                validation = pair_of(vector_run(tuning, own, work, problems), bm25_run(tuning, depth), tuning)
+            answers.append(fusion_run(first, lexical(), task, validation, work.settings))
         elif entry.kind == "bm25-attributes":
             answers += _attribute_run(entry, task, texts, depth)
         elif entry.kind == "colors":
-            answers.append(histogram_run(task, context))
+            answers.append(histogram_run(task, work, problems))
         elif entry.kind == "run":
-            run = outside_run(_run_file(entry.argument, context.folder.root), task, depth)
+            run = outside_run(_run_file(entry.argument, work.folder.root), task, depth)
             answers.append(SystemRun(entry.name, run, frozenset(run)))
-        elif not entry.optional or context.settings.model.embedder_checkpoint:  # without one, the base is the embedder
-            rival = make_system(entry)
+        elif not entry.optional or work.settings.model.embedder_checkpoint:  # without one, the base is the embedder
+            rival = model_system(entry, work)
             if entry.kind in ("base", "checkpoint"):  # they read the same fields as the embedder
                 rival = replace(rival, attributes=texts)
-            answers.append(vector_run(task, rival, context))
+            answers.append(vector_run(task, rival, work, problems))
             notes += [f"{entry.name} is the embedder itself: its row says nothing new"] if rival.id == own.id else []
     return answers, notes
 

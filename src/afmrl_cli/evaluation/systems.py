@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,6 @@ from ..attributes.parse import read_stored
 from ..catalog.fingerprints import photo_hash
 from ..catalog.pictures import opened
 from ..catalog.problems import Problems
-from ..listener import Listener
 from ..models.embed_input import Encoder, Item
 from ..retrieval.bm25 import build_bm25, tokenize
 from ..retrieval.cache import VectorCache
@@ -30,7 +30,7 @@ from ..retrieval.vectors import Vectors
 from ..scores import best_first
 from ..settings import Settings
 from ..store.files import hash_json
-from ..store.folder import CatalogFolder
+from ..workspace import Workspace
 from .fusion import FusionWeight, Pair, tuned_fusion
 from .metrics import Run
 from .ranked import Ranked
@@ -75,39 +75,19 @@ class RetrievalSystem:
     attributes: Mapping[str, str] | None = None
     """Stored attribute texts by fingerprint, added to the queries; None: a model that reads no attributes."""
 
-
-@dataclass(frozen=True)
-class EncodeContext:
-    """What every encoding system needs: the catalog's folder, settings, and where to tell problems and progress."""
-
-    folder: CatalogFolder
-    settings: Settings
-    problems: Problems
-    listener: Listener
-
-    def vectors(
-        self, inputs: Sequence[Input], name: str, load: Callable[[], Encoder], instruction: str, what: str
+    def encode(
+        self, work: Workspace, inputs: Sequence[Input], side: Literal["products", "queries"], problems: Problems
     ) -> dict[str, NDArray[np.float32]]:
-        """Vectors by key of all inputs of which something can be read, from the cache `name` where it holds them."""
-        cache = VectorCache(self.folder.embeddings / f"cache-{name}-{hash_json(instruction)[:8]}")
-        encode_missing(
-            inputs,
-            cache,
-            load,
-            instruction=instruction,
-            catalog=self.settings.catalog,
-            batch_size=self.settings.eval.batch_size,
-            max_images=self.settings.model.embedder_images,
-            problems=self.problems,
-            listener=self.listener,
-            what=what,
-        )
+        """Encode all inputs of which something can be read, by key; those that are cached are not encoded again."""
+        instruction = self.target_instruction if side == "products" else self.query_instruction
+        cache = VectorCache(work.folder.embeddings / f"cache-{self.id}-{hash_json(instruction)[:8]}")
+        encode_missing(work, inputs, cache, self.load, instruction, problems, f"{self.name}: {side}")
         found = {wanted.key: np.array(cache.get(wanted.key)) for wanted in inputs if wanted.key in cache}
         cache.prune(CACHED_VECTORS)
         return found
 
 
-def vector_run(task: Task, system: RetrievalSystem, context: EncodeContext) -> SystemRun:
+def vector_run(task: Task, system: RetrievalSystem, work: Workspace, problems: Problems) -> SystemRun:
     """Rank by the inner product of query and product vectors.
 
     Stored vectors are used where they are of the product as the task shows it; others (changed since `afmrl embed`, a
@@ -116,21 +96,20 @@ def vector_run(task: Task, system: RetrievalSystem, context: EncodeContext) -> S
     stored = {key: row for row, key in enumerate(system.stored.listings.column("key"))} if system.stored else {}
     inputs = {d.id: _document_input(d, system) for d in task.documents}
     missing = [wanted for wanted in inputs.values() if wanted is not None and wanted.key not in stored]
-    fresh = context.vectors(missing, system.id, system.load, system.target_instruction, f"{system.name}: products")
+    fresh = system.encode(work, missing, "products", problems)
     shown = [
         (d, wanted.key)
         for d in task.documents
         if (wanted := inputs[d.id]) and (wanted.key in stored or wanted.key in fresh)
     ]
     asked = {query.id: _query_input(query, system) for query in task.queries}
-    wanted_queries = [wanted for wanted in asked.values() if wanted is not None]
-    made = context.vectors(wanted_queries, system.id, system.load, system.query_instruction, f"{system.name}: queries")
+    made = system.encode(work, [wanted for wanted in asked.values() if wanted is not None], "queries", problems)
     encoded = [(q, made[wanted.key]) for q in task.queries if (wanted := asked[q.id]) and wanted.key in made]
     if not shown or not encoded:
         return SystemRun(system.name, {}, frozenset(), system.id)
     matrix = _matrix([key for _, key in shown], stored, system.stored, fresh)
     documents = [document for document, _ in shown]
-    run = _rank_vectors(encoded, documents, matrix, context.settings.eval.depth)
+    run = _rank_vectors(encoded, documents, matrix, work.settings.eval.depth)
     ids = tuple(document.id for document in documents)
     return SystemRun(system.name, run, frozenset(run), system.id, ids, matrix)
 
@@ -228,9 +207,9 @@ class Colors:
         return np.stack([mean_histogram([opened(i) for i in item.images if not isinstance(i, Path)]) for item in items])
 
 
-def histogram_run(task: Task, context: EncodeContext) -> SystemRun:
+def histogram_run(task: Task, work: Workspace, problems: Problems) -> SystemRun:
     """Rank by the colours of the photos; products without a readable photo are not ranked."""
-    return vector_run(task, RetrievalSystem("colors", COLOR_HISTOGRAM, Colors, text=False), context)
+    return vector_run(task, RetrievalSystem("colors", COLOR_HISTOGRAM, Colors, text=False), work, problems)
 
 
 def fusion_run(

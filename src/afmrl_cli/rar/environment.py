@@ -308,27 +308,16 @@ class _Vectors:
 
     def of(self, sides: Sequence[Side], instruction: str, what: str) -> NDArray[np.float32]:
         """float32 [sides, d]; what the cache does not hold is encoded."""
-        settings = self.work.settings
         keys = [hash_json([self.embedder.id, instruction, side.content]) for side in sides]
-        inputs = (
+        inputs = [
             Input.of_query(
                 key, f"listing {side.listing}", side.text, [photo.path for photo in side.photos], side.attributes
             )
             for key, side in zip(keys, sides, strict=True)
-        )
+        ]
         with frozen(self.embedder):
             empty = encode_missing(
-                inputs,
-                self.cache,
-                lambda: self.embedder,
-                instruction=instruction,
-                catalog=settings.catalog,
-                batch_size=settings.embed.batch_size,
-                max_images=settings.model.embedder_images,
-                problems=self.problems,
-                listener=self.work.listener,
-                what=f"embedding {what}",
-                total=len(sides),
+                self.work, inputs, self.cache, lambda: self.embedder, instruction, self.problems, f"embedding {what}"
             )
         if empty:
             raise DataError(f"{len(empty)} photos can't be opened any more", "run the same command again")

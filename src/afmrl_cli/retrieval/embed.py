@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.fingerprints import Fingerprinter
+from ..attributes.views import open_views
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.read import count_rows
@@ -51,10 +51,10 @@ from .vectors import (
     PENDING,
     SCHEMA,
     VECTORS,
+    RowMaker,
     Vectors,
     catalog_state,
     described_products,
-    make_rows,
     open_current,
     vectors_folder,
 )
@@ -93,9 +93,9 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
     source = work.source_on_disk if settings.embed.enrich == "both" else None
     if settings.embed.enrich == "both" and source is None:
         raise ModelError("embed.enrich = both needs the generator that wrote the attributes", "see the note above")
-    place = vectors_folder(folder, work.embedder_id, settings)
+    place = vectors_folder(work)
     lock = writer_lock(folder.store, "afmrl embed")
-    with lock, work.database() as database, Fingerprinter(database) as fingerprinter:
+    with lock, open_views(work, source) as views:
         make_folder(place)
         remove_leftovers(place)
         before = None if force else open_current(place)
@@ -106,19 +106,16 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
         with naming(place), tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=place) as scratch:
             state = catalog_state(folder)
             seen = _Seen(Path(scratch) / LISTINGS, {} if before is None else _rows_by_key(before))
-            rows = make_rows(folder, settings, database, fingerprinter, source)
-            described = described_products(folder, settings, rows, problems)
+            rows = RowMaker(work, views)
+            described = described_products(work, rows, problems)
             there = len(pending)
             empty = encode_missing(
+                work,
                 seen.missing(described, count_rows(folder, settings.catalog), listener),
                 pending,
                 work.embedder,
-                instruction=settings.embed.target_instruction,
-                catalog=settings.catalog,
-                batch_size=settings.embed.batch_size,
-                max_images=settings.model.embedder_images,
-                problems=problems,
-                listener=listener,
+                settings.embed.target_instruction,
+                problems,
             )
             encoded = len(pending) - there
             kept = [key for key in seen.keys if key not in empty]
@@ -136,7 +133,7 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
             }
             now = _bring_up_to_date(work, place, seen, kept, pending, before, facts)
     problems.tell(listener)
-    rows.views.tell(listener)
+    views.tell(listener)
     return EmbedSummary(
         embedder=work.embedder_id,
         folder=now.folder,

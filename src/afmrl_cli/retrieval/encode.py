@@ -17,9 +17,9 @@ from ..catalog.images import open_image
 from ..catalog.pictures import OPENERS, LoadImage, Picture, image_loader, load_photos
 from ..catalog.problems import Problems
 from ..catalog.product import Product
-from ..listener import Listener
 from ..models.embed_input import Encoder, Item
 from ..settings import CatalogSettings
+from ..workspace import Workspace
 from .cache import VectorCache
 
 if TYPE_CHECKING:
@@ -50,18 +50,13 @@ class Input:
 
 
 def encode_missing(
+    work: Workspace,
     inputs: Iterable[Input],
     cache: VectorCache,
     load: Callable[[], Encoder],
-    *,
     instruction: str,
-    catalog: CatalogSettings,
-    batch_size: int,
-    max_images: int,
     problems: Problems,
-    listener: Listener,
     what: str = "embedding",
-    total: int | None = None,
 ) -> set[str]:
     """Encode what `cache` does not hold yet and keep it there, group by group.
 
@@ -69,6 +64,8 @@ def encode_missing(
     in `problems`). `load` is called when there is something to encode, and not before. Texts that were cut
     are told once, at the end.
     """
+    catalog, most = work.settings.catalog, work.settings.model.embedder_images
+    total = len([each for each in inputs if each.key not in cache]) if isinstance(inputs, Sequence) else None
     empty: set[str] = set()
     done = cut = 0
     asked: set[str] = set()
@@ -76,7 +73,7 @@ def encode_missing(
     first = next(new, None)
     while first is not None and first.item().empty:
         # The model is loaded before photos are opened, since it says how; but not for photos that can't be opened.
-        found = load_photos(first.product, partial(open_image, settings=catalog), max_images)
+        found = load_photos(first.product, partial(open_image, settings=catalog), most)
         if found.photos:
             break
         found.report(first.product, catalog, problems)
@@ -85,7 +82,9 @@ def encode_missing(
     if first is None:
         return empty
     encoder = load()
-    opening = _Opening(image_loader(encoder, catalog), catalog, GROUP_BATCHES * batch_size, max_images, problems)
+    opening = _Opening(
+        image_loader(encoder, catalog), catalog, GROUP_BATCHES * work.settings.embed.batch_size, most, problems
+    )
     for group in opening.groups(chain([first], new)):
         items = {key: item for key, item in group if not item.empty}
         empty |= {key for key, _ in group} - items.keys()
@@ -95,9 +94,9 @@ def encode_missing(
             cut += encoder.texts_cut - before
             asked.difference_update(items)  # the cache knows them now
         done += len(group)
-        listener.progress(what, done, total)
+        work.listener.progress(what, done, total)
     if cut:
-        listener.warn(f"{what}: {told_cut(cut)}")
+        work.listener.warn(f"{what}: {told_cut(cut)}")
     return empty
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..catalog.images import ImageProblem, open_image
+from ..catalog.pictures import opened
 from ..settings import CatalogSettings
 from ..store.files import writing
+from ..workspace import Workspace
 from .search import Found
 
 if TYPE_CHECKING:
@@ -59,26 +61,20 @@ def render(template: str, **content: Any) -> str:
     return environment.get_template(template).render(**content)
 
 
-def write_search_page(
-    file: Path,
-    found: Found,
-    *,
-    catalog: str,
-    embedder: str,
-    settings: CatalogSettings,
-) -> None:
+def write_search_page(file: Path, found: Found, work: Workspace) -> None:
     """Write the results of a search to `file`, atomically."""
-    small, question, liked = Pictures(settings), found.question, found.liked
+    small, query, liked = Pictures(work.settings.catalog), found.query, found.liked
+    asked = [thumbnail(opened(image)) for image in query.images if not isinstance(image, Path)]
     shown = [{"hit": hit, "picture": small.of(hit.images)} for hit in found.hits]
     page = render(
         "search.html",
-        question=question,
-        pictures=[thumbnail(image) for image in question.images] or ([small.of(liked.images)] if liked else []),
+        query=query,
+        pictures=asked or ([small.of(liked.images)] if liked else []),
         liked=liked,
         hits=shown,
         filters=found.filters,
-        catalog=catalog,
-        embedder=embedder,
+        catalog=work.folder.catalog.name,
+        embedder=work.embedder_id,
     )
     with writing(file) as temporary:
         temporary.write_text(page, "utf-8")

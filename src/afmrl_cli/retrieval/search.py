@@ -1,40 +1,35 @@
 """Text, photo, both, or a listing -> ranked listings, and why each of them was found.
 
 `--like SKU` asks with the listing's stored vector: no model is loaded, and the listing itself is left out. Everything
-else is encoded with the query instruction. Unfiltered questions go to the index; with a filter the search is exact over
+else is encoded with the query instruction. Unfiltered queries go to the index; with a filter the search is exact over
 the listings that pass, so that a filter never loses a result.
 
 "Why" is a help for the reader and no explanation of the model: the attributes whose value shares a word with the
-question (or is the same as the like-listing's), and the words that question and product text share.
+query (or is the same as the like-listing's), and the words that query and product text share.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..attributes.parse import read_stored
-from ..attributes.views import AttributeSource, stored_rows, text_to_show
-from ..catalog.fingerprints import Fingerprinter
+from ..attributes.views import StoredViews, open_views, stored_rows, text_to_show
 from ..catalog.product import Product
 from ..errors import DataError
-from ..models.embed_input import Encoder, Item
-from ..store.database import Database
+from ..models.embed_input import Item
+from ..workspace import Workspace
 from .bm25 import tokenize
 from .filters import Filters, check_keys, passes
 from .index import exact_search, search_index
 from .listings import Listing
 from .vectors import Vectors
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 MIN_WORD = 2
 PRICES = ("sale_price", "price", "preis", "prix", "precio", "pris", "regular_price", "variant_price")
@@ -43,20 +38,8 @@ LINKS = ("link", "url", "product_url", "product_link", "permalink", "canonical_l
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked: `text` and opened photos, or `like`, a listing's id. `attributes` is attribute text that a
-    generator wrote for the text and photos ("" for none).
-    """
-
-    text: str = ""
-    images: tuple[Image, ...] = ()
-    like: str = ""
-    attributes: str = ""
-
-
-@dataclass(frozen=True)
 class Hit:
-    """One result. `matching` are the attribute keys, `words` the words that it shares with the question; `images` are
+    """One result. `matching` are the attribute keys, `words` the words that it shares with the query; `images` are
     absolute paths; `brand`, `price` and `link` are cells of the catalog, "" where it has none.
     """
 
@@ -81,81 +64,69 @@ class Hit:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found: `hits`, best first. `liked` is the listing that they are like, `filters` are as given."""
+    """What a search found: `hits`, best first. `liked` is the listing that they are like, None for a `query`; `filters`
+    are as given.
+    """
 
-    question: Question
+    query: Item
     hits: Sequence[Hit]
     liked: Hit | None = None
     filters: Sequence[str] = ()
 
 
-def search(
-    vectors: Vectors,
-    question: Question,
-    *,
-    k: int,
-    filters: Filters,
-    load: Callable[[], Encoder],
-    instruction: str,
-    attributes_of: Callable[[list[Listing]], Mapping[str, str]],
-    root: Path,
-) -> list[Hit]:
-    """The `k` listings nearest to `question` (fewer when the catalog or the filter holds fewer), best first.
+def search(work: Workspace, vectors: Vectors, query: Item, like: str = "", filters: Filters | None = None) -> Found:
+    """Find the `search.k` listings nearest to `query`, or to the listing `like` (fewer when the catalog or the filter
+    holds fewer), best first.
 
-    `load` is called when the question needs a model; `attributes_of` gives listings' stored attribute texts by id;
-    `root` is the folder that image paths are relative to. Raises DataError for an unknown `like`, UsageError for an
+    The embedder is loaded when the query needs a model. Raises DataError for an unknown `like`, UsageError for an
     unknown filter key.
     """
-    own = None
-    if question.like:
-        own = vectors.listings.row_of(question.like)
+    own, k = None, work.settings.search.k
+    if like:
+        own = vectors.listings.row_of(like)
         if own is None:
-            raise _unknown(question.like, vectors)
-        query = np.asarray(vectors.matrix[own])[None]
+            raise _unknown(like, vectors)
+        encoded = np.asarray(vectors.matrix[own])[None]
     else:
-        item = Item(question.text, question.images, question.attributes)
-        query = load().encode([item], instruction=instruction)
-    wanted = k + (own is not None)
-    scores, rows = _nearest(vectors, query, wanted, filters)
+        encoded = work.embedder().encode([query], instruction=work.settings.embed.query_instruction)
+    scores, rows = _nearest(vectors, encoded, k + (own is not None), filters or {})
     found = [(float(score), int(row)) for score, row in zip(scores, rows, strict=True) if row >= 0 and row != own][:k]
     listings = [vectors.listings.listing(row) for _, row in found]
     liked = None if own is None else vectors.listings.listing(own)
-    texts = attributes_of([*listings, *([liked] if liked else [])])
-    asked = _Asked.of_listing(liked, texts) if liked else _Asked.of_question(question)
-    return [
-        _hit(rank, score, listing, texts.get(listing.id, ""), asked, root)
+    texts = _stored_texts(work, [*listings, *([liked] if liked else [])])
+    terms = QueryTerms.of_listing(liked, texts) if liked else QueryTerms.of_query(query)
+    root = work.folder.root
+    hits = [
+        _hit((rank, score), listing, texts.get(listing.id, ""), terms, root)
         for rank, ((score, _), listing) in enumerate(zip(found, listings, strict=True), 1)
     ]
+    nothing = QueryTerms(frozenset(), {})
+    shown = _hit((0, 1.0), liked, texts.get(liked.id, ""), nothing, root) if liked else None
+    return Found(query, hits, shown)
 
 
-def liked(
-    vectors: Vectors, id: str, attributes_of: Callable[[list[Listing]], Mapping[str, str]], root: Path
-) -> Hit | None:
-    """The listing that `--like` names, as it is shown beside what is like it; None for an unknown one."""
-    row = vectors.listings.row_of(id)
-    if row is None:
-        return None
-    listing = vectors.listings.listing(row)
-    text = attributes_of([listing]).get(listing.id, "")
-    return _hit(0, 1.0, listing, text, _Asked(frozenset(), {}), root)
-
-
-def stored_texts(
-    listings: Sequence[Listing], source: AttributeSource | None, database: Database, root: Path
-) -> dict[str, str]:
-    """The attribute texts of listings by id, as far as the store has any to show."""
-    if source is None:
+def _stored_texts(work: Workspace, listings: Sequence[Listing]) -> dict[str, str]:
+    """Read the attribute texts of listings by id, as far as the store has any to show; nothing is made where it has no
+    database yet.
+    """
+    if not work.folder.database.is_file() or (source := work.source_on_disk) is None:
         return {}
-    with Fingerprinter(database) as fingerprinter:
-        prints = []
-        for listing in listings:
-            whole = listing.fingerprint
-            if source.photos and len(listing.images) > source.photos:
-                lines = tuple((name, value) for name, _, value in (s.partition(": ") for s in listing.text.split("\n")))
-                photos = tuple(root / name for name in listing.images)
-                whole = fingerprinter.of(Product(listing.id, images=photos, text=lines))
-            prints.append((listing.fingerprint, whole))
-    rows = stored_rows(database, source, prints)
+    with open_views(work, source) as views:
+        return stored_texts(listings, views, work.folder.root)
+
+
+def stored_texts(listings: Sequence[Listing], views: StoredViews, root: Path) -> dict[str, str]:
+    """Read the attribute texts of listings by id, as far as the store has any to show."""
+    source, prints = views.source, []
+    assert source is not None
+    for listing in listings:
+        whole = listing.fingerprint
+        if source.photos and len(listing.images) > source.photos:
+            lines = tuple((name, value) for name, _, value in (s.partition(": ") for s in listing.text.split("\n")))
+            photos = tuple(root / name for name in listing.images)
+            whole = views.fingerprinter.of(Product(listing.id, images=photos, text=lines))
+        prints.append((listing.fingerprint, whole))
+    rows = stored_rows(views.database, source, prints)
     return {listing.id: text for listing, row in zip(listings, rows, strict=True) if (text := text_to_show(row))}
 
 
@@ -182,25 +153,28 @@ def _unknown(id: str, vectors: Vectors) -> DataError:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class QueryTerms:
+    """The words and attributes of a query, which results are compared with to say why they were found."""
+
     words: frozenset[str]
     attributes: Mapping[str, str]
 
     @staticmethod
-    def of_question(question: Question) -> _Asked:
-        text = f"{question.text} {question.attributes}"
-        return _Asked(_words(text), read_stored(question.attributes))
+    def of_query(query: Item) -> QueryTerms:
+        """Take those of a text with the attributes that were written for it."""
+        return QueryTerms(_words(f"{query.text} {query.attributes}"), read_stored(query.attributes))
 
     @staticmethod
-    def of_listing(listing: Listing, texts: Mapping[str, str]) -> _Asked:
-        attributes = read_stored(texts.get(listing.id, ""))
-        return _Asked(_words(listing.title), attributes)
+    def of_listing(listing: Listing, texts: Mapping[str, str]) -> QueryTerms:
+        """Take those of the listing that the results are like."""
+        return QueryTerms(_words(listing.title), read_stored(texts.get(listing.id, "")))
 
 
-def _hit(rank: int, score: float, listing: Listing, text: str, asked: _Asked, root: Path) -> Hit:
+def _hit(place: tuple[int, float], listing: Listing, text: str, terms: QueryTerms, root: Path) -> Hit:
+    rank, score = place
     attributes = read_stored(text)
-    matching = [key for key, value in attributes.items() if _matches(key, value, asked)]
-    shared = [word for word in dict.fromkeys(tokenize(listing.text)) if word in asked.words]
+    matching = [key for key, value in attributes.items() if _matches(key, value, terms)]
+    shared = [word for word in dict.fromkeys(tokenize(listing.text)) if word in terms.words]
     images = tuple(root / name for name in listing.images)
     fields: dict[str, str] = json.loads(listing.fields)
     brand, price, link = (_first(fields, names) for names in (("brand",), PRICES, LINKS))
@@ -214,10 +188,10 @@ def _first(fields: Mapping[str, str], names: Sequence[str]) -> str:
     return next((" ".join(fields[name].split()) for name in names if fields.get(name, "").strip()), "")
 
 
-def _matches(key: str, value: str, asked: _Asked) -> bool:
-    if key in asked.attributes:
-        return asked.attributes[key].casefold() == value.casefold()
-    return bool(_words(value) & asked.words)
+def _matches(key: str, value: str, terms: QueryTerms) -> bool:
+    if key in terms.attributes:
+        return terms.attributes[key].casefold() == value.casefold()
+    return bool(_words(value) & terms.words)
 
 
 def _words(text: str) -> frozenset[str]:

@@ -28,16 +28,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..attributes.views import AttributeSource, StoredViews
-from ..catalog.fingerprints import Fingerprinter
+from ..attributes.views import StoredViews
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.read import read_products
 from ..errors import DataError, ModelError
-from ..settings import Settings
-from ..store.database import Database
 from ..store.files import find_damage, hash_json, read_object
 from ..store.folder import CatalogFolder
+from ..workspace import Workspace
 from .cache import open_matrix
 from .index import Index, Kind, load_index
 from .listings import Listing, Listings, make_listing
@@ -83,51 +81,38 @@ class Vectors:
         return load_index(self.folder / INDEX, told["kind"], told["effort"], told["recall"], self.matrix)
 
 
-def vectors_folder(folder: CatalogFolder, embedder_id: str, settings: Settings) -> Path:
-    """Where the vectors of this embedder with these settings lie."""
-    side = "enriched" if settings.embed.enrich == "both" else "plain"
-    instruction = hash_json(settings.embed.target_instruction)[:8]
-    return folder.embeddings / f"{embedder_id}-{side}-{instruction}"
+def vectors_folder(work: Workspace) -> Path:
+    """Return the folder for the vectors of this embedder with these settings."""
+    embed = work.settings.embed
+    side = "enriched" if embed.enrich == "both" else "plain"
+    return work.folder.embeddings / f"{work.embedder_id}-{side}-{hash_json(embed.target_instruction)[:8]}"
 
 
 class RowMaker:
     """Makes the gallery's rows of products as they are shown, whole or narrowed.
 
-    With `enriched` (`enrich = both`) the attribute text of that very view is in the row, and in its key.
+    With `enrich = both` the attribute text of that very view is in the row, and in its key.
     """
 
-    def __init__(self, root: Path, fingerprinter: Fingerprinter, views: StoredViews, enriched: bool) -> None:
-        self.root, self.fingerprinter, self.views, self.enriched = root, fingerprinter, views, enriched
+    def __init__(self, work: Workspace, views: StoredViews) -> None:
+        self.views, self.fingerprinter = views, views.fingerprinter
+        self._root, self._enriched = work.folder.root, work.settings.embed.enrich == "both"
 
     def make(self, products: Sequence[Product]) -> list[Listing]:
         """The row of each product."""
         contents, prints = self.fingerprinter.of_all(products), self.views.fingerprints(products)
-        texts = self.views.texts(prints) if self.enriched else {}
+        texts = self.views.texts(prints) if self._enriched else {}
         return [
-            make_listing(product, content, shown, texts.get(shown, ""), self.root)
+            make_listing(product, content, shown, texts.get(shown, ""), self._root)
             for product, content, shown in zip(products, contents, prints, strict=True)
         ]
 
 
-def described_products(
-    folder: CatalogFolder, settings: Settings, rows: RowMaker, problems: Problems
-) -> Iterator[tuple[Product, Listing]]:
-    """The catalog's products with their rows."""
-    products = read_products(folder, settings.catalog, problems)
+def described_products(work: Workspace, rows: RowMaker, problems: Problems) -> Iterator[tuple[Product, Listing]]:
+    """Read the catalog's products with their rows."""
+    products = read_products(work.folder, work.settings.catalog, problems)
     while batch := list(islice(products, LOOKUP_ROWS)):
         yield from zip(batch, rows.make(batch), strict=True)
-
-
-def make_rows(
-    folder: CatalogFolder,
-    settings: Settings,
-    database: Database,
-    fingerprinter: Fingerprinter,
-    source: AttributeSource | None,
-) -> RowMaker:
-    """The maker of the catalog's rows with these settings."""
-    views = StoredViews(database, fingerprinter, source)
-    return RowMaker(folder.root, fingerprinter, views, settings.embed.enrich == "both")
 
 
 def catalog_state(folder: CatalogFolder) -> dict[str, Any]:
@@ -215,13 +200,13 @@ def _damaged(path: Path, reason: object) -> ModelError:
     return ModelError(f"{path}: the stored vectors are damaged: {said}", FORCE_HINT)
 
 
-def load_vectors(folder: CatalogFolder, embedder_id: str, settings: Settings) -> Vectors:
-    """The stored vectors of the embedder that the settings name.
+def load_vectors(work: Workspace) -> Vectors:
+    """Open the stored vectors of the embedder that the settings name.
 
     Raises ModelError, naming both, when there are only vectors of another embedder, of another instruction or way of
     enriching, or none at all.
     """
-    place = vectors_folder(folder, embedder_id, settings)
+    folder, embedder_id, place = work.folder, work.embedder_id, vectors_folder(work)
     vectors = open_current(place)
     if vectors is None:
         others = sorted(path.parent.name for path in folder.embeddings.glob(f"*/{CURRENT}"))
@@ -234,13 +219,16 @@ def load_vectors(folder: CatalogFolder, embedder_id: str, settings: Settings) ->
     return vectors
 
 
-def stale_products(folder: CatalogFolder, settings: Settings, vectors: Vectors) -> int:
-    """How many products are new, changed or gone since the vectors were made; photos are compared by path only."""
+def stale_products(work: Workspace, vectors: Vectors) -> int:
+    """Count how many products are new, changed or gone since the vectors were made; photos are compared by path
+    only.
+    """
+    folder = work.folder
     if vectors.manifest["catalog"] == catalog_state(folder):
         return 0
     stored = {row.id: (row.text, row.images, row.fields) for row in vectors.listings}
     stale = bare = 0
-    for product in read_products(folder, settings.catalog, Problems()):
+    for product in read_products(folder, work.settings.catalog, Problems()):
         row = make_listing(product, "", "", "", folder.root)
         if row.id not in stored and not row.text:
             bare += 1
