@@ -259,8 +259,8 @@ def train(task: Task, variant: Variant, seed: int, epochs: int, rate: float) -> 
         both = head(task.queries[queries]), head(task.targets[targets])
         known, delta = None, variant.delta
         if variant.agreed and delta is not None:
-            own = np.maximum(lexical.self_scores(queries), 1e-9)
-            alike = torch.as_tensor(lexical.raw(queries, targets) / own[:, None] >= variant.agreed)
+            own = np.maximum(lexical.bm25.self_scores(queries), 1e-9)
+            alike = torch.as_tensor(lexical.bm25.pairs(queries, targets) / own[:, None] >= variant.agreed)
             known, delta = false_negatives(both[0] @ both[1].T, delta) & alike, None
         loss = contrastive_loss(
             *both,

@@ -1,5 +1,6 @@
 """BM25 against rank_bm25's own scores with the same idf put in."""
 
+import math
 import random
 import re
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rank_bm25 import BM25Okapi
 
-from afmrl_cli.retrieval.bm25 import build_bm25, idf, tokenize
+from afmrl_cli.retrieval.bm25 import count_matrix, fit_bm25, idf, tokenize, weigh
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -19,20 +20,37 @@ def test_equals_rank_bm25_with_this_idf(seed: int) -> None:
     corpus = [[rng.choice(words) for _ in range(rng.choice([0, 3, 20]))] for _ in range(200)] + [["w0"]]
     theirs = BM25Okapi(corpus)
     holders = {word: sum(word in set(doc) for doc in corpus) for word in theirs.idf}
-    theirs.idf = {word: idf(len(corpus), n) for word, n in holders.items()}
-    ours = build_bm25(corpus)
+    theirs.idf = {word: math.log(1 + (len(corpus) - n + 0.5) / (n + 0.5)) for word, n in holders.items()}
+    ours = fit_bm25(corpus)
     for _ in range(20):
         query = [rng.choice([*words, "unseen"]) for _ in range(rng.choice([1, 2, 8]))]
         np.testing.assert_allclose(ours.scores(query), theirs.get_scores(query), rtol=0, atol=1e-9)
+    rows = list(range(0, 200, 7))
+    expected = [theirs.get_batch_scores(corpus[row], rows) for row in rows]
+    np.testing.assert_allclose(ours.pairs(rows, rows), expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(ours.self_scores(rows), np.diag(np.array(expected)), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(ours.against_all(7), theirs.get_scores(corpus[7]), rtol=0, atol=1e-9)
 
 
 def test_idf_is_never_negative() -> None:
-    assert 0 < idf(10, 10) < idf(10, 9) < idf(10, 1)
+    column = {"all": 0, "nearly all": 1, "one": 2}
+    documents = [{"all": 1} | ({"nearly all": 1} if i else {"one": 1}) for i in range(10)]
+    everywhere, nearly, once = idf(count_matrix(documents, column))
+    assert 0 < everywhere < nearly < once
+
+
+def test_weights_in_single_precision_are_those_in_double_precision() -> None:
+    """As dedupe has them, for a hundred thousand listings."""
+    corpus = [[f"w{i % 7}", f"w{i % 3}", "w"] for i in range(50)]
+    ours = fit_bm25(corpus)
+    single = weigh(ours.counts.astype(np.float32), idf(ours.counts).astype(np.float32))
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single.toarray(), ours.weights.toarray(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("corpus", [[], [[]], [[], []]])
 def test_corpus_without_words(corpus: list[list[str]]) -> None:
-    assert build_bm25(corpus).scores(["a"]).tolist() == [0.0] * len(corpus)
+    assert fit_bm25(corpus).scores(["a"]).tolist() == [0.0] * len(corpus)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +101,7 @@ SHOPS = {
 @pytest.mark.parametrize("language", SHOPS)
 def test_shops_of_many_languages_are_searched(language: str) -> None:
     titles, queries = SHOPS[language]
-    corpus = build_bm25([tokenize(title) for title in titles])
+    corpus = fit_bm25([tokenize(title) for title in titles])
     for query, best in queries.items():
         scores = corpus.scores(tokenize(query))
         assert scores.argmax() == best and scores[best] > 1.5 * np.sort(scores)[-2], query

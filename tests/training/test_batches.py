@@ -58,7 +58,7 @@ def test_neighbours_are_nearer_than_chance() -> None:
     lexical = build_lexical(shop()[2])
 
     def nearness(batches: list[list[int]]) -> float:
-        scores = [lexical.raw(batch, batch) for batch in batches]
+        scores = [lexical.bm25.pairs(batch, batch) for batch in batches]
         return sum(float((s.sum() - s.trace()) / (s.size - len(s))) for s in scores) / len(scores)
 
     assert nearness(plan("neighbours")) > 2 * nearness(plan("random"))

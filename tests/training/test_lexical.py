@@ -7,8 +7,10 @@ import random
 
 import numpy as np
 import pytest
+from rank_bm25 import BM25Okapi
 
-from afmrl_cli.training.lexical import attribute_tokens, build_lexical, lucene_bm25
+from afmrl_cli.retrieval.bm25 import idf
+from afmrl_cli.training.lexical import attribute_tokens, build_lexical
 
 
 def corpus(products: int, seed: int = 0) -> list[list[str]]:
@@ -23,13 +25,14 @@ def corpus(products: int, seed: int = 0) -> list[list[str]]:
 
 def test_equal_to_rank_bm25() -> None:
     texts = corpus(300)
-    lexical, theirs = build_lexical(texts), lucene_bm25(texts)
+    lexical, theirs = build_lexical(texts), BM25Okapi(texts)
+    theirs.idf = dict(zip(lexical.bm25.column, idf(lexical.bm25.counts), strict=True))
     rows, columns = list(range(0, 300, 3)), list(range(299, 0, -2))
     expected = np.array([theirs.get_batch_scores(texts[i], columns) for i in rows])
-    np.testing.assert_allclose(lexical.raw(rows, columns), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(lexical.bm25.pairs(rows, columns), expected, rtol=1e-12, atol=1e-12)
     assert (expected >= 0).all()
     for row in (0, 17):
-        np.testing.assert_allclose(lexical.against_all(row), theirs.get_scores(texts[row]), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(lexical.bm25.against_all(row), theirs.get_scores(texts[row]), rtol=1e-12, atol=1e-12)
 
 
 def test_by_hand() -> None:
@@ -43,8 +46,8 @@ def test_by_hand() -> None:
         [part(idf_red, 2) + part(idf_silk, 2), part(idf_red, 1), 0.0],
         [part(idf_red, 2), part(idf_red, 1), 0.0],
     ]
-    np.testing.assert_allclose(lexical.raw([0, 1], [0, 1, 2]), expected, rtol=1e-12)
-    np.testing.assert_allclose(lexical.self_scores([0, 1]), [expected[0][0], expected[1][1]], rtol=1e-12)
+    np.testing.assert_allclose(lexical.bm25.pairs([0, 1], [0, 1, 2]), expected, rtol=1e-12)
+    np.testing.assert_allclose(lexical.bm25.self_scores([0, 1]), [expected[0][0], expected[1][1]], rtol=1e-12)
 
 
 def test_which_products_have_attributes() -> None:
@@ -56,20 +59,19 @@ def test_which_products_have_attributes() -> None:
 
 def test_a_value_that_most_products_have_never_counts_against() -> None:
     texts = [["cotton", f"v{i}"] for i in range(50)]
-    assert (build_lexical(texts).raw(range(50), range(50)) > 0).all()
+    assert (build_lexical(texts).bm25.pairs(range(50), range(50)) > 0).all()
 
 
 def test_a_value_named_twice_counts_twice() -> None:
     lexical = build_lexical([["red", "red"], ["red"], ["blue"]])
-    assert lexical.raw([0], [1])[0, 0] == pytest.approx(2 * lexical.raw([1], [1])[0, 0])
+    assert lexical.bm25.pairs([0], [1])[0, 0] == pytest.approx(2 * lexical.bm25.pairs([1], [1])[0, 0])
 
 
 def test_products_without_attributes_score_nothing() -> None:
     lexical = build_lexical([["red"], [], ["red"]])
-    assert lexical.raw([0, 1], [0, 1, 2])[:, 1].tolist() == [0.0, 0.0]
-    assert lexical.raw([1], [0, 2]).tolist() == [[0.0, 0.0]]
-    assert (lexical.described(0), lexical.described(1)) == (True, False)
-    assert build_lexical([[], []]).raw([0, 1], [0, 1]).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert lexical.bm25.pairs([0, 1], [0, 1, 2])[:, 1].tolist() == [0.0, 0.0]
+    assert lexical.bm25.pairs([1], [0, 2]).tolist() == [[0.0, 0.0]]
+    assert build_lexical([[], []]).bm25.pairs([0, 1], [0, 1]).tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
 def test_normalised_and_scaled() -> None:
@@ -78,8 +80,8 @@ def test_normalised_and_scaled() -> None:
     scores = lexical.scores(range(40), range(40))
     for i in range(40):
         assert scores[i, i] == pytest.approx(2.0 if texts[i] else 0.0)
-    raw = lexical.raw([3], [5])[0, 0]
-    assert scores[3, 5] == pytest.approx(2 * raw / lexical.self_scores([3])[0])
+    raw = lexical.bm25.pairs([3], [5])[0, 0]
+    assert scores[3, 5] == pytest.approx(2 * raw / lexical.bm25.self_scores([3])[0])
 
 
 def test_tokens() -> None:
@@ -91,6 +93,6 @@ def test_tokens() -> None:
 
 def test_normalised_by_the_querys_own_score() -> None:
     lexical = build_lexical([["red", "silk"], ["red"], ["blue"]], normalise=True)
-    raw, (whole, own) = lexical.raw([1], [0])[0, 0], lexical.self_scores([0, 1])
+    raw, (whole, own) = lexical.bm25.pairs([1], [0])[0, 0], lexical.bm25.self_scores([0, 1])
     assert 0 < raw < own < whole
     assert lexical.scores([1], [0])[0, 0] == pytest.approx(raw / own)

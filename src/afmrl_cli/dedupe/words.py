@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.product import Product
-from ..retrieval.bm25 import tokenize
+from ..retrieval.bm25 import idf, tokenize, weigh
 
-K1, B = 1.5, 0.75
 JOINED = re.compile(r"[a-z0-9]+(?:[-/._][a-z0-9]+)*")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
 SHORTEST_CODE = 4
@@ -82,7 +81,7 @@ def read_words(products: Sequence[Product]) -> Words:
     counts = _matrix(rows["words"], len(vocabulary))
     counts.sum_duplicates()
     all_codes = _matrix(rows["codes"], len(codes))
-    idf, code_idf = _idf(counts), _idf(all_codes)
+    rarity, code_rarity = (idf(matrix).astype(np.float32) for matrix in (counts, all_codes))
     return Words(
         vocabulary,
         counts,
@@ -90,9 +89,9 @@ def read_words(products: Sequence[Product]) -> Words:
         all_codes,
         _matrix(rows["title_codes"], len(codes)),
         _matrix(rows["numbers"], len(numbers)),
-        idf,
-        code_idf,
-        _bm25(counts, idf),
+        rarity,
+        code_rarity,
+        weigh(counts, rarity),
         _letters([product.title for product in products]),
     )
 
@@ -114,23 +113,6 @@ def _matrix(rows: list[list[int]], columns: int) -> Any:
     flat = np.fromiter((i for row in rows for i in row), dtype=np.int32, count=int(ends[-1]))
     made = csr_array((np.ones(len(flat), dtype=np.float32), flat, ends), shape=(len(rows), max(1, columns)))
     made.sort_indices()
-    return made
-
-
-def _idf(counts: Any) -> NDArray[np.float32]:
-    """Lucene's, of each column (retrieval.bm25.idf)."""
-    holders = np.bincount(counts.indices, minlength=counts.shape[1])
-    return np.asarray(np.log(1 + (counts.shape[0] - holders + 0.5) / (holders + 0.5)), dtype=np.float32)
-
-
-def _bm25(counts: Any, idf: NDArray[np.float32]) -> Any:
-    """retrieval.bm25's weights for all words at once."""
-    made = counts.copy()
-    length = counts.sum(axis=1)
-    norm = K1 * (1 - B + B * length / max(float(length.mean()), 1e-9))
-    frequency = counts.data
-    row = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-    made.data = (idf[counts.indices] * frequency * (K1 + 1) / (frequency + norm[row])).astype(np.float32)
     return made
 
 

@@ -21,7 +21,7 @@ from ..catalog.fingerprints import photo_hash
 from ..catalog.pictures import opened
 from ..catalog.problems import Problems
 from ..models.embed_input import Encoder, Item
-from ..retrieval.bm25 import build_bm25, tokenize
+from ..retrieval.bm25 import fit_bm25, tokenize
 from ..retrieval.cache import VectorCache
 from ..retrieval.encode import Input, encode_missing
 from ..retrieval.histogram import mean_histogram
@@ -181,7 +181,7 @@ def _lexical_run(
 ) -> SystemRun:
     if not any(documents):  # a gallery of photos: all would be "not found", as if it had looked
         return SystemRun(name, {}, frozenset())
-    corpus = build_bm25(documents)
+    corpus = fit_bm25(documents)
     ids = [document.id for document in task.documents]
     places = {id: row for row, id in enumerate(ids)}
     run: dict[str, Ranked] = {}

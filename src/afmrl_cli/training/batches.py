@@ -131,7 +131,7 @@ def _clustered(
     pairs_of_row: dict[int, list[int]] = {}
     for pair in reversed(order):
         pairs_of_row.setdefault(rows[pair], []).append(pair)
-    left = np.zeros(len(lexical), dtype=bool)
+    left = np.zeros(len(lexical.bm25), dtype=bool)
     left[list(pairs_of_row)] = True
     arranged: list[int] = []
 
@@ -146,7 +146,7 @@ def _clustered(
             continue
         seen = {identities[first]}
         arranged.append(take(row))
-        scores = np.where(left, lexical.against_all(row), 0.0)
+        scores = np.where(left, lexical.bm25.against_all(row), 0.0)
         # A few more than needed: some are other listings of a product that is already here.
         nearest = np.argsort(-scores, kind="stable")[: 4 * cluster]
         for near in nearest.tolist():
