@@ -58,7 +58,7 @@ TESTS = {
     "retrieval/index.py": "retrieval/test_index.py",
     "rar/reward.py": "rar/test_reward.py",
     "evaluation/metrics.py": "evaluation/test_metrics.py",
-    "evaluation/intervals.py": "evaluation/test_intervals.py evaluation/test_compare.py",
+    "intervals.py": "test_intervals.py evaluation/test_compare.py",
     "evaluation/compare.py": "evaluation/test_compare.py",
     "scores.py": "test_scores.py retrieval/test_index.py",
     "dedupe/score.py": "dedupe/test_score.py",

@@ -317,7 +317,7 @@ def test_texts_that_are_cut_are_told_once(shop: Path) -> None:
     said = call("embed", *few).stderr
     assert said.count("longer than model.max_text_tokens: the end of the product text was cut off") == 1
     assert "24 texts are longer" in said
-    assert "the question: 1 text is longer" in call("search", long, *few).stderr
+    assert "the query: 1 text is longer" in call("search", long, *few).stderr
     assert "longer than" not in call("search", "red", *few).stderr
     lines = [{"qid": "long", "text": long}, {"qid": "short", "text": "red"}]
     (shop / "queries.jsonl").write_text("\n".join(map(json.dumps, lines)))

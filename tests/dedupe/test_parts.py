@@ -22,13 +22,13 @@ from afmrl_cli.dedupe.measure import (
     judge_threshold,
     reliability,
     what_is_known,
-    wilson,
 )
 from afmrl_cli.dedupe.photos import Photos, load_signatures
 from afmrl_cli.dedupe.score import by_hand, fit_scorer
 from afmrl_cli.dedupe.variants import facts_of
 from afmrl_cli.dedupe.words import codes_of, numbers_of, read_words
 from afmrl_cli.errors import DataError
+from afmrl_cli.intervals import interval_of_share
 from afmrl_cli.listener import Silent
 from afmrl_cli.settings import CatalogSettings, SplitSettings
 from afmrl_cli.sources import load_settings
@@ -261,7 +261,7 @@ def test_precision_and_recall_by_hand() -> None:
     labels = np.array([1, 1, 0, 1, -1], dtype=np.int8)
     curve = curve_of(scores, labels, np.array([1, 1, 0.5, 1, 0.0]), same=4.0)
     at = curve.at(0.8)
-    assert at["precision_interval"] == wilson(0.8, 2.5**2 / 2.25)
+    assert at["precision_interval"] == interval_of_share(0.8, 2.5**2 / 2.25)
     assert (at["precision"], at["recall"], at["pairs"]) == (2 / 2.5, 0.5, 2.5)
     nothing = curve.at(0.95)
     assert (nothing["precision"], nothing["recall"], nothing["pairs"]) == (1, 0, 0)
@@ -293,7 +293,7 @@ def test_a_precision_out_of_reach_is_answered_by_the_surest_one() -> None:
     choice = choose_threshold(curve, 0.99)
     assert not choice.reached
     assert choice.precision == pytest.approx(54 / 55)
-    assert choice.interval == wilson(choice.precision, 55)
+    assert choice.interval == interval_of_share(choice.precision, 55)
     few = curve_of(np.array([0.9, 0.8]), np.array([1, 1], dtype=np.int8), np.ones(2), same=2)
     assert not choose_threshold(few, 0.9).reached
     assert not judge_threshold(few, 0.85, 0.9).reached
@@ -301,10 +301,10 @@ def test_a_precision_out_of_reach_is_answered_by_the_surest_one() -> None:
 
 
 def test_intervals_have_a_width_at_none_and_all() -> None:
-    assert wilson(0.5, 0) == [0, 1]
-    assert wilson(0.0, 10) == pytest.approx([0, 0.2775], abs=1e-4)
-    assert wilson(1.0, 10) == pytest.approx([0.7225, 1], abs=1e-4)
-    assert wilson(0.5, 100) == pytest.approx([0.4038, 0.5962], abs=1e-4)
+    assert interval_of_share(0.5, 0) == [0, 1]
+    assert interval_of_share(0.0, 10) == pytest.approx([0, 0.2775], abs=1e-4)
+    assert interval_of_share(1.0, 10) == pytest.approx([0.7225, 1], abs=1e-4)
+    assert interval_of_share(0.5, 100) == pytest.approx([0.4038, 0.5962], abs=1e-4)
 
 
 def reliable(right: np.ndarray, scores: np.ndarray, listings_known: bool = True) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from .parse import InvalidAttributes, clean_value, parse_attributes
+from .parse import InvalidAttributes, clean_value, parse_attributes, write_attributes
 
 LONGEST_THOUGHT, LONGEST_ANSWER = 200_000, 8_000
 """Characters, with and without thinking; a longer answer is no attribute text, and is not searched for any."""
@@ -94,7 +94,7 @@ def attribute_text(answer: str) -> str:
     turn = _first_turn(text)
     for part in (turn, text):  # a token inside of a JSON string ends no turn
         if (pairs := _pairs_in(part)) is not None:
-            return "; ".join(f"{key}: {value}" for key, value in pairs if value)
+            return write_attributes((key, value) for key, value in pairs if value)
     fences = _FENCE.findall(turn)
     return SPECIAL_TOKEN.sub(" ", fences[0] if len(fences) == 1 else turn).strip()
 

@@ -1,4 +1,5 @@
-"""Attribute text: `key: value; key: value`, and the one strict parser whose failures are RAR's invalid outputs.
+"""Attribute text: `key: value; key: value`. The one writer, and the one strict parser, whose failures are RAR's invalid
+outputs; no other file knows the format but the prompt, which asks for it.
 
 Grammar:  text = pair *("; " pair) [";"] ["."]     pair = key ":" value
 A key begins with a letter or digit and holds neither ";" nor ":". A value holds no ";"; a colon inside it must not be
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 Failure = Literal["empty", "cut off", "unparsable", "repeated key", "too few pairs", "too many pairs", "outside schema"]
@@ -40,9 +41,10 @@ class InvalidAttributes(ValueError):
         self.failure: Failure = failure
 
 
-def write_attributes(attributes: Mapping[str, str]) -> str:
-    """Attributes as text, in their order: the inverse of `parse_attributes` for whatever that one accepts."""
-    return "; ".join(f"{key}: {value}" for key, value in attributes.items())
+def write_attributes(attributes: Mapping[str, str] | Iterable[tuple[str, str]]) -> str:
+    """Write attributes as text, in their order: the inverse of `parse_attributes` for whatever that one accepts."""
+    pairs = attributes.items() if isinstance(attributes, Mapping) else attributes
+    return "; ".join(f"{key}: {value}" for key, value in pairs)
 
 
 def parse_attributes(text: str, *, max_pairs: int = MAX_PAIRS) -> dict[str, str]:
@@ -86,6 +88,11 @@ def read_stored(text: str) -> dict[str, str]:
         return parse_attributes(text, max_pairs=len(text))
     except InvalidAttributes:
         return {UNREAD: text}
+
+
+def count_pairs(text: str) -> int:
+    """Count the pairs of valid attribute text."""
+    return len(read_stored(text))
 
 
 def _pair(part: str) -> tuple[str, str]:

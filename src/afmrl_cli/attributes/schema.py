@@ -176,7 +176,7 @@ def _check_writable(name: str, key: str, values: list[str]) -> None:
     where = f"attributes.keys.{name}"
     for value in values or ["x"]:
         try:
-            same = parse_attributes(f"{key}: {value}") == {key: value}
+            same = parse_attributes(write_attributes({key: value})) == {key: value}
         except InvalidAttributes as error:
             raise UsageError(f"{where}: {error}", "neither ';' nor ': ' fits into keys and values") from error
         if not same:

@@ -83,14 +83,15 @@ def _show(session: Session, result: Result, files: Mapping[str, Path | None]) ->
     for found in result.pairs[:SHOWN]:
         one, other = (products[row] for row in found.pair)
         told = found.evidence
-        differs = "; ".join(f"{key}: {a} / {b}" for key, (a, b) in told.other_attributes.items())
         sides = [f"{one.id}\n{other.id}", f"{one.title}\n{other.title}"]
         alike = ", ".join(
             f"{name} {value:.2f}"
             for name, value in (("vectors", told.vector), ("photos", told.photo), ("text", told.text))
             if value is not None
         )
-        rows.append([found.group + 1 if found.group >= 0 else "-", round(found.score, 3), *sides, alike, differs])
+        rows.append(
+            [found.group + 1 if found.group >= 0 else "-", round(found.score, 3), *sides, alike, told.conflicts]
+        )
     if rows:
         out.table(["group", "score", "id", "title", "alike", "different"], rows)
     if len(result.pairs) > SHOWN:

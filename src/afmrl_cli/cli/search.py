@@ -173,4 +173,6 @@ def _clipped(text: str, width: int) -> str:
 
 
 def _attributes(hit: Hit) -> str:
-    return "; ".join(f"{'*' if key in hit.matching else ''}{key}: {value}" for key, value in hit.attributes.items())
+    from ..attributes.parse import write_attributes
+
+    return write_attributes((f"*{key}" if key in hit.matching else key, value) for key, value in hit.attributes.items())

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..attributes.parse import read_stored
+from ..attributes.parse import count_pairs, read_stored
 from ..attributes.views import AttributeSource, StoredViews
 from ..catalog.fingerprints import Fingerprinter
 from ..catalog.problems import Problems
@@ -285,7 +285,7 @@ def _rounds(
             }
             source = read_json(place / "scores" / result["score"] / "metrics.json")["attributes"]
             if source and (texts := database.attribute_texts(source["generator"], source["prompt"])):
-                row["pairs"] = sum(text.count("; ") + 1 for text in texts) / len(texts)
+                row["pairs"] = sum(map(count_pairs, texts)) / len(texts)
                 row["characters"] = sum(map(len, texts)) / len(texts)
             rows.append(row)
     return rows

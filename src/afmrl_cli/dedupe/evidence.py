@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..attributes.parse import write_attributes
 from ..catalog.product import Product
 from ..retrieval.bm25 import tokenize
 from .features import Sources
@@ -31,6 +32,11 @@ class Evidence:
     attributes: dict[str, str]
     other_attributes: dict[str, tuple[str, str]]
     prices: tuple[float, float] | None
+
+    @property
+    def conflicts(self) -> str:
+        """The attributes that differ, on one line."""
+        return write_attributes((key, f"{one} / {other}") for key, (one, other) in self.other_attributes.items())
 
 
 class EvidenceBuilder:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from ..catalog.product import Product
 from ..catalog.splits import split_of
 from ..catalog.verdicts import Verdicts, pair_of
+from ..intervals import interval_of_share
 from ..settings import SplitSettings
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -33,7 +34,6 @@ FEWEST_SAME = 10
 """Pairs that a figure must rest on."""
 FEWEST_FOUND = 10
 EVEN = 0.5
-NORMAL_95 = 1.96
 BINS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 JUDGED_FROM = 0.1
 """Scores from which reliability is judged: below are the masses of pairs that nobody is shown."""
@@ -104,8 +104,8 @@ class Curve:
         precision, recall = right / found if found else 1.0, right / self.same if self.same else 0.0
         f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
         ends = {
-            "precision_interval": wilson(precision, float(self.count[count - 1]) if count else 0.0),
-            "recall_interval": wilson(recall, self.same),
+            "precision_interval": interval_of_share(precision, float(self.count[count - 1]) if count else 0.0),
+            "recall_interval": interval_of_share(recall, self.same),
         }
         return {"threshold": threshold, "precision": precision, "recall": recall, "f1": f1, "pairs": found, **ends}
 
@@ -154,16 +154,6 @@ def curve_of(scores: Floats, labels: NDArray[np.int8], weights: Floats, same: fl
     )
 
 
-def wilson(share: float, count: float) -> list[float]:
-    """Low and high end of Wilson's 95 % interval of a share of `count`; 0 to 1 for a count of 0."""
-    if count <= 0:
-        return [0.0, 1.0]
-    square = NORMAL_95**2
-    middle = (share + square / (2 * count)) / (1 + square / count)
-    half = NORMAL_95 * np.sqrt(share * (1 - share) / count + square / (4 * count**2)) / (1 + square / count)
-    return [max(0.0, float(middle - half)), min(1.0, float(middle + half))]
-
-
 @dataclass(frozen=True)
 class Choice:
     """A threshold, and whether `precision` there is what was asked for."""
@@ -187,7 +177,7 @@ def choose_threshold(curve: Curve, precision: float) -> Choice:
         return judge_threshold(curve, max(float(curve.scores[good[-1]]), min(EVEN, precision)), precision)
     if not enough.any():
         return judge_threshold(curve, EVEN, precision)
-    low = [wilson(*at)[0] for at in zip(curve.precision, curve.count, strict=True)]
+    low = [interval_of_share(*at)[0] for at in zip(curve.precision, curve.count, strict=True)]
     return judge_threshold(curve, float(curve.scores[int(np.argmax(np.where(enough, low, -1)))]), precision)
 
 
@@ -223,7 +213,7 @@ def reliability(scores: Floats, known: Known, pairs: NDArray[np.int64]) -> dict[
                 "predicted": float(np.average(scores[held], weights=weight)),
                 "observed": observed,
                 "pairs": count,
-                "interval": wilson(observed, count),
+                "interval": interval_of_share(observed, count),
             }
         )
     judged = [each for each in bins if each["from"] >= JUDGED_FROM]

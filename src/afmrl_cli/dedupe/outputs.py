@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..attributes.parse import write_attributes
 from ..catalog.verdicts import read_rows
 from ..errors import DataError, UsageError
 from ..escaping import write_csv
@@ -95,8 +96,8 @@ def table_rows(result: Result) -> list[dict[str, object]]:
                 "words": " ".join(told.other_words[0]),
                 "other_words": " ".join(told.other_words[1]),
                 "shared_codes": " ".join(told.codes),
-                "shared_attributes": "; ".join(f"{key}: {value}" for key, value in told.attributes.items()),
-                "conflicting_attributes": "; ".join(f"{k}: {a} / {b}" for k, (a, b) in told.other_attributes.items()),
+                "shared_attributes": write_attributes(told.attributes),
+                "conflicting_attributes": told.conflicts,
                 "price": f"{told.prices[0]:g}" if told.prices else "",
                 "other_price": f"{told.prices[1]:g}" if told.prices else "",
             }

@@ -33,7 +33,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .intervals import group_sums, normal_quantile
+from ..intervals import group_sums, normal_quantile
 
 CELLS = 4_000_000  # numbers drawn at a time: 32 MB
 SAME = 1e-9  # sums in another order differ in the last places: what equals the observed one must count

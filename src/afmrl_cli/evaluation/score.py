@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..intervals import interval
 from ..settings import Settings
 from .clusters import class_metrics
 from .compare import differences, spread, table_of
 from .earlier import Earlier
-from .intervals import interval
 from .metrics import Evaluation, Run, evaluate, headline_metric, ranked_ids
 from .slices import slice_values, sliced
 from .systems import SystemRun

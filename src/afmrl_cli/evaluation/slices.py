@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import UsageError
+from ..intervals import interval
 from .compare import table_of
-from .intervals import interval
 from .task import Document, Query, Task
 
 ALL = ("type", "photos", "answer-photos", "variants", "category", "brand", "lang")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..attributes.parse import count_pairs
 from ..escaping import markdown
 from ..store.files import write_json, writing
 from .environment import Environment
@@ -46,7 +47,7 @@ class HeldOut:
         figures = {
             **self.environment.recall(texts, self.ks),
             "valid_share": len(valid) / len(texts),
-            "pairs": _mean([text.count("; ") + 1 for text in valid]),
+            "pairs": _mean([count_pairs(text) for text in valid]),
             "characters": _mean([len(text) for text in valid]),
         }
         return Look(figures, [answer.text for answer in answers[:SAMPLES]])

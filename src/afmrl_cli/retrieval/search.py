@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..attributes.parse import read_stored
+from ..attributes.parse import read_stored, write_attributes
 from ..attributes.views import StoredViews, open_views, stored_rows, text_to_show
 from ..catalog.product import Product
 from ..errors import DataError
@@ -58,8 +58,8 @@ class Hit:
     @property
     def why(self) -> str:
         """The shared attributes and words on one line."""
-        shown = [f"{key}: {self.attributes[key]}" for key in self.matching]
-        return "; ".join([*shown, ", ".join(self.words)] if self.words else shown)
+        shared = write_attributes((key, self.attributes[key]) for key in self.matching)
+        return "; ".join(filter(None, (shared, ", ".join(self.words))))
 
 
 @dataclass(frozen=True)

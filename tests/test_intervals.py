@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from afmrl_cli.evaluation.intervals import group_sums, interval
+from afmrl_cli.intervals import group_sums, interval
 
 
 def singles(count: int) -> list[str]:

@@ -29,6 +29,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.float64]
+
 
 def group_sums(values: NDArray[np.float64], groups: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sums [g, m] of `values` [q, m] within each group, and how many queries each has [g]."""
@@ -44,6 +46,22 @@ def normal_quantile(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
+def wilson(mean: Floats, variance: Floats, reserve: Floats, z: float) -> tuple[Floats, Floats]:
+    """Low and high end of Wilson's interval of each `mean`; `reserve` is z^2 / k."""
+    middle = (mean + reserve / 2) / (1 + reserve)
+    half = z * np.sqrt(variance + (reserve / (2 * z)) ** 2) / (1 + reserve)
+    return middle - half, middle + half
+
+
+def interval_of_share(share: float, count: float, confidence: float = 0.95) -> list[float]:
+    """Low and high end of Wilson's interval of a share of `count`, which need not be whole; 0 to 1 for a count of 0."""
+    if count <= 0:
+        return [0.0, 1.0]
+    z, mean = normal_quantile(confidence), np.array(share)
+    low, high = wilson(mean, mean * (1 - mean) / count, np.array(z**2 / count), z)
+    return [max(0.0, float(low)), min(1.0, float(high))]
+
+
 def interval(values: NDArray[np.float64], groups: Sequence[str], confidence: float) -> NDArray[np.float64]:
     """Low and high end [2, m] of the means of `values` [q, m], all between 0 and 1."""
     sums, sizes = group_sums(values, groups)
@@ -56,9 +74,8 @@ def interval(values: NDArray[np.float64], groups: Sequence[str], confidence: flo
     spread = mean * (1 - mean)
     of_variance = z**2 * np.divide(variance, spread, out=np.zeros_like(mean), where=spread > 0)  # z^2 / k
     of_groups = z**2 * float((sizes**2).sum()) / count**2  # z^2 / K
-    middle = (mean + of_variance / 2) / (1 + of_variance)
-    half = z * np.sqrt(variance + (of_variance / (2 * z)) ** 2) / (1 + of_variance)
-    low = np.minimum(middle - half, mean / (1 + of_groups))
-    high = np.maximum(middle + half, (mean + of_groups) / (1 + of_groups))
+    low, high = wilson(mean, variance, of_variance, z)
+    low = np.minimum(low, mean / (1 + of_groups))
+    high = np.maximum(high, (mean + of_groups) / (1 + of_groups))
     ends: NDArray[np.float64] = np.clip(np.stack([low, high]), 0, 1)
     return ends
