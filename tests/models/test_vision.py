@@ -311,7 +311,7 @@ def _write_until_killed(place: str, ready: Any) -> None:
 
 
 def test_two_that_write_and_one_that_is_killed_leave_whole_files(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     ready = context.Event()
     other = context.Process(target=_write_until_killed, args=(str(tmp_path), ready))
     other.start()

@@ -105,6 +105,7 @@ def test_text_alone_is_answered_with_what_it_states(nano):
     assert "belt" not in said
 
 
+@pytest.mark.slow
 def test_another_photo_finds_the_product_among_its_twins(nano):
     model, processor = nano
     rng = Random("found again")
@@ -116,6 +117,7 @@ def test_another_photo_finds_the_product_among_its_twins(nano):
     assert recalls(asked, there, names, names)["R@1"] >= 0.6
 
 
+@pytest.mark.slow
 def test_words_find_the_photo(nano):
     model, processor = nano
     rng = Random("said")

@@ -78,6 +78,7 @@ def test_first_stage_leaves_the_language_model_alone(tokenizer, pool, tmp_path):
     assert all("visual" in name for name in set(before) - same)
 
 
+@pytest.mark.slow
 def test_a_few_steps_on_one_batch_bring_every_loss_down(tokenizer, pool, tmp_path):
     one = trainer(tokenizer, pool, tmp_path, steps=(1, 1, 400))
     one.stage = 2

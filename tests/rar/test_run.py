@@ -115,6 +115,7 @@ class InterruptedAt(Silent):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_killed_or_interrupted_and_going_on_gives_the_same_weights(shop: CatalogFolder, tmp_path: Path) -> None:
     """Groups drawn again, several updates of a batch, several chunks an update: all follow from the step's number."""
     other, third = (

@@ -182,6 +182,7 @@ def test_of_equals_the_one_with_more_valid_answers_is_kept() -> None:
     assert better(right, parsable, "accuracy") and not better(right, right, "accuracy")
 
 
+@pytest.mark.slow
 def test_killed_and_going_on_gives_the_same_weights(
     shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
 ) -> None:

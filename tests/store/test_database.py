@@ -102,6 +102,7 @@ def test_a_store_of_the_first_version_that_can_not_be_written_is_read(
         assert not database.writable
         assert database.attributes("g", "p", ["f1"]) == {"f1": attributes("f1", viewed=False)}
         assert database.attribute_sources() == {"g": 1}
+        assert database.image_hashes(["a.png", "b.png"]) == {"a.png": StoredImageHash("a.png", 1, 2, "h")}
 
 
 def test_a_batch_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -79,6 +79,9 @@ def test_no_command_follows_a_link_in_the_store(tmp_path: Path, shop: Path, plac
     for words in COMMANDS if place in PLACES[:3] and leads_to == "folder" else COMMANDS[:1]:
         code, said = run(words, shop)
         assert code == 3 and "is a link" in said and "Traceback" not in said, (words, said)
+    for start, configured in ((shop, ""), (shop, "catalog.csv"), (shop / "catalog.csv", "")):
+        with pytest.raises(DataError, match="is a link"):
+            find_folder(start, lambda root, name=configured: name)  # type: ignore[misc]
     with pytest.raises(DataError, match="is a link") as refused, writer_lock(shop / ".afmrl", "test"):
         pass
     assert str(refused.value).startswith(f"{link}: ")
