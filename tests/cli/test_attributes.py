@@ -209,7 +209,7 @@ def process(server: ChatServer, root: Path, *more: str) -> subprocess.Popen[str]
     )
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT])
 def test_killed_or_interrupted_and_started_again(server, tmp_path, how):
     folder, whole = make_shop(tmp_path / "a"), make_shop(tmp_path / "b")
     assert run(server, whole.root).exit_code == 0

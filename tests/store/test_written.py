@@ -82,6 +82,9 @@ def test_a_folder_with_a_store_keeps_its_catalog(tmp_path: Path) -> None:
     assert find_folder(tmp_path).catalog.name == "shop.csv", "another file given once does not take its place"
     (tmp_path / "shop.csv").unlink()
     assert find_folder(tmp_path).catalog.name == "stock.csv"
+    keep_catalog(find_folder(tmp_path))
+    (tmp_path / "prices.csv").write_text("id,price\n1,2\n")
+    assert find_folder(tmp_path).catalog.name == "stock.csv", "of the first only the name is left"
 
 
 @pytest.mark.parametrize("noted", [b"../elsewhere.csv", b"\xff\xfe", b"", b"a\0b"])
