@@ -43,6 +43,15 @@ def test_first_catalog(tmp_path: Path, afmrl_on_path: dict[str, str]) -> None:
     best = {line.split()[0]: line.split()[2] for line in like if line.split()[3] == "1"}
     assert set(best) == {"NB-01", "NB-03"}
     assert not (EXAMPLES / "first-catalog" / ".afmrl").exists()
+    assert run_page("own-service.md", shop, afmrl_on_path).split("(")[0] == "NB-01 "
+
+
+def run_page(page: str, shop: Path, environment: dict[str, str]) -> str:
+    """What the first Python block of a how-to prints in the folder `shop`."""
+    text = (EXAMPLES.parent / "docs" / "howto" / page).read_text("utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=shop, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.slow
