@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from afmrl_cli.catalog.column_names import COMMON
-from afmrl_cli.catalog.columns import ColumnMap, map_columns, plain
+from afmrl_cli.catalog.columns import ColumnMap, map_columns
+from afmrl_cli.catalog.name_forms import plain
 from afmrl_cli.errors import DataError
 from afmrl_cli.settings import Columns
 

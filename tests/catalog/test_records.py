@@ -79,6 +79,138 @@ def test_variants_inside_of_a_product_are_listings(tmp_path: Path) -> None:
     assert photos_of(problems) == {"91": "1.jpg", "92": "1.jpg"}
 
 
+IMAGE = "https://i.test/"
+RECORDS: dict[str, tuple[dict[str, object], list[tuple[str, str, str, str, dict[str, str]]]]] = {
+    "JSON:API": (
+        {
+            "data": [
+                {
+                    "type": "products",
+                    "id": id,
+                    "attributes": {"productName": name, "imageUrls": [f"{IMAGE}{id}.jpg"], "colorName": "Red"},
+                    "relationships": {"category": {"data": {"type": "categories", "id": "9"}}},
+                }
+                for id, name in (("J1", "Shirt"), ("J2", "Mug"))
+            ]
+        },
+        [("J1", "Shirt", "", "J1.jpg", {"colorName": "Red"}), ("J2", "Mug", "", "J2.jpg", {"colorName": "Red"})],
+    ),
+    "variants whose photos are known": (
+        {
+            "products": [
+                {
+                    "id": 7,
+                    "title": "Tee",
+                    "variants": [{"id": 1, "title": "Red"}, {"id": 2, "title": "Blue"}],
+                    "images": [
+                        {"id": 11, "src": f"{IMAGE}all.jpg", "variant_ids": []},
+                        {"id": 12, "src": f"{IMAGE}red.jpg", "variant_ids": [1]},
+                        {"id": 13, "src": f"{IMAGE}blue.jpg", "variant_ids": [2]},
+                    ],
+                }
+            ]
+        },
+        [("1", "Tee Red", "7", "red.jpg all.jpg", {}), ("2", "Tee Blue", "7", "blue.jpg all.jpg", {})],
+    ),
+    "commercetools": (
+        {
+            "results": [
+                {
+                    "id": uuid,
+                    "masterData": {
+                        "current": {
+                            "name": {"en": name, "de": "-"},
+                            "masterVariant": {"id": 1, "sku": f"{uuid}-R", "images": [{"url": f"{IMAGE}r.jpg"}],
+                                              "attributes": [{"name": "color", "value": {"key": "r", "label": "Red"}}]},
+                            "variants": [{"id": 2, "sku": f"{uuid}-B", "images": [{"url": f"{IMAGE}b.jpg"}],
+                                          "attributes": [{"name": "color", "value": {"key": "b", "label": "Blue"}}]}],
+                        }
+                    },
+                }
+                for uuid, name in (("u1", "Shirt"), ("u2", "Mug"))
+            ]
+        },
+        [
+            ("u1-R", "Shirt", "u1", "r.jpg", {"color": "Red"}),
+            ("u1-B", "Shirt", "u1", "b.jpg", {"color": "Blue"}),
+            ("u2-R", "Mug", "u2", "r.jpg", {"color": "Red"}),
+            ("u2-B", "Mug", "u2", "b.jpg", {"color": "Blue"}),
+        ],
+    ),
+    "variants of variants": (
+        {
+            "items": [
+                {
+                    "product_model_attributes": {"name": "Shirt", "description": {"de": "Hemd", "en": "A shirt"}},
+                    "product_configs": [
+                        {
+                            "merchant_product_config_id": "LS-W",
+                            "media": [{"media_path": f"{IMAGE}1.jpg"}, {"media_path": f"{IMAGE}2.jpg"}],
+                            "product_simples": [
+                                {"merchant_product_simple_id": f"LS-{size}", "ean": ean, "size": size}
+                                for size, ean in (("S", "4006381333931"), ("M", "4006381333948"))
+                            ],
+                        }
+                    ],
+                }
+            ]
+        },
+        [
+            ("4006381333931", "Shirt", "LS-W", "1.jpg 2.jpg", {"size": "S"}),
+            ("4006381333948", "Shirt", "LS-W", "1.jpg 2.jpg", {"size": "M"}),
+        ],
+    ),
+    "a description around other columns, and assets of several kinds": (
+        {
+            "productVariations": [
+                {
+                    "productReference": "LS",
+                    "sku": f"LS-{size}",
+                    "productDescription": {"category": "Hemd", "brand": "Lumo", "productLine": "Leinenhemd",
+                                           "attributes": [{"name": "Material", "values": ["Leinen", "Wolle"]}]},
+                    "mediaAssets": [{"type": "IMAGE", "location": f"{IMAGE}1.jpg"},
+                                    {"type": "MANUAL", "location": f"{IMAGE}media/1.pdf"}],
+                }
+                for size in ("S", "M")
+            ]
+        },
+        [
+            ("LS-S", "Leinenhemd", "LS", "1.jpg", {"Material": "Leinen|Wolle"}),
+            ("LS-M", "Leinenhemd", "LS", "1.jpg", {"Material": "Leinen|Wolle"}),
+        ],
+    ),
+    "texts that say their language": (
+        {
+            "listings": [
+                {
+                    "item_id": "B1",
+                    "item_name": [
+                        {"language_tag": "de_DE", "value": "Hemd"},
+                        {"language_tag": "en_US", "value": "Shirt"},
+                    ],
+                    "color": [{"language_tag": "en_US", "value": "Red", "standardized_values": ["Red"]}],
+                },
+                {"item_id": "B2", "item_name": [{"language_tag": "en_US", "value": "Mug"}]},
+            ]
+        },
+        [("B1", "Shirt", "", "", {"color": "Red"}), ("B2", "Mug", "", "", {})],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_nested_records_give_the_shops_listings(name: str, tmp_path: Path) -> None:
+    document, listings = RECORDS[name]
+    products, problems = read(write(tmp_path / "a.json", json.dumps(document)))
+    photos = photos_of(problems)
+    assert [(p.id, p.title, p.group_id or "", photos.get(p.id, "")) for p in products] == [
+        each[:4] for each in listings
+    ]
+    for product, listing in zip(products, listings, strict=True):
+        assert listing[4].items() <= dict(product.given).items()
+    assert not problems.errors
+
+
 FEEDS = {
     "a list of products": (
         '<products><product id="A-1"><name>Pot</name><images><image>https://i.test/1.jpg</image><image '
@@ -110,6 +242,21 @@ FEEDS = {
         '</image-group></images><custom-attributes><custom-attribute attribute-id="color">blue</custom-attribute>'
         "</custom-attributes></product></catalog>",
         ("P1", "Shirt", "1.jpg", {"color": "blue"}),
+    ),
+    "Salesforce, whose masters list their variants": (
+        '<catalog><product product-id="M"><display-name>Shirt</display-name><images><image path="https://i.test/1.jpg"/>'
+        '</images><variations><variants><variant product-id="V1"/><variant product-id="V2"/></variants></variations>'
+        '</product><product product-id="V1"><ean>4006381333931</ean></product><product product-id="V2"><ean/></product>'
+        "</catalog>",
+        ("V1", "Shirt", "1.jpg", {}),
+    ),
+    "BMEcat": (
+        '<BMECAT><T_NEW_CATALOG><PRODUCT><SUPPLIER_PID type="x">B1</SUPPLIER_PID><PRODUCT_DETAILS><DESCRIPTION_SHORT>'
+        "Hammer</DESCRIPTION_SHORT><MANUFACTURER_NAME>Lumo</MANUFACTURER_NAME></PRODUCT_DETAILS><PRODUCT_FEATURES>"
+        "<FEATURE><FNAME>Farbe</FNAME><FVALUE>rot</FVALUE></FEATURE></PRODUCT_FEATURES><MIME_INFO><MIME><MIME_SOURCE>"
+        "https://i.test/1.jpg</MIME_SOURCE></MIME><MIME><MIME_SOURCE>d.pdf</MIME_SOURCE></MIME></MIME_INFO></PRODUCT>"
+        '<PRODUCT><SUPPLIER_PID type="x">B2</SUPPLIER_PID></PRODUCT></T_NEW_CATALOG></BMECAT>',
+        ("B1", "Hammer", "1.jpg", {"Farbe": "rot"}),
     ),
 }
 

@@ -349,6 +349,255 @@ SHOPS = {
         {"PL-1": ("Łyżka", "", "1.jpg", {})},
         {"product_id": EANS[0], "brand": "Lumo", "category": "Kuchnia", "description": "Srebrna łyżka"},
     ),
+    "Etsy, where a SKU is no must": Shop(
+        "a.csv",
+        (
+            "TITLE,DESCRIPTION,PRICE,IMAGE1,VARIATION 1 TYPE,VARIATION 1 NAME,VARIATION 1 VALUES,SKU",
+            'Clay mug,A mug,20,https://i.test/1.jpg,Custom,Size,"S,M",',
+            "Clay mug,A green mug,21,https://i.test/2.jpg,,,,",
+            "Oak spoon,A spoon,9,https://i.test/3.jpg,,,,SP-1",
+            "Ring,A ring,9,https://i.test/4.jpg,,,,",
+        ),
+        {
+            "clay-mug": ("Clay mug", "", "1.jpg", {"Size": "S|M"}),
+            "clay-mug-2": ("Clay mug", "", "2.jpg", {}),
+            "SP-1": ("Oak spoon", "", "3.jpg", {}),
+            "ring": ("Ring", "", "4.jpg", {}),
+        },
+    ),
+    "Lightspeed, by country": Shop(
+        "a.csv",
+        (
+            "Internal_ID,Internal_Variant_ID,Brand,US_Title_Short,US_Title_Long,US_Description_Long,US_Variant,SKU,EAN,"
+            "Images,US_Category_1",
+            f'101,1,Lumo,Shirt,Linen shirt,A shirt of linen,"Colour: White, Size: S",LS-S,{EANS[0]},'
+            "https://i.test/1.jpg;https://i.test/2.jpg,Shirts",
+            f'101,2,Lumo,Shirt,Linen shirt,A shirt of linen,"Colour: White, Size: M",LS-M,{EANS[1]},'
+            "https://i.test/1.jpg;https://i.test/2.jpg,Shirts",
+            "102,3,Lumo,Mug,Tin mug,A mug,Default,MUG,,https://i.test/3.jpg,Mugs",
+        ),
+        {
+            "LS-S": ("Linen shirt", "101", "1.jpg 2.jpg", {"Colour": "White", "Size": "S"}),
+            "LS-M": ("Linen shirt", "101", "1.jpg 2.jpg", {"Colour": "White", "Size": "M"}),
+            "MUG": ("Tin mug", "102", "3.jpg", {}),
+        },
+        {"description": "A shirt of linen", "category": "Shirts", "product_id": EANS[0]},
+    ),
+    "Ecwid, with rows of options": Shop(
+        "a.csv",
+        (
+            "type,product_internal_id,product_sku,product_name,product_media_main_image_url,product_option_name,"
+            "product_option_value,product_variation_sku,product_variation_option_{Size},product_attribute_Material",
+            "product,1,EC,Apple cake,https://i.test/1.jpg,,,,,Apple",
+            "product_option,1,,,,Size,S,,,",
+            "product_option,1,,,,Size,L,,,",
+            "product_variation,1,,,,,,EC-S,S,",
+            "product_variation,1,,,,,,EC-L,L,",
+        ),
+        {
+            "EC-S": ("Apple cake", "EC", "1.jpg", {"Size": "S", "Material": "Apple"}),
+            "EC-L": ("Apple cake", "EC", "1.jpg", {"Size": "L", "Material": "Apple"}),
+        },
+    ),
+    "Wix of now": Shop(
+        "a.csv",
+        (
+            "handle,fieldType,name,plainDescription,media,sku,productOptionName[1],productOptionType[1],"
+            "productOptionChoices[1]",
+            "p1,PRODUCT,Linen shirt,A shirt of linen,https://i.test/1.jpg;https://i.test/2.jpg,,Size,TEXT,S;M",
+            "p1,VARIANT,,,,LS-S,,,S",
+            "p1,VARIANT,,,,LS-M,,,M",
+            "p2,PRODUCT,Mug,A mug of clay,https://i.test/m.jpg,MUG,,,",
+        ),
+        {
+            "LS-S": ("Linen shirt", "p1", "1.jpg 2.jpg", {"Size": "S"}),
+            "LS-M": ("Linen shirt", "p1", "1.jpg 2.jpg", {"Size": "M"}),
+            "MUG": ("Mug", "", "m.jpg", {}),
+        },
+        {"description": "A shirt of linen"},
+    ),
+    "Shopify, with metafields": Shop(
+        "a.csv",
+        (
+            "Handle,Title,Vendor,Option1 Name,Option1 Value,Option2 Name,Option2 Value,Variant SKU,Image Src,"
+            "Color (product.metafields.shopify.color-pattern),Fabric (product.metafields.shopify.fabric)",
+            "tee,Tee,Lumo,Color,White,Size,S,T-S,https://i.test/1.jpg,white,linen; cotton",
+            "tee,,,,White,,M,T-M,,,",
+        ),
+        {
+            "T-S": ("Tee", "tee", "1.jpg", {"Color": "White", "Size": "S", "Fabric": "linen|cotton"}),
+            "T-M": ("Tee", "tee", "1.jpg", {"Color": "White", "Size": "M", "Fabric": "linen|cotton"}),
+        },
+    ),
+    "Square, joined by titles": Shop(
+        "a.csv",
+        (
+            "Token,Item Name,Variation Name,SKU,Description,Categories,Option Name 1,Option Value 1,Price",
+            "T1,Linen shirt,White,S-W,A shirt,Shirts,Colour,White,29",
+            "T2,Linen shirt,Blue,S-B,A shirt,Shirts,Colour,Blue,29",
+            "T3,Tin mug,Regular,S-M,A mug,Mugs,,,9",
+        ),
+        {
+            "S-W": ("Linen shirt", "S-W", "", {"Colour": "White"}),
+            "S-B": ("Linen shirt", "S-W", "", {"Colour": "Blue"}),
+            "S-M": ("Tin mug", "", "", {}),
+        },
+    ),
+    "Salsify": Shop(
+        "a.csv",
+        (
+            "salsify:id,salsify:parent_id,Product Name,Long Description,Main Image,Alternate Image 1,GTIN,Color",
+            "P,,Linen shirt,A shirt of linen,https://i.test/p.jpg,,,",
+            f"P-1,P,Linen shirt white,,https://i.test/1.jpg,https://i.test/2.jpg,{EANS[0]},White",
+            f"P-2,P,Linen shirt blue,,,,{EANS[1]},Blue",
+        ),
+        {
+            "P-1": ("Linen shirt white", "P", "1.jpg 2.jpg", {"Color": "White"}),
+            "P-2": ("Linen shirt blue", "P", "p.jpg", {"Color": "Blue"}),
+        },
+        {"description": "A shirt of linen", "product_id": EANS[0]},
+    ),
+    "Pimcore": Shop(
+        "a.csv",
+        (
+            '"id";"type";"key";"name#en";"name#de";"description#en";"image";"gallery";"ean"',
+            '"101";"object";"shirt";"Linen shirt";"Leinenhemd";"A shirt";"https://i.test/1.jpg";'
+            f'"https://i.test/2.jpg,https://i.test/3.jpg";"{EANS[0]}"',
+            '"102";"object";"mug";"Tin mug";"Becher";"A mug";"https://i.test/4.jpg";"";""',
+        ),
+        {
+            "101": ("Linen shirt", "", "1.jpg 2.jpg 3.jpg", {"name#de": "Leinenhemd"}),
+            "102": ("Tin mug", "", "4.jpg", {}),
+        },
+        {"description": "A shirt", "category": ""},
+    ),
+    "Volusion, names in one word": Shop(
+        "a.csv",
+        (
+            "productcode,productname,ischildofproductcode,productdescription,photourl,productmanufacturer,productprice",
+            "VO,Linen shirt,,A long text,https://i.test/photo/1.jpg,Lumo,29",
+            "VO-1,Linen shirt white,VO,,,,29",
+        ),
+        {"VO-1": ("Linen shirt white", "VO", "1.jpg", {"productprice": "29"})},
+        {"description": "A long text", "brand": "Lumo"},
+    ),
+    "Lazada": Shop(
+        "a.csv",
+        (
+            "Product ID,catId,*Product Name(English),Product Images1,Product Images2,Brand,Main Description,SellerSKU,"
+            "Variations Combo,Images1,Images2",
+            "111,9,Linen shirt,https://i.test/1.jpg,https://i.test/2.jpg,Lumo,A shirt of linen,L-1,White,"
+            "https://i.test/v1.jpg,",
+            "111,9,Linen shirt,https://i.test/1.jpg,https://i.test/2.jpg,Lumo,A shirt of linen,L-2,Blue,"
+            "https://i.test/v2.jpg,",
+            "112,8,Tin mug,https://i.test/3.jpg,,Lumo,A mug,L-3,,,",
+        ),
+        {
+            "L-1": ("Linen shirt", "111", "1.jpg 2.jpg v1.jpg", {}),
+            "L-2": ("Linen shirt", "111", "1.jpg 2.jpg v2.jpg", {}),
+            "L-3": ("Tin mug", "112", "3.jpg", {}),
+        },
+        {"description": "A shirt of linen"},
+    ),
+    "Facebook": Shop(
+        "a.csv",
+        (
+            "# Required | The unique id,# Required | A name,,,,,,",
+            "id,title,price,image_link,fb_product_category,google_product_category,image[0].url,image[1].url",
+            "F1,Linen shirt,29,https://i.test/1.jpg,Clothing,212,https://i.test/2.jpg,https://i.test/3.jpg",
+        ),
+        {"F1": ("Linen shirt", "", "1.jpg 2.jpg 3.jpg", {"price": "29"})},
+        {"category": "Clothing"},
+    ),
+    "Magento 1, in several lines": Shop(
+        "a.csv",
+        (
+            "sku,_store,_type,_category,name,description,image,_media_image,_super_products_sku",
+            "M-W,,simple,,Shirt white,,,https://i.test/w.jpg,",
+            "M,,configurable,Men/Shirts,Shirt,A shirt,https://i.test/p.jpg,https://i.test/p.jpg,M-W",
+            ",,,Men/Summer,,,,https://i.test/p2.jpg,M-B",
+            ",de,,,Hemd,,,,",
+            "M-B,,simple,,Shirt blue,,,,",
+            "MUG,,simple,Home,Mug,A mug,https://i.test/1.jpg,https://i.test/1.jpg,",
+            ",,,,,,,https://i.test/2.jpg,",
+        ),
+        {
+            "M-W": ("Shirt white", "M", "w.jpg", {}),
+            "M-B": ("Shirt blue", "M", "p.jpg p2.jpg", {}),
+            "MUG": ("Mug", "", "1.jpg 2.jpg", {}),
+        },
+        {"description": "A shirt"},
+    ),
+    "commercetools": Shop(
+        "a.csv",
+        (
+            "key,variants.sku,name.en,name.de,description.en,categories.key,variants.images.url,"
+            "variants.attributes.color.label,variants.attributes.size",
+            "shirt,CT-W,Linen shirt,Leinenhemd,A shirt,shirts,https://i.test/w.jpg,White,S",
+            ",CT-B,,,,,https://i.test/b.jpg,Blue,S",
+            "mug,CT-M,Tin mug,Becher,A mug,mugs,https://i.test/m.jpg,Grey,",
+        ),
+        {
+            "CT-W": ("Linen shirt", "CT-W", "w.jpg", {"color": "White", "size": "S"}),
+            "CT-B": ("Linen shirt", "CT-W", "b.jpg", {"color": "Blue", "size": "S"}),
+            "CT-M": ("Tin mug", "", "m.jpg", {"color": "Grey"}),
+        },
+        {"category": "shirts", "description": "A shirt"},
+    ),
+    "Rakuten": Shop(
+        "a.csv",
+        (
+            "商品管理番号（商品URL）,商品番号,商品名,商品画像パス1,商品画像パス2,PC用商品説明文,SKU管理番号",
+            "shirt,LS,シャツ,https://i.test/1.jpg,https://i.test/2.jpg,リネンのシャツです,",
+            "shirt,,,,,,LS-W",
+            "shirt,,,,,,LS-B",
+            "mug,MG,マグ,https://i.test/3.jpg,,陶器のマグカップです,",
+        ),
+        {
+            "LS": ("シャツ", "LS", "1.jpg 2.jpg", {}),
+            "LS-W": ("シャツ", "LS", "1.jpg 2.jpg", {}),
+            "LS-B": ("シャツ", "LS", "1.jpg 2.jpg", {}),
+            "MG": ("マグ", "", "3.jpg", {}),
+        },
+        {"description": "リネンのシャツです"},
+    ),
+    "a row per photo": Shop(
+        "a.csv",
+        (
+            "sku,title,price,image,position",
+            "A,Tee,9,https://i.test/1.jpg,1",
+            "A,Tee,9,https://i.test/2.jpg,1",
+            "B,Cup,5,https://i.test/3.jpg,1",
+        ),
+        {"A": ("Tee", "", "1.jpg 2.jpg", {"price": "9"}), "B": ("Cup", "", "3.jpg", {})},
+    ),
+    "no id but a GTIN, a style and colours": Shop(
+        "a.csv",
+        (
+            "Style #,Color Code,Color Description,Style Description,UPC Number,Image File Name 1,Image File Name 2",
+            f"1234,001,White,Linen Shirt,{EANS[0]},https://i.test/1.jpg,https://i.test/2.jpg",
+            f"1234,002,Grey,Linen Shirt,{EANS[1]},https://i.test/3.jpg,",
+            "1235,002,Grey,Tin Mug,4006381333955,https://i.test/4.jpg,",
+        ),
+        {
+            EANS[0]: ("Linen Shirt", "1234", "1.jpg 2.jpg", {"Color Description": "White"}),
+            EANS[1]: ("Linen Shirt", "1234", "3.jpg", {}),
+            "4006381333955": ("Tin Mug", "1235", "4.jpg", {}),
+        },
+    ),
+    "Turkish": Shop(
+        "a.csv",
+        (
+            "Barkod;Model Kodu;Ürün Rengi;Marka;Kategori;Tedarikçi Stok Kodu;Ürün Adı;Görsel 1;Görsel 2",
+            f"{EANS[0]};LS;Beyaz;Lumo;Gömlek;TY-1;Keten gömlek;https://i.test/1.jpg;https://i.test/2.jpg",
+            f"{EANS[1]};LS;Mavi;Lumo;Gömlek;TY-2;Keten gömlek;https://i.test/3.jpg;",
+        ),
+        {
+            "TY-1": ("Keten gömlek", "LS", "1.jpg 2.jpg", {"Ürün Rengi": "Beyaz"}),
+            "TY-2": ("Keten gömlek", "LS", "3.jpg", {"Ürün Rengi": "Mavi"}),
+        },
+        {"product_id": EANS[0], "brand": "Lumo"},
+    ),
 }
 
 

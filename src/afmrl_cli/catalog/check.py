@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from ..listener import Listener
 from ..settings import CatalogSettings
 from ..store.folder import CatalogFolder
-from .columns import ROLES, ColumnMap, forms
+from .columns import ROLES, ColumnMap
 from .content import ROLE_OF, kind_of
 from .languages import LanguageSample
+from .name_forms import forms
 from .photo_check import PhotoCheck
+from .photo_columns import are_smaller
 from .problems import Problem, Problems, clipped
 from .read import count_rows, open_catalog
 
@@ -84,6 +86,8 @@ def unread_columns(columns: ColumnMap) -> Iterator[Problem]:
     for i, key in columns.given:
         kind = kind_of(columns.sample.cells[i])
         name = columns.names[i]
+        if kind == "links or paths of photos" and "image" in read and are_smaller(name):
+            continue
         if not kind or key in columns.text or (kind == "long text" and "description" in read and forms(name).locale):
             continue  # the same text in another language
         role = ROLE_OF[kind]

@@ -21,7 +21,8 @@ COMMON_NAMES = {
         "kod_zbozi katalogove_cislo cislo_produktu cikkszam termekkod cod_produs urun_kodu stok_kodu urun_id "
         "barkod_kodu артикул код_товара код артикул_товара ид κωδικοσ κωδικοσ_προιοντοσ رمز_المنتج رمز_المنتج_sku "
         "מקט מק_ט 品番 商品コード 商品番号 商品管理番号 商品id 商品编码 商品编号 货号 商品代码 상품코드 상품번호 "
-        "품번 handle_id"
+        "품번 sku管理番号 system連携用sku番号 internal_reference default_code external_id tedarikci_stok_kodu "
+        "stok_kodu_sku handle_id"
     ),
     "title": (
         "title name product_name product_title item_name item_title product_display_name display_name prod_name "
@@ -35,7 +36,7 @@ COMMON_NAMES = {
         "termeknev nev megnevezes megnevezes_hu denumire nume nume_produs denumire_produs urun_adi ad urun_ismi "
         "baslik название наименование название_товара наименование_товара назва назва_товару ονομα τιτλοσ ονομασια "
         "اسم_المنتج أسم_المنتج الاسم שם שם_המוצר 商品名 商品名称 名前 品名 名称 产品名称 标题 商品标题 상품명 "
-        "제품명 oxtitle description_short"
+        "제품명 oxtitle description_short product_line"
     ),
     "description": (
         "description product_description item_description long_description full_description body_html body desc "
@@ -48,15 +49,16 @@ COMMON_NAMES = {
         "popis_produktu dlouhy_popis leiras termekleiras hosszu_leiras descriere descriere_produs aciklama "
         "urun_aciklamasi описание описание_товара опис опис_товару περιγραφη الوصف وصف_المنتج وصف תיאור תאור_מוצר "
         "説明 商品説明 説明文 商品説明文 描述 商品描述 产品描述 详情 설명 상품설명 상세설명 oxlongdesc "
-        "kurzbeschreibung description_courte korte_beschrijving descripcion_corta breve_descrizione krotki_opis "
+        "product_copy romance_copy marketing_copy copy kurzbeschreibung description_courte korte_beschrijving "
+        "descripcion_corta breve_descrizione krotki_opis "
         "oxshortdesc text"
     ),
     "category": (
         "category category_path product_category categories product_type google_product_category category_name "
         "category_names supercategories category_full_path categorytext "
-        "category_text breadcrumb breadcrumbs taxonomy "
-        "product_type_name product_group_name kategorie kategorien produktkategorie warengruppe kategori "
-        "kategorier produktkategori varugrupp categorie categories_de_produit rayon categoria categorias "
+        "fb_product_category category_text category_tree breadcrumb breadcrumbs taxonomy categ_id node_name "
+        "categorie_produit product_type_name product_group_name kategorie kategorien produktkategorie warengruppe "
+        "kategori kategorier produktkategori varugrupp categorie categories_de_produit rayon categoria categorias "
         "categorias_de_produto categorieen kategoria kategorie_produktu kategoria_produktu kategorija kategoriak "
         "categorie_produs kategori_adi kategoriler категория категории категорія κατηγορια κατηγοριεσ تصنيف_المنتج "
         "التصنيف קטגוריה カテゴリ カテゴリー 类目 分类 商品分类 类别 카테고리 tuoteryhma kategoria_nimi collection "
@@ -87,7 +89,8 @@ COMMON_NAMES = {
         "cover_media media_gallery media mime_source cover_url cover"
     ),
     "product_id": (
-        "product_id productid gtin gtin13 gtin_13 gtin14 gtin_14 ean ean13 ean_13 ean_code ean_gtin gtin_ean upc "
+        "product_id productid gtin gtin13 gtin_13 gtin14 gtin_14 ean ean13 ean_13 ean_code ean_gtin gtin_ean eans "
+        "gtins upcs upc "
         "upc_ean ean_upc upc_code upc_number barcode barcodes variant_barcode isbn isbn13 isbn_13 jan jan_code "
         "gtin_upc_ean_or_isbn gtin_upc_ean_oder_isbn gtin_upc_ean_ou_isbn gtin_upc_ean_o_isbn gtin_upc_ean_of_isbn "
         "product_upc_ean global_trade_item_number global_unique_id external_product_id "
@@ -102,7 +105,8 @@ COMMON_NAMES = {
         "parent_identifier parent_code parent_item_sku parent_reference master_sku master_product_id "
         "configurable_sku style_code model_code product_group_id product_group_sku variant_group_code "
         "variant_group_id variation_group variation_group_id group_sku color_group vaterartikel "
-        "vater_artikelnummer mainnumber main_number oxparentid base_product baseproduct"
+        "variant_of is_child_of_product_code child_of parent_sku_id model_kodu vater_artikelnummer mainnumber "
+        "main_number oxparentid base_product baseproduct"
     ),
 }  # fmt: skip
 
@@ -113,10 +117,21 @@ def words_of(text: str) -> frozenset[str]:
 
 
 COMMON = {role: tuple(names.split()) for role, names in COMMON_NAMES.items()}
-ALSO_ID = ("product_id", "productid", "gtin", "gtin13", "ean", "ean13", "upc", "barcode", "handle")
+ALSO_ID = (*COMMON["product_id"], "handle")
 """When nothing else numbers the listings, a column of this name does; it is then no identity (and no group)."""
-ALSO_GROUP = ("product_code", "style", "model_number", "style_name")
-"""Joins variants when another column numbers the listings."""
+ALSO_GROUP = (
+    *("product_code", "style", "model_number", "style_name", "product_reference", "product_number", "internal_id"),
+    *("product_id", "productid", "product_internal_id", "spu", "spu_id", "item_id", "model", "model_id", "design"),
+)
+"""Joins variants when another column numbers the listings and the values of this one come again."""
+VARIANT_WORDS = words_of("variant variants variante variantes variation variations varianti variacion option options")
+"""Words in the names of columns that say that a product has several rows."""
+DESCRIPTION_WORDS = words_of(
+    "description descriptions beschreibung beskrivning descriptif descripcion descricao descrizione beschrijving "
+    "omschrijving beskrivelse kuvaus opis popis leiras descriere aciklama aciklamasi описание περιγραφη"
+)
+EXPLAINED = ("説明", "描述", "설명", "詳細")
+"""The same in languages that write without blanks."""
 CATEGORY_LEVELS = (
     ("master_category", "sub_category", "article_type"),
     ("main_category", "sub_category"),

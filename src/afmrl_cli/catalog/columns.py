@@ -1,66 +1,38 @@
 """Which column of the catalog is what: by setting, by common names (column_names.py), and where names don't tell, by
 what the columns hold (content.py).
 
-Names are compared in three forms, the closest first: as they stand (without case, accents, punctuation, `camelCase`
-split), without notes in brackets, locale, channel and number, and without a leading `product`. Whatever holds none of
-the roles goes to `Product.given` under its own name, an `attr_` prefix removed unless another column already has that
-name.
+Names are compared in four forms, the closest first (name_forms.py): as they stand (without case, accents, punctuation,
+`camelCase` split), without notes in brackets, locale, channel and number, without a leading `product`, and of names
+with steps the last one. Whatever holds none of the roles goes to `Product.given` under its own name, without `attr_`
+and what else shops put before an attribute, unless another column already has that name.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 from ..errors import DataError
 from ..settings import Columns
 from .codes import holds_gtins
-from .column_names import ALSO_GROUP, ALSO_ID, CATEGORY_LEVELS, COMMON, words_of
-from .content import LINK, Sample, are_gtins, are_ids, are_long, are_paths, are_photos, are_prices, are_titles
-from .languages import NAMES as LANGUAGES
+from .column_names import ALSO_GROUP, ALSO_ID, CATEGORY_LEVELS, COMMON, DESCRIPTION_WORDS, EXPLAINED, VARIANT_WORDS
+from .content import Sample, are_gtins, are_ids, are_long, are_paths, are_photos, are_prices, are_sentences, are_titles
+from .name_forms import forms, plain
+from .photo_columns import holds_images, photo_columns
 
 ROLES = ("id", "title", "description", "category", "brand", "image", "product_id", "group_id")
 
-PHOTO_WORDS = words_of(
-    "image images img imgs imgurl photo photos picture pictures pic pics picurl bild bilder foto fotos imagen "
-    "imagenes imagem imagens immagine immagini afbeelding afbeeldingen billede billeder bilde kuva kuvat zdjecie "
-    "zdjecia obraz obrazek obrazky obrazok poza resim gorsel фото изображение изображения картинка 画像 图片 图像 "
-    "이미지 صورة صور"
-)
-NO_PHOTO_WORDS = words_of(
-    "alt label labels title titel text sort position order is id ids count width height size caption type date "
-    "hash style description desc color colour thumbnail thumb thumbs small swatch icon status name names visible "
-    "license tag tags sku opis beschreibung"
-)
-NUMBERED_PHOTO = re.compile(r"(oxpic|imgurl_alternative|(product_)?image|photo|picture|pic|bild|foto)_?\d*")
-MORE_PHOTOS = words_of(
-    "additional more extra other others alternate alternative gallery weitere zusatz zusatzliche second secondary "
-    "back side detail all urls links hosted list autres otras altre mas "
-)
-SEVERAL_PHOTOS = words_of("images photos pictures imgs bilder fotos imagenes imagens immagini zdjecia obrazky")
-ASIDE = words_of(
-    "translations translation default value values media_location ecommerce mobile print web shop non editable"
-)
-"""Words that say nothing of what a column holds: of Shopware, Amazon, Akeneo, Squarespace."""
-LEADING = re.compile(r"(?:product|item|article|artikel|listing|produkt|produit|producto|prodotto|produto|offer)_(?=.)")
-NOTE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}")
-LOCALE = re.compile(r"(?<=.)[-_. :@/]([a-z]{2})[-_]([A-Z]{2})(?:[-_. ].*)?$")
-IN_NOTE = re.compile(r"[(\[](?:lang(?:uage)?=|locale=)?([a-z]{2})(?:[-_][A-Za-z]{2})?[)\]]", re.IGNORECASE)
-LANGUAGE = re.compile(r"(?<=.)[-_. :@/]([A-Za-z]{2})$")
-LANGUAGE_FIRST = re.compile(r"([A-Z]{2})_(?=[A-Z][a-z])")
-NO_LANGUAGE = {"id", "no", "is", "ta", "et", "url"}
-"""Codes that end names which mean something else: image_id, style_no."""
 GROUP = "item group id"
 """The column by which readers of shops' exports join variants."""
 CATEGORY_STEP = re.compile(
     r"(?:product_)?(?:category|kategorie|categorie|categoria|kategori)_?(?:level|ebene|niveau|nivel|l)_?(\d)(_name)?"
 )
+MOST_VARIANTS = 20
+"""Of a product on the average, where only the name of a column says that it joins them."""
 MOST_ABOVE = 20
 """Rows among which the column names are looked for."""
 JOINERS = {"title": " ", "description": "\n", "category": "/", "brand": " ", "id": "-", "product_id": "-"}
@@ -78,6 +50,11 @@ NO_GUESS = re.compile(
     r"rating|review|sold|note|slug|handle|url|link|path|parent|created|updated|width|height|length|label|alt",
     re.IGNORECASE,
 )
+KEY = re.compile(
+    r"attr_(?P<own>.+)"
+    r"|(?:product_(?:variation_option|attribute)_|(?:\w+[./])*(?:custom_?)?attributes[./])\{?(?P<named>[^{}]+?)\}?(?:[./]label)?"
+)
+"""Names of columns that hold one attribute: of afmrl, Ecwid and commercetools."""
 
 
 @dataclass(frozen=True)
@@ -100,48 +77,17 @@ class ColumnMap:
         return [self.names[i] for i in self.roles.get(role, ())]
 
     @property
+    def unnumbered(self) -> bool:
+        """Whether most rows have no id, as in shops where a SKU is no must; a column that is called id is one."""
+        if any(plain(name).split("_")[-1] == "id" for name in self.read_as("id")):
+            return False
+        filled = max((len(self.sample.cells[i]) for i in self.roles["id"]), default=0)
+        return 2 * filled < self.sample.rows
+
+    @property
     def gtins(self) -> bool:
         """Whether the identity's column holds GTINs, by its name."""
         return any(holds_gtins(plain(name)) for name in self.read_as("product_id"))
-
-
-class Forms(NamedTuple):
-    """A column's name as it stands, without notes, and without `product`; `locale` such as en or en_us."""
-
-    plain: str
-    bare: str
-    short: str
-    locale: str
-
-
-@lru_cache(maxsize=4096)
-def plain(name: str) -> str:
-    """A column's name without case, accents, punctuation and Google's `g:`: "Référence  Nr." and "référenceNr" are
-    "reference_nr"."""
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.strip().removeprefix("g:"))
-    folded = unicodedata.normalize("NFKD", name.replace("ł", "l").replace("Ł", "L"))
-    letters = "".join(c for c in folded if not "\u0300" <= c <= "\u036f")
-    letters = unicodedata.normalize("NFC", letters).casefold().replace("ı", "i").replace("ø", "o").replace("æ", "ae")
-    return re.sub(r"[\W_]+", "_", letters).strip("_")
-
-
-@lru_cache(maxsize=4096)
-def forms(name: str) -> Forms:
-    """The forms in which `name` is compared."""
-    noted = IN_NOTE.search(name)
-    locale = noted[1].lower() if noted and noted[1].lower() in LANGUAGES else ""
-    text = NOTE.sub(" ", name)
-    text = re.sub(r"^[*#@\s]*(?:[A-Za-z]{1,2}:)?", "", text)
-    text = re.sub(r"#\d+(\.value)?$|#\d+\.", " ", text).strip()
-    if (found := LANGUAGE_FIRST.match(text)) and found[1].lower() in LANGUAGES:
-        locale, text = found[1].lower(), text[found.end() :]
-    if found := LOCALE.search(text):
-        locale, text = f"{found[1]}_{found[2]}".lower(), text[: found.start()]
-    elif (found := LANGUAGE.search(text)) and found[1].lower() in LANGUAGES and found[1].lower() not in NO_LANGUAGE:
-        locale, text = found[1].lower(), text[: found.start()]
-    words = [word for word in plain(text).split("_") if word not in ASIDE and not word.isdigit()]
-    bare = "_".join(words) or plain(text)
-    return Forms(plain(name), bare, LEADING.sub("", bare, count=1), locale)
 
 
 def map_columns(
@@ -162,6 +108,7 @@ def map_columns(
             roles[role] = tuple(_position(name, names, role, file) for name in wanted)
     locale = _locale(names, settings, sample)
     levels = _by_names(names, roles, sample, locale)
+    _list_of_photos(roles, settings, sample)
     guessed = _by_content(names, roles, sample)
     if "id" not in roles:
         columns = ", ".join(name for name in names if name)
@@ -190,13 +137,23 @@ def _by_names(names: Sequence[str], roles: dict[str, tuple[int, ...]], sample: S
             roles[role], levels = steps, set(steps[1:])
             continue
         if role == "image":
-            if photos := _photo_columns(names, free, sample):
+            if photos := photo_columns(names, free, sample):
                 roles[role] = photos
             continue
         found = _best(role, names, free, sample, locale)
         if found is not None:
             roles[role] = (found,)
     return levels
+
+
+def _list_of_photos(roles: dict[str, tuple[int, ...]], settings: Columns, sample: Sample) -> None:
+    """Where a row is a photo of an item, as in lists of research sets, the photo's name numbers the listings and the
+    item's number is what they are: `image_name item_id`."""
+    bare = "title" not in roles and "description" not in roles and not settings.id and "product_id" not in roles
+    if bare and len(roles.get("id", ())) == len(roles.get("image", ())) == 1:
+        photos = sample.cells[roles["image"][0]]
+        if _comes_again(sample.cells[roles["id"][0]]) and len(set(photos)) == len(photos) == sample.rows:
+            roles["product_id"], roles["id"] = roles["id"], roles["image"]
 
 
 def _free(names: Sequence[str], roles: dict[str, tuple[int, ...]]) -> list[int]:
@@ -207,27 +164,70 @@ def _free(names: Sequence[str], roles: dict[str, tuple[int, ...]]) -> list[int]:
 def _best(role: str, names: Sequence[str], free: Sequence[int], sample: Sample, locale: str) -> int | None:
     """The column of `free` whose name tells most surely that it holds `role`, filled ones before empty ones."""
     also = {"id": ALSO_ID, "group_id": ALSO_GROUP}.get(role, ())
-    rank = {name: place for place, name in enumerate(COMMON[role] + also)}
+    rank = _ranks(role)
     found: list[tuple[tuple[int, ...], int]] = []
     for i in free:
         written = forms(names[i])
-        for level, form in enumerate(written[:3]):
-            if form not in rank or (level == 2 and form in ("type", "id", "code", "group")):
+        for level, form in enumerate(written[:4]):
+            if form not in rank or (level >= 2 and form in ("type", "id", "code", "group")):
                 continue
             other = bool(written.locale) and level > 0 and written.locale != locale
-            unfit = _unfit(role, form, i, sample)
             last = form in also and form not in COMMON[role]
-            found.append(((sample.empty(i) or unfit, last, level, other, rank[form], i), i))
+            unfit = _unfit(role, form, i, sample)
+            none = unfit if form == "type" else last and role == "group_id" and not _joins(i, names, sample)
+            if not none:
+                again = role == "id" and _comes_again(sample.cells[i])
+                found.append(((sample.empty(i) or unfit, again, last, level, other, rank[form], i), i))
             break
     if role == "product_id":
         found = [(key, i) for key, i in found if not _counter(i, [other for _, other in found], names, sample)]
     if not found:
-        return None
+        return _called_description(names, free, sample) if role == "description" else None
     best = min(found)[1]
     if role == "description":  # a short one beside the long one
         longest = max((i for _, i in found), key=lambda i: _length(sample.cells[i]))
         return longest if _length(sample.cells[longest]) > 1.5 * _length(sample.cells[best]) else best
     return best
+
+
+def _comes_again(cells: Sequence[str]) -> bool:
+    """Whether more than a few of `cells` stand there twice, so that they number something else than listings."""
+    return len(cells) > 1 and len(set(cells)) < 0.9 * len(cells)
+
+
+@lru_cache(maxsize=16)
+def _ranks(role: str) -> dict[str, int]:
+    """The known names of `role`, the surest first, and those of several words also written as one: productname."""
+    also = {"id": ALSO_ID, "group_id": ALSO_GROUP}.get(role, ())
+    known = {name: place for place, name in enumerate(COMMON[role] + also)}
+    together = {name.replace("_", ""): place for name, place in known.items() if "_" in name}
+    whole = {f"product{name}": place for name, place in known.items() if len(name) > 4 and "_" not in name}
+    return {**whole, **together, **known}
+
+
+def _called_description(names: Sequence[str], free: Sequence[int], sample: Sample) -> int | None:
+    """A column whose name has a word for a description in it and that holds sentences: plainDescription."""
+    called = [
+        i
+        for i in free
+        if (not DESCRIPTION_WORDS.isdisjoint(plain(names[i]).split("_")) or any(word in names[i] for word in EXPLAINED))
+        and not NO_GUESS.search(plain(names[i]))
+        and are_sentences(sample.cells[i])
+    ]
+    return max(called, key=lambda i: _length(sample.cells[i]), default=None)
+
+
+def _joins(i: int, names: Sequence[str], sample: Sample) -> bool:
+    """Whether column `i`, called as many things are, joins variants: its values come again, but not the same few."""
+    cells = sample.cells[i]
+    if plain(names[i]) in COMMON["product_id"] and not _has_variants(names):
+        return False
+    return not sample.rows or len(cells) / MOST_VARIANTS <= len(set(cells)) < len(cells)
+
+
+def _has_variants(names: Sequence[str]) -> bool:
+    """Whether a column is called after variants, so that a product has several rows."""
+    return any(not VARIANT_WORDS.isdisjoint(plain(name).split("_")) for name in names)
 
 
 def _length(cells: Sequence[str]) -> float:
@@ -239,6 +239,10 @@ def _unfit(role: str, form: str, i: int, sample: Sample) -> bool:
     cells = sample.cells[i]
     if role in ("title", "description") and cells:
         return are_photos(cells) or (role == "title" and are_prices(cells))
+    if role == "category" and form == "type":  # of the records, and not of the products
+        return len(cells) > 1 and len(set(cells)) == 1
+    if role == "category":  # Google's numbers of categories
+        return bool(cells) and all(map(str.isdecimal, cells))
     return role == "brand" and bool(cells) and are_prices(cells) and form not in ("brand", "marke", "marque")
 
 
@@ -246,9 +250,9 @@ def _counter(i: int, others: Sequence[int], names: Sequence[str], sample: Sample
     """Whether `product_id` is the shop's own counter beside a column of GTINs: another number in each row."""
     if plain(names[i]).removesuffix("_non_editable") not in ("product_id", "productid"):
         return False
-    if GROUP in names:  # variants share the shop's number of their product
-        return True
     cells = sample.cells[i]
+    if GROUP in names or (_has_variants(names) and not are_gtins(cells)):
+        return True  # variants share the shop's number of their product
     gtins = any(holds_gtins(plain(names[other])) and not sample.empty(other) for other in others)
     return gtins and len(set(cells)) == len(cells) and all(cell.isdecimal() and len(cell) < 8 for cell in cells)
 
@@ -261,56 +265,6 @@ def _category_steps(names: Sequence[str], free: Sequence[int]) -> tuple[int, ...
             return tuple(found)
     found_levels = sorted((int(step[1]), i) for name, i in at.items() if (step := CATEGORY_STEP.fullmatch(name)))
     return tuple(i for _, i in found_levels) if len(found_levels) > 1 else ()
-
-
-def _photo_columns(names: Sequence[str], free: Sequence[int], sample: Sample) -> tuple[int, ...]:
-    """One main column of photos (a path rather than a link), and all that hold further ones."""
-    named = [i for i in free if holds_images(names[i])]
-    sure = [i for i in named if sample.rows == 0 or sample.empty(i) or are_photos(sample.cells[i])]
-    fitting = sure or [i for i in named if _rank(names[i]) < 1000]
-    if not fitting:
-        return ()
-    main = min(fitting, key=lambda i: (sample.empty(i), _links(sample, i), _more_images(names[i]), _rank(names[i]), i))
-    rest = [i for i in fitting if i != main and _more_images(names[i])]
-    lead = [main] if not _more_images(names[main]) else []
-    return tuple(lead + sorted(rest + [i for i in (main,) if not lead]))
-
-
-def _links(sample: Sample, i: int) -> bool:
-    """Whether column `i` holds links; paths of photos are there at once."""
-    return any(LINK.match(cell) for cell in sample.cells[i][:1])
-
-
-def _rank(name: str) -> int:
-    """How surely a column of this name holds the main photo: the lower, the surer; below 1000 for common names."""
-    known = COMMON["image"]
-    written = forms(name)
-    if written.plain in known:
-        return known.index(written.plain)
-    return 1000 + known.index(written.bare) if written.bare in known else 2000
-
-
-def _more_images(name: str) -> bool:
-    """Whether a column of photos of this name holds further ones, beside one with the main photo."""
-    written = forms(name)
-    words = {word.rstrip("0123456789") for word in written.plain.split("_")}
-    several = written.bare in COMMON["image"] and not SEVERAL_PHOTOS.isdisjoint(words)
-    numbered = any(char.isdigit() for char in written.plain) and _number(written.plain) != "1"
-    return several or numbered or not MORE_PHOTOS.isdisjoint(words)
-
-
-def _number(written: str) -> str:
-    found = re.findall(r"\d+", written)
-    return found[-1] if found else ""
-
-
-def holds_images(name: str) -> bool:
-    """Whether a column of this name holds photos."""
-    written = forms(name)
-    if written.plain in COMMON["image"] or written.bare in COMMON["image"] or NUMBERED_PHOTO.fullmatch(written.plain):
-        return True
-    words = [word.rstrip("0123456789") for word in written.bare.split("_")]
-    return not PHOTO_WORDS.isdisjoint(words) and NO_PHOTO_WORDS.isdisjoint(words)
 
 
 def _by_content(names: Sequence[str], roles: dict[str, tuple[int, ...]], sample: Sample) -> tuple[str, ...]:
@@ -398,5 +352,7 @@ def _position(name: str, names: Sequence[str], role: str, file: Path) -> int:
 
 
 def _given_key(name: str, names: Sequence[str]) -> str:
-    short = name.removeprefix("attr_")
-    return name if not short or (short != name and short in names) else short
+    """The key of a column that has no role: its name without what shops put before and behind an attribute's."""
+    found = KEY.fullmatch(name)
+    short = next(part for part in found.groups() if part) if found else name
+    return name if short != name and any(plain(other) == plain(short) for other in names) else short

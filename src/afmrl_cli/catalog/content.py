@@ -9,7 +9,7 @@ from itertools import islice
 
 from .codes import code, is_gtin
 from .gaps import is_gap
-from .photo_cells import image_cells
+from .photo_cells import image_cells, is_photo
 from .table import Row, one_text
 
 SAMPLE_ROWS = 500
@@ -19,12 +19,7 @@ MOST_CHARS = 5000
 MOST = 0.8
 """Share of a column's cells that must look alike."""
 LONG_CHARS = 80
-PHOTO = re.compile(
-    r"[^<>]+\.(jpe?g|jfif|png|webp|gif|bmp|tiff?|avif)([?#:].*)?"
-    r"|(https?:)?//\S*(image|img|photo|pic|cdn|media|foto|bild|asset)\S*",
-    re.IGNORECASE,
-)
-PATH = re.compile(r"[^>/|:]{2,40}\s*(?:>|/|\|)\s*[^>/|]{2,40}.*")
+PATH = re.compile(r"[^<>/|:]{2,40}\s*(?:>|/|\|)\s*[^>/|]{2,40}.*")
 PRICE = re.compile(r"(?:[$€£¥₹]|[A-Z]{2,3}|kr\.?|zł)?\s*-?\d{1,3}(?:[., \u00a0']?\d{3})*(?:[.,]\d{1,4})?\s*"
                    r"(?:[$€£¥₹]|[A-Z]{2,3}|kr\.?|zł)?", re.IGNORECASE)  # fmt: skip
 LINK = re.compile(r"(https?:)?//\S+|www\.\S+", re.IGNORECASE)
@@ -71,7 +66,7 @@ def are_photos(cells: Sequence[str]) -> bool:
 
 def _is_photo(cell: str) -> bool:
     parts = image_cells(cell, "")
-    return bool(parts) and PHOTO.fullmatch(parts[0]) is not None
+    return bool(parts) and is_photo(parts[0])
 
 
 def are_gtins(cells: Sequence[str]) -> bool:
@@ -86,6 +81,13 @@ def are_long(cells: Sequence[str]) -> bool:
     return sum(map(len, cells)) / len(cells) > LONG_CHARS and len(set(cells)) > len(cells) / 4
 
 
+def are_sentences(cells: Sequence[str]) -> bool:
+    """Texts of three words and more, or eight letters of a script without blanks; not always the same few."""
+    words = sum(len(cell.split()) for cell in cells) / max(1, len(cells))
+    together = share(cells, lambda cell: len(cell) > 7 and max(cell) > "\u3000") >= MOST
+    return (words >= 3 or together) and len(set(cells)) > len(cells) / 4 and share(cells, LINK.match) == 0
+
+
 def are_titles(cells: Sequence[str]) -> bool:
     """Short texts of two words and more; a name may stand in several rows, as variants share it."""
     words = sum(len(cell.split()) for cell in cells) / max(1, len(cells))
@@ -95,7 +97,12 @@ def are_titles(cells: Sequence[str]) -> bool:
 
 def are_paths(cells: Sequence[str]) -> bool:
     """Paths of categories: the same ones again and again."""
-    paths = share(cells, lambda cell: PATH.fullmatch(cell) and not LINK.match(cell) and not DATE.match(cell))
+    paths = share(
+        cells,
+        lambda cell: (
+            PATH.fullmatch(cell) and not LINK.match(cell) and not DATE.match(cell) and not cell.startswith("<")
+        ),
+    )
     return paths >= MOST and len(set(cells)) <= len(cells) / 2
 
 
@@ -105,8 +112,10 @@ def are_prices(cells: Sequence[str]) -> bool:
 
 
 def are_ids(cells: Sequence[str], rows: int) -> bool:
-    """Short words without blanks, another one in each row, and no prices, dates or links."""
+    """Short words without blanks, most with a digit, another one in each row, and no prices, dates or links."""
     if len(cells) < rows or len(set(cells)) < len(cells) or max(map(len, cells), default=99) > 40:
+        return False
+    if share(cells, lambda cell: any(char.isdigit() for char in cell)) < MOST:
         return False
     odd = share(
         cells, lambda cell: " " in cell or LINK.match(cell) or DATE.fullmatch(cell) or "." in cell or "," in cell

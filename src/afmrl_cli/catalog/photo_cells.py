@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 
 LINK = re.compile(r"[a-z][a-z0-9+.-]+://|data:|//|www\.[a-z0-9-]+\.", re.IGNORECASE)
 SEPARATORS = re.compile(r"[|;\r\n]")
@@ -18,8 +19,16 @@ MARKS = re.compile(r"(?:::| ! ?(?:alt|title|desc|caption) ?:).*", re.IGNORECASE 
 """Words for people after a path: `a.jpg::Front view`, `a.jpg ! alt : Front view`."""
 WIX, WIX_FILE = "https://static.wixstatic.com/media/", re.compile(r"[0-9a-f]{6}_[0-9a-f]{32}~mv2\.\w{3,4}")
 """Wix's exports name photos without the address of its server."""
-ADDRESSES = ("url", "src", "link", "href", "path", "file", "image", "original", "large", "image_url", "media_url")
-"""Keys of an object that stands for a photo, in JSON."""
+ADDRESSES = ("url", "src", "link", "href", "path", "file", "location", "source", "uri", "image", "original", "large")
+"""Last words of the keys of an object that stands for a photo, in JSON and XML."""
+PHOTO = re.compile(
+    r"[^<>]+\.(jpe?g|jfif|png|webp|gif|bmp|tiff?|avif)([?#:].*)?"
+    r"|(https?:)?//\S*(image|img|photo|pic|cdn|media|foto|bild|asset)\S*",
+    re.IGNORECASE,
+)
+NO_PHOTO = re.compile(r"[^?#]*\.(pdf|mp4|mov|webm|avi|docx?|xlsx?|zip|html?|glb|usdz)([?#].*)?", re.IGNORECASE)
+STORED = re.compile(r"asset:(?=/)")
+"""Pimcore's mark of a path to a photo."""
 
 
 def image_cells(cell: str, separator: str) -> list[str]:
@@ -53,7 +62,8 @@ def _listed(cell: str) -> list[str] | None:
         inside = cell[1:-1]
         quoted = [first or second for first, second in QUOTED.findall(inside)]
         return quoted or inside.split(",")
-    parts = [_address(part) for part in (found if isinstance(found, list) else [found])]
+    listed = found if isinstance(found, list) else [found]
+    parts = [address_of(part) if isinstance(part, dict) else part for part in listed]
     return [part for part in parts if isinstance(part, str)]
 
 
@@ -74,9 +84,16 @@ def _clean(part: str) -> str:
         part = part[1:-1].strip()
     if LINK.match(part):
         return f"https://{part}" if part[:4].lower() == "www." else part.replace("&amp;", "&")
-    return f"{WIX}{part}" if WIX_FILE.fullmatch(part) else MARKS.sub("", part).rstrip()
+    return f"{WIX}{part}" if WIX_FILE.fullmatch(part) else MARKS.sub("", STORED.sub("", part)).rstrip()
 
 
-def _address(part: object) -> object:
-    """A photo's link or path in an object such as {"url": "...", "alt": "..."}; anything else as it is."""
-    return next((part[key] for key in ADDRESSES if part.get(key)), None) if isinstance(part, dict) else part
+def is_photo(address: str) -> bool:
+    """Whether a link or a path seems to lead to a photo."""
+    return PHOTO.fullmatch(address) is not None and NO_PHOTO.fullmatch(address) is None
+
+
+def address_of(part: Mapping[str, object]) -> str:
+    """The link or path in an object such as {"url": "...", "alt": "..."} or {"media_path": "..."}; "" for none."""
+    texts = {str(key).lower(): text.strip() for key, text in part.items() if isinstance(text, str) and text.strip()}
+    words = {re.split(r"[^a-z]", re.sub(r"^#text$", "url", key))[-1]: text for key, text in reversed(texts.items())}
+    return next((words[key] for key in ADDRESSES if key in words), "")

@@ -13,6 +13,7 @@ from ..listener import Listener
 
 Kind = Literal[
     "no id",
+    "made id",
     "duplicate id",
     "empty row",
     "empty product",
@@ -53,6 +54,7 @@ Severity = Literal["error", "warning"]
 
 WARNINGS: frozenset[Kind] = frozenset(
     {
+        "made id",
         "mended image",
         "image url",
         "rows above",
@@ -77,6 +79,7 @@ WARNINGS: frozenset[Kind] = frozenset(
 
 MEND: dict[Kind, str] = {
     "no id": "give every row an id, or name the right column in catalog.columns.id",
+    "made id": "give listings numbers of their own (SKUs): an id that is made of a title changes with it",
     "duplicate id": "keep one row per id; listings of one product share product_id instead",
     "empty row": "remove the row",
     "empty product": "give it a title, a description or a photo",

@@ -25,7 +25,7 @@ from .named_photos import NamedPhotos
 from .problems import Problem, Problems, clipped
 from .product import Product
 from .product_reader import OnLink, ProductReader, joined_text
-from .seen import SeenIds
+from .seen import MadeIds, SeenIds
 from .table import Rows, one_text
 
 COUNT_CHUNK = 1 << 20
@@ -151,9 +151,12 @@ def _products(
     on_link: OnLink | None,
 ) -> Iterator[Product]:
     seen = SeenIds()
+    made = MadeIds(seen)
     reader = ProductReader(columns, folder, settings, problems, named, on_link)
     for row in rows:
         listing = code(reader.joined("id", row))
+        if is_gap(listing) and columns.unnumbered and (listing := made.of(reader.joined("title", row))):
+            problems.add(Problem("made id", row.number, "no id: it is made of the title", listing=listing))
         if is_gap(listing):
             if any(map(one_text, row.cells)):
                 reader.bad("no id", row.number, "the id is empty" if not listing else f"{listing!r} is no id")

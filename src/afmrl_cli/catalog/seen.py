@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
+
+from .name_forms import plain
+
+LONGEST_MADE = 80
 
 
 class SeenIds:
@@ -30,6 +35,10 @@ class SeenIds:
         self._count += 1
         return 0
 
+    def has(self, listing: str) -> bool:
+        """Whether `listing` has been seen."""
+        return bool(self._rows[self._slot(hash(listing))])
+
     def _slot(self, value: int) -> int:
         mask = self._size - 1
         slot = value & mask
@@ -45,3 +54,24 @@ class SeenIds:
             if row:
                 slot = self._slot(value)
                 self._hashes[slot], self._rows[slot] = value, row
+
+
+class MadeIds:
+    """Ids of listings that their shop has not numbered, made of their titles: linen-shirt, linen-shirt-2, ...
+
+    They stay the same while the titles do and, of equal titles, the order.
+    """
+
+    def __init__(self, seen: SeenIds) -> None:
+        self._seen = seen
+        self._counts: Counter[str] = Counter()
+
+    def of(self, title: str) -> str:
+        """The next id that `title` gives; "" for a title without letters."""
+        name = plain(title).replace("_", "-")[:LONGEST_MADE].strip("-")
+        while name:
+            self._counts[name] += 1
+            made = f"{name}-{self._counts[name]}" if self._counts[name] > 1 else name
+            if not self._seen.has(made):
+                return made
+        return ""

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from ..attributes.parse import read_stored
 from ..attributes.views import StoredViews, open_views, text_to_show
-from ..catalog.columns import plain
 from ..catalog.fingerprints import UNREADABLE
+from ..catalog.name_forms import plain
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.read import count_rows, read_products

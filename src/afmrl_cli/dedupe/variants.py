@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.columns import plain
+from ..catalog.name_forms import plain
 from ..catalog.product import Product
 
 COLOUR = "colour"

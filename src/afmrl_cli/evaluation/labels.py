@@ -18,9 +18,9 @@ from pathlib import Path
 
 from ..catalog.codes import code, holds_gtins, identity, lost_digits
 from ..catalog.column_names import COMMON
-from ..catalog.columns import plain
 from ..catalog.formats.delimited import find_delimiter
 from ..catalog.gaps import filled
+from ..catalog.name_forms import plain
 from ..catalog.problems import Problem, clipped
 from ..catalog.table import Report
 from ..errors import DataError

@@ -18,8 +18,8 @@ from ..attributes.schema import AttributeSchema, folded, read_answer
 from ..attributes.task import AttributeTask
 from ..catalog.codes import code
 from ..catalog.column_names import COMMON
-from ..catalog.columns import plain
 from ..catalog.detect import raw_table
+from ..catalog.name_forms import plain
 from ..catalog.problems import Problem
 from ..catalog.product import Product
 from ..catalog.read import Catalog

@@ -10,8 +10,9 @@ from typing import BinaryIO
 
 from ...errors import DataError, UsageError
 from ...settings import CatalogSettings, Columns
-from ..columns import header_row, holds_images, known_names
+from ..columns import header_row, known_names
 from ..lines import HEAD_BYTES, Lines, LongLine
+from ..photo_columns import holds_images
 from ..problems import Kind, Problem, clipped
 from ..table import Report, Row, Rows, Table, row_limit, too_long
 

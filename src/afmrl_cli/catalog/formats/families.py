@@ -4,23 +4,31 @@ A row is a variant when
     a column says so                    Parentage: Child, Item Type: SKU, fieldType: Variant, Relationship: Variation
     it names its parent                 parent_sku, parent_id, mainnumber
     its parent lists it                 configurable_variations: sku=T1-S,size=S|sku=T1-M,size=M
-    it goes on where a product began    no title, but a number and options (Squarespace)
-A variant that names no parent belongs to the row above that is none. A parent with variants is no listing, unless it
-names itself as its parent (Shopware) or has a GTIN of its own. Rows of other store views (Magento) are folded into the
-first.
+    it goes on where a product began    no title, but a number and options (Squarespace), or the product's number again
+    it shares its title with the row    and differs in its options (Square)
+      above
+A variant that names no parent belongs to the row above that is none. Lines without number and title that bring no more
+than photos, options and categories go on with the product above (Magento 1); so do rows that differ in a photo alone.
+A parent with variants is no listing, unless it names itself as its parent (Shopware) or has a GTIN of its own. Rows of
+other store views (Magento) are folded into the first.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from ..codes import gtin, holds_gtins
 from ..column_names import COMMON
-from ..columns import GROUP, PHOTO_WORDS, ColumnMap, forms, holds_images, plain
+from ..columns import GROUP, ColumnMap
+from ..name_forms import forms, plain
 from ..photo_cells import LINK, NAMED_FILE
+from ..photo_columns import PHOTO_WORDS, holds_images
 from ..problems import Problem
 from ..table import Cell, Report, Row, Table, one_text
 from .pairs import pairs_in
@@ -32,14 +40,18 @@ KIND_NAMES = (
 PARENTS = {"parent", "configurable", "variable", "master", "product", "vaterartikel", "parent product", "منتج"}
 CHILDREN = {
     *("child", "variation", "variant", "sku", "product_variation", "product variation", "kindartikel", "variante"),
+    *("untergeordnet", "enfant", "hijo", "figlio", "underordnad", "onderliggend"),
     "خيار",
 }
 PHOTOS = {"image", "photo", "bild", "product image"}
+OPTIONS = {"product_option", "product option", "option", "modifier"}
+"""Kinds of rows that stand below a product and are no listings: they list what its variants say themselves."""
 REFERENCES = (
     *("parent_sku", "parent", "parent_id", "parent_product_id", "parent_product_sku", "parent_identifier"),
     *("parent_code", "parent_item_sku", "parent_reference", "parent_number", "parent_asin", "master_sku", "master_id"),
     *("master_product_id", "configurable_sku", "vaterartikel", "vater_artikelnummer", "mainnumber", "main_number"),
-    *("oxparentid", "base_product", "baseproduct", "identifizierungsspalte_vaterartikel"),
+    *("oxparentid", "base_product", "baseproduct", "identifizierungsspalte_vaterartikel", "variant_of", "child_of"),
+    *("is_child_of_product_code", "variation_of", "parent_handle", "parent_item"),
 )
 LISTS = (
     "configurable_variations",
@@ -48,10 +60,12 @@ LISTS = (
     "simples_skus",
     "super_products_sku",
     "variation_skus",
+    "variations_variants_variant",
+    "variations_variants",
 )
 STORE_VIEWS = ("store_view_code", "store")
-KEYS = {*COMMON["id"], "oxid", "entity_id", "internal_id", "handle", "product_id", "handle_id"}
-VARIANT_KEY = re.compile(r"(variation|variant)_(sku|id|number)$")
+KEYS = {*COMMON["id"], "oxid", "entity_id", "internal_id", "handle", "product_id", "handle_id", "key", "url_handle"}
+VARIANT_KEY = re.compile(r"(variation|variant)_(sku|id|number|key)$|^sku管理番号$")
 MOST_ROWS = 5000
 """Variants of one parent that are held at once."""
 
@@ -72,6 +86,12 @@ class Shape:
     own: frozenset[int]
     variant_key: int = -1
     goes_on: bool = False
+    together: int = -1
+    """The product's number, which rows without text repeat or leave out."""
+    by_title: bool = False
+    further: bool = False
+    gathered: tuple[int, ...] = ()
+    """Columns whose cells further lines add to."""
     parent_of: dict[str, str] = field(default_factory=dict)
     """Variant -> parent, as parents list them, and the attributes that the list gives."""
     listed: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -93,9 +113,13 @@ class Shape:
         """The number of `row`."""
         return next((text for i in self.keys if (text := one_text(row.cells[i]))), "")
 
+    def has_text(self, row: Row) -> bool:
+        """Whether `row` has a title, a description, a category or a brand of its own."""
+        return any(one_text(row.cells[i]) for i in self.texts)
+
     def goes_on_at(self, row: Row) -> bool:
         """Whether `row` has options or a number and no text of its own."""
-        return bool(row.more or self.id(row)) and not any(one_text(row.cells[i]) for i in self.texts)
+        return bool(row.more or self.id(row)) and not self.has_text(row)
 
     def learn_of(self, row: Row, wanted: set[str]) -> None:
         """Keep `row` when it is one of the `wanted` parents, and note in what its parent's variants differ."""
@@ -123,13 +147,18 @@ def find_shape(columns: ColumnMap, rows: Sequence[Row], *, options: bool) -> Sha
     bare = [forms(name).bare for name in columns.names]
 
     def at(known: Sequence[str]) -> int:
-        return next((names.index(name) for name in known for names in (written, bare) if name in names), -1)
+        together = [name.replace("_", "") for name in known]
+        places = (written, bare), (known, together)
+        return next((names.index(n) for kind in places[1] for n in kind for names in places[0] if n in names), -1)
 
     id = columns.roles["id"][0]
-    others = tuple(i for i, name in enumerate(written) if name in KEYS and i != id)
-    photos = frozenset(i for i, name in enumerate(written) if not PHOTO_WORDS.isdisjoint(name.split("_")))
+    others = tuple(i for i in range(len(written)) if not KEYS.isdisjoint((written[i], bare[i])) and i != id)
+    photos = frozenset(
+        i
+        for i, name in enumerate(columns.names)
+        if holds_images(name) or not PHOTO_WORDS.isdisjoint(written[i].split("_"))
+    )
     first_photo = min((i for i, name in enumerate(columns.names) if holds_images(name)), default=-1)
-    photos |= {first_photo} - {-1}
     own = frozenset(i for i, name in enumerate(written) if holds_gtins(name)) | {id, *others}
     texts = tuple(i for role in ("title", "description", "category", "brand") for i in columns.roles.get(role, ()))
     reference = at(REFERENCES)
@@ -137,17 +166,77 @@ def find_shape(columns: ColumnMap, rows: Sequence[Row], *, options: bool) -> Sha
         reference = next((i for i, name in enumerate(bare) if name.endswith("_parent_sku")), -1)
     shape = Shape(-1, reference, at(LISTS), at(STORE_VIEWS), texts, (id, *others), photos, first_photo, own)
     shape.variant_key = next((i for i, name in enumerate(written) if VARIANT_KEY.search(name) and i != id), -1)
+    shape.gathered = (
+        *(i for i in sorted(photos) if holds_images(columns.names[i])),
+        *columns.roles.get("category", ()),
+    )
     for name in KIND_NAMES:
         shape.kind = at([name])
         if shape.kind >= 0 and any(shape.of_kind(row, CHILDREN | {"configurable"}) for row in rows):
             break
     else:
         shape.kind = -1
-    if options and shape.texts and shape.kind < 0 and shape.reference < 0:
-        shape.goes_on = any(shape.goes_on_at(row) for row in rows[1:])
-    columns_found = max(shape.kind, shape.reference, shape.variants) >= 0 or shape.goes_on
+    if shape.texts and shape.kind < 0 and shape.reference < 0:
+        shape.together = _together(shape, rows)
+        shape.goes_on = shape.together >= 0 or (options and any(shape.goes_on_at(row) for row in rows[1:]))
+    titles = columns.roles.get("title", ())
+    named = max(shape.kind, shape.reference, shape.variants) >= 0 or shape.goes_on
+    if options and titles and not named and "group_id" not in columns.roles:
+        shape.texts = (titles[0], *(i for i in texts if i != titles[0]))
+        shape.by_title = any(_shares_title(row, above, shape) for above, row in pairwise(rows))
+    shape.further = shape.variants >= 0 or any(_is_further(row, above, shape) for above, row in pairwise(rows))
     views = shape.store_view >= 0 and any(shape.text(row, shape.store_view) for row in rows)
-    return shape if columns_found or views else None
+    return shape if named or views or shape.by_title or shape.further else None
+
+
+def _together(shape: Shape, rows: Sequence[Row]) -> int:
+    """The column that numbers products where variants have rows of their own without text: such rows leave it empty or
+    repeat it. -1 when there is none, or no such row."""
+    for i in shape.keys[1:]:
+        begun, last, below = Counter[str](), "", 0
+        for row in rows:
+            key = shape.text(row, i)
+            if shape.has_text(row):
+                begun[key] += 1
+                last = key
+            elif not last or key not in ("", last) or not shape.id(row):
+                break
+            else:
+                below += 1
+        else:
+            if below and begun.most_common(1)[0][1] == 1 and "" not in begun:
+                return i
+    return -1
+
+
+def _shares_title(row: Row, above: Row, shape: Shape) -> bool:
+    """Whether `row` has the title of the one `above` and other options."""
+    title = shape.text(row, shape.texts[0])
+    return (
+        bool(title and row.more and above.more)
+        and title == shape.text(above, shape.texts[0])
+        and row.more != above.more
+    )
+
+
+def _is_further(row: Row, above: Row, shape: Shape) -> bool:
+    """Whether `row` has neither number nor text and brings only little more to the one `above`, or is the same but for
+    its photo."""
+    if shape.gathered and shape.id(row) and shape.id(row) == shape.id(above):
+        return _differs_in_photo(row, above, shape)
+    if shape.id(row) or not shape.id(above) or shape.has_text(row):
+        return False
+    brings = row.more or any(one_text(row.cells[i]) for i in shape.gathered)
+    return bool(brings) and 2 * sum(map(bool, map(one_text, row.cells))) <= sum(map(bool, map(one_text, above.cells)))
+
+
+def _differs_in_photo(row: Row, above: Row, shape: Shape) -> bool:
+    """Whether `row` says what the one `above` says, with another photo: exports with a row per photo."""
+    texts = [(one_text(cell), one_text(other)) for cell, other in zip(row.cells, above.cells, strict=True)]
+    same = all(text in ("", other) for i, (text, other) in enumerate(texts) if i not in shape.photos)
+    return (
+        same and row.more == above.more and any(texts[i][0] and texts[i][0] not in texts[i][1] for i in shape.gathered)
+    )
 
 
 def families_layout(table: Table, shape: Shape, again: Callable[[], Iterator[Row]], report: Report) -> Table:
@@ -178,9 +267,16 @@ def _learn(shape: Shape, again: Callable[[], Iterator[Row]]) -> None:
             wanted.add(shape.text(row, shape.reference))
     wanted.update(shape.parent_of.values())
     wanted.discard("")
+    above: Row | None = None
     for row in again():
-        if not shape.text(row, shape.store_view):
+        if shape.text(row, shape.store_view):
+            continue
+        if above and _goes_with(row, above, shape):
+            above = _with_line(above, row, shape)
+            shape.parents.update({key: above for key, kept in shape.parents.items() if kept.number == above.number})
+        else:
             shape.learn_of(row, wanted)
+            above = row
     for key, row in list(shape.parents.items()):  # a model below a model (Akeneo)
         above = shape.parents.get(shape.parent(row))
         if above and above.number != row.number:
@@ -189,6 +285,11 @@ def _learn(shape: Shape, again: Callable[[], Iterator[Row]]) -> None:
 
 def _listed(cell: str) -> Iterator[tuple[str, dict[str, str]]]:
     """(SKU, attributes) of `sku=A,size=S|sku=B,size=M`, or of SKUs alone."""
+    if cell[:1] == "[":  # of Salesforce, as JSON: [{"product-id": "A"}, ...]
+        with suppress(ValueError):
+            parts = json.loads(cell)
+            yield from ((str(sku), {}) for part in parts if isinstance(part, dict) for sku in list(part.values())[:1])
+        return
     if "=" not in cell:
         yield from ((sku.strip(), {}) for sku in cell.replace("|", ",").replace(";", ",").split(",") if sku.strip())
         return
@@ -210,7 +311,7 @@ def _listings(rows: Iterator[Row], shape: Shape, report: Report) -> Iterator[tup
             else:
                 yield _variant(first, shape.parents.get(named), named, shape)
             continue
-        if _below(first, shape):
+        if not shape.by_title and _below(first, first, shape):
             message = "a variant without its product above it"
             report(Problem("row apart", first.number, message, listing=shape.id(first)))
         counts["parents of variants"] += _is_folded(first, below, shape)
@@ -225,9 +326,10 @@ def _groups(rows: Iterator[Row], shape: Shape, counts: Counter[str]) -> Iterator
     for row in rows:
         if shape.text(row, shape.store_view):
             counts["rows of other store views"] += 1
-        elif shape.variants >= 0 and not shape.id(row):
+        elif group and _goes_with(row, group[-1], shape):
             counts["further lines"] += 1
-        elif group and len(group) <= MOST_ROWS and _below(row, shape):
+            group[-1] = _with_line(group[-1], row, shape)
+        elif group and len(group) <= MOST_ROWS and _below(row, group[-1], shape):
             group.append(row)
         else:
             if group:
@@ -237,18 +339,35 @@ def _groups(rows: Iterator[Row], shape: Shape, counts: Counter[str]) -> Iterator
         yield group
 
 
-def _below(row: Row, shape: Shape) -> bool:
-    """Whether `row` belongs to the one above."""
+def _goes_with(row: Row, above: Row, shape: Shape) -> bool:
+    """Whether `row` is a further line of the row `above`. Magento 1 has a number only in a product's first line."""
+    return shape.further and ((shape.variants >= 0 and not shape.id(row)) or _is_further(row, above, shape))
+
+
+def _with_line(above: Row, line: Row, shape: Shape) -> Row:
+    """`above` with the photos, categories and attributes of a further `line` of the same product."""
+    cells: list[Cell] = list(above.cells)
+    for i in shape.gathered:
+        if text := one_text(line.cells[i]):
+            own = cells[i]
+            parts = own if isinstance(own, tuple) else (own.strip(),) if own.strip() else ()
+            cells[i] = tuple(dict.fromkeys((*parts, text)))
+    return Row(above.number, cells, {**line.more, **above.more})
+
+
+def _below(row: Row, above: Row, shape: Shape) -> bool:
+    """Whether `row` belongs to the product of the row `above`."""
     if shape.kind >= 0:
-        return shape.of_kind(row, CHILDREN | PHOTOS) and not shape.parent(row)
+        return shape.of_kind(row, CHILDREN | PHOTOS | OPTIONS) and not shape.parent(row)
+    if shape.by_title:
+        return _shares_title(row, above, shape)
     return shape.goes_on and shape.goes_on_at(row)
 
 
 def _is_folded(parent: Row, below: Sequence[Row], shape: Shape) -> bool:
     """Whether `parent` is no listing: it has variants, and is none of them."""
-    variants = [row for row in below if not shape.of_kind(row, PHOTOS)]
-    if variants:
-        return not shape.goes_on
+    if any(not shape.of_kind(row, PHOTOS | OPTIONS) for row in below):
+        return not _is_listing(parent, shape)
     if not shape.is_parent(parent):
         return False
     itself = shape.reference >= 0 and shape.parent(parent) == shape.id(parent)
@@ -260,7 +379,7 @@ def _is_folded(parent: Row, below: Sequence[Row], shape: Shape) -> bool:
 
 def _family(parent: Row, below: Sequence[Row], shape: Shape) -> Iterator[tuple[Row, str]]:
     """The listings of a product and the rows that stand below it."""
-    variants = [row for row in below if not shape.of_kind(row, PHOTOS)]
+    variants = [row for row in below if not shape.of_kind(row, PHOTOS | OPTIONS)]
     photos = [row for row in below if shape.of_kind(row, PHOTOS)]
     if photos and shape.first_photo >= 0:
         parent = _with_photos(parent, photos, shape)
@@ -270,7 +389,7 @@ def _family(parent: Row, below: Sequence[Row], shape: Shape) -> Iterator[tuple[R
             yield parent, group if group in shape.parents else ""
         return
     shape.keys_of[group] = {key for row in variants for key in row.more}
-    if shape.goes_on:
+    if _is_listing(parent, shape):
         yield parent, group
     for number, row in enumerate(variants, 1):
         row, _ = _variant(row, parent, group, shape)
@@ -280,6 +399,11 @@ def _family(parent: Row, below: Sequence[Row], shape: Shape) -> Iterator[tuple[R
             cells[shape.keys[0]] = own or "-".join([group, *(row.more.values() or [str(number)])])
             row = Row(row.number, cells, row.more)
         yield row, group
+
+
+def _is_listing(parent: Row, shape: Shape) -> bool:
+    """Whether the row that others stand below is a variant itself, the first one."""
+    return shape.by_title or (shape.goes_on and bool(one_text(parent.cells[shape.keys[0]])))
 
 
 def _with_photos(parent: Row, photos: Sequence[Row], shape: Shape) -> Row:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..columns import plain
+from ..name_forms import plain
 from ..table import Row, Rows, Table, one_text
 
 MARKS = {"id", "title"}

@@ -17,25 +17,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..column_names import words_of
-from ..columns import forms, plain
 from ..gaps import filled
+from ..name_forms import forms, plain
 from ..table import Cell, Row, Table, as_cell, one_text
 
 PAIR_COLUMNS = words_of(
     "additional_attributes attributes attribute custom_attributes features feature specifications specification "
     "specs spec properties property product_detail product_details relationship_details variation_details "
-    "item_specifics options option variant_options variations_details attrs attr technical_details pairs param "
-    "params parameters characteristics characteristic eigenschaften merkmale caracteristiques caracteristicas "
-    "caratteristiche kenmerken egenskaper configurator_options property_values product_features "
-    "product_specifications product_specification product_attributes filter_attributes cechy parametry "
-    "характеристики параметры"
+    "item_specifics options option variant variation variant_options variations_details attrs attr "
+    "technical_details pairs param params parameters characteristics characteristic eigenschaften merkmale "
+    "caracteristiques caracteristicas caratteristiche kenmerken egenskaper configurator_options property_values "
+    "product_features product_specifications product_specification product_attributes filter_attributes cechy "
+    "parametry характеристики параметры"
 )
 STEMS = re.compile(
     r"option|attribute?|variation|variant|property|feature|spec|merkmal|eigenschaft|filter|characteristic|atribut|"
     r"caracteristica|proprietes?|opcion"
 )
 NAME_WORDS = {"name", "title", "key", "label", "nom", "nombre", "nome", "naam", "names"}
-VALUE_WORDS = words_of("value values val description wert werte valeur valeurs valor valore waarde")
+VALUE_WORDS = words_of("value values val description choice choices wert werte valeur valeurs valor valore waarde")
 MARK = re.compile(r"^\[[A-Za-z]{1,3}\]")
 """BigCommerce's kind of an option: [S]Size=Small."""
 COMPOUND = re.compile(r"(variation|attribut|merkmal|option|eigenschaft)s?(name|wert)(?:name)?(?![a-z])")
@@ -43,7 +43,8 @@ OXID = {"oxvarname": "variant_name", "oxvarselect": "variant_value"}
 SEPARATORS = ("\n", "||", "|", ";", ",")
 BEFORE_KEY = re.compile(r",(?=[^,=:|]{1,40}=)")
 MOST_KEY = 40
-NO_KEYS = {"default title", "title"}
+ONLY_ONE = {"default title", "default", "standard", "regular"}
+"""What shops write for the variant of a product that has no others."""
 MOST_NESTED = 4
 
 
@@ -95,7 +96,7 @@ class Splitter:
             if "|" in key and key.count("|") == text.count("|"):  # Size | Colour, M | Red
                 names = (part.strip() for part in key.split("|"))
                 found.update(zip(names, (part.strip() for part in text.split("|")), strict=True))
-            elif key and text and text.lower() != "default title":
+            elif key and text and text.lower() not in ONLY_ONE:
                 found[key] = _several(text, commas=value in self.lists)
         return found
 
@@ -104,6 +105,8 @@ def _option_columns(names: Sequence[str]) -> Iterator[tuple[int, int]]:
     stems: dict[tuple[str, str], int] = {}
     values: dict[tuple[str, str], int] = {}
     for i, name in enumerate(names):
+        if forms(name).last in ("name", "title", "description"):  # of the product: product_attributes.name
+            continue
         words = re.findall(r"[^\W\d_]+|\d+", COMPOUND.sub(r"\1_\2", OXID.get(plain(name), plain(name))))
         number = next((word for word in words if word.isdigit()), "")
         for kinds, found in ((NAME_WORDS, stems), (VALUE_WORDS, values)):
@@ -117,7 +120,7 @@ def _option_columns(names: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def _all_pairs(cells: Sequence[str]) -> bool:
-    held = [cell for cell in cells if filled(cell)]
+    held = [cell for cell in cells if filled(cell) and cell.lower() not in ONLY_ONE]
     return bool(held) and sum(bool(pairs_in(cell)) for cell in held) >= 0.8 * len(held)
 
 
@@ -198,6 +201,8 @@ def _named_value(record: Mapping[str, Any]) -> dict[str, str] | None:
     at = {plain(str(key)) if key != "#text" else key: part for key, part in record.items()}
     key = next((at[name] for name in KEY_FIELDS if isinstance(at.get(name), str)), None)
     value = next((at[name] for name in VALUE_FIELDS if name in at), None)
+    if isinstance(value, Mapping):  # of commercetools: {"key": "white", "label": "White"}
+        value = next((value[name] for name in ("label", "name", "value", "key") if value.get(name)), None)
     if key is None or value is None or isinstance(value, Mapping):
         return None
     text = filled(one_text(as_cell(value)))

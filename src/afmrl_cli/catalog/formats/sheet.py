@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 from ...errors import DataError
 from ...settings import CatalogSettings
 from ..bounds import NAME_CHARS
-from ..columns import MOST_ABOVE, header_row, holds_images
+from ..columns import MOST_ABOVE, header_row
+from ..photo_columns import holds_images
 from ..problems import Problem, clipped
 from ..table import Report, Row, Rows, Table, as_cell, one_text, too_long
 from .delimited import number_images, tell_rows_above

@@ -3,8 +3,8 @@
 A product takes several rows with the same handle: one a variant, and more for photos beyond those. Only the first has
 the product's own cells (title, body, vendor, ...). Here every variant becomes a row with all cells: its own photo
 first, then the product's photos that are no other variant's, in the order of `Image Position`; its options (`Option1
-Name`: Color, `Option1 Value`: Navy) become attributes of these names. Its id is the SKU, without one the handle and the
-options.
+Name`: Color, `Option1 Value`: Navy) and metafields become attributes of these names. Its id is the SKU, without one the
+handle and the options.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from ..columns import plain
+from ..name_forms import plain
 from ..problems import Problem
 from ..table import Cell, Report, Row, Rows, Table, one_text
 
@@ -27,6 +27,8 @@ OWN = re.compile(
     r"|product_image_url"
 )
 """Columns of the variant or the photo; all others are the product's and stand in its first row only."""
+METAFIELD = re.compile(r"(.+) \((?:product|variant)\.metafields\.[^()]+\)")
+"""A column of an attribute: Fabric (product.metafields.shopify.fabric), several values between "; "."""
 MOST_ROWS = 5000
 """Of one handle. (Shopify allows 2,048 variants and 250 photos.)"""
 
@@ -68,9 +70,9 @@ class _Export:
         self.variant = [i for i in (self.sku, *(value for _, value in self.options), at.get("variant_price", -1),
                                     at.get("price", -1), at.get("variant_barcode", -1), at.get("barcode", -1))
                         if i >= 0]  # fmt: skip
-        shared = [i for i, name in enumerate(names) if not OWN.fullmatch(plain(name))]
-        self.shared = shared
-        hidden = {i for pair in self.options for i in pair} | {self.own_photo, self.place}
+        self.shared = [i for i, name in enumerate(names) if not OWN.fullmatch(plain(name))]
+        self.fields = {i: found[1] for i, name in enumerate(names) if (found := METAFIELD.fullmatch(name))}
+        hidden = {i for pair in self.options for i in pair} | {self.own_photo, self.place, *self.fields}
         self.kept = [i for i in range(len(names)) if i not in hidden]
         if self.photo < 0 <= self.own_photo:
             self.kept.append(self.own_photo)
@@ -115,6 +117,7 @@ def _variant(
     if export.category >= 0:
         cells[export.category] = first[export.category]
     options: dict[str, str] = {}
+    fields = {key: one_text(cells[i]).replace("; ", "|") for i, key in export.fields.items()}
     for name, value in export.options:
         text = one_text(cells[value])
         if text and text.lower() != "default title":
@@ -126,7 +129,8 @@ def _variant(
     at = export.photo if export.photo >= 0 else export.own_photo
     if at >= 0:
         cells[at] = tuple(dict.fromkeys([own, *mine] if own else (mine or photos)))
-    return Row(row.number, [cells[i] for i in export.kept], options)
+    own_fields = {key: text for key, text in fields.items() if text and key not in options}
+    return Row(row.number, [cells[i] for i in export.kept], {**options, **own_fields})
 
 
 def _own_photo(row: Row, export: _Export) -> str:

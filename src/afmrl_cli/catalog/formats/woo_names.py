@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-from ..columns import plain
+from ..name_forms import plain
 
 TRANSLATED = {
     "type": "typ tipo",
