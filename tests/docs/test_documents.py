@@ -144,3 +144,15 @@ def test_what_passes_between_the_rooms_stands_where_the_page_says() -> None:
     for name, file in rows:
         source = (ROOT / "src" / "afmrl_cli" / file).read_text("utf-8")
         assert re.search(rf"^(class|def) {name}\b", source, re.M), f"no {name} in {file}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_benchmarks_that_a_page_names_are_there(page: Path) -> None:
+    for module in re.findall(r"python -m (benchmarks|nano_training)\.(\w+)", page.read_text("utf-8")):
+        assert ROOT.joinpath(*module).with_suffix(".py").is_file(), f"{named(page)}: {'.'.join(module)}"
+
+
+def test_the_findings_repeat_what_the_lab_printed() -> None:
+    numbers = {page.name: set(re.findall(r"\b0\.\d{3}\b", page.read_text("utf-8"))) for page in PAGES}
+    lab = set().union(*(numbers[page.name] for page in (ROOT / "docs" / "lab").glob("*.md")))
+    assert numbers["findings.md"] and numbers["findings.md"] <= lab
