@@ -29,6 +29,7 @@ TINY = {
 }
 
 
+@pytest.mark.slow
 def test_the_whole_loop_on_a_tiny_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in TINY.items():
         monkeypatch.setenv(name, value)
