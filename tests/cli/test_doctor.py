@@ -10,18 +10,21 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from afmrl_cli.cli.app import app
 from afmrl_cli.retrieval.faiss_install import faiss_conflict, installed_faiss
 
 
 def doctor(*arguments: str, extra: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return afmrl("doctor", *arguments, extra=extra)
-
-
-def afmrl(*words: str, extra: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, where nothing is imported yet."""
     path = os.pathsep.join([*([str(extra)] if extra else []), *filter(None, sys.path)])
-    command = [sys.executable, "-m", "afmrl_cli", *words]
+    command = [sys.executable, "-m", "afmrl_cli", "doctor", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, timeout=300)
+
+
+def in_process(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
 
 
 def install(site: Path, name: str, release: str) -> None:
@@ -40,7 +43,7 @@ def test_a_sound_installation() -> None:
     assert content["versions"]["torch"] == version("torch")
     assert content["device"]["memory"] > 1 << 30
     assert {row["preset"] for row in content["models"]} == {"nano", "paper", "qwen3"}
-    table = doctor().stdout
+    table = in_process("doctor").stdout
     assert "Qwen/Qwen2-VL-2B-Instruct" in table and "GiB" in table
 
 
@@ -52,14 +55,14 @@ def test_two_faiss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     conflict = faiss_conflict()
     assert conflict is not None
     assert conflict.message == "faiss-cpu and faiss-gpu are both installed and overwrite each other"
-    done = doctor(extra=tmp_path)
-    assert done.returncode == 1
+    done = in_process("doctor")
+    assert done.exit_code == 1
     assert "python -m pip uninstall -y faiss-cpu faiss-gpu\n" in done.stdout
     assert "python -m pip install faiss-gpu==1.15.1\n" in done.stdout
-    content = json.loads(doctor("--json", extra=tmp_path).stdout)
+    content = json.loads(in_process("doctor", "--json").stdout)
     assert content["troubles"][0]["mend"] == list(conflict.commands)
     (tmp_path / "catalog.csv").write_text("id,title\n1,a\n", "utf-8")
-    searching = afmrl("search", "a", "--catalog", str(tmp_path), extra=tmp_path)
+    searching = in_process("search", "a", "--catalog", str(tmp_path))
     assert "warning: faiss-cpu and faiss-gpu are both installed" in searching.stderr
 
 
@@ -76,7 +79,7 @@ def test_torchvision_that_can_not_be_imported(tmp_path: Path) -> None:
 
 
 def test_settings_that_this_machine_can_not_follow() -> None:
-    done = doctor("--set", "model.device=cuda", "--set", "model.embedder=/no/such/model", "--json")
+    done = in_process("doctor", "--set", "model.device=cuda", "--set", "model.embedder=/no/such/model", "--json")
     content = json.loads(done.stdout)
     assert any("/no/such/model" in row["model"] and row["state"].startswith("no") for row in content["models"])
-    assert (done.returncode == 1) == bool(content["troubles"])
+    assert (done.exit_code == 1) == bool(content["troubles"])

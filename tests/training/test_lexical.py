@@ -50,13 +50,6 @@ def test_by_hand() -> None:
     np.testing.assert_allclose(lexical.bm25.self_scores([0, 1]), [expected[0][0], expected[1][1]], rtol=1e-12)
 
 
-def test_which_products_have_attributes() -> None:
-    texts = corpus(60)
-    lexical = build_lexical(texts)
-    assert len(lexical) == 60
-    assert [lexical.described(row) for row in range(60)] == [bool(tokens) for tokens in texts]
-
-
 def test_a_value_that_most_products_have_never_counts_against() -> None:
     texts = [["cotton", f"v{i}"] for i in range(50)]
     assert (build_lexical(texts).bm25.pairs(range(50), range(50)) > 0).all()
