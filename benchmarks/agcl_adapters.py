@@ -37,6 +37,7 @@ from afmrl_cli.evaluation.compare import Difference, differences
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.embedder import Embedder, load_embedder
+from afmrl_cli.settings import AgclSettings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
@@ -46,6 +47,7 @@ from afmrl_cli.workspace import Workspace
 KS = (1, 5, 10)
 SETS = ("shop", "shop-hidden", "luma", "myntra")
 PAPER: dict[str, object] = {"weight_positive": True, "mask": True, "mask_margin": 0.1, "bm25_normalise": False}
+FIXED = ("mask_margin", "bm25_normalise")
 NEGATIVES = PAPER | {"weight_positive": False}
 LOSSES: dict[str, dict[str, object]] = {
     "infonce": {"loss": "infonce"},
@@ -224,7 +226,9 @@ def one_run(name: str, loss: str, seed: int, wanted: argparse.Namespace) -> dict
     told: dict[str, Any] = {}
     begin = time.monotonic()
     if loss != "untrained":
-        chosen = {f"agcl.{key}": value for key, value in LOSSES[loss].items()}
+        for key in FIXED:  # no settings: changed in this process alone
+            setattr(AgclSettings, key, (PAPER | LOSSES[loss])[key])
+        chosen = {f"agcl.{key}": value for key, value in LOSSES[loss].items() if key not in FIXED}
         settings = load_settings(None, shared | chosen, {})
         summary = train_agcl(Workspace(folder, settings, Silent()))
         assert summary is not None

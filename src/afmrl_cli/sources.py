@@ -1,6 +1,8 @@
 """Where settings come from: flags over `AFMRL_*` over `afmrl.toml` over the defaults in `settings.py`.
 
-What is wrong is said by where it was written (file, variable or flag), with the nearest known key.
+What is wrong is said by where it was written (file, variable or flag), with the nearest known key. Keys of earlier
+versions are still known: a renamed one is an error that names the new one; one that is fixed now is ignored with a note
+where it says what is fixed, else it is an error.
 """
 
 from __future__ import annotations
@@ -9,13 +11,18 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from .by_model import with_values_by_model
+from .earlier_settings import earlier_keys, without_earlier_keys
 from .errors import UsageError
-from .settings import BUILT_IN, MAX_IMAGES, Settings, as_list
+from .reference import known_keys
+from .section import as_list
+from .settings import BUILT_IN, Settings
 from .store.folder import SETTINGS_FILE
 from .trust import KEY_HOST_VARIABLE, mark_foreign
 
@@ -31,23 +38,15 @@ def _nearest(name: str, known: list[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known)[:12])}"
 
 
-def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """The dotted keys of a table and of the tables in it."""
-    keys: list[str] = []
-    for name, info in model.model_fields.items():
-        inner = info.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            keys += known_keys(inner, f"{prefix}{name}.")
-        else:
-            keys.append(prefix + name)
-    return keys
-
-
-def _put(tree: dict[str, Any], dotted: str, value: object) -> None:
+def _put(tree: dict[str, Any], dotted: str, value: object, name: str) -> None:
+    """Set a dotted key that the flag or variable `name` gives. Raises UsageError where a table is none."""
     *parents, last = dotted.split(".")
-    for part in parents:
-        tree = tree.setdefault(part, {})
-    tree[last] = value
+    try:
+        for part in parents:
+            tree = tree.setdefault(part, {})
+        tree[last] = value
+    except (AttributeError, TypeError) as error:
+        raise UsageError(f"{name}: unknown setting {dotted[:200]}", _nearest(dotted[:200], known_keys())) from error
 
 
 def _written_keys(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -60,14 +59,15 @@ def _written_keys(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """`AFMRL_EMBED_BATCH_SIZE=8` -> {"embed.batch_size": ("8", "AFMRL_EMBED_BATCH_SIZE")}."""
-    keys = [*known_keys(Settings), f"model.{MAX_IMAGES}"]
+    keys = [*known_keys(), *earlier_keys()]
     by_variable = {"AFMRL_" + key.upper().replace(".", "_"): key for key in keys}
     found: dict[str, tuple[str, str]] = {}
     for name, value in environment.items():
         if not name.startswith("AFMRL_") or name in RESERVED_ENVIRONMENT:
             continue
         if name not in by_variable:
-            raise UsageError(f"environment variable {name} is no setting", _nearest(name, list(by_variable)))
+            known = ["AFMRL_" + key.upper().replace(".", "_") for key in known_keys()]
+            raise UsageError(f"environment variable {name} is no setting", _nearest(name, known))
         found[by_variable[name]] = (value, name)
     return found
 
@@ -100,7 +100,7 @@ def _explain(error: ValidationError, origin: Mapping[str, str], file: Path | Non
     key = ".".join(parts)
     where = next((origin[key[:i]] for i in range(len(key), 0, -1) if key[:i] in origin), str(file or "settings"))
     if first["type"] == "extra_forbidden":
-        known = known_keys(Settings)
+        known = known_keys()
         sections = sorted({name.rsplit(".", i)[0] for name in known for i in range(1, name.count(".") + 1)})
         siblings = [n for n in known + sections if n.count(".") == key.count(".")]
         return UsageError(f"{where}: unknown setting {key[:200]}", _nearest(key[:200], siblings or known))
@@ -140,11 +140,15 @@ def _in_words(error: ErrorDetails) -> str:
     return error["msg"][:200].removeprefix("Value error, ")
 
 
-def _both_roles(origin: dict[str, str]) -> dict[str, str]:
-    """`origin` where the earlier key for the photos of both models is their origin, too."""
-    earlier = origin.get(f"model.{MAX_IMAGES}")
-    both = dict.fromkeys(("model.generator_images", "model.embedder_images"), earlier) if earlier else {}
-    return {**{key: where for key, where in both.items() if where}, **origin}
+@dataclass(frozen=True)
+class Loaded:
+    """Settings as they were written, what they leave open included."""
+
+    settings: Settings
+    origins: dict[str, str]
+    """Where each value comes from by its dotted key; keys with a default are left out."""
+    notes: list[str]
+    """What became of keys of earlier versions."""
 
 
 def load_settings(
@@ -153,23 +157,23 @@ def load_settings(
     environment: Mapping[str, str] | None = None,
     names: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Settings for the catalog in `folder` (None: no file is read).
+    """Return the settings for the catalog in `folder` (None: no file is read).
 
     `flags` maps dotted keys to values; a value of None means that the flag was not given. `names` are the flags' own
     names, for messages (else `--set KEY`). `environment` defaults to the process's. Raises UsageError naming file,
     variable or flag, the key, the nearest known key, and where the
     folder's file reaches out of it (see `trust`).
     """
-    return load_with_origins(folder, flags, environment, names)[0]
+    return with_values_by_model(load_as_written(folder, flags, environment, names).settings)
 
 
-def load_with_origins(
+def load_as_written(
     folder: Path | None = None,
     flags: Mapping[str, object] | None = None,
     environment: Mapping[str, str] | None = None,
     names: Mapping[str, str] | None = None,
-) -> tuple[Settings, dict[str, str]]:
-    """As `load_settings`, and where each value comes from by its dotted key; keys with a default are left out."""
+) -> Loaded:
+    """As `load_settings`, but what follows from the models stays open."""
     tree: dict[str, Any] = {}
     origin: dict[str, str] = {}
     file = folder / SETTINGS_FILE if folder else None
@@ -183,20 +187,17 @@ def load_with_origins(
         _beside_the_catalog(tree, file.parent)
         origin = {key: str(file) for key in _written_keys(tree)}
     for key, (value, name) in _from_environment(os.environ if environment is None else environment).items():
-        _put(tree, key, value)
+        _put(tree, key, value, name)
         origin[key] = name
     for key, flag in (flags or {}).items():
         if flag is not None:
-            try:
-                _put(tree, key, flag)
-            except (AttributeError, TypeError) as error:
-                raise UsageError(f"--set {key}: unknown setting", _nearest(key, known_keys(Settings))) from error
             origin[key] = (names or {}).get(key, f"--set {key}")
+            _put(tree, key, flag, origin[key].partition(" ")[0])
+    notes = without_earlier_keys(tree, origin)
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         raise _explain(error, origin, file) from error
-    origin = _both_roles(origin)
     if file:
         mark_foreign(settings, {key for key, where in origin.items() if where == str(file)}, file)
-    return settings, origin
+    return Loaded(settings, origin, notes)

@@ -21,7 +21,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import UsageError
-from .settings import Section, Settings, as_list
+from .section import Section, as_list
+from .settings import Settings
 from .store.folder import SETTINGS_FILE
 
 KEY_HOST_VARIABLE = "AFMRL_API_KEY_HOST"

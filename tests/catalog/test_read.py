@@ -126,14 +126,15 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize("line", BAD_ROWS)
-def test_a_bad_row_is_told_and_skipped_or_fatal(line: str, tmp_path: Path) -> None:
+def test_a_bad_row_is_told_and_skipped_or_fatal(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CatalogSettings, "max_field_chars", 100)
     file = write(tmp_path / "catalog.csv", HEADER + "1,first,\n" + line + "2,last,\n")
-    products, problems = read(file, max_field_chars=100)
+    products, problems = read(file)
     assert [p.id for p in products] == ["1", "2"]
     assert products[-1].row == 4
     assert found(problems) == [BAD_ROWS[line]]
     with pytest.raises(DataError, match=r"catalog\.csv: row 3.*" + BAD_ROWS[line][0]):
-        read(file, max_field_chars=100, bad_rows="fail")
+        read(file, bad_rows="fail")
 
 
 def test_a_cell_with_line_breaks_is_one_row(tmp_path: Path) -> None:

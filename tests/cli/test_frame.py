@@ -125,7 +125,7 @@ def test_model_folders_in_the_file_are_relative_to_it(tmp_path: Path, monkeypatc
     [
         ("[embed]\nbatch_siz = 4", {}, [], "did you mean embed.batch_size?"),
         ("[embd]\nbatch_size = 4", {}, [], "did you mean embed?"),
-        ("[embed]\nbatch_size = 0", {}, [], "must be 1 or more"),
+        ("[embed]\nbatch_size = -1", {}, [], "must be 0 or more"),
         ("[split]\nvalidation = 0.5\ntest = 0.5", {}, [], "validation + test must be below 1"),
         ("[embed\n", {}, [], "not valid TOML"),
         ("", {"AFMRL_EMBED_BATCHSIZE": "1"}, [], "did you mean AFMRL_EMBED_BATCH_SIZE?"),
@@ -164,13 +164,17 @@ def test_config_says_where_each_value_comes_from_and_freezes_no_default(tmp_path
     assert "batch_size = 7  # --set embed.batch_size" in lines
     assert "k = 4  # AFMRL_SEARCH_K" in lines
     assert 'values = ["v"]  # afmrl.toml' in lines
-    assert "# validation = 0.25  # follows from the catalog's size" in lines
+    assert "# validation =  # default: here 0.25" in lines
     assert tomllib.loads(done.stdout)["agcl"] == {"seed": 3}
-    assert "# batch_size = 32  # default" in lines
+    assert "# batch_size = 0  # default: here 32" in lines
     assert "# learning_rate = 0.0  # default: here 0.001" in lines
     assert '# generator = ""  # default: here nano' in lines
     other = run("config", "--set", "model.preset=qwen3", cwd=tmp_path)
-    assert "# batch_size = 12  # follows from the models" in other.stdout.splitlines()
+    assert "# batch_size = 0  # default: here 12" in other.stdout.splitlines()
+    assert "# activation_checkpointing =  # default: here true" in other.stdout.splitlines()
+    (tmp_path / "afmrl.toml").write_text(done.stdout)
+    again = json.loads(run("config", "--json", "--set", "model.preset=qwen3", cwd=tmp_path).stdout)["settings"]
+    assert again["attributes"]["batch_size"] == 12 and again["agcl"]["seed"] == 3
 
 
 @pytest.mark.parametrize(

@@ -344,7 +344,7 @@ def test_trl_still_is_what_the_trainer_leans_on() -> None:
 
     advice = (
         f"in TRL {trl.__version__}: read what changed, bring src/afmrl_cli/rar/shared_prefix.py and packed.py "
-        "into line, and only then note it here. Until then users have --set rar.shared_prefix=false"
+        "into line, and only then note it here"
     )
     for name, expected in SIGNATURES.items():
         method = getattr(GRPOTrainer, name, None)

@@ -17,6 +17,7 @@ from afmrl_cli.listener import Silent
 from afmrl_cli.models.generator import load_generator
 from afmrl_cli.rar import run
 from afmrl_cli.rar.run import RarSummary, train_rar
+from afmrl_cli.settings import RarSettings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.corpus import Corpus
@@ -116,12 +117,16 @@ class InterruptedAt(Silent):
 
 
 @pytest.mark.slow
-def test_killed_or_interrupted_and_going_on_gives_the_same_weights(shop: CatalogFolder, tmp_path: Path) -> None:
+def test_killed_or_interrupted_and_going_on_gives_the_same_weights(
+    shop: CatalogFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Groups drawn again, several updates of a batch, several chunks an update: all follow from the step's number."""
     other, third = (
         CatalogFolder(Path(shutil.copytree(shop.root, tmp_path / name)) / "catalog.csv") for name in ("other", "third")
     )
-    changes = {"rar.steps": 4, "rar.resample": 1, "rar.updates": 2, "rar.chunk_answers": 4, "rar.validate_every": 2}
+    monkeypatch.setattr(RarSettings, "resample", 1)
+    monkeypatch.setattr(RarSettings, "updates", 2)
+    changes = {"rar.steps": 4, "rar.chunk_answers": 4, "rar.validate_every": 2}
     # With so large a k every step is as good as the start, so that the last one is kept.
     chosen = rar_settings(**STARTED, **changes, **{"rar.k": 20, "rar.margin": 1.0, "rar.learning_rate": 1e-4})
     whole = train_rar(Workspace(shop, chosen, Silent()))
@@ -220,7 +225,7 @@ def test_a_base_that_differs_from_the_checkpoints(shop: CatalogFolder, tiny_mode
 def test_what_changes_the_result_is_another_run() -> None:
     corpus = Corpus([], [], [], "fingerprint", 0)
     key = run._key(rar_settings(), ["generator", "embedder", "task"], corpus)
-    same = {"rar.save_every": 9, "rar.name": "x", "rar.chunk_answers": 4, "rar.shared_prefix": False}
+    same = {"rar.save_every": 9, "rar.name": "x", "rar.chunk_answers": 4}
     for name, value in same.items():
         assert run._key(rar_settings(**{name: value}), ["generator", "embedder", "task"], corpus) == key, name
     for name, value in {"rar.beta": 0.5, "rar.steps": 9, "rar.seed": 1, "embed.enrich": "both"}.items():

@@ -23,6 +23,7 @@ from afmrl_cli.rar.shared_prefix import ASKED
 from afmrl_cli.rar.trainer import has_spread
 from afmrl_cli.rar.vision import VisionOnce
 from afmrl_cli.rar.watchdog import Watchdog
+from afmrl_cli.settings import RarSettings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 from tests.rar.rig import Rig, add_slight, make_rig, rar_settings
@@ -162,7 +163,8 @@ def test_rollouts_never_hold_tokens_that_break_a_text(shop: CatalogFolder, tmp_p
 
 
 def test_groups_without_spread_give_way(shop: CatalogFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rig = make_rig(shop, rar_settings(**STARTED, **{"rar.resample": 2}), tmp_path)
+    monkeypatch.setattr(RarSettings, "resample", 2)
+    rig = make_rig(shop, rar_settings(**STARTED), tmp_path)
     trainer, group = rig.trainer, rig.plan.settings.rar.group
     torch.manual_seed(0)
     made = trainer._roll_out([0, 1])

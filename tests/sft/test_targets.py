@@ -23,7 +23,7 @@ from afmrl_cli.listener import Silent
 from afmrl_cli.models.presets import resolve_base
 from afmrl_cli.models.processor import load_processor
 from afmrl_cli.propose import propose, settings_text
-from afmrl_cli.settings import CatalogSettings, Settings
+from afmrl_cli.settings import CatalogSettings, Settings, SftSettings
 from afmrl_cli.sft.corpus import SPECIAL, TOO_LONG, Corpus, load_corpus
 from afmrl_cli.sft.plan import make_plan
 from afmrl_cli.sft.targets import NO_TARGET, Target, open_source, read_target, read_targets_file
@@ -141,11 +141,14 @@ def test_each_epoch_has_every_product_once_in_another_order(shop: CatalogFolder,
     assert ids[:half] != ids[half:]
 
 
-def test_only_keys_of_sparse_columns_are_dropped(shop: CatalogFolder, settings: MakeSettings) -> None:
+def test_only_keys_of_sparse_columns_are_dropped(
+    shop: CatalogFolder, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """series is filled for one product in four: dropped with probability 0.8 * 0.75; the others never."""
     number = iter(range(40))
     rewrite(shop, lambda row: row | {"attr_series": "n" if next(number) % 4 == 0 else ""})
-    chosen = settings(**{"sft.key_dropout": 0.8, "sft.steps": 500, "split.validation": 0.0, "split.test": 0.0})
+    monkeypatch.setattr(SftSettings, "key_dropout", 0.8)
+    chosen = settings(**{"sft.steps": 500, "split.validation": 0.0, "split.test": 0.0})
     corpus = corpus_of(shop, chosen)
     assert corpus.sparse == {"colour": 0.0, "neckline": 0.0, "series": 0.75}
     plan = make_plan(corpus, _task(shop, chosen), chosen, resolve_base(chosen.model, "generator"))

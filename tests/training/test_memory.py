@@ -83,7 +83,6 @@ def test_defaults_follow_the_models() -> None:
     chosen = load_settings(None, own, {"AFMRL_EMBED_BATCH_SIZE": "40"})
     assert (chosen.sft.chunk_size, chosen.embed.batch_size) == (4, 40)
     assert chosen.sft.activation_checkpointing and not chosen.agcl.activation_checkpointing
-    assert type(chosen).model_validate(chosen.model_dump()) == chosen
     back = load_settings(None, {"model.preset": "paper", "model.generator": "nano", "model.embedder": "nano"}, {})
     assert back.sft == nano.sft and back.agcl == nano.agcl
 

@@ -19,7 +19,7 @@ from afmrl_cli.errors import AfmrlError, DataError, ModelError, UsageError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.embedder import load_embedder
-from afmrl_cli.settings import Settings
+from afmrl_cli.settings import AgclSettings, Settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database, StoredAttributes
 from afmrl_cli.store.folder import CatalogFolder
@@ -216,8 +216,11 @@ def test_infonce_has_the_same_batches(shop: CatalogFolder, settings: MakeSetting
 
 
 @pytest.mark.parametrize("mask", [True, False])
-def test_pairs_above_the_margin_are_reported(shop: CatalogFolder, settings: MakeSettings, mask: bool) -> None:
-    summary = run(shop, settings(**{"agcl.mask_margin": -0.5, "agcl.mask": mask}))
+def test_pairs_above_the_margin_are_reported(
+    shop: CatalogFolder, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, mask: bool
+) -> None:
+    monkeypatch.setattr(AgclSettings, "mask_margin", -0.5)
+    summary = run(shop, settings(**{"agcl.mask": mask}))
     with (summary.run / "similar_pairs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert (summary.negatives["masked_share"] > 0) == mask and summary.negatives["too_similar_share"] > 0

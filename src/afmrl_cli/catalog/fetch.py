@@ -243,7 +243,7 @@ def _save(response: httpx.Response, target: Path, most: int) -> int:
 
 
 def _too_big(most: int) -> str:
-    return f"more than {most:,} bytes (catalog.max_image_bytes)"
+    return f"more than {most:,} bytes"
 
 
 class _Clock(threading.local):

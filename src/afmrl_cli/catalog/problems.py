@@ -85,7 +85,7 @@ MEND: dict[Kind, str] = {
     "empty product": "give it a title, a description or a photo",
     "row too short": "check for a missing delimiter or an unquoted line break",
     "row too long": "check for an unquoted delimiter inside a cell",
-    "cell too long": "shorten the cell, close its quote, or raise catalog.max_field_chars",
+    "cell too long": "shorten the cell, or close its quote",
     "unclosed quote": 'close the quote; a quote inside a quoted cell is written twice ("")',
     "broken row": "mend the row as the message says",
     "missing image": "check the path: it is relative to the catalog's folder",

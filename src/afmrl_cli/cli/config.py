@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,51 +28,58 @@ def config(call: Call) -> None:
 
     Example: afmrl config --set model.preset=qwen3
     """
-    from ..sources import load_with_origins
+    from ..by_model import with_values_by_model
+    from ..sources import load_as_written
 
     flags, out = call.chosen, call.out
     try:
-        folder = find_folder(call.catalog, lambda root: load_with_origins(root, flags)[0].catalog.path)
+        folder = find_folder(call.catalog, lambda root: load_as_written(root, flags).settings.catalog.path)
     except DataError as error:
         if call.catalog is not None:
             raise
         folder = None
         out.note(f"{error}: showing flags, environment and defaults only")
     root = folder.root if folder else None
-    settings, origins = load_with_origins(root, flags)
+    loaded = load_as_written(root, flags)
+    for note in loaded.notes:
+        out.note(note)
+    here = with_values_by_model(loaded.settings)
     if folder:
-        settings = with_split_shares(settings, folder)
-    origins = {key: Path(where).name for key, where in origins.items()}
-    out.document("afmrl.config/1", {"folder": root, "settings": settings.model_dump(), "origins": origins})
+        here = with_split_shares(here, folder)
+    origins = {key: Path(where).name for key, where in loaded.origins.items()}
+    out.document("afmrl.config/1", {"folder": root, "settings": here.model_dump(), "origins": origins})
     if root:
         out.note(f"settings of {root / SETTINGS_FILE}" + ("" if (root / SETTINGS_FILE).is_file() else " (not there)"))
-    for line in _toml_lines(settings, origins, _resolved(settings)):
+    for line in _toml_lines(loaded.settings, origins, _resolved(loaded.settings, here)):
         out.text(line)
 
 
-def _resolved(settings: Settings) -> dict[str, str]:
-    """What settings that are left open come to here, as far as it does not hang on the catalog's content."""
+def _resolved(written: Settings, here: Settings) -> dict[str, str]:
+    """Return what settings that are left open come to here, as far as it does not hang on the catalog's content."""
     from ..errors import ModelError
     from ..models.device import device_of, precision_of
     from ..models.presets import base_name
+    from ..reference import known_keys
     from ..settings import BUILT_IN
     from ..training.sizes import RATES, peak_rate
 
-    model = settings.model
+    model = written.model
     found: dict[str, object] = {f"model.{role}": base_name(model, role) for role in ("generator", "embedder")}
     built_in = {role: found[f"model.{role}"] == BUILT_IN for role in ("generator", "embedder")}
     for section in RATES:
         role = "embedder" if section == "agcl" else "generator"
-        found[f"{section}.learning_rate"] = f"{peak_rate(settings, section, built_in=built_in[role]):g}"
+        found[f"{section}.learning_rate"] = f"{peak_rate(written, section, built_in=built_in[role]):g}"
     with contextlib.suppress(ModelError):  # no such device here: the command that needs it says so
         found |= {"model.device": device_of(model), "model.precision": precision_of(model)}
-    opens = {key for key in found if _value_of(settings, key) in ("", "auto", 0.0)}
-    return {key: f": here {found[key]}" for key in sorted(opens)}
+    found = {key: value for key, value in found.items() if _value_of(written, key) in ("", "auto", 0.0)}
+    for key in known_keys():
+        if (value := _value_of(here, key)) != _value_of(written, key):
+            found[key] = _toml_value(value)
+    return {key: f": here {value}" for key, value in found.items()}
 
 
 def _value_of(settings: Settings, key: str) -> object:
-    section, name = key.split(".")
-    return getattr(getattr(settings, section), name)
+    return functools.reduce(getattr, key.split("."), settings)
 
 
 def _toml_lines(
@@ -93,24 +101,17 @@ def _toml_lines(
             if field.description:
                 yield from textwrap.wrap(field.description, WIDTH, initial_indent="# ", subsequent_indent="#   ")
             origin = origins.get(key) or _origin_of_table(key, origins)
-            yield _setting_line(name, value, field.default, origin) + resolved.get(key, "")
+            yield _setting_line(name, value, origin) + resolved.get(key, "")
     if prefix:
         yield ""
     for key, table in inner:
         yield from _toml_lines(table, origins, resolved, key)
 
 
-def _setting_line(name: str, value: object, default: object, origin: str) -> str:
-    """`name = value` with its origin; a comment where nobody has set it, so that a file made of these lines freezes no
-    default.
-    """
-    if value is None:
-        return f"# {name}: follows from the catalog"
-    line = f"{name} = {_toml_value(value)}"
-    if origin:
-        return f"{line}  # {origin}"
-    where = "the catalog's size" if isinstance(value, float) else "the models"
-    return f"# {line}  # " + ("default" if value == default else f"follows from {where}")
+def _setting_line(name: str, value: object, origin: str) -> str:
+    """Return `name = value` with its origin; a comment where it is a default: a file of these lines freezes none."""
+    line = f"{name} = {'' if value is None else _toml_value(value)}".rstrip()
+    return f"{line}  # {origin}" if origin else f"# {line}  # default"
 
 
 def _origin_of_table(key: str, origins: Mapping[str, str]) -> str:

@@ -88,7 +88,7 @@ class SettingFlag:
 
     def annotation(self) -> object:
         """The parameter's type with what Typer needs to know, from the setting's field."""
-        from ..settings import field_of  # pydantic costs a third of `afmrl --help`
+        from ..reference import field_of  # pydantic costs a third of `afmrl --help`
 
         field = field_of(self.key)
         kind, choices = _kind(field.annotation, self.repeat)

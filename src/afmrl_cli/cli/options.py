@@ -66,15 +66,17 @@ def in_session(
 
 def start(call: Call) -> Session:
     """Find the catalog's folder and resolve the settings. Raises DataError and UsageError."""
-    from ..settings import MAX_IMAGES
-    from ..sources import load_settings, load_with_origins
+    from ..by_model import with_values_by_model
+    from ..sources import load_as_written
 
-    folder = find_folder(call.catalog, lambda root: load_settings(root, call.chosen, names=call.names).catalog.path)
-    given, origins = load_with_origins(folder.root, call.chosen, names=call.names)
-    if where := origins.get(f"model.{MAX_IMAGES}"):
-        call.out.note(f"{where}: model.max_images is taken for model.generator_images and model.embedder_images")
-    work = Workspace(folder, with_split_shares(given, folder), call.out)
-    return Session(work, call.out, frozenset(call.chosen))
+    folder = find_folder(
+        call.catalog, lambda root: load_as_written(root, call.chosen, names=call.names).settings.catalog.path
+    )
+    loaded = load_as_written(folder.root, call.chosen, names=call.names)
+    for note in loaded.notes:
+        call.out.note(note)
+    settings = with_split_shares(with_values_by_model(loaded.settings), folder)
+    return Session(Workspace(folder, settings, call.out), call.out, frozenset(call.chosen))
 
 
 def warn_of_built_in(session: Session, roles: tuple[Role, ...]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -333,13 +332,6 @@ def _notes(
 def _comparison_notes(runs: Sequence[Earlier], content: Mapping[str, Any], settings: Settings) -> list[str]:
     """What a reader of the comparisons must know: runs made otherwise, and draws too few to show anything."""
     notes = [f"{run.name} was made with {words}" for run in runs if (words := run.differs(content))]
-    chosen = settings.eval
-    needed = math.ceil(1 / (1 - chosen.confidence) - 1e-6) - 1
-    if content["comparisons"] and chosen.resamples < needed:
-        notes.append(
-            f"eval.resamples = {chosen.resamples:,} can show no difference at eval.confidence = "
-            f"{chosen.confidence:g}: at least {needed:,} draws are needed"
-        )
     return notes
 
 

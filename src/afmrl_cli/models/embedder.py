@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..by_model import value_by_model
 from ..errors import DataError, ModelError
 from ..listener import Listener, Silent
 from ..settings import CatalogSettings, EmbedSettings, ModelSettings
@@ -180,7 +181,7 @@ def load_embedder(
         opened.base,
         opened.adapter,
         max_text_tokens=settings.max_text_tokens,
-        batch_size=embed.batch_size,
+        batch_size=embed.batch_size or value_by_model("embed.batch_size", opened.base.name),
         catalog=catalog or CatalogSettings(),
         listener=listener,
     )

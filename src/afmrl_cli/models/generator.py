@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 
 from ..attributes.prompt import chat_messages
 from ..attributes.request import Generation, Request
+from ..by_model import value_by_model
 from ..errors import ModelError
 from ..listener import Listener, Silent
 from ..settings import AttributeSettings, CatalogSettings, ModelSettings
@@ -53,7 +54,9 @@ class LocalGenerator:
         self._temperature, self._top_p, self._seed = attributes.temperature, attributes.top_p, attributes.seed
         self.photos_left_out = 0
         self._listener = listener
-        self._batches = Batches(attributes.batch_size, listener, "generating")
+        self._batches = Batches(
+            attributes.batch_size or value_by_model("attributes.batch_size", base.name), listener, "generating"
+        )
         tokenizer = self.processor.tokenizer
         if not self.processor.inner.chat_template:
             raise ModelError(

@@ -1,0 +1,183 @@
+"""The settings of the trainings: what all have, and the sections [agcl], [sft] and [rar] of `afmrl.toml`."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from .section import Names, Section, as_number
+
+
+class TrainingSettings(Section):
+    """What every training has: optimiser, adapter, states."""
+
+    schedule: ClassVar[Literal["linear", "cosine"]] = "linear"
+    """The learning rate rises over the warm-up, then falls to 0 along a line."""
+    weight_decay: ClassVar[float] = 0.0
+    clip: ClassVar[float] = 1.0
+    """Largest length of the gradient."""
+
+    steps: int = Field(0, ge=0, description="Optimizer steps; 0: as many as the epochs take.")
+    learning_rate: float = Field(0.0, ge=0, description="Peak learning rate; 0: 1e-3 for nano, 5e-5 for all others.")
+    warmup: float = Field(0.1, ge=0, le=1, description="Share of the steps over which the learning rate rises.")
+    rank: Annotated[Literal[8, 16, 32, 64, 128, 256], BeforeValidator(as_number)] = Field(
+        16, description="Rank of the adapter, one that vLLM can serve."
+    )
+    alpha: float = Field(64.0, gt=0, description="Scale of the adapter: what it adds is times alpha / rank.")
+    lora_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the adapter.")
+    activation_checkpointing: bool | None = Field(
+        None, description="Save memory for a third more time; empty: false for nano, true for all others."
+    )
+    save_every: int = Field(20, ge=1, description="Steps between two saved states: what a kill can cost.")
+    seed: int = Field(0, description="Seed: another seed, another run.")
+
+
+class AgclSettings(TrainingSettings):
+    """Training of the embedder: loss, pairs, batches, optimiser."""
+
+    mask_margin: ClassVar[float] = 0.1
+    """delta: by how much more similar than the positive a negative must be, in cosine, to be masked or reported."""
+    bm25_tokens: ClassVar[Literal["values", "pairs"]] = "values"
+    """B counts the words of values, not key=value as one."""
+    bm25_normalise: ClassVar[bool] = False
+    bm25_scale: ClassVar[float] = 1.0
+    symmetric: ClassVar[bool] = False
+    cluster: ClassVar[int] = 8
+    """Neighbours that stand together in a batch."""
+
+    loss: Literal["agcl", "infonce"] = Field("agcl", description="Loss; infonce: all negatives weigh the same.")
+    temperature: float = Field(0.05, gt=0, description="Temperature tau of the loss; VLM2Vec's is 0.02.")
+    weight_positive: bool = Field(
+        False, description="Weight the positive in the denominator, too, as the paper's formula does."
+    )
+    mask: bool = Field(
+        False, description="Leave out negatives that are more similar than the positive by 0.1, as the paper does."
+    )
+    attributes: Literal["generated", "given"] = Field(
+        "generated", description="Attributes that weigh; given: the catalog's own columns, queries are then plain."
+    )
+    given: Names = Field(
+        [], description="Columns that weigh with attributes = given; empty: all that are no other field."
+    )
+    pairs: Names = Field([], description="listings, photos, image-text; empty: the best that each listing offers.")
+    attribute_dropout: float = Field(0.5, ge=0, le=1, description="Share of queries that lose their attributes.")
+    share: float = Field(
+        1.0, gt=0, le=1, description="Share of the training products, a sample that follows from the seed."
+    )
+    batches: Literal["auto", "random", "category", "neighbours"] = Field(
+        "auto", description="How batches are filled: at random, by category, or with similar products."
+    )
+    batch_size: int = Field(
+        0,
+        ge=0,
+        description="Pairs that are each other's negatives, over all processes; 0: by the catalog, 128 at most.",
+    )
+    chunk_tokens: int = Field(4096, ge=1, description="Tokens in memory with a graph; lower it for less memory.")
+    epochs: float = Field(
+        0.0, ge=0, description="Times through all pairs; 0: 3, on a small catalog as many as make up 30 steps."
+    )
+    validate_every: int = Field(
+        0, ge=0, description="Steps between two validations; 0: six in a run, 50 steps apart at most."
+    )
+    validation_queries: int = Field(500, ge=1, description="Most validation queries.")
+    validation_pairs: Literal["", "listings", "photos", "image-text"] = Field(
+        "", description="Kind of the validation queries; empty: the first that the catalog offers, as eval asks."
+    )
+    validation_enrich: Literal["", "none", "query", "both"] = Field(
+        "", description="Which side has attributes in validation; empty: as embed.enrich."
+    )
+    best_by: Literal["recall@1", "recall@5", "recall@10"] = Field(
+        "recall@1", description="Validation metric by which the adapter is chosen."
+    )
+    tensorboard: bool = Field(False, description="Write TensorBoard files too; needs the package tensorboard.")
+    name: str = Field("", description="Name of the checkpoint; empty: embedder-1, embedder-2, ...")
+
+
+class SftSettings(TrainingSettings):
+    """Teaching the generator by examples: targets, batches, optimiser."""
+
+    key_dropout: ClassVar[float] = 0.2
+    """Of targets from columns a key is dropped this often, times the share of listings without it."""
+
+    source: Literal["", "teacher", "columns", "file"] = Field(
+        "",
+        description="Right answers: another generator's, the catalog's own columns, or a file; empty: what is named, "
+        "else another generator's stored attributes if there are any, else the columns.",
+    )
+    teacher: str = Field("", description="Whose stored attributes: generator id, model folder or model name.")
+    columns: Names = Field([], description="Columns to learn; empty: the schema's keys, without a schema all attr_*.")
+    file: str = Field("", description="Table with listing ids and attributes, relative to the catalog's folder.")
+    max_products: int = Field(20_000, ge=1, description="Products to learn from; of more, a fixed sample.")
+    batch_size: int = Field(0, ge=0, description="Products in a step; 0: by the catalog, 32 at most.")
+    chunk_size: int = Field(
+        0,
+        ge=0,
+        description="Products in memory at a time; 0: 8, with other models than nano 2; lower it for less memory.",
+    )
+    epochs: float = Field(
+        0.0, ge=0, description="Times through all products; 0: 3, on a small catalog as many as make up 40 steps."
+    )
+    learning_rate: float = Field(0.0, ge=0, description="Peak learning rate; 0: 4e-3 for nano, 1e-4 for all others.")
+    validate_every: int = Field(
+        0, ge=0, description="Steps between two validations; 0: six in a run, 50 steps apart at most."
+    )
+    validation_products: int = Field(200, ge=1, description="Most validation products.")
+    best_by: Literal["accuracy", "exact", "valid"] = Field(
+        "accuracy", description="Validation metric by which the adapter is chosen."
+    )
+    name: str = Field("", description="Name of the checkpoint; empty: generator-1, generator-2, ...")
+
+
+class RarSettings(TrainingSettings):
+    """Training of the generator by the embedder's reward: environment, reward, GRPO, watchdog."""
+
+    eta: ClassVar[float] = -0.1
+    """Reward of an invalid answer, in place of the recall."""
+    resample: ClassVar[int] = 0
+    """Times that groups whose answers are all worth the same are replaced."""
+    epsilon: ClassVar[float] = 0.2
+    """The clip; nothing is clipped while updates = 1."""
+    updates: ClassVar[int] = 1
+    """Optimizer steps for each batch of answers."""
+    scale: ClassVar[Literal["group", "batch", "none"]] = "group"
+    """Advantages are divided by the deviation of the group."""
+    shared_prefix: ClassVar[bool] = True
+    """The prompt is run once for a group, not once for each answer."""
+    lora_dropout: ClassVar[float] = 0.0  # type: ignore[misc]
+    """With dropout the KL would not start at 0."""
+
+    query: Literal["auto", "listings", "photos", "photo-to-text", "text-to-photos"] = Field(
+        "auto", description="What asks for what; auto: the first of these that the catalog offers often enough."
+    )
+    queries: int = Field(512, ge=1, description="Queries to learn from; those of medium difficulty are preferred.")
+    gallery: int = Field(10_000, ge=0, description="Training listings that are searched; 0: all.")
+    reward: Literal["recall", "rank"] = Field(
+        "recall", description="Reward of an answer; recall: recall@k; rank: 2 at rank 1, 1 at 10, 0 from 100 on."
+    )
+    k: int = Field(
+        0, ge=0, description="k of the recall that is the reward; 0: the median rank without attributes, 50 at most."
+    )
+    group: int = Field(8, ge=2, description="G: answers to one query that are compared with each other.")
+    prompts: int = Field(16, ge=1, description="Queries a step.")
+    temperature: float = Field(1.0, gt=0, description="Temperature of the sampled answers.")
+    beta: float = Field(0.001, ge=0, description="Weight of the KL to the policy that training starts from.")
+    loss: Literal["dr_grpo", "dapo", "bnpo", "grpo"] = Field(
+        "dr_grpo", description="How token losses are summed; grpo prefers short right and long wrong answers."
+    )
+    from_base: bool = Field(False, description="Start from the bare base, without SFT.")
+    chunk_answers: int = Field(8, ge=1, description="Answers in memory with a graph; lower it for less memory.")
+    rollout_answers: int = Field(
+        0,
+        ge=0,
+        description="Answers sampled at a time, in whole groups; 0: 1024, with other models than nano 16.",
+    )
+    steps: int = Field(0, ge=0, description="Optimizer steps; 0: every query is asked three times, 200 at most.")
+    learning_rate: float = Field(0.0, ge=0, description="Peak learning rate; 0: 1e-4 for nano, 1e-5 for all others.")
+    save_every: int = Field(5, ge=1, description="Steps between two saved states: what a kill can cost.")
+    validate_every: int = Field(
+        0, ge=0, description="Steps between two validations; 0: six in a run, 25 steps apart at most."
+    )
+    validation_queries: int = Field(500, ge=1, description="Most held-out queries, of the validation split.")
+    margin: float = Field(0.1, gt=0, description="Stop when the valid share or held-out recall drops by this much.")
+    name: str = Field("", description="Name of the checkpoint; empty: generator-1, generator-2, ...")
