@@ -37,11 +37,11 @@ from afmrl_cli.evaluation.compare import Difference, differences
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.embedder import Embedder, load_embedder
-from afmrl_cli.settings import AgclSettings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.run import train_agcl
+from afmrl_cli.training_settings import AgclSettings
 from afmrl_cli.workspace import Workspace
 
 KS = (1, 5, 10)

@@ -193,10 +193,9 @@ systems = ["bm25", "run:earlier.trec"]
 
 def settings(rng: random.Random) -> Files:
     """An afmrl.toml beside a good catalog."""
-    from afmrl_cli.settings import Settings
-    from afmrl_cli.sources import known_keys
+    from afmrl_cli.reference import known_keys
 
-    keys = known_keys(Settings)
+    keys = known_keys()
     values = [
         *(
             "true",

@@ -33,7 +33,7 @@ from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.embedder import Embedder, load_embedder
 from afmrl_cli.models.generator import LocalGenerator, load_generator
 from afmrl_cli.nano.shop import write_shop
-from afmrl_cli.settings import AgclSettings, AttributeSettings, Settings, SftSettings
+from afmrl_cli.settings import AttributeSettings, Settings
 from afmrl_cli.sft.corpus import Example
 from afmrl_cli.sft.targets import Target
 from afmrl_cli.sft.trainer import Collator, with_pictures
@@ -42,6 +42,7 @@ from afmrl_cli.training.adapter import add_trainable
 from afmrl_cli.training.pairs import Pair, Photo, Side
 from afmrl_cli.training.parallel import World
 from afmrl_cli.training.step import Batch, Reader, accumulate
+from afmrl_cli.training_settings import AgclSettings, SftSettings
 
 from .embed_rate import INSTRUCTION, products
 from .figures import record

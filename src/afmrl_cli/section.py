@@ -48,7 +48,8 @@ class Section(BaseModel):
     @model_serializer(mode="wrap")
     def _with_constants(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         left_out = info.exclude or ()
-        return handler(self) | {name: value for name, value in self.constants().items() if name not in left_out}
+        fields: dict[str, Any] = handler(self)
+        return fields | {name: value for name, value in self.constants().items() if name not in left_out}
 
     @property
     def foreign(self) -> frozenset[str]:

@@ -13,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from afmrl_cli import __version__
+from afmrl_cli.__main__ import WAITING
 from afmrl_cli.cli.app import COMMANDS, app
 from afmrl_cli.cli.errors import guarded
 from afmrl_cli.errors import AfmrlError, CheckFailed, DataError, ModelError, OutOfMemory, UsageError
@@ -255,3 +256,24 @@ def test_what_the_parser_refuses_is_one_json_document_too(words: tuple[str, ...]
     assert error["exit_code"] == 2
     assert error["message"] in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_renamed_flag_names_the_new_one() -> None:
+    done = run("eval", "--ask=title", "--json")
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: --ask=title: is --query-fields now"
+    assert json.loads(done.stdout)["error"]["exit_code"] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "active"), ({"GOMP_SPINCOUNT": "9"}, "")]
+)
+def test_threads_wait_without_spinning_unless_the_user_says_how(given: dict[str, str], expected: str) -> None:
+    program = (
+        "import os, runpy, sys; sys.argv = ['afmrl', '--version']\n"
+        "try: runpy.run_module('afmrl_cli', run_name='__main__')\n"
+        "except SystemExit: print(os.environ.get('OMP_WAIT_POLICY', ''))"
+    )
+    clean = {name: value for name, value in os.environ.items() if name not in WAITING}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={**clean, **given})
+    assert done.stdout.splitlines() == [f"afmrl {__version__}", expected]

@@ -17,10 +17,10 @@ from afmrl_cli.listener import Silent
 from afmrl_cli.models.generator import load_generator
 from afmrl_cli.rar import run
 from afmrl_cli.rar.run import RarSummary, train_rar
-from afmrl_cli.settings import RarSettings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.corpus import Corpus
+from afmrl_cli.training_settings import RarSettings
 from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
 from tests.rar.rig import add_slight, rar_settings

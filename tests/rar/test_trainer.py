@@ -23,9 +23,9 @@ from afmrl_cli.rar.shared_prefix import ASKED
 from afmrl_cli.rar.trainer import has_spread
 from afmrl_cli.rar.vision import VisionOnce
 from afmrl_cli.rar.watchdog import Watchdog
-from afmrl_cli.settings import RarSettings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.training_settings import RarSettings
 from tests.rar.rig import Rig, add_slight, make_rig, rar_settings
 from tests.tiny import photo
 from tests.training.shop import write_shop

@@ -23,12 +23,13 @@ from afmrl_cli.listener import Silent
 from afmrl_cli.models.presets import resolve_base
 from afmrl_cli.models.processor import load_processor
 from afmrl_cli.propose import propose, settings_text
-from afmrl_cli.settings import CatalogSettings, Settings, SftSettings
+from afmrl_cli.settings import CatalogSettings, Settings
 from afmrl_cli.sft.corpus import SPECIAL, TOO_LONG, Corpus, load_corpus
 from afmrl_cli.sft.plan import make_plan
 from afmrl_cli.sft.targets import NO_TARGET, Target, open_source, read_target, read_targets_file
 from afmrl_cli.store.database import Database, StoredAttributes
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.training_settings import SftSettings
 from afmrl_cli.workspace import Workspace
 
 MakeSettings = Callable[..., Settings]

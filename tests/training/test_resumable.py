@@ -19,10 +19,11 @@ from afmrl_cli.models.base import Bases, active_adapter
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.models.generator import LocalGenerator, load_generator
-from afmrl_cli.settings import Settings, TrainingSettings
+from afmrl_cli.settings import Settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.training.adapter import TRAINED, add_trainable, save_adapter, trainable
 from afmrl_cli.training.resumable import Resumable, common_arguments, train_resumably
+from afmrl_cli.training_settings import TrainingSettings
 
 from .test_run import MakeSettings, run
 

@@ -19,13 +19,14 @@ from afmrl_cli.errors import AfmrlError, DataError, ModelError, UsageError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.embedder import load_embedder
-from afmrl_cli.settings import AgclSettings, Settings
+from afmrl_cli.settings import Settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database, StoredAttributes
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.run import AgclSummary, train_agcl
 from afmrl_cli.training.stop import stop_between_steps
 from afmrl_cli.training.trainer import Trainer
+from afmrl_cli.training_settings import AgclSettings
 from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
 from tests.training.shop import write_shop

@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 from afmrl_cli.errors import UsageError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.base import Cache
-from afmrl_cli.settings import AgclSettings, Settings
+from afmrl_cli.settings import Settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.gradcache import token_chunks
 from afmrl_cli.training.parallel import World
 from afmrl_cli.training.step import batch_loss, learning_rate
+from afmrl_cli.training_settings import AgclSettings
 from tests.training.rig import Rig, make_rig, save_gradients
 
 MakeSettings = Callable[..., Settings]

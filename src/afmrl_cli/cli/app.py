@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
 
+RENAMED_FLAGS = {"--ask": "--query-fields", "--show": "--gallery-fields"}
 REFUSED = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 """What the parser of the command line raises; Typer gives the class itself no name of its own."""
 
@@ -99,7 +100,7 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Load the command that was called."""
         if args[0] not in COMMANDS:
-            self.commands = dict.fromkeys(COMMANDS)  # names that the message may suggest
+            self.commands = {name: TyperCommand(name) for name in COMMANDS}  # what the message may suggest
             return super().resolve_command(ctx, args)
         return args[0], _load(args[0]), args[1:]
 
@@ -156,9 +157,20 @@ def _open_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
+def _refuse_renamed_flags(words: list[str]) -> None:
+    for word in words:
+        if words[0] == "eval" and (new := RENAMED_FLAGS.get(word.partition("=")[0])):
+            from ..errors import UsageError
+            from .output import Output
+
+            Output(json_mode="--json" in words).error(f"{word}: is {new} now", "", UsageError.exit_code)
+            sys.exit(UsageError.exit_code)
+
+
 def main() -> None:
     """Entry point of the `afmrl` script."""
     _open_streams()
+    _refuse_renamed_flags(sys.argv[1:])
     if "--json" not in sys.argv[1:]:
         app()
     from ..errors import UsageError

@@ -14,8 +14,9 @@ from ..catalog.problems import Problems
 from ..catalog.read import read_products
 from ..catalog.splits import split_of
 from ..evaluation.build import labels_file
-from ..settings import Settings, TrainingSettings
+from ..settings import Settings
 from ..store.files import hash_file, hash_json
+from ..training_settings import TrainingSettings
 from ..workspace import Workspace
 
 SHORT = 16

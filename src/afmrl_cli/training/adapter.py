@@ -10,9 +10,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from ..models.base import LoadedBase, quiet
 from ..models.presets import Base
-from ..settings import TrainingSettings
 from ..store.checkpoints import Checkpoints, Manifest, read_adapter_config
 from ..store.strict import OWN_TARGETS
+from ..training_settings import TrainingSettings
 
 TRAINED = "default"
 TARGETS = OWN_TARGETS

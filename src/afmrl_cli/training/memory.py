@@ -26,8 +26,9 @@ from ..models.base import quiet
 from ..models.device import device_of, precision_of
 from ..models.known import known_config
 from ..models.presets import ARCHITECTURES, MAX_TOKENS, base_name, local_folder, pixel_limits
-from ..settings import AgclSettings, Settings, TrainingSettings
+from ..settings import Settings
 from ..store.checkpoints import Role
+from ..training_settings import AgclSettings, TrainingSettings
 from .activations import activations, tower
 from .sizes import AGCL_BATCH, SFT_BATCH
 

@@ -29,8 +29,8 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from ..errors import ModelError
 from ..listener import Listener
 from ..models.base import quiet
-from ..settings import TrainingSettings
 from ..store.files import write_json, writing_folder
+from ..training_settings import TrainingSettings
 from .adapter import trainable
 from .state import cut_metrics, find_states, load_state, read_counters, save_state
 from .stop import Stop, stop_between_steps

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..models.embed_input import Item
 from ..models.embedder import Embedder
-from ..settings import AgclSettings, CatalogSettings, Settings
+from ..settings import CatalogSettings, Settings
+from ..training_settings import AgclSettings
 from .agcl import Loss, contrastive_loss, log_weights
 from .gradcache import cached_gradients, token_chunks
 from .lexical import Lexical
