@@ -30,6 +30,7 @@ def read(content: Any = None, reason: str | None = "stop", **message: Any) -> Ge
         [{"type": "text", "text": '{"color": "navy",'}, {"type": "text", "text": ' "material": "wool"}'}],
         [{"type": "output_text", "text": {"value": JSON}}],
         {"type": "text", "text": JSON},
+        json.loads(JSON),
     ],
 )
 def test_the_answer_is_the_text_of_the_content(content: Any) -> None:
@@ -90,6 +91,7 @@ def test_a_refusal_is_named(message: dict[str, Any]) -> None:
     [
         {"tool_calls": [{"type": "function", "function": {"name": "attributes", "arguments": JSON}}]},
         {"tool_calls": [{"function": {"arguments": json.loads(JSON)}}]},
+        {"tool_calls": [{"id": id, "function": {"name": "attributes", "arguments": JSON}} for id in ("a", "b")]},
         {"function_call": {"name": "attributes", "arguments": JSON}},
         {"reasoning_content": f"It is a scarf. {JSON}"},
         {"reasoning": f"<think>It is a scarf</think>{JSON}"},

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from .lines import pairs_in_lines
 from .parse import InvalidAttributes, clean_value, parse_attributes, write_attributes
 
 LONGEST_THOUGHT, LONGEST_ANSWER = 200_000, 8_000
@@ -57,7 +58,20 @@ _HEADER = re.compile(
 
 _WRAPPERS = {
     *("product", "products", "item", "items", "listing", "result", "results", "output", "answer", "response", "data"),
-    *("content", "pairs", "fields", "features", "properties", "specs", "specifications", "details", "json", "object"),
+    *(
+        "content",
+        "pairs",
+        "arguments",
+        "parameters",
+        "fields",
+        "features",
+        "properties",
+        "specs",
+        "specifications",
+        "details",
+        "json",
+        "object",
+    ),
     *("merkmale", "eigenschaften", "caratteristiche", "características", "egenskaper", "属性", "特徴", "속성"),
 }
 _KEYS = {"key", "name", "attribute", "attributename", "property", "label", "field", "feature", "trait", "k"}
@@ -96,7 +110,8 @@ def attribute_text(answer: str) -> str:
         if (pairs := _pairs_in(part)) is not None:
             return write_attributes((key, value) for key, value in pairs if value)
     fences = _FENCE.findall(turn)
-    return SPECIAL_TOKEN.sub(" ", fences[0] if len(fences) == 1 else turn).strip()
+    rest = SPECIAL_TOKEN.sub(" ", fences[0] if len(fences) == 1 else turn).strip()
+    return pairs_in_lines(rest) or rest
 
 
 def without_thinking(text: str) -> str:
@@ -136,6 +151,8 @@ def _first_turn(text: str) -> str:
 def _pairs_in(text: str) -> list[tuple[str, str]] | None:
     """The pairs of the JSON in `text`; None when there is none, or more than one that differ."""
     stripped = text.strip()
+    if stripped[:1] in ("[", "{") and _end_of(stripped, 0) == 0 and "'" not in stripped:  # cut off
+        return None
     if stripped[:1] == '"':  # JSON's text, with attributes in it
         try:
             return _pairs_in_text(json.loads(stripped))
@@ -236,7 +253,8 @@ def _pairs_of(value: Any, depth: int = DEEPEST) -> list[tuple[str, str]] | None:
         key, inner = wrapped[0]
         found = _pairs_in_text(inner) if isinstance(inner, str) and len(items) == 1 else _pairs_of(inner, depth - 1)
         if found is not None:
-            others = [(name, other) for name, other in items if name != key and _plain(name) not in _META]
+            called = {"name"} if _plain(key) in ("arguments", "parameters") else set()  # of a function
+            others = [(name, other) for name, other in items if name != key and _plain(name) not in _META | called]
             beside = _written(others)
             return None if beside is None else beside + found
     return _written(items)

@@ -138,6 +138,8 @@ def _content(content: Any) -> str:
     """The text of an answer: of its parts those of type text, so neither thinking nor refusals."""
     if isinstance(content, str):
         return content
+    if isinstance(content, dict) and not {"type", "text"} & content.keys():  # parsed by the server
+        return json.dumps(content, ensure_ascii=False)
     parts = [content] if isinstance(content, dict) else content if isinstance(content, list) else []
     texts = []
     for part in parts:
@@ -161,9 +163,11 @@ def _refusal(message: dict[str, Any]) -> str:
 
 
 def _arguments(message: dict[str, Any]) -> str:
-    """The arguments of a message's only tool call."""
+    """The arguments of a message's only tool call, or of several that are the same."""
     calls = message.get("tool_calls") or [message.get("function_call")]
-    if not isinstance(calls, list) or len(calls) != 1 or not isinstance(calls[0], dict):
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        return ""
+    if len({json.dumps(call.get("function", call), sort_keys=True) for call in calls}) != 1:
         return ""
     call = calls[0].get("function", calls[0])
     said = call.get("arguments") if isinstance(call, dict) else None
