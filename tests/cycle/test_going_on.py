@@ -197,7 +197,7 @@ def lose(folder: CatalogFolder, run_folder: Path, stage: str) -> None:
 @pytest.mark.parametrize(
     ("stage", "what", "done", "told"),
     [
-        ("1-sft", "training", 1, "weights"),  # the state, written by transformers
+        pytest.param("1-sft", "training", 1, "weights", marks=pytest.mark.slow),  # the state, written by transformers
         ("1-rar-attributes", "", 0, "afmrl.sqlite"),
         pytest.param("1-agcl", "training", 2, "negatives.json", marks=pytest.mark.slow),
         ("1-agcl-score", "embedding", 28, "embeddings"),

@@ -199,6 +199,7 @@ def test_ids_need_no_torch(tiny_model: TinyModel) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
 
 
+@pytest.mark.slow
 def test_an_embedder_without_an_adapter_imports_no_peft(tiny_model: TinyModel) -> None:
     code = (
         "import sys; from afmrl_cli.models.embedder import *; from afmrl_cli.settings import ModelSettings\n"

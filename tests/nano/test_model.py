@@ -75,6 +75,7 @@ def test_a_photo_of_any_size_costs_sixteen_tokens():
         assert inputs["image_grid_thw"].prod().item() * 14 * 14 == IMAGE_PIXELS
 
 
+@pytest.mark.slow
 def test_answers_on_new_products_parse_and_are_right(nano):
     model, processor = nano
     rng = Random("new products")

@@ -150,6 +150,7 @@ def test_killed_or_interrupted_and_going_on_gives_the_same_weights(
     assert (whole.run / "samples.json").read_text() == (resumed.run / "samples.json").read_text()
 
 
+@pytest.mark.slow
 def test_no_better_step_makes_no_checkpoint(shop: CatalogFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     from afmrl_cli.rar.held_out import HeldOut, Look
 
@@ -177,6 +178,7 @@ def test_a_schema_that_is_never_satisfied(shop: CatalogFolder) -> None:
     assert len(Checkpoints(shop.checkpoints).list()) == 2
 
 
+@pytest.mark.slow
 def test_sampled_answers_that_are_never_valid(shop: CatalogFolder) -> None:
     with pytest.raises(ModelError, match=r"of those not sampled [1-9]\d*% were") as error:
         train_rar(Workspace(shop, rar_settings(**STARTED, **{"rar.temperature": 1000.0, "rar.steps": 20}), Silent()))

@@ -202,6 +202,7 @@ def test_killed_and_going_on_gives_the_same_weights(
     assert (resumed.before, resumed.best) == (whole.before, whole.best)
 
 
+@pytest.mark.slow
 def test_a_photo_is_looked_at_once(
     shop: CatalogFolder, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

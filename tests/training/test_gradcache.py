@@ -18,6 +18,8 @@ def test_chunks_by_tokens() -> None:
     assert token_chunks([3, 9, 4, 4, 2], 12) == [[4], [1], [2, 3, 0]], "the largest is the last"
     assert token_chunks([100, 1], 10) == [[1], [0]], "a row above the budget stands alone"
     assert token_chunks([], 10) == []
+    assert token_chunks([10, 8], 20) == [[0, 1]], "a tenth may be padding"
+    assert sorted(map(len, token_chunks([10, 7], 20))) == [1, 1], "more may not"
 
 
 @pytest.mark.parametrize("budget", [50, 400, 4096])
