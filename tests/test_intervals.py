@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from afmrl_cli.intervals import group_sums, interval
+from afmrl_cli.intervals import group_sums, interval, interval_of_share
 
 
 def singles(count: int) -> list[str]:
@@ -87,3 +87,16 @@ def test_no_interval_is_without_width_or_without_its_mean(drawn: list[tuple[floa
     low, high = ends(values, groups)
     assert 0 <= low <= np.mean(values) <= high <= 1
     assert high - low > 0.05
+
+
+@pytest.mark.parametrize(("right", "asked"), [(0, 10), (10, 10), (3, 7), (399, 400)])
+def test_a_share_has_wilsons_interval(right: int, asked: int) -> None:
+    for confidence in (0.8, 0.95):
+        theirs = stats.binomtest(right, asked).proportion_ci(confidence, method="wilson")
+        assert interval_of_share(right / asked, asked, confidence) == pytest.approx([theirs.low, theirs.high])
+
+
+def test_a_share_of_nothing_may_be_anything_and_one_of_a_part_lies_between() -> None:
+    assert interval_of_share(0.3, 0) == [0, 1]
+    wide, between, narrow = (np.diff(interval_of_share(0.3, count)) for count in (4, 4.5, 5))
+    assert wide > between > narrow

@@ -42,6 +42,13 @@ def test_p_by_hand() -> None:
     assert compare([0.0] * 3, 0.0)[0].p == 1
 
 
+def test_draws_are_taken_in_pieces_where_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = np.random.default_rng(1).random((2, 40))
+    whole = compare(a, b, draws=1000)[0]
+    monkeypatch.setattr("afmrl_cli.evaluation.compare.CELLS", 40 * 300)
+    assert compare(a, b, draws=1000)[0] == whole
+
+
 def test_p_is_never_zero() -> None:
     assert compare([1.0] * 200, 0.0, draws=100)[0].p == 1 / 101
 

@@ -105,8 +105,10 @@ def test_expected_recall_in_a_smaller_gallery() -> None:
 
 
 def test_the_proposed_size_makes_plain_recall_a_half() -> None:
-    ranks = list(range(1, 1001))
-    size = propose_size(ranks, rows=1000, k=10)
-    assert expected_recall(ranks, 1000, size, 10) == pytest.approx(0.5, abs=0.05)
+    # Of the 39 rows before, 10 are left where a quarter of the gallery is.
+    size = propose_size([40] * 3, rows=1000, k=10)
+    assert 220 < size < 280
+    assert expected_recall([40], 1000, size, 10) == pytest.approx(0.5, abs=0.1)
+    assert propose_size(list(range(1, 1001)), rows=1000, k=10) == 20  # half of these are among the first 10 of 20
     assert propose_size([1, 1, 1], rows=1000, k=10) == 1000  # nothing makes them harder than the whole gallery
     assert propose_size([900], rows=1000, k=10) == 20
