@@ -32,7 +32,9 @@ $(STAMP): pyproject.toml constraints.txt constraints-cpu.txt
 demo: $(STAMP)
 	$(BIN)/afmrl demo demo-shop
 
-test: lint types tests
+# mypy beside the tests: it has use for one core only, and they have a pause at either end.
+test: lint
+	$(MAKE) --no-print-directory --jobs 2 types tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -72,6 +72,7 @@ def test_some_inputs_of_the_fuzz_script(tmp_path: Path) -> None:
     assert "64 inputs" in done.stdout and "0 with a fault" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_fuzz_script_sees_faults(tmp_path: Path) -> None:
     """A reader that reads, writes and says what it must not is caught."""
     bad = (

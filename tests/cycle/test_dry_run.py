@@ -21,6 +21,7 @@ from afmrl_cli.workspace import Workspace
 from .shop import cycle_settings, rendered
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_too_large_is_named_with_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, settings = rendered(tmp_path / "shop"), cycle_settings()
     # What an earlier cycle took, so that nothing has to be measured.

@@ -87,6 +87,7 @@ def without_last(file: Path) -> str:
     return file.read_text().rstrip("\n").rpartition("\n")[0] + "\n"
 
 
+@pytest.mark.slow
 def test_what_changes_in_the_middle_is_done_again(tmp_path: Path) -> None:
     folder = rendered(tmp_path / "shop")
     queries, photo = folder.root / "queries.jsonl", next((folder.root / "images").rglob("*.jpg"))
@@ -141,6 +142,7 @@ def test_a_damaged_checkpoint_is_named_and_not_used(whole: Whole, tmp_path: Path
     assert caught.value.exit_code == 4 and "remove this checkpoint" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_a_damaged_database_is_named_and_attributes_are_written_again(whole: Whole, tmp_path: Path) -> None:
     folder = copied(whole[0], tmp_path / "shop")
     for path in folder.store.glob("afmrl.sqlite*"):

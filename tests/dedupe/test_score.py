@@ -139,6 +139,24 @@ def test_pairs_without_weight_are_not_known() -> None:
         assert scorer.fitted == fitted_by, known
 
 
+def test_the_first_look_is_fitted_once_a_fold_however_many_products_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    fitted_on: list[int] = []
+    fit = LogisticRegression.fit
+
+    def counted(self: LogisticRegression, columns: NDArray[np.float64], *args: object, **named: object) -> object:
+        fitted_on.append(len(columns))
+        return fit(self, columns, *args, **named)
+
+    monkeypatch.setattr(LogisticRegression, "fit", counted)
+    features, pairs, labels, _, _ = blocks(lambda a, b: not (a or b), 100)
+    fitted(features, pairs, labels)
+    *folds, first, second = fitted_on
+    assert len(folds) == module.FOLDS and first == second == len(pairs)
+    assert sum(folds) == (module.FOLDS - 1) * len(pairs) and min(folds) > 0.7 * len(pairs)
+
+
 def test_one_known_product_is_too_few() -> None:
     pairs = np.stack([np.arange(200), np.arange(200) + 200], axis=1)
     labels = (np.arange(200) < 40).astype(np.int8)

@@ -135,6 +135,7 @@ def test_the_same_shop_again_draws_only_what_is_missing(tmp_path):
     assert second.stat().st_mtime_ns == untouched
 
 
+@pytest.mark.slow
 def test_several_processes_draw_the_same_photos(tmp_path):
     arguments: dict[str, Any] = {"products": 60, "seed": 1, "text_queries": 0, "photo_queries": 0, "size": 56}
     one = write_shop(tmp_path / "one", **arguments)

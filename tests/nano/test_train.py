@@ -43,6 +43,7 @@ def weights(one: Trainer) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in one.model.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_interrupted_training_ends_with_the_same_weights(tokenizer, pool, tmp_path):
     whole = trainer(tokenizer, pool, tmp_path / "whole")
     before = weights(whole)
@@ -101,6 +102,7 @@ def test_the_log_is_json_lines(tokenizer, pool, tmp_path):
     assert sum(line.get("event") == "stage done" for line in lines) == 3
 
 
+@pytest.mark.slow
 def test_pool_is_the_same_however_it_was_drawn(pool, tmp_path):
     half = make_pool(tmp_path, POOL, processes=2)
     assert (np.asarray(half) == np.asarray(pool)).all()

@@ -39,6 +39,7 @@ def test_training_then_nothing_to_do(root: Path) -> None:
     assert again["schema"] == "afmrl.train-rar/1" and again["already_done"] is True and again["checkpoint"] == "first"
 
 
+@pytest.mark.slow
 def test_a_collapse_stops_the_run_and_is_a_failed_check(root: Path) -> None:
     words = ["--from-base", "--steps", "9", "--learning-rate", "1", "--set", "rar.validate_every=1"]
     stopped = invoke(root, *words, "--json")

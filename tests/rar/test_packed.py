@@ -253,7 +253,7 @@ def test_a_group_runs_its_prompt_once(trainer: RarTrainer) -> None:
     assert len(trunk) == 2 and sum(trunk) <= 4 * (width + 1 + longest), "the reference's pass: two groups at a time"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "nf4"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("nf4", marks=pytest.mark.slow)])
 def test_with_a_reference_adapter_and_recomputed_activations(
     shop: CatalogFolder, tmp_path: Path, tiny_model: TinyModel, precision: str
 ) -> None:

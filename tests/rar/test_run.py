@@ -170,6 +170,7 @@ def test_no_better_step_makes_no_checkpoint(shop: CatalogFolder, monkeypatch: py
     assert train_rar(Workspace(shop, chosen, Silent())).already_done
 
 
+@pytest.mark.slow
 def test_a_schema_that_is_never_satisfied(shop: CatalogFolder) -> None:
     chosen = rar_settings(**STARTED, **{"attributes.keys": {"sku": {"values": ["1", "2"]}}})
     with pytest.raises(ModelError, match="none of 6 answers is valid") as error:

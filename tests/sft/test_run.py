@@ -271,6 +271,7 @@ def test_any_chunk_divides_a_step(shop: CatalogFolder, settings: MakeSettings) -
     assert [chunk(8, 4), chunk(6, 4), chunk(5, 4), chunk(2, 4)] == [4, 3, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_chunk_size_changes_memory_not_the_result(shop: CatalogFolder, settings: MakeSettings) -> None:
     """The loss counts tokens over the whole step; another chunk also draws other dropout, which is off here."""
     changes: dict[str, object] = {"sft.lora_dropout": 0.0, "sft.steps": 3, "split.validation": 0.0}
@@ -289,6 +290,7 @@ def test_without_validation_products(shop: CatalogFolder, settings: MakeSettings
     assert any("the last step's adapter is kept" in line for line in heard.said)
 
 
+@pytest.mark.slow
 def test_killed_before_the_checkpoint_was_stored(
     shop: CatalogFolder, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,6 +314,7 @@ def test_killed_before_the_checkpoint_was_stored(
         assert torch.equal(trained[name], tensor), name
 
 
+@pytest.mark.slow
 def test_four_bits(shop: CatalogFolder, settings: MakeSettings) -> None:
     """QLoRA: the base in NF4 learns as the fp32 one does, and the adapter is the same plain one."""
     changes: dict[str, object] = {"split.validation": 0.0, "sft.steps": 3, "sft.columns": "attr_colour"}
@@ -324,6 +327,7 @@ def test_four_bits(shop: CatalogFolder, settings: MakeSettings) -> None:
     assert {tensor.dtype for tensor in weights(shop, quantised.checkpoint).values()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_going_on_from_a_checkpoint(shop: CatalogFolder, settings: MakeSettings) -> None:
     first = run(shop, settings(**{"sft.steps": 2}))
     more: dict[str, object] = {"model.generator_checkpoint": first.checkpoint, "sft.steps": 3, "sft.name": "second"}

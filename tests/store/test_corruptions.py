@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from benchmarks.corruptions import damaged, make, wrong
 
 from tests.attributes.shop import answer
 from tests.chat_server import chat_server
 
 
+@pytest.mark.slow
 def test_damaged_files_are_told_or_made_again(tmp_path: Path) -> None:
     with chat_server() as server:
         server.script = answer

@@ -207,6 +207,7 @@ def test_a_loss_that_is_no_number_stops_with_step_products_and_last_state(
     assert run(shop, settings()).resumed_from == 2, "the state before is good"
 
 
+@pytest.mark.slow
 def test_infonce_has_the_same_batches(shop: CatalogFolder, settings: MakeSettings) -> None:
     agcl = run(shop, settings())
     plain = run(shop, settings(**{"agcl.loss": "infonce"}))
@@ -364,6 +365,7 @@ def test_unreadable_photos_are_told_and_left_out(shop: CatalogFolder, settings: 
     assert any("unreadable image" in line and "3-0-0.png" in line for line in heard.said)
 
 
+@pytest.mark.slow
 def test_duplicate_listings_as_positives(tmp_path: Path, settings: MakeSettings) -> None:
     folder = CatalogFolder(write_shop(tmp_path / "twins", 30, listings_each=2, photos=1) / "catalog.csv")
     summary = run(folder, settings())

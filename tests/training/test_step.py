@@ -53,7 +53,7 @@ def test_chunks_equal_the_big_batch(shop: CatalogFolder, settings: MakeSettings,
         torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("model", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "nano"])
+@pytest.mark.parametrize("model", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", pytest.param("nano", marks=pytest.mark.slow)])
 def test_stored_features_give_the_same_gradients(
     shop: CatalogFolder, settings: MakeSettings, tiny_model: Callable[[str], Path], tmp_path: Path, model: str
 ) -> None:

@@ -18,6 +18,7 @@ from afmrl_cli.workspace import Workspace
 pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
 
 
+@pytest.mark.slow
 def test_events_are_those_of_metrics_jsonl_also_after_a_break(
     shop: CatalogFolder, settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
