@@ -171,3 +171,15 @@ def test_no_catalog_there(tmp_path: Path) -> None:
     write(tmp_path / "afmrl.toml", '[catalog.columns]\ntitle = "titel"\n')
     assert "did you mean title?" in run(str(tmp_path), code=3)
     assert "is not one character" in run(str(tmp_path), "--set", "catalog.delimiter=;;", code=2)
+
+
+def test_check_fits_eighty_columns_but_for_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = "sku,title,image," + ",".join(f"a rather long name of a column {i}" for i in range(9))
+    rows = f"A,Tee,https://example.test/{'x' * 90}.jpg{',red' * 9}\nB,Cup,a rather long name of a photo.jpg{',' * 9}\n"
+    (tmp_path / "catalog.csv").write_text(f"{names}\n{rows}")
+    shown = CliRunner().invoke(app, ["check", str(tmp_path)]).stdout
+    assert "filters and labels" in shown and "no such file" in shown
+    assert [
+        line for line in shown.splitlines() if len(line) > 80 and "http" not in line and str(tmp_path) not in line
+    ] == []

@@ -68,7 +68,7 @@ def problems_file(path: Path) -> Iterator[Problems]:
 
         def write(problem: Problem) -> None:
             """Write `problem` as a line."""
-            told = (
+            fields = (
                 problem.column,
                 problem.listing,
                 problem.severity,
@@ -76,7 +76,7 @@ def problems_file(path: Path) -> Iterator[Problems]:
                 problem.message,
                 MEND[problem.kind],
             )
-            write_csv(file, [[problem.row or "", *told]])
+            write_csv(file, [[problem.row or "", *fields]])
 
         yield Problems(every=write)
 
@@ -180,15 +180,15 @@ def _show_content(folder: CatalogFolder, summary: CatalogSummary, out: Output) -
     out.text(f"{folder.catalog}{layout}")
     out.text()
     for name, value in rows:
-        out.text(f"{name:<25}{value}")
+        out.words(f"{name:<25}{value}", 25 - (len(name) - len(name.lstrip())))
     out.text()
     for role, columns in summary.read_as().items():
         empty = "" if summary.filled[role] else " (no usable photo)" if role == "image" else " (empty)"
-        out.text(f"{role:<25}{'column ' + ', '.join(columns) + empty if columns else '-'}")
+        out.words(f"{role:<25}{'column ' + ', '.join(columns) + empty if columns else '-'}", 25)
     if given := summary.given():
-        out.text(f"{'filters and labels':<25}{clipped(', '.join(given), COLUMNS_CHARS)} ({len(given)} in all)")
+        out.words(f"{'filters and labels':<25}{clipped(', '.join(given), COLUMNS_CHARS)} ({len(given)} in all)", 25)
     if summary.attributes:
-        out.text(f"{'  filled':<25}{_filled(summary)}")
+        out.words(f"{'  filled':<25}{_filled(summary)}", 23)
     out.text()
 
 
@@ -200,7 +200,7 @@ def _show_problems(summary: CatalogSummary, out: Output) -> None:
     for kind, count in sorted(problems.counts.items(), key=lambda item: (item[0] in WARNINGS, -item[1])):
         out.text(f"{'warning' if kind in WARNINGS else 'error'}: {kind}: {count:,}")
         for problem in problems.first(kind)[:shown]:
-            out.text(f"    {problem.where}: {problem.message}" if problem.where else f"    {problem.message}")
+            out.words(f"    {problem.where}: {problem.message}" if problem.where else f"    {problem.message}")
         if count > shown:
             out.text(f"    and {count - shown:,} more")
-        out.text(f"    mend: {MEND[kind]}")
+        out.words(f"    mend: {MEND[kind]}")

@@ -123,23 +123,23 @@ def _show(session: Session, summary: CycleSummary) -> None:
     for split, role in words.items():
         scored = next((each[split] for each in content["leaderboard"] if each[split]), None)
         if scored is None:
-            out.text(f"{split}: no query is about this split")
+            out.words(f"{split}: no query is about this split")
             continue
         sizes = f"{scored['queries']:,} queries about {scored['products']:,} products, gallery of {scored['gallery']:,}"
         out.table(columns(metric, split), leaderboard(results, metric, split), f"{split}, {role}: {sizes}")
-    out.text("a change is to the last accepted stage before")
+    out.words("a change is to the last accepted stage before")
     for result in results:
         if result.note:
-            out.text(f"{result.name}: {result.note}")
+            out.words(f"{result.name}: {result.note}")
     if content["test_flatters"]:
-        out.text(f"careful: {content['test_flatters']}")
+        out.words(f"careful: {content['test_flatters']}")
     if content["stopped"]:
-        out.text(f"ended early: {content['stopped']}")
+        out.words(f"ended early: {content['stopped']}")
     last = last_accepted(results)
     if last.test:
-        out.text(in_all(results[0].name, last.name, last.change(metric, "test", "from_base"), metric))
+        out.words(in_all(results[0].name, last.name, last.change(metric, "test", "from_base"), metric))
     names = [f"{role} {name or 'as it was'}" for role, name in content["lineage"].items()]
-    out.text(f"chosen: {', '.join(names)}; queries {'with' if content['attributes'] else 'without'} attributes")
+    out.words(f"chosen: {', '.join(names)}; queries {'with' if content['attributes'] else 'without'} attributes")
     out.text(f"report: {summary.run / 'report.html'}")
     chosen = [f"model.{role}_checkpoint={name}" for role, name in content["lineage"].items() if name]
     if chosen:

@@ -102,12 +102,12 @@ def _show(session: Session, result: Result, files: Mapping[str, Path | None]) ->
     count = (
         f"{len(result.pairs):,} {kind} in {len(result.groups):,} group{groups} among {content['listings']:,} listings"
     )
-    out.text(f"{count}; scores from {content['threshold']:.3f} ({content['threshold_by']})")
-    out.text(f"  {calibration_words(content)}")
+    out.words(f"{count}; scores from {content['threshold']:.3f} ({content['threshold_by']})")
+    out.words(f"  {calibration_words(content)}")
     if content["known"]["same_in_catalog"]:
-        out.text(f"  {content['known']['same_in_catalog']:,.0f} pairs were known before and are not among them")
+        out.words(f"  {content['known']['same_in_catalog']:,.0f} pairs were known before and are not among them")
     if content["variants_left_out"]:
-        out.text(f"  {content['variants_left_out']:,} pairs left out: variants of one style (group_id)")
+        out.words(f"  {content['variants_left_out']:,} pairs left out: variants of one style (group_id)")
     for file in files.values():
         if file:
             out.text(f"  {file}")

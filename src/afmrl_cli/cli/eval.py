@@ -182,12 +182,12 @@ def _show(session: Session, report: Report, files: list[Path], wide: bool) -> No
     title, columns, rows = systems_table(content, wide)
     out.table(columns, rows, title)
     for remark in remarks(content, wide):
-        out.text(remark)
+        out.words(remark)
     for title, columns, rows in (*variants_table(content), *class_table(content), *slice_tables(content, wide)):
         out.table(columns, rows, title)
     for comparison in content["comparisons"]:
         for words in comparison["words"]:
-            out.text(words)
+            out.words(words)
     for file in files:
         out.text(f"written: {file}")
     out.text(f"{report.folder}")

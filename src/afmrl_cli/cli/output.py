@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 PLAIN_PROGRESS_SECONDS = 5.0
-PIPED_WIDTH, LEAST_FOLDED = 200, 10
+PIPED_WIDTH, LEAST_FOLDED, LEAST_WIDTH = 200, 10, 40
 FIGURES = re.compile(r"[-+]?[\d.,]+%?( to [-+]?[\d.,]+%?)?|-|")
 """A number, an interval, nothing: what is never folded."""
 
@@ -87,6 +87,26 @@ class Output:
         if not self.json_mode:
             self.end_progress()
             print(log_text(printable(line)), flush=True)
+
+    def words(self, line: str, hang: int = 4) -> None:
+        """A line of the result as `text`, broken at blanks where the terminal ends, what follows `hang` columns in.
+
+        Links, paths and long names stay whole.
+        """
+        import textwrap
+
+        for part in line.splitlines() or [""]:
+            inside = " " * (len(part) - len(part.lstrip()) + hang)
+            folded = textwrap.wrap(
+                part,
+                max(self.width, LEAST_WIDTH),
+                subsequent_indent=inside,
+                break_long_words=False,
+                break_on_hyphens=False,
+                replace_whitespace=False,
+            )
+            for piece in folded or [""]:
+                self.text(piece)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
         """A table of the result for a person; numbers right-aligned; cells are never read as markup."""
