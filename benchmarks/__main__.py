@@ -42,6 +42,7 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("start", "", "--rounds 1"),
+    Benchmark("beside", "--only product,embed,attributes", "--rounds 1 --products 4 --only product"),
     Benchmark("check_scale", "", "--rows 200 --photos 4 --side 64"),
     Benchmark("attributes_rate", "", "--items 2 --batch 2 --rounds 1"),
     Benchmark("embed_rate", "--items 768 --rounds 3", "--items 2 --batch 2 --side 56 --rounds 1"),

@@ -2,9 +2,9 @@
 
     python -m benchmarks.start [--rounds 9]
 
-Each is a process of its own, in turns; told is the processor time (user and system) of the middle round, which other
-work on the machine changes little, and the clock's. The third row, `import typer` and the empty package `rich` without
-its parts, is what no program with such help can reach: shown to say what the aim is measured against.
+Each is a process of its own, in turns. Shown are the medians of the processor time (user and system), which other work
+on the machine changes little, and of the clock's time. The third row imports rich without the parts that draw: shown to
+say what the aim is measured against.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def _written(key: str, origin: dict[str, str]) -> str:
 
 
 def _same(given: object, fixed: object) -> bool:
-    """Whether a value means the constant: "false" and "1" may come from a variable or --set."""
+    """Return whether a value means the constant: "false" and "1" may come from a variable or --set."""
     if not isinstance(given, str) or isinstance(fixed, str):
         return given == fixed and isinstance(given, bool) == isinstance(fixed, bool)
     if isinstance(fixed, bool):

@@ -25,17 +25,17 @@ LINK = re.compile(r"(?<=:)//|(?<=www)\.", re.IGNORECASE)
 
 
 def printable(text: str) -> str:
-    """`text` for a terminal or a file: a replacement character in place of what would steer it."""
+    """Make `text` safe for a terminal or a file: a replacement character in place of what would steer it."""
     return STEERS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def log_text(text: str) -> str:
-    """`text` in which no line is a command to the CI that shows it (GitHub, Azure, TeamCity): a blank goes between."""
+    """Put a blank into each line that the CI which shows it (GitHub, Azure, TeamCity) would take for a command."""
     return BRACKET_COMMAND.sub("# ", COMMAND.sub(r"\1: ", text))
 
 
 def json_text(document: str) -> str:
-    """A JSON document with the same meaning in which nothing steers a terminal or a CI."""
+    """Escape what steers a terminal or a CI in a JSON document, whose meaning stays."""
     escaped = STEERS.sub(lambda match: _unicode_escape(match[0]), document)
     return BRACKET_COMMAND.sub("\\\\u0023", escaped)
 
@@ -46,7 +46,7 @@ def _unicode_escape(char: str) -> str:
 
 
 def spreadsheet_cell(value: object) -> str:
-    """A cell of a CSV file that no spreadsheet runs: what begins like a formula gets an apostrophe before it."""
+    """Make a cell of a CSV file that no spreadsheet runs: what begins like a formula gets an apostrophe before it."""
     text = printable(str(value))
     number = re.fullmatch(r"[+-]?\d+([.,]\d+)?", text)
     return f"'{text}" if text.lstrip(" ").startswith(FORMULA) and not number else text
@@ -58,12 +58,12 @@ def write_csv(file: IO[str], rows: Iterable[Iterable[object]]) -> None:
 
 
 def from_spreadsheet_cell(text: str) -> str:
-    """What `spreadsheet_cell` was given, but for the characters that it replaced."""
+    """Return what `spreadsheet_cell` was given, but for the characters that it replaced."""
     return text[1:] if text.startswith("'") and text[1:].lstrip(" ").startswith(FORMULA) else text
 
 
 def markdown(text: object) -> str:
-    """`text` on one line of Markdown, a table's cell included: no HTML, no link or picture, no mention, no emphasis."""
+    """Escape `text` for one line of Markdown or a cell: no HTML, no link or picture, no mention, no emphasis."""
     escaped = printable(str(text)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     escaped = MARKDOWN.sub(lambda match: f"\\{match[0]}", escaped)
     escaped = LINK.sub(lambda match: "".join(f"&#{ord(char)};" for char in match[0]), escaped)

@@ -1,4 +1,4 @@
-"""Settings for a catalog that nobody has set up yet: proposed from its names and from what its cells hold.
+"""Propose settings for a catalog that is not set up yet: from its names and from what its cells hold.
 
 Columns are found as every command finds them (columns.py); the schema of the catalog's own attributes is found from all
 of its rows (attributes/values.py).
@@ -39,14 +39,14 @@ class Proposal:
     rows: int = 0
     names: tuple[str, ...] = ()
     columns: dict[str, list[str]] = field(default_factory=dict)
-    told: dict[str, str] = field(default_factory=dict)
+    summaries: dict[str, str] = field(default_factory=dict)
     keys: dict[str, ProposedKey] = field(default_factory=dict)
     languages: dict[str, float] = field(default_factory=dict)
     problem: str = ""
 
 
 def propose(folder: CatalogFolder | None, root: Path, settings: CatalogSettings) -> Proposal:
-    """The proposal for the catalog of `folder`, or for the most promising file in `root`.
+    """Make the proposal for the catalog of `folder`, or for the most promising file in `root`.
 
     Raises DataError when there is no file that can be read as a catalog.
     """
@@ -86,7 +86,7 @@ def _look_at(file: Path, settings: CatalogSettings) -> Proposal:
     found.keys = schema.keys()
     for role in ROLES:
         found.columns[role] = columns.read_as(role)
-        found.told[role] = _described(role, rows, columns)
+        found.summaries[role] = _summary(role, rows, columns)
     languages = LanguageSample()
     for row in rows:
         texts = (row.cells[i] for role in ("title", "description") for i in columns.roles.get(role, ()))
@@ -95,8 +95,8 @@ def _look_at(file: Path, settings: CatalogSettings) -> Proposal:
     return found
 
 
-def _described(role: str, rows: Sequence[Row], columns: ColumnMap) -> str:
-    """`filled in 98 %, such as "Linen blouse"`."""
+def _summary(role: str, rows: Sequence[Row], columns: ColumnMap) -> str:
+    """Summarise a column: `filled in 98 %, such as "Linen blouse"`."""
     if not rows or role not in columns.roles:
         return ""
     texts = [" ".join(filter(None, (one_text(row.cells[i]) for i in columns.roles[role]))) for row in rows]
@@ -107,7 +107,7 @@ def _described(role: str, rows: Sequence[Row], columns: ColumnMap) -> str:
 
 
 def settings_text(found: Proposal) -> str:
-    """The proposal as a commented `afmrl.toml`."""
+    """Write the proposal as a commented `afmrl.toml`."""
     lines = [
         "# Settings of this catalog for afmrl, proposed by `afmrl init`. All keys and their defaults: afmrl config",
         "",
@@ -122,10 +122,10 @@ def settings_text(found: Proposal) -> str:
     lines += ["", "[catalog.columns]"]
     for role in ROLES:
         names = found.columns.get(role)
-        if names and found.told[role] == "empty":
+        if names and found.summaries[role] == "empty":
             lines.append(f"# {role} = {_toml(names)}  # empty")
         elif names:
-            lines.append(f"{role} = {_toml(names)}" + (f"  # {found.told[role]}" if found.told[role] else ""))
+            lines.append(f"{role} = {_toml(names)}" + (f"  # {found.summaries[role]}" if found.summaries[role] else ""))
         else:
             lines.append(f"# {role} = []  # none found")
     used = {name for names in found.columns.values() for name in names}

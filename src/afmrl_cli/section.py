@@ -53,7 +53,7 @@ class Section(BaseModel):
 
     @property
     def foreign(self) -> frozenset[str]:
-        """Values that lead out of the folder and that only the folder's own file has named (see `trust`)."""
+        """Return the values that lead out of the folder and that only the folder's own file has named (see `trust`)."""
         return self._foreign
 
     def mark(self, values: Iterable[str]) -> None:

@@ -1,6 +1,6 @@
 """Where settings come from: flags over `AFMRL_*` over `afmrl.toml` over the defaults in `settings.py`.
 
-What is wrong is said by where it was written (file, variable or flag), with the nearest known key. Keys of earlier
+An error names where the value was written (file, variable or flag), and the nearest known key. Keys of earlier
 versions are still known: a renamed one is an error that names the new one; one that is fixed now is ignored with a note
 where it says what is fixed, else it is an error.
 """
@@ -50,7 +50,7 @@ def _put(tree: dict[str, Any], dotted: str, value: object, name: str) -> None:
 
 
 def _written_keys(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The dotted keys of a file's tables."""
+    """Return the dotted keys of a file's tables."""
     keys: list[str] = []
     for name, value in tree.items():
         keys += _written_keys(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
@@ -58,7 +58,7 @@ def _written_keys(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """`AFMRL_EMBED_BATCH_SIZE=8` -> {"embed.batch_size": ("8", "AFMRL_EMBED_BATCH_SIZE")}."""
+    """Read the variables: `AFMRL_EMBED_BATCH_SIZE=8` is {"embed.batch_size": ("8", "AFMRL_EMBED_BATCH_SIZE")}."""
     keys = [*known_keys(), *earlier_keys()]
     by_variable = {"AFMRL_" + key.upper().replace(".", "_"): key for key in keys}
     found: dict[str, tuple[str, str]] = {}
@@ -73,7 +73,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, st
 
 
 def _beside_the_catalog(tree: dict[str, Any], folder: Path) -> None:
-    """Make model folders in a file's `tree` absolute: there they are relative to the file, not to where one stands.
+    """Make model folders in a file's `tree` absolute: there they are relative to the file, not to the current folder.
 
     A name under which `folder` holds nothing is left as it is: it means a hub model.
     """
@@ -133,7 +133,7 @@ WORDS = {
 
 
 def _in_words(error: ErrorDetails) -> str:
-    """What pydantic says of a value, as one would say it of a setting."""
+    """Say what is wrong with a value in the words of a setting, not in pydantic's."""
     if words := WORDS.get(error["type"]):
         limits = error.get("ctx", {})
         return words.format(**{name: f"{x:g}" if isinstance(x, float) else x for name, x in limits.items()})
@@ -173,7 +173,7 @@ def load_as_written(
     environment: Mapping[str, str] | None = None,
     names: Mapping[str, str] | None = None,
 ) -> Loaded:
-    """As `load_settings`, but what follows from the models stays open."""
+    """Load as `load_settings` does, but leave open what follows from the models."""
     tree: dict[str, Any] = {}
     origin: dict[str, str] = {}
     file = folder / SETTINGS_FILE if folder else None

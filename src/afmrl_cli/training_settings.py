@@ -17,6 +17,8 @@ class TrainingSettings(Section):
     weight_decay: ClassVar[float] = 0.0
     clip: ClassVar[float] = 1.0
     """Largest length of the gradient."""
+    alpha: ClassVar[float] = 64.0
+    """Scale of the adapter: what it adds is times alpha / rank."""
 
     steps: int = Field(0, ge=0, description="Optimizer steps; 0: as many as the epochs take.")
     learning_rate: float = Field(0.0, ge=0, description="Peak learning rate; 0: 1e-3 for nano, 5e-5 for all others.")
@@ -24,7 +26,6 @@ class TrainingSettings(Section):
     rank: Annotated[Literal[8, 16, 32, 64, 128, 256], BeforeValidator(as_number)] = Field(
         16, description="Rank of the adapter, one that vLLM can serve."
     )
-    alpha: float = Field(64.0, gt=0, description="Scale of the adapter: what it adds is times alpha / rank.")
     lora_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the adapter.")
     activation_checkpointing: bool | None = Field(
         None, description="Save memory for a third more time; empty: false for nano, true for all others."

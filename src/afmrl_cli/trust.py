@@ -45,14 +45,14 @@ class OwnSettings(BaseModel):
 
 
 def own_file() -> Path:
-    """The user's own settings file, which need not exist."""
+    """Return the path of the user's own settings file, which need not exist."""
     home = Path(os.environ.get("XDG_CONFIG_HOME", ""))
     # A relative one would lie in the folder that the user stands in, which may be the stranger's.
     return (home if home.is_absolute() else Path.home() / ".config") / "afmrl" / SETTINGS_FILE
 
 
 def own_settings() -> OwnSettings:
-    """The user's own settings; UsageError when the file can't be used."""
+    """Read the user's own settings. Raises UsageError when the file can't be used."""
     file = own_file()
     if not file.is_file():
         return OwnSettings()
@@ -67,7 +67,7 @@ def own_settings() -> OwnSettings:
 
 
 def mark_foreign(settings: Settings, keys: Container[str], file: Path) -> None:
-    """Tell `settings` which of their values nobody but `file`, the folder's, has named: those of `keys`, the dotted
+    """Note in `settings` which of their values only `file`, the folder's, has named: those of `keys`, the dotted
     keys that come from it. Nothing is marked where the user trusts the folder.
 
     Raises UsageError at once for what would open a door by being true, or a file out of the folder.
@@ -99,8 +99,10 @@ def mark_foreign(settings: Settings, keys: Container[str], file: Path) -> None:
 
 
 def check_endpoint(settings: Section, address: str) -> bool:
-    """Whether `address` is the user's own word, and not only a folder's. UsageError when a folder named it and the
-    user's own settings do not allow its host."""
+    """Return whether `address` is the user's own word, not only a folder's.
+
+    Raises UsageError when a folder named it and the user's own settings do not allow its host.
+    """
     if address not in settings.foreign:
         return True
     host = _host(address)
@@ -113,13 +115,13 @@ def check_endpoint(settings: Section, address: str) -> bool:
 
 
 def key_goes_to(address: str, own_word: bool) -> bool:
-    """Whether AFMRL_API_KEY may be sent to `address`; `own_word`: what `check_endpoint` said of it."""
+    """Return whether AFMRL_API_KEY may be sent to `address`; `own_word` is what `check_endpoint` returned for it."""
     named = os.environ.get(KEY_HOST_VARIABLE, "").strip() or own_settings().api_key_host
     return _same_host(named, address) if named else own_word
 
 
 def check_download(settings: Section, name: str) -> None:
-    """UsageError when nobody but a folder has named the hub model `name`, which is about to be fetched."""
+    """Raise UsageError when only a folder has named the hub model `name`, which is about to be fetched."""
     if name in settings.foreign:
         raise UsageError(
             f"{name}: is not on this disk, and is not fetched because this folder's {SETTINGS_FILE} alone names it",
@@ -144,8 +146,8 @@ def _lies_in(path: Path, root: Path) -> bool:
 
 
 def _host(address: str) -> str:
-    """`host:port` of an http or https address, the port left out where it is that of https."""
-    import httpx  # with its eyes: another parser may find another host in the same address
+    """Return `host:port` of an http or https address, the port left out where it is that of https."""
+    import httpx  # as httpx reads it: another parser may find another host in the same address
 
     try:
         url = httpx.URL(address.strip())

@@ -168,7 +168,7 @@ def _refuse_renamed_flags(words: list[str]) -> None:
 
 
 def main() -> None:
-    """Entry point of the `afmrl` script."""
+    """Run the `afmrl` script."""
     _open_streams()
     _refuse_renamed_flags(sys.argv[1:])
     if "--json" not in sys.argv[1:]:

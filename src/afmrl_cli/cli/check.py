@@ -62,7 +62,7 @@ def check(session: Session, images: Images = True, out_file: ProblemsFile = None
 
 @contextmanager
 def problems_file(path: Path) -> Iterator[Problems]:
-    """Problems that are also written to `path`, a line each; the file is there when the block ends without an error."""
+    """Collect problems and write them to `path`, a line each; the file appears when the block ends without an error."""
     with writing(path) as target, target.open("w", encoding="utf-8-sig", newline="") as file:
         write_csv(file, [PROBLEM_COLUMNS])
 
@@ -82,7 +82,7 @@ def problems_file(path: Path) -> Iterator[Problems]:
 
 
 def _check_further(session: Session, summary: CatalogSummary) -> None:
-    """What lets a later command fail though every row can be read."""
+    """Add what lets a later command fail though every row can be read."""
     from ..attributes.task import load_task
 
     if summary.products and not _signals(summary):
@@ -94,7 +94,7 @@ def _check_further(session: Session, summary: CatalogSummary) -> None:
 
 
 def _signals(summary: CatalogSummary) -> list[tuple[int, str]]:
-    """What training can learn from, and how much of it: see training/pairs.py."""
+    """Count what training can learn from: see training/pairs.py."""
     found = [
         (summary.shared_identities, "identities with several listings"),
         (summary.several_photos, "listings with several photos"),
@@ -108,7 +108,7 @@ def _pairs(summary: CatalogSummary) -> str:
 
 
 def _filled(summary: CatalogSummary) -> str:
-    """How complete the retailer's own attributes are: columns, and names that stand in the rows (options)."""
+    """Say how complete the retailer's own attributes are: columns, and names that stand in the rows (options)."""
     shares = {key: 0.0 for key in summary.given()}
     shares.update({key: count / max(1, summary.products) for key, count in summary.attributes.items()})
     half = sum(share >= 0.5 for share in shares.values())

@@ -1,4 +1,4 @@
-"""`afmrl checkpoints`: the adapters that were trained: looking at them, clearing up, handing them to others."""
+"""`afmrl checkpoints`: list, show, compare, prune, export and import the trained adapters."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def show(session: Session, name: Name) -> None:
     chain = dataclasses.asdict(traced)
     session.out.document("afmrl.checkpoint/1", {**content, **about, "chain": _plain(chain)})
     session.out.text(json.dumps(content, ensure_ascii=False, indent=2))
-    for words, things in _told(traced):
+    for words, things in _summary(traced):
         session.out.text(f"{words}: {', '.join(things) if things else 'none'}")
     session.out.note(f"files: {store.path(manifest.name)}")
 
@@ -119,7 +119,7 @@ def _plain(chain: dict[str, Any]) -> dict[str, Any]:
     return {**chain, "vectors": list(map(str, chain["vectors"])), "figures": list(map(str, chain["figures"]))}
 
 
-def _told(traced: Trace) -> list[tuple[str, list[str]]]:
+def _summary(traced: Trace) -> list[tuple[str, list[str]]]:
     return [
         ("came from", [f"{name} ({how})" for how, name in traced.sources]),
         ("attributes", [f"{number:,} by {model}" for model, number in traced.attributes.items()]),

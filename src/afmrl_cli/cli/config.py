@@ -85,7 +85,7 @@ def _value_of(settings: Settings, key: str) -> object:
 def _toml_lines(
     section: BaseModel, origins: Mapping[str, str], resolved: Mapping[str, str], prefix: str = ""
 ) -> Iterator[str]:
-    """The lines of a table and of those in it: what is set, with its origin, and defaults as comments."""
+    """Yield the lines of a table and of those in it: what is set, with its origin, and defaults as comments."""
     from pydantic import BaseModel
 
     fields, inner = type(section).model_fields, list[tuple[str, BaseModel]]()
@@ -115,7 +115,7 @@ def _setting_line(name: str, value: object, origin: str) -> str:
 
 
 def _origin_of_table(key: str, origins: Mapping[str, str]) -> str:
-    """Where a key of a schema's table comes from: its name may be quoted in TOML."""
+    """Return where a key of a schema's table comes from: its name may be quoted in TOML."""
     return next((where for known, where in origins.items() if known == key.replace('"', "")), "")
 
 

@@ -143,7 +143,7 @@ def _row(stage: dict[str, Any], metric: str) -> list[object]:
 
 
 def _cycle(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The report of the cycle that has just ended, and its document."""
+    """Return the report of the cycle that has just ended, and its document."""
     from ..cycle.report import REPORT, find_cycle
 
     place = find_cycle(CatalogFolder(folder.resolve() / "catalog.csv"))
@@ -152,7 +152,7 @@ def _cycle(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _write_shop(folder: Path, products: int, out: Output) -> tuple[Path, str]:
-    """Write the shop; a shopper's photo that no listing shows, and the id of a listing."""
+    """Write the shop; return a shopper's photo that no listing shows, and the id of a listing."""
     from ..nano.shop import write_shop
 
     out.text(f"An example shop of {products:,} products, each listed twice, drawn into {folder}")

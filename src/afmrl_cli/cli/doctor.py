@@ -72,7 +72,7 @@ def doctor(call: Call) -> None:
 
 
 def find_troubles(settings: Settings) -> list[Trouble]:
-    """What is wrong with the installation, or does not go with the settings."""
+    """Find what is wrong with the installation, or does not go with the settings."""
     from ..errors import ModelError
     from ..models.device import device_of
     from ..retrieval.faiss_install import faiss_conflict, installed_faiss
@@ -93,7 +93,7 @@ def find_troubles(settings: Settings) -> list[Trouble]:
 
 
 def broken_torchvision() -> str:
-    """Why an installed torchvision can't be imported; "" when it can, or is not installed (afmrl does not need it)."""
+    """Return why an installed torchvision can't be imported; "" when it can, or is not installed: afmrl needs none."""
     import importlib
     import importlib.util
 
@@ -122,10 +122,10 @@ def _versions() -> dict[str, str]:
 
 
 def _device(settings: Settings) -> dict[str, Any]:
-    """The device and precision that models would use; memory in bytes."""
+    """Describe the device and precision that models would use; memory in bytes."""
     from ..models.device import cuda_devices, device_of, precision_of, torch_build
 
-    # A device that is asked for and absent is told as a trouble; the table shows what there is.
+    # A device that is asked for and absent is listed as a trouble; the table shows what there is.
     model = settings.model if settings.model.device == "cpu" else settings.model.model_copy(update={"device": "auto"})
     found: dict[str, Any] = {
         "used": device_of(model),
@@ -163,7 +163,7 @@ def _memory(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _models(settings: Settings) -> list[dict[str, str]]:
-    """The model of each preset and of the settings, and whether it is on this disk. No network."""
+    """List the model of each preset and of the settings, and whether it is on this disk. No network."""
     from huggingface_hub import constants
 
     from ..errors import ModelError

@@ -28,7 +28,7 @@ OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def explain(error: BaseException) -> tuple[str, str, int] | None:
-    """(message, hint, exit code) of a known failure, None of an unknown one."""
+    """Return (message, hint, exit code) of a known failure, None of an unknown one."""
     if isinstance(error, AfmrlError):
         return str(error), error.hint, error.exit_code
     if isinstance(error, KeyboardInterrupt):
@@ -38,14 +38,14 @@ def explain(error: BaseException) -> tuple[str, str, int] | None:
     if isinstance(error, OSError) and error.errno in DISK:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{DISK[error.errno]}", FREE_SPACE, 3
-    # Transformers lets safetensors write a training's state, which tells the system's error in words.
-    told = OS_ERROR.search(str(error)) if type(error).__name__ == "SafetensorError" else None
-    if told and int(told[1]) in DISK:
-        return f"weights can't be saved: {DISK[int(told[1])]}", FREE_SPACE, 3
+    # Transformers lets safetensors write a training's state, which gives the system's error in words.
+    found = OS_ERROR.search(str(error)) if type(error).__name__ == "SafetensorError" else None
+    if found and int(found[1]) in DISK:
+        return f"weights can't be saved: {DISK[int(found[1])]}", FREE_SPACE, 3
     if isinstance(error, OSError) and error.errno and error.filename:
         return f"{error.filename}: {error.strerror}", "see that the path is right and the disk in order", 3
     if isinstance(error, FileNotFoundError) and not error.filename:
-        return "the folder you stand in is gone", "change into a folder that is there", 3
+        return "the current folder is gone", "change into a folder that is there", 3
     if isinstance(error, sqlite3.DatabaseError):
         return *_database_failure(error), 3
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -54,7 +54,7 @@ def explain(error: BaseException) -> tuple[str, str, int] | None:
 
 
 def _database_failure(error: sqlite3.DatabaseError) -> tuple[str, str]:
-    """(message, hint). Only of a damaged file may anybody be told to move it away."""
+    """Return (message, hint). Only for a damaged file may the hint be to move it away."""
     name = getattr(error, "sqlite_errorname", "")
     if name in DATABASE_DISK_FULL:
         return f"{DATABASE}: the disk is full", FREE_SPACE
@@ -66,12 +66,12 @@ def _database_failure(error: sqlite3.DatabaseError) -> tuple[str, str]:
 
 
 def _to_nowhere(stream: TextIO) -> None:
-    """Let what is written to `stream` from now on, and what waits in it, vanish."""
+    """Discard what is written to `stream` from now on, and what waits in it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """`command`, with known failures shown in one or two lines and turned into their exit code.
+    """Wrap `command`: known failures are shown in one or two lines and become their exit code.
 
     AFMRL_DEBUG=1 keeps the traceback of known failures too.
     """

@@ -22,7 +22,7 @@ import typer
 from ..errors import UsageError
 from .output import Output
 
-CATALOG_HELP = "Catalog file or its folder; by default the folder you stand in."
+CATALOG_HELP = "Catalog file or its folder; by default the current folder."
 CATALOG: dict[str, Any] = {
     "argument": Annotated[Path | None, typer.Argument(help=CATALOG_HELP, show_default=False)],
     "option": Annotated[Path | None, typer.Option("--catalog", "-c", help=CATALOG_HELP)],
@@ -71,12 +71,12 @@ class SettingFlag:
 
     @property
     def parameter(self) -> str:
-        """The name of the function's parameter."""
+        """Return the name of the function's parameter."""
         return self.key.replace(".", "_")
 
     @property
     def spelled(self) -> str:
-        """The flag's name in messages."""
+        """Return the flag's name in messages."""
         return self.names[0].partition("/")[0]
 
     def value(self, said: Any) -> object:
@@ -87,7 +87,7 @@ class SettingFlag:
         return [str(Path(each).absolute()) for each in said] if self.from_here else said
 
     def annotation(self) -> object:
-        """The parameter's type with what Typer needs to know, from the setting's field."""
+        """Return the parameter's type with what Typer needs to know, from the setting's field."""
         from ..reference import field_of  # pydantic costs a third of `afmrl --help`
 
         field = field_of(self.key)
@@ -109,7 +109,7 @@ def setting(
     """Return the flag of a setting, by default --last-part-of-its-key.
 
     A list is comma-separated; with `repeat` the flag is given once for each of its elements instead. Paths `from_here`
-    are relative to where the user stands, though in afmrl.toml they are relative to the catalog's folder.
+    are relative to the current folder, though in afmrl.toml they are relative to the catalog's folder.
     """
     return SettingFlag(key, names or (f"--{key.rpartition('.')[2].replace('_', '-')}",), metavar, repeat, from_here)
 

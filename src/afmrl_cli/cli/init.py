@@ -57,7 +57,7 @@ def init(call: Call, yes: Yes = False, force: Force = False) -> None:
 
 
 def load_settings_text(text: str) -> Settings:
-    """The proposal as settings; raises if it is no valid settings file: then it must not be written."""
+    """Read the proposal as settings. Raises if it is no valid settings file: then it must not be written."""
     from ..settings import Settings
 
     return Settings.model_validate(tomllib.loads(text))

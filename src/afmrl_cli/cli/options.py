@@ -30,12 +30,12 @@ class Session:
 
     @property
     def settings(self) -> Settings:
-        """The settings as resolved for this catalog."""
+        """Return the settings as resolved for this catalog."""
         return self.work.settings
 
     @property
     def folder(self) -> CatalogFolder:
-        """The catalog's folder."""
+        """Return the catalog's folder."""
         return self.work.folder
 
 
@@ -44,8 +44,8 @@ def in_session(
 ) -> Callable[[Command], Command]:
     """Return a decorator for a command whose first parameter is a Session: adds the shared flags and `flags`.
 
-    `roles` are the models that the command runs: a warning where the built-in one is none for this catalog. One that
-    `writes` keeps the catalog in its store, but for a dry run.
+    `roles` are the models that the command runs: a warning where the built-in one is of no use for this catalog. A
+    command that `writes` keeps the catalog in its store, but for a dry run.
     """
 
     def decorate(command: Command) -> Command:
@@ -80,7 +80,7 @@ def start(call: Call) -> Session:
 
 
 def warn_of_built_in(session: Session, roles: tuple[Role, ...]) -> None:
-    """Say in a line where the built-in model is to do a work that it is of no use for."""
+    """Warn where the built-in model is to run on a catalog that it is of no use for."""
     from ..catalog.rendered import built_in_warning
 
     if roles and (warning := built_in_warning(session.folder, session.settings, roles)):
@@ -88,7 +88,7 @@ def warn_of_built_in(session: Session, roles: tuple[Role, ...]) -> None:
 
 
 def warn_of_two_faiss(session: Session) -> None:
-    """A warning when faiss-cpu and faiss-gpu are both installed: which of them is imported is then a matter of luck."""
+    """Warn when faiss-cpu and faiss-gpu are both installed: which of them is imported is then a matter of luck."""
     from ..retrieval.faiss_install import faiss_conflict
 
     if conflict := faiss_conflict():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PLAIN_PROGRESS_SECONDS = 5.0
 PIPED_WIDTH, LEAST_FOLDED, LEAST_WIDTH = 200, 10, 40
-FIGURES = re.compile(r"[-+]?[\d.,]+%?( to [-+]?[\d.,]+%?)?|-|")
+NUMBERS = re.compile(r"[-+]?[\d.,]+%?( to [-+]?[\d.,]+%?)?|-|")
 """A number, an interval, nothing: what is never folded."""
 
 
@@ -57,7 +57,7 @@ class Output:
 
     @property
     def err(self) -> Console:
-        """The console on standard error."""
+        """Return the console on standard error."""
         if self._err is None:
             from rich.console import Console
 
@@ -66,7 +66,7 @@ class Output:
 
     @property
     def width(self) -> int:
-        """Columns that a line of the result may have: the terminal's, COLUMNS into a pipe, else many."""
+        """Return how many columns a line of the result may have: the terminal's, COLUMNS into a pipe, else many."""
         import shutil
 
         return shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
@@ -74,7 +74,7 @@ class Output:
     # Results: standard output
 
     def document(self, schema: str, content: Mapping[str, Any]) -> None:
-        """The command's result as one JSON document; printed only with --json. `schema` is like "afmrl.eval/1"."""
+        """Print the command's result as one JSON document, only with --json. `schema` is like "afmrl.eval/1"."""
         if self.json_mode:
             # Where the terminal is not UTF-8, escapes keep every character.
             ascii_only = (sys.stdout.encoding or "").replace("-", "").lower() != "utf8"
@@ -83,13 +83,13 @@ class Output:
             print(json_text(document), flush=True)
 
     def text(self, line: str = "") -> None:
-        """A line of the result for a person."""
+        """Print a line of the result for a person."""
         if not self.json_mode:
             self.end_progress()
             print(log_text(printable(line)), flush=True)
 
     def words(self, line: str, hang: int = 4) -> None:
-        """A line of the result as `text`, broken at blanks where the terminal ends, what follows `hang` columns in.
+        """Print a line as `text` does, broken at blanks where the terminal ends; what follows stands `hang` columns in.
 
         Links, paths and long names stay whole.
         """
@@ -109,7 +109,7 @@ class Output:
                 self.text(piece)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
-        """A table of the result for a person; numbers right-aligned; cells are never read as markup."""
+        """Print a table of the result for a person; numbers right-aligned; cells are never read as markup."""
         if self.json_mode:
             return
         self.end_progress()
@@ -123,7 +123,7 @@ class Output:
         needed = 0
         for i, name in enumerate(columns):
             numeric = bool(rows) and all(isinstance(row[i], int | float) or row[i] in ("-", "") for row in rows)
-            whole = bool(rows) and all(FIGURES.fullmatch(line[i]) for line in lines)
+            whole = bool(rows) and all(NUMBERS.fullmatch(line[i]) for line in lines)
             table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=whole)
             needed += 3 + (max(len(name), *(len(line[i]) for line in lines)) if whole else LEAST_FOLDED)
         for line in lines:
@@ -132,9 +132,9 @@ class Output:
         piped = not sys.stdout.isatty() and not os.environ.get("COLUMNS")
         console = Console(width=PIPED_WIDTH if piped else None, highlight=False)
         console.width = max(console.width, needed)  # better a line that a terminal breaks than a number that is cut
-        with console.capture() as drawn:
+        with console.capture() as rendered:
             console.print(table)
-        print(log_text(drawn.get()), end="", flush=True)
+        print(log_text(rendered.get()), end="", flush=True)
 
     # Messages: standard error
 
@@ -144,25 +144,25 @@ class Output:
         self.err.print(Text(log_text(printable(message)), style=style))
 
     def note(self, message: str) -> None:
-        """Something worth knowing; silent with --quiet."""
+        """Say something worth knowing; silent with --quiet."""
         if not self.quiet:
             self._say(message)
 
     def detail(self, message: str) -> None:
-        """Something for the curious; only with --verbose."""
+        """Say a detail; only with --verbose."""
         if self.verbose and not self.quiet:
             self._say(message, "dim")
 
     def warn(self, message: str) -> None:
-        """Something to look at; shown even with --quiet."""
+        """Warn of something to check; shown even with --quiet."""
         self._say(f"warning: {message}", "yellow")
 
     def annotate(self, line: str) -> None:
-        """A workflow command for the CI that runs this, as it is; on standard error: --json is one document."""
+        """Print a workflow command for the CI that runs this, unescaped; on standard error: --json is one document."""
         print(line, file=sys.stderr)
 
     def error(self, message: str, hint: str, exit_code: int) -> None:
-        """A failure: one or two lines, and with --json a document too."""
+        """Report a failure: one or two lines, and with --json a document too."""
         self.end_progress()
         self._say(f"error: {message}", "bold red")
         if hint:
@@ -170,7 +170,7 @@ class Output:
         self.document("afmrl.error/1", {"error": {"message": message, "hint": hint, "exit_code": exit_code}})
 
     def progress(self, what: str, done: int, total: int | None = None) -> None:
-        """Tell how far the work named `what` is; a new name ends the bar of the one before."""
+        """Show how far the work named `what` is; a new name ends the bar of the one before."""
         if self.quiet:
             return
         if what != self._what:

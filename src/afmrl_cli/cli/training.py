@@ -32,7 +32,9 @@ def estimate_document(session: Session, estimate: Estimate | None) -> dict[str, 
 def show_plan(session: Session, section: str, plan: Mapping[str, object]) -> None:
     """The settings of `section` and the plan, as tables."""
     # What is left open follows from the catalog and the model: the plan has it.
-    chosen = {key: plan.get(key, value) for key, value in getattr(session.settings, section).model_dump().items()}
+    written = getattr(session.settings, section)
+    settings = written.model_dump(exclude=set(written.constants()))
+    chosen = {key: plan.get(key, value) for key, value in settings.items()}
     session.out.table(["setting", "value"], [[f"{section}.{key}", _plain(value)] for key, value in chosen.items()])
     session.out.table(["plan", ""], [[key, _plain(value)] for key, value in plan.items()])
 
