@@ -40,6 +40,8 @@ SHARED: dict[str, tuple[Any, Any]] = {
     "verbose": (Verbose, False),
     "set_": (Set, None),
 }
+MOST_SHOWN = 26
+"""Columns of a flag's allowed words beside it; with more they follow its help."""
 SETTINGS_PANEL = "Settings (keys of afmrl.toml)"
 
 Where = Literal["argument", "option", "nowhere"]
@@ -92,10 +94,12 @@ class SettingFlag:
 
         field = field_of(self.key)
         kind, choices = _kind(field.annotation, self.repeat)
+        shown = "|".join(choices) if len("|".join(choices)) <= MOST_SHOWN else "NAME"
+        words = [field.description, "Repeatable." * self.repeat, f"One of {', '.join(choices)}." * (shown == "NAME")]
         option = typer.Option(
             *self.names,
-            help=" ".join(filter(None, (field.description, "Repeatable." * self.repeat))),
-            metavar=self.metavar or "|".join(choices) or None,
+            help=" ".join(filter(None, words)),
+            metavar=self.metavar or shown or None,
             autocompletion=(lambda: choices) if choices else None,
             show_default=False,
             rich_help_panel=SETTINGS_PANEL,
