@@ -67,6 +67,34 @@ def test_results_beside_a_catalog_are_no_second_one(tmp_path: Path) -> None:
     assert find_folder(tmp_path).catalog.name == "shop.csv"
 
 
+def test_hidden_files_lock_files_and_folders_are_no_catalogs(tmp_path: Path) -> None:
+    for name in (".hidden.csv", "~$shop.xlsx", "shop.csv"):
+        (tmp_path / name).write_text("id,title\n1,a\n")
+    (tmp_path / "earlier.csv").mkdir()
+    assert find_folder(tmp_path).catalog.name == "shop.csv"
+    (tmp_path / "shop.csv").unlink()
+    with pytest.raises(DataError, match=r"no catalog here$"):
+        find_folder(tmp_path)
+
+
+def test_a_result_takes_no_folders_place_and_none_in_the_store(tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text("id,title\n1,a\n")
+    (tmp_path / "pages").mkdir()
+    folder = CatalogFolder(tmp_path / "shop.csv")
+    for place, said in (
+        ("pages", "is a folder"),
+        (".afmrl/runs/a.html", "lies inside .afmrl"),
+        ("pages/../.afmrl/a.html", "lies inside .afmrl"),
+        ("shop.csv", "the retailer's own file"),
+        ("afmrl.toml", "the retailer's own file"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            check_output(tmp_path / place, folder, "--out")
+    with pytest.raises(UsageError, match="the retailer's own file"):
+        check_output(tmp_path / "queries.csv", folder, "--out", [None, tmp_path / "queries.csv"])
+    check_output(tmp_path / "pages" / "new.html", folder, "--out")
+
+
 def test_results_alone_are_none(tmp_path: Path) -> None:
     (tmp_path / "problems.csv").write_text(OURS["problems.csv"], "utf-8")
     with pytest.raises(DataError, match=r"no catalog here but problems.csv \(written by afmrl\)"):
