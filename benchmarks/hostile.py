@@ -193,9 +193,10 @@ systems = ["bm25", "run:earlier.trec"]
 
 def settings(rng: random.Random) -> Files:
     """An afmrl.toml beside a good catalog."""
+    from afmrl_cli.earlier_settings import earlier_keys
     from afmrl_cli.reference import known_keys
 
-    keys = known_keys()
+    keys = [*known_keys(), *earlier_keys()]
     values = [
         *(
             "true",

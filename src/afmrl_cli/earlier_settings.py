@@ -33,10 +33,11 @@ def without_earlier_keys(tree: dict[str, Any], origin: dict[str, str]) -> list[s
         if key in origin:
             raise UsageError(f"{_written(key, origin)}: {key} is {new} now", "rename it")
     for key, fixed in fixed_keys().items():
-        if key not in origin:
-            continue
         section, _, name = key.partition(".")
-        given = tree[section].pop(name)
+        table = tree.get(section)
+        if key not in origin or not isinstance(table, dict):  # --set agcl=3 may have put another value there
+            continue
+        given = table.pop(name)
         always = f"{key} is no setting any more: it is always {json.dumps(fixed)}"
         if not _same(given, fixed):
             raise UsageError(f"{_written(key, origin)}: {always}", "remove it")
@@ -46,12 +47,12 @@ def without_earlier_keys(tree: dict[str, Any], origin: dict[str, str]) -> list[s
 
 def _one_number_for_both(tree: dict[str, Any], origin: dict[str, str]) -> list[str]:
     """Take `max_images`, the one number of earlier versions, for both models."""
-    where = origin.get(MAX_IMAGES)
-    if where is None:
+    where, table = origin.get(MAX_IMAGES), tree.get("model")
+    if where is None or not isinstance(table, dict):
         return []
-    number = tree["model"].pop("max_images")
+    number = table.pop("max_images")
     for key in BOTH:
-        tree["model"].setdefault(key.partition(".")[2], number)
+        table.setdefault(key.partition(".")[2], number)
         origin.setdefault(key, where)
     return [f"{where}: {MAX_IMAGES} is taken for {' and '.join(BOTH)}"]
 

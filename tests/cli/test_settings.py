@@ -35,6 +35,7 @@ def test_each_setting_is_described_in_a_sentence(key: str) -> None:
         ("", {}, {"AFMRL_RAR_UPDATES": "2"}, "AFMRL_RAR_UPDATES: rar.updates is no setting any more", "remove it"),
         ("", {"rar.shared_prefix": "false"}, {}, "it is always true", "remove it"),
         ("[agcl.clip]\na = 1", {}, {}, "unknown setting agcl.clip", "agcl."),
+        ("[agcl]\nclip = 1", {"agcl": "3"}, {}, "--set agcl: must be a table", "afmrl config"),
         ("embed = 3", {}, {"AFMRL_EMBED_ENRICH": "both"}, "AFMRL_EMBED_ENRICH: unknown setting", "embed.enrich"),
     ],
 )
