@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import save
 
 from afmrl_cli.errors import ModelError
 from afmrl_cli.models.presets import Base, resolve_base
@@ -178,6 +179,7 @@ def test_what_is_not_taken_in(store: Checkpoints, base: Base, tmp_path: Path) ->
             changed("rank", config, lambda b: b.replace(b'"r": 4', b'"r": 8'), told=True),
             "no matrix of a LoRA",
         ),
+        (changed("empty", weights, lambda b: save({}), told=True), "no tensors in it"),
         (changed("json", "manifest.json", lambda b: b"{"), "not a manifest"),
     ):
         with pytest.raises(ModelError, match=words):
