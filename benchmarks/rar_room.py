@@ -59,7 +59,7 @@ def held_out(
     """Recall of the held-out queries by what is added to them."""
     numbers = range(len(environment.queries))
     answers = generator.generate([environment.request(number) for number in numbers])
-    said = [environment.read(number, answer[0]) for number, answer in zip(numbers, answers, strict=True)]
+    said = [environment.read(number, answer) for number, answer in zip(numbers, answers, strict=True)]
     real = [truth[query.id] for query in environment.queries]
     other = [real[(number + 1) % len(real)] for number in numbers]
     table = {
@@ -78,10 +78,10 @@ def held_out(
 def sampled(environment: Environment, generator: LocalGenerator, groups: int) -> dict[str, object]:
     """Spread and best of G sampled answers to each of the first queries."""
     numbers = list(range(min(groups, len(environment.queries))))
-    answers = generator.generate([environment.request(number) for number in numbers], samples=G)
     flat = [number for number in numbers for _ in range(G)]
-    texts = [answer.text for row in answers for answer in row]
-    cut = [answer.cut_off for row in answers for answer in row]
+    answers = generator.generate([environment.request(number) for number in flat])
+    texts = [answer.text for answer in answers]
+    cut = [answer.cut_off for answer in answers]
     rewards = environment.rewards(flat, texts, cut)
     ranks = [reward.ranks if reward.valid else None for reward in rewards]
     made: list[Group] = [ranks[i : i + G] for i in range(0, len(ranks), G)]

@@ -255,11 +255,11 @@ def test_large_photos_are_reduced_at_once(server, tmp_path):
     class Measures:
         id = "measures"
 
-        def generate(self, requests: Sequence[Any], samples: int = 1) -> list[list[Any]]:
+        def generate(self, requests: Sequence[Any]) -> list[Any]:
             from afmrl_cli.attributes.request import Generation
 
             sizes.extend(image.size for request in requests for image in request.images)
-            return [[Generation("a: b", False)] for _ in requests]
+            return [Generation("a: b", False) for _ in requests]
 
     run(folder, settings, Measures)
     assert len(sizes) == 1 and sizes[0][0] * sizes[0][1] <= 2**20 and sizes[0][0] > 1100

@@ -218,7 +218,7 @@ class _Run:
             return {}, None
         stopped = None
         try:
-            said: Sequence[Generation | None] = [row[0] for row in self.generator.generate(list(requests.values()))]
+            said: Sequence[Generation | None] = self.generator.generate(list(requests.values()))
         except Stopped as error:
             stopped, said = error, error.answers
         answers = {key: answer for key, answer in zip(requests, said, strict=True) if answer is not None}

@@ -58,5 +58,5 @@ class Generator(Protocol):
     def id(self) -> str:
         """Names the model and all that changes its answers, such as "nano-1a2b3c4d"; results are kept under it."""
 
-    def generate(self, requests: Sequence[Request], samples: int = 1) -> list[list[Generation]]:
-        """`samples` answers for each request, in the order of the requests."""
+    def generate(self, requests: Sequence[Request]) -> list[Generation]:
+        """Answer each request, in their order."""

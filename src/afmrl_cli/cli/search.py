@@ -127,7 +127,7 @@ def _written_attributes(session: Session, text: str, images: Sequence[Image]) ->
 
     product = Product("query", title=text)
     limit = session.settings.model.generator_images or len(images)
-    [[answer]] = session.work.generator().generate([session.work.task.request(product, images[:limit])])
+    [answer] = session.work.generator().generate([session.work.task.request(product, images[:limit])])
     if answer.error:
         raise DataError(f"--enrich: the generator gave no answer: {answer.error}", "search without --enrich")
     written, failure = session.work.task.read(answer, product)

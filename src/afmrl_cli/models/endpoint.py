@@ -128,11 +128,11 @@ class Endpoint:
     def __repr__(self) -> str:
         return f"Endpoint({self.id!r}, {self._target.shown!r})"
 
-    def generate(self, requests: Sequence[Request], samples: int = 1) -> list[list[Generation]]:
-        """Answers in the order of the requests; a row that failed holds its error."""
-        return asyncio.run(self._generate(requests, samples))
+    def generate(self, requests: Sequence[Request]) -> list[Generation]:
+        """Answer each request, in their order; an answer that failed holds its error."""
+        return asyncio.run(self._generate(requests))
 
-    async def _generate(self, requests: Sequence[Request], samples: int) -> list[list[Generation]]:
+    async def _generate(self, requests: Sequence[Request]) -> list[Generation]:
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -146,21 +146,20 @@ class Endpoint:
             limits=httpx.Limits(max_connections=self._settings.concurrency),
         ) as client:
 
-            async def one(request: Request, sample: int) -> Generation:
+            async def one(request: Request) -> Generation:
                 async with limit:
-                    return await self._answer(client, *self._body(request, sample))
+                    return await self._answer(client, *self._body(request))
 
-            tasks: list[list[asyncio.Task[Generation]]] = []
+            tasks: list[asyncio.Task[Generation]] = []
             try:
                 async with asyncio.TaskGroup() as group:
-                    tasks += [[group.create_task(one(r, s)) for s in range(samples)] for r in requests]
+                    tasks += [group.create_task(one(request)) for request in requests]
             except BaseExceptionGroup as failed:
                 stopped, others = failed.split(ModelError)
                 if stopped is None or others is not None:
                     raise
-                rows = [[_result(task) for task in row] for row in tasks]
-                raise Stopped(_first(stopped), [row[0] for row in rows]) from None
-        return [[task.result() for task in row] for row in tasks]
+                raise Stopped(_first(stopped), [_result(task) for task in tasks]) from None
+        return [task.result() for task in tasks]
 
     async def _answer(self, client: httpx.AsyncClient, body: dict[str, Any], prompt: str) -> Generation:
         for attempt in range(self._settings.retries + 1):
@@ -291,7 +290,7 @@ class Endpoint:
     def _safe(self, message: str) -> str:
         return message.replace(self._key, "[key]") if self._key else message
 
-    def _body(self, request: Request, sample: int) -> tuple[dict[str, Any], str]:
+    def _body(self, request: Request) -> tuple[dict[str, Any], str]:
         """The request as OpenAI has it, and its prompt."""
         settings = self._settings
         pictures = [
@@ -309,7 +308,7 @@ class Endpoint:
             "temperature": settings.temperature,
         }
         if settings.temperature > 0:
-            body |= {"top_p": settings.top_p, "seed": settings.seed + sample}
+            body |= {"top_p": settings.top_p, "seed": settings.seed}
         if request.schema is not None and settings.endpoint_schema:
             # Quotes and braces cost tokens that the budget for `key: value` text does not know of.
             body["max_tokens"] = 2 * settings.max_new_tokens

@@ -66,12 +66,12 @@ class LocalGenerator:
         self.ends = sorted({known[token] for token in END_TOKENS if token in known} | {tokenizer.eos_token_id})
         self.never = sorted(known[token] for token in NEVER_WRITTEN if token in known)
 
-    def generate(self, requests: Sequence[Request], samples: int = 1) -> list[list[Generation]]:
-        """`samples` answers for each request, in the order of the requests.
+    def generate(self, requests: Sequence[Request]) -> list[Generation]:
+        """Answer each request, in their order.
 
-        Greedy at temperature 0 (the samples are then alike), else sampled: the same requests with the same seed and
-        batch size give the same answers. Raises ModelError when a prompt with its pictures is longer than the model's
-        positions, OutOfMemory when a single one does not fit.
+        Greedy at temperature 0, else sampled: the same requests with the same seed and batch size give the same
+        answers, and a request that stands twice gets two. Raises ModelError when a prompt with its pictures is longer
+        than the model's positions, OutOfMemory when a single one does not fit.
         """
         requests = [self._fitting(request) for request in requests]
         texts = [self.text(request) for request in requests]
@@ -80,7 +80,6 @@ class LocalGenerator:
             len(row) + sum(self.vision.image_tokens(image) for image in request.images)
             for row, request in zip(ids, requests, strict=True)
         ]
-        sampled = samples if self._temperature > 0 else 1
 
         def prepare(indices: list[int]) -> dict[str, Any]:
             images = [requests[i].images for i in indices]
@@ -89,11 +88,10 @@ class LocalGenerator:
         devices = [self.loaded.device] if self.loaded.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self._seed)
-            made = self._batches.run(lengths, prepare, lambda batch: self._tokens(batch, sampled), sampled)
+            made = self._batches.run(lengths, prepare, self._tokens)
         self.vision.flush()
         # Decoded only now: a tokenizer must not be used while the other thread prepares a batch with it.
-        answers = [[self.generation(row) for row in rows] for rows in made]
-        return [row * samples if sampled == 1 else row for row in answers]
+        return [self.generation(tokens) for tokens in made]
 
     def _fitting(self, request: Request) -> Request:
         """`request` with as many of its first photos as the model has positions for; the first time is told."""
@@ -134,11 +132,10 @@ class LocalGenerator:
             prompt = prompt.replace(request.product, self.processor.cut(request.product, self.max_text_tokens), 1)
         return chat_messages(self.processor.clean(prompt), len(request.images))
 
-    def _config(self, samples: int) -> GenerationConfig:
+    def _config(self) -> GenerationConfig:
         how: dict[str, Any] = {"do_sample": False}
         if self._temperature > 0:
             how = {"do_sample": True, "temperature": self._temperature, "top_p": self._top_p, "top_k": 0}
-            how["num_return_sequences"] = samples
         return GenerationConfig(
             max_new_tokens=self.max_new_tokens,
             eos_token_id=self.ends,
@@ -147,13 +144,13 @@ class LocalGenerator:
             **how,
         )
 
-    def _tokens(self, batch: dict[str, Any], samples: int) -> list[list[list[int]]]:
-        """New tokens of `samples` answers for each row."""
+    def _tokens(self, batch: dict[str, Any]) -> list[list[int]]:
+        """Generate the new tokens of each row."""
         there = self.vision.inputs(batch, self.loaded.device)
         with torch.inference_mode(), active_adapter(self.loaded.peft, self.adapter):
-            tokens = self.loaded.causal.generate(**there, generation_config=self._config(samples))
-        flat = tokens[:, batch["input_ids"].shape[1] :].tolist()
-        return [flat[i : i + samples] for i in range(0, len(flat), samples)]
+            tokens = self.loaded.causal.generate(**there, generation_config=self._config())
+        made: list[list[int]] = tokens[:, batch["input_ids"].shape[1] :].tolist()
+        return made
 
     def generation(self, tokens: list[int]) -> Generation:
         """What the model wrote, as an answer: the text up to its first end token."""

@@ -53,7 +53,7 @@ class Policy:
         """One answer to each query, as `afmrl attributes` gives it: greedy, unless attributes.temperature is set."""
         with evaluating(self.generator.loaded.causal):
             requests = [self.request(environment, number) for number in range(len(environment.queries))]
-            return [row[0] for row in self.generator.generate(requests)]
+            return self.generator.generate(requests)
 
 
 @contextlib.contextmanager

@@ -114,7 +114,7 @@ def score_generator(
         opened = [open_request(task, example.product, settings, problems, generator) for example in some]
         asked = [(example, request) for example, request in zip(some, opened, strict=True) if request is not None]
         answers = generator.generate([request for _, request in asked])
-        for (example, _), (answer, *_) in zip(asked, answers, strict=True):
+        for (example, _), answer in zip(asked, answers, strict=True):
             tokens = len(generator.processor.tokenizer(answer.text)["input_ids"]) if answer.text else 0
             score.add(answer, tokens, example, task)
         listener.progress(what, min(begin + group, len(examples)), len(examples))
