@@ -24,7 +24,6 @@ import torch
 from PIL import Image
 
 from afmrl_cli.catalog.problems import Problems
-from afmrl_cli.catalog.product import Product
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.embedder import load_embedder
@@ -75,7 +74,7 @@ def main() -> None:
     embedder = load_embedder(settings.model, settings.embed, Checkpoints(Path("none")))
     with tempfile.TemporaryDirectory() as folder:
         rows = products(Path(folder), arguments.items, arguments.side)
-        inputs = [Input(str(i), text, Product(str(i), images=(path,))) for i, (text, path) in enumerate(rows)]
+        inputs = [Input(str(i), Item(text, (path,)), str(i)) for i, (text, path) in enumerate(rows)]
         opened = [Item(text, (Image.open(path).convert("RGB"),)) for text, path in rows]
         texts = embedder.texts(opened, INSTRUCTION)
         order = sorted(range(len(texts)), key=lambda i: -len(embedder.processor.tokenizer(texts[i])["input_ids"]))

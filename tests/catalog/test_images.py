@@ -167,10 +167,12 @@ def test_photos_that_cannot_be_read_are_skipped_and_told_or_fail(tmp_path: Path)
     problems = Problems()
     load_image = partial(open_image, settings=SETTINGS)
     for limit, readable in ((5, 2), (1, 1)):
-        found = load_photos(product, load_image, limit)
-        found.report(product, SETTINGS, problems)
+        found = load_photos(product.images, load_image, limit)
+        found.report(product.id, product.row, SETTINGS, problems)
         assert len(found.photos) == readable
     (first, _) = problems.first("unreadable image")
     assert (first.row, first.listing) == (7, "A") and "bad.jpg" in first.message
     with pytest.raises(DataError, match="row 7"):
-        load_photos(product, load_image, 1).report(product, CatalogSettings(bad_images="fail"), Problems())
+        load_photos(product.images, load_image, 1).report(
+            product.id, product.row, CatalogSettings(bad_images="fail"), Problems()
+        )

@@ -15,8 +15,7 @@ from afmrl_cli.errors import DataError
 from afmrl_cli.evaluation.build import TaskSpec, whole_task
 from afmrl_cli.evaluation.protocols import identity_task, offered, photo_task, queries_task
 from afmrl_cli.evaluation.systems import bm25_run
-from afmrl_cli.evaluation.task import Document, documents_of, gallery_of, of_split, sampled
-from afmrl_cli.evaluation.trec import QueryRow
+from afmrl_cli.evaluation.task import Document, Query, documents_of, gallery_of, of_split, sampled
 from afmrl_cli.retrieval.filters import parse_filters
 from afmrl_cli.retrieval.listings import make_listing
 from afmrl_cli.retrieval.vectors import described_products
@@ -64,7 +63,7 @@ def test_only_products_of_a_split_are_asked_about(catalog: Catalog) -> None:
     assert kept.documents == whole.documents and set(kept.qrels) == asked["test"]
     # A query that is no listing is about its answers, all of them.
     one, other = (next(id for id, side in sides.items() if side == wanted) for wanted in ("test", "train"))
-    rows = [QueryRow(id, "shirt", (), "text", frozenset(), 1) for id in "abc"]
+    rows = [Query(id, "shirt", (), kind="text") for id in "abc"]
     judged = {"a": {one: 1}, "b": {one: 1, other: 1}, "c": {other: 1}}
     assert [q.id for q in of_split(queries_task(rows, judged, catalog[0]), "test", split).queries] == ["a"]
     with pytest.raises(DataError, match="no query is about products of the test split"):
@@ -109,7 +108,7 @@ def test_photo_of_a_product_that_repeats_its_photo(tmp_path: Path) -> None:
 
 def test_queries_leave_out_what_nobody_could_find(catalog: Catalog) -> None:
     gallery = gallery_of(catalog[0], parse_filters(["brand=luma"], "--gallery"))
-    row = QueryRow("q", "shirt", (), "text", frozenset({"s1"}), 1)
+    row = Query("q", "shirt", (), frozenset({"s1"}), kind="text")
     task = queries_task([row], {"q": {"s0": 2, "s1": 1, "s11": 1}}, gallery)
     assert task.qrels == {"q": {"s0": 2}}
     assert task.notes == ["2 judgements of products outside the gallery or taken out are not used"]
@@ -120,7 +119,7 @@ def test_queries_leave_out_what_nobody_could_find(catalog: Catalog) -> None:
 
 def test_queries_about_one_product_are_one_piece_of_evidence(catalog: Catalog) -> None:
     """s0 and s1 are listings of p0: two photos of it are not independent; "shirt" has answers of several products."""
-    rows = [QueryRow(id, "shirt", (), "", frozenset(), 1) for id in ("a", "b", "many", "none")]
+    rows = [Query(id, "shirt", ()) for id in ("a", "b", "many", "none")]
     qrels = {"a": {"s0": 1, "s2": 0}, "b": {"s0": 2, "s1": 1}, "many": {"s0": 1, "s2": 1}}
     groups = {query.id: query.group for query in queries_task(rows, qrels, catalog[0]).queries}
     assert groups == {"a": "p0", "b": "p0", "many": "", "none": ""}
@@ -183,6 +182,6 @@ def test_a_split_is_not_asked_about_by_its_few_duplicates(tmp_path: Path) -> Non
 def test_words_tie_as_vectors_do(catalog: Catalog) -> None:
     """One word in ten thousand moves BM25 by less than a tie: the gallery's order decides, at the edge too."""
     long = [replace(d, row=replace(d.row, text="shirt " + "w " * (10_000 - i))) for i, d in enumerate(catalog[0][:2])]
-    task = queries_task([QueryRow("q", "shirt", (), "text", frozenset(), 1)], {"q": {long[0].id: 1}}, long)
+    task = queries_task([Query("q", "shirt", (), kind="text")], {"q": {long[0].id: 1}}, long)
     assert [id for id, _ in bm25_run(task, 1).run["q"]] == [long[0].id]
     assert [id for id, _ in bm25_run(task, 2).run["q"]] == [long[0].id, long[1].id]

@@ -25,9 +25,9 @@ def test_queries(tmp_path: Path) -> None:
         '{"_id": "c", "image": "y.jpg", "text": null, "exclude": ["s2", "s3"]}\n',
     )
     a, b, c = read_queries(file)
-    assert (a.id, a.text, a.kind, a.images, a.line) == ("a", "red shirt", "text", (), 1)
+    assert (a.id, a.text, a.kind, a.images) == ("a", "red shirt", "text", ())
     assert (b.text, b.images, b.exclude) == ("Title: Shirt\nBrand: Luma", (tmp_path / "x.jpg",), frozenset({"s1"}))
-    assert (c.text, c.images, c.exclude, c.line) == ("", (tmp_path / "y.jpg",), frozenset({"s2", "s3"}), 4)
+    assert (c.text, c.images, c.exclude) == ("", (tmp_path / "y.jpg",), frozenset({"s2", "s3"}))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from afmrl_cli.catalog.problems import Problems
-from afmrl_cli.catalog.product import Product
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.features import FeatureStore
@@ -53,7 +52,7 @@ def test_half_a_kilobyte_a_product(tmp_path: Path) -> None:
 
     def inputs() -> Iterator[Input]:
         for i in range(ALL):
-            yield Input(hashlib.sha256(bytes([i % 256, i // 256])).hexdigest(), f"blouse {i}", Product(str(i)))
+            yield Input(hashlib.sha256(bytes([i % 256, i // 256])).hexdigest(), Item(f"blouse {i}"), str(i))
 
     tracemalloc.start()
     try:

@@ -63,7 +63,7 @@ def by_encode(embedder: Embedder, settings: Settings, place: Path) -> list[np.nd
     cache = VectorCache(place)
     encode_missing(
         work_of(CatalogFolder(place / "catalog.csv"), settings),
-        [Input(attributes, TEXT, PRODUCT, attributes) for attributes in (NAVY, RED)],
+        [Input(attributes, Item(TEXT, (), attributes), attributes) for attributes in (NAVY, RED)],
         cache,
         lambda: embedder,
         settings.embed.query_instruction,

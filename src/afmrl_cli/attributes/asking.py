@@ -52,7 +52,7 @@ def open_requests(
 
 def _load_photos(product: Product, load_image: LoadImage, settings: Settings) -> LoadedPhotos:
     """Load those readable of the photos that the answer's key names: no later photo steps in for a broken one."""
-    return load_photos(first_photos(product, settings.model.generator_images), load_image, 0)
+    return load_photos(first_photos(product, settings.model.generator_images).images, load_image, 0)
 
 
 def _image_loader(generator: object, settings: Settings) -> LoadImage:
@@ -74,6 +74,6 @@ def _image_loader(generator: object, settings: Settings) -> LoadImage:
 def _request(
     task: AttributeTask, product: Product, found: LoadedPhotos, settings: Settings, problems: Problems
 ) -> Request | None:
-    found.report(product, settings.catalog, problems)
+    found.report(product.id, product.row, settings.catalog, problems)
     request = task.request(product, found.photos)
     return request if found.photos or request.product else None

@@ -246,7 +246,7 @@ def _something_to_read(product: Product, settings: Settings) -> bool:
     """Whether `product` is a reason to load a model."""
     if product_text(product):
         return True
-    return bool(load_photos(product, partial(open_image, settings=settings.catalog), 1).photos)
+    return bool(load_photos(product.images, partial(open_image, settings=settings.catalog), 1).photos)
 
 
 def _storable(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from ..settings import CatalogSettings
 from .images import ImageProblem, open_image
 from .problems import Problem, Problems
-from .product import Product
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -71,17 +70,17 @@ class LoadedPhotos:
     photos: list[Image | Picture]
     bad: list[tuple[Path, ImageProblem]]
 
-    def report(self, product: Product, catalog: CatalogSettings, problems: Problems) -> None:
-        """Put the unreadable ones into `problems`; with `bad_images = fail` the first raises DataError."""
-        for path, problem in self.bad:
-            told = Problem("unreadable image", product.row, f"{path.name}: {problem.reason}", "", product.id)
-            problems.report(told, catalog.bad_images, path)
+    def report(self, listing: str, row: int, catalog: CatalogSettings, problems: Problems) -> None:
+        """Put the unreadable ones of `listing` into `problems`; with `bad_images = fail` the first raises DataError."""
+        for path, reason in self.bad:
+            problem = Problem("unreadable image", row, f"{path.name}: {reason.reason}", "", listing)
+            problems.report(problem, catalog.bad_images, path)
 
 
-def load_photos(product: Product, load_image: LoadImage, limit: int) -> LoadedPhotos:
-    """Load the first `limit` readable photos of `product` (0: all of them)."""
+def load_photos(paths: Iterable[Path], load_image: LoadImage, limit: int) -> LoadedPhotos:
+    """Load the first `limit` readable photos of `paths` (0: all of them)."""
     found = LoadedPhotos([], [])
-    for path in product.images:
+    for path in paths:
         if limit and len(found.photos) >= limit:
             break
         try:

@@ -28,7 +28,6 @@ from ..errors import DataError, UsageError
 from ..retrieval.vectors import RowMaker
 from .metrics import Qrels
 from .task import Document, Query, Task, query_text, sample, show_only, variants_of
-from .trec import QueryRow
 
 PROTOCOLS = ("identity", "photo", "fine", "coarse", "text", "composed", "queries")
 PHOTO_QUERY, TITLE_QUERY = "photo of ", "title of "
@@ -247,18 +246,17 @@ def _known_labels(documents: Sequence[Document]) -> str:
     return f"one of {', '.join(known[:20])}"
 
 
-def queries_task(rows: Sequence[QueryRow], qrels: Qrels, gallery: list[Document], level: int = 1) -> Task:
+def queries_task(asked: Sequence[Query], qrels: Qrels, gallery: list[Document], level: int = 1) -> Task:
     """Judged queries of a file; those whose right answers (grade of at least `level`) are one and the same product are
     about that product.
     """
     there = {document.id: document.identity for document in gallery}
     queries, used = [], {}
-    for row in rows:
-        grades = {id: grade for id, grade in qrels.get(row.id, {}).items() if id in there and id not in row.exclude}
+    for query in asked:
+        grades = {id: grade for id, grade in qrels.get(query.id, {}).items() if id in there and id not in query.exclude}
         right = {there[id] for id, grade in grades.items() if grade >= level}
-        group = right.pop() if len(right) == 1 else ""
-        queries.append(Query(row.id, row.text, row.images, row.exclude, kind=row.kind, title=row.title, group=group))
-        used[row.id] = grades
+        queries.append(replace(query, group=right.pop() if len(right) == 1 else ""))
+        used[query.id] = grades
     outside = sum(len(qrels.get(query.id, {})) - len(used[query.id]) for query in queries)
     notes = [f"{outside:,} judgements of products outside the gallery or taken out are not used"] if outside else []
     return Task("queries", queries, gallery, used, notes)

@@ -117,7 +117,7 @@ def vector_run(task: Task, system: RetrievalSystem, work: Workspace, problems: P
 def _document_input(document: Document, system: RetrievalSystem) -> Input | None:
     row, product = document.row, document.product
     if system.attributes is not None:
-        return Input(row.key, row.text, product, row.attributes)
+        return Input(row.key, Item(row.text, product.images, row.attributes), product.id, product.row)
     text = row.text if system.text else ""
     return _input(document.id, text, product.images if system.photos else ())
 
@@ -133,7 +133,7 @@ def _query_input(query: Query, system: RetrievalSystem) -> Input | None:
 def _input(name: str, text: str, images: Sequence[Path], attributes: str = "") -> Input | None:
     if not (text or images or attributes):
         return None
-    return Input.of_query(query_key(text, images, attributes), name, text, images, attributes)
+    return Input(query_key(text, images, attributes), Item(text, tuple(images), attributes), name)
 
 
 def query_key(text: str, images: Sequence[Path], attributes: str = "") -> str:

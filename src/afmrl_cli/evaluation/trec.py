@@ -22,7 +22,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from ..catalog.product import Product, product_text
 from ..errors import DataError
 from ..store.files import writing
 from .metrics import Qrels, Run, ranked_ids
+from .task import Query
 
 SCORE_DECIMALS = 6
 BEIR_HEADINGS = ("query-id", "query_id")
@@ -38,27 +38,15 @@ ID_KEYS = ("qid", "query_id", "_id")
 TEXT_KEYS = ("title", "brand", "category", "description")
 
 
-@dataclass(frozen=True)
-class QueryRow:
-    """One line of a queries file; `line` is 1 for the first."""
-
-    id: str
-    text: str
-    images: tuple[Path, ...]
-    kind: str
-    exclude: frozenset[str]
-    line: int
-    title: str = ""
-
-
-def read_queries(path: Path, image_path: Callable[[str], Path] | None = None) -> list[QueryRow]:
+def read_queries(path: Path, image_path: Callable[[str], Path] | None = None) -> list[Query]:
     """The queries of a JSON Lines file.
 
     `image_path` turns what is written into a path and refuses what it does not allow (a ValueError with the reason);
     by default the path is taken relative to the file. Raises DataError with file and line for a line that is no JSON
     object, a query without id, text and image, or an id that stands twice.
     """
-    found: dict[str, QueryRow] = {}
+    found: dict[str, Query] = {}
+    lines: dict[str, int] = {}
     for number, line in _lines(path):
         where = f"{path}:{number}"
         try:
@@ -67,17 +55,16 @@ def read_queries(path: Path, image_path: Callable[[str], Path] | None = None) ->
             raise DataError(f"{where}: not JSON: {error}", "one JSON object a line") from None
         if not isinstance(row, dict):
             raise DataError(f"{where}: not a JSON object", 'such as {"qid": "1", "text": "navy blouse"}')
-        query = _query(row, path, number, image_path or (lambda name: path.parent / name))
+        query = _query(row, where, image_path or (lambda name: path.parent / name))
         if query.id in found:
-            raise DataError(f"{where}: query {clipped(query.id, 80)} stands already in line {found[query.id].line}")
-        found[query.id] = query
+            raise DataError(f"{where}: query {clipped(query.id, 80)} stands already in line {lines[query.id]}")
+        found[query.id], lines[query.id] = query, number
     if not found:
         raise DataError(f"{path}: no queries", "one JSON object a line")
     return list(found.values())
 
 
-def _query(row: Mapping[str, Any], path: Path, number: int, image_path: Callable[[str], Path]) -> QueryRow:
-    where = f"{path}:{number}"
+def _query(row: Mapping[str, Any], where: str, image_path: Callable[[str], Path]) -> Query:
     name = next((str(row[key]).strip() for key in ID_KEYS if row.get(key) not in (None, "")), "")
     if not name or len(name.split()) > 1:
         raise DataError(f"{where}: no usable query id", f"one of {', '.join(ID_KEYS)}, without white space")
@@ -95,7 +82,7 @@ def _query(row: Mapping[str, Any], path: Path, number: int, image_path: Callable
         raise DataError(f"{where}: query {clipped(name, 80)} has neither text nor image", "text, title or images")
     exclude = frozenset([*_strings(row, "listing_id", where), *_strings(row, "exclude", where)])
     kind, title = _string(row, "type", where), _string(row, "title", where)
-    return QueryRow(name, text, tuple(images), kind, exclude, number, title)
+    return Query(name, text, tuple(images), exclude, kind=kind, title=title)
 
 
 def _string(row: Mapping[str, Any], key: str, where: str) -> str:

@@ -309,11 +309,9 @@ class _Vectors:
     def of(self, sides: Sequence[Side], instruction: str, what: str) -> NDArray[np.float32]:
         """float32 [sides, d]; what the cache does not hold is encoded."""
         keys = [hash_json([self.embedder.id, instruction, side.content]) for side in sides]
+        items = [Item(side.text, tuple(photo.path for photo in side.photos), side.attributes) for side in sides]
         inputs = [
-            Input.of_query(
-                key, f"listing {side.listing}", side.text, [photo.path for photo in side.photos], side.attributes
-            )
-            for key, side in zip(keys, sides, strict=True)
+            Input(key, item, f"listing {side.listing}") for key, item, side in zip(keys, items, sides, strict=True)
         ]
         with frozen(self.embedder):
             empty = encode_missing(

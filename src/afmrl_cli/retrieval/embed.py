@@ -25,6 +25,7 @@ from ..catalog.product import Product
 from ..catalog.read import count_rows
 from ..errors import DataError, ModelError
 from ..listener import Listener
+from ..models.embed_input import Item
 from ..store.checkpoints import versions
 from ..store.files import (
     TEMPORARY_PREFIX,
@@ -170,7 +171,7 @@ class _Seen:
                 self.keys.append(row.key)
                 self.without_attributes += not row.attributes
                 if row.key not in self.known:
-                    yield Input(row.key, row.text, product, row.attributes)
+                    yield Input(row.key, Item(row.text, product.images, row.attributes), product.id, product.row)
                 if len(self.keys) % LOOKUP_ROWS == 0:
                     listener.progress("products", len(self.keys), total)
 

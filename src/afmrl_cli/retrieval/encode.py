@@ -7,23 +7,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..catalog.images import open_image
 from ..catalog.pictures import OPENERS, LoadImage, Picture, image_loader, load_photos
 from ..catalog.problems import Problems
-from ..catalog.product import Product
 from ..models.embed_input import Encoder, Item
 from ..settings import CatalogSettings
 from ..workspace import Workspace
 from .cache import VectorCache
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 GROUP_BATCHES = 4
 GROUP_PIXELS = 100_000_000  # 300 MB of opened photos; two groups are in memory at a time
@@ -32,21 +27,19 @@ AT_A_TIME = 8 * OPENERS
 
 @dataclass(frozen=True)
 class Input:
-    """One thing to encode: product text, the first photos of `product`, attribute text; kept under `key`."""
+    """An item whose photos are still paths, and the `key` that its vector is kept under; `name` and `row` (0: none) of
+    the catalog are shown when a photo can't be opened.
+    """
 
     key: str
-    text: str
-    product: Product
-    attributes: str = ""
+    item: Item
+    name: str
+    row: int = 0
 
-    @staticmethod
-    def of_query(key: str, name: str, text: str, images: Sequence[Path], attributes: str = "") -> Input:
-        """A query, which is no product: `name` is shown when one of its photos can't be opened."""
-        return Input(key, text, Product(name, images=tuple(images)), attributes)
-
-    def item(self, photos: Sequence[Image | Picture] = ()) -> Item:
-        """What the encoder reads, with the photos that were opened."""
-        return Item(self.text, tuple(photos), self.attributes)
+    @property
+    def paths(self) -> list[Path]:
+        """The photos."""
+        return [path for path in self.item.images if isinstance(path, Path)]
 
 
 def encode_missing(
@@ -71,12 +64,12 @@ def encode_missing(
     asked: set[str] = set()
     new = _new(inputs, cache, asked)
     first = next(new, None)
-    while first is not None and first.item().empty:
+    while first is not None and not (first.item.text.strip() or first.item.attributes):
         # The model is loaded before photos are opened, since it says how; but not for photos that can't be opened.
-        found = load_photos(first.product, partial(open_image, settings=catalog), most)
+        found = load_photos(first.paths, partial(open_image, settings=catalog), most)
         if found.photos:
             break
-        found.report(first.product, catalog, problems)
+        found.report(first.name, first.row, catalog, problems)
         empty.add(first.key)
         first = next(new, None)
     if first is None:
@@ -144,9 +137,9 @@ class _Opening:
         while waiting and len(group) < self.size and pixels < GROUP_PIXELS:
             # A few at a time: how large photos are is known once they are open.
             some = [waiting.popleft() for _ in range(min(len(waiting), AT_A_TIME, self.size - len(group)))]
-            found = openers.map(lambda wanted: load_photos(wanted.product, self.load_image, self.max_images), some)
+            found = openers.map(lambda wanted: load_photos(wanted.paths, self.load_image, self.max_images), some)
             for wanted, photos in zip(some, found, strict=True):
-                photos.report(wanted.product, self.catalog, self.problems)
-                group.append((wanted.key, wanted.item(photos.photos)))
+                photos.report(wanted.name, wanted.row, self.catalog, self.problems)
+                group.append((wanted.key, replace(wanted.item, images=tuple(photos.photos))))
                 pixels += sum(photo.width * photo.height for photo in photos.photos if not isinstance(photo, Picture))
         return group
