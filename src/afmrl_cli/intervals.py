@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 
 
 def group_sums(values: NDArray[np.float64], groups: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sums [g, m] of `values` [q, m] within each group, and how many queries each has [g]."""
+    """Return sums [g, m] of `values` [q, m] within each group, and how many queries each has [g]."""
     _, where = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
     sizes = np.bincount(where).astype(np.float64)
     sums = np.zeros((len(sizes), values.shape[1]))
@@ -42,19 +42,21 @@ def group_sums(values: NDArray[np.float64], groups: Sequence[str]) -> tuple[NDAr
 
 
 def normal_quantile(confidence: float) -> float:
-    """z such that a normal variable lies between -z and z with probability `confidence`."""
+    """Compute z such that a normal variable lies between -z and z with probability `confidence`."""
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def wilson(mean: Floats, variance: Floats, reserve: Floats, z: float) -> tuple[Floats, Floats]:
-    """Low and high end of Wilson's interval of each `mean`; `reserve` is z^2 / k."""
+    """Return low and high end of Wilson's interval of each `mean`; `reserve` is z^2 / k."""
     middle = (mean + reserve / 2) / (1 + reserve)
     half = z * np.sqrt(variance + (reserve / (2 * z)) ** 2) / (1 + reserve)
     return middle - half, middle + half
 
 
 def interval_of_share(share: float, count: float, confidence: float = 0.95) -> list[float]:
-    """Low and high end of Wilson's interval of a share of `count`, which need not be whole; 0 to 1 for a count of 0."""
+    """Return low and high end of Wilson's interval of a share of `count`, which need not be whole; 0 to 1 for a
+    count of 0.
+    """
     if count <= 0:
         return [0.0, 1.0]
     z, mean = normal_quantile(confidence), np.array(share)
@@ -63,7 +65,7 @@ def interval_of_share(share: float, count: float, confidence: float = 0.95) -> l
 
 
 def interval(values: NDArray[np.float64], groups: Sequence[str], confidence: float) -> NDArray[np.float64]:
-    """Low and high end [2, m] of the means of `values` [q, m], all between 0 and 1."""
+    """Return low and high end [2, m] of the means of `values` [q, m], all between 0 and 1."""
     sums, sizes = group_sums(values, groups)
     if len(sizes) < 2:
         return np.stack([np.zeros(values.shape[1]), np.ones(values.shape[1])])

@@ -205,7 +205,7 @@ def test_answers_that_came_before_the_server_ended_the_run_are_stored(server, tm
 def test_no_answer_at_all_is_an_error(server, tmp_path):
     folder, settings = make_shop(tmp_path, 5), settings_for(server)
     server.script = lambda number, body: Reply(status=400, body=b"no pictures, please")
-    with pytest.raises(ModelError, match=r"none of 5 questions was answered.*no pictures, please"):
+    with pytest.raises(ModelError, match=r"none of 5 requests was answered.*no pictures, please"):
         run(folder, settings)
     assert len(stored(folder)) == 5
 

@@ -87,7 +87,7 @@ def test_by_default_a_checkpoint_is_asked_about_what_it_never_saw(shop: Path) ->
     content = json.loads(told.stdout)
     assert content["split"] == "unseen" and content["seen"]["queries_seen"] == 0 < content["queries"] < 24
     assert content["queries"] == test["queries"] and ranking(content, "embedder") == ranking(test, "embedder")
-    said = f"{content['queries']} of 24 queries are asked: those about products that agcl-0 never saw in training"
+    said = f"{content['queries']} of 24 queries are used: those about products that agcl-0 never saw in training"
     assert said in " ".join(told.stderr.split())
     assert "about products unseen in training" in " ".join(by_default().stdout.split())
     every = with_checkpoint("agcl-0")
@@ -200,7 +200,7 @@ def test_a_worse_checkpoint_fails_the_gate(shop: Path) -> None:
     [check] = content["checks"]
     [difference] = [d for d in content["comparisons"][0]["differences"] if d["metric"] == "mrr"]
     assert check["passed"] is False and check["value"] == difference["difference"] < 0
-    assert ("not told from luck" in check["message"]) == (difference["verdict"] != "worse")
+    assert ("can't be told from luck" in check["message"]) == (difference["verdict"] != "worse")
     assert with_checkpoint(better, *gate)["checks"][0]["passed"] is True
 
 

@@ -95,7 +95,8 @@ class _Object:
 
 
 def attribute_text(answer: str) -> str:
-    """`answer` as attribute text where it holds JSON, else its text, without thinking, fences and special tokens.
+    """Return `answer` as attribute text where it holds JSON, else its text, without thinking, fences and special
+    tokens.
 
     Null and empty values are dropped (not seen), lists joined by commas. What attribute text can't hold, such as an
     object of an unknown kind inside the object, stays JSON and so is invalid for the strict parser.
@@ -115,7 +116,7 @@ def attribute_text(answer: str) -> str:
 
 
 def without_thinking(text: str) -> str:
-    """`text` without what the model thought before its answer, as the families of models mark it.
+    """Return `text` without what the model thought before its answer, as the families of models mark it.
 
     A thought that begins and does not end takes the rest of the text with it; one that only ends, what is before it.
     """
@@ -135,12 +136,12 @@ def without_thinking(text: str) -> str:
 
 
 def json_objects(text: str) -> list[object]:
-    """The JSON objects and lists in `text` that hold attributes, in their order."""
+    """Return the JSON objects and lists in `text` that hold attributes, in their order."""
     return [value for value in _values(text) if _pairs_of(value) is not None]
 
 
 def _first_turn(text: str) -> str:
-    """`text` up to the first token, after some text, that ends the model's turn or begins another one."""
+    """Return `text` up to the first token, after some text, that ends the model's turn or begins another one."""
     text = _HEADER.sub("", text)
     for token in SPECIAL_TOKEN.finditer(text):
         if _ENDS_TURN.search(token[0]) and SPECIAL_TOKEN.sub("", text[: token.start()]).strip():
@@ -149,7 +150,7 @@ def _first_turn(text: str) -> str:
 
 
 def _pairs_in(text: str) -> list[tuple[str, str]] | None:
-    """The pairs of the JSON in `text`; None when there is none, or more than one that differ."""
+    """Return the pairs of the JSON in `text`; None when there is none, or more than one that differ."""
     stripped = text.strip()
     if stripped[:1] in ("[", "{") and _end_of(stripped, 0) == 0 and "'" not in stripped:  # cut off
         return None
@@ -171,7 +172,9 @@ def _pairs_in(text: str) -> list[tuple[str, str]] | None:
 
 
 def _values(text: str) -> Iterator[Any]:
-    """The outermost objects and lists that can be read in `text`, strictly or as people and Python write them."""
+    """Return the outermost objects and lists that can be read in `text`, strictly or as people and Python write
+    them.
+    """
     decoder = json.JSONDecoder(object_pairs_hook=_Object, strict=False)
     at = tries = 0
     while (begin := _BRACKET.search(text, at)) and tries < MOST_TRIES:
@@ -190,7 +193,7 @@ def _values(text: str) -> Iterator[Any]:
 
 
 def _end_of(text: str, begin: int) -> int:
-    """Where the bracket at `begin` is closed, brackets counted outside of quotes; `begin` if nowhere."""
+    """Return where the bracket at `begin` is closed, brackets counted outside of quotes; `begin` if nowhere."""
     depth, quote, before = 0, "", ""
     for at in range(begin, len(text)):
         char = text[at]
@@ -210,7 +213,9 @@ def _end_of(text: str, begin: int) -> int:
 
 
 def _lenient(text: str) -> Any:
-    """A Python literal, or JSON with single or typographic quotes or commas too many. Raises what `ast.parse` does."""
+    """Return a Python literal, or JSON with single or typographic quotes or commas too many. Raises what
+    `ast.parse` does.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)
         try:
@@ -238,7 +243,9 @@ def _literal(node: ast.expr | None) -> Any:
 
 
 def _pairs_of(value: Any, depth: int = DEEPEST) -> list[tuple[str, str]] | None:
-    """Keys and values of what was read; an empty value is one that was not seen. None: it holds no attributes."""
+    """Return keys and values of what was read; an empty value is one that was not seen. None: it holds no
+    attributes.
+    """
     if depth == 0:
         return None
     if isinstance(value, list):
@@ -276,7 +283,7 @@ def _pairs_of_list(values: list[Any], depth: int) -> list[tuple[str, str]] | Non
 
 
 def _pairs_in_text(text: object) -> list[tuple[str, str]] | None:
-    """The pairs of a string inside of JSON: attribute text, or JSON once more."""
+    """Return the pairs of a string inside of JSON: attribute text, or JSON once more."""
     if not isinstance(text, str):
         return None
     if text.strip()[:1] in ("{", "["):
@@ -288,7 +295,7 @@ def _pairs_in_text(text: object) -> list[tuple[str, str]] | None:
 
 
 def _named(items: list[tuple[str, Any]]) -> list[tuple[str, str]] | None:
-    """The pair of an object such as {"key": "color", "value": "navy"}."""
+    """Return the pair of an object such as {"key": "color", "value": "navy"}."""
     parts = {_plain(key): value for key, value in items}
     keys, values = parts.keys() & _KEYS, parts.keys() & _VALUES
     if len(keys) != 1 or len(values) != 1 or parts.keys() - keys - values - _BESIDE - {"unit"}:
@@ -308,7 +315,7 @@ def _written(items: list[tuple[str, Any]]) -> list[tuple[str, str]] | None:
 
 
 def _value_text(value: object) -> str | None:
-    """A value as attribute text holds it; None when that can't be done."""
+    """Return a value as attribute text holds it; None when that can't be done."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -330,7 +337,7 @@ def _value_text(value: object) -> str | None:
 
 
 def _is_value(value: object) -> bool:
-    """Whether an object stands for one value."""
+    """Check whether an object stands for one value."""
     return isinstance(value, _Object) and _value_text(value) is not None
 
 

@@ -1,4 +1,4 @@
-"""The question about one product, its photos opened: for generation, SFT and its scoring alike."""
+"""Requests about products, their photos loaded: for generation, SFT and its scoring alike."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 MIN_PHOTO_PIXELS = 2**20
 """Photos for a server are reduced to this, or model.max_pixels if that is more, as soon as they are opened: a window of
-camera pictures would take gigabytes, and no model looks at more."""
+camera pictures would take gigabytes, and no model reads more."""
 
 
 def open_request(
     task: AttributeTask, product: Product, settings: Settings, problems: Problems, generator: object = None
 ) -> Request | None:
-    """The question with its photos; None when there is neither text nor a photo that can be opened.
+    """Make the request with its photos; None when there is neither text nor a photo that can be opened.
 
     Photos are as `generator` wants them. Those that can't be opened go to `problems`; with `catalog.bad_images = fail`
     the first raises DataError.
@@ -39,7 +39,7 @@ def open_request(
 def open_requests(
     task: AttributeTask, products: Sequence[Product], settings: Settings, problems: Problems, generator: object = None
 ) -> Iterator[Request | None]:
-    """`open_request` of each of `products`, photos opened by several threads."""
+    """Make `open_request` of each of `products`, photos loaded by several threads."""
     load_image = _image_loader(generator, settings)
     with ThreadPoolExecutor(OPENERS) as threads:
         waiting = [threads.submit(_load_photos, product, load_image, settings) for product in products]

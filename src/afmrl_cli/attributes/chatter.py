@@ -81,12 +81,12 @@ _NOT_SEEN = re.compile(
 
 
 def says_nothing(value: str) -> bool:
-    """Whether `value` is a gap (`N/A`, `unknown`), or a model's words for one (`not visible in the photo`)."""
+    """Check whether `value` is a gap (`N/A`, `unknown`), or a model's words for one (`not visible in the photo`)."""
     return is_gap(value) or _NOT_SEEN.fullmatch(value) is not None
 
 
 def chatter(attributes: Mapping[str, str]) -> str | None:
-    """Why these pairs are no attributes but a model talking; None: they may be attributes."""
+    """Say why these pairs are no attributes but a model talking; None: they may be attributes."""
     if len(attributes) == 1 or attributes.keys() <= LONELY_KEYS:
         for key in attributes.keys() & LONELY_KEYS:
             return f"{key!r} is no attribute"
@@ -112,7 +112,7 @@ def _is_sentence(key: str, value: str, *, lonely: bool) -> bool:
 
 
 def _stuck(value: str) -> bool:
-    """Whether a model repeats itself: `navy, navy, navy, navy`."""
+    """Check whether a model repeats itself: `navy, navy, navy, navy`."""
     for parts in (value.split(","), value.split()):
         alike = [part.strip().casefold() for part in parts]
         runs = 1

@@ -45,7 +45,7 @@ class ExportSummary:
 
 
 def check_export_path(path: Path, folder: CatalogFolder) -> bool:
-    """Whether an export to `path` replaces a file.
+    """Check whether an export to `path` replaces a file.
 
     Raises UsageError for an unknown suffix, and for a path that is the retailer's or inside the store.
     """
@@ -89,7 +89,7 @@ def _row(product: Product, stored: StoredAttributes, task: AttributeTask) -> dic
 
 
 def _columns(keys: Counter[str], schema: list[str]) -> list[str]:
-    """The schema's keys in its order, then others, the most frequent first."""
+    """Return the schema's keys in its order, then others, the most frequent first."""
     others = [key for key, _ in sorted(keys.items(), key=lambda pair: (-pair[1], pair[0])) if key not in schema]
     return schema + others[: max(0, MAX_KEY_COLUMNS - len(schema))]
 

@@ -45,16 +45,16 @@ REMEMBERED = 100_000
 
 @dataclass
 class AttributeSummary:
-    """What a run did. `products` were looked at: `generated` in this run, `skipped` since stored before."""
+    """What a run did with `products`: `generated` in this run, `skipped` since stored before."""
 
     products: int = 0
     generated: int = 0
     skipped: int = 0
     valid: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    asked: int = 0
-    """Questions put to the generator: listings of the same content share one."""
-    asking_seconds: float = 0.0
+    requests: int = 0
+    """Requests that the generator answered: listings of the same content share one."""
+    request_seconds: float = 0.0
     """Photos, generation, storing; without reading the catalog and loading the model."""
     examples: list[tuple[Product, str]] = field(default_factory=list)
     failed: dict[str, tuple[Product, str]] = field(default_factory=dict)
@@ -62,13 +62,13 @@ class AttributeSummary:
 
     @property
     def valid_share(self) -> float:
-        """Of all products looked at, those with a valid text, new or old."""
+        """Of all products, those with a valid text, new or old."""
         return self.valid / self.products if self.products else 0.0
 
     @property
     def products_per_second(self) -> float:
-        """Of what was asked in this run."""
-        return self.asked / self.asking_seconds if self.asking_seconds else 0.0
+        """Of what was requested in this run."""
+        return self.requests / self.request_seconds if self.request_seconds else 0.0
 
     def count(self, product: Product, row: StoredAttributes, *, new: bool) -> None:
         """Take note of a product's result."""
@@ -85,7 +85,7 @@ class AttributeSummary:
 
 
 def sample_products(products: Iterable[Product], number: int, seed: int) -> list[Product]:
-    """A fixed random sample, in the catalog's order: the same ids and seed give the same products."""
+    """Return a fixed random sample, in the catalog's order: the same ids and seed give the same products."""
     chosen = heapq.nsmallest(number, enumerate(products), key=lambda pair: hash_json([seed, pair[1].id]))
     return [product for _, product in sorted(chosen, key=lambda pair: pair[0])]
 
@@ -101,7 +101,7 @@ class Selection:
     retry_failed: bool = False
 
     def needs(self, row: StoredAttributes | None) -> bool:
-        """Whether a product of which this is stored is asked about."""
+        """Check whether a product of which this is stored is asked about."""
         if row is None or not row.viewed or self.force:
             return True
         return row.failure is not None and (self.retry_failed or row.failure in ASKED_AGAIN)
@@ -130,8 +130,8 @@ def generate_attributes(
 ) -> AttributeSummary:
     """Ask the generator about every product that has no stored answer, and store what it says.
 
-    `views` are those of `work.source`. The generator is loaded when the first question stands, not before. `total` is
-    for progress only. Listings of the same content are asked about once. Raises ModelError when not a single question
+    `views` are those of `work.source`. The generator is loaded for the first request, not before. `total` is
+    for progress only. Listings of the same content are asked about once. Raises ModelError when not a single request
     was answered, and whatever the generator raises; what was stored until then stays.
     """
     run, selection = _Run(work, views, problems), selection or Selection()
@@ -153,8 +153,8 @@ def generate_attributes(
         work.listener.progress("attributes", run.summary.products, total)
     run.ask()
     work.listener.progress("attributes", run.summary.products, total)
-    if run.unanswered and run.unanswered == run.summary.asked:
-        raise ModelError(f"none of {run.unanswered} questions was answered, the last one: {run.last_error}")
+    if run.unanswered and run.unanswered == run.summary.requests:
+        raise ModelError(f"none of {run.unanswered} requests was answered, the last one: {run.last_error}")
     return run.summary
 
 
@@ -190,19 +190,19 @@ class _Run:
             begin = time.monotonic()
         opened = open_requests(self.work.task, list(firsts.values()), settings, self.problems, self.generator)
         requests = dict(zip(firsts, opened, strict=True))
-        asked = {key: request for key, request in requests.items() if request is not None}
-        answers, stopped = self._answers(asked)
+        made = {key: request for key, request in requests.items() if request is not None}
+        answers, stopped = self._answers(made)
         rows = [
             self._row(fingerprint, product, answers.get(fingerprint))
             for fingerprint, product in firsts.items()
-            if fingerprint in answers or fingerprint not in asked
+            if fingerprint in answers or fingerprint not in made
         ]
         # With --force and a server that is out of order, a valid text must not give way to an error.
         lost = {row.fingerprint for row in rows if row.failure in (ENDPOINT_ERROR, REFUSED)} & self.valid_before
         self.views.database.put_attributes([row for row in rows if row.fingerprint not in lost])
         if stopped is not None:
             raise stopped
-        self.summary.asking_seconds += time.monotonic() - begin
+        self.summary.request_seconds += time.monotonic() - begin
         if len(self.done) > REMEMBERED:
             self.done.clear()
         for row in rows:
@@ -213,7 +213,7 @@ class _Run:
         self.valid_before.clear()
 
     def _answers(self, requests: dict[str, Request]) -> tuple[dict[str, Generation], Stopped | None]:
-        """The answers by fingerprint, and why there are no more when the generator could not go on."""
+        """Return the answers by fingerprint, and why there are no more when the generator could not go on."""
         if not requests or self.generator is None:
             return {}, None
         stopped = None
@@ -223,7 +223,7 @@ class _Run:
             stopped, said = error, error.answers
         answers = {key: answer for key, answer in zip(requests, said, strict=True) if answer is not None}
         errors = [answer.error for answer in answers.values() if answer.error is not None]
-        self.summary.asked += len(answers)
+        self.summary.requests += len(answers)
         self.unanswered += len(errors)
         self.last_error = errors[-1] if errors else self.last_error
         return answers, stopped
@@ -243,13 +243,15 @@ class _Run:
 
 
 def _something_to_read(product: Product, settings: Settings) -> bool:
-    """Whether `product` is a reason to load a model."""
+    """Check whether `product` is a reason to load a model."""
     if product_text(product):
         return True
     return bool(load_photos(product.images, partial(open_image, settings=settings.catalog), 1).photos)
 
 
 def _storable(text: str) -> str:
-    """What a model said that is no attribute text, kept for people: without what UTF-8 or a terminal can't take."""
+    """Return what a model said that is no attribute text, kept for people: without what UTF-8 or a terminal can't
+    take.
+    """
     clipped = text[:KEPT_CHARS].encode("utf-8", "replace").decode("utf-8")
     return "".join(char if char.isprintable() else " " for char in clipped)

@@ -109,7 +109,7 @@ def _pair(part: str) -> tuple[str, str]:
 
 
 def clean_value(text: str) -> str:
-    """Free text, such as a string from JSON or a retailer's own column, as one value that the grammar can hold.
+    """Return free text, such as a string from JSON or a retailer's own column, as one value that the grammar can hold.
 
     Separators become commas and spaces, what can't be written is dropped; nothing is cut. "" when nothing is left.
     """

@@ -13,7 +13,7 @@ DEFAULT_TEMPLATE = (
 
 
 def attribute_prompt(product_text: str, schema: str = "", language: str = "", template: str = DEFAULT_TEMPLATE) -> str:
-    """The user's turn for one product; the pictures go before this text in the same turn.
+    """Return the user's turn for one product; the pictures go before this text in the same turn.
 
     `schema` is the text of `AttributeSchema.prompt_text(category)`, `language` a language's name ("Swedish").
     Braces inside the product's own text are left alone: the template is filled by replacement, not by format().
@@ -37,6 +37,6 @@ def attribute_prompt(product_text: str, schema: str = "", language: str = "", te
 
 
 def chat_messages(prompt: str, images: int) -> list[dict[str, object]]:
-    """The conversation for a chat template: `images` picture slots, then the prompt, in one user turn."""
+    """Return the conversation for a chat template: `images` picture slots, then the prompt, in one user turn."""
     content: list[dict[str, str]] = [{"type": "image"} for _ in range(images)]
     return [{"role": "user", "content": [*content, {"type": "text", "text": prompt}]}]

@@ -1,4 +1,4 @@
-"""What a generator is asked and what it answers: local model and endpoint alike."""
+"""Requests to a generator and its answers: local model and endpoint alike."""
 
 from __future__ import annotations
 

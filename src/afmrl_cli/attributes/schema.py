@@ -30,13 +30,15 @@ class AttributeSchema:
 
     @classmethod
     def from_settings(cls, settings: AttributeSettings) -> AttributeSchema:
-        """The schema with its keys as attribute text has them; UsageError when a key or value can't be written."""
+        """Return the schema with its keys as attribute text has them; UsageError when a key or value can't be
+        written.
+        """
         keys: dict[str, SchemaKey] = {}
         seen: dict[str, str] = {}
         for name, entry in settings.keys.items():
             key = " ".join(name.lower().split())
-            if (twin := seen.get(folded(key))) is not None:
-                raise UsageError(f"attributes.keys.{name}: the same key as {twin}", "rename one of them")
+            if (other := seen.get(folded(key))) is not None:
+                raise UsageError(f"attributes.keys.{name}: the same key as {other}", "rename one of them")
             seen[folded(key)] = name
             values = [" ".join(value.split()) for value in entry.values]
             _check_writable(name, key, values)
@@ -44,7 +46,7 @@ class AttributeSchema:
         return cls(keys)
 
     def keys_for(self, category: str) -> dict[str, SchemaKey]:
-        """The keys that apply to a product of this category: no categories, or its beginning."""
+        """Return the keys that apply to a product of this category: no categories, or its beginning."""
         wanted = folded(category)
         return {
             key: entry
@@ -53,14 +55,14 @@ class AttributeSchema:
         }
 
     def prompt_text(self, category: str) -> str:
-        """The sentences for the prompt that name keys and values; "" when no key applies."""
+        """Return the sentences for the prompt that name keys and values; "" when no key applies."""
         keys = self.keys_for(category)
         if not keys:
             return ""
         return f"Use only these keys: {'; '.join(_key_text(key, entry) for key, entry in keys.items())}."
 
     def json_schema(self, category: str) -> dict[str, Any]:
-        """The answer as JSON schema, for servers that can hold a model to one.
+        """Return the answer as JSON schema, for servers that can hold a model to one.
 
         It has only what vLLM, llama.cpp, Ollama and LM Studio all take: objects, arrays, strings and lists of texts. So
         no number of properties, no union of types and no null: every key is required (servers differ on optional ones),
@@ -77,7 +79,7 @@ class AttributeSchema:
         }
 
     def check(self, attributes: Mapping[str, str], category: str) -> dict[str, str]:
-        """`attributes` in the schema's spelling; InvalidAttributes ("outside schema", "repeated key") otherwise.
+        """Return `attributes` in the schema's spelling; InvalidAttributes ("outside schema", "repeated key") otherwise.
 
         Where no key applies to the category, everything passes as it is.
         """
@@ -96,7 +98,9 @@ class AttributeSchema:
         return checked
 
     def without_gaps(self, attributes: Mapping[str, str]) -> dict[str, str]:
-        """`attributes` without values that say that nothing was seen, such as N/A, but where the schema allows them."""
+        """Return `attributes` without values that say that nothing was seen, such as N/A, but where the schema
+        allows them.
+        """
         allowed = {folded(key): {folded(value) for value in entry.values} for key, entry in self.keys.items()}
         kept = {}
         for key, value in attributes.items():
@@ -110,7 +114,7 @@ class AttributeSchema:
 def read_answer(
     text: str, cut_off: bool, schema: AttributeSchema, category: str, settings: AttributeSettings
 ) -> tuple[str, None] | tuple[None, Failure]:
-    """An answer as (attribute text, None) in the schema's spelling, or (None, why it is invalid).
+    """Read an answer as (attribute text, None) in the schema's spelling, or (None, why it is invalid).
 
     The one validation: of generation, of training targets, and of RAR's rewards.
     """
@@ -123,7 +127,7 @@ def read_answer(
 def validated(
     text: str, cut_off: bool, schema: AttributeSchema, category: str, settings: AttributeSettings
 ) -> dict[str, str]:
-    """As `read_answer`, but as pairs, and raising InvalidAttributes, whose message says which part is wrong."""
+    """Read as `read_answer`, but return pairs, and raise InvalidAttributes, whose message says which part is wrong."""
     if cut_off:
         raise InvalidAttributes("cut off", f"no end within {settings.max_new_tokens} new tokens")
     seen = schema.without_gaps(parse_attributes(text, max_pairs=len(text)))
@@ -136,7 +140,7 @@ def validated(
 
 
 def folded(text: str) -> str:
-    """How keys and values are compared: `Neck_Type` and `neck-type` are `neck type`; a minus sign stays."""
+    """Fold keys and values as they are compared: `Neck_Type` and `neck-type` are `neck type`; a minus sign stays."""
     plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     return re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W_])", " ", plain)
 
@@ -172,7 +176,7 @@ def _property(entry: SchemaKey) -> dict[str, Any]:
 
 
 def _check_writable(name: str, key: str, values: list[str]) -> None:
-    """Every allowed pair must survive being written and read, or no answer could ever pass."""
+    """Refuse an allowed pair that does not survive being written and read, or no answer could ever pass."""
     where = f"attributes.keys.{name}"
     for value in values or ["x"]:
         try:
@@ -184,5 +188,5 @@ def _check_writable(name: str, key: str, values: list[str]) -> None:
     plain = [folded(value) for value in values]
     for i, value in enumerate(plain):
         if value in plain[:i]:
-            twin = values[plain.index(value)]
-            raise UsageError(f"{where}: {values[i]!r} is the same value as {twin!r}", "leave one of them out")
+            other = values[plain.index(value)]
+            raise UsageError(f"{where}: {values[i]!r} is the same value as {other!r}", "leave one of them out")

@@ -1,4 +1,4 @@
-"""What a generator is asked about each product, and how its answer is read: template, schema and language together."""
+"""The request about each product, and how its answer is read: template, schema and language together."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AttributeTask:
-    """The question for every product of a catalog. `load_task` makes it."""
+    """The task for every product of a catalog. `load_task` makes it."""
 
     settings: AttributeSettings
     schema: AttributeSchema
@@ -38,7 +38,7 @@ class AttributeTask:
         Attributes are stored by it: another template, schema or temperature is another text, the old one stays.
         """
         settings = self.settings
-        asked = {
+        parts = {
             "template": self.template,
             "schema": {key: entry.model_dump() for key, entry in self.schema.keys.items()},
             "order": list(self.schema.keys),
@@ -47,19 +47,19 @@ class AttributeTask:
             "max_new_tokens": settings.max_new_tokens,
             "sampling": [settings.temperature, settings.top_p, settings.seed] if settings.temperature > 0 else "greedy",
         }
-        return hash_json(asked)[:16]
+        return hash_json(parts)[:16]
 
     def request(self, product: Product, images: Sequence[Image | Picture]) -> Request:
-        """The request for `product` with its opened photos."""
+        """Return the request for `product` with its opened photos."""
         return self.ask(product_text(product), product.category, images)
 
     def ask(self, text: str, category: str, images: Sequence[Image | Picture]) -> Request:
-        """The request for what is shown: product text, category and photos, any of which may be empty."""
+        """Return the request for what is shown: product text, category and photos, any of which may be empty."""
         prompt = attribute_prompt(text, self.schema.prompt_text(category), self.settings.language, self.template)
         return Request(prompt, tuple(images), self.schema.json_schema(category), text)
 
     def read(self, answer: Generation, product: Product) -> tuple[str, None] | tuple[None, Failure]:
-        """`answer` as (attribute text, None), or (None, why it is invalid)."""
+        """Return `answer` as (attribute text, None), or (None, why it is invalid)."""
         text, failure = read_answer(answer.text, answer.cut_off, self.schema, product.category, self.settings)
         if text is None:
             return None, failure or "unparsable"
@@ -70,7 +70,7 @@ class AttributeTask:
 
 
 def load_task(settings: AttributeSettings, root: Path) -> AttributeTask:
-    """The task that the settings mean; a template's path is relative to `root`, the catalog's folder.
+    """Load the task that the settings mean; a template's path is relative to `root`, the catalog's folder.
 
     Raises UsageError when the template can't be read or has no `{product}`, or the schema can't be used.
     """

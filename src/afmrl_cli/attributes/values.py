@@ -88,7 +88,7 @@ class SchemaValues:
         counts.open |= len(counts.values) > COUNTED_VALUES
 
     def keys(self) -> dict[str, ProposedKey]:
-        """The proposed keys: labels in the catalog's order, then the others, the most often filled first."""
+        """Return the proposed keys: labels in the catalog's order, then the others, the most often filled first."""
         found: dict[str, ProposedKey] = {}
         seen: set[str] = set()
         labels = [key for key, counts in self._counts.items() if counts.label]
@@ -104,7 +104,7 @@ class SchemaValues:
 
 
 def _worth(counts: _Counts) -> bool:
-    """Whether a column is an attribute by its values: few, in words, and each again and again."""
+    """Check whether a column is an attribute by its values: few, in words, and each again and again."""
     values = counts.values
     worded = sum(any(char.isalpha() for char in value) for value in values)
     repeated = values.total() >= 2 * len(values) or len(values) <= MOST_VALUES // 4

@@ -2,8 +2,8 @@
 
 A view is a narrowed `Product`: the text fields and photos that a query or a gallery row may show, a category only
 where its text is shown. Attribute texts are stored under the view's fingerprint, a hash of its text and of the photos
-that the generator looked at. So a side is given the text that a generator wrote from the very same view, or none: a
-photo that asks for its listing never carries words from the title, and a row that is to answer a photo none that have
+that the generator was shown. So a side is given the text that a generator wrote from the very same view, or none: a
+photo query never carries words from the title, and a row that is to answer a photo none that have
 seen it.
 `StoredViews.attributes` decides that for training, validation, RAR, embed, eval and the cycle alike.
 
@@ -46,7 +46,7 @@ LOOKUP_PRODUCTS = 256
 @dataclass(frozen=True)
 class AttributeSource:
     """Whose stored attribute texts are used: the generator's id, the prompt's hash, and how many photos of a view the
-    generator looks at (0: all).
+    generator is shown (0: all).
     """
 
     generator: str
@@ -55,19 +55,19 @@ class AttributeSource:
 
 
 def first_photos(view: Product, most: int) -> Product:
-    """`view` with its first `most` photos (0: all): what a model that looks at so many is shown."""
+    """Return `view` with its first `most` photos (0: all): what a model that takes so many is shown."""
     return replace(view, images=view.images[:most]) if most and len(view.images) > most else view
 
 
 def narrowed(product: Product, *, text: bool = True, photos: bool = True) -> Product:
-    """`product` without its text or without its photos."""
+    """Return `product` without its text or without its photos."""
     if not text:
         product = replace(product, title="", description="", category="", brand="", text=())
     return product if photos else replace(product, images=())
 
 
 def listing_views(product: Product, names: Iterable[str], contents: Sequence[str]) -> dict[ViewKey, Product]:
-    """The views of a listing that have something to show; `contents` are its photos' content hashes."""
+    """Return the views of a listing that have something to show; `contents` are its photos' content hashes."""
     photos = [content for content in dict.fromkeys(contents) if content != UNREADABLE]
     keys = [(name, content) for name in VIEWS if name in names for content in (photos if name in EACH else [""])]
     views = {key: _view(product, key, contents) for key in keys}
@@ -116,7 +116,7 @@ class ListingViews:
 
 
 def fingerprint_pairs(views: Sequence[Product], photos: int, fingerprinter: Fingerprinter) -> list[tuple[str, str]]:
-    """Give (fingerprint of what a generator that looks at so many `photos` is shown, fingerprint of all of it) for each
+    """Give (fingerprint of what a generator that takes so many `photos` is shown, fingerprint of all of it) for each
     of `views`.
     """
     shown = fingerprinter.of_all([first_photos(view, photos) for view in views])
@@ -126,7 +126,7 @@ def fingerprint_pairs(views: Sequence[Product], photos: int, fingerprinter: Fing
 def stored_rows(
     database: Database, source: AttributeSource, prints: Sequence[tuple[str, str]]
 ) -> list[StoredAttributes | None]:
-    """What is stored of views, by their `fingerprint_pairs`, None for nothing: the one look-up.
+    """Return what is stored of views, by their `fingerprint_pairs`, None for nothing: the one look-up.
 
     Rows of earlier versions stand under the whole view and are found, too: see `StoredAttributes.viewed`.
     """
@@ -148,7 +148,9 @@ def stored_attributes(
 
 
 def text_to_show(row: StoredAttributes | None) -> str:
-    """The valid attribute text of a row for people, filters and `dedupe`, whatever it was written from; "" for none."""
+    """Return the valid attribute text of a row for people, filters and `dedupe`, whatever it was written from; ""
+    for none.
+    """
     return row.text if row is not None and row.failure is None else ""
 
 
@@ -163,7 +165,7 @@ class StoredViews:
         """Such whole views by what the generator is shown of them, where that is less."""
 
     def fingerprints(self, views: Sequence[Product]) -> list[str]:
-        """Under which fingerprint the text of each view is stored."""
+        """Compute under which fingerprint the text of each view is stored."""
         if self.source is None:
             return self.fingerprinter.of_all(views)
         prints = fingerprint_pairs(views, self.source.photos, self.fingerprinter)
@@ -175,7 +177,9 @@ class StoredViews:
         return [shown for shown, _ in prints]
 
     def texts(self, fingerprints: Sequence[str]) -> dict[str, str]:
-        """Valid texts that were written from the view of that fingerprint (of `fingerprints`), by fingerprint."""
+        """Return valid texts that were written from the view of that fingerprint (of `fingerprints`), by
+        fingerprint.
+        """
         if self.source is None:
             return {}
         keys = sorted({*fingerprints} - {""})
@@ -190,8 +194,8 @@ class StoredViews:
         return stored_attributes(products, self.source, self.database, self.fingerprinter)
 
     def attributes(self, views: Sequence[Product]) -> list[str]:
-        """The attribute text that may stand on a side that shows each of `views`: one that was written from the very
-        same view, "" where there is none.
+        """Return the attribute text that may stand on a side that shows each of `views`: one that was written from the
+        very same view, "" where there is none.
         """
         prints = self.fingerprints(views)
         texts = self.texts(prints)
@@ -200,7 +204,7 @@ class StoredViews:
     def of_listings(
         self, products: Iterable[Product], names: Sequence[str]
     ) -> Iterator[tuple[Product, dict[ViewKey, str]]]:
-        """Each product with the texts of its views of these names, as far as there are any."""
+        """Return each product with the texts of its views of these names, as far as there are any."""
         stream = iter(products)
         while chunk := list(islice(stream, LOOKUP_PRODUCTS)):
             views: list[tuple[int, ViewKey, Product]] = []
@@ -231,5 +235,5 @@ def open_views(work: Workspace, source: AttributeSource | None) -> Iterator[Stor
 
 
 def _unviewed(row: StoredAttributes | None) -> TypeGuard[StoredAttributes]:
-    """Whether it is a valid text of a store that did not record what was seen."""
+    """Check whether it is a valid text of a store that did not record what was seen."""
     return row is not None and not row.viewed and row.failure is None

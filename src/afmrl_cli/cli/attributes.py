@@ -159,7 +159,7 @@ def _show_plan(session: Session, generator: str, products: int, views: int, need
 
 
 def _counted(session: Session, products: int, views: int) -> tuple[list[str], list[object]]:
-    """The first columns of the summaries: views are shown where more than the listing is described."""
+    """Return the first columns of the summaries: views are shown where more than the listing is described."""
     if session.settings.attributes.views == ["listing"]:
         return ["products"], [products]
     return ["products", "views"], [products, views]
@@ -202,7 +202,7 @@ def _show(
     if summary.examples:
         out.table(["id", "title", "attributes"], [[p.id, p.title, text] for p, text in summary.examples])
     columns, row = _counted(session, products, summary.products)
-    rate = f"{summary.products_per_second:.1f}" if summary.asked else "-"
+    rate = f"{summary.products_per_second:.1f}" if summary.requests else "-"
     out.table(
         [*columns, "generated", "done before", "valid", f"{columns[-1]}/s", "generator"],
         [[*row, summary.generated, summary.skipped, f"{summary.valid_share:.1%}", rate, generator]],
@@ -210,11 +210,11 @@ def _show(
     if summary.failures:
         firsts = {kind: (product.id, text[:80]) for kind, (product, text) in summary.failed.items()}
         rows = [[kind, number, *firsts[kind]] for kind, number in summary.failures.most_common()]
-        out.table(["failure", columns[-1], "first id", "what was said"], rows)
+        out.table(["failure", columns[-1], "first id", "answer"], rows)
 
 
 def _looks_like_a_catalog(session: Session, path: Path) -> bool:
-    """Whether a command in this folder would not know any more which table is the catalog."""
+    """Check whether a command in this folder would not know any more which table is the catalog."""
     folder = session.folder
     chosen = folder.catalog.stem.lower() == "catalog" or session.settings.catalog.path
     return not chosen and path.resolve().parent == folder.root.resolve()

@@ -59,7 +59,7 @@ def dedupe(
 
 
 def _vectors(session: Session) -> Vectors | None:
-    """The stored vectors; None, with a note, when the catalog has none at all."""
+    """Return the stored vectors; None, with a note, when the catalog has none at all."""
     from ..retrieval.vectors import CURRENT, load_vectors, stale_products
 
     if not any(session.folder.embeddings.glob(f"*/{CURRENT}")):
@@ -82,15 +82,15 @@ def _show(session: Session, result: Result, files: Mapping[str, Path | None]) ->
     rows = []
     for found in result.pairs[:SHOWN]:
         one, other = (products[row] for row in found.pair)
-        told = found.evidence
+        evidence = found.evidence
         sides = [f"{one.id}\n{other.id}", f"{one.title}\n{other.title}"]
         alike = ", ".join(
             f"{name} {value:.2f}"
-            for name, value in (("vectors", told.vector), ("photos", told.photo), ("text", told.text))
+            for name, value in (("vectors", evidence.vector), ("photos", evidence.photo), ("text", evidence.text))
             if value is not None
         )
         rows.append(
-            [found.group + 1 if found.group >= 0 else "-", round(found.score, 3), *sides, alike, told.conflicts]
+            [found.group + 1 if found.group >= 0 else "-", round(found.score, 3), *sides, alike, evidence.conflicts]
         )
     if rows:
         out.table(["group", "score", "id", "title", "alike", "different"], rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, cast, get_args
 
@@ -15,6 +16,7 @@ from .flags import setting
 from .options import Session, in_session
 
 if TYPE_CHECKING:
+    from ..evaluation.build import TaskSpec
     from ..evaluation.entries import Entry
     from ..evaluation.report import Report
     from ..settings import Settings
@@ -80,31 +82,32 @@ def eval(
 
     identity: listings that share product_id find each other. photo: one photo finds its product. fine: among its
     variants. coarse: listings of a category. text: titles find photos. composed: a photo and "color: red" find the red
-    variant. queries: your own queries.jsonl and qrels.trec. Settings, figures and rankings are kept in .afmrl/runs.
+    variant. queries: your own queries.jsonl and qrels.trec. Settings, metrics and rankings are kept in .afmrl/runs.
 
     Example: afmrl eval catalog.csv --baselines --fail-under recall@10=0.7
     """
+    from ..evaluation.build import TaskSpec
+
+    if protocol not in (None, "queries") and (queries or qrels):
+        raise UsageError(f"--protocol {protocol} takes no --queries and --qrels", "leave one of them out")
+    spec = TaskSpec("queries" if queries or qrels else protocol, queries, qrels, tuple(gallery or ()), _split(split))
     files = {"--run-out": run_out, "--html": html, "--markdown": markdown, "--junit": junit}
-    _check(session, protocol, queries, qrels, files)
+    _check(session, spec, files)
     with session.out:
-        report = _measure(session, protocol, queries, qrels, gallery or [], split, baselines, fail_under or [])
+        report = _measure(session, spec, baselines, fail_under or [])
     _write(session, report, files)
     _show(session, report, [path for path in files.values() if path], wide)
     _conclude(session, report, github)
 
 
-def _check(
-    session: Session, protocol: str | None, queries: Path | None, qrels: Path | None, files: Mapping[str, Path | None]
-) -> None:
-    """What can be refused before anything is read; no result may replace a file that the evaluation reads."""
-    if protocol is not None and protocol not in PROTOCOLS:
-        raise UsageError(f"--protocol {protocol}: no such protocol", f"one of {', '.join(PROTOCOLS)}")
-    if protocol not in (None, "queries") and (queries or qrels):
-        raise UsageError(f"--protocol {protocol} takes no --queries and --qrels", "leave one of them out")
+def _check(session: Session, spec: TaskSpec, files: Mapping[str, Path | None]) -> None:
+    """Refuse what can be refused before anything is read; no result may replace a file that the evaluation reads."""
+    if spec.protocol is not None and spec.protocol not in PROTOCOLS:
+        raise UsageError(f"--protocol {spec.protocol}: no such protocol", f"one of {', '.join(PROTOCOLS)}")
     from ..evaluation.build import judged_files
 
     chosen, root = session.settings.eval, session.folder.root
-    read = list(judged_files(root, queries, qrels))
+    read = list(judged_files(root, spec.queries, spec.qrels))
     runs = [name.removeprefix("run:") for name in chosen.systems if name.startswith("run:")]
     for name in [*([chosen.labels] if chosen.labels else []), *chosen.compare, *chosen.merge, *runs]:
         read += [Path(name), root / name]
@@ -116,17 +119,7 @@ def _check(
                 raise UsageError(f"{other} and {flag} both write {file}", "give each a file of its own")
 
 
-def _measure(
-    session: Session,
-    protocol: str | None,
-    queries: Path | None,
-    qrels: Path | None,
-    gallery: list[str],
-    split: str | None,
-    baselines: bool,
-    fail_under: list[str],
-) -> Report:
-    from ..evaluation.build import TaskSpec
+def _measure(session: Session, spec: TaskSpec, baselines: bool, fail_under: list[str]) -> Report:
     from ..evaluation.entries import parse_entries
     from ..evaluation.report import EvalRequest, measure
     from ..evaluation.seen import seen_by
@@ -136,12 +129,11 @@ def _measure(
     entries = tuple(parse_entries(settings.eval.systems, baselines))
     described = settings.embed.enrich != "none" and work.source_on_disk is not None
     seen = seen_by(trained_by(settings, entries, described=described), work.checkpoints)
-    spec = TaskSpec("queries" if queries or qrels else protocol, queries, qrels, tuple(gallery), _split(split), seen)
-    return measure(work, EvalRequest(spec, entries, parse_thresholds(fail_under)))
+    return measure(work, EvalRequest(replace(spec, seen=seen), entries, parse_thresholds(fail_under)))
 
 
 def trained_by(settings: Settings, entries: Sequence[Entry], *, described: bool) -> list[tuple[Role, str]]:
-    """(role, name) of every checkpoint whose work is in the table: embedders, and whose attributes are read."""
+    """Return (role, name) of every checkpoint whose work is in the table: embedders, and whose attributes are read."""
     model, rows = settings.model, [entry for entry in entries if entry.kind == "checkpoint"]
     found: list[tuple[Role, str]] = [("embedder", model.embedder_checkpoint)]
     found += [("embedder", entry.argument) for entry in rows]
@@ -194,7 +186,7 @@ def _show(session: Session, report: Report, files: list[Path], wide: bool) -> No
 
 
 def _conclude(session: Session, report: Report, github: bool) -> None:
-    """Annotations, and exit code 1 when a check failed: after everything is written and shown."""
+    """Print annotations, and exit with code 1 when a check failed: after everything is written and shown."""
     from ..evaluation.outputs import github_annotations
 
     if github:

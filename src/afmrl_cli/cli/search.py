@@ -27,7 +27,7 @@ PAGE_SUFFIXES = (".html", ".htm")
 @in_session(setting("search.k", "-k"), catalog="option")
 def search(
     session: Session,
-    text: Annotated[str, typer.Argument(help="What you look for, in words.", show_default=False)] = "",
+    text: Annotated[str, typer.Argument(help="The query, in words.", show_default=False)] = "",
     image: Annotated[
         list[Path] | None, typer.Option("--image", "-i", metavar="FILE", help="A photo. Repeatable.")
     ] = None,
@@ -67,7 +67,7 @@ def search(
 
 
 def _check(session: Session, text: str, image: list[Path], like: str, enrich: bool, html: Path | None) -> None:
-    """What can be refused before anything is read."""
+    """Refuse what can be refused before anything is read."""
     if like and (text.strip() or image or enrich):
         raise UsageError("--like stands alone", "it asks with the listing's stored vector; leave out the rest")
     if not like and not text.strip() and not image:
@@ -79,7 +79,7 @@ def _check(session: Session, text: str, image: list[Path], like: str, enrich: bo
 
 
 def _find(session: Session, text: str, files: list[Path], like: str, enrich: bool, filters: list[str]) -> Found:
-    from ..retrieval.encode import told_cut
+    from ..retrieval.encode import cut_message
     from ..retrieval.filters import parse_filters
     from ..retrieval.search import search as find
     from ..retrieval.vectors import load_vectors, stale_products
@@ -90,7 +90,7 @@ def _find(session: Session, text: str, files: list[Path], like: str, enrich: boo
         session.out.note(f"{stale:,} products are new, changed or gone since `afmrl embed`: run it again")
     found = find(work, vectors, _query(session, text, files, enrich), like, chosen)
     if not like and (cut := work.embedder().texts_cut):
-        session.out.warn(f"the query: {told_cut(cut)}")
+        session.out.warn(f"the query: {cut_message(cut)}")
     return replace(found, filters=filters)
 
 
@@ -156,7 +156,7 @@ def _show(out: Output, found: Found, wide: bool) -> None:
 
 
 def _lines(hit: Hit, width: int) -> list[str]:
-    """What is shown of a listing, each line no longer than `width`: what it is, its attributes, its link."""
+    """Return what is shown of a listing, each line no longer than `width`: what it is, its attributes, its link."""
     around = [hit.id, *(part for part in (hit.brand, hit.price) if part)]
     title = _clipped(hit.title, max(20, width - len("  ".join(around)) - 2))
     lines = ["  ".join(part for part in (hit.id, title, *around[1:]) if part)]

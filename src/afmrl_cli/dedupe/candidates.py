@@ -1,4 +1,4 @@
-"""Which pairs are looked at: not all n (n - 1) / 2, but those that something brings together.
+"""Which pairs are compared: not all n (n - 1) / 2, but those that something brings together.
 
 vectors   the nearest listings by the stored vectors (FAISS)
 text      the nearest by BM25, each listing asking with its rarest words until `BUDGET` have been met: left
@@ -6,8 +6,8 @@ text      the nearest by BM25, each listing asking with its rarest words until `
 same      one photo (by its bytes), one text, one code (a column with MPN or EAN, or a rare code in the title)
 
 A pair that none of these names is not found. How many of the known duplicates they name is part of every measurement.
-What many different products share (a placeholder photo, an empty text) brings nobody together, and of more than CROWD
-listings that share one thing each is paired with its next few only.
+What many different products share (a placeholder photo, an empty text) brings no listings together, and of more than
+CROWD listings that share one thing each is paired with its next few only.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ Rows = NDArray[np.int64]
 def find_candidates(
     listings: Listings, words: Words, vectors: NDArray[np.float32] | None, vector_row: Rows, k: int
 ) -> NDArray[np.int64]:
-    """Pairs [p, 2] of rows, the lower first, each once, in order. `vectors` [m, d] may be None; `vector_row` [n] says
-    which of them is a listing's, -1 for none."""
+    """Find pairs [p, 2] of rows, the lower first, each once, in order. `vectors` [m, d] may be None; `vector_row` [n]
+    says which of them is a listing's, -1 for none.
+    """
     found = [text_neighbours(words, k), *same_things(listings, words)]
     if vectors is not None:
         found.append(vector_neighbours(vectors, vector_row, k))
@@ -49,7 +50,7 @@ def find_candidates(
 
 
 def unique_pairs(pairs: Rows, count: int) -> Rows:
-    """`pairs` with the lower row first, each once, without a row that is paired with itself."""
+    """Return `pairs` with the lower row first, each once, without a row that is paired with itself."""
     low, high = pairs.min(axis=1), pairs.max(axis=1)
     keys = np.unique(low * count + high)
     made = np.stack([keys // max(count, 1), keys % max(count, 1)], axis=1)
@@ -57,7 +58,7 @@ def unique_pairs(pairs: Rows, count: int) -> Rows:
 
 
 def vector_neighbours(vectors: NDArray[np.float32], vector_row: Rows, k: int) -> Rows:
-    """Each listing with the k nearest others."""
+    """Return each listing with the k nearest others."""
     listing = np.full(len(vectors) + 1, -1, dtype=np.int64)  # of a vector; the last: FAISS's -1 for "no more"
     rows = np.flatnonzero(vector_row >= 0)
     listing[vector_row[rows]] = rows
@@ -67,7 +68,7 @@ def vector_neighbours(vectors: NDArray[np.float32], vector_row: Rows, k: int) ->
     index = build_index(matrix, "flat" if len(matrix) <= EXACT_UP_TO else "ivf")
     found = []
     for start in range(0, len(matrix), ROWS):
-        # One of them is the listing itself, if it has no exact twins.
+        # One of them is the listing itself, if no vector equals its own.
         _, nearest = search_index(index, matrix[start : start + ROWS], k + 1)
         own = np.repeat(listing[start : start + len(nearest)], nearest.shape[1])
         other = listing[nearest.ravel()]
@@ -76,7 +77,7 @@ def vector_neighbours(vectors: NDArray[np.float32], vector_row: Rows, k: int) ->
 
 
 def _components(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The vectors in at most COMPONENTS numbers, of length 1 again; made of some rows at a time."""
+    """Return the vectors in at most COMPONENTS numbers, of length 1 again; made of some rows at a time."""
     if vectors.shape[1] <= COMPONENTS or len(vectors) <= COMPONENTS:
         return vectors
     import faiss
@@ -92,7 +93,7 @@ def _components(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def text_neighbours(words: Words, k: int) -> Rows:
-    """Each listing with the k others that answer best by BM25."""
+    """Return each listing with the k others that answer best by BM25."""
     asking = _rare_words(words)
     documents = words.bm25.T.tocsr()
     found = []
@@ -103,7 +104,7 @@ def text_neighbours(words: Words, k: int) -> Rows:
 
 
 def _rare_words(words: Words) -> Any:
-    """Each listing's words as a question: its rarest ones until their holders add up to BUDGET, none held by it
+    """Return each listing's words as a query: its rarest ones until their holders add up to BUDGET, none held by it
     alone."""
     made = words.counts.copy()
     holders = np.bincount(made.indices, minlength=made.shape[1])
@@ -119,7 +120,7 @@ def _rare_words(words: Words) -> Any:
 
 
 def _best(scores: Any, start: int, k: int) -> Rows:
-    """The k best columns of each row of a sparse matrix, the row itself left out."""
+    """Return the k best columns of each row of a sparse matrix, the row itself left out."""
     scores = scores.tocsr()
     found = []
     for row in range(scores.shape[0]):
@@ -133,7 +134,7 @@ def _best(scores: Any, start: int, k: int) -> Rows:
 
 
 def same_things(listings: Listings, words: Words) -> list[Rows]:
-    """Pairs with one photo, one text or one code."""
+    """Return pairs with one photo, one text or one code."""
     titles = [text_key(product) for product in listings.products]
     photos = distinct_photos(listings)
     codes = words.title_codes
@@ -149,12 +150,12 @@ def same_things(listings: Listings, words: Words) -> list[Rows]:
 
 
 def text_key(product: Product) -> str:
-    """The listing's text, so that equal texts have equal keys; "" for none."""
+    """Return the listing's text, so that equal texts have equal keys; "" for none."""
     return "\n".join(" ".join(text.casefold().split()) for text in (product.title, product.description)).strip()
 
 
 def distinct_photos(listings: Listings) -> list[tuple[str, ...]]:
-    """Each listing's photos, but for those that many different products have: placeholders, charts of sizes."""
+    """Return each listing's photos, but for those that many different products have: placeholders, charts of sizes."""
     products: dict[str, set[Hashable]] = {}
     for product, photos in zip(listings.products, listings.photos, strict=True):
         for photo in photos:

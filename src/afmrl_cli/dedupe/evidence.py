@@ -47,7 +47,7 @@ class EvidenceBuilder:
         self.products: list[Product] = sources.listings.products
 
     def build(self, pairs: Sequence[Pair]) -> list[Evidence]:
-        """Evidence on each pair."""
+        """Make evidence on each pair."""
         if not pairs:
             return []
         from .features import NAMES, pair_features
@@ -74,9 +74,9 @@ class EvidenceBuilder:
                     same[key] = values[a]
                 else:
                     other[key] = (values[a], values[b])
-        told = {KEYS.get(key, key) for key in other}
+        shown = {KEYS.get(key, key) for key in other}
         found = conflicts_of(listings.facts[a], listings.facts[b])
-        other |= {kind: values for kind, values in found.items() if kind not in told}
+        other |= {kind: values for kind, values in found.items() if kind not in shown}
         prices = listings.prices[[a, b]]
         return Evidence(
             vector if sources.vector_row[a] >= 0 and sources.vector_row[b] >= 0 else None,
@@ -94,7 +94,7 @@ class EvidenceBuilder:
         )
 
     def _titles_words(self, row: int) -> list[str]:
-        """The title's words, the rarest first."""
+        """Return the title's words, the rarest first."""
         words = self._sources.words
         idf = words.idf
         return sorted(

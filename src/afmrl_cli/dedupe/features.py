@@ -80,7 +80,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Sources:
-    """All that features are computed from. `photos` None: no photo was looked at."""
+    """All that features are computed from. `photos` None: no photo was opened."""
 
     listings: Listings
     words: Words
@@ -91,7 +91,7 @@ class Sources:
     photos: Photos | None
 
     def cosines(self, a: Rows, b: Rows) -> Column:
-        """Of the vectors of each pair, those below 0 as 0; 0 where a listing has none."""
+        """Compute the cosine of the vectors of each pair, those below 0 as 0; 0 where a listing has none."""
         made = np.zeros(len(a), dtype=np.float32)
         if self.vectors is None:
             return made
@@ -107,8 +107,9 @@ class Sources:
 def pair_features(
     sources: Sources, pairs: Rows, candidates: Rows | None = None, of_candidates: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """float32 [p, len(NAMES)]. Gaps are taken to the best of the catalog's `candidates` with their features; without,
-    to the best of `pairs` themselves."""
+    """Compute float32 [p, len(NAMES)]. Gaps are taken to the best of the catalog's `candidates` with their features;
+    without, to the best of `pairs` themselves.
+    """
     comparer = _Comparer(sources)
     parts = [comparer.features(pairs[start : start + ROWS]) for start in range(0, len(pairs), ROWS)]
     made = np.concatenate(parts) if parts else np.zeros((0, len(NAMES)), dtype=np.float32)
@@ -145,7 +146,9 @@ class _Comparer:
         self._holders = np.bincount(self._title_id[self._title_id >= 0], minlength=len(names) or 1)
 
     def features(self, pairs: Rows) -> NDArray[np.float32]:
-        """The figures [pairs, NAMES] of `pairs` [pairs, 2] of rows; 0 where a listing lacks what is compared."""
+        """Return the features [pairs, NAMES] of `pairs` [pairs, 2] of rows; 0 where a listing lacks what is
+        compared.
+        """
         a, b = pairs[:, 0], pairs[:, 1]
         columns: dict[str, Any] = {"vector": self.sources.cosines(a, b)}
         columns |= self._of_text(a, b) | self._of_codes(a, b) | self._of_attributes(a, b) | self._of_photos(a, b)

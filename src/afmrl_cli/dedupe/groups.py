@@ -21,8 +21,9 @@ Pair = tuple[int, int]
 def complete_link(
     verified: Mapping[Pair, float], joined: Iterable[Pair] = (), rejected: frozenset[Pair] = frozenset()
 ) -> list[list[int]]:
-    """Groups of two and more rows, in order. `verified` are scores of pairs (lower row first), `joined` pairs that
-    are one whatever their score; `rejected` pairs are never in one group unless `joined` says so."""
+    """Return groups of two and more rows, in order. `verified` are scores of pairs (lower row first), `joined` pairs
+    that are one whatever their score; `rejected` pairs are never in one group unless `joined` says so.
+    """
     group_of: dict[int, int] = {}
     members: dict[int, list[int]] = {}
 
@@ -51,7 +52,7 @@ def complete_link(
 
 
 def components(pairs: Iterable[Pair]) -> list[list[int]]:
-    """Rows that hang together by chains of pairs: what a group can be at most."""
+    """Return rows that hang together by chains of pairs: what a group can be at most."""
     found: dict[int, list[int]] = {}
     for row, first in join(pairs).items():
         found.setdefault(first, []).append(row)
@@ -59,5 +60,5 @@ def components(pairs: Iterable[Pair]) -> list[list[int]]:
 
 
 def ordered(a: int, b: int) -> Pair:
-    """A pair as it is looked up: the lower row first."""
+    """Return a pair as it is looked up: the lower row first."""
     return (a, b) if a < b else (b, a)

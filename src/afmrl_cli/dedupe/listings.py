@@ -109,7 +109,7 @@ def load_listings(work: Workspace, problems: Problems) -> Listings:
 
 
 def describe(products: Sequence[Product], generated: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
-    """Attributes by key: the retailer's columns that describe, brand and category, and generated attributes."""
+    """Return attributes by key: the retailer's columns that describe, brand and category, and generated attributes."""
     rows: list[dict[str, str]] = []
     for product, pairs in zip(products, generated, strict=True):
         row = {plain(key): value for key, value in pairs.items()}
@@ -127,7 +127,7 @@ def describe(products: Sequence[Product], generated: Sequence[Mapping[str, str]]
 
 
 def is_code(key: str) -> bool:
-    """Whether a column of this name numbers products: MPN, EAN, ..."""
+    """Check whether a column of this name numbers products: MPN, EAN, ..."""
     return plain(key) in CODES
 
 
@@ -146,7 +146,7 @@ def _price(given: Mapping[str, str]) -> float:
 
 
 def read_price(text: str) -> float:
-    """The amount in "1.299,00 EUR", "$12.50" or "12,50"; NaN for anything else and for 0."""
+    """Read the amount in "1.299,00 EUR", "$12.50" or "12,50"; NaN for anything else and for 0."""
     found = re.search(r"\d[\d.,'\s]*", text)
     if not found:
         return np.nan

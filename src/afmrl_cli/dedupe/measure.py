@@ -31,12 +31,12 @@ from ..settings import SplitSettings
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 FEWEST_SAME = 10
-"""Pairs that a figure must rest on."""
+"""Pairs that a metric must rest on."""
 FEWEST_FOUND = 10
 EVEN = 0.5
 BINS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 JUDGED_FROM = 0.1
-"""Scores from which reliability is judged: below are the masses of pairs that nobody is shown."""
+"""Scores from which reliability is judged: below are the masses of pairs that are shown to no one."""
 FEWEST_JUDGED = 100
 MOST_ERROR = 0.05
 """How far predicted and observed may lie apart, on average over the judged pairs, for scores that are calibrated."""
@@ -54,22 +54,26 @@ class Known:
     side: NDArray[np.int8]
     same_weight: tuple[float, float, float]
     identities: list[str]
-    """The listings' products, "" where nobody said."""
+    """The listings' products, "" where it is unknown."""
 
     def weights(self, pairs: NDArray[np.int64], side: int) -> Floats:
-        """[p]: how much a candidate counts on a side; 0 for pairs of which nothing is known and of a later side."""
+        """Return [p]: how much a candidate counts on a side; 0 for pairs of which nothing is known and of a later
+        side.
+        """
         sides = self.side[pairs]
         share = (sides == side).mean(axis=1)
         share[(sides.max(axis=1) > side) | (self.labels == UNKNOWN)] = 0.0
         return np.asarray(share, dtype=np.float64)
 
     def held_out_weights(self, pairs: NDArray[np.int64]) -> Floats:
-        """[p]: how much a candidate counts that touches a validation or test listing; 0 for those fitted on."""
+        """Return [p]: how much a candidate counts that touches a validation or test listing; 0 for those fitted on."""
         share = (self.side[pairs] > 0).mean(axis=1)
         return np.where(self.labels == UNKNOWN, 0.0, share)
 
     def training_weights(self, pairs: NDArray[np.int64]) -> Floats:
-        """[p]: 1 for pairs of two training listings, more for different ones, of which the split takes more away."""
+        """Return [p]: 1 for pairs of two training listings, more for different ones, of which the split takes more
+        away.
+        """
         both = (self.side[pairs] == 0).all(axis=1) & (self.labels != UNKNOWN)
         share = max(float((self.side == 0).mean()), 1e-9)
         return np.where(both, np.where(self.labels == DIFFERENT, 1 / share, 1.0), 0.0)
@@ -97,7 +101,7 @@ class Curve:
         return np.divide(self.all**2, self.squares, out=np.zeros_like(self.all), where=self.squares > 0)
 
     def at(self, threshold: float) -> dict[str, Any]:
-        """Figures at a threshold, with intervals; precision is 1 when nothing is found."""
+        """Return metrics at a threshold, with intervals; precision is 1 when nothing is found."""
         count = int(np.searchsorted(-self.scores, -threshold, side="right"))
         right = float(self.right[count - 1]) if count else 0.0
         found = float(self.all[count - 1]) if count else 0.0
@@ -113,8 +117,9 @@ class Curve:
 def what_is_known(
     products: Sequence[Product], pairs: NDArray[np.int64], verdicts: Verdicts, split: SplitSettings
 ) -> Known:
-    """Labels and sides. Same: one `product_id`, or confirmed; different: two `product_id`s, or rejected. Verdicts come
-    before the catalog's own column."""
+    """Return labels and sides. Same: one `product_id`, or confirmed; different: two `product_id`s, or rejected.
+    Verdicts come before the catalog's own column.
+    """
     own = {product.id: product.product_id or f"\0{product.id}" for product in products}
     joined = verdicts.identities(own)
     said = {id for pair in verdicts.confirmed for id in pair}
@@ -133,7 +138,7 @@ def what_is_known(
 
 
 def _same_weights(group: NDArray[np.int64], side: NDArray[np.int8]) -> tuple[float, float, float]:
-    """All pairs within the groups, on the later side of their listings, by half for each listing on it."""
+    """Return all pairs within the groups, on the later side of their listings, by half for each listing on it."""
     held = group >= 0
     counts = np.zeros((int(group.max(initial=-1)) + 1, 3))
     np.add.at(counts, (group[held], side[held]), 1)
@@ -143,7 +148,7 @@ def _same_weights(group: NDArray[np.int64], side: NDArray[np.int8]) -> tuple[flo
 
 
 def curve_of(scores: Floats, labels: NDArray[np.int8], weights: Floats, same: float) -> Curve:
-    """Of the pairs with a weight; equal scores are taken together."""
+    """Draw the curve of the pairs with a weight; equal scores are taken together."""
     rows = np.flatnonzero(weights > 0)
     rows = rows[np.argsort(-scores[rows], kind="stable")]
     score, weight = scores[rows], weights[rows]
@@ -156,7 +161,7 @@ def curve_of(scores: Floats, labels: NDArray[np.int8], weights: Floats, same: fl
 
 @dataclass(frozen=True)
 class Choice:
-    """A threshold, and whether `precision` there is what was asked for."""
+    """A threshold, and whether `precision` there is what was aimed at."""
 
     threshold: float
     reached: bool
@@ -165,8 +170,8 @@ class Choice:
 
 
 def choose_threshold(curve: Curve, precision: float) -> Choice:
-    """The lowest threshold at which `precision` is reached; if it is nowhere, the one at which precision is surest: its
-    interval's low end is highest.
+    """Choose the lowest threshold at which `precision` is reached; if it is nowhere, the one at which precision is
+    surest: its interval's low end is highest.
 
     Where right and wrong lie far apart it is not lowered to pairs that are probably wrong, although there would be room
     for some of them: not below one half, nor below a `precision` that is less.
@@ -182,7 +187,7 @@ def choose_threshold(curve: Curve, precision: float) -> Choice:
 
 
 def judge_threshold(curve: Curve, threshold: float, precision: float) -> Choice:
-    """What is known of a threshold: `precision` is reached only if enough pairs say so."""
+    """Return what is known of a threshold: `precision` is reached only if enough pairs say so."""
     at = curve.at(threshold)
     found = int(np.searchsorted(-curve.scores, -threshold, side="right"))
     enough = found > 0 and curve.count[found - 1] >= FEWEST_FOUND
@@ -190,7 +195,7 @@ def judge_threshold(curve: Curve, threshold: float, precision: float) -> Choice:
 
 
 def reliability(scores: Floats, known: Known, pairs: NDArray[np.int64]) -> dict[str, Any]:
-    """The table of reliability, and what it says: whether `scores` [p] are calibrated, None for too few pairs.
+    """Return the table of reliability, and what it says: whether `scores` [p] are calibrated, None for too few pairs.
 
     They are when predicted and observed lie at most MOST_ERROR apart on average, and in no bin further than luck: the
     bin's interval, widened by MOST_ERROR, holds what was predicted.
@@ -231,7 +236,7 @@ def _agrees(each: Mapping[str, Any]) -> bool:
 
 
 def counts(known: Known) -> dict[str, Any]:
-    """How much is known, for the document."""
+    """Say how much is known, for the document."""
     candidates = {name: int((known.labels == label).sum()) for name, label in LABELS.items()}
     return {
         "candidates": candidates,
@@ -241,12 +246,12 @@ def counts(known: Known) -> dict[str, Any]:
 
 
 def held_out_curve(scores: Floats, pairs: NDArray[np.int64], known: Known) -> Curve:
-    """The curve on test listings, of these scores or of any other system's."""
+    """Return the curve on test listings, of these scores or of any other system's."""
     return curve_of(scores, known.labels, known.weights(pairs, 2), known.same_weight[2])
 
 
 def held_out(scores: Floats, pairs: NDArray[np.int64], known: Known, threshold: float) -> dict[str, Any] | None:
-    """Figures on test listings; None when too few of their duplicates are known."""
+    """Return metrics on test listings; None when too few of their duplicates are known."""
     if known.same_weight[2] < FEWEST_SAME:
         return None
     curve = held_out_curve(scores, pairs, known)
@@ -261,7 +266,7 @@ def held_out(scores: Floats, pairs: NDArray[np.int64], known: Known, threshold: 
 
 
 def average_precision(curve: Curve) -> float:
-    """The area under precision over recall; what is never found counts as nothing."""
+    """Return the area under precision over recall; what is never found counts as nothing."""
     if not curve.same or not len(curve.scores):
         return 0.0
     steps = np.diff(np.concatenate([[0.0], curve.right / curve.same]))

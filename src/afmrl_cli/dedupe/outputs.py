@@ -1,6 +1,6 @@
 """The pairs as a table for review, as a JSON document, and as a run that is kept.
 
-The table is what people fill in: `verdict` is empty (or what was said before), and the file is read again with
+The table is what people fill in: `verdict` is empty (or the earlier verdict), and the file is read again with
 `afmrl dedupe --verdicts`.
 """
 
@@ -47,7 +47,7 @@ COLUMNS = (
 
 
 def check_files(work: Workspace, out: Path | None, html: Path | None) -> None:
-    """Raise UsageError when a result would replace the retailer's file, a folder, or verdicts that somebody filled
+    """Raise UsageError when a result would replace the retailer's file, a folder, or verdicts that were filled
     in.
     """
     folder = work.folder
@@ -73,12 +73,12 @@ def _has_verdicts(file: Path) -> bool:
 
 
 def table_rows(result: Result) -> list[dict[str, object]]:
-    """One row a pair, by COLUMNS."""
+    """Return one row a pair, by COLUMNS."""
     products = result.listings.products
     rows: list[dict[str, object]] = []
     for found in result.pairs:
         one, other = (products[row] for row in found.pair)
-        told = found.evidence
+        evidence = found.evidence
         rows.append(
             {
                 "group": found.group + 1 if found.group >= 0 else "",
@@ -89,17 +89,17 @@ def table_rows(result: Result) -> list[dict[str, object]]:
                 "verdict": "same" if found.status == CONFIRMED else "",
                 "title": one.title,
                 "other_title": other.title,
-                "vector": _number(told.vector),
-                "photo": _number(told.photo),
-                "text": _number(told.text),
-                "shared_words": " ".join(told.words),
-                "words": " ".join(told.other_words[0]),
-                "other_words": " ".join(told.other_words[1]),
-                "shared_codes": " ".join(told.codes),
-                "shared_attributes": write_attributes(told.attributes),
-                "conflicting_attributes": told.conflicts,
-                "price": f"{told.prices[0]:g}" if told.prices else "",
-                "other_price": f"{told.prices[1]:g}" if told.prices else "",
+                "vector": _number(evidence.vector),
+                "photo": _number(evidence.photo),
+                "text": _number(evidence.text),
+                "shared_words": " ".join(evidence.words),
+                "words": " ".join(evidence.other_words[0]),
+                "other_words": " ".join(evidence.other_words[1]),
+                "shared_codes": " ".join(evidence.codes),
+                "shared_attributes": write_attributes(evidence.attributes),
+                "conflicting_attributes": evidence.conflicts,
+                "price": f"{evidence.prices[0]:g}" if evidence.prices else "",
+                "other_price": f"{evidence.prices[1]:g}" if evidence.prices else "",
             }
         )
     return rows
@@ -116,7 +116,7 @@ def write_table(file: Path, result: Result) -> None:
 
 
 def document(result: Result) -> dict[str, Any]:
-    """Everything that was found, for --json."""
+    """Return everything that was found, for --json."""
     ids = [product.id for product in result.listings.products]
     return {
         **result.content,
@@ -126,7 +126,7 @@ def document(result: Result) -> dict[str, Any]:
 
 
 def _pair(found: Found, ids: Sequence[str]) -> dict[str, Any]:
-    told = found.evidence
+    evidence = found.evidence
     return {
         "id": ids[found.pair[0]],
         "other_id": ids[found.pair[1]],
@@ -134,18 +134,18 @@ def _pair(found: Found, ids: Sequence[str]) -> dict[str, Any]:
         "status": found.status,
         "confirmed": found.status == CONFIRMED,
         "group": found.group + 1 if found.group >= 0 else None,
-        "similarity": {"vector": told.vector, "photo": told.photo, "text": told.text},
-        "shared_words": list(told.words),
-        "other_words": [list(words) for words in told.other_words],
-        "shared_codes": list(told.codes),
-        "shared_attributes": told.attributes,
-        "conflicting_attributes": {key: list(values) for key, values in told.other_attributes.items()},
-        "prices": list(told.prices) if told.prices else None,
+        "similarity": {"vector": evidence.vector, "photo": evidence.photo, "text": evidence.text},
+        "shared_words": list(evidence.words),
+        "other_words": [list(words) for words in evidence.other_words],
+        "shared_codes": list(evidence.codes),
+        "shared_attributes": evidence.attributes,
+        "conflicting_attributes": {key: list(values) for key, values in evidence.other_attributes.items()},
+        "prices": list(evidence.prices) if evidence.prices else None,
     }
 
 
 def calibration_words(content: Mapping[str, Any]) -> str:
-    """In a sentence: may the scores be read as probabilities?"""
+    """Say in a sentence: may the scores be read as probabilities?"""
     if not content["fitted"]:
         return "scores are weighed by hand: an order, no probabilities"
     table = content["reliability"]
@@ -159,7 +159,7 @@ def calibration_words(content: Mapping[str, Any]) -> str:
 
 
 def latest_run(folder: CatalogFolder) -> dict[str, Any] | None:
-    """What the last `afmrl dedupe` of this catalog found; None when there was none."""
+    """Return what the last `afmrl dedupe` of this catalog found; None when there was none."""
     found = in_order(_documents(folder))
     return read_object(found[-1]) if found else None
 

@@ -35,7 +35,7 @@ def write_page(file: Path, result: Result, catalog: str, settings: CatalogSettin
 
 
 def in_groups(pairs: Sequence[Found]) -> list[Found]:
-    """The pairs, those of a group beside the group's best; within that as they were."""
+    """Return the pairs, those of a group beside the group's best; within that as they were."""
     first: dict[int, int] = {}
     for at, found in enumerate(pairs):
         if found.group >= 0:
@@ -45,8 +45,8 @@ def in_groups(pairs: Sequence[Found]) -> list[Found]:
 
 
 def side_by_side(found: Found, products: Sequence[Product], pictures: Pictures) -> dict[str, Any]:
-    """What the page shows of a pair."""
-    told = found.evidence
+    """Return what the page shows of a pair."""
+    evidence = found.evidence
     sides = []
     for at, row in enumerate(found.pair):
         product = products[row]
@@ -56,9 +56,9 @@ def side_by_side(found: Found, products: Sequence[Product], pictures: Pictures) 
                 "title": product.title,
                 "text": _short(product.description),
                 "product_id": product.product_id or "",
-                "price": f"{told.prices[at]:g}" if told.prices else "",
+                "price": f"{evidence.prices[at]:g}" if evidence.prices else "",
                 "picture": pictures.of(product.images),
-                "words": told.other_words[at],
+                "words": evidence.other_words[at],
             }
         )
     return {
@@ -68,7 +68,7 @@ def side_by_side(found: Found, products: Sequence[Product], pictures: Pictures) 
         "photos": any(side["picture"] for side in sides),
         "group": found.group + 1 if found.group >= 0 else None,
         "sides": sides,
-        "evidence": told,
+        "evidence": evidence,
     }
 
 

@@ -39,7 +39,7 @@ black."""
 
 
 def signature(image: Image) -> NDArray[np.uint8]:
-    """uint8 [SIZE] of an RGB photo."""
+    """Return uint8 [SIZE] of an RGB photo."""
     from PIL.Image import Resampling
 
     grey = np.asarray(image.convert("L").resize((WIDTH, HEIGHT), Resampling.BOX), dtype=np.int16)
@@ -50,7 +50,9 @@ def signature(image: Image) -> NDArray[np.uint8]:
 def load_signatures(
     photos: Mapping[str, Path], store: Path, settings: CatalogSettings, listener: Listener
 ) -> dict[str, NDArray[np.uint8]]:
-    """Signatures by content hash; new ones are made and kept in the file `store`. Unreadable photos are left out."""
+    """Load signatures by content hash; new ones are made and kept in the file `store`. Unreadable photos are left
+    out.
+    """
     known = _read(store)
     missing = [content for content in photos if content not in known]
     with ThreadPoolExecutor(WORKERS) as threads:
@@ -59,7 +61,7 @@ def load_signatures(
             made = threads.map(lambda content: _of(photos[content], settings), part)
             known.update(zip(part, made, strict=True))
             _write(store, known)
-            listener.progress("looking at photos", start + len(part), len(missing))
+            listener.progress("hashing photos", start + len(part), len(missing))
     return {content: known[content] for content in photos if known[content].any()}
 
 
@@ -84,7 +86,7 @@ def _read(store: Path) -> dict[str, NDArray[np.uint8]]:
 
 
 def _row(key: str, found: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A photo's hash, what was found of it, and the checksum of both."""
+    """Return a photo's hash, what was found of it, and the checksum of both."""
     row = np.concatenate([np.frombuffer(bytes.fromhex(key), dtype=np.uint8), found])
     return np.concatenate([row, np.frombuffer(_sum(row), dtype=np.uint8)])
 
@@ -114,7 +116,7 @@ class Photos:
         self._colour = table[:, :, BITS // 8 :]
 
     def alike(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(shape, colour) in 0..1 of the two photos of each pair that are most alike; 0 where one has no photo.
+        """Return (shape, colour) in 0..1 of the two photos of each pair that are most alike; 0 where one has no photo.
 
         shape 0 is what unrelated pictures have (half of the bits), colour 0 a mean difference of 64 steps of 255.
         """

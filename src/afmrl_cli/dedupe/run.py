@@ -100,7 +100,7 @@ def compare_catalog(work: Workspace, vectors: Vectors | None) -> Compared:
 
 
 def _vector_rows(listings: Listings, vectors: Vectors | None) -> NDArray[np.int64]:
-    """[n]: where each listing's vector is stored, -1 for none."""
+    """Return [n]: where each listing's vector is stored, -1 for none."""
     row_of = {} if vectors is None else {id: row for row, id in enumerate(vectors.ids)}
     return np.array([row_of.get(product.id, -1) for product in listings.products], dtype=np.int64)
 
@@ -159,7 +159,7 @@ def _threshold(
     known: Known,
     listener: Listener,
 ) -> tuple[Choice, str]:
-    """The threshold with the precision to expect there, and in words where it is from."""
+    """Return the threshold with the precision to expect there, and in words where it is from."""
     wanted, aim = settings.dedupe.threshold, settings.dedupe.precision
     if not scorer.fitted:
         listener.warn(
@@ -184,7 +184,7 @@ def _threshold(
 
 
 def _verdict_pairs(products: list[Product], verdicts: Verdicts) -> tuple[list[Pair], frozenset[Pair]]:
-    """Pairs of rows that are one by the catalog's `product_id` or a person, and those that a person rejected.
+    """Return pairs of rows that are one by the catalog's `product_id` or a person, and those that a person rejected.
 
     A product of which a pair was rejected is not held together by its `product_id`."""
     row_of = {product.id: row for row, product in enumerate(products)}
@@ -211,7 +211,7 @@ def _tell_missing(products: list[Product], verdicts: Verdicts, listener: Listene
 
 
 def _variants(products: list[Product], pairs: NDArray[np.int64], features: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """[p]: the shop says that both are variants of one style (`group_id`), and they differ in something."""
+    """Return [p]: the shop says that both are variants of one style (`group_id`), and they differ in something."""
     numbers: dict[str, int] = {}
     group = np.array([numbers.setdefault(p.group_id, len(numbers)) if p.group_id else -1 for p in products])
     made = (group[pairs[:, 0]] >= 0) & (group[pairs[:, 0]] == group[pairs[:, 1]])
@@ -229,7 +229,7 @@ def _verified(
     variants: NDArray[np.bool_],
     rejected: frozenset[Pair],
 ) -> tuple[dict[Pair, float], int]:
-    """Scores of the pairs from the threshold up, and how many variants were left out of them."""
+    """Return scores of the pairs from the threshold up, and how many variants were left out of them."""
     high = scores >= threshold
     rows = np.flatnonzero(high & ~variants)
     verified = {(int(pairs[i, 0]), int(pairs[i, 1])): float(scores[i]) for i in rows}
@@ -274,7 +274,7 @@ def _new_ones(
     builder: EvidenceBuilder,
     verdicts: Verdicts,
 ) -> tuple[list[Found], list[list[int]]]:
-    """Pairs and groups that tell something that the catalog's `product_id` does not, the best first."""
+    """Return pairs and groups that tell something that the catalog's `product_id` does not, the best first."""
     products = builder.products
 
     def new(a: int, b: int) -> bool:
@@ -288,8 +288,8 @@ def _new_ones(
     number = {old: at for at, old in enumerate(kept)}
     evidence = builder.build(pairs)
     found = []
-    for pair, told in zip(pairs, evidence, strict=True):
+    for pair, why in zip(pairs, evidence, strict=True):
         a, b = (group_of.get(row, -1) for row in pair)
         group = number[a] if a == b and a >= 0 else -1
-        found.append(Found(pair, verified.get(pair, 1.0), CONFIRMED if pair in confirmed else status, group, told))
+        found.append(Found(pair, verified.get(pair, 1.0), CONFIRMED if pair in confirmed else status, group, why))
     return found, [groups[old] for old in kept]

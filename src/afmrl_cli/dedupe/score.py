@@ -5,10 +5,10 @@
                                      q: all of them and all products of two
     p  = 1 / (1 + exp(-s2))
 
-Both are logistic regressions with an L2 penalty on standardised columns. The second look knows the rivals: where a
+Both are logistic regressions with an L2 penalty on standardised columns. The second stage knows the rivals: where a
 listing has a better partner, a pair is seldom right, however alike it looks. It is fitted on out-of-fold scores: s1 of
-a known pair is that of a first look which saw no pair of the identity of its first listing, or s1 would look surer
-there than it is on pairs that nobody knows. Whether p is a probability is not taken for granted: measure.py compares
+a known pair is that of a first stage which saw no pair of the identity of its first listing, or s1 would be surer
+there than it is on unknown pairs. Whether p is a probability is not taken for granted: measure.py compares
 it with what is observed on pairs that nothing was fitted on.
 
 Where too few pairs are known, x is weighed by hand (BY_HAND) and s2 = s1: an order with a round threshold, and no
@@ -80,7 +80,7 @@ CHOSEN = Form()
 
 @dataclass(frozen=True)
 class Scorer:
-    """Both looks; `first` None: weighed by hand. `of_candidates` [p] are the first scores of the candidates, of known
+    """Both stages; `first` None: weighed by hand. `of_candidates` [p] are the first scores of the candidates, of known
     ones out of fold; `best` [n] is the best of them for each listing."""
 
     first: Any
@@ -94,7 +94,7 @@ class Scorer:
         return self.first is not None
 
     def scores(self, features: NDArray[np.float32], pairs: NDArray[np.int64], first: Floats | None = None) -> Floats:
-        """The score of each pair, in 0..1. `first` are their first scores, where they are known."""
+        """Return the score of each pair, in 0..1. `first` are their first scores, where they are known."""
         if not self.fitted:
             return _sigmoid(by_hand(features))
         first = _log_odds(self.first, features) if first is None else first
@@ -125,14 +125,14 @@ def fit_scorer(
     if not enough:
         return Scorer(None, None, np.empty(0), np.empty(0))
     first = _logistic(form.first)
-    told = {"logisticregression__sample_weight": weight / weight.mean()}
+    weighed = {"logisticregression__sample_weight": weight / weight.mean()}
     from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
     wide = features[known].astype(np.float64)
     unseen = cross_val_predict(
-        first, wide, labels[known], cv=PredefinedSplit(fold), params=told, method="decision_function"
+        first, wide, labels[known], cv=PredefinedSplit(fold), params=weighed, method="decision_function"
     )
-    first.fit(wide, labels[known], **told)
+    first.fit(wide, labels[known], **weighed)
     scores = _log_odds(first, features)
     scores[known] = unseen
     if not form.second:
@@ -141,18 +141,18 @@ def fit_scorer(
     for side in (0, 1):
         np.maximum.at(best, pairs[:, side], scores)
     second = _logistic(form.second, form.products)
-    second.fit(_with_rivals(wide, unseen, best, pairs[known]), labels[known], **told)
+    second.fit(_with_rivals(wide, unseen, best, pairs[known]), labels[known], **weighed)
     return Scorer(first, second, scores, best)
 
 
 def by_hand(features: NDArray[np.float32]) -> Floats:
-    """Log-odds by weights that nobody has fitted."""
+    """Return log-odds by weights that are set by hand."""
     weights = np.array([BY_HAND.get(name, 0.0) for name in NAMES])
     return np.asarray(features @ weights + BY_HAND[""], dtype=np.float64)
 
 
 def _sample(known: NDArray[np.int64], labels: NDArray[np.int8], weights: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """All of few pairs; of many a fixed sample of those that differ, weighted up."""
+    """Return all of few pairs; of many a fixed sample of those that differ, weighted up."""
     same, different = known[labels[known] == 1], known[labels[known] == 0]
     rng = np.random.default_rng(0)
     parts = []
@@ -163,7 +163,7 @@ def _sample(known: NDArray[np.int64], labels: NDArray[np.int8], weights: Floats)
 
 
 def _folds(products: Sequence[str], labels: NDArray[np.int8]) -> tuple[NDArray[np.int64], bool]:
-    """A fold for each known pair, by its product; and whether each fold has a same pair.
+    """Return a fold for each known pair, by its product; and whether each fold has a same pair.
 
     Products with a same pair are dealt out first, so that every fold has as many of them.
     """
@@ -182,7 +182,7 @@ def _with_rivals(features: NDArray[Any], first: Floats, best: Floats, pairs: NDA
 
 
 def _logistic(penalty: float, products: bool = False) -> Any:
-    """A logistic regression over standardised columns, or over them and all their products of two."""
+    """Return a logistic regression over standardised columns, or over them and all their products of two."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import PolynomialFeatures, StandardScaler

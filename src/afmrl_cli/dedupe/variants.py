@@ -103,7 +103,9 @@ class Facts:
         self._colour = np.array([name == COLOUR for name in names] or [False])
 
     def conflicts(self, a: Rows, b: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(colour, size) of each pair: 1 where the colours conflict; the kinds of size that do, as 1 - 0.5^kinds."""
+        """Return (colour, size) of each pair: 1 where the colours conflict; the kinds of size that do, as 1 -
+        0.5^kinds.
+        """
         left, right = self._facts[a], self._facts[b]
         both = np.asarray((left @ self._kinds).multiply(right @ self._kinds).todense()) > 0
         shared = np.asarray((left.multiply(right) @ self._kinds).todense()) > 0
@@ -113,13 +115,15 @@ class Facts:
 
 
 def facts_of(product: Product, generated: Mapping[str, str]) -> frozenset[str]:
-    """Sizes and colours of a listing as `kind=value`: of its own columns, else of its title, else as generated."""
+    """Return sizes and colours of a listing as `kind=value`: of its own columns, else of its title, else as
+    generated.
+    """
     found = _of_columns(generated) | _of_title(product.title) | _of_columns(product.given)
     return frozenset(f"{kind}={value}" for kind, values in found.items() for value in values)
 
 
 def alike_in_all(one: Product, other: Product) -> bool:
-    """Whether nothing that the shop says of two listings tells them apart: texts, sizes, colours, codes, columns.
+    """Check whether nothing that the shop says of two listings tells them apart: texts, sizes, colours, codes, columns.
 
     Prices, links, stock and numbers of the listing itself are no difference, and neither is an empty cell.
     """
@@ -141,7 +145,7 @@ def _folded(text: str) -> str:
 
 
 def conflicts_of(one: Iterable[str], other: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """The kinds in which two listings' facts conflict, with the values of either."""
+    """Return the kinds in which two listings' facts conflict, with the values of either."""
     left, right = _by_kind(one), _by_kind(other)
     return {
         kind: (", ".join(sorted(left[kind])), ", ".join(sorted(right[kind])))
@@ -159,7 +163,7 @@ def _by_kind(facts: Iterable[str]) -> dict[str, set[str]]:
 
 
 def _of_columns(columns: Mapping[str, str]) -> dict[str, set[str]]:
-    """Facts of the columns that are called size or colour; a cell may list several values."""
+    """Return facts of the columns that are called size or colour; a cell may list several values."""
     found: dict[str, set[str]] = {}
     for key, cell in columns.items():
         if (kind := KEYS.get(plain(key))) is None:
@@ -195,13 +199,13 @@ def _colours(text: str, without: frozenset[str] = frozenset()) -> set[str]:
 
 
 def plain_text(text: str) -> str:
-    """Lower case without accents, punctuation kept."""
+    """Return lower case without accents, punctuation kept."""
     folded = unicodedata.normalize("NFKD", text.replace("ß", "ss"))
     return "".join(char for char in folded if not unicodedata.combining(char)).lower()
 
 
 def _size(value: str) -> str:
-    """`XXL`, `2XL` and `2xl` are one size; `42,0` is `42`."""
+    """Spell sizes alike: `XXL`, `2XL` and `2xl` are one; `42,0` is `42`."""
     value = value.strip().lower().replace(",", ".")
     if (found := re.fullmatch(r"(\d)x([sl])", value)) is not None:
         return "x" * int(found[1]) + found[2]

@@ -2,7 +2,7 @@
 
 A code is a word of letters and digits (`dscw120`), or several such parts joined by a hyphen, a slash or a dot, read
 with and without the joint (`DSC-W120/B` is `dscw120b`, too): shops write model numbers in every way. A number is a
-run of digits with its decimals (`15.6`, `8` of `8gb`): what near-twins differ in.
+run of digits with its decimals (`15.6`, `8` of `8gb`): what near-duplicates differ in.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Words:
 
 
 def codes_of(text: str) -> set[str]:
-    """The codes in a text, without joints: letters and digits together, or at least five digits."""
+    """Return the codes in a text, without joints: letters and digits together, or at least five digits."""
     found = set()
     for word in JOINED.findall(text.lower()):
         parts = re.split(r"[-/._]", word)
@@ -59,7 +59,7 @@ def codes_of(text: str) -> set[str]:
 
 
 def numbers_of(text: str) -> set[str]:
-    """The numbers in a text, as they are said: `08` and `8`, `15,6` and `15.6` and `15.60` are the same."""
+    """Return the numbers in a text, as they are said: `08` and `8`, `15,6` and `15.6` and `15.60` are the same."""
     return {f"{float(number.replace(',', '.')):g}" for number in NUMBER.findall(text)}
 
 
@@ -117,14 +117,14 @@ def _matrix(rows: list[list[int]], columns: int) -> Any:
 
 
 def scaled(matrix: Any, weight: NDArray[np.float32]) -> Any:
-    """`matrix` with each column multiplied by its weight."""
+    """Return `matrix` with each column multiplied by its weight."""
     made = matrix.copy()
     made.data = matrix.data * weight[matrix.indices]
     return made
 
 
 def unit_rows(matrix: Any) -> Any:
-    """`matrix` with rows of length 1; empty rows stay empty."""
+    """Return `matrix` with rows of length 1; empty rows stay empty."""
     made = matrix.copy()
     length = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1), dtype=np.float64)).ravel()
     row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))

@@ -25,7 +25,7 @@ from .protocols import (
     queries_task,
     text_task,
 )
-from .seen import Seen, not_seen, told_of_seen, unseen
+from .seen import Seen, not_seen, noting_seen, unseen
 from .task import (
     Document,
     Query,
@@ -65,8 +65,8 @@ def labels_file(settings: Settings, root: Path) -> Path | None:
 
 
 def judged_files(root: Path, queries: Path | None, qrels: Path | None) -> tuple[Path, Path]:
-    """(queries, judgements) that are read for `--queries` and `--qrels`: by default beside the catalog, the judgements
-    beside the queries (queries_photo.jsonl goes with qrels_photo.trec, else BEIR's qrels/test.tsv).
+    """Return (queries, judgements) that are read for `--queries` and `--qrels`: by default beside the catalog, the
+    judgements beside the queries (queries_photo.jsonl goes with qrels_photo.trec, else BEIR's qrels/test.tsv).
     """
     queries = queries or root / "queries.jsonl"
     if qrels is not None:
@@ -89,7 +89,7 @@ def build_task(work: Workspace, documents: list[Document], spec: TaskSpec, rows:
         task = unseen(task, spec.seen)
     else:
         task = task if spec.split == "all" else of_split(task, spec.split, shares)
-        task = told_of_seen(task, spec.seen)
+        task = noting_seen(task, spec.seen)
     task = sampled(task, chosen.max_queries, chosen.seed)
     task = with_query_fields(task, chosen.query_fields or ("title" if protocol == "text" else "all"))
     gallery_fields = chosen.gallery_fields or ("photos" if protocol == "text" else "all")
@@ -100,8 +100,8 @@ def whole_task(work: Workspace, documents: list[Document], spec: TaskSpec, rows:
     """Make the task before its queries are chosen by split or by what was seen.
 
     Without a `protocol`: the first that the catalog offers (`protocols.offered`) and that can ask anything. Where a
-    split is asked about, or what checkpoints have not seen, `first_to_judge_by` chooses: few duplicates in a small shop
-    would leave identity nothing to ask.
+    split is chosen, or what checkpoints have not seen, `first_to_judge_by` chooses: few duplicates in a small shop
+    would leave identity no queries.
     """
     if spec.protocol:
         return _made(spec.protocol, work, documents, spec, rows)
@@ -113,13 +113,16 @@ def whole_task(work: Workspace, documents: list[Document], spec: TaskSpec, rows:
         for protocol in offers:
             try:
                 made[protocol] = _made(protocol, work, documents, spec, rows)
-                asked = with_query_fields(made[protocol], work.settings.eval.query_fields or "all")
+                narrow = with_query_fields(made[protocol], work.settings.eval.query_fields or "all")
             except DataError:
-                if protocol == "queries" and protocol not in made:  # a file with a fault is told, not passed over
+                if protocol == "queries" and protocol not in made:  # a faulty file is an error, not passed over
                     raise
                 yield protocol, 0
             else:
-                yield protocol, _products(asked, asked.queries) if plain else _judged(asked, spec, work.settings.split)
+                yield (
+                    protocol,
+                    _products(narrow, narrow.queries) if plain else _judged(narrow, spec, work.settings.split),
+                )
 
     protocol = first_to_judge_by(counted(), 1 if plain else LEAST_PRODUCTS)
     return made.get(protocol) or _made(protocol, work, documents, spec, rows)
@@ -131,10 +134,10 @@ def _judged(task: Task, spec: TaskSpec, shares: SplitSettings) -> int:
     """
     sides: list[Split] = [side for side in ("validation", "test") if getattr(shares, side) != 0]
     sides += [spec.split] if spec.split and spec.split not in (*sides, "all") else []  # type: ignore[list-item]
-    asked = [_products(task, about_split(task, side, shares)) for side in sides]
+    counts = [_products(task, about_split(task, side, shares)) for side in sides]
     if spec.split is None:
-        asked.append(_products(task, not_seen(task, spec.seen)))
-    return min(asked)
+        counts.append(_products(task, not_seen(task, spec.seen)))
+    return min(counts)
 
 
 def _products(task: Task, queries: Sequence[Query]) -> int:

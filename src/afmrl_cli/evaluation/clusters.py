@@ -38,14 +38,14 @@ class ClassMetrics:
 
 
 def purity(classes: NDArray[np.int64], clusters: NDArray[np.int64]) -> float:
-    """Share [0, 1] of listings that are of the commonest class in their cluster."""
+    """Return the share [0, 1] of listings that are of the commonest class in their cluster."""
     table = np.zeros((int(clusters.max()) + 1, int(classes.max()) + 1), dtype=np.int64)
     np.add.at(table, (clusters, classes), 1)
     return float(table.max(axis=1).sum() / len(classes))
 
 
 def learnable(classes: Sequence[str], identities: Sequence[str]) -> list[int]:
-    """The positions of listings whose class has two products or more."""
+    """Return the positions of listings whose class has two products or more."""
     products: dict[str, set[str]] = {}
     for name, identity in zip(classes, identities, strict=True):
         products.setdefault(name, set()).add(identity)
@@ -61,7 +61,7 @@ def class_metrics(
     clusterings: int,
     seed: int,
 ) -> ClassMetrics:
-    """Metrics of `vectors` [n, d], rows of length 1. DataError when fewer than two classes can be learnt."""
+    """Return metrics of `vectors` [n, d], rows of length 1. DataError when fewer than two classes can be learnt."""
     kept = learnable(classes, identities)
     names = sorted({classes[i] for i in kept})
     if len(names) < 2:
@@ -75,7 +75,7 @@ def class_metrics(
     by_seed = [_clustering(matrix, numbers, len(names), seed + i) for i in range(clusterings)]
     deviations = {}
     for name in by_seed[0]:
-        values = [figures[name] for figures in by_seed]
+        values = [metrics_of[name] for metrics_of in by_seed]
         metrics[name] = float(np.mean(values))
         deviations[name] = float(np.std(values, ddof=1)) if clusterings > 1 else 0.0
     return ClassMetrics(metrics, deviations, len(kept), len(names), len(classes) - len(kept))
@@ -84,7 +84,7 @@ def class_metrics(
 def accuracies(
     matrix: NDArray[np.float32], classes: NDArray[np.int64], products: NDArray[np.str_], neighbors: int, seed: int
 ) -> dict[str, float]:
-    """kNN and probe accuracy of `matrix` [n, d] over folds by product."""
+    """Return kNN and probe accuracy of `matrix` [n, d] over folds by product."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold
     from sklearn.neighbors import KNeighborsClassifier

@@ -11,7 +11,7 @@
 
 The interval holds 0 exactly where t_j <= c, hence where p_j is above the level: what is printed beside a verdict never
 contradicts it. All intervals of a comparison are simultaneous. One correction serves both, which a step-down method
-(Holm) can't: its p have no intervals. The largest of correlated metrics is asked for, so that little power is lost.
+(Holm) can't: its p have no intervals. The largest of correlated metrics decides, so that little power is lost.
 
 A group are the queries about one product: they succeed and fail together. r stands for z^2 further groups that differ
 as much as can be, half of them each way (z as in intervals.py): without it a difference that is the same in all groups
@@ -20,7 +20,7 @@ other means the interval is an approximation. Draws are discrete with few groups
 would give the same verdicts, at z where it can.
 
 Several seeds: a metric of a query is its mean over the runs. The intervals then speak of other queries, not of other
-seeds; how far the runs lie apart is told beside (`spread`, the standard deviation of their means).
+seeds; how far the runs lie apart stands beside it (`spread`, the standard deviation of their means).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Difference:
         return self.value - self.other
 
     def words(self, against: str) -> str:
-        """The verdict as a person would say it."""
+        """Return the verdict as a person would say it."""
         ends = f"{signed(self.low)} to {signed(self.high)}"
         change = f"{self.difference:+.4f}, {ends}, corrected p = {self.p:.3g}"
         if self.verdict == "equal":
@@ -71,19 +71,21 @@ class Difference:
 
 
 def signed(end: float, decimals: int = 4) -> str:
-    """An interval's end for people; one that is not 0 never reads 0, which a verdict beside it would contradict."""
+    """Return an interval's end for people; one that is not 0 never reads 0, which a verdict beside it would
+    contradict.
+    """
     return f"{end:+.{decimals}f}" if end == 0 or abs(end) >= 0.5 * 10**-decimals else f"{end:+.1e}"
 
 
 def table_of(per_query: Mapping[str, Mapping[str, float]], queries: Sequence[str]) -> NDArray[np.float64]:
-    """Metrics [queries, metrics] from those of `metrics.evaluate`."""
+    """Return metrics [queries, metrics] from those of `metrics.evaluate`."""
     return np.array([[values[query] for values in per_query.values()] for query in queries], dtype=np.float64)
 
 
 def largest_statistics(
     sums: NDArray[np.float64], scale: NDArray[np.float64], draws: int, seed: int
 ) -> NDArray[np.float64]:
-    """M [draws]: the largest over metrics of |sum of randomly signed rows of `sums` [g, m]| / `scale` [m]."""
+    """Return M [draws]: the largest over metrics of |sum of randomly signed rows of `sums` [g, m]| / `scale` [m]."""
     rng = np.random.default_rng(seed)
     found = []
     for number in _pieces(draws, len(sums)):
@@ -100,7 +102,9 @@ def _pieces(draws: int, count: int) -> Iterator[int]:
 def _critical(
     observed: NDArray[np.float64], shown: NDArray[np.bool_], drawn: NDArray[np.float64], level: float, z: float
 ) -> float:
-    """c: what `observed` [m] must exceed; `shown` [m] are those whose p is at most `level` by the draws' M [draws]."""
+    """Return c: what `observed` [m] must exceed; `shown` [m] are those whose p is at most `level` by the draws' M
+    [draws].
+    """
     allowed = math.floor(level * (1 + len(drawn)) * (1 + SAME))  # how many of draws and observation may lie as far out
     if allowed < 1:
         return math.inf  # too few draws to show anything
@@ -113,7 +117,7 @@ def _critical(
 def _ends(
     sums: NDArray[np.float64], sizes: NDArray[np.float64], critical: float, reserve: float
 ) -> tuple[float, float]:
-    """The means around that of `sums` [g] whose statistic is at most `critical`, within -1 and 1."""
+    """Return the means around that of `sums` [g] whose statistic is at most `critical`, within -1 and 1."""
     if math.isinf(critical):
         return -1.0, 1.0
     total, count, square = sums.sum(), sizes.sum(), critical**2
@@ -141,7 +145,7 @@ def differences(
     confidence: float,
     seed: int,
 ) -> list[Difference]:
-    """What `ours` [q, m] differs from `theirs` [q, m] in, metric by metric; row q is the same query in both."""
+    """Return what `ours` [q, m] differs from `theirs` [q, m] in, metric by metric; row q is the same query in both."""
     sums, sizes = group_sums(ours - theirs, groups)
     z, level = normal_quantile(confidence), 1 - confidence
     reserve = z**2 * float((sizes**2).mean())
@@ -167,7 +171,7 @@ def differences(
 
 
 def spread(runs: Sequence[NDArray[np.float64]]) -> list[float]:
-    """Standard deviation [m] of the runs' means, 0 for a single run."""
+    """Return the standard deviation [m] of the runs' means, 0 for a single run."""
     means = np.array([run.mean(axis=0) for run in runs])
     deviation: list[float] = (means.std(axis=0, ddof=1) if len(runs) > 1 else np.zeros(means.shape[1])).tolist()
     return deviation

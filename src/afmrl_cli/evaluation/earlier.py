@@ -1,8 +1,8 @@
 """Rankings of an earlier time: a folder in .afmrl/runs, its name alone, or a TREC run of any tool.
 
-An evaluation's folder holds the judgements that it went by. They must be those of now: figures over other queries or
+An evaluation's folder holds the judgements that it went by. They must be those of now: metrics over other queries or
 other right answers are not comparable, however alike their names. What else was different then (a smaller gallery is
-easier) is told.
+easier) is reported.
 
 A run of another tool may rank what can't be the answer (the query's own listing) and more products than are ranked
 here: both are left out, so that it is scored as the systems beside it.
@@ -29,14 +29,14 @@ CIRCUMSTANCES = ("protocol", "gallery", "query_fields", "gallery_fields", "enric
 
 @dataclass(frozen=True)
 class Earlier:
-    """A ranking by its `name`, as it was given. `document`: the figures that were kept with it, {} for a bare file."""
+    """A ranking by its `name`, as it was given. `document`: the metrics that were kept with it, {} for a bare file."""
 
     name: str
     run: Run
     document: Mapping[str, Any] = field(default_factory=dict)
 
     def differs(self, now: Mapping[str, Any]) -> str:
-        """What was not as it is in the document `now`, in words; "" for nothing."""
+        """Return what was not as it is in the document `now`, in words; "" for nothing."""
         then = self.document
         return ", ".join(
             f"{key} = {then[key]} (now {now[key]})" for key in CIRCUMSTANCES if key in then and then[key] != now[key]
@@ -44,7 +44,7 @@ class Earlier:
 
 
 def find_run(written: str, folder: CatalogFolder, task: Task, depth: int) -> Earlier:
-    """The run that `written` means, for the queries of `task`, at most `depth` products each.
+    """Find the run that `written` means, for the queries of `task`, at most `depth` products each.
 
     Raises DataError when there is no such run, when it is empty or of another catalog, or judged by other answers.
     """
@@ -64,7 +64,9 @@ def find_run(written: str, folder: CatalogFolder, task: Task, depth: int) -> Ear
 
 
 def outside_run(file: Path, task: Task, depth: int) -> Run:
-    """A TREC run of any tool as an answer to `task`: without what can't be the answer, at most `depth` products."""
+    """Return a TREC run of any tool as an answer to `task`: without what can't be the answer, at most `depth`
+    products.
+    """
     run = read_run(file, [query.id for query in task.queries], [document.id for document in task.documents])
     out = {query.id: query.exclude for query in task.queries}
     kept: dict[str, list[tuple[str, float]]] = {}

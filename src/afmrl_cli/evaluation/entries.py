@@ -44,7 +44,7 @@ class Entry:
 
 
 def parse_entries(systems: Sequence[str], baselines: bool) -> list[Entry]:
-    """The rows that the settings ask for, each once; UsageError for an unknown one."""
+    """Parse the rows that the settings ask for, each once; UsageError for an unknown one."""
     entries: dict[str, Entry] = {}
     for written in systems:
         kind, colon, argument = written.partition(":")

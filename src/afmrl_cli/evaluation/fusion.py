@@ -7,7 +7,7 @@
              nearest to 0.5
 
 Which queries tune: those about products of the validation split, where none of them is scored. Else (all products are
-asked about, or all that training never saw) the products are halved by a hash of their ids, and each half is scored
+queried, or all that training never saw) the products are halved by a hash of their ids, and each half is scored
 with the weight of the other half: no query is ever scored with a weight that was chosen by it or by another query about
 its product. Fewer than LEAST_PRODUCTS products can't choose: both systems then weigh the same.
 
@@ -59,12 +59,12 @@ class Pair:
     groups: Mapping[str, str]
 
     def part(self, queries: Sequence[str]) -> Pair:
-        """The same of `queries` alone."""
+        """Return the same of `queries` alone."""
         return Pair(self.first, self.second, {query: self.qrels[query] for query in queries}, self.groups)
 
 
 def normalised(ranking: Ranking) -> dict[str, float]:
-    """Scores between 0 and 1 by product."""
+    """Return scores between 0 and 1 by product."""
     scores = dict(ranking)
     if not scores:
         return {}
@@ -73,7 +73,7 @@ def normalised(ranking: Ranking) -> dict[str, float]:
 
 
 def fused(pair: Pair, weight: float, depth: int) -> dict[str, list[tuple[str, float]]]:
-    """Rankings of the queries of `pair`, at most `depth` products each."""
+    """Return rankings of the queries of `pair`, at most `depth` products each."""
     found: dict[str, list[tuple[str, float]]] = {}
     for query in pair.qrels:
         first, second = normalised(pair.first.get(query, ())), normalised(pair.second.get(query, ()))
@@ -87,7 +87,7 @@ def fused(pair: Pair, weight: float, depth: int) -> dict[str, list[tuple[str, fl
 
 
 def choose_weight(pair: Pair, metric: str, level: int, depth: int) -> float:
-    """The weight of WEIGHTS with the best mean `metric` over the queries of `pair`."""
+    """Choose the weight of WEIGHTS with the best mean `metric` over the queries of `pair`."""
     means = {w: evaluate(fused(pair, w, depth), pair.qrels, [metric], level).means.get(metric, 0.0) for w in WEIGHTS}
     best = max(means.values())
     return min((w for w in WEIGHTS if means[w] >= best - 1e-12), key=lambda w: (abs(w - EQUAL), w))
@@ -96,8 +96,8 @@ def choose_weight(pair: Pair, metric: str, level: int, depth: int) -> float:
 def tuned_fusion(
     scored: Pair, validation: Pair | None, metric: str, level: int, depth: int
 ) -> tuple[dict[str, list[tuple[str, float]]], list[FusionWeight]]:
-    """Rankings of the queries of `scored`, and the weights: tuned on `validation`, whose queries are others; without it
-    each half of the products on the other half.
+    """Return rankings of the queries of `scored`, and the weights: tuned on `validation`, whose queries are others;
+    without it each half of the products on the other half.
     """
     parts = _halves(scored) if validation is None else [(list(scored.qrels), validation)]
     run: dict[str, list[tuple[str, float]]] = {}
@@ -113,7 +113,7 @@ def tuned_fusion(
 
 
 def _halves(pair: Pair) -> list[tuple[list[str], Pair]]:
-    """(queries of a half of the products, the other half or a sample of it), for both halves."""
+    """Return (queries of a half of the products, the other half or a sample of it), for both halves."""
     sides: tuple[list[str], list[str]] = ([], [])
     for query in pair.qrels:
         sides[_number(pair.groups[query]) % 2].append(query)

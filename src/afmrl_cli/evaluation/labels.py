@@ -27,7 +27,7 @@ from ..errors import DataError
 
 
 def read_labels(path: Path, products: Collection[str], report: Report) -> dict[str, dict[str, str]]:
-    """Labels by listing id; empty cells and placeholders are no labels.
+    """Read labels by listing id; empty cells and placeholders are no labels.
 
     `products` are the ids that exist. An identity that a spreadsheet has rounded goes to `report` and is none.
     Raises DataError with file and line for a file that can't be read, has no column with ids or none with labels, names

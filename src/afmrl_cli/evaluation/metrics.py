@@ -1,4 +1,4 @@
-"""Figures of a ranking, as trec_eval defines them.
+"""Metrics of a ranking, as trec_eval defines them.
 
 For one query, with the ranking d_1, d_2, ..., the grade g(d) of a product (unjudged: 0) and R = |{d : g(d) >= level}|:
 
@@ -40,12 +40,12 @@ NDCG_CUT = 10
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of one run: `means` by metric, `per_query` by metric and query."""
+    """Metrics of one run: `means` by metric, `per_query` by metric and query."""
 
     means: dict[str, float]
     per_query: dict[str, dict[str, float]]
     without_relevant: list[str] = field(default_factory=list)
-    """Judged or asked queries that have no relevant product; not part of the means."""
+    """Queries, judged or ranked, that have no relevant product; not part of the means."""
 
     @property
     def queries(self) -> int:
@@ -54,34 +54,34 @@ class Evaluation:
 
 
 def ranked_ids(ranking: Ranking) -> list[str]:
-    """Product ids from best to worst: score (single precision) descending, then id descending."""
+    """Return product ids from best to worst: score (single precision) descending, then id descending."""
     scores = np.asarray([score for _, score in ranking], dtype=np.float32).tolist()
     pairs = sorted(zip(scores, (doc for doc, _ in ranking), strict=True), reverse=True)
     return [doc for _, doc in pairs]
 
 
 def recall_at(ids: Sequence[str], grades: Mapping[str, int], k: int, level: int = 1) -> float:
-    """Share of the relevant products among the first `k`; `grades` holds at least one relevant product."""
+    """Return the share of the relevant products among the first `k`; `grades` holds at least one relevant product."""
     return _found(ids[:k], grades, level) / _relevant(grades, level)
 
 
 def hit_at(ids: Sequence[str], grades: Mapping[str, int], k: int, level: int = 1) -> float:
-    """1.0 when a relevant product is among the first `k`."""
+    """Return 1.0 when a relevant product is among the first `k`."""
     return float(_found(ids[:k], grades, level) > 0)
 
 
 def precision_at(ids: Sequence[str], grades: Mapping[str, int], k: int, level: int = 1) -> float:
-    """Share of relevant products among the first `k`; divided by `k` even when the ranking is shorter."""
+    """Return the share of relevant products among the first `k`; divided by `k` even when the ranking is shorter."""
     return _found(ids[:k], grades, level) / k
 
 
 def reciprocal_rank(ids: Sequence[str], grades: Mapping[str, int], level: int = 1) -> float:
-    """1 / rank of the first relevant product; 0.0 when none was found."""
+    """Return 1 / rank of the first relevant product; 0.0 when none was found."""
     return next((1 / i for i, doc in enumerate(ids, 1) if grades.get(doc, 0) >= level), 0.0)
 
 
 def average_precision(ids: Sequence[str], grades: Mapping[str, int], level: int = 1) -> float:
-    """Mean over the relevant products of the precision at their rank; one that was not found adds 0."""
+    """Return the mean over the relevant products of the precision at their rank; one that was not found adds 0."""
     found, total = 0, 0.0
     for i, doc in enumerate(ids, 1):
         if grades.get(doc, 0) >= level:
@@ -91,7 +91,7 @@ def average_precision(ids: Sequence[str], grades: Mapping[str, int], level: int 
 
 
 def ndcg_at(ids: Sequence[str], grades: Mapping[str, int], k: int) -> float:
-    """Discounted gain of the first `k` over that of the best ranking; 0.0 when no grade is positive."""
+    """Return the discounted gain of the first `k` over that of the best ranking; 0.0 when no grade is positive."""
     ideal = _gain(sorted(grades.values(), reverse=True)[:k])
     return _gain([grades.get(doc, 0) for doc in ids[:k]]) / ideal if ideal else 0.0
 
@@ -109,14 +109,16 @@ def _relevant(grades: Mapping[str, int], level: int) -> int:
 
 
 def metric_names(ks: Sequence[int]) -> list[str]:
-    """The names of the figures that `evaluate` gives for the cuts `ks`, in the order of the tables."""
+    """Return the names of the metrics that `evaluate` gives for the cuts `ks`, in the order of the tables."""
     ordered = sorted(set(ks))
     names = [f"{metric}@{k}" for metric in ("recall", "hit") for k in ordered]
     return [*names, "mrr", f"ndcg@{NDCG_CUT}", "map", f"precision@{NDCG_CUT}"]
 
 
 def check_metric(name: str) -> str:
-    """`name` when it is a figure that `evaluate` can compute (any cut above 0); UsageError with the known ones else."""
+    """Return `name` when it is a metric that `evaluate` can compute (any cut above 0); UsageError with the known
+    ones else.
+    """
     metric, at, cut = name.partition("@")
     if (name in PLAIN_METRICS) or (metric in CUT_METRICS and at and cut.isdecimal() and int(cut) > 0):
         return name
@@ -125,7 +127,7 @@ def check_metric(name: str) -> str:
 
 
 def score_query(name: str, ids: Sequence[str], grades: Mapping[str, int], level: int = 1) -> float:
-    """The figure `name` (such as "recall@10") of one ranking."""
+    """Return the metric `name` (such as "recall@10") of one ranking."""
     metric, _, cut = name.partition("@")
     if metric == "mrr":
         return reciprocal_rank(ids, grades, level)
@@ -138,21 +140,21 @@ def score_query(name: str, ids: Sequence[str], grades: Mapping[str, int], level:
 
 
 def headline_metric(names: Sequence[str], label: str) -> str:
-    """The one of `names` that a table begins with: the first, but with a `label` (coarse) mAP, since recall@1 of
+    """Return the one of `names` that a table begins with: the first, but with a `label` (coarse) mAP, since recall@1 of
     hundreds of right answers says nothing.
     """
     return "map" if label else names[0]
 
 
 def best_possible(qrels: Qrels, names: Sequence[str], level: int = 1) -> dict[str, float]:
-    """The means that a ranking by the grades themselves would have: below 1 for recall@k where queries have more than k
-    right answers, and for precision@k where they have fewer.
+    """Return the means that a ranking by the grades themselves would have: below 1 for recall@k where queries have more
+    than k right answers, and for precision@k where they have fewer.
     """
     return evaluate({query: list(grades.items()) for query, grades in qrels.items()}, qrels, names, level).means
 
 
 def evaluate(run: Run, qrels: Qrels, names: Sequence[str], level: int = 1) -> Evaluation:
-    """The figures `names` of `run` against `qrels`.
+    """Return the metrics `names` of `run` against `qrels`.
 
     Every query of `qrels` counts: one that the run does not hold has an empty ranking, hence 0 (trec_eval -c). Queries
     without any relevant product are listed in `without_relevant` and are not part of the means; when no query has one,
@@ -168,5 +170,5 @@ def evaluate(run: Run, qrels: Qrels, names: Sequence[str], level: int = 1) -> Ev
         ids = ranked_ids(run.get(query, ()))
         for name in names:
             per_query[name][query] = score_query(name, ids, grades, level)
-    means = {name: math.fsum(figures.values()) / len(figures) for name, figures in per_query.items() if figures}
+    means = {name: math.fsum(values.values()) / len(values) for name, values in per_query.items() if values}
     return Evaluation(means, per_query, without)

@@ -20,7 +20,7 @@ VARIANT_METRICS = ("variant@1", "above_variants")
 
 
 def markdown(content: Content) -> str:
-    """The table of systems, the comparisons in words, the slices and the checks."""
+    """Return the table of systems, the comparisons in words, the slices and the checks."""
     names = list(content["systems"][0]["metrics"])
     share = f"{content['confidence']:.0%}"
     lines = [
@@ -74,13 +74,15 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def write_markdown(path: Path, content: Content) -> None:
-    """`markdown` as a file, atomically."""
+    """Write `markdown` as a file, atomically."""
     with writing(path) as temporary:
         temporary.write_text(markdown(content), "utf-8")
 
 
 def write_junit(path: Path, content: Content) -> None:
-    """The checks as JUnit test cases, atomically; without any check one case that says the evaluation was done."""
+    """Write the checks as JUnit test cases, atomically; without any check one case that says the evaluation was
+    done.
+    """
     checks = content["checks"]
     failed = sum(not check["passed"] for check in checks)
     name = f"afmrl.eval.{content['protocol']}"
@@ -107,7 +109,9 @@ def write_junit(path: Path, content: Content) -> None:
 
 
 def github_annotations(content: Content) -> list[str]:
-    """Workflow commands: an error for each failed check, a warning where a compared run was better, a notice else."""
+    """Return workflow commands: an error for each failed check, a warning where a compared run was better, a notice
+    else.
+    """
     lines = [_annotation("error", check["message"]) for check in content["checks"] if not check["passed"]]
     for comparison in content["comparisons"]:
         if comparison["given"]:

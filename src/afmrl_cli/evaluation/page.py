@@ -38,7 +38,7 @@ def _cells(rows: Sequence[Sequence[object]]) -> list[list[str]]:
 
 
 def worst_queries(report: Report) -> list[str]:
-    """Queries from the worst: by reciprocal rank, then nDCG, then id. Those found first are not among them."""
+    """Return queries from the worst: by reciprocal rank, then nDCG, then id. Those found first are not among them."""
     ranks, gains = report.per_query["mrr"], report.per_query["ndcg@10"]
     return sorted((query for query in ranks if ranks[query] < 1), key=lambda query: (ranks[query], gains[query], query))
 
@@ -59,7 +59,7 @@ def _case(
     places = {id: rank for rank, id in enumerate(ids, 1)}
 
     def card(id: str) -> dict[str, Any]:
-        """What is shown of the listing `id`."""
+        """Return what is shown of the listing `id`."""
         document = by_id[id]
         kind = "right" if id in right else "variant" if id in variants else "wrong"
         text = document.product.title or document.row.text

@@ -1,4 +1,4 @@
-"""What is asked of retrieval and what counts as right: seven ways of making queries from a retailer's files.
+"""Queries and what counts as relevant: seven ways of making queries from a retailer's files.
 
 identity   every listing that has another listing of the same `product_id` in the gallery asks for it. The listing
            itself is taken out of its ranking: it would always stand first.
@@ -14,7 +14,7 @@ composed   a listing's photo and "color: red" ask for its variant in red. The li
 queries    queries.jsonl and qrels.trec, whatever they ask. `listing_id` and `exclude` are taken out of the ranking.
 
 The gallery is the catalog, or the listings that pass `--gallery` filters. Judgements of products outside the gallery,
-and of those taken out of a query's ranking, are left out: nobody could find them. Their number is told.
+and of those taken out of a query's ranking, are left out: they can't be found. Their number is noted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ STANDARD_LABELS = ("id", "product_id", "group_id", "brand", "category")
 
 
 def offered(documents: Sequence[Document], queries_file: Path, judgements: Path) -> list[str]:
-    """The protocols that the catalog offers, the best first: identity, its queries.jsonl, photo. DataError for none.
+    """Return the protocols that the catalog offers, the best first: identity, its queries.jsonl, photo. DataError for
+    none.
 
     Queries without their judgements are no offer beside identity; without it, their lack is the user's to mend.
     """
@@ -59,7 +60,7 @@ def _shares_identities(documents: Sequence[Document]) -> bool:
 
 
 def identity_task(documents: Sequence[Document], gallery: list[Document]) -> Task:
-    """Listings that share a `product_id`; DataError when no two do."""
+    """Make queries of listings that share a `product_id`; DataError when no two do."""
     holders: dict[str, list[str]] = {}
     for document in gallery:
         holders.setdefault(document.identity, []).append(document.id)
@@ -85,12 +86,12 @@ def _listing_query(document: Document, exclude: frozenset[str], hide: frozenset[
 
 
 def photo_task(gallery: list[Document], rows: RowMaker) -> Task:
-    """The last photo of each product with several; DataError when no product has two."""
-    asked = [document for document in gallery if len(document.product.images) >= 2]
-    if not asked:
+    """Make a query of the last photo of each product with several; DataError when no product has two."""
+    chosen = [document for document in gallery if len(document.product.images) >= 2]
+    if not chosen:
         raise DataError("protocol photo: no product has two photos", "name the columns: catalog.columns.image")
     content = rows.fingerprinter.hash_of
-    held_out = {content(document.product.images[-1]) for document in asked}
+    held_out = {content(document.product.images[-1]) for document in chosen}
     shown = []
     for document in gallery:
         left = tuple(path for path in document.product.images if content(path) not in held_out)
@@ -101,7 +102,7 @@ def photo_task(gallery: list[Document], rows: RowMaker) -> Task:
         by_identity.setdefault(document.identity, {})[document.id] = 1
     queries = [
         Query(_word(PHOTO_QUERY + document.id), "", document.product.images[-1:], kind="photo", group=document.identity)
-        for document in asked
+        for document in chosen
     ]
     qrels = {query.id: by_identity.get(query.group, {}) for query in queries}
     hidden = len(gallery) - len(documents)
@@ -115,7 +116,7 @@ def _word(name: str) -> str:
 
 
 def fine_task(documents: Sequence[Document], gallery: list[Document], rows: RowMaker) -> Task:
-    """Queries whose product has variants in the gallery; DataError when none has."""
+    """Make queries whose product has variants in the gallery; DataError when none has."""
     if not any(document.group for document in documents):
         raise DataError(
             "protocol fine: no listing has a group_id, so that nothing is known as a variant",
@@ -134,7 +135,7 @@ def fine_task(documents: Sequence[Document], gallery: list[Document], rows: RowM
 
 
 def coarse_task(gallery: list[Document], label: str, number: int, seed: int) -> Task:
-    """Listings of the same class; `label` "" is the category. At most `number` queries (0: 1,000).
+    """Make queries for listings of the same class; `label` "" is the category. At most `number` queries (0: 1,000).
 
     Raises UsageError for a label that no listing has, DataError when all are of one class.
     """
@@ -150,12 +151,12 @@ def coarse_task(gallery: list[Document], label: str, number: int, seed: int) -> 
             f"protocol coarse: all listings are of one class, {label} = {next(iter(classes))}", "--label another one"
         )
     labelled = [document for holders in classes.values() for document in holders]
-    asked = sample(labelled, number or COARSE_QUERIES, seed)
+    chosen = sample(labelled, number or COARSE_QUERIES, seed)
     queries, qrels = [], {}
     same: dict[str, list[str]] = {}
     for document in labelled:
         same.setdefault(document.identity, []).append(document.id)
-    for document in asked:
+    for document in chosen:
         query = _listing_query(document, frozenset(same[document.identity]), frozenset([label]))
         if query.text or query.images:
             queries.append(query)
@@ -163,14 +164,14 @@ def coarse_task(gallery: list[Document], label: str, number: int, seed: int) -> 
             qrels[query.id] = {other.id: 1 for other in holders if other.identity != document.identity}
     if not any(qrels.values()):
         raise DataError(f"protocol coarse: no two products share a {label}", "--label another one")
-    notes = [f"a sample of {len(asked):,} of {len(labelled):,} queries"] if len(asked) < len(labelled) else []
+    notes = [f"a sample of {len(chosen):,} of {len(labelled):,} queries"] if len(chosen) < len(labelled) else []
     if missing := len(gallery) - len(labelled):
         notes.append(f"{missing:,} listings have no {label}: they can be found, and are never right")
     return Task("coarse", queries, gallery, qrels, notes, label)
 
 
 def text_task(gallery: list[Document]) -> Task:
-    """Titles ask for listings with photos; DataError when no listing has both."""
+    """Make queries of titles for listings with photos; DataError when no listing has both."""
     holders: dict[str, list[Document]] = {}
     for document in gallery:
         if document.product.images and (title := " ".join(document.product.title.split())):
@@ -189,7 +190,8 @@ def text_task(gallery: list[Document]) -> Task:
 
 
 def composed_task(gallery: list[Document], label: str) -> Task:
-    """A photo and the wanted value of `label` ask for the variant that has it; "" is what variants mostly differ in.
+    """Make queries of a photo and the wanted value of `label` for the variant that has it; "" is what variants mostly
+    differ in.
 
     Raises DataError when no listing with a photo has a variant with another value, UsageError for an unknown label.
     """
@@ -222,7 +224,7 @@ def composed_task(gallery: list[Document], label: str) -> Task:
 
 
 def _what_differs(groups: dict[str, list[Document]]) -> str:
-    """The label of which a group's listings have different values in the most groups, "" for none."""
+    """Return the label of which a group's listings have different values in the most groups, "" for none."""
     counts: Counter[str] = Counter()
     for members in groups.values():
         keys = {key for document in members for key in document.labels} - set(STANDARD_LABELS)
@@ -246,13 +248,13 @@ def _known_labels(documents: Sequence[Document]) -> str:
     return f"one of {', '.join(known[:20])}"
 
 
-def queries_task(asked: Sequence[Query], qrels: Qrels, gallery: list[Document], level: int = 1) -> Task:
-    """Judged queries of a file; those whose right answers (grade of at least `level`) are one and the same product are
-    about that product.
+def queries_task(judged: Sequence[Query], qrels: Qrels, gallery: list[Document], level: int = 1) -> Task:
+    """Take the judged queries of a file; those whose right answers (grade of at least `level`) are one and the same
+    product are about that product.
     """
     there = {document.id: document.identity for document in gallery}
     queries, used = [], {}
-    for query in asked:
+    for query in judged:
         grades = {id: grade for id, grade in qrels.get(query.id, {}).items() if id in there and id not in query.exclude}
         right = {there[id] for id, grade in grades.items() if grade >= level}
         queries.append(replace(query, group=right.pop() if len(right) == 1 else ""))

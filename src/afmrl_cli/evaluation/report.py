@@ -1,4 +1,4 @@
-"""One evaluation from settings to figures: build the task, let each system answer, score, compare, keep."""
+"""One evaluation from settings to metrics: build the task, let each system rank, score, compare, keep."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SHAPING = ("query_fields", "label", "labels", "max_queries", "seed")
 
 @dataclass(frozen=True)
 class EvalRequest:
-    """What to evaluate: the task, the rows of the table beside the embedder, and what its figures must reach."""
+    """What to evaluate: the task, the rows of the table beside the embedder, and what its metrics must reach."""
 
     spec: TaskSpec = field(default_factory=TaskSpec)
     entries: tuple[Entry, ...] = ()
@@ -71,7 +71,7 @@ class Report:
     per_query: Mapping[str, Mapping[str, float]]
 
     def failed(self) -> list[str]:
-        """What did not pass its check, in words."""
+        """Return what did not pass its check, in words."""
         return [check["message"] for check in self.content["checks"] if not check["passed"]]
 
 
@@ -165,7 +165,7 @@ def _tasks(
 def _task_facts(
     task: Task, spec: TaskSpec, evaluation: Evaluation, variants: Mapping[str, frozenset[str]], settings: Settings
 ) -> dict[str, Any]:
-    """What the document says of the queries and the gallery, and how they are measured."""
+    """Return what the document says of the queries and the gallery, and how they are measured."""
     counted = list(queries_of(evaluation))
     return {
         "split": task.split,
@@ -215,15 +215,15 @@ def query_views(work: Workspace, names: Sequence[str]) -> list[Product]:
 
 
 def _how_to_describe(task: Task, queries: Sequence[Query], spec: TaskSpec, settings: Settings) -> str:
-    """The command that writes the attributes of `queries`, in words."""
+    """Return the command that writes the attributes of `queries`, in words."""
     listings = task.protocol != "queries" and all(query.kind == "listing" for query in queries)
     if listings and task.query_fields == "all" and not task.label:
         return "run `afmrl attributes`"
     if spec.queries or spec.qrels:
         return f"`afmrl attributes --views {QUERIES}` writes those of queries.jsonl and qrels.trec beside the catalog"
     views = QUERIES if task.protocol == "queries" else f"{QUERIES}:{task.protocol}"
-    asked, usual = settings.eval, EvalSettings()
-    chosen = {name: getattr(asked, name) for name in SHAPING if getattr(asked, name) != getattr(usual, name)}
+    given, usual = settings.eval, EvalSettings()
+    chosen = {name: getattr(given, name) for name in SHAPING if getattr(given, name) != getattr(usual, name)}
     more = "".join(f" --set {shlex.quote(f'eval.{name}={value}')}" for name, value in chosen.items())
     return f"run `afmrl attributes --views listing,{views}{more}`"
 
@@ -300,7 +300,7 @@ def _attribute_run(entry: Entry, task: Task, texts: Mapping[str, str], depth: in
 
 
 def _varied(slices: dict[str, list[dict[str, Any]]], settings: Settings) -> dict[str, list[dict[str, Any]]]:
-    """Of `--slices all` only those with more than one value: the others repeat the first table."""
+    """Keep of `--slices all` only those with more than one value: the others repeat the first table."""
     if "all" not in settings.eval.slices:
         return slices
     return {key: rows for key, rows in slices.items() if len(rows) > 1 or key in settings.eval.slices}
@@ -324,13 +324,13 @@ def _notes(
     if bare and settings.embed.enrich != "none":
         notes.append(
             f"{len(bare):,} of {len(task.queries):,} queries have no attributes that were written from what they show, "
-            f"and are asked without: {_how_to_describe(task, bare, spec, settings)}"
+            f"and go without: {_how_to_describe(task, bare, spec, settings)}"
         )
     return notes
 
 
 def _comparison_notes(runs: Sequence[Earlier], content: Mapping[str, Any], settings: Settings) -> list[str]:
-    """What a reader of the comparisons must know: runs made otherwise, and draws too few to show anything."""
+    """Return what a reader of the comparisons must know: runs made otherwise, and draws too few to show anything."""
     notes = [f"{run.name} was made with {words}" for run in runs if (words := run.differs(content))]
     return notes
 
@@ -356,7 +356,7 @@ def _keep(
 
 
 def _run_file(written: str, root: Path) -> Path:
-    """The file of `run:FILE`, from where one stands or from the catalog's folder."""
+    """Return the file of `run:FILE`, from where one stands or from the catalog's folder."""
     given = Path(written).expanduser()
     places = list(dict.fromkeys([given.absolute(), root / given]))
     found = next((place for place in places if place.is_file()), None)

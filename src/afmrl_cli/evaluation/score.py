@@ -36,7 +36,7 @@ class Scored:
 
 
 def score(answer: SystemRun, task: Task, names: Sequence[str], settings: Settings, merged: Sequence[Earlier]) -> Scored:
-    """Metrics of `answer`, averaged query by query with those of the runs of other seeds."""
+    """Score `answer`: its metrics, averaged query by query with those of the runs of other seeds."""
     level = settings.eval.min_grade
     own = evaluate(answer.run, task.qrels, names, level)
     if not merged or not own.means:
@@ -56,7 +56,7 @@ def _merged(answer: SystemRun, others: tuple[Run, ...], runs: Sequence[Evaluatio
 
 
 def queries_of(evaluation: Evaluation) -> list[str]:
-    """The queries that the means are over."""
+    """Return the queries that the means are over."""
     return list(next(iter(evaluation.per_query.values()), {}))
 
 
@@ -68,7 +68,9 @@ def compare_all(
     drops: Mapping[str, float],
     settings: Settings,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The embedder against the runs of `--compare` (several: seeds of one thing) and against every system beside it."""
+    """Compare the embedder with the runs of `--compare` (several: seeds of one thing) and with every system
+    beside it.
+    """
     queries = queries_of(scored[0].evaluation)
     groups = groups_of(task, queries)
     ours = table_of(scored[0].evaluation.per_query, queries)
@@ -89,7 +91,7 @@ def compare_all(
         )
         if given:
             checks += drop_checks(drops, found, against, chosen.confidence)
-        told = [
+        each_metric = [
             {
                 "metric": each.metric,
                 "value": each.value,
@@ -109,7 +111,7 @@ def compare_all(
                 "given": given,
                 "runs": rival.merged,
                 "spread": dict(rival.spread),
-                "differences": told,
+                "differences": each_metric,
                 "words": [each.words(against) for each in found if given or each.metric == headline],
             }
         )
@@ -119,7 +121,7 @@ def compare_all(
 def system_metrics(
     scored: Scored, task: Task, variants: Mapping[str, frozenset[str]], settings: Settings
 ) -> dict[str, Any]:
-    """A system's part of the JSON document."""
+    """Return a system's part of the JSON document."""
     answer, queries = scored.answer, queries_of(scored.evaluation)
     table = table_of(scored.evaluation.per_query, queries)
     readable = len(answer.readable.intersection(queries))
@@ -168,7 +170,7 @@ def _classes(answer: SystemRun, task: Task, settings: Settings) -> dict[str, Any
 def _variant_metrics(
     scored: Scored, task: Task, variants: Mapping[str, frozenset[str]], settings: Settings
 ) -> dict[str, Any]:
-    """variant@1: share of queries with variants where a sibling variant ranks first; above_variants: where
+    """Compute variant@1: share of queries with variants where a sibling variant ranks first; above_variants: where
     the first right answer stands above every variant (found or not; a query without a right answer in its ranking is
     not). Means over merged runs.
     """
@@ -191,7 +193,7 @@ def _variant_metrics(
 def _among_variants(
     ids: Sequence[str], grades: Mapping[str, int], variants: frozenset[str], level: int
 ) -> tuple[bool, bool]:
-    """(a sibling variant ranks first, a right answer stands above all variants)."""
+    """Return (a sibling variant ranks first, a right answer stands above all variants)."""
     for place, id in enumerate(ids):
         if id in variants:
             return place == 0, False
@@ -203,7 +205,7 @@ def _among_variants(
 def slice_metrics(
     key: str, scored: Scored, task: Task, variants: Mapping[str, frozenset[str]], settings: Settings
 ) -> list[dict[str, Any]]:
-    """The metrics of a system by the values of slice `key`."""
+    """Return the metrics of a system by the values of slice `key`."""
     chosen = settings.eval
     queries = queries_of(scored.evaluation)
     return sliced(

@@ -1,8 +1,8 @@
 """Which products the models of an evaluation have seen in training, and the queries that are about none of them.
 
-By default a trained model is asked about products that it never saw: the others tell how well it remembers. It has seen
-what it, or a checkpoint that it came from, was trained on or chosen by. That holds for every checkpoint in the table,
-and for the generator whose attributes stand on queries or listings.
+By default the queries are about products that a trained model never saw: the others tell how well it remembers. It has
+seen what it, or a checkpoint that it came from, was trained on or chosen by. That holds for every checkpoint in the
+table, and for the generator whose attributes stand on queries or listings.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Seen:
     unknown: tuple[str, ...] = ()
 
     def describe(self, task: Task) -> dict[str, Any]:
-        """For JSON, with how many of the queries of `task` are about products that were seen."""
+        """Describe it for JSON, with how many of the queries of `task` are about products that were seen."""
         train, validation = self.products.listings
         return {
             "checkpoints": list(self.names),
@@ -40,7 +40,8 @@ class Seen:
 
 
 def seen_by(named: Iterable[tuple[Role, str]], checkpoints: Checkpoints) -> Seen:
-    """What the checkpoints of (role, name or label) have seen; "" for a bare base, which saw none of this catalog.
+    """Return what the checkpoints of (role, name or label) have seen; "" for a bare base, which saw none of this
+    catalog.
 
     Raises ModelError as `Checkpoints.find` does.
     """
@@ -60,7 +61,7 @@ def seen_by(named: Iterable[tuple[Role, str]], checkpoints: Checkpoints) -> Seen
 
 
 def unseen(task: Task, seen: Seen) -> Task:
-    """`task` with the queries that are about products that were never seen. DataError when all were."""
+    """Return `task` with the queries that are about products that were never seen. DataError when all were."""
     if not seen.names:
         return task
     there = _about_seen(task, seen)
@@ -76,30 +77,32 @@ def unseen(task: Task, seen: Seen) -> Task:
         raise DataError(
             f"{names} saw the products of all {len(task.queries):,} queries in training, so nothing tells how well it "
             "finds others",
-            "ask about products that it has not seen, or about all the same: --split all",
+            "choose products that it has not seen, or take all the same: --split all",
         )
     notes.append(
-        f"{len(kept):,} of {len(task.queries):,} queries are asked: those about products that {names} never saw in "
-        "training (--split all asks the others too)"
+        f"{len(kept):,} of {len(task.queries):,} queries are used: those about products that {names} never saw in "
+        "training (--split all takes the others too)"
     )
     qrels = {query.id: task.qrels[query.id] for query in kept}
     return replace(task, queries=kept, qrels=qrels, notes=notes, split="unseen")
 
 
 def not_seen(task: Task, seen: Seen) -> list[Query]:
-    """The queries of `task` that are about products that were never seen."""
+    """Return the queries of `task` that are about products that were never seen."""
     there = _about_seen(task, seen)
     return [query for query in task.queries if query.id not in there]
 
 
-def told_of_seen(task: Task, seen: Seen) -> Task:
-    """`task`, of a split that the user chose, with a note of how many queries are about products that were seen."""
+def noting_seen(task: Task, seen: Seen) -> Task:
+    """Return `task`, of a split that the user chose, with a note of how many queries are about products that were
+    seen.
+    """
     number = len(_about_seen(task, seen))
     notes = [*task.notes, *_unknown(seen)]
     if number:
         notes.append(
             f"{number:,} of {len(task.queries):,} queries are about products that {_and(seen.names)} saw in training: "
-            "these figures say little about new products"
+            "these metrics say little about new products"
         )
     return replace(task, notes=notes)
 
@@ -109,7 +112,7 @@ def _unknown(seen: Seen) -> list[str]:
         return []
     return [
         f"the training products of {_and(seen.unknown)} are not known in full (made by an earlier version, or from "
-        "elsewhere): these figures may hold them"
+        "elsewhere): these metrics may hold them"
     ]
 
 

@@ -26,7 +26,9 @@ NO_VALUE, OTHERS = "(none)", "(others)"
 
 
 def check_slices(task: Task, wanted: Sequence[str]) -> list[str]:
-    """The slices that `wanted` means; "all" stands for those that occur. UsageError for one that no listing has."""
+    """Return the slices that `wanted` means; "all" stands for those that occur. UsageError for one that no listing
+    has.
+    """
     keys: list[str] = []
     known = {key for document in task.documents for key, value in document.labels.items() if value}
     for key in wanted:
@@ -41,11 +43,11 @@ def check_slices(task: Task, wanted: Sequence[str]) -> list[str]:
 
 
 def slice_values(task: Task, key: str, variants: Mapping[str, frozenset[str]], level: int) -> dict[str, str]:
-    """The value of slice `key` for every query."""
+    """Return the value of slice `key` for every query."""
     by_id = {document.id: document for document in task.documents}
 
     def value(query: Query) -> str:
-        """Which slice `query` belongs to, "" for none."""
+        """Return the slice that `query` belongs to, "" for none."""
         right = [by_id[id] for id, grade in task.qrels[query.id].items() if grade >= level]
         if key == "type":
             return query.kind or NO_VALUE
@@ -74,7 +76,7 @@ def sliced(
     groups: Mapping[str, str],
     confidence: float,
 ) -> list[dict[str, Any]]:
-    """Metrics of each value, the one with most queries first; beyond the largest twenty they are joined."""
+    """Return metrics of each value, the one with most queries first; beyond the largest twenty they are joined."""
     queries: dict[str, list[str]] = {}
     for query in next(iter(per_query.values())):
         queries.setdefault(values[query], []).append(query)

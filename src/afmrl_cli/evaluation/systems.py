@@ -1,9 +1,9 @@
-"""Systems that answer a task. Each gives a run: a ranking of the gallery for every query that it can read.
+"""Retrieval systems. Each gives a run: a ranking of the gallery for every query that it can read.
 
 Which scores tie, and in what order ties stand, is for `scores.best_first` to say, of vectors and of words alike; tied
 products have one score, so that a written run file (six decimals) holds the very ranking that was scored. At most
 `depth` products are ranked. A system that can't read a query (BM25 without text, colours without photo, either one
-where photo and words together say what is wanted) answers nothing, and how many queries it could read is told.
+where photo and words together say what is wanted) ranks nothing, and how many queries it could read is reported.
 """
 
 from __future__ import annotations
@@ -102,9 +102,9 @@ def vector_run(task: Task, system: RetrievalSystem, work: Workspace, problems: P
         for d in task.documents
         if (wanted := inputs[d.id]) and (wanted.key in stored or wanted.key in fresh)
     ]
-    asked = {query.id: _query_input(query, system) for query in task.queries}
-    made = system.encode(work, [wanted for wanted in asked.values() if wanted is not None], "queries", problems)
-    encoded = [(q, made[wanted.key]) for q in task.queries if (wanted := asked[q.id]) and wanted.key in made]
+    inputs_of = {query.id: _query_input(query, system) for query in task.queries}
+    made = system.encode(work, [wanted for wanted in inputs_of.values() if wanted is not None], "queries", problems)
+    encoded = [(q, made[wanted.key]) for q in task.queries if (wanted := inputs_of[q.id]) and wanted.key in made]
     if not shown or not encoded:
         return SystemRun(system.name, {}, frozenset(), system.id)
     matrix = _matrix([key for _, key in shown], stored, system.stored, fresh)
@@ -137,7 +137,9 @@ def _input(name: str, text: str, images: Sequence[Path], attributes: str = "") -
 
 
 def query_key(text: str, images: Sequence[Path], attributes: str = "") -> str:
-    """What a query's vector is made from, but for the model and the instruction; an unreadable photo counts as one."""
+    """Return what a query's vector is made from, but for the model and the instruction; an unreadable photo counts
+    as one.
+    """
     photos = [photo_hash(path) if path.is_file() else "unreadable" for path in images]
     return hash_json(["query", text, attributes, photos])
 
@@ -145,7 +147,7 @@ def query_key(text: str, images: Sequence[Path], attributes: str = "") -> str:
 def _matrix(
     keys: Sequence[str], rows: Mapping[str, int], stored: Vectors | None, fresh: Mapping[str, NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """Vectors [n, d] of `keys`, from the stored ones where they are there."""
+    """Return vectors [n, d] of `keys`, from the stored ones where they are there."""
     if stored is None:
         return np.stack([fresh[key] for key in keys])
     where = np.array([rows.get(key, -1) for key in keys], dtype=np.int64)
@@ -179,7 +181,7 @@ def _value_words(text: str) -> list[str]:
 def _lexical_run(
     name: str, task: Task, documents: Sequence[Sequence[str]], words: Mapping[str, list[str]], depth: int
 ) -> SystemRun:
-    if not any(documents):  # a gallery of photos: all would be "not found", as if it had looked
+    if not any(documents):  # a gallery of photos: all would be "not found", as if it had searched
         return SystemRun(name, {}, frozenset())
     corpus = fit_bm25(documents)
     ids = [document.id for document in task.documents]
@@ -203,7 +205,7 @@ class Colors:
     texts_cut = 0
 
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
-        """Colours [n, 512] of the photos of each item."""
+        """Return colours [n, 512] of the photos of each item."""
         return np.stack([mean_histogram([opened(i) for i in item.images if not isinstance(i, Path)]) for item in items])
 
 
@@ -215,7 +217,9 @@ def histogram_run(task: Task, work: Workspace, problems: Problems) -> SystemRun:
 def fusion_run(
     first: SystemRun, second: SystemRun, task: Task, validation: Pair | None, settings: Settings
 ) -> SystemRun:
-    """The runs of two systems as one, weighted as other queries say: those of `validation`, else the other half."""
+    """Return the runs of two systems as one, weighted as other queries say: those of `validation`, else the other
+    half.
+    """
     if not first.readable or not second.readable:
         return SystemRun("fusion", {}, frozenset())
     chosen = settings.eval
@@ -225,7 +229,7 @@ def fusion_run(
 
 
 def pair_of(first: SystemRun, second: SystemRun, task: Task) -> Pair:
-    """The rankings of two systems for the queries of `task`."""
+    """Return the rankings of two systems for the queries of `task`."""
     queries = [query.id for query in task.queries]
     qrels = {query: task.qrels[query] for query in queries}
     return Pair(first.run, second.run, qrels, dict(zip(queries, groups_of(task, queries), strict=True)))

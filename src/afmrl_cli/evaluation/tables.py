@@ -21,7 +21,7 @@ AT_MOST = "(at most)"
 
 
 def shown_metrics(content: Content, wide: bool) -> list[str]:
-    """The metrics of a table, the headline first: all, or those that fit beside each other."""
+    """Return the metrics of a table, the headline first: all, or those that fit beside each other."""
     names = list(content["systems"][0]["metrics"])
     first = headline_metric(names, content["label"])
     if wide:
@@ -33,12 +33,14 @@ def shown_metrics(content: Content, wide: bool) -> list[str]:
 
 
 def limited(content: Content, names: Sequence[str]) -> list[str]:
-    """Those of `names` of which not even the best ranking reaches 1."""
+    """Return those of `names` of which not even the best ranking reaches 1."""
     return [name for name in names if content["possible"][name] < 0.99995]
 
 
 def systems_table(content: Content, wide: bool = True) -> Table:
-    """The metrics of every system; beside the first metric its interval. Last, where below 1, what is possible."""
+    """Return the metrics of every system; beside the first metric its interval. Last, where below 1, what is
+    possible.
+    """
     names = shown_metrics(content, wide)
     rows = [[system["system"], *_cells(system, names)] for system in content["systems"]]
     if short := limited(content, names):
@@ -52,13 +54,13 @@ def systems_table(content: Content, wide: bool = True) -> Table:
 
 
 def _cells(row: Mapping[str, Any], names: Sequence[str]) -> list[object]:
-    """A metric, its interval, more metrics; "-" where there are none."""
+    """Return a metric, its interval, more metrics; "-" where there are none."""
     values: list[object] = ["-" if row["metrics"][name] is None else row["metrics"][name] for name in names]
     return [values[0], span(row["intervals"][names[0]]), *values[1:]]
 
 
 def span(ends: Sequence[float] | None) -> str:
-    """An interval for people; "-" for none."""
+    """Return an interval for people; "-" for none."""
     return "-" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
 
 
@@ -67,7 +69,7 @@ def _share(content: Content) -> str:
 
 
 def remarks(content: Content, wide: bool = True) -> list[str]:
-    """What must be known to read the rows of the systems."""
+    """Return what must be known to read the rows of the systems."""
     said: list[str] = []
     first = headline_metric(list(content["systems"][0]["metrics"]), content["label"])
     for system in content["systems"]:
@@ -86,7 +88,7 @@ def remarks(content: Content, wide: bool = True) -> list[str]:
 
 
 def _weights(parts: Sequence[Mapping[str, Any]]) -> str:
-    """How a fusion was weighted, and by which queries."""
+    """Say how a fusion was weighted, and by which queries."""
     if not any(part["tuned_on"] for part in parts):
         return "equal weights, since too few other products are there to choose them by"
     weights = " and ".join(f"{part['weight']:g}" for part in parts)
@@ -99,7 +101,7 @@ def _weights(parts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def variants_table(content: Content) -> list[Table]:
-    """How often a sibling variant ranks first; none when no query has variants."""
+    """Tabulate how often a sibling variant ranks first; none when no query has variants."""
     shown = [system for system in content["systems"] if system["variants"]]
     if not shown:
         return []
@@ -115,7 +117,7 @@ def variants_table(content: Content) -> list[Table]:
 
 
 def class_table(content: Content) -> list[Table]:
-    """Classification and clustering; none but with coarse."""
+    """Tabulate classification and clustering; none but with coarse."""
     shown = [system for system in content["systems"] if system["classes"]]
     if not shown:
         return []
@@ -127,7 +129,7 @@ def class_table(content: Content) -> list[Table]:
 
 
 def slice_tables(content: Content, wide: bool = True) -> list[Table]:
-    """The embedder's metrics by slice, one table a key."""
+    """Return the embedder's metrics by slice, one table a key."""
     names = shown_metrics(content, wide)
     made: list[Table] = []
     for key, rows in content["slices"].items():

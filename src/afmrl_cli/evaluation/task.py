@@ -83,19 +83,21 @@ class Task:
     query_fields: str = "all"
     gallery_fields: str = "all"
     split: str = "all"
-    """Which products are asked about: all, those of a split, or unseen in training."""
+    """Which products the queries are about: all, those of a split, or unseen in training."""
 
 
 def documents_of(
     described: Iterable[tuple[Product, Listing]], labels: Mapping[str, Labels] | None = None
 ) -> list[Document]:
-    """The catalog as documents; `labels` by listing id (of `labels.read_labels`) win over the catalog's columns."""
+    """Return the catalog as documents; `labels` by listing id (of `labels.read_labels`) win over the catalog's
+    columns.
+    """
     labels = labels or {}
     return [Document(product, row, {**fields_of(product), **labels.get(product.id, {})}) for product, row in described]
 
 
 def gallery_of(documents: list[Document], filters: Filters) -> list[Document]:
-    """The listings that pass `filters`; UsageError for an unknown key, DataError when none passes."""
+    """Return the listings that pass `filters`; UsageError for an unknown key, DataError when none passes."""
     if not filters:
         return documents
     check_keys(filters, {key for document in documents for key in document.labels}, "--gallery")
@@ -108,8 +110,8 @@ def gallery_of(documents: list[Document], filters: Filters) -> list[Document]:
 def show_only(
     documents: Sequence[Document], views: Sequence[Product], rows: RowMaker
 ) -> tuple[list[Document], list[str]]:
-    """The documents as far as their views show them, described anew where that is less, with the attributes of the very
-    view; and the ids of those of which nothing can be seen.
+    """Return the documents as far as their views show them, described anew where that is less, with the attributes of
+    the very view; and the ids of those of which nothing can be seen.
     """
     narrower = {
         document.id: view
@@ -129,7 +131,8 @@ def show_only(
 
 
 def with_gallery_fields(task: Task, fields: str, hide: frozenset[str], rows: RowMaker) -> Task:
-    """`task` with a gallery made of `fields` without the fields `hide`. DataError when nothing remains to be seen.
+    """Return `task` with a gallery made of `fields` without the fields `hide`. DataError when nothing remains to be
+    seen.
 
     Judgements of listings of which nothing can be seen are left out.
     """
@@ -151,21 +154,23 @@ def with_gallery_fields(task: Task, fields: str, hide: frozenset[str], rows: Row
 
 
 def with_query_fields(task: Task, fields: str) -> Task:
-    """`task` whose queries are made of `fields` alone: text, title, photos or all. DataError when no query has any."""
+    """Return `task` whose queries are made of `fields` alone: text, title, photos or all. DataError when no query
+    has any.
+    """
     if fields == "all":
         return task
-    asked = []
+    kept = []
     for query in task.queries:
         text = {"text": query.text, "title": query.title, "photos": ""}[fields]
         images = query.images if fields == "photos" else ()
         if text or images:
-            asked.append(replace(query, text=text, images=images))
-    if not asked:
+            kept.append(replace(query, text=text, images=images))
+    if not kept:
         raise DataError(f"no query has {fields}", "choose another --query-fields")
-    gone = len(task.queries) - len(asked)
+    gone = len(task.queries) - len(kept)
     notes = [*task.notes, f"{gone:,} queries have no {fields} and are left out"] if gone else task.notes
-    qrels = {query.id: task.qrels[query.id] for query in asked}
-    return replace(task, queries=asked, qrels=qrels, notes=notes, query_fields=fields)
+    qrels = {query.id: task.qrels[query.id] for query in kept}
+    return replace(task, queries=kept, qrels=qrels, notes=notes, query_fields=fields)
 
 
 FIELDS = {"Title": "title", "Brand": "brand", "Category": "category", "Description": "description"}
@@ -173,7 +178,7 @@ FIELDS = {"Title": "title", "Brand": "brand", "Category": "category", "Descripti
 
 
 def as_product(query: Query) -> Product:
-    """A query as the generator is shown it, as by `search --enrich`: its words and photos, and nothing else.
+    """Return a query as the generator is shown it, as by `search --enrich`: its words and photos, and nothing else.
 
     The text of a listing may have lines of own columns between those of the fields.
     """
@@ -187,27 +192,29 @@ def as_product(query: Query) -> Product:
 
 
 def with_views(task: Task, views: StoredViews) -> Task:
-    """`task` whose queries have the fingerprints of what they show: only attributes written from that are theirs."""
+    """Return `task` whose queries have the fingerprints of what they show: only attributes written from that are
+    theirs.
+    """
     prints = views.fingerprints([as_product(query) for query in task.queries])
     queries = [replace(query, fingerprint=each) for query, each in zip(task.queries, prints, strict=True)]
     return replace(task, queries=queries)
 
 
 def query_text(product: Product, hide: frozenset[str]) -> str:
-    """The text of a query that is made from a listing, without the fields in `hide`."""
+    """Return the text of a query that is made from a listing, without the fields in `hide`."""
     return product_text(without_fields(product, hide))
 
 
 def without_fields(product: Product, hide: frozenset[str]) -> Product:
-    """`product` without the fields of its text in `hide`: category, brand, own columns that are text."""
+    """Return `product` without the fields of its text in `hide`: category, brand, own columns that are text."""
     standard = dict.fromkeys(hide & {"category", "brand"}, "")
     own = tuple((name, value) for name, value in product.text if field_name(name) not in hide)
     return replace(product, text=own, **standard)  # type: ignore[arg-type]
 
 
 def products_of(task: Task) -> Callable[[Query], list[Product]]:
-    """What a query is about, of the gallery's products: the listing that it is, else its judged answers; a wish for
-    another variant is about the listing that it shows too.
+    """Return what a query is about, of the gallery's products: the listing that it is, else its judged answers; a wish
+    for another variant is about the listing that it shows too.
     """
     products = {document.id: document.product for document in task.documents}
 
@@ -221,7 +228,9 @@ def products_of(task: Task) -> Callable[[Query], list[Product]]:
 
 
 def of_split(task: Task, split: Split, settings: SplitSettings) -> Task:
-    """`task` with the queries about products of `split` alone, and the gallery as it is. DataError without any."""
+    """Return `task` with the queries about products of `split` alone, and the gallery as it is. DataError without
+    any.
+    """
     queries = about_split(task, split, settings)
     if not queries:
         raise DataError(f"no query is about products of the {split} split", f"raise split.{split}")
@@ -231,8 +240,8 @@ def of_split(task: Task, split: Split, settings: SplitSettings) -> Task:
 
 
 def about_split(task: Task, split: Split, settings: SplitSettings) -> list[Query]:
-    """The queries about products of `split` alone: a query that is a listing is about that; another one about its right
-    answers, all of which must be of the split.
+    """Return the queries about products of `split` alone: a query that is a listing is about that; another one about
+    its right answers, all of which must be of the split.
     """
     about = products_of(task)
 
@@ -244,13 +253,13 @@ def about_split(task: Task, split: Split, settings: SplitSettings) -> list[Query
 
 
 def groups_of(task: Task, queries: Sequence[str]) -> list[str]:
-    """What each of `queries` is about: queries of one product are not independent."""
+    """Return what each of `queries` is about: queries of one product are not independent."""
     group = {query.id: query.group or f"query {query.id}" for query in task.queries}
     return [group[query] for query in queries]
 
 
 def sampled(task: Task, number: int, seed: int) -> Task:
-    """`task` with at most `number` of its queries (0: all), always the same ones for a seed."""
+    """Return `task` with at most `number` of its queries (0: all), always the same ones for a seed."""
     if not number or number >= len(task.queries):
         return task
     queries = sample(task.queries, number, seed)
@@ -259,14 +268,15 @@ def sampled(task: Task, number: int, seed: int) -> Task:
 
 
 def sample(items: Sequence[T], number: int, seed: int) -> list[T]:
-    """`number` of `items` in their order, the same ones for a seed; all when there are no more."""
+    """Return `number` of `items` in their order, the same ones for a seed; all when there are no more."""
     if number >= len(items):
         return list(items)
     return [items[i] for i in sorted(random.Random(seed).sample(range(len(items)), number))]
 
 
 def variants_of(task: Task, level: int) -> dict[str, frozenset[str]]:
-    """By query, the listings that are variants of a right answer and another product: what fine-grained is about.
+    """Find, by query, the listings that are variants of a right answer and another product: what fine-grained is
+    about.
 
     Queries without one are left out. A listing that is right itself, or taken out, is no variant.
     """

@@ -1,4 +1,4 @@
-"""`recall@10=0.7`: figures that must be reached (`--fail-under`), and how far they may fall (`--max-drop`)."""
+"""`recall@10=0.7`: metrics that must be reached (`--fail-under`), and how far they may fall (`--max-drop`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from .metrics import check_metric
 
 
 def parse_thresholds(written: Sequence[str], flag: str = "--fail-under") -> dict[str, float]:
-    """`["recall@10=0.7"]` -> {"recall@10": 0.7}; UsageError for an unknown metric or a number not between 0 and 1."""
+    """Parse thresholds: `["recall@10=0.7"]` -> {"recall@10": 0.7}; UsageError for an unknown metric or a number not
+    between 0 and 1.
+    """
     thresholds: dict[str, float] = {}
     for pair in written:
         name, equals, number = pair.partition("=")
@@ -28,8 +30,8 @@ def parse_thresholds(written: Sequence[str], flag: str = "--fail-under") -> dict
 
 
 def check_cuts(names: Sequence[str], checked: Sequence[str], gallery: int, depth: int) -> list[str]:
-    """Notes on cuts above the gallery, where every system is right; UsageError when a check goes by such a cut, when
-    no cut is left, or when a cut is above the `depth` that is ranked: recall@2000 would be recall@1000.
+    """Return notes on cuts above the gallery, where every system is right; UsageError when a check goes by such a cut,
+    when no cut is left, or when a cut is above the `depth` that is ranked: recall@2000 would be recall@1000.
     """
     cuts = {name: int(name.partition("@")[2]) for name in names if "@" in name}
     if deeper := [name for name, cut in cuts.items() if min(cut, gallery) > depth]:
@@ -52,7 +54,9 @@ def check_cuts(names: Sequence[str], checked: Sequence[str], gallery: int, depth
 def floor_checks(
     thresholds: Mapping[str, float], means: Mapping[str, float], possible: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """What `--fail-under` says of the embedder's `means`; the best `possible` ones are told where they are below 1."""
+    """Return what `--fail-under` says of the embedder's `means`; the best `possible` ones stand beside it where
+    they are below 1.
+    """
     checks = []
     for name, least in thresholds.items():
         passed = means[name] >= least
@@ -65,7 +69,7 @@ def floor_checks(
 def drop_checks(
     drops: Mapping[str, float], differences: Sequence[Difference], against: str, confidence: float
 ) -> list[dict[str, Any]]:
-    """What `--max-drop` says; the threshold counts, and whether luck can explain the drop is told beside it."""
+    """Return what `--max-drop` says; the threshold counts, and whether luck can explain the drop stands beside it."""
     by_name = {difference.metric: difference for difference in differences}
     checks = []
     for name, most in drops.items():
@@ -73,7 +77,7 @@ def drop_checks(
         passed = found.difference >= -most - 1e-12
         words = f"{name} is {found.value:.4f}, {found.difference:+.4f} against {against}; at most -{most:g} is allowed"
         if not passed and found.verdict != "worse":
-            words += f" (at the {1 - confidence:.2g} level this drop is not told from luck: p = {found.p:.3g})"
+            words += f" (at the {1 - confidence:.2g} level this drop can't be told from luck: p = {found.p:.3g})"
         checks.append(_check("max_drop", name, most, found.difference, passed, words))
     return checks
 

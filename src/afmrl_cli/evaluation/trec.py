@@ -2,7 +2,7 @@
 
 queries.jsonl   one JSON object a line:
     qid          the query's id (required; also: "query_id", "_id")
-    text         what is asked; or title, brand, category, description, written as a product's text
+    text         the query's text; or title, brand, category, description, written as a product's text
     images       list of photo paths, relative to the file (also one string, also: "image")
     type         any word; shown with the query
     listing_id   the catalog's listing that this query was made from: it can't be the answer
@@ -10,9 +10,9 @@ queries.jsonl   one JSON object a line:
   At least one of text and images must be there. Other keys (price, counts) are ignored.
 
 qrels.trec      `qid iteration product grade`, white space between; the iteration is ignored
-qrels/*.tsv     BEIR's: `query-id corpus-id score` under that heading; queries that it does not judge are not asked
+qrels/*.tsv     BEIR's: `query-id corpus-id score` under that heading; queries that it does not judge are left out
 run.trec        `qid Q0 product rank score name`, the score with six decimals (scores are rounded to that before they
-                are ranked, so whoever reads the file sees the same ties)
+                are ranked, so that a reader of the file sees the same ties)
 
 White space inside an id is written as "_" in qrels and run files, which know no quotes.
 """
@@ -39,7 +39,7 @@ TEXT_KEYS = ("title", "brand", "category", "description")
 
 
 def read_queries(path: Path, image_path: Callable[[str], Path] | None = None) -> list[Query]:
-    """The queries of a JSON Lines file.
+    """Read the queries of a JSON Lines file.
 
     `image_path` turns what is written into a path and refuses what it does not allow (a ValueError with the reason);
     by default the path is taken relative to the file. Raises DataError with file and line for a line that is no JSON
@@ -103,7 +103,7 @@ def _strings(row: Mapping[str, Any], key: str, where: str) -> list[str]:
 
 
 def read_qrels(path: Path, queries: Collection[str] | None = None, products: Collection[str] | None = None) -> Qrels:
-    """The judgements of a TREC file, or of a BEIR one when its first line is BEIR's heading.
+    """Read the judgements of a TREC file, or of a BEIR one when its first line is BEIR's heading.
 
     `queries` and `products` are the ids that exist. Raises DataError with file and line for a line that has not four
     parts, a grade that is no whole number, an unknown id, or the same pair with two grades.
@@ -139,9 +139,9 @@ def read_qrels(path: Path, queries: Collection[str] | None = None, products: Col
 
 
 def read_run(path: Path, queries: Collection[str], products: Collection[str]) -> dict[str, list[tuple[str, float]]]:
-    """The rankings of a TREC run; ids as they are in `queries` and `products`, the ids that exist.
+    """Read the rankings of a TREC run; ids as they are in `queries` and `products`, the ids that exist.
 
-    A query that is not asked here is left out (a run may answer more than a sample asks). Raises DataError with file
+    A query that is not in `queries` is left out (a run may hold more than a sample). Raises DataError with file
     and line for a line that has not six parts, a score that is no number, an unknown product or the same one twice, and
     for a run that is empty or answers none of the queries: it is then of another catalog or protocol.
     """
@@ -179,14 +179,14 @@ def read_run(path: Path, queries: Collection[str], products: Collection[str]) ->
 
 
 def write_qrels(path: Path, qrels: Qrels) -> None:
-    """Judgements as a TREC file, atomically."""
+    """Write judgements as a TREC file, atomically."""
     with writing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for query, grades in qrels.items():
             file.writelines(f"{as_word(query)} 0 {as_word(product)} {grade}\n" for product, grade in grades.items())
 
 
 def write_run(path: Path, run: Run, name: str) -> None:
-    """A run as a TREC file, best first, atomically; `name` is the system's."""
+    """Write a run as a TREC file, best first, atomically; `name` is the system's."""
     with writing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for query, ranking in run.items():
             scores = dict(ranking)
@@ -196,12 +196,12 @@ def write_run(path: Path, run: Run, name: str) -> None:
 
 
 def as_word(name: str) -> str:
-    """An id as it is written in qrels and run files."""
+    """Return an id as it is written in qrels and run files."""
     return "_".join(name.split())
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines that are not blank."""
+    """Return numbered lines that are not blank."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())

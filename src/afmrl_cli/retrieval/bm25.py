@@ -44,7 +44,7 @@ _INVISIBLE = re.compile("[\u00ad\u0640\u200c\u200d\u2060\ufeff]")  # soft hyphen
 
 
 def tokenize(text: str, *, fold_accents: bool = True) -> list[str]:
-    """Lower-case words and numbers of `text`; "V-neck 900D" -> ["v", "neck", "900d"].
+    """Return lower-case words and numbers of `text`; "V-neck 900D" -> ["v", "neck", "900d"].
 
     Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese, which put no space between words or put it elsewhere,
     become single characters (a letter with its vowels) and pairs of neighbours. `fold_accents` reads "Éclair" as

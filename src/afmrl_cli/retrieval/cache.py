@@ -57,7 +57,7 @@ class VectorCache:
         self._place.update((key, first + row) for row, key in enumerate(keys))
 
     def _find(self, key: str) -> tuple[str, int]:
-        """The chunk and row of a key that is there (KeyError else)."""
+        """Return the chunk and row of a key that is there (KeyError else)."""
         place = self._place[key]
         return self._chunks[place >> ROW_BITS], place & ((1 << ROW_BITS) - 1)
 
@@ -81,7 +81,7 @@ class VectorCache:
         self._put(name, keys)
 
     def get(self, key: str) -> NDArray[np.float32]:
-        """The vector [d] of a key that is there (KeyError else)."""
+        """Return the vector [d] of a key that is there (KeyError else)."""
         name, row = self._find(key)
         vector: NDArray[np.float32] = self._open(name)[row]
         return vector
@@ -101,7 +101,9 @@ class VectorCache:
 
 
 def open_matrix(file: Path) -> NDArray[np.float32]:
-    """The float32 [n, d] in a .npy file, memory-mapped. ValueError when it holds anything else, OSError as `open`."""
+    """Open the float32 [n, d] in a .npy file, memory-mapped. ValueError when it holds anything else, OSError as
+    `open`.
+    """
     try:
         found = np.load(file, mmap_mode="r", allow_pickle=False)
     except (

@@ -163,7 +163,7 @@ class _Seen:
         self.without_attributes = 0
 
     def missing(self, described: Iterator[tuple[Product, Listing]], total: int, listener: Listener) -> Iterator[Input]:
-        """The products that have to be encoded; the pass is over when this iterator is."""
+        """Return the products that have to be encoded; the pass is over when this iterator is."""
         with ListingsWriter(self.file) as writer:
             for product, row in described:
                 writer.add(row)
@@ -189,7 +189,7 @@ def _bring_up_to_date(
     before: Vectors | None,
     facts: dict[str, Any],
 ) -> Vectors:
-    """The version that holds `kept`: the one before when nothing has changed, else a new one, made current."""
+    """Return the version that holds `kept`: the one before when nothing has changed, else a new one, made current."""
     dimension = len(_vector(kept[0], seen.known, pending, before))
     kind = choose_kind(work.settings.embed.index, len(kept), dimension, work.settings.embed.flat_limit)
     if before is not None and before.manifest["data"] == facts["data"] and before.manifest["index"]["kind"] == kind:
@@ -249,7 +249,9 @@ def _copy_kept(seen: _Seen, kept: set[str], file: Path) -> None:
 def _write_matrix(
     file: Path, kept: list[str], known: dict[str, int], pending: VectorCache, before: Vectors | None
 ) -> None:
-    """The vectors of `kept`, one after the other: a full disk is an OSError here, and a crash in a memory map."""
+    """Write the vectors of `kept`, one after the other: a full disk is an OSError here, and a crash in a memory
+    map.
+    """
     first = _vector(kept[0], known, pending, before)
     with file.open("wb") as out:
         header = {"descr": "<f4", "fortran_order": False, "shape": (len(kept), len(first))}

@@ -55,14 +55,14 @@ def encode_missing(
 
     Returns the keys of inputs of which nothing remains: no text and no readable photo (photos that can't be opened are
     in `problems`). `load` is called when there is something to encode, and not before. Texts that were cut
-    are told once, at the end.
+    are reported once, at the end.
     """
     catalog, most = work.settings.catalog, work.settings.model.embedder_images
     total = len([each for each in inputs if each.key not in cache]) if isinstance(inputs, Sequence) else None
     empty: set[str] = set()
     done = cut = 0
-    asked: set[str] = set()
-    new = _new(inputs, cache, asked)
+    begun: set[str] = set()
+    new = _new(inputs, cache, begun)
     first = next(new, None)
     while first is not None and not (first.item.text.strip() or first.item.attributes):
         # The model is loaded before photos are opened, since it says how; but not for photos that can't be opened.
@@ -85,25 +85,27 @@ def encode_missing(
             before = encoder.texts_cut
             cache.add(list(items), encoder.encode(list(items.values()), instruction=instruction))
             cut += encoder.texts_cut - before
-            asked.difference_update(items)  # the cache knows them now
+            begun.difference_update(items)  # the cache knows them now
         done += len(group)
         work.listener.progress(what, done, total)
     if cut:
-        work.listener.warn(f"{what}: {told_cut(cut)}")
+        work.listener.warn(f"{what}: {cut_message(cut)}")
     return empty
 
 
-def told_cut(texts: int) -> str:
-    """What is told of `texts` texts that were too long."""
+def cut_message(texts: int) -> str:
+    """Say that so many `texts` were too long."""
     many = f"{texts:,} text{' is' if texts == 1 else 's are'}"
     return f"{many} longer than model.max_text_tokens: the end of the product text was cut off, attributes never are"
 
 
-def _new(inputs: Iterable[Input], cache: VectorCache, asked: set[str]) -> Iterator[Input]:
-    """The inputs whose key is neither in the cache nor in `asked`, where they are put: twins are encoded once."""
+def _new(inputs: Iterable[Input], cache: VectorCache, begun: set[str]) -> Iterator[Input]:
+    """Give the inputs whose key is neither in the cache nor in `begun`, and put it there: equal ones are encoded
+    once.
+    """
     for wanted in inputs:
-        if wanted.key not in asked and wanted.key not in cache:
-            asked.add(wanted.key)
+        if wanted.key not in begun and wanted.key not in cache:
+            begun.add(wanted.key)
             yield wanted
 
 
@@ -118,7 +120,7 @@ class _Opening:
     problems: Problems
 
     def groups(self, inputs: Iterator[Input]) -> Iterator[list[tuple[str, Item]]]:
-        """The inputs in order, each group opened while the caller works on the one before.
+        """Return the inputs in order, each group opened while the caller works on the one before.
 
         `inputs` itself is only ever advanced by the caller's thread: it may read a database.
         """
@@ -127,7 +129,7 @@ class _Opening:
             waiting.extend(islice(inputs, self.size))
             upcoming = foreman.submit(self._group, waiting, openers)
             while group := upcoming.result():
-                # Between two groups the foreman is idle, so that nobody else touches `waiting`.
+                # Between two groups the foreman is idle, so that no other thread touches `waiting`.
                 waiting.extend(islice(inputs, self.size - len(waiting)))
                 upcoming = foreman.submit(self._group, waiting, openers)
                 yield group

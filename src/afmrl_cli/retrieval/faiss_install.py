@@ -26,7 +26,7 @@ class FaissConflict:
 
 
 def installed_faiss() -> dict[str, str]:
-    """Name and version of each installed distribution of FAISS; nothing is imported."""
+    """Return name and version of each installed distribution of FAISS; nothing is imported."""
     found = {}
     for name in DISTRIBUTIONS:
         try:
@@ -37,8 +37,9 @@ def installed_faiss() -> dict[str, str]:
 
 
 def faiss_conflict() -> FaissConflict | None:
-    """The conflict, None when at most one FAISS is installed. What is meant is taken to be the GPU build, which nobody
-    has by accident."""
+    """Return the conflict, None when at most one FAISS is installed. What is meant is taken to be the GPU build, which
+    nobody has by accident.
+    """
     found = installed_faiss()
     if len(found) < 2:
         return None

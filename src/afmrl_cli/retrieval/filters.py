@@ -19,7 +19,9 @@ LIST_SEPARATOR = "|"
 
 
 def parse_filters(written: Iterable[str], flag: str) -> dict[str, list[str]]:
-    """`["brand=Luma", "brand=Acme"]` -> {"brand": ["luma", "acme"]}; UsageError naming `flag` for anything else."""
+    """Parse filters: `["brand=Luma", "brand=Acme"]` -> {"brand": ["luma", "acme"]}; UsageError naming `flag` for
+    anything else.
+    """
     filters: dict[str, list[str]] = {}
     for pair in written:
         key, equals, value = pair.partition("=")
@@ -30,7 +32,7 @@ def parse_filters(written: Iterable[str], flag: str) -> dict[str, list[str]]:
 
 
 def fields_of(product: Product) -> dict[str, str]:
-    """What a listing can be filtered by; the retailer's own columns never hide the standard ones."""
+    """Return what a listing can be filtered by; the retailer's own columns never hide the standard ones."""
     fields = {field_name(key): value for key, value in product.given.items()}
     fields |= {"id": product.id, "brand": product.brand, "category": product.category}
     fields |= {"product_id": product.product_id or "", "group_id": product.group_id or ""}
@@ -38,12 +40,12 @@ def fields_of(product: Product) -> dict[str, str]:
 
 
 def passes(fields: Mapping[str, str], filters: Filters) -> bool:
-    """Whether a listing with these fields (of `fields_of`) passes all filters."""
+    """Check whether a listing with these fields (of `fields_of`) passes all filters."""
     return all(_holds(key, fields.get(key, ""), wanted) for key, wanted in filters.items())
 
 
 def check_keys(filters: Filters, known: Iterable[str], flag: str) -> None:
-    """UsageError when a filter's key is no field of any listing; `known` are the keys that occur."""
+    """Raise UsageError when a filter's key is no field of any listing; `known` are the keys that occur."""
     names = sorted(known)
     for key in filters:
         if key not in names:
@@ -53,7 +55,7 @@ def check_keys(filters: Filters, known: Iterable[str], flag: str) -> None:
 
 
 def field_name(key: str) -> str:
-    """What a column is called in filters and labels."""
+    """Return what a column is called in filters and labels."""
     return key.strip().casefold().removeprefix("attr_")
 
 

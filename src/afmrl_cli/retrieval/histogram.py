@@ -24,7 +24,7 @@ DIMENSION = LEVELS**3
 
 
 def color_histogram(image: Image) -> NDArray[np.float32]:
-    """The colours of an RGB photo, [512], length 1."""
+    """Return the colours of an RGB photo, [512], length 1."""
     from PIL.Image import Resampling
 
     pixels = np.asarray(image.convert("RGB").resize((SIDE, SIDE), Resampling.BOX), dtype=np.int64) * LEVELS // 256
@@ -34,7 +34,7 @@ def color_histogram(image: Image) -> NDArray[np.float32]:
 
 
 def mean_histogram(images: Sequence[Image]) -> NDArray[np.float32]:
-    """The colours of all photos of a product, [512], length 1; `images` is not empty."""
+    """Return the colours of all photos of a product, [512], length 1; `images` is not empty."""
     mean = np.mean([color_histogram(image) for image in images], axis=0)
     unit: NDArray[np.float32] = (mean / np.linalg.norm(mean)).astype(np.float32)
     return unit

@@ -1,13 +1,13 @@
 """FAISS: which vectors lie nearest. Flat (exact), HNSW or IVF, by setting; scores are inner products of unit vectors.
 
-Flat while a question takes about ten milliseconds: up to `embed.flat_limit` vectors of 256 numbers, of 768 a third of
+Flat while a query takes about ten milliseconds: up to `embed.flat_limit` vectors of 256 numbers, of 768 a third of
 that; nothing is ever missed. Above, IVF: about sqrt(n) cells whose vectors are kept in 8 bits a number, the best
-4 k of which are scored again with the stored vectors (near twins differ by less than the 8 bits tell: without that,
-recall stays below 0.95 whatever the effort). HNSW, when it is asked for, takes tens of times as long to build.
+4 k of which are scored again with the stored vectors (near-duplicates differ by less than the 8 bits tell: without
+that, recall stays below 0.95 whatever the effort). HNSW, when it is asked for, takes tens of times as long to build.
 
 An approximate index is tuned when it is built: its effort per query is doubled until it returns at least 99 % of the
-ten nearest others of a sample of the catalog's own vectors, and what it reaches is told (`recall`): on products that
-have nothing in common it can be far below what a manual promises.
+ten nearest others of a sample of the catalog's own vectors, and what it reaches is reported (`recall`): on products
+that have nothing in common it can be far below what a manual promises.
 
 A filter never loses results: a filtered search is exact over the rows that pass.
 """
@@ -31,7 +31,7 @@ Kind = Literal["flat", "hnsw", "ivf"]
 HNSW_LINKS = 32
 HNSW_BUILD_EFFORT = 80
 POINTS_PER_CELL = 39  # FAISS's own lower bound for training an IVF cell
-TRAINING_POINTS = 64  # for a cell: four times as many change no figure and take four times as long
+TRAINING_POINTS = 64  # for a cell: four times as many change no metric and take four times as long
 CANDIDATES = 4
 """How many times k vectors of an IVF index are scored again with the stored vectors."""
 FLAT_DIMENSION = 256
@@ -56,7 +56,7 @@ class Index:
 
 
 def choose_kind(wanted: Literal["auto", "flat", "hnsw", "ivf"], count: int, dimension: int, flat_limit: int) -> Kind:
-    """The kind of index for `count` vectors of `dimension` numbers."""
+    """Choose the kind of index for `count` vectors of `dimension` numbers."""
     if wanted != "auto":
         return wanted
     return "flat" if count * dimension <= flat_limit * FLAT_DIMENSION else "ivf"
@@ -110,7 +110,7 @@ def _tune(index: Any, kind: Kind, matrix: NDArray[np.float32], first: int, last:
         tuned = Index(kind, effort, 0.0, index, matrix)
         _set_effort(index, kind, effort)
         found, _ = search_index(tuned, queries, k)
-        # By score, not by row: of exact twins either one is a right answer. The first is the query itself: no feat.
+        # By score, not by row: of equal vectors either one is right. The first is the query itself: no feat.
         recall = float(np.mean(found[:, 1:] >= scores[:, -1:] - TIE)) if k > 1 else 1.0
         if recall >= RECALL_AIM or effort >= last:
             return replace(tuned, recall=recall)
@@ -141,7 +141,7 @@ def load_index(path: Path, kind: Kind, effort: int, recall: float, matrix: NDArr
     if not path.is_file():
         raise ModelError(f"{path}: the index is missing", hint)
     try:
-        # Mapped, not read: a process that asks one question need not copy gigabytes first.
+        # Mapped, not read: a process with one query need not copy gigabytes first.
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
         raise ModelError(f"{path}: the index is damaged: {str(error).splitlines()[0][:120]}", hint) from error
@@ -155,14 +155,14 @@ def load_index(path: Path, kind: Kind, effort: int, recall: float, matrix: NDArr
 
 
 def search_index(index: Index, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Scores and rows [q, min(k, n)], best first; an approximate index may fill the end with row -1."""
+    """Return scores and rows [q, min(k, n)], best first; an approximate index may fill the end with row -1."""
     count = len(index.matrix)
     k = min(k, count)
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     if index.kind == "ivf":
         return _search_cells(index, queries, k)
     if index.kind == "hnsw" and index.effort < k:
-        _set_effort(index.faiss, "hnsw", 2 * k)  # HNSW returns at most as many as it looks at
+        _set_effort(index.faiss, "hnsw", 2 * k)  # HNSW returns at most as many as it visits
     scores, rows = index.faiss.search(queries, k)
     there = rows >= 0
     return _lists(
@@ -182,7 +182,7 @@ def _search_cells(index: Index, queries: NDArray[np.float32], k: int) -> tuple[N
 def _lists(
     scores: Sequence[NDArray[np.float32]], rows: Sequence[NDArray[np.int64]], k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Scores and rows [q, k], best first, of each query's candidates; row -1 where there are fewer."""
+    """Return scores and rows [q, k], best first, of each query's candidates; row -1 where there are fewer."""
     best = np.full((len(scores), k), -np.inf, dtype=np.float32)
     found = np.full((len(scores), k), -1, dtype=np.int64)
     for i, (own, near) in enumerate(zip(scores, rows, strict=True)):
@@ -194,7 +194,7 @@ def _lists(
 def exact_search(
     matrix: NDArray[np.float32], queries: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Scores and rows [q, min(k, rows)] by comparing with every row of `matrix` [n, d], or only with `rows`.
+    """Return scores and rows [q, min(k, rows)] by comparing with every row of `matrix` [n, d], or only with `rows`.
 
     Tied scores are ordered by row, at the k-th place too. Queries are taken in pieces, and so are rows that have to be
     copied: a memory-mapped matrix may exceed the memory. ValueError when queries have another length than the rows.

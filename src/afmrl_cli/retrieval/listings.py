@@ -45,7 +45,7 @@ class Listing:
 
 
 def make_listing(product: Product, content: str, fingerprint: str, attributes: str, root: Path) -> Listing:
-    """The row of `product`; `content` is the fingerprint of all of it, `attributes` the text that goes into its
+    """Make the row of `product`; `content` is the fingerprint of all of it, `attributes` the text that goes into its
     vector.
     """
     inside = f"{root}{os.sep}"  # as texts: pathlib takes as long as all the rest
@@ -56,12 +56,12 @@ def make_listing(product: Product, content: str, fingerprint: str, attributes: s
 
 
 def vector_key(content: str, attributes: str) -> str:
-    """What a vector is made from, but for the model and the instruction: SHA-256 (hex)."""
+    """Return what a vector is made from, but for the model and the instruction: SHA-256 (hex)."""
     return hash_json([content, attributes])
 
 
 def row_bytes(listing: Listing) -> bytes:
-    """The listing's content in a form that can be hashed."""
+    """Return the listing's content in a form that can be hashed."""
     return _encode({name: getattr(listing, name) for name in COLUMNS}).encode("utf-8", "surrogatepass")
 
 
@@ -107,7 +107,9 @@ def _record_batch(rows: Sequence[Listing], schema: Any) -> Any:
 
 
 def _texts(texts: Sequence[str]) -> Any:
-    """pa.array(texts), which would import pandas to see whether it is given some of it: half a second a process."""
+    """Make pa.array(texts), which would import pandas to see whether it is given some of it: half a second a
+    process.
+    """
     import pyarrow as pa
 
     encoded = [text.encode() for text in texts]
@@ -123,7 +125,7 @@ def _lists(rows: Sequence[Listing]) -> Any:
 
 
 def _ends(parts: Sequence[Sized]) -> Any:
-    """Where each part begins and the last one ends, as Arrow wants it; OverflowError beyond 2 GiB."""
+    """Return where each part begins and the last one ends, as Arrow wants it; OverflowError beyond 2 GiB."""
     import numpy as np
     import pyarrow as pa
 
@@ -147,22 +149,22 @@ class Listings:
         return int(self._table.num_rows)
 
     def column(self, name: str) -> list[Any]:
-        """All values of a column, in order."""
+        """Return all values of a column, in order."""
         values: list[Any] = self._table.column(name).to_pylist()
         return values
 
     def row_of(self, id: str) -> int | None:
-        """The row of the listing with this id, None when there is none."""
+        """Return the row of the listing with this id, None when there is none."""
         # Not by pyarrow.compute, which imports pandas for its argument: that takes longer than all of the search.
         ids = self.column("id")
         return ids.index(id) if id in ids else None
 
     def listing(self, row: int) -> Listing:
-        """The listing in a row."""
+        """Return the listing in a row."""
         return Listing(**self._table.slice(row, 1).to_pylist()[0])
 
     def fields(self) -> Iterator[dict[str, str]]:
-        """What filters go by, of all listings in order."""
+        """Return what filters go by, of all listings in order."""
         for batch in self._table.column("fields").chunks:
             yield from (json.loads(text) for text in batch.to_pylist())
 

@@ -23,7 +23,7 @@ THUMBNAIL_SIDE = 320
 
 
 def thumbnail(image: Image) -> str:
-    """A small JPEG of an RGB photo as a data URI."""
+    """Return a small JPEG of an RGB photo as a data URI."""
     small = image.copy()
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     buffer = io.BytesIO()
@@ -39,7 +39,7 @@ class Pictures:
         self._made: dict[Path, str] = {}
 
     def of(self, paths: Sequence[Path]) -> str:
-        """The first of `paths` that can be opened, "" for none: the page then says so in its place."""
+        """Return the first of `paths` that can be opened, "" for none: the page then says so in its place."""
         for path in paths:
             if path not in self._made:
                 try:
@@ -52,7 +52,7 @@ class Pictures:
 
 
 def render(template: str, **content: Any) -> str:
-    """The page `pages/<template>` with `content`; every text is escaped."""
+    """Return the page `pages/<template>` with `content`; every text is escaped."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     pages = files("afmrl_cli") / "pages"
@@ -64,12 +64,12 @@ def render(template: str, **content: Any) -> str:
 def write_search_page(file: Path, found: Found, work: Workspace) -> None:
     """Write the results of a search to `file`, atomically."""
     small, query, liked = Pictures(work.settings.catalog), found.query, found.liked
-    asked = [thumbnail(opened(image)) for image in query.images if not isinstance(image, Path)]
+    photos = [thumbnail(opened(image)) for image in query.images if not isinstance(image, Path)]
     shown = [{"hit": hit, "picture": small.of(hit.images)} for hit in found.hits]
     page = render(
         "search.html",
         query=query,
-        pictures=asked or ([small.of(liked.images)] if liked else []),
+        pictures=photos or ([small.of(liked.images)] if liked else []),
         liked=liked,
         hits=shown,
         filters=found.filters,

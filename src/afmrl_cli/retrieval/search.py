@@ -139,7 +139,7 @@ def _nearest(
         rows = np.array([row for row, each in enumerate(fields) if passes(each, filters)], dtype=np.int64)
         scores, found = exact_search(vectors.matrix, query, k, rows)
     elif vectors.index_kind == "flat":
-        # Exact either way: for one question the matrix product is the faster one, and importing FAISS costs more.
+        # Exact either way: for one query the matrix product is the faster one, and importing FAISS costs more.
         scores, found = exact_search(vectors.matrix, query, k)
     else:
         scores, found = search_index(vectors.index(), query, k)
@@ -199,7 +199,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 def fields_shown(hits: Sequence[Hit]) -> list[dict[str, object]]:
-    """Hits for a JSON document."""
+    """Return hits for a JSON document."""
     return [
         {
             "rank": hit.rank,

@@ -11,8 +11,8 @@ target instruction. The last two are in the folder's name, the others in the vec
 are encoded, and a product that left the catalog is gone from the next version. `enrich = none` and `query` share their
 vectors, since they differ on the query's side only.
 
-A version is written beside, renamed into place and then named in `current`, one small file replaced at once. Whoever
-has the old version open goes on reading it.
+A version is written beside, renamed into place and then named in `current`, one small file replaced at once. A
+process that has the old version open goes on reading it.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ class Vectors:
         return kind
 
     def index(self) -> Index:
-        """The FAISS index, loaded; a flat one has no file, `exact_search` goes through the vectors."""
-        told = self.manifest["index"]
-        return load_index(self.folder / INDEX, told["kind"], told["effort"], told["recall"], self.matrix)
+        """Return the FAISS index, loaded; a flat one has no file, `exact_search` goes through the vectors."""
+        index = self.manifest["index"]
+        return load_index(self.folder / INDEX, index["kind"], index["effort"], index["recall"], self.matrix)
 
 
 def vectors_folder(work: Workspace) -> Path:
@@ -99,7 +99,7 @@ class RowMaker:
         self._root, self._enriched = work.folder.root, work.settings.embed.enrich == "both"
 
     def make(self, products: Sequence[Product]) -> list[Listing]:
-        """The row of each product."""
+        """Make the row of each product."""
         contents, prints = self.fingerprinter.of_all(products), self.views.fingerprints(products)
         texts = self.views.texts(prints) if self._enriched else {}
         return [
@@ -116,13 +116,13 @@ def described_products(work: Workspace, rows: RowMaker, problems: Problems) -> I
 
 
 def catalog_state(folder: CatalogFolder) -> dict[str, Any]:
-    """What tells cheaply that the catalog's file has not been touched: its name, size and time."""
+    """Return what tells cheaply that the catalog's file has not been touched: its name, size and time."""
     status = folder.catalog.stat()
     return {"name": folder.catalog.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
 def open_current(place: Path) -> Vectors | None:
-    """The version that counts, None when there is none yet. ModelError when it is damaged."""
+    """Open the version that counts, None when there is none yet. ModelError when it is damaged."""
     pointer = place / CURRENT
     for _ in range(OPEN_ATTEMPTS):
         if not pointer.is_file():
@@ -133,12 +133,12 @@ def open_current(place: Path) -> Vectors | None:
         except ModelError:
             if _named(pointer) == named:
                 raise
-            # A writer has moved on between reading the name and opening the files: look again.
+            # A writer has moved on between reading the name and opening the files: try again.
     raise ModelError(f"{place}: the stored vectors change faster than they can be opened", "try again")
 
 
 def _named(pointer: Path) -> str:
-    """The version that `current` names; ModelError when that is no version's name, such as a path."""
+    """Return the version that `current` names; ModelError when that is no version's name, such as a path."""
     try:
         name = pointer.read_text("utf-8").strip()
     except (OSError, ValueError) as error:
@@ -165,7 +165,7 @@ def _open_version(folder: Path) -> Vectors:
 
 
 def _check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """ModelError unless the manifest holds what is read of it, by type."""
+    """Raise ModelError unless the manifest holds what is read of it, by type."""
     index = manifest.get("index")
     fits = (
         manifest.get("schema") in (SCHEMA, UNSEALED)
@@ -182,7 +182,7 @@ def _check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _check_matrix(folder: Path, matrix: NDArray[np.float32], manifest: dict[str, Any]) -> None:
-    """ModelError unless `matrix` is [count, dimension] with rows of length 1, all of them numbers."""
+    """Raise ModelError unless `matrix` is [count, dimension] with rows of length 1, all of them numbers."""
     if matrix.shape != (manifest["count"], manifest["dimension"]):
         wanted = [manifest["count"], manifest["dimension"]]
         raise _damaged(folder / VECTORS, f"{list(matrix.shape)} numbers, not {wanted}")

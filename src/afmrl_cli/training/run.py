@@ -17,7 +17,7 @@ from ..listener import Listener, Silent
 from ..models.embed_input import Item
 from ..models.embedder import Embedder, load_embedder
 from ..models.presets import name_of, resolve_adapter, resolve_base
-from ..retrieval.encode import told_cut
+from ..retrieval.encode import cut_message
 from ..store.checkpoints import Manifest
 from ..store.files import make_folder, write_json
 from ..store.lineage import with_sources
@@ -160,7 +160,7 @@ def _tell_cut(embedder: Embedder, plan: Plan, listener: Listener) -> None:
     items = [Item(each.text, attributes=each.attributes.get(LISTING, "") if enriched else "") for each in listings]
     embedder.texts(items, "")
     if cut := embedder.texts_cut - before:
-        listener.warn(f"training: {told_cut(cut)}")
+        listener.warn(f"training: {cut_message(cut)}")
 
 
 def plan_pairs(described: dict[str, object]) -> dict[str, int]:
