@@ -11,6 +11,9 @@ Being tied is not transitive, so a rank and a list put it differently:
 - the rank of a row counts the rows that are better by more than TIE, and the tied ones before it;
 - a list is made of groups from the best down: the best that is left, with all that are tied with it, by row.
 Both are the same wherever rows are either tied with each other or further apart than 2 TIE.
+
+Metrics are the one exception: they order ties by id, as trec_eval does (`evaluation.metrics.ranked_ids`). A run file
+has ids and no rows, and must give the same metrics to every program that reads it.
 """
 
 from __future__ import annotations

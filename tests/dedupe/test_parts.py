@@ -14,7 +14,7 @@ from afmrl_cli.catalog.verdicts import Verdicts, read_verdicts
 from afmrl_cli.dedupe.candidates import distinct_photos, find_candidates, unique_pairs
 from afmrl_cli.dedupe.features import NAMES, Sources, pair_features
 from afmrl_cli.dedupe.groups import complete_link, components
-from afmrl_cli.dedupe.listings import Listings, describe, read_price
+from afmrl_cli.dedupe.listings import ListingColumns, describe, read_price
 from afmrl_cli.dedupe.measure import (
     Known,
     choose_threshold,
@@ -35,12 +35,12 @@ from afmrl_cli.sources import load_settings
 from tests.dedupe.shop import picture
 
 
-def listings(products: list[Product], photos: list[tuple[str, ...]] | None = None) -> Listings:
+def listings(products: list[Product], photos: list[tuple[str, ...]] | None = None) -> ListingColumns:
     none = [frozenset[str]() for _ in products]
     prices = np.full(len(products), np.nan)
     facts = [facts_of(product, {}) for product in products]
     described = describe(products, [{}] * len(products))
-    return Listings(products, photos or [() for _ in products], {}, described, none, prices, facts)
+    return ListingColumns(products, photos or [() for _ in products], {}, described, none, prices, facts)
 
 
 def features(products: list[Product], a: int = 0, b: int = 1) -> dict[str, float]:

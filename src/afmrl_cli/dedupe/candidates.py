@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from ..catalog.photo_check import SHARED_BY
 from ..catalog.product import Product
 from ..retrieval.index import build_index, search_index
-from .listings import Listings
+from .listings import ListingColumns
 from .words import Words
 
 BUDGET = 3000
 CROWD = 12
 RARE_CODE = 6
-"""Listings that may hold a code of the title for it to bring them together."""
+"""ListingColumns that may hold a code of the title for it to bring them together."""
 EXACT_UP_TO = 200_000
 """Vectors that are all compared with each other: in one go that is faster than asking an approximate index for each."""
 COMPONENTS = 256
@@ -38,7 +38,7 @@ Rows = NDArray[np.int64]
 
 
 def find_candidates(
-    listings: Listings, words: Words, vectors: NDArray[np.float32] | None, vector_row: Rows, k: int
+    listings: ListingColumns, words: Words, vectors: NDArray[np.float32] | None, vector_row: Rows, k: int
 ) -> NDArray[np.int64]:
     """Find pairs [p, 2] of rows, the lower first, each once, in order. `vectors` [m, d] may be None; `vector_row` [n]
     says which of them is a listing's, -1 for none.
@@ -133,7 +133,7 @@ def _best(scores: Any, start: int, k: int) -> Rows:
     return np.concatenate(found).astype(np.int64)
 
 
-def same_things(listings: Listings, words: Words) -> list[Rows]:
+def same_things(listings: ListingColumns, words: Words) -> list[Rows]:
     """Return pairs with one photo, one text or one code."""
     titles = [text_key(product) for product in listings.products]
     photos = distinct_photos(listings)
@@ -154,7 +154,7 @@ def text_key(product: Product) -> str:
     return "\n".join(" ".join(text.casefold().split()) for text in (product.title, product.description)).strip()
 
 
-def distinct_photos(listings: Listings) -> list[tuple[str, ...]]:
+def distinct_photos(listings: ListingColumns) -> list[tuple[str, ...]]:
     """Return each listing's photos, but for those that many different products have: placeholders, charts of sizes."""
     products: dict[str, set[Hashable]] = {}
     for product, photos in zip(listings.products, listings.photos, strict=True):

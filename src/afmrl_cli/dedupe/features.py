@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .listings import Listings
+from .listings import ListingColumns
 from .photos import Photos
 from .variants import Facts
 from .words import Words, scaled, unit_rows
@@ -82,7 +82,7 @@ Rows = NDArray[np.int64]
 class Sources:
     """All that features are computed from. `photos` None: no photo was opened."""
 
-    listings: Listings
+    listings: ListingColumns
     words: Words
     vectors: NDArray[np.float32] | None
     """The stored matrix [m, d], memory-mapped, never copied as a whole; None: no vectors."""
@@ -232,7 +232,7 @@ class _Comparer:
 class _ColumnCodes:
     """Codes by column, as numbers: two listings agree in a column or not."""
 
-    def __init__(self, listings: Listings) -> None:
+    def __init__(self, listings: ListingColumns) -> None:
         keys = sorted({code.split("=", 1)[0] for codes in listings.codes for code in codes})
         self._columns = []
         for key in keys:

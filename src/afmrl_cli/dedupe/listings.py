@@ -60,7 +60,7 @@ EVERY = 1000
 
 
 @dataclass(frozen=True)
-class Listings:
+class ListingColumns:
     """Columns over n listings; `photos` are content hashes, at most MOST_PHOTOS each, `photo_paths` where they lie."""
 
     products: list[Product]
@@ -79,7 +79,7 @@ class Listings:
         return len(self.products)
 
 
-def load_listings(work: Workspace, problems: Problems) -> Listings:
+def load_listings(work: Workspace, problems: Problems) -> ListingColumns:
     """Read the whole catalog, with the stored attributes where any were ever generated here."""
     products: list[Product] = []
     photos: list[tuple[str, ...]] = []
@@ -97,7 +97,7 @@ def load_listings(work: Workspace, problems: Problems) -> Listings:
         if views.database.attribute_sources() and (source := work.source_on_disk) is not None:
             rows = StoredViews(views.database, views.fingerprinter, source).stored(products)
             generated = [read_stored(text_to_show(row)) for _, _, row in rows]
-    return Listings(
+    return ListingColumns(
         products,
         photos,
         paths,

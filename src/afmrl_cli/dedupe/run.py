@@ -22,7 +22,7 @@ from .candidates import distinct_photos, find_candidates
 from .evidence import Evidence, EvidenceBuilder
 from .features import NAMES, Sources, pair_features
 from .groups import Pair, complete_link, components, ordered
-from .listings import Listings, load_listings
+from .listings import ListingColumns, load_listings
 from .measure import (
     FEWEST_SAME,
     SAME,
@@ -46,7 +46,7 @@ BY_HAND_THRESHOLD = 0.5
 CONFIRMED, PROBABLE, TO_REVIEW = "confirmed", "probable duplicate", "to review"
 """What a pair is: said so by a person; from a threshold at which enough known pairs are right; or a guess."""
 LARGEST_COMPLETED = 60
-"""Listings that hang together of which the pairs that nothing named are scored, too."""
+"""ListingColumns that hang together of which the pairs that nothing named are scored, too."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Found:
 class Result:
     """What a run found. `content` is the document without pairs and groups."""
 
-    listings: Listings
+    listings: ListingColumns
     pairs: list[Found]
     groups: list[list[int]]
     known: Known
@@ -99,7 +99,7 @@ def compare_catalog(work: Workspace, vectors: Vectors | None) -> Compared:
     return Compared(sources, pairs, pair_features(sources, pairs))
 
 
-def _vector_rows(listings: Listings, vectors: Vectors | None) -> NDArray[np.int64]:
+def _vector_rows(listings: ListingColumns, vectors: Vectors | None) -> NDArray[np.int64]:
     """Return [n]: where each listing's vector is stored, -1 for none."""
     row_of = {} if vectors is None else {id: row for row, id in enumerate(vectors.ids)}
     return np.array([row_of.get(product.id, -1) for product in listings.products], dtype=np.int64)
