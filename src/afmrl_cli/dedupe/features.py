@@ -37,38 +37,12 @@ from .photos import Photos
 from .variants import Facts
 from .words import Words, scaled, unit_rows
 
-NAMES = (
-    "vector",
-    "vector_gap",
-    "text",
-    "text_gap",
-    "title",
-    "title_cosine",
-    "title_within",
-    "title_length",
-    "letters",
-    "rare",
-    "rare_other",
-    "rare_either",
-    "same_title",
-    "crowd",
-    "code",
-    "model_other",
-    "column_code",
-    "column_code_other",
-    "numbers",
-    "numbers_other",
-    "colour_other",
-    "size_other",
-    "attribute",
-    "attribute_other",
-    "price",
-    "price_other",
-    "photo_same",
-    "photo_shape",
-    "photo_colour",
-    "photo_other",
+_NAMES = (
+    "vector vector_gap text text_gap title title_cosine title_within title_length letters rare rare_other rare_either "
+    "same_title crowd code model_other column_code column_code_other numbers numbers_other colour_other size_other "
+    "attribute attribute_other price price_other photo_same photo_shape photo_colour photo_other"
 )
+NAMES = tuple(_NAMES.split())
 ROWS = 100_000
 NUMBERS = 16_000_000
 """Numbers of vectors that are taken at a time for either side: 64 MB."""

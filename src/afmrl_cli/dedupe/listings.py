@@ -27,30 +27,11 @@ from ..catalog.read import count_rows, read_products
 from ..workspace import Workspace
 from .variants import facts_of
 
-CODES = frozenset(
-    {
-        "mpn",
-        "gtin",
-        "gtin13",
-        "gtin_13",
-        "ean",
-        "ean13",
-        "ean_13",
-        "ean_code",
-        "upc",
-        "barcode",
-        "isbn",
-        "model_number",
-        "model_no",
-        "part_number",
-        "part_no",
-        "manufacturer_part_number",
-        "manufacturer_sku",
-        "herstellernummer",
-        "article_number",
-        "artikelnummer",
-    }
+_CODES = (
+    "mpn gtin gtin13 gtin_13 ean ean13 ean_13 ean_code upc barcode isbn model_number model_no part_number part_no "
+    "manufacturer_part_number manufacturer_sku herstellernummer article_number artikelnummer"
 )
+CODES = frozenset(_CODES.split())
 PRICES = ("sale_price", "price", "preis", "prix", "precio", "pris", "regular_price")
 MOST_PHOTOS = 4
 LONGEST_VALUE = 60

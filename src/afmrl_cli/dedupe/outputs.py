@@ -23,27 +23,11 @@ from .run import CONFIRMED, Found, Result
 
 SCHEMA = "afmrl.dedupe/1"
 PAIRS, MANIFEST, SETTINGS = "pairs.csv", "dedupe.json", "settings.json"
-COLUMNS = (
-    "group",
-    "score",
-    "status",
-    "id",
-    "other_id",
-    "verdict",
-    "title",
-    "other_title",
-    "vector",
-    "photo",
-    "text",
-    "shared_words",
-    "words",
-    "other_words",
-    "shared_codes",
-    "shared_attributes",
-    "conflicting_attributes",
-    "price",
-    "other_price",
+_COLUMNS = (
+    "group score status id other_id verdict title other_title vector photo text shared_words words other_words "
+    "shared_codes shared_attributes conflicting_attributes price other_price"
 )
+COLUMNS = tuple(_COLUMNS.split())
 
 
 def check_files(work: Workspace, out: Path | None, html: Path | None) -> None:

@@ -91,20 +91,7 @@ def compare_all(
         )
         if given:
             checks += drop_checks(drops, found, against, chosen.confidence)
-        each_metric = [
-            {
-                "metric": each.metric,
-                "value": each.value,
-                "other": each.other,
-                "difference": each.difference,
-                "low": each.low,
-                "high": each.high,
-                "p": each.p,
-                "verdict": each.verdict,
-                "words": each.words(against),
-            }
-            for each in found
-        ]
+        each_metric = [{**asdict(each), "difference": each.difference, "words": each.words(against)} for each in found]
         comparisons.append(
             {
                 "against": against,
@@ -157,14 +144,7 @@ def _classes(answer: SystemRun, task: Task, settings: Settings) -> dict[str, Any
         clusterings=settings.eval.clusterings,
         seed=settings.eval.seed,
     )
-    return {
-        "label": task.label,
-        "listings": made.listings,
-        "classes": made.classes,
-        "left_out": made.left_out,
-        "metrics": made.metrics,
-        "deviations": made.deviations,
-    }
+    return {"label": task.label, **asdict(made)}
 
 
 def _variant_metrics(

@@ -200,20 +200,9 @@ def _words(text: str) -> frozenset[str]:
 
 def fields_shown(hits: Sequence[Hit]) -> list[dict[str, object]]:
     """Return hits for a JSON document."""
+    shown = ("rank", "id", "title", "brand", "price", "link", "attributes", "matching", "words", "why")
     return [
-        {
-            "rank": hit.rank,
-            "score": round(hit.score, 6),
-            "id": hit.id,
-            "title": hit.title,
-            "brand": hit.brand,
-            "price": hit.price,
-            "link": hit.link,
-            "attributes": hit.attributes,
-            "matching": list(hit.matching),
-            "words": list(hit.words),
-            "why": hit.why,
-            "images": [str(path) for path in hit.images],
-        }
+        {name: getattr(hit, name) for name in shown}
+        | {"score": round(hit.score, 6), "images": [str(path) for path in hit.images]}
         for hit in hits
     ]
