@@ -136,17 +136,6 @@ def stored_rows(
     return [stored.get(shown) or earlier.get(whole) for shown, whole in prints]
 
 
-def stored_attributes(
-    products: Iterable[Product], source: AttributeSource, database: Database, fingerprinter: Fingerprinter
-) -> Iterator[tuple[Product, str, StoredAttributes | None]]:
-    """Give each product with the fingerprint of what the generator is shown of it, and its `stored_rows`."""
-    stream = iter(products)
-    while chunk := list(islice(stream, LOOKUP_PRODUCTS)):
-        prints = fingerprint_pairs(chunk, source.photos, fingerprinter)
-        rows = stored_rows(database, source, prints)
-        yield from zip(chunk, [shown for shown, _ in prints], rows, strict=True)
-
-
 def text_to_show(row: StoredAttributes | None) -> str:
     """Return the valid attribute text of a row for people, filters and `dedupe`, whatever it was written from; ""
     for none.
@@ -190,8 +179,13 @@ class StoredViews:
 
     def stored(self, products: Iterable[Product]) -> Iterator[tuple[Product, str, StoredAttributes | None]]:
         """Give each product with the fingerprint of what the generator is shown of it, and its `stored_rows`."""
-        assert self.source is not None
-        return stored_attributes(products, self.source, self.database, self.fingerprinter)
+        source = self.source
+        assert source is not None
+        stream = iter(products)
+        while chunk := list(islice(stream, LOOKUP_PRODUCTS)):
+            prints = fingerprint_pairs(chunk, source.photos, self.fingerprinter)
+            rows = stored_rows(self.database, source, prints)
+            yield from zip(chunk, [shown for shown, _ in prints], rows, strict=True)
 
     def attributes(self, views: Sequence[Product]) -> list[str]:
         """Return the attribute text that may stand on a side that shows each of `views`: one that was written from the

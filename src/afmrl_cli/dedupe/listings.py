@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..attributes.parse import read_stored
-from ..attributes.views import StoredViews, open_views, text_to_show
+from ..attributes.views import open_views, text_to_show
 from ..catalog.fingerprints import UNREADABLE
 from ..catalog.name_forms import plain
 from ..catalog.problems import Problems
@@ -75,9 +75,9 @@ def load_listings(work: Workspace, problems: Problems) -> ListingColumns:
             if len(products) % EVERY == 0:
                 work.listener.progress("reading", len(products), total)
         generated: list[dict[str, str]] = [{}] * len(products)
-        if views.database.attribute_sources() and (source := work.source_on_disk) is not None:
-            rows = StoredViews(views.database, views.fingerprinter, source).stored(products)
-            generated = [read_stored(text_to_show(row)) for _, _, row in rows]
+        if views.database.attribute_sources() and work.source_on_disk is not None:
+            views.source = work.source_on_disk
+            generated = [read_stored(text_to_show(row)) for _, _, row in views.stored(products)]
     return ListingColumns(
         products,
         photos,

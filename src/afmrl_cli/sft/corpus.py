@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from ..attributes.asking import open_request
 from ..attributes.generate import NOTHING_TO_READ
 from ..attributes.task import AttributeTask
-from ..attributes.views import AttributeSource, stored_attributes
-from ..catalog.fingerprints import Fingerprinter
+from ..attributes.views import AttributeSource, open_views
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.read import count_rows, no_products, open_catalog
@@ -86,17 +85,11 @@ def load_corpus(work: Workspace, processor: Processor, student: str, problems: P
     folder, settings, task, listener = work.folder, work.settings, work.task, work.listener
     reading = _Reading()
     total = count_rows(folder, settings.catalog)
-    with (
-        work.database() as database,
-        open_catalog(folder, settings.catalog, problems) as catalog,
-        Fingerprinter(database) as fingerprinter,
-    ):
-        source = open_source(work, catalog, database, student)
+    with open_views(work, None) as views, open_catalog(folder, settings.catalog, problems) as catalog:
+        source = open_source(work, catalog, views.database, student)
+        views.source = AttributeSource(source.teacher, task.id, settings.model.generator_images)
         wanted = (product for product in catalog.products if split_of(product, settings.split) != "test")
-        rows = stored_attributes(
-            wanted, AttributeSource(source.teacher, task.id, settings.model.generator_images), database, fingerprinter
-        )
-        for number, (example, seen) in enumerate(_with_targets(rows, source, task, processor, reading)):
+        for number, (example, seen) in enumerate(_with_targets(views.stored(wanted), source, task, processor, reading)):
             reading.examples[split_of(example.product, settings.split)].append((example, seen))
             listener.progress("reading", number + 1, total)
     if reading.without_view:
