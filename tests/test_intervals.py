@@ -100,3 +100,9 @@ def test_a_share_of_nothing_may_be_anything_and_one_of_a_part_lies_between() -> 
     assert interval_of_share(0.3, 0) == [0, 1]
     wide, between, narrow = (np.diff(interval_of_share(0.3, count)) for count in (4, 4.5, 5))
     assert wide > between > narrow
+
+
+@given(st.floats(0, 1), st.floats(0.1, 1000))
+def test_the_interval_of_a_share_holds_the_share(share: float, count: float) -> None:
+    low, high = interval_of_share(share, count)
+    assert 0 <= low <= share <= high <= 1

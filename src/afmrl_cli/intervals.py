@@ -61,7 +61,8 @@ def interval_of_share(share: float, count: float, confidence: float = 0.95) -> l
         return [0.0, 1.0]
     z, mean = normal_quantile(confidence), np.array(share)
     low, high = wilson(mean, mean * (1 - mean) / count, np.array(z**2 / count), z)
-    return [max(0.0, float(low)), min(1.0, float(high))]
+    # The ends hold the share itself, however the sums above are rounded.
+    return [max(0.0, min(share, float(low))), min(1.0, max(share, float(high)))]
 
 
 def interval(values: NDArray[np.float64], groups: Sequence[str], confidence: float) -> NDArray[np.float64]:
