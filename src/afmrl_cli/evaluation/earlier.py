@@ -1,8 +1,8 @@
 """Rankings of an earlier time: a folder in .afmrl/runs, its name alone, or a TREC run of any tool.
 
 An evaluation's folder holds the judgements that it went by. They must be those of now: metrics over other queries or
-other right answers are not comparable, however alike their names. What else was different then (a smaller gallery is
-easier) is reported.
+other relevant products are not comparable, however alike their names. What else was different then (a smaller gallery
+is easier) is reported.
 
 A run of another tool may rank what can't be the answer (the query's own listing) and more products than are ranked
 here: both are left out, so that it is scored as the systems beside it.
@@ -91,7 +91,7 @@ def _check_judgements(place: Path, task: Task) -> None:
     for query, grades in task.qrels.items():
         ours = {as_word(product): grade for product, grade in grades.items()}
         if ours and ours != theirs.get(as_word(query)):
-            missing = "is not in it" if as_word(query) not in theirs else "has other right answers there"
+            missing = "is not in it" if as_word(query) not in theirs else "has other relevant products there"
             raise DataError(
                 f"{place}: not the same evaluation: query {query} {missing}",
                 "compare runs of one catalog, protocol, gallery and sample",

@@ -141,14 +141,14 @@ def score_query(name: str, ids: Sequence[str], grades: Mapping[str, int], level:
 
 def headline_metric(names: Sequence[str], label: str) -> str:
     """Return the one of `names` that a table begins with: the first, but with a `label` (coarse) mAP, since recall@1 of
-    hundreds of right answers says nothing.
+    hundreds of relevant products says nothing.
     """
     return "map" if label else names[0]
 
 
 def best_possible(qrels: Qrels, names: Sequence[str], level: int = 1) -> dict[str, float]:
     """Return the means that a ranking by the grades themselves would have: below 1 for recall@k where queries have more
-    than k right answers, and for precision@k where they have fewer.
+    than k relevant products, and for precision@k where they have fewer.
     """
     return evaluate({query: list(grades.items()) for query, grades in qrels.items()}, qrels, names, level).means
 

@@ -35,7 +35,7 @@ def markdown(content: Content) -> str:
     ]
     if extra := [system for system in content["systems"] if system["variants"]]:
         rows = [[s["system"], *_metrics({**s["variants"], "metrics": s["variants"]}, VARIANT_METRICS)] for s in extra]
-        lines += ["", *_table(["system", "a sibling variant ranks first", "right answer above all variants"], rows)]
+        lines += ["", *_table(["system", "a sibling variant ranks first", "relevant product above all variants"], rows)]
     if classed := [system for system in content["systems"] if system["classes"]]:
         measured = list(classed[0]["classes"]["metrics"])
         rows = [[s["system"], *(f"{s['classes']['metrics'][name]:.4f}" for name in measured)] for s in classed]

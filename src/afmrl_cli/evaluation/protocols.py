@@ -249,7 +249,7 @@ def _known_labels(documents: Sequence[Document]) -> str:
 
 
 def queries_task(judged: Sequence[Query], qrels: Qrels, gallery: list[Document], level: int = 1) -> Task:
-    """Take the judged queries of a file; those whose right answers (grade of at least `level`) are one and the same
+    """Take the judged queries of a file; those whose relevant products (grade of at least `level`) are one and the same
     product are about that product.
     """
     there = {document.id: document.identity for document in gallery}

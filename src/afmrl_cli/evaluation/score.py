@@ -150,9 +150,9 @@ def _classes(answer: SystemRun, task: Task, settings: Settings) -> dict[str, Any
 def _variant_metrics(
     scored: Scored, task: Task, variants: Mapping[str, frozenset[str]], settings: Settings
 ) -> dict[str, Any]:
-    """Compute variant@1: share of queries with variants where a sibling variant ranks first; above_variants: where
-    the first right answer stands above every variant (found or not; a query without a right answer in its ranking is
-    not). Means over merged runs.
+    """Compute variant@1: share of queries with variants where a sibling variant ranks first; above_variants: where the
+    first relevant product stands above every variant (found or not; a query without a relevant product in its ranking
+    is not). Means over merged runs.
     """
     chosen, names, queries = settings.eval, ("variant@1", "above_variants"), list(variants)
     runs = (scored.answer.run, *scored.others)
@@ -173,7 +173,7 @@ def _variant_metrics(
 def _among_variants(
     ids: Sequence[str], grades: Mapping[str, int], variants: frozenset[str], level: int
 ) -> tuple[bool, bool]:
-    """Return (a sibling variant ranks first, a right answer stands above all variants)."""
+    """Return (a sibling variant ranks first, a relevant product stands above all variants)."""
     for place, id in enumerate(ids):
         if id in variants:
             return place == 0, False

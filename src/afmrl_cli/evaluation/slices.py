@@ -2,11 +2,11 @@
 
     type            what the queries file calls the query
     photos          whether the query has photos
-    answer-photos   whether a right answer shows photos
-    variants           how many variants the right answers have in the gallery
-    anything else   a label of the right answer: category, brand, lang, an attribute
+    answer-photos   whether a relevant product shows photos
+    variants           how many variants the relevant products have in the gallery
+    anything else   a label of the relevant product: category, brand, lang, an attribute
 
-A slice goes by the first right answer of a query (in the gallery's order), so that queries typed by a person have a
+A slice goes by the first relevant product of a query (in the gallery's order), so that queries typed by a person have a
 category, too. Slices of a few queries differ by luck: read the interval, not the mean.
 """
 

@@ -83,7 +83,7 @@ def remarks(content: Content, wide: bool = True) -> list[str]:
         if system["runs"] > 1:
             said.append(f"{name}: mean of {system['runs']} runs, {first} ±{system['spread'][first]:.4f}")
     if limited(content, shown_metrics(content, wide)):
-        said.append(f"{AT_MOST}: what a perfect ranking has; queries have more right answers than places, or fewer")
+        said.append(f"{AT_MOST}: what a perfect ranking has; queries have more relevant products than places, or fewer")
     return said
 
 
@@ -106,7 +106,7 @@ def variants_table(content: Content) -> list[Table]:
     if not shown:
         return []
     queries = shown[0]["variants"]["queries"]
-    title = f"{queries:,} queries have variants. variant@1: one ranks first; above: a right answer ranks above all"
+    title = f"{queries:,} queries have variants. variant@1: one ranks first; above: a relevant one ranks above all"
     rows: list[list[object]] = []
     for system in shown:
         cells: list[object] = [system["system"]]

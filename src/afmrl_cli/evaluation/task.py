@@ -241,7 +241,7 @@ def of_split(task: Task, split: Split, settings: SplitSettings) -> Task:
 
 def about_split(task: Task, split: Split, settings: SplitSettings) -> list[Query]:
     """Return the queries about products of `split` alone: a query that is a listing is about that; another one about
-    its right answers, all of which must be of the split.
+    its relevant products, all of which must be of the split.
     """
     about = products_of(task)
 
@@ -275,7 +275,7 @@ def sample(items: Sequence[T], number: int, seed: int) -> list[T]:
 
 
 def variants_of(task: Task, level: int) -> dict[str, frozenset[str]]:
-    """Find, by query, the listings that are variants of a right answer and another product: what fine-grained is
+    """Find, by query, the listings that are variants of a relevant product and another product: what fine-grained is
     about.
 
     Queries without one are left out. A listing that is right itself, or taken out, is no variant.
