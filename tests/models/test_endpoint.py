@@ -52,7 +52,7 @@ def test_request_and_answer(server):
     found = endpoint(server, temperature=0.5, seed=3, max_pixels=800).generate(
         [Request("Title: blouse", (picture, picture), schema)]
     )
-    assert found == [[Generation("color: navy; neckline: v-neck", False)]]
+    assert found == [Generation("color: navy; neckline: v-neck", False)]
     body = server.requests[0]
     assert server.paths == ["/v1/chat/completions"]
     assert (body["model"], body["temperature"], body["seed"]) == ("m", 0.5, 3)
