@@ -18,6 +18,7 @@ from afmrl_cli.attributes.parse import write_attributes
 from afmrl_cli.attributes.prompt import attribute_prompt, chat_messages
 from afmrl_cli.catalog.product import Product, enriched_text, product_text
 from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION, Item, embedder_text
+from afmrl_cli.models.families import FAMILIES
 from afmrl_cli.nano.garment import CATEGORIES, KEYS, Garment, random_garment, values_of
 from afmrl_cli.nano.wording import BRANDS, DEPARTMENTS, listing_words, query_words
 
@@ -190,7 +191,7 @@ class BatchSampler:
 
     def _item(self, text: str, pictures: list[int], instruction: str) -> Row:
         item = Item(text, tuple(Path() for _ in pictures))
-        return Row(self.tokens(embedder_text(item, instruction)), list(pictures))
+        return Row(self.tokens(embedder_text(item, instruction, FAMILIES["qwen2_vl"])), list(pictures))
 
 
 def shake(photos: NDArray[np.uint8], seed: int, step: int) -> NDArray[np.uint8]:

@@ -22,6 +22,7 @@ from transformers import (
     Qwen2VLProcessor,
 )
 
+from afmrl_cli.models.families import FAMILIES
 from afmrl_cli.models.presets import nano_folder
 from afmrl_cli.models.processor import without_video
 
@@ -162,7 +163,7 @@ def load_nano_processor(folder: Path | None = None) -> Qwen2VLProcessor:
 
 
 def _processor(pictures: Any, tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:
-    made: Qwen2VLProcessor = without_video("qwen2_vl", pictures, tokenizer, tokenizer.chat_template)
+    made: Qwen2VLProcessor = without_video(FAMILIES["qwen2_vl"], pictures, tokenizer, tokenizer.chat_template)
     return made
 
 

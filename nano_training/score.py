@@ -14,6 +14,7 @@ from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 from afmrl_cli.attributes.parse import InvalidAttributes, parse_attributes
 from afmrl_cli.attributes.prompt import attribute_prompt, chat_messages
 from afmrl_cli.models.embed_input import Item, embedder_text
+from afmrl_cli.models.families import FAMILIES
 from afmrl_cli.retrieval.index import exact_search
 
 LONGEST_ANSWER = 72
@@ -64,7 +65,7 @@ def vectors(
     for start in range(0, len(texts), batch):
         part = [list(shown) for shown in images[start : start + batch]]
         written = [
-            embedder_text(Item(text, tuple(shown)), instruction)
+            embedder_text(Item(text, tuple(shown)), instruction, FAMILIES["qwen2_vl"])
             for text, shown in zip(texts[start : start + batch], part, strict=True)
         ]
         hidden = model.model(**_inputs(processor, written, part)).last_hidden_state[:, -1]

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from afmrl_cli.errors import ModelError
-from afmrl_cli.models.embed_input import IMAGE_SLOT
+from afmrl_cli.models.families import IMAGE_SLOT
 from afmrl_cli.models.presets import Base, resolve_base
 from afmrl_cli.models.processor import Processor, load_processor
 from tests.tiny import MAX_POSITIONS, SPECIAL, make_tiny, photo

@@ -24,10 +24,10 @@ from afmrl_cli.listener import Silent
 from afmrl_cli.models.base import Bases, Cache
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.embedder import Embedder, load_embedder
+from afmrl_cli.models.families import LORA_TARGETS
 from afmrl_cli.models.features import FeatureStore
 from afmrl_cli.models.generator import load_generator
 from afmrl_cli.settings import AttributeSettings, CacheSettings, CatalogSettings, EmbedSettings, ModelSettings
-from afmrl_cli.training.adapter import TARGETS
 from tests.tiny import photo
 
 from .conftest import NO_CHECKPOINTS, settings_for
@@ -242,10 +242,10 @@ def test_an_adapter_on_the_tower_switches_it_off(tiny_model: TinyModel, photos: 
     assert sorted(cache.folder.rglob("*.safetensors")) == files and len(heard.notes) == 1
 
     usual = embedder_of(settings, cache)  # what train-agcl puts on: the language model's layers alone
-    usual.loaded.peft = get_peft_model(usual.loaded.causal, LoraConfig(target_modules=TARGETS))
+    usual.loaded.peft = get_peft_model(usual.loaded.causal, LoraConfig(target_modules=LORA_TARGETS))
     assert usual.vision.store is not None
     whole = embedder_of(settings, cache)
-    config = LoraConfig(target_modules=TARGETS, modules_to_save=["merger"])
+    config = LoraConfig(target_modules=LORA_TARGETS, modules_to_save=["merger"])
     whole.loaded.peft = get_peft_model(whole.loaded.causal, config)
     assert whole.vision.store is None, "a part of the tower is trained"
 

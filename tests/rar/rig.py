@@ -14,6 +14,7 @@ from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.base import Bases, Cache, load_base
 from afmrl_cli.models.embedder import load_embedder
+from afmrl_cli.models.families import LORA_TARGETS
 from afmrl_cli.models.generator import load_generator
 from afmrl_cli.models.presets import resolve_adapter, resolve_base
 from afmrl_cli.rar.environment import make_environments
@@ -24,7 +25,7 @@ from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints, Manifest, Role
 from afmrl_cli.store.folder import CatalogFolder
-from afmrl_cli.training.adapter import TARGETS, add_trainable
+from afmrl_cli.training.adapter import add_trainable
 from afmrl_cli.workspace import Workspace
 
 
@@ -55,7 +56,13 @@ def add_slight(folder: CatalogFolder, settings: Settings, name: str, role: Role,
     """Store an adapter with small random weights: it changes numbers, but hardly what is written."""
     base, checkpoints = resolve_base(settings.model, role), Checkpoints(folder.checkpoints)
     torch.manual_seed(len(name))
-    config = LoraConfig(r=8, lora_alpha=8, target_modules=TARGETS, task_type="CAUSAL_LM", init_lora_weights=False)
+    config = LoraConfig(
+        r=8,
+        lora_alpha=8,
+        target_modules=LORA_TARGETS,
+        task_type="CAUSAL_LM",
+        init_lora_weights=False,
+    )
     model = get_peft_model(load_base(base, "fp32", "cpu"), config)
     with tempfile.TemporaryDirectory() as place, torch.no_grad():
         for parameter in model.parameters():

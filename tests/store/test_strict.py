@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from afmrl_cli.cli.app import app
 from afmrl_cli.errors import ModelError
+from afmrl_cli.models.families import LORA_TARGETS
 from afmrl_cli.store.checkpoints import Checkpoints, read_adapter_config, read_manifest
 from afmrl_cli.store.handover import read_foreign
-from afmrl_cli.store.strict import OWN_TARGETS
 
 from .adapters import adapter, manifest
 
@@ -52,7 +52,7 @@ def deep(levels: int) -> Any:
 
 def test_what_is_exported_is_read(tmp_path: Path) -> None:
     assert read_foreign(parcel(tmp_path / "a", metrics={"recall@1": 0.5, "steps": 3})).metrics["recall@1"] == 0.5
-    assert read_foreign(parcel(tmp_path / "b", {"target_modules": OWN_TARGETS, "alpha_pattern": None})).name
+    assert read_foreign(parcel(tmp_path / "b", {"target_modules": LORA_TARGETS, "alpha_pattern": None})).name
     assert read_foreign(parcel(tmp_path / "c", {"auto_mapping": None, "loftq_config": {}, "use_dora": False})).name
 
 

@@ -12,7 +12,7 @@ from trl.kernels import ChunkedLogProbFunction
 
 from afmrl_cli.models.base import load_base
 from afmrl_cli.models.known import known_config
-from afmrl_cli.models.presets import Base
+from afmrl_cli.models.presets import Base, family_of
 from afmrl_cli.sources import load_settings
 from afmrl_cli.training.activations import LiveBytes, activations
 from afmrl_cli.training.memory import HEAD_WORDS, LIBRARIES, Model, StageMemory, estimate_stages, load_model
@@ -111,7 +111,7 @@ def estimated(folder: Path, **flags: object) -> Model:
 def test_four_bit_weights_take_what_is_estimated(tmp_path: Path) -> None:
     folder = wide(tmp_path, "qwen2_vl")
     real = 0
-    for parameter in load_base(Base("wide", "", folder, 0, 0), "nf4", "cpu").parameters():
+    for parameter in load_base(Base("wide", "", folder, 0, 0, family_of(folder, "wide")), "nf4", "cpu").parameters():
         real += parameter.nbytes
         if (state := getattr(parameter, "quant_state", None)) is not None:
             real += state.absmax.nbytes + state.state2.absmax.nbytes
@@ -122,7 +122,7 @@ def test_four_bit_weights_take_what_is_estimated(tmp_path: Path) -> None:
 def test_tower_and_cache_take_what_is_estimated(architecture: str, tmp_path: Path) -> None:
     folder = wide(tmp_path, architecture)
     guess = estimated(folder)
-    model = load_base(Base("wide", "", folder, 0, 0), "fp32", "cpu")
+    model = load_base(Base("wide", "", folder, 0, 0, family_of(folder, "wide")), "fp32", "cpu")
     side = 224 // model.config.vision_config.patch_size // 2 * 2
     images, patches = 6, side * side
     assert guess.image_tokens == patches // 4

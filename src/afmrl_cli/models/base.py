@@ -34,9 +34,6 @@ from .vision import Vision
 if TYPE_CHECKING:
     from peft import PeftModel
 
-FULL_PRECISION = ["model.visual", "lm_head"]
-"""Not quantised, as full paths: "visual" alone matches nothing, and a list without lm_head quantises the head."""
-
 
 @dataclass(frozen=True)
 class Cache:
@@ -108,7 +105,7 @@ class Bases:
 
     def get(self, base: Base, settings: ModelSettings) -> LoadedBase:
         """`base` in memory, loaded at the first call. ModelError when it can't be, OutOfMemory when it doesn't fit."""
-        precision, device = precision_of(settings), device_of(settings)
+        precision, device = precision_of(settings, base.family.gpu_precision), device_of(settings)
         key = (base.revision, precision, device)
         if key not in self._loaded:
             self._loaded[key] = LoadedBase(base, load_base(base, precision, device), cache=self._cache)
@@ -160,7 +157,7 @@ def load_base(base: Base, precision: Precision, device: Device) -> Any:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=full,
-            llm_int8_skip_modules=FULL_PRECISION,
+            llm_int8_skip_modules=list(base.family.full_precision),
         )
     try:
         with quiet():

@@ -54,11 +54,13 @@ def device_of(settings: ModelSettings) -> Device:
     return "cpu"
 
 
-def precision_of(settings: ModelSettings) -> Precision:
-    """`model.precision`, with auto resolved: nf4 on CUDA; fp32 on the CPU, where bf16 is a hundred times slower."""
+def precision_of(settings: ModelSettings, on_gpu: Precision = "nf4") -> Precision:
+    """Resolve `model.precision`: auto is `on_gpu` (the family's) on CUDA, and fp32 on the CPU, where bf16 is a hundred
+    times slower.
+    """
     if settings.precision != "auto":
         return settings.precision
-    return "nf4" if device_of(settings) == "cuda" else "fp32"
+    return on_gpu if device_of(settings) == "cuda" else "fp32"
 
 
 def memory_here(settings: ModelSettings) -> int | None:

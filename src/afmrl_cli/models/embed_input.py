@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.product import enriched_text
+from .families import Family
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 QUERY_INSTRUCTION = "Find this product:"
 TARGET_INSTRUCTION = "Represent this product:"
-IMAGE_SLOT = "<|vision_start|><|image_pad|><|vision_end|>"
 LONGEST_TOKEN_CHARS = 64
 """Text is cut to this many characters a token before it is tokenised, so that a megabyte of text costs nothing."""
 
@@ -66,10 +66,11 @@ class Encoder(Protocol):
         """Unit vectors [n, d] in the order of `items`."""
 
 
-def embedder_text(item: Item, instruction: str) -> str:
-    """The string that is tokenised for `item`; its last token's hidden state becomes the vector."""
+def embedder_text(item: Item, instruction: str, family: Family) -> str:
+    """Write the string that is tokenised for `item`; its last token's hidden state becomes the vector."""
     text = enriched_text(item.text, item.attributes)
-    return IMAGE_SLOT * len(item.images) + f"{instruction} {text}".rstrip() + "\n"
+    images = family.image_slot * len(item.images)
+    return family.embed_template.format(images=images, instruction=instruction, text=text).rstrip() + family.embed_end
 
 
 def fitted_text(tokenizer: Any, text: str, attributes: str, most: int) -> str:

@@ -119,13 +119,13 @@ class Embedder:
         """The strings that are tokenised for `items`: special tokens taken out, the product text cut, which `texts_cut`
         counts. Search, eval, training and RAR write all of their texts here.
         """
-        clean, tokenizer = self.processor.clean, self.processor.tokenizer
+        clean, tokenizer, family = self.processor.clean, self.processor.tokenizer, self.loaded.base.family
         made = []
         for item in items:
             whole, attributes = clean(item.text), clean(item.attributes)
             text = fitted_text(tokenizer, whole, attributes, self.max_text_tokens)
             self.texts_cut += text != whole
-            made.append(embedder_text(Item(text, item.images, attributes), clean(instruction)))
+            made.append(embedder_text(Item(text, item.images, attributes), clean(instruction), family))
         return made
 
     def forward(self, batch: dict[str, Any]) -> NDArray[np.float32]:

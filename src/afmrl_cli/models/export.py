@@ -55,24 +55,27 @@ def export_sentence_transformers(
         merged: Any = PeftModel.from_pretrained(model, str(checkpoints.path(manifest.name))).merge_and_unload()
         tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True, padding_side="left")
     tokenizer.chat_template = None  # with one, texts would be wrapped into turns
-    _end_with_a_line_break(tokenizer)
+    _end_texts(tokenizer, base.family.embed_end)
     width = int(merged.config.get_text_config().hidden_size)
     with writing_folder(out) as folder:
         with quiet():
             merged.model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         open_as_it_is(folder / "tokenizer_config.json")
-        prompts = {"query": f"{embed.query_instruction} ", "document": f"{embed.target_instruction} "}
+        before = base.family.embed_template.partition("{text}")[0]
+        given = {"query": embed.query_instruction, "document": embed.target_instruction}
+        prompts = {name: before.format(images="", instruction=instruction) for name, instruction in given.items()}
         write_modules(folder, width, prompts)
         card = checkpoints.path(manifest.name) / "README.md"
         if card.is_file():
             shutil.copyfile(card, folder / card.name)
 
 
-def _end_with_a_line_break(tokenizer: Any) -> None:
+def _end_texts(tokenizer: Any, end: str) -> None:
+    """Make `tokenizer` take the blanks off a text's end and write `end` there."""
     inner = tokenizer.backend_tokenizer
     own = [inner.normalizer] if inner.normalizer is not None else []
-    ending = [normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(r"\z"), "\n")]
+    ending = [normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(r"\z"), end)]
     inner.normalizer = normalizers.Sequence([*own, *ending])
 
 

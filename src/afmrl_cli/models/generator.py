@@ -20,14 +20,9 @@ from ..store.checkpoints import Checkpoints
 from .base import Bases, LoadedBase, active_adapter, open_role
 from .batching import Batches
 from .presets import Base
-from .processor import IMAGE_TOKEN, VIDEO_TOKEN
 
 if TYPE_CHECKING:
     from ..catalog.pictures import Picture
-
-END_TOKENS = ("<|im_end|>", "<|endoftext|>")
-NEVER_WRITTEN = (IMAGE_TOKEN, VIDEO_TOKEN, "<|vision_start|>", "<|vision_end|>", "<|im_start|>")
-"""Tokens that would break a text when it is read again as a prompt."""
 
 
 class LocalGenerator:
@@ -63,8 +58,9 @@ class LocalGenerator:
                 f"{base.name}: no chat template, so it can't be prompted", "use an instruction-tuned model"
             )
         known = tokenizer.get_vocab()
-        self.ends = sorted({known[token] for token in END_TOKENS if token in known} | {tokenizer.eos_token_id})
-        self.never = sorted(known[token] for token in NEVER_WRITTEN if token in known)
+        ends = {known[token] for token in base.family.end_tokens if token in known}
+        self.ends = sorted(ends | {tokenizer.eos_token_id})
+        self.never = sorted(known[token] for token in base.family.never_written if token in known)
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Answer each request, in their order.

@@ -18,10 +18,8 @@ from ..store.checkpoints import Checkpoints, Manifest, Role
 from ..store.files import hash_json, parse_json
 from ..trust import check_download
 from .device import precision_of
+from .families import FAMILIES, Family, titles
 from .weights import download, find_snapshot, fingerprint_files, missing_weights
-
-ARCHITECTURES = {"qwen2_vl": 28, "qwen2_5_vl": 28, "qwen3_vl": 32}
-"""The model types that can be used, and the side in pixels of the square that becomes one token."""
 
 NANO = BUILT_IN
 PRESETS: dict[str, dict[Role, str]] = {
@@ -48,6 +46,7 @@ class Base:
     folder: Path
     min_pixels: int
     max_pixels: int
+    family: Family
 
 
 def nano_folder() -> Path:
@@ -81,9 +80,9 @@ def resolve_base(settings: ModelSettings, role: Role, listener: Listener | None 
     revision = settings.generator_revision if role == "generator" else settings.embedder_revision
     folder = nano_folder() if name == NANO else Path(name).expanduser()
     if name == NANO or folder.is_dir():
-        read_config(folder, name)
+        family = family_of(folder, name)
         _check_weights(folder, name)
-        base = Base(name, "files-" + fingerprint_files(_model_files(folder))[:16], folder, 0, 0)
+        base = Base(name, "files-" + fingerprint_files(_model_files(folder))[:16], folder, 0, 0, family)
     elif not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
         hint = "give a folder with config.json and *.safetensors, or a hub name such as Qwen/Qwen2-VL-2B-Instruct"
         raise ModelError(f"{name}: no such folder", hint)
@@ -92,9 +91,9 @@ def resolve_base(settings: ModelSettings, role: Role, listener: Listener | None 
         if snapshot is None:
             check_download(settings, name)
             snapshot = download(name, revision, listener or Silent())
-        read_config(snapshot, name)
+        family = family_of(snapshot, name)
         _check_weights(snapshot, name)
-        base = Base(name, snapshot.name, snapshot, 0, 0)
+        base = Base(name, snapshot.name, snapshot, 0, 0, family)
     low, high = pixel_limits(base.folder, settings)
     return replace(base, min_pixels=low, max_pixels=high)
 
@@ -114,7 +113,7 @@ def name_of(settings: ModelSettings, role: Role, base: Base, adapter: Manifest |
     parts: dict[str, Any] = {
         "revision": base.revision,
         "pixels": [base.min_pixels, base.max_pixels],
-        "precision": precision_of(settings),
+        "precision": precision_of(settings, base.family.gpu_precision),
         "images": settings.embedder_images if role == "embedder" else generator_photos(settings),
         "text": settings.max_text_tokens,
     }
@@ -159,23 +158,28 @@ def resolve_adapter(settings: ModelSettings, role: Role, base: Base, checkpoints
 
 
 def read_config(folder: Path, name: str) -> dict[str, Any]:
-    """The folder's config.json; ModelError when it is missing, not readable or not one of `ARCHITECTURES`."""
+    """The folder's config.json; ModelError when it is missing, not readable or of no known family."""
     file = folder / "config.json"
     if not file.is_file():
         raise ModelError(f"{name}: no config.json in {folder}", "a model's folder holds config.json and *.safetensors")
     config = _read_json(file)
     kind = config.get("model_type")
-    if kind not in ARCHITECTURES:
-        hint = "the generator and the embedder must be a Qwen2-VL, Qwen2.5-VL or Qwen3-VL"
+    if kind not in FAMILIES:
+        hint = f"the generator and the embedder must be a {titles()}"
         raise ModelError(f"{name}: a model of type {kind!r} can't be used", hint)
     return config
+
+
+def family_of(folder: Path, name: str) -> Family:
+    """Return the family of the model `name` in `folder`. Raises as `read_config`."""
+    return FAMILIES[read_config(folder, name)["model_type"]]
 
 
 def pixel_limits(folder: Path, settings: ModelSettings) -> tuple[int, int]:
     """(least, most) pixels of one picture: the settings', else the model's own with at most 512 tokens a picture."""
     if settings.min_pixels and settings.max_pixels and settings.min_pixels > settings.max_pixels:
         raise UsageError(f"model.min_pixels = {settings.min_pixels} is above model.max_pixels = {settings.max_pixels}")
-    unit = ARCHITECTURES[_read_json(folder / "config.json")["model_type"]] ** 2
+    unit = family_of(folder, str(folder)).token_side ** 2
     own = _image_config(folder)
     size = own.get("size") or {}
     low = int(own.get("min_pixels") or size.get("shortest_edge") or MIN_TOKENS * unit)

@@ -1,4 +1,4 @@
-"""Text and photos -> tensors, for Qwen2-VL, Qwen2.5-VL and Qwen3-VL, without torchvision.
+"""Text and photos -> tensors, for every Qwen-VL (families.py), without torchvision.
 
 The stock processors demand a video processor, and that one torchvision. Ours is the stock class without video, on the
 PIL image backend, whose pixel values are the same. It opens folders saved by the stock processor, new or old, and by
@@ -24,27 +24,25 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from ..catalog.pictures import Picture, opened
 from ..errors import ModelError
 from .embed_input import cut_text
+from .families import Family
 from .presets import Base, read_config
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
 MAX_ASPECT = 200
 """Qwen's resizing refuses pictures that are longer than this many times their width."""
-MARKS = 2
-"""Tokens around each photo, where it begins and ends."""
-
-_STOCK_NAMES = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor", "qwen3_vl": "Qwen3VLProcessor"}
 
 
 class _WithoutVideo(Qwen2VLProcessor):  # type: ignore[misc]
     """The stock processor without a video processor; a true ProcessorMixin, as trainers want."""
 
+    _family: Family
+
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None) -> None:
-        self.image_token, self.video_token = IMAGE_TOKEN, VIDEO_TOKEN
-        self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-        self.video_token_id = tokenizer.convert_tokens_to_ids(VIDEO_TOKEN)
+        self.image_token, self.video_token = self._family.image_token, self._family.video_token
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
     def _process_images(self, images: Any, **options: Any) -> Any:
@@ -74,10 +72,12 @@ class _WithoutVideo(Qwen2VLProcessor):  # type: ignore[misc]
 class Processor:
     """What a base's processor is used for here. `inner` is the ProcessorMixin itself, for trainers."""
 
-    def __init__(self, inner: Any, max_positions: int) -> None:
+    def __init__(self, inner: Any, family: Family, max_positions: int) -> None:
         """`max_positions`: the longest sequence that the model was made for, in tokens."""
         self.inner = inner
+        self.family = family
         self.tokenizer = inner.tokenizer
+        self._marks = len(self.tokenizer(family.image_slot, add_special_tokens=False)["input_ids"]) - 1
         self.max_positions = max_positions
         names = sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, names)))
@@ -146,11 +146,11 @@ class Processor:
         """`tensors` without what the tower takes: of texts with so many `pictures` each, whose grids [pictures, 3] in
         patches are known.
         """
-        if [text.count(IMAGE_TOKEN) for text in texts] != list(pictures):
+        if [text.count(self.family.image_token) for text in texts] != list(pictures):
             raise ValueError("a text must hold one image token per picture of its row")
         merged = self.inner.image_processor.merge_size**2
         counts = iter((grids.prod(1) // merged).tolist() if grids is not None else [])
-        tokens = self.tokenizer([_expanded(text, counts) for text in texts], padding=True, return_tensors="pt")
+        tokens = self.tokenizer([self._expanded(text, counts) for text in texts], padding=True, return_tensors="pt")
         ids = tokens["input_ids"]
         self.refuse_too_long(ids.shape[1] + room)
         kinds = (ids == self.inner.image_token_id).long() + 2 * (ids == self.inner.video_token_id).long()
@@ -167,12 +167,16 @@ class Processor:
         return _pixels(self.inner.image_processor, small, self._levels)
 
     def photos_that_fit(self, photos: Sequence[int], text: int) -> int:
-        """How many of the first photos (tokens of each, without the two marks around it) stand beside `text` tokens
+        """How many of the first photos (tokens of each, without the marks around it) stand beside `text` tokens
         within the model's positions; the first one always does, and is refused by `refuse_too_long` if need be.
         """
         left = self.max_positions - text
-        sums = list(itertools.accumulate(tokens + MARKS for tokens in photos))
+        sums = list(itertools.accumulate(tokens + self._marks for tokens in photos))
         return max(1, sum(total <= left for total in sums)) if photos else 0
+
+    def _expanded(self, text: str, counts: Iterator[int]) -> str:
+        """`text` with every image token repeated as often as its picture has tokens."""
+        return re.sub(re.escape(self.family.image_token), lambda found: found[0] * next(counts), text)
 
     def refuse_too_long(self, length: int) -> None:
         """ModelError when a row of `length` tokens is longer than the model's positions."""
@@ -181,11 +185,6 @@ class Processor:
                 f"a text with its pictures takes {length} tokens, the model has {self.max_positions} positions",
                 "lower model.max_pixels, model.generator_images, model.embedder_images or model.max_text_tokens",
             )
-
-
-def _expanded(text: str, counts: Iterator[int]) -> str:
-    """`text` with every image token repeated as often as its picture has tokens."""
-    return re.sub(re.escape(IMAGE_TOKEN), lambda found: found[0] * next(counts), text)
 
 
 def _levels(pictures: Any) -> NDArray[np.float32]:
@@ -247,22 +246,22 @@ def load_processor(base: Base) -> Processor:
         hint = "fetch or copy the model again"
         raise ModelError(f"{base.name}: tokenizer or image processor can't be read: {reason}", hint) from error
     tokenizer.padding_side = "left"  # the last position is the last token; lost whenever a tokenizer is saved
-    for token, key in ((IMAGE_TOKEN, "image_token_id"), (VIDEO_TOKEN, "video_token_id")):
+    for token, key in ((base.family.image_token, "image_token_id"), (base.family.video_token, "video_token_id")):
         if tokenizer.convert_tokens_to_ids(token) != config.get(key, tokenizer.convert_tokens_to_ids(token)):
             raise ModelError(f"{base.name}: {token} has another number in the tokenizer than in config.json")
     if tokenizer.pad_token is None:
         raise ModelError(f"{base.name}: the tokenizer has no padding token")
     template = tokenizer.chat_template or _old_chat_template(base)
-    inner = without_video(config["model_type"], pictures, tokenizer, template)
+    inner = without_video(base.family, pictures, tokenizer, template)
     text_config = config.get("text_config") or config
-    return Processor(inner, int(text_config.get("max_position_embeddings") or 32768))
+    return Processor(inner, base.family, int(text_config.get("max_position_embeddings") or 32768))
 
 
-def without_video(kind: str, image_processor: Any, tokenizer: Any, chat_template: str | None) -> Any:
-    """The ProcessorMixin of a model type, such as "qwen2_vl", that does without a video processor and torchvision."""
-    name = _STOCK_NAMES[kind]
+def without_video(family: Family, image_processor: Any, tokenizer: Any, chat_template: str | None) -> Any:
+    """Make the ProcessorMixin of a family that does without a video processor and torchvision."""
+    name = family.processor_class
     # A saved folder carries the class's name; under another one a stock AutoProcessor quietly returns the tokenizer.
-    made = type(name, (_WithoutVideo,), {"__module__": getattr(transformers, name).__module__})
+    made = type(name, (_WithoutVideo,), {"__module__": getattr(transformers, name).__module__, "_family": family})
     return made(image_processor=image_processor, tokenizer=tokenizer, chat_template=chat_template)
 
 

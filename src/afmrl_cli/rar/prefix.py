@@ -84,7 +84,7 @@ def encode_groups(
 def split_group(embedder: Embedder, items: Sequence[Item], instruction: str) -> Group:
     """The tokens that all of `items` begin with, and how each goes on: at least one token, for there the vector is.
 
-    No prefix where nothing is gained: a single text, or not even the first token in common.
+    No prefix where nothing is gained (a single text, or not even the first token in common), or the family can't share.
     """
     if any(item.images != items[0].images for item in items):
         raise ValueError("the items of a group must show the same pictures")
@@ -94,7 +94,8 @@ def split_group(embedder: Embedder, items: Sequence[Item], instruction: str) -> 
     ids: list[list[int]] = embedder.processor.tokenizer(embedder.texts(items, instruction))["input_ids"]
     shortest = min(len(row) for row in ids) - 1
     length = next((i for i in range(shortest) if len({row[i] for row in ids}) > 1), shortest)
-    length = length if len(set(map(tuple, ids))) > 1 else 0
+    if not embedder.processor.family.shared_prefix or len(set(map(tuple, ids))) == 1:
+        length = 0
     rests = list(dict.fromkeys(tuple(row[length:]) for row in ids))
     number = {rest: i for i, rest in enumerate(rests)}
     return Group(

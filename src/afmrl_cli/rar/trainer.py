@@ -89,7 +89,8 @@ class RarTrainer(Resumable, SharedPrefix):
         self.watchdog = Watchdog(self.rar.margin)
         self.progress = Progress()
         self.vision = VisionOnce(policy.generator.loaded.trunk)
-        self.shared_prefix, self.trunk = self.rar.shared_prefix, policy.generator.loaded.trunk
+        self.trunk = policy.generator.loaded.trunk
+        self.shared_prefix = self.rar.shared_prefix and policy.generator.processor.family.shared_prefix
         self.rollouts = Rollouts([], [], [])
         self.chunk_tokens = []
         self._requests: dict[int, Request] = {}

@@ -24,7 +24,7 @@ from ..attributes.task import AttributeTask
 from ..catalog.problems import Problems
 from ..errors import DataError, ModelError
 from ..listener import Listener
-from ..models.generator import END_TOKENS, LocalGenerator
+from ..models.generator import LocalGenerator
 from ..models.presets import Base
 from ..settings import Settings
 from ..training.adapter import save_adapter
@@ -44,8 +44,9 @@ class Collator:
 
     def __init__(self, generator: LocalGenerator, task: AttributeTask, settings: Settings) -> None:
         self.generator, self.task, self.settings = generator, task, settings
-        known = generator.processor.tokenizer.get_vocab()
-        self.end = next((token for token in END_TOKENS if token in known), generator.processor.tokenizer.eos_token)
+        tokenizer, ends = generator.processor.tokenizer, generator.processor.family.end_tokens
+        known = tokenizer.get_vocab()
+        self.end = next((token for token in ends if token in known), tokenizer.eos_token)
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         """`labels` [n, t] are those of the last t columns (`logits_to_keep`), at least one of them before the answer.

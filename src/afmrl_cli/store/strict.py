@@ -7,6 +7,7 @@ every field has a type and a bound, and what is not known must say nothing.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,8 +19,8 @@ LARGEST = 64 << 20
 """Bytes of one of these files."""
 DEEPEST = 20
 """Levels of what settings may hold."""
-OWN_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-"""All linear layers of the language model, none of the vision tower, whose layers share some of these names."""
+TARGETS = re.compile(r"\.\*language_model\.\*\\\.\([a-z0-9_]{1,40}(\|[a-z0-9_]{1,40}){0,30}\)")
+"""The one form of pattern that is compiled: layers of the language model by their names, as a family's are."""
 
 Text = Annotated[str, Field(max_length=1000)]
 Word = Annotated[str, Field(max_length=200)]
@@ -87,7 +88,7 @@ class AdapterConfig(BaseModel):
     @field_validator("target_modules")
     @classmethod
     def _names(cls, given: list[str] | str) -> list[str] | str:
-        if isinstance(given, str) and given != OWN_TARGETS:
+        if isinstance(given, str) and not TARGETS.fullmatch(given):
             raise ValueError("a pattern; a list of modules' names is wanted")
         return given
 

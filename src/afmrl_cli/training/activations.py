@@ -24,7 +24,7 @@ from transformers import AttentionInterface, AutoModelForImageTextToText
 from transformers.integrations.sdpa_attention import repeat_kv
 
 from ..models.base import quiet
-from .adapter import TARGETS
+from ..models.families import FAMILIES
 
 COUNTED = "afmrl_counted"
 
@@ -119,7 +119,7 @@ def _measured(
     text = config.get_text_config()
     with _model(config, layers, dtype) as model:
         if rank:
-            lora = LoraConfig(r=rank, lora_dropout=dropout, target_modules=TARGETS)
+            lora = LoraConfig(r=rank, lora_dropout=dropout, target_modules=FAMILIES[config.model_type].lora_targets)
             model = get_peft_model(model, lora, low_cpu_mem_usage=True).base_model.model
         model.train(bool(rank))
         trunk = model.model.language_model

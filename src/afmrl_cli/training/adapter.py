@@ -11,13 +11,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from ..models.base import LoadedBase, quiet
 from ..models.presets import Base
 from ..store.checkpoints import Checkpoints, Manifest, read_adapter_config
-from ..store.strict import OWN_TARGETS
 from ..training_settings import TrainingSettings
 
 TRAINED = "default"
-TARGETS = OWN_TARGETS
-"""All linear layers of the language model, none of the vision tower, whose layers share some of these names."""
-
 
 TaskType = Literal["FEATURE_EXTRACTION", "CAUSAL_LM"]
 """What PEFT notes in the adapter's configuration: of an embedder, of a generator."""
@@ -47,7 +43,7 @@ def add_trainable(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=TARGETS,
+        target_modules=user.loaded.base.family.lora_targets,
         task_type=task_type,
     )
     loaded = user.loaded

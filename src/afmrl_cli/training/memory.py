@@ -24,8 +24,9 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from ..models.base import quiet
 from ..models.device import device_of, precision_of
+from ..models.families import FAMILIES
 from ..models.known import known_config
-from ..models.presets import ARCHITECTURES, MAX_TOKENS, base_name, local_folder, pixel_limits
+from ..models.presets import MAX_TOKENS, base_name, local_folder, pixel_limits
 from ..settings import Settings
 from ..store.checkpoints import Role
 from ..training_settings import AgclSettings, TrainingSettings
@@ -160,7 +161,7 @@ def load_model(settings: Settings, role: Role) -> Model | None:
         weights += parameter.numel() * (NF4_BYTES if quantised else dtype.itemsize)
         unpacked = max(unpacked, parameter.numel() * dtype.itemsize) if quantised else unpacked
         adapted += sum(parameter.shape) if id(parameter) in linear else 0
-    unit = ARCHITECTURES[config.model_type] ** 2
+    unit = FAMILIES[config.model_type].token_side ** 2
     most = pixel_limits(folder, settings.model)[1] if folder else settings.model.max_pixels or MAX_TOKENS * unit
     return Model(config, dtype, round(weights), unpacked, adapted, max(1, most // unit), cuda)
 

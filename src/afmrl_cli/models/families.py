@@ -1,0 +1,74 @@
+"""The table of model families: everything that is true of one architecture and not of another, a row each.
+
+A row belongs to a `model_type` of config.json. A family that brings nothing new is a row and a test: no other file asks
+what type a model is (tests/models/test_families.py holds the sources to that, and runs a family that has only a row).
+
+What every row has in common is written where it is used: the class is opened by AutoModelForImageTextToText, its vision
+tower is `model.visual`; `get_image_features` gives the tower's output per picture, with DeepStack's layers beside it
+where there are some, and the forward takes them back as `mm_encoder_outputs` (vision.py); positions are M-RoPE's of
+three axes, counted by `get_rope_index` (rar/packed.py, rar/prefix.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .device import Precision
+
+IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
+IMAGE_SLOT = f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>"
+LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+"""All linear layers of the language model, none of the vision tower, whose layers share some of these names."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture. The defaults are what the Qwen-VL models have in common."""
+
+    model_type: str
+    """As config.json has it."""
+    title: str
+    """For people."""
+    processor_class: str
+    """The stock processor of transformers, whose name a saved folder carries."""
+    token_side: int
+    """Side in pixels of the square that becomes one token: the tower's patch times its merge."""
+
+    image_token: str = IMAGE_TOKEN
+    video_token: str = VIDEO_TOKEN
+    image_slot: str = IMAGE_SLOT
+    """What stands for one picture in a text; its image token is repeated for each token of the picture."""
+    end_tokens: tuple[str, ...] = ("<|im_end|>", "<|endoftext|>")
+    """Any of them ends an answer; targets of training end with the first."""
+    never_written: tuple[str, ...] = (IMAGE_TOKEN, VIDEO_TOKEN, "<|vision_start|>", "<|vision_end|>", "<|im_start|>")
+    """Tokens that would break an answer when it is read again as a prompt."""
+
+    embed_template: str = "{images}{instruction} {text}"
+    """What the embedder reads; blanks at its end are taken off."""
+    embed_end: str = "\n"
+    """What follows it. The last token's hidden state becomes the vector."""
+
+    full_precision: tuple[str, ...] = ("model.visual", "lm_head")
+    """Not quantised, as full paths: "visual" alone matches nothing, and a list without lm_head quantises the head."""
+    gpu_precision: Precision = "nf4"
+    """What model.precision = auto means on a GPU."""
+    lora_targets: str = LORA_TARGETS
+    """What LoRA is put on: a pattern of the form that `store.strict` lets a checkpoint have."""
+    shared_prefix: bool = True
+    """Whether the states of a prompt can be handed to several answers. Where not, RAR runs the prompt for each."""
+
+
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (
+        Family("qwen2_vl", "Qwen2-VL", "Qwen2VLProcessor", token_side=14 * 2),
+        Family("qwen2_5_vl", "Qwen2.5-VL", "Qwen2_5_VLProcessor", token_side=14 * 2),
+        Family("qwen3_vl", "Qwen3-VL", "Qwen3VLProcessor", token_side=16 * 2),
+    )
+}
+
+
+def titles() -> str:
+    """Name the families in a sentence: "Qwen2-VL, Qwen2.5-VL or Qwen3-VL"."""
+    *first, last = (family.title for family in FAMILIES.values())
+    return f"{', '.join(first)} or {last}"
