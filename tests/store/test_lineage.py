@@ -15,8 +15,8 @@ from afmrl_cli.errors import ModelError
 from afmrl_cli.models.presets import Base, resolve_base
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints, Manifest
-from afmrl_cli.store.handover import export_whole, read_foreign, take_in
 from afmrl_cli.store.lineage import checkpoint_of, differences, learnt_from, needed, tree
+from afmrl_cli.store.transfer import export_checkpoint, import_checkpoint, read_foreign
 from tests.models.adapters import add_random
 
 from .adapters import adapter, manifest
@@ -137,24 +137,26 @@ def test_a_checkpoint_travels(store: Checkpoints, base: Base, tmp_path: Path) ->
     child = dataclasses.replace(first, name="embedder-2", parent="embedder-1")
     add_random(store, base, "other", 1)
     second = store.add(store.path("other"), child)
-    export_whole(first, store, tmp_path / "one")
-    export_whole(second, store, tmp_path / "two")
+    export_checkpoint(first, store, tmp_path / "one")
+    export_checkpoint(second, store, tmp_path / "two")
     there = Checkpoints(tmp_path / "there")
 
     def take(folder: str, name: str = "") -> Manifest:
-        return take_in(tmp_path / folder, read_foreign(tmp_path / folder), there, base.name, base.revision, name)
+        return import_checkpoint(
+            tmp_path / folder, read_foreign(tmp_path / folder), there, base.name, base.revision, name
+        )
 
     taken = take("one", "from-afar")
     assert taken.name == "from-afar" and taken.files == first.files and take("one").name == "from-afar"
     # The parent is known by its weights, whatever it is called here.
     assert take("two").name == "embedder-2" and there.get("embedder-2").parent == "from-afar"
     with pytest.raises(ModelError, match="here the embedder is"):
-        take_in(tmp_path / "one", first, there, "nano", "files-other", "")
+        import_checkpoint(tmp_path / "one", first, there, "nano", "files-other", "")
 
 
 def test_what_is_not_taken_in(store: Checkpoints, base: Base, tmp_path: Path) -> None:
     first = add_random(store, base, "embedder-1", 0)
-    export_whole(first, store, tmp_path / "good")
+    export_checkpoint(first, store, tmp_path / "good")
 
     def changed(name: str, file: str, change: Callable[[bytes], bytes], told: bool = False) -> Path:
         folder = tmp_path / name

@@ -16,7 +16,7 @@ from afmrl_cli.cli.app import app
 from afmrl_cli.errors import ModelError
 from afmrl_cli.models.families import LORA_TARGETS
 from afmrl_cli.store.checkpoints import Checkpoints, read_adapter_config, read_manifest
-from afmrl_cli.store.handover import read_foreign
+from afmrl_cli.store.transfer import read_foreign
 
 from .adapters import adapter, manifest
 

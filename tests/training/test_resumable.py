@@ -21,7 +21,7 @@ from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.models.generator import LocalGenerator, load_generator
 from afmrl_cli.settings import Settings
 from afmrl_cli.store.checkpoints import Checkpoints
-from afmrl_cli.training.adapter import TRAINED, add_trainable, save_adapter, trainable
+from afmrl_cli.training.adapter import ADAPTER_NAME, add_trainable, save_adapter, trainable
 from afmrl_cli.training.resumable import Resumable, common_arguments, train_resumably
 from afmrl_cli.training_settings import TrainingSettings
 
@@ -153,11 +153,11 @@ def test_a_generators_adapter_beside_the_embedders(tmp_path: Path, settings: Mak
     untrained = generator.generate([Request("red shirt")])
 
     model = add_trainable(generator, LORA, None, checkpoints, "CAUSAL_LM")
-    assert generator.adapter == TRAINED and model is embedder.loaded.peft
+    assert generator.adapter == ADAPTER_NAME and model is embedder.loaded.peft
     assert generator.generate([Request("red shirt")]) == untrained, "a new adapter changes nothing"
     parameters = trainable(model)
-    assert parameters and all(f".{TRAINED}." in name and "language_model" in name for name in parameters)
-    with torch.no_grad(), active_adapter(model, TRAINED):
+    assert parameters and all(f".{ADAPTER_NAME}." in name and "language_model" in name for name in parameters)
+    with torch.no_grad(), active_adapter(model, ADAPTER_NAME):
         for parameter in parameters.values():
             parameter.add_(0.3 * torch.randn_like(parameter))
     assert generator.generate([Request("red shirt")]) != untrained

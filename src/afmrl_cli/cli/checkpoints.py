@@ -14,7 +14,7 @@ from .options import Session, in_session
 
 if TYPE_CHECKING:
     from ..store.checkpoints import Checkpoints, Manifest
-    from ..store.trace import Trace
+    from ..store.provenance import Provenance
 
 checkpoints = typer.Typer(
     add_completion=False, no_args_is_help=True, help="List, show, compare, prune, export and import trained adapters."
@@ -100,33 +100,35 @@ def show(session: Session, name: Name) -> None:
     import dataclasses
     import json
 
-    from ..store.trace import trace
+    from ..store.provenance import provenance_of
 
     store = _store(session)
     manifest = store.find(name)
-    traced = trace(session.folder, store, manifest)
+    provenance = provenance_of(session.folder, store, manifest)
     content = manifest.describe()
     about = {"folder": store.path(manifest.name), "bytes": store.size(manifest.name)}
-    chain = dataclasses.asdict(traced)
-    session.out.document("afmrl.checkpoint/1", {**content, **about, "chain": _plain(chain)})
+    chain = _plain(dataclasses.asdict(provenance))
+    session.out.document("afmrl.checkpoint/1", {**content, **about, "chain": chain})
     session.out.text(json.dumps(content, ensure_ascii=False, indent=2))
-    for words, things in _summary(traced):
+    for words, things in _summary(provenance):
         session.out.text(f"{words}: {', '.join(things) if things else 'none'}")
     session.out.note(f"files: {store.path(manifest.name)}")
 
 
 def _plain(chain: dict[str, Any]) -> dict[str, Any]:
-    return {**chain, "vectors": list(map(str, chain["vectors"])), "figures": list(map(str, chain["figures"]))}
+    """Write a provenance by the names that afmrl.checkpoint/1 has for its parts."""
+    figures, offspring = map(str, chain.pop("evaluations")), chain.pop("descendants")
+    return {**chain, "vectors": list(map(str, chain["vectors"])), "figures": list(figures), "offspring": offspring}
 
 
-def _summary(traced: Trace) -> list[tuple[str, list[str]]]:
+def _summary(provenance: Provenance) -> list[tuple[str, list[str]]]:
     return [
-        ("came from", [f"{name} ({how})" for how, name in traced.sources]),
-        ("attributes", [f"{number:,} by {model}" for model, number in traced.attributes.items()]),
-        ("vectors", [f"{path.parent.name}/{path.name}" for path in traced.vectors]),
-        ("figures", [path.name for path in traced.figures]),
-        ("stages of cycles", traced.cycles),
-        ("checkpoints from it", [f"{name} ({how})" for how, name in traced.offspring]),
+        ("came from", [f"{name} ({how})" for how, name in provenance.sources]),
+        ("attributes", [f"{number:,} by {model}" for model, number in provenance.attributes.items()]),
+        ("vectors", [f"{path.parent.name}/{path.name}" for path in provenance.vectors]),
+        ("evaluations", [path.name for path in provenance.evaluations]),
+        ("stages of cycles", provenance.cycles),
+        ("descendants", [f"{name} ({how})" for how, name in provenance.descendants]),
     ]
 
 
@@ -194,7 +196,7 @@ def prune(
     """
     from ..store.lineage import needed
     from ..store.lock import writer_lock
-    from ..store.trace import wanted_checkpoints
+    from ..store.provenance import wanted_checkpoints
 
     store = _store(session)
     with writer_lock(session.folder.store, "afmrl checkpoints prune"):
@@ -243,9 +245,9 @@ def export(
         raise UsageError(f"{manifest.name} belongs to the {manifest.role}: it gives no vectors", "use --to peft")
     with session.out:
         if to == "afmrl":
-            from ..store.handover import export_whole
+            from ..store.transfer import export_checkpoint
 
-            export_whole(manifest, store, out_folder)
+            export_checkpoint(manifest, store, out_folder)
         elif to == "peft":
             from ..models.export import export_peft
 
@@ -272,15 +274,15 @@ def import_(
     Example: afmrl checkpoints import ../other-shop/exported
     """
     from ..models.presets import resolve_base
-    from ..store.handover import read_foreign, take_in
     from ..store.lock import writer_lock
+    from ..store.transfer import import_checkpoint, read_foreign
 
     store = _store(session)
     with session.out, writer_lock(session.folder.store, "afmrl checkpoints import"):
         manifest = read_foreign(source)
         base = resolve_base(session.settings.model, manifest.role, session.out)
         before = {each.name for each in store.list()}
-        stored = take_in(source, manifest, store, base.name, base.revision, name)
+        stored = import_checkpoint(source, manifest, store, base.name, base.revision, name)
     here = stored.name in before
     session.out.document("afmrl.checkpoints-import/1", {"checkpoint": stored.name, "was_here": here})
     session.out.text(f"{stored.name}" + (": the same weights were here already" if here else ""))

@@ -13,13 +13,14 @@ from ..models.presets import Base
 from ..store.checkpoints import Checkpoints, Manifest, read_adapter_config
 from ..training_settings import TrainingSettings
 
-TRAINED = "default"
+ADAPTER_NAME = "default"
+"""The name that PEFT knows the trained adapter by."""
 
 TaskType = Literal["FEATURE_EXTRACTION", "CAUSAL_LM"]
 """What PEFT notes in the adapter's configuration: of an embedder, of a generator."""
 
 
-class Adapted(Protocol):
+class HasBase(Protocol):
     """An embedder or a generator: a base in memory, and which of the adapters on it is used."""
 
     loaded: LoadedBase
@@ -27,15 +28,15 @@ class Adapted(Protocol):
 
 
 def add_trainable(
-    user: Adapted,
+    owner: HasBase,
     settings: TrainingSettings,
     parent: Manifest | None,
     checkpoints: Checkpoints,
     task_type: TaskType = "FEATURE_EXTRACTION",
 ) -> PeftModel:
-    """Hang a new adapter on the base of `user`, or `parent`'s to go on from, and make it what `user` works with.
+    """Hang a new adapter on the base of `owner`, or `parent`'s to go on from, and make it the one that `owner` uses.
 
-    A new one is drawn from `settings.seed`, so that it is the same in every process; it changes nothing at first.
+    A new one is sampled with `settings.seed`, so that it is the same in every process; it changes nothing at first.
     Adapters that are on the base already stay, frozen and switched off.
     """
     torch.manual_seed(settings.seed)
@@ -43,26 +44,26 @@ def add_trainable(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=user.loaded.base.family.lora_targets,
+        target_modules=owner.loaded.base.family.lora_targets,
         task_type=task_type,
     )
-    loaded = user.loaded
+    loaded = owner.loaded
     if parent:
         read_adapter_config(checkpoints.path(parent.name))
     with quiet():
         folder = str(checkpoints.path(parent.name)) if parent else ""
         if loaded.peft is not None and parent is not None:
-            loaded.peft.load_adapter(folder, adapter_name=TRAINED, is_trainable=True)
+            loaded.peft.load_adapter(folder, adapter_name=ADAPTER_NAME, is_trainable=True)
         elif loaded.peft is not None:
-            loaded.peft.add_adapter(TRAINED, config)
+            loaded.peft.add_adapter(ADAPTER_NAME, config)
         elif parent is not None:
-            loaded.peft = PeftModel.from_pretrained(loaded.causal, folder, adapter_name=TRAINED, is_trainable=True)
+            loaded.peft = PeftModel.from_pretrained(loaded.causal, folder, adapter_name=ADAPTER_NAME, is_trainable=True)
         else:
-            loaded.peft = get_peft_model(loaded.causal, config, adapter_name=TRAINED)
-        loaded.peft.set_adapter(TRAINED)
+            loaded.peft = get_peft_model(loaded.causal, config, adapter_name=ADAPTER_NAME)
+        loaded.peft.set_adapter(ADAPTER_NAME)
         if settings.activation_checkpointing:
             loaded.trunk.activation_checkpointing_enable({"use_reentrant": False})
-    user.adapter = TRAINED
+    owner.adapter = ADAPTER_NAME
     return loaded.peft
 
 
@@ -73,10 +74,10 @@ def trainable(model: PeftModel) -> dict[str, torch.nn.Parameter]:
 
 def save_adapter(model: PeftModel, base: Base, folder: Path, card: str) -> None:
     """Write adapter_model.safetensors, adapter_config.json (with the base's name) and the model card into `folder`."""
-    config: Any = model.peft_config[TRAINED]
+    config: Any = model.peft_config[ADAPTER_NAME]
     config.base_model_name_or_path, config.revision = base.name, base.revision
     # No embedding is trained; left to itself PEFT asks the hub whether the base's vocabulary has grown.
     model.save_pretrained(
-        str(folder), selected_adapters=[TRAINED], safe_serialization=True, save_embedding_layers=False
+        str(folder), selected_adapters=[ADAPTER_NAME], safe_serialization=True, save_embedding_layers=False
     )
     (folder / "README.md").write_text(card, "utf-8")

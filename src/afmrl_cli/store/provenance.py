@@ -1,4 +1,4 @@
-"""What came from a checkpoint: attribute texts, vectors, figures, other checkpoints, as far as `.afmrl` holds them."""
+"""Provenance of a checkpoint: what it came from, and what was made with it, as far as `.afmrl` holds it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ CYCLES = "cycle-*/cycle.json"
 
 
 @dataclass(frozen=True)
-class Trace:
+class Provenance:
     """`sources`: (how, checkpoint) that it came from, nearest first. `attributes`: valid texts by generator's id.
-    `vectors`, `figures`: the folders. `cycles`: the stages of cycles that it stands for. `offspring`: (how, name).
+    `vectors`, `evaluations`: the folders. `cycles`: the stages of cycles that it stands for. `descendants`: (how,
+    checkpoint).
     """
 
     sources: list[tuple[str, str]]
     attributes: dict[str, int]
     vectors: list[Path]
-    figures: list[Path]
+    evaluations: list[Path]
     cycles: list[str]
-    offspring: list[tuple[str, str]]
+    descendants: list[tuple[str, str]]
 
 
-def trace(folder: CatalogFolder, checkpoints: Checkpoints, manifest: Manifest) -> Trace:
-    """Where `manifest` came from and what came from it."""
+def provenance_of(folder: CatalogFolder, checkpoints: Checkpoints, manifest: Manifest) -> Provenance:
+    """Find where `manifest` came from and what came from it."""
     known = checkpoints.list()
     names = [each.name for each in known]
 
@@ -47,15 +48,15 @@ def trace(folder: CatalogFolder, checkpoints: Checkpoints, manifest: Manifest) -
         return ours(content.get("embedder")) or ours(_of_generator(content))
 
     vectors = _read(folder.embeddings.glob("*/v*/manifest.json"))
-    figures = _read(folder.runs.glob("*-eval*/metrics.json"))
+    evaluations = _read(folder.runs.glob("*-eval*/metrics.json"))
     cycles = _read(folder.runs.glob(CYCLES))
-    return Trace(
+    return Provenance(
         sources=list(_sources(manifest, {each.name: each for each in known})),
         attributes=texts,
         vectors=[path.parent for path, content in vectors if made_with(content)],
-        figures=[path.parent for path, content in figures if made_with(content)],
+        evaluations=[path.parent for path, content in evaluations if made_with(content)],
         cycles=[f"{path.parent.name}: {name}" for path, content in cycles for name in _stages(content, manifest.name)],
-        offspring=[
+        descendants=[
             (how, each.name)
             for each in known
             for how, name in learnt_from(each, names).items()
@@ -65,7 +66,7 @@ def trace(folder: CatalogFolder, checkpoints: Checkpoints, manifest: Manifest) -
 
 
 def wanted_checkpoints(folder: CatalogFolder, checkpoints: Checkpoints, chosen: Mapping[str, str]) -> dict[str, str]:
-    """The checkpoints that somebody counts on, and who: labels, the settings (`chosen`: name by setting), what every
+    """Find the checkpoints that are in use, and by what: labels, the settings (`chosen`: name by setting), what every
     cycle chose.
     """
     wanted: dict[str, str] = {}
@@ -89,7 +90,7 @@ def _sources(manifest: Manifest, known: dict[str, Manifest]) -> Iterator[tuple[s
 
 
 def _of_generator(content: dict[str, Any]) -> object:
-    """Whose attribute texts vectors or figures were made with."""
+    """The generator whose attribute texts vectors or metrics were made with."""
     return (content.get("attributes") or {}).get("generator")
 
 
@@ -102,7 +103,7 @@ def _stages(content: dict[str, Any], name: str) -> Sequence[str]:
 
 
 def _read(files: Iterator[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The JSON objects among `files`; one that can't be read is not what is looked for."""
+    """The JSON objects among `files`; one that can't be read was made by nothing here."""
     for file in sorted(files):
         try:
             content = parse_json(file.read_text("utf-8"))

@@ -1,6 +1,6 @@
-"""Checkpoints that travel: a folder for another catalog or machine, and taking one in.
+"""Export and import of checkpoints: a folder for another catalog or machine.
 
-What comes in is not trusted: manifest and configuration must be what `strict` allows, every file's hash must be the
+What is imported is not trusted: manifest and configuration must be what `strict` allows, every file's hash must be the
 manifest's, only the kinds of files that the store holds get in, the adapter must be a LoRA in safetensors whose tensors
 are what its configuration says, and its base must be the one that this catalog uses, bit for bit.
 """
@@ -29,7 +29,7 @@ HINT = "export it again with `afmrl checkpoints export NAME FOLDER --to afmrl`"
 FLOATS = ("F32", "F16", "BF16")
 
 
-def export_whole(manifest: Manifest, checkpoints: Checkpoints, out: Path) -> None:
+def export_checkpoint(manifest: Manifest, checkpoints: Checkpoints, out: Path) -> None:
     """Copy the checkpoint with its manifest to the new folder `out`; DataError when that exists."""
     if out.exists():
         raise DataError(f"{out}: is there already", "name a folder that does not exist yet")
@@ -39,7 +39,7 @@ def export_whole(manifest: Manifest, checkpoints: Checkpoints, out: Path) -> Non
 
 
 def read_foreign(folder: Path) -> Manifest:
-    """The manifest of the checkpoint in `folder`, its files and its format checked. Raises ModelError."""
+    """Read the manifest of the checkpoint in `folder`, its files and its format checked. Raises ModelError."""
     file = folder / MANIFEST
     try:
         manifest = read_manifest(file)
@@ -63,7 +63,7 @@ def read_foreign(folder: Path) -> Manifest:
 
 
 def _check_format(folder: Path) -> None:
-    """That this is a LoRA: pairs of matrices A [r, in] and B [out, r]."""
+    """Check that this is a LoRA: pairs of matrices A [r, in] and B [out, r]."""
     config = read_adapter_config(folder)
     tensors: dict[str, Any] = read_header(folder / WEIGHTS)
     ranks = {config.r, *config.rank_pattern.values()}
@@ -76,11 +76,11 @@ def _check_format(folder: Path) -> None:
         raise ModelError(f"{folder / WEIGHTS}: no tensors in it", HINT)
 
 
-def take_in(
+def import_checkpoint(
     folder: Path, manifest: Manifest, checkpoints: Checkpoints, base: str, revision: str, name: str
 ) -> Manifest:
     """Put the checkpoint in `folder`, described by `manifest` (`read_foreign`), into the store, under its own name
-    where that is free. The one with the same weights, where that is here already.
+    where that is free. Returns the one with the same weights, where that is here already.
 
     `base` and `revision` are what this catalog uses for the role: ModelError when the adapter was trained on other
     weights. Its parent is kept where the store holds it, known by its weights. Call it under the store's lock.
