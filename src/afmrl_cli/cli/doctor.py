@@ -147,10 +147,15 @@ def _device(settings: Settings) -> dict[str, Any]:
 
 def _memory(settings: Settings) -> list[dict[str, Any]]:
     """The estimated peak of each stage, and what to lower where this device has less."""
+    from ..errors import ModelError
     from ..models.device import memory_here
     from ..training.memory import estimate_stages
 
     there = memory_here(settings.model)
+    try:
+        stages = estimate_stages(settings)
+    except ModelError:  # the table of models says what is wrong with it
+        return []
     return [
         {
             "stage": each.stage,
@@ -158,7 +163,7 @@ def _memory(settings: Settings) -> list[dict[str, Any]]:
             "weights": each.weight_bytes,
             "advice": "no GPU here" if there is None else each.advice(there),
         }
-        for each in estimate_stages(settings)
+        for each in stages
     ]
 
 

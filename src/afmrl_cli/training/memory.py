@@ -1,52 +1,68 @@
-"""Peak memory of each stage from settings and the models' configurations alone: no weights, nothing computed.
+"""Peak memory of each stage from settings and the model's shape: a formula for a pencil, nothing is built or run.
 
-    peak = weights of what is loaded + adapter + the largest of what comes one after the other
-    weights   a 4-bit number 0.516 bytes (NF4, its scales quantised too), all others 2 (bf16) or 4 (fp32)
-    adapter   4 bytes a parameter, 8 more for AdamW while it is trained; its gradient is among the activations
-    after each other: the vision tower over the photos of a chunk; the language model over the chunk, forward and
-                      backward (both counted, activations.py); in generation the cache of keys and values and the
-                      scores of all words; in training the loss; 4-bit weights unpacked, one at a time
+    peak = weights + adapter + what the largest batch needs
 
-Every row is taken to be as long as the settings allow: `model.generator_images` or `model.embedder_images` photos (all
-of a listing: as many as the caller knows of, else 3) of `model.max_pixels`, text of `model.max_text_tokens`. Not in it:
-the libraries (about 0.6 GiB of a process on the CPU, which `beside` adds; 0.3 to 0.5 GiB of a CUDA context) and what an
-allocator loses. Attributes and embed halve their batch by themselves when memory runs out, training does not. RAR's
-gallery is encoded in such batches too, and not counted.
+    d hidden size, f width of the MLP, q of the queries, k of the keys, L layers, V words: from config.json
+    P numbers in the weights' files, of which Q = L (2 d (q + k) + 3 d f) in the language model's linear layers
+    b bytes of a number (2 in bf16, 4 in fp32), T tokens of a batch: rows x longest row that the settings allow
+
+    weights    b P; with nf4 b (P - Q) + 0.516 Q, and one linear layer unpacked (b d f)
+    adapter    16 bytes a number (weight, gradient, AdamW's two moments): rank L (2 (d + q) + 2 (d + k) + 3 (d + f))
+    forward    3 b (d + f) a token: one layer at a time, at its MLP
+    training   a forward and L K a token, K what a layer keeps for its backward; with checkpointing L b d + K
+    K          8 d                        the norms' inputs, in fp32
+               + b (4 q + 3 f)            queries, keys and values repeated for them, attention; the MLP's gate, its
+                                          activation, up
+               + I                        inputs of LoRA's seven layers: b (2 d + f) as they are; with dropout or in
+                                          bf16 each has a copy in fp32, 4 (5 d + q + f)
+               + M                        dropout's masks of these, where there is dropout: 1 (5 d + q + f) on a GPU,
+                                          4 (5 d + q + f) on the CPU
+    photos     a patch: 6,144 bytes of pixels, and 20 b w in the tower, w its width
+    cache      2 b k L a token
+    words      16 V bytes for each token that is chosen, or learnt by SFT: the scores in fp32, four copies of them
+
+Rows are taken as long as the settings allow: all photos that a model sees at `model.max_pixels`, all of
+`model.max_text_tokens`. Left out: the libraries (0.6 GiB of a process on the CPU, which `beside` adds; 0.3 to 0.5 GiB
+of a CUDA context) and what allocators lose. docs/lab/benchmarks.md compares it with real peaks. Attributes and embed
+halve their batch by themselves when memory runs out, training does not.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
-import torch
-from transformers import AutoConfig, AutoModelForImageTextToText
+from safetensors import SafetensorError, safe_open
 
-from ..models.base import quiet
+from ..errors import ModelError
 from ..models.device import device_of, precision_of
 from ..models.families import FAMILIES
-from ..models.known import known_config
-from ..models.presets import MAX_TOKENS, base_name, local_folder, pixel_limits
+from ..models.presets import MAX_TOKENS, base_name, local_folder, pixel_limits, read_config
 from ..settings import Settings
 from ..store.checkpoints import Role
-from ..training_settings import AgclSettings, TrainingSettings
-from .activations import activations, tower
+from ..training_settings import TrainingSettings
 from .sizes import AGCL_BATCH, SFT_BATCH
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Of a number: four bits, the scale of 64 of them in a byte, the scale of 256 scales in four."""
+ADAPTER_BYTES = 16
+PATCH_BYTES = 3 * 2 * 16**2 * 4
+PATCHES = 4
+"""A token's."""
 PHOTOS = 3
 """Of a listing, where the catalog is not known."""
-PROMPT_TOKENS = 72
-"""Of the generator's instructions and chat marks, without those of a schema; of the embedder's 24."""
-EMBED_TOKENS = 24
-SCORES = 4
-"""How often the scores of all words are in memory, in fp32, when a token is chosen."""
-HEAD_TOKENS, HEAD_WORDS, HEAD_COPIES = 4096, 2**15, 7.25
-"""TRL works out log-probabilities of so many tokens and words at a time; on the CPU its backward holds so many copies
-of them in fp32, and a fused kernel on a GPU none.
+PROMPT_TOKENS, EMBED_TOKENS = 72, 24
+"""Of the generator's instructions and chat marks, without those of a schema; of the embedder's."""
+WORD_BYTES = 4 * 4
+"""Of a word's score: its copies in fp32."""
+HEAD_TOKENS, HEAD_WORDS, HEAD_BYTES = 4096, 2**15, 29
+"""TRL works out log-probabilities of so many tokens and words at a time. On the CPU its backward holds so many bytes of
+each pair, on a GPU a fused kernel holds none.
 """
 LIBRARIES = 600 * 2**20
-"""What a process on the CPU holds before any model is loaded."""
+"""Bytes that a process on the CPU holds before any model is loaded."""
 Stage = Literal["attributes", "embed", "train-agcl", "train-sft", "train-rar"]
 LOWER: dict[Stage, tuple[str, ...]] = {
     "attributes": ("attributes.batch_size", "model.max_pixels"),
@@ -68,13 +84,13 @@ class StageMemory:
     cuda: bool = False
 
     def beside(self, measured: int) -> int:
-        """The estimate in the terms of a measured peak, to be shown beside it: on the CPU that is of the whole process,
-        its libraries included. Never below it, since the longest rows take no less than those that were measured.
+        """Put the estimate in the terms of a measured peak, to be shown beside it: on the CPU that is of the whole
+        process, its libraries included. Never below it, since the longest rows take no less than those measured.
         """
         return max(self.peak_bytes + (0 if self.cuda else LIBRARIES), measured)
 
     def advice(self, memory: int) -> str:
-        """What to do on a device with so many bytes; "" where the stage fits."""
+        """Say what to do on a device with so many bytes; "" where the stage fits."""
         if self.peak_bytes <= memory:
             return ""
         if self.weight_bytes > memory:
@@ -83,194 +99,204 @@ class StageMemory:
 
 
 @dataclass(frozen=True)
-class Model:
-    """A base as it would be loaded."""
+class Shape:
+    """P, d, L, f, q, k, V of the formula, and the width of the vision tower."""
 
-    config: Any
-    dtype: torch.dtype
-    weights: int
-    unpacked: int
-    """The largest 4-bit weight in the type it is computed in."""
-    adapted: int
-    """Parameters of an adapter of rank 1."""
+    numbers: int
+    hidden: int
+    layers: int
+    mlp: int
+    query: int
+    keys: int
+    words: int
+    tower: int
+
+
+KNOWN: dict[str, tuple[str, Shape]] = {
+    "Qwen/Qwen2.5-VL-3B-Instruct": ("qwen2_5_vl", Shape(3_755_000_000, 2048, 36, 11008, 2048, 256, 151_936, 1280)),
+    "Qwen/Qwen2-VL-2B-Instruct": ("qwen2_vl", Shape(2_209_000_000, 1536, 28, 8960, 1536, 256, 151_936, 1280)),
+    "Qwen/Qwen3-VL-2B-Instruct": ("qwen3_vl", Shape(2_128_000_000, 2048, 28, 6144, 2048, 1024, 151_936, 1024)),
+}
+"""The presets' models, for before they are fetched: type and shape, from their published files."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A base as it would be loaded. `bytes` is b; `four_bit`: its linear layers are in NF4; `image_tokens`: a photo's."""
+
+    shape: Shape
+    bytes: int
+    four_bit: bool
     image_tokens: int
     cuda: bool
+    shared_prefix: bool = True
 
-    def pass_bytes(self, rows: int, length: int, images: int, **more: Any) -> int:
-        """Peak above the weights of reading `rows` x `length` tokens with `images` photos.
+    @property
+    def weights(self) -> int:
+        """Bytes of the weights."""
+        s = self.shape
+        linear = s.layers * (2 * s.hidden * (s.query + s.keys) + 3 * s.hidden * s.mlp) if self.four_bit else 0
+        return round(self.bytes * (s.numbers - linear) + NF4_BYTES * linear)
 
-        On the CPU the photos' pixels stay beside them, and those of the next batch, which is made meanwhile.
+    def adapter(self, rank: int) -> int:
+        """Bytes of an adapter in training: weights, gradients and AdamW's moments."""
+        s = self.shape
+        sides = 2 * (s.hidden + s.query) + 2 * (s.hidden + s.keys) + 3 * (s.hidden + s.mlp)
+        return ADAPTER_BYTES * rank * s.layers * sides
+
+    def forward(self, tokens: int, images: int) -> int:
+        """Bytes above the weights of reading `tokens`, `images` photos among them."""
+        s = self.shape
+        layer = 3 * self.bytes * tokens * (s.hidden + s.mlp)
+        unpacked = self.bytes * s.hidden * s.mlp if self.four_bit else 0
+        patches = images * self.image_tokens * PATCHES
+        return max(layer + unpacked, 20 * self.bytes * patches * s.tower) + patches * PATCH_BYTES
+
+    def training(self, training: TrainingSettings, tokens: int, images: int) -> int:
+        """Bytes above the weights of learning from `tokens`: the adapter, a forward, and what it keeps for the backward
+        (K of each layer; with activation checkpointing each layer's input, and one K).
         """
-        read = activations(self.config, self.dtype, rows, length, **more) + self.unpacked
-        if self.cuda:
-            return max(self.vision(images), read)
-        return max(self.vision(images), read + self.pixels(images)) + self.pixels(images)
+        s, dropout = self.shape, bool(training.lora_dropout)
+        copied = 5 * s.hidden + s.query + s.mlp
+        kept = 8 * s.hidden + self.bytes * (4 * s.query + 3 * s.mlp)
+        kept += 4 * copied if dropout or self.bytes == 2 else self.bytes * (2 * s.hidden + s.mlp)
+        kept += (1 if self.cuda else 4) * copied if dropout else 0
+        layers = s.layers * kept
+        if training.activation_checkpointing:
+            layers = s.layers * self.bytes * s.hidden + kept
+        return self.adapter(training.rank) + self.forward(tokens, images) + tokens * layers
 
-    def pixels(self, images: int) -> int:
-        """The patches of so many photos, in fp32."""
-        shape = self.config.vision_config
-        patches = images * self.image_tokens * shape.spatial_merge_size**2
-        return int(patches * shape.in_channels * shape.temporal_patch_size * shape.patch_size**2 * 4)
+    def cache(self, tokens: int) -> int:
+        """Bytes of keys and values."""
+        return 2 * self.bytes * self.shape.keys * self.shape.layers * tokens
 
-    def vision(self, images: int) -> int:
-        """The vision tower over so many photos, and their pixels."""
-        return self.pixels(images) + tower(self.config, self.dtype, images, self.image_tokens) if images else 0
+    def scores(self, tokens: int) -> int:
+        """Bytes of the scores of all words, for so many tokens."""
+        return WORD_BYTES * self.shape.words * tokens
 
-    def scores(self, rows: int) -> int:
-        """Choosing the next token of so many rows."""
-        return int(SCORES * rows * self.config.get_text_config().vocab_size * 4)
-
-    def head(self, answers: int) -> int:
-        """Log-probabilities of so many tokens by TRL, and their gradient."""
-        text = self.config.get_text_config()
-        tokens, words = min(answers, HEAD_TOKENS), min(text.vocab_size, HEAD_WORDS)
-        copies = 0 if self.cuda else HEAD_COPIES
-        return int(tokens * (HEAD_WORDS * self.dtype.itemsize + copies * words * 4) + answers * text.hidden_size * 4)
-
-    def cache(self, rows: int, length: int) -> int:
-        """Keys and values of all layers; one layer's twice, while it grows."""
-        text = self.config.get_text_config()
-        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        each = 2 * rows * length * text.num_key_value_heads * head * self.dtype.itemsize
-        return int((text.num_hidden_layers + 1) * each)
+    def chunked_scores(self, tokens: int) -> int:
+        """Bytes of the same in TRL's chunks, with their gradient."""
+        pairs = min(tokens, HEAD_TOKENS) * min(self.shape.words, HEAD_WORDS)
+        return pairs * (self.bytes + (0 if self.cuda else HEAD_BYTES))
 
 
 def load_model(settings: Settings, role: Role) -> Model | None:
-    """The model of `role`, from its config.json or the presets' shapes; None where neither is at hand."""
+    """Read the shape of `role`'s model from its files or the presets'; None where neither is at hand."""
     name = base_name(settings.model, role)
     folder = local_folder(settings.model, role)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True) if folder else known_config(name)
-    if config is None:
+    if folder is not None:
+        kind, shape = str(read_config(folder, name)["model_type"]), read_shape(folder, name)
+    elif name in KNOWN:
+        kind, shape = KNOWN[name]
+    else:
         return None
     # A card that is asked for counts, whether it is there or not.
+    family = FAMILIES[kind]
     cuda = settings.model.device == "cuda" or device_of(settings.model) == "cuda"
     auto = settings.model.precision == "auto" and cuda
-    precision = "nf4" if auto else precision_of(settings.model)
+    precision = family.gpu_precision if auto else precision_of(settings.model, family.gpu_precision)
     half = precision == "bf16" or (precision == "nf4" and cuda)
-    dtype = torch.bfloat16 if half else torch.float32
-    with torch.device("meta"), quiet():
-        model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
-    weights, unpacked, adapted = 0.0, 0, 0
-    linear = {
-        id(module.weight): module
-        for path, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and "language_model" in path
-    }
-    for parameter in model.parameters():
-        quantised = precision == "nf4" and id(parameter) in linear
-        weights += parameter.numel() * (NF4_BYTES if quantised else dtype.itemsize)
-        unpacked = max(unpacked, parameter.numel() * dtype.itemsize) if quantised else unpacked
-        adapted += sum(parameter.shape) if id(parameter) in linear else 0
-    unit = FAMILIES[config.model_type].token_side ** 2
+    unit = family.token_side**2
     most = pixel_limits(folder, settings.model)[1] if folder else settings.model.max_pixels or MAX_TOKENS * unit
-    return Model(config, dtype, round(weights), unpacked, adapted, max(1, most // unit), cuda)
+    return Model(shape, 2 if half else 4, precision == "nf4", max(1, most // unit), cuda, family.shared_prefix)
+
+
+def read_shape(folder: Path, name: str) -> Shape:
+    """Read a model's shape from its config.json, and count the numbers in its safetensors files. Raises ModelError."""
+    config, numbers = read_config(folder, name), 0
+    try:
+        for file in sorted(folder.glob("*.safetensors")):
+            with safe_open(file, "np") as weights:
+                numbers += sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
+        text, vision = config.get("text_config") or config, config["vision_config"]
+        hidden, heads = text["hidden_size"], text["num_attention_heads"]
+        head = text.get("head_dim") or hidden // heads
+        return Shape(
+            numbers,
+            hidden,
+            text["num_hidden_layers"],
+            text["intermediate_size"],
+            heads * head,
+            text.get("num_key_value_heads", heads) * head,
+            text["vocab_size"],
+            vision.get("embed_dim") or vision["hidden_size"],
+        )
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError, SafetensorError, OSError) as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise ModelError(f"{name}: its shape can't be read: {reason}", "fetch or copy the model again") from error
 
 
 def estimate_stages(settings: Settings, photos: int = PHOTOS) -> list[StageMemory]:
-    """The stages whose models are known, in the order of a cycle.
+    """Estimate the stages whose models are known, in the order of a cycle.
 
     `photos` is the number of a listing's photos where the settings say that a model looks at all of them.
     """
-    settings = _with_photos(settings, photos)
     generator, embedder = load_model(settings, "generator"), load_model(settings, "embedder")
-    found = []
+    found: list[StageMemory] = []
+
+    def add(stage: Stage, model: Model, above: int, weights: int = 0) -> None:
+        weights = weights or model.weights
+        found.append(StageMemory(stage, weights + above, weights, LOWER[stage], model.cuda))
+
+    shown, seen = settings.model.generator_images or photos, settings.model.embedder_images or photos
     if generator is not None:
-        found.append(_stage("attributes", _attributes(settings, generator), generator))
-        sft = generator.weights + _training(settings.sft, generator)
-        rows = min(settings.sft.chunk_size, settings.sft.batch_size or SFT_BATCH)
-        new = settings.attributes.max_new_tokens
-        length, images = _prompt(settings, generator) + new, rows * settings.model.generator_images
-        passed = _trained_pass(settings.sft, generator, rows, length, images, answers=new + 1)
-        found.append(_stage("train-sft", sft + passed, generator))
+        add("attributes", generator, _attributes(settings, generator, shown))
+        add("train-sft", generator, _sft(settings, generator, shown))
     if embedder is not None:
-        batch = settings.embed.batch_size
-        length = _item(settings, embedder)
-        peak = embedder.pass_bytes(batch, length, batch * settings.model.embedder_images)
-        found.append(_stage("embed", embedder.weights + peak, embedder))
-        found.append(_stage("train-agcl", _agcl(settings.agcl, settings, embedder), embedder))
+        rows = settings.embed.batch_size
+        add("embed", embedder, embedder.forward(rows * _item(settings, embedder, seen), rows * seen))
+        add("train-agcl", embedder, _agcl(settings, embedder, seen))
     if generator is not None and embedder is not None:
         shared = base_name(settings.model, "generator") == base_name(settings.model, "embedder")
         weights = generator.weights + (0 if shared else embedder.weights)
-        found.append(_stage("train-rar", weights + _rar(settings, generator, embedder), generator, weights))
+        add("train-rar", generator, _rar(settings, generator, embedder, shown, seen), weights)
     return found
 
 
-def _with_photos(settings: Settings, photos: int) -> Settings:
-    model = settings.model
-    each = {
-        "generator_images": model.generator_images or photos,
-        "embedder_images": model.embedder_images or photos,
-    }
-    return settings.model_copy(update={"model": model.model_copy(update=each)})
+def _prompt(settings: Settings, model: Model, photos: int) -> int:
+    """Tokens that the generator reads of a product."""
+    return photos * model.image_tokens + settings.model.max_text_tokens + PROMPT_TOKENS
 
 
-def _stage(stage: Stage, peak: int, model: Model, weights: int = 0) -> StageMemory:
-    return StageMemory(stage, peak, weights or model.weights, LOWER[stage], model.cuda)
-
-
-def _prompt(settings: Settings, model: Model) -> int:
-    return settings.model.generator_images * model.image_tokens + settings.model.max_text_tokens + PROMPT_TOKENS
-
-
-def _item(settings: Settings, model: Model) -> int:
-    """What the embedder reads: attributes take their part of `max_text_tokens`, or all of it and more."""
+def _item(settings: Settings, model: Model, photos: int) -> int:
+    """Tokens that the embedder reads: attributes take their part of `max_text_tokens`, or all of it and more."""
     text = max(settings.model.max_text_tokens, settings.attributes.max_new_tokens)
-    return settings.model.embedder_images * model.image_tokens + text + EMBED_TOKENS
+    return photos * model.image_tokens + text + EMBED_TOKENS
 
 
-def _training(training: TrainingSettings, model: Model) -> int:
-    """Adapter and optimiser."""
-    return model.adapted * training.rank * (4 + 8)
+def _attributes(settings: Settings, model: Model, photos: int) -> int:
+    rows, prompt = settings.attributes.batch_size, _prompt(settings, model, photos)
+    written = model.cache(rows * (prompt + settings.attributes.max_new_tokens)) + model.scores(rows)
+    return model.forward(rows * prompt, rows * photos) + written
 
 
-def _trained_pass(
-    training: TrainingSettings, model: Model, rows: int, length: int, images: int, *, answers: int = 0, head: int = 0
-) -> int:
-    return model.pass_bytes(
-        rows,
-        length,
-        images,
-        rank=training.rank,
-        dropout=training.lora_dropout,
-        checkpointing=training.activation_checkpointing,
-        answers=answers,
-        head=head,
-    )
+def _sft(settings: Settings, model: Model, photos: int) -> int:
+    rows = min(settings.sft.chunk_size, settings.sft.batch_size or SFT_BATCH)
+    new = settings.attributes.max_new_tokens
+    tokens = rows * (_prompt(settings, model, photos) + new)
+    return model.training(settings.sft, tokens, rows * photos) + model.scores(rows * (new + 1))
 
 
-def _attributes(settings: Settings, model: Model) -> int:
-    rows, prompt = settings.attributes.batch_size, _prompt(settings, model)
-    reading = model.pass_bytes(rows, prompt, rows * settings.model.generator_images)
-    return model.weights + reading + model.cache(rows, prompt + settings.attributes.max_new_tokens) + model.scores(rows)
+def _agcl(settings: Settings, model: Model, photos: int) -> int:
+    """A chunk, and the vectors of the whole batch with their gradients and similarities."""
+    length, batch = _item(settings, model, photos), settings.agcl.batch_size or AGCL_BATCH
+    rows = max(1, settings.agcl.chunk_tokens // length)
+    vectors = 4 * 4 * (2 * batch * model.shape.hidden + batch**2)
+    return model.training(settings.agcl, rows * length, rows * photos) + vectors
 
 
-def _agcl(agcl: AgclSettings, settings: Settings, model: Model) -> int:
-    length = _item(settings, model)
-    rows = max(1, agcl.chunk_tokens // length)
-    width: int = model.config.get_text_config().hidden_size
-    batch = agcl.batch_size or AGCL_BATCH
-    vectors = 4 * (2 * batch * width + batch**2) * 4
-    return (
-        model.weights
-        + _training(agcl, model)
-        + vectors
-        + _trained_pass(agcl, model, rows, length, rows * settings.model.embedder_images)
-    )
-
-
-def _rar(settings: Settings, generator: Model, embedder: Model) -> int:
-    """Policy and judge: the answers sampled, rewarded, and learnt from, one after the other."""
+def _rar(settings: Settings, generator: Model, embedder: Model, shown: int, seen: int) -> int:
+    """Policy and judge: answers are sampled, rewarded and learnt from, one after the other."""
     rar, new = settings.rar, settings.attributes.max_new_tokens
-    images, prompt = settings.model.generator_images, _prompt(settings, generator)
-    prompts = min(rar.prompts, max(1, rar.rollout_answers // rar.group))
-    batch, item = settings.embed.batch_size, _item(settings, embedder)
-    sampled = generator.pass_bytes(prompts, prompt, prompts * images)
-    sampled += generator.cache(prompts * rar.group, prompt + new) + generator.scores(prompts * rar.group)
-    judged = embedder.pass_bytes(batch, new + EMBED_TOKENS, settings.model.embedder_images) + embedder.cache(
-        batch, item
-    )
-    groups = max(1, rar.chunk_answers // rar.group)
-    rows, length = (groups, prompt + rar.group * new) if rar.shared_prefix else (rar.chunk_answers, prompt + new)
-    head = generator.head(max(rar.group, rar.chunk_answers) * new)
-    learnt = _trained_pass(rar, generator, rows, length, rows * images, head=head)
-    return _training(rar, generator) + max(sampled, judged, learnt)
+    prompt, item = _prompt(settings, generator, shown), _item(settings, embedder, seen)
+    prompts, groups = min(rar.prompts, max(1, rar.rollout_answers // rar.group)), max(1, rar.chunk_answers // rar.group)
+    answers, rows = prompts * rar.group, settings.embed.batch_size
+    sampled = generator.forward(prompts * prompt, prompts * shown)
+    sampled += generator.cache(answers * (prompt + new)) + generator.scores(answers)
+    judged = embedder.forward(rows * (new + EMBED_TOKENS), seen) + embedder.cache(rows * item)
+    tokens, images = groups * (prompt + rar.group * new), groups * shown
+    if not generator.shared_prefix:
+        tokens, images = rar.chunk_answers * (prompt + new), rar.chunk_answers * shown
+    learnt = generator.training(rar, tokens, images)
+    learnt += generator.chunked_scores(max(rar.group, rar.chunk_answers) * new)
+    return max(generator.adapter(rar.rank) + max(sampled, judged), learnt)
