@@ -122,7 +122,7 @@ KNOWN: dict[str, tuple[str, Shape]] = {
 
 @dataclass(frozen=True)
 class Model:
-    """A base as it would be loaded. `bytes` is b; `four_bit`: its linear layers are in NF4; `image_tokens`: a photo's."""
+    """A base as it would be loaded: `bytes` is b, `four_bit` that its linear layers are in NF4."""
 
     shape: Shape
     bytes: int
