@@ -1,6 +1,6 @@
 """Does RAR help? The nano model on a rendered shop: no attributes, its own, and those of several RAR runs.
 
-    python -m benchmarks.rar_help shop SHOP                 # render it: 3,000 products, colour twins, 10 % listed twice
+    python -m benchmarks.rar_help shop SHOP                 # render it: 3,000 products, colour variants, 10 % twice
     python -m benchmarks.rar_help cold-start SHOP           # SFT, for the runs "RAR from SFT, ..."
     python -m benchmarks.rar_help train SHOP "k 10, seed 0" # the named runs, or all, one after the other; resumable
     python -m benchmarks.rar_help judge OUT.json SHOP...    # the finished runs of these shops, on the test split
@@ -32,7 +32,7 @@ from afmrl_cli.models.base import Bases
 from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.models.generator import load_generator
 from afmrl_cli.nano.garment import KEYS
-from afmrl_cli.nano.shop import plan_listings, write_shop
+from afmrl_cli.nano.shop import ShopPlan, plan_listings, write_shop
 from afmrl_cli.rar.environment import Environment, make_environments
 from afmrl_cli.rar.policy import Policy
 from afmrl_cli.rar.reward import recall_at_k
@@ -60,7 +60,7 @@ COMMON: dict[str, object] = {
 }
 MAIN_SEEDS = 5
 SFT = {"SFT": "taught", "SFT of what is stated": "taught-stated"}
-SHOP: dict[str, Any] = {"products": 3000, "seed": 11, "twins": 0.5, "duplicates": 0.1}
+SHOP: dict[str, Any] = {"products": 3000, "seed": 11, "variants": 0.5, "duplicates": 0.1}
 
 
 def variants() -> dict[str, dict[str, object]]:
@@ -102,7 +102,7 @@ def train(shop: Path, names: Sequence[str]) -> None:
 def cold_start(shop: Path) -> None:
     """SFT from the texts alone, for RAR asks so too: of all true attributes, and of those that a text states."""
     rows = list(csv.DictReader((shop / "catalog.csv").open(newline="", encoding="utf-8")))
-    stated = {listing.id: write_attributes(listing.stated) for listing in plan_listings(**SHOP)}
+    stated = {listing.id: write_attributes(listing.stated) for listing in plan_listings(ShopPlan(**SHOP))}
     place = shop.parent / f"{shop.name}-texts"
     place.mkdir(exist_ok=True)
     kept = [name for name in rows[0] if name != "image"]
@@ -264,7 +264,7 @@ def main() -> None:
     commands.add_parser("table").add_argument("out", type=Path)
     chosen = parser.parse_args()
     if chosen.command == "shop":
-        write_shop(chosen.shop, size=224, **SHOP)
+        write_shop(chosen.shop, ShopPlan(size=224, **SHOP))
     elif chosen.command == "cold-start":
         cold_start(chosen.shop)
     elif chosen.command == "train":

@@ -30,7 +30,7 @@ from afmrl_cli.models.batching import Batches
 from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, Item
 from afmrl_cli.models.embedder import Embedder, load_embedder
 from afmrl_cli.nano.garment import random_garment
-from afmrl_cli.nano.shop import Listing, write_shop
+from afmrl_cli.nano.shop import Listing, ShopPlan, write_shop
 from afmrl_cli.rar.frozen import frozen
 from afmrl_cli.rar.prefix import encode_groups
 from afmrl_cli.settings import EmbedSettings, ModelSettings
@@ -54,7 +54,7 @@ def answers(listing: Listing, group: int, alike: bool, rng: random.Random) -> li
 
 def workloads(folder: Path, queries: int, group: int) -> dict[str, list[list[Item]]]:
     """Groups of items: what the query shows, and whether its texts begin alike."""
-    shop = write_shop(folder, queries, 5, duplicates=0.0, text_queries=0, photo_queries=0)
+    shop = write_shop(folder, ShopPlan(queries, 5, duplicates=0.0, text_queries=0, photo_queries=0))
     made: dict[str, list[list[Item]]] = {}
     for shown in ("photo", "photos and text", "text"):
         for alike in (False, True):

@@ -27,7 +27,7 @@ from afmrl_cli.models.base import Bases
 from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.models.generator import LocalGenerator, load_generator
 from afmrl_cli.nano.garment import KEYS
-from afmrl_cli.nano.shop import write_shop
+from afmrl_cli.nano.shop import ShopPlan, write_shop
 from afmrl_cli.rar.environment import Environment, make_environments, mean_recall
 from afmrl_cli.rar.queries import KINDS
 from afmrl_cli.rar.reward import Group, expected_recall, propose_k, propose_size, recall_at_k, spread_at
@@ -116,7 +116,8 @@ def main() -> None:
     parser.add_argument("--generator", default="")
     wanted = parser.parse_args()
     shop = write_shop(
-        wanted.work / "shop", wanted.products, wanted.seed, text_queries=10, photo_queries=10, size=PHOTO_SIZE
+        wanted.work / "shop",
+        ShopPlan(wanted.products, wanted.seed, text_queries=10, photo_queries=10, size=PHOTO_SIZE),
     )
     stated = {listing.id: write_attributes(listing.stated) for listing in shop.listings}
     folder = CatalogFolder(wanted.work / "shop" / "catalog.csv")

@@ -300,11 +300,11 @@ def tell(found: dict[str, list[dict[str, list[float]]]]) -> dict[str, float]:
 def run(work: Path, model: str, rounds: int, prompts: int, pixels: int, threads: int) -> dict[str, float]:
     import torch
 
-    from afmrl_cli.nano.shop import write_shop
+    from afmrl_cli.nano.shop import ShopPlan, write_shop
 
     torch.set_num_threads(threads)
     if not (work / "shop").exists():
-        write_shop(work / "shop", 30, seed=3, duplicates=0.5, size=pixels)
+        write_shop(work / "shop", ShopPlan(30, seed=3, duplicates=0.5, size=pixels))
     name = make_wide(work / "wide") if model == "wide" else model
     sides = {}
     for side, make in (("ours", make_ours), ("stock", make_stock)):

@@ -32,7 +32,7 @@ from afmrl_cli.models.base import Bases, Cache
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.embedder import Embedder, load_embedder
 from afmrl_cli.models.generator import LocalGenerator, load_generator
-from afmrl_cli.nano.shop import write_shop
+from afmrl_cli.nano.shop import ShopPlan, write_shop
 from afmrl_cli.settings import AttributeSettings, Settings
 from afmrl_cli.sft.corpus import Example
 from afmrl_cli.sft.targets import Target
@@ -125,7 +125,7 @@ class Commands:
 
 def rar_sides(place: Path, model: str) -> dict[str, Trained]:
     """A trainer without the store, and one with it."""
-    write_shop(place / "shop", 30, seed=3, duplicates=0.5, size=224)
+    write_shop(place / "shop", ShopPlan(30, seed=3, duplicates=0.5, size=224))
     return {
         name: make_ours(*make_world(place, model, 2, 224, cache), place / name)
         for name, cache in (("without", None), ("with", place / "rar-cache"))

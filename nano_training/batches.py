@@ -110,9 +110,9 @@ class BatchSampler:
         """Draw `garments` answers, with `pairs` as many pairs too; two in three come with a colour variant."""
         rng = Random(f"lesson {self.seed} {step}")  # the word that the shipped weights were drawn with
         styles = rng.sample(range(len(self.garments) // 2), k=garments)
-        twins = garments // 3
-        chosen = [2 * style + side for style in styles[:twins] for side in (0, 1)]
-        chosen += [2 * style + rng.randrange(2) for style in styles[twins : garments - twins]]
+        paired = garments // 3
+        chosen = [2 * style + side for style in styles[:paired] for side in (0, 1)]
+        chosen += [2 * style + rng.randrange(2) for style in styles[paired : garments - paired]]
         photos: list[int] = []
         answers: list[Row] = []
         queries: list[Row] = []
@@ -195,7 +195,7 @@ class BatchSampler:
 
 
 def shake(photos: NDArray[np.uint8], seed: int, step: int) -> NDArray[np.uint8]:
-    """The same photos mirrored by lot and moved by up to four pixels."""
+    """The same photos mirrored at random and moved by up to four pixels."""
     rng = np.random.default_rng([seed, 2, step])
     moved = np.empty_like(photos)
     for n, (mirror, down, right) in enumerate(

@@ -16,7 +16,7 @@ from PIL import Image
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 
 from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION
-from afmrl_cli.nano.garment import colour_twins
+from afmrl_cli.nano.garment import colour_variants
 
 from .batches import BatchSampler, tokenizer_texts
 from .measure import measure
@@ -40,7 +40,7 @@ def train(out: Path, plan: Plan, pool: PoolPlan, threads: int) -> None:
     model = Qwen2VLForConditionalGeneration(build_config(tokenizer))
 
     rng = Random("development")
-    garments = [garment for _ in range(100) for garment in colour_twins(rng)]
+    garments = [garment for _ in range(100) for garment in colour_variants(rng)]
     shots: list[list[Image.Image]] = [[training_photo(g, n) for g in garments] for n in (0, 1)]
     truth = [g.attributes() for g in garments]
     names = [str(n) for n in range(len(garments))]

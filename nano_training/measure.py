@@ -12,7 +12,7 @@ from PIL import Image
 from afmrl_cli.attributes.parse import InvalidAttributes, parse_attributes, write_attributes
 from afmrl_cli.catalog.product import Product, enriched_text, product_text
 from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION
-from afmrl_cli.nano.shop import Listing, Shop, Shot, write_shop
+from afmrl_cli.nano.shop import Listing, Shop, ShopPlan, Shot, write_shop
 from afmrl_cli.nano.wording import DEPARTMENTS
 from afmrl_cli.retrieval.index import exact_search
 
@@ -28,11 +28,7 @@ def measure(folder: Path | None = None, products: int = 1000, seed: int = 4711, 
     with tempfile.TemporaryDirectory() as place:
         shop = write_shop(
             Path(place),
-            products,
-            seed,
-            duplicates=0.0,
-            text_queries=products,
-            photo_queries=products,
+            ShopPlan(products, seed, duplicates=0.0, text_queries=products, photo_queries=products),
             processes=processes,
         )
         return measure_shop(shop, folder)

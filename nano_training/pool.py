@@ -1,7 +1,7 @@
 """The pool of rendered photos the nano model is trained on: one memory-mapped file, made once, in parts.
 
-Styles come in pairs of colour twins, each garment in several photos; the pool grows in whole chunks, and a chunk that
-a killed run left half-written is drawn again.
+Styles come in pairs of colour variants, each garment in several photos; the pool grows in whole chunks, and a chunk
+that a killed run left half-written is drawn again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from afmrl_cli.nano.garment import Garment, colour_twin, random_garment
+from afmrl_cli.nano.garment import Garment, colour_variant, random_garment
 from afmrl_cli.nano.render import render_photo
 
 MODEL_SIZE = 112
@@ -44,12 +44,12 @@ class PoolPlan:
 
 
 def pool_garments(plan: PoolPlan) -> list[Garment]:
-    """The pool's garments: 2 i and 2 i + 1 are colour twins."""
+    """The pool's garments: 2 i and 2 i + 1 are colour variants."""
     found: list[Garment] = []
     for style in range(plan.styles):
         rng = Random(f"train {plan.seed} {style}")
         garment = random_garment(rng)
-        found += [garment, colour_twin(garment, rng)]
+        found += [garment, colour_variant(garment, rng)]
     return found
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from afmrl_cli.catalog.rendered import Role, built_in_warning
 from afmrl_cli.cli.app import app
-from afmrl_cli.nano.shop import write_shop
+from afmrl_cli.nano.shop import ShopPlan, write_shop
 from afmrl_cli.settings import Settings
 from afmrl_cli.store.folder import CatalogFolder
 
@@ -36,7 +36,7 @@ def test_a_shop_without_photos_is_none_either(tmp_path: Path) -> None:
 
 
 def test_nothing_is_said_of_the_shops_that_it_knows(tmp_path: Path) -> None:
-    write_shop(tmp_path, 2, text_queries=0, photo_queries=0, size=32)
+    write_shop(tmp_path, ShopPlan(2, text_queries=0, photo_queries=0, size=32))
     assert built_in_warning(CatalogFolder(tmp_path / "catalog.csv"), Settings(), BOTH) == ""
 
 
@@ -63,7 +63,7 @@ def test_check_and_init_say_it(shop: CatalogFolder, command: str) -> None:
 
 
 def test_one_drawing_among_photos_makes_no_drawn_shop(tmp_path: Path) -> None:
-    write_shop(tmp_path, 6, 3, text_queries=0, photo_queries=0)
+    write_shop(tmp_path, ShopPlan(6, 3, text_queries=0, photo_queries=0))
     photos = sorted((tmp_path / "images").iterdir())
     for photo in photos[1:]:
         Image.new("RGB", (32, 32), "navy").save(photo)

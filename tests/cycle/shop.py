@@ -10,7 +10,7 @@ from typing import Any
 
 from afmrl_cli.cycle.run import CycleSummary, run_cycle
 from afmrl_cli.listener import Silent
-from afmrl_cli.nano.shop import write_shop
+from afmrl_cli.nano.shop import ShopPlan, write_shop
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
@@ -18,7 +18,8 @@ from afmrl_cli.workspace import Workspace
 
 
 def rendered(root: Path, products: int = 14) -> CatalogFolder:
-    write_shop(root, products, 3, duplicates=1.0, leave_out=0.9, phone=True, text_queries=2, photo_queries=2, size=56)
+    plan = ShopPlan(products, 3, duplicates=1.0, leave_out=0.9, phone=True, text_queries=2, photo_queries=2, size=56)
+    write_shop(root, plan)
     return CatalogFolder(root / "catalog.csv")
 
 

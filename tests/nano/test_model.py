@@ -16,7 +16,7 @@ from afmrl_cli.attributes.parse import parse_attributes
 from afmrl_cli.attributes.prompt import attribute_prompt, chat_messages
 from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION
 from afmrl_cli.models.presets import nano_folder
-from afmrl_cli.nano.garment import Garment, colour_twins, random_garment
+from afmrl_cli.nano.garment import Garment, colour_variants, random_garment
 from afmrl_cli.nano.render import render_photo
 
 
@@ -110,7 +110,7 @@ def test_text_alone_is_answered_with_what_it_states(nano):
 def test_another_photo_finds_the_product_among_its_twins(nano):
     model, processor = nano
     rng = Random("found again")
-    garments = [twin for _ in range(50) for twin in colour_twins(rng)]
+    garments = [twin for _ in range(50) for twin in colour_variants(rng)]
     blank, names = [""] * 100, [str(n) for n in range(100)]
     asked = vectors(model, processor, blank, [[photo(garment, 0)] for garment in garments], QUERY_INSTRUCTION)
     there = vectors(model, processor, blank, [[photo(garment, 1)] for garment in garments], TARGET_INSTRUCTION)

@@ -9,7 +9,7 @@ import pytest
 from nano_training.pool import MODEL_SIZE, as_seen
 from PIL import Image
 
-from afmrl_cli.nano.garment import CATEGORIES, KEYS, Garment, colour_twins, contrasts, random_garment, values_of
+from afmrl_cli.nano.garment import CATEGORIES, KEYS, Garment, colour_variants, contrasts, random_garment, values_of
 from afmrl_cli.nano.render import draw_garment, render_photo
 
 
@@ -89,9 +89,9 @@ def test_fine_details_belong_to_the_garment():
     assert changed(one, one) == 0
 
 
-def test_colour_twins_differ_in_colour_alone():
+def test_colour_variants_differ_in_colour_alone():
     for seed in range(50):
-        first, second = colour_twins(Random(seed))
+        first, second = colour_variants(Random(seed))
         assert first.colour != second.colour
         assert replace(second, colour=first.colour) == first
         if second.accent:

@@ -3,20 +3,21 @@
 import csv
 import json
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from PIL import Image
 
 from afmrl_cli.listener import Silent
 from afmrl_cli.nano.garment import KEYS, Garment
-from afmrl_cli.nano.shop import COLUMNS, Listing, plan_listings, plan_queries, write_shop
+from afmrl_cli.nano.shop import COLUMNS, Listing, ShopPlan, plan_listings, plan_queries, write_shop
+
+PLAN = ShopPlan(24, seed=3, duplicates=0.3, text_queries=10, photo_queries=6, size=128)
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shop")
-    return write_shop(folder, 24, seed=3, duplicates=0.3, text_queries=10, photo_queries=6, size=128)
+    return write_shop(folder, PLAN)
 
 
 def rows(shop):
@@ -38,7 +39,7 @@ def test_catalog_has_its_columns_and_photos_that_exist(shop):
 
 
 def test_listings_of_one_product_share_attributes_but_neither_photos_nor_words():
-    listings = plan_listings(200, 1, duplicates=0.3)
+    listings = plan_listings(ShopPlan(200, 1, duplicates=0.3))
     by_product: dict[str, list[Listing]] = {}
     for listing in listings:
         by_product.setdefault(listing.product_id, []).append(listing)
@@ -50,14 +51,14 @@ def test_listings_of_one_product_share_attributes_but_neither_photos_nor_words()
     assert sum(one.title != other.title for one, other in doubles) > 0.8 * len(doubles)
 
 
-def test_colour_twins_share_a_group_and_differ_in_colour_alone():
-    listings = plan_listings(200, 1, duplicates=0.0)
+def test_colour_variants_share_a_group_and_differ_in_colour_alone():
+    listings = plan_listings(ShopPlan(200, 1, duplicates=0.0))
     groups: dict[str, list[Garment]] = {}
     for listing in listings:
         groups.setdefault(listing.group_id, []).append(listing.garment)
-    twins = [group for group in groups.values() if len(group) > 1]
-    assert len(twins) > 30
-    for group in twins:
+    variants = [group for group in groups.values() if len(group) > 1]
+    assert len(variants) > 30
+    for group in variants:
         assert len({garment.colour for garment in group}) == len(group)
         assert len({replace(garment, colour="red") for garment in group}) == 1
 
@@ -90,7 +91,7 @@ def test_queries_and_qrels_belong_together(shop):
 
 
 def test_word_queries_are_answered_by_all_listings_that_fit():
-    listings = plan_listings(300, 2)
+    listings = plan_listings(ShopPlan(300, 2))
     by_id = {listing.id: listing.garment.attributes() for listing in listings}
     queries = plan_queries(listings, 2, 40, 0)
     assert all(query.answers for query in queries)
@@ -102,23 +103,23 @@ def test_word_queries_are_answered_by_all_listings_that_fit():
 
 
 def test_same_seed_same_bytes_and_another_seed_another_shop(shop, tmp_path):
-    write_shop(tmp_path / "again", 24, seed=3, duplicates=0.3, text_queries=10, photo_queries=6, size=128)
+    write_shop(tmp_path / "again", PLAN)
     for path in sorted(path for path in shop.folder.rglob("*") if path.is_file()):
         assert (tmp_path / "again" / path.relative_to(shop.folder)).read_bytes() == path.read_bytes()
-    assert plan_listings(24, 3) != plan_listings(24, 4)
+    assert plan_listings(ShopPlan(24, 3)) != plan_listings(ShopPlan(24, 4))
 
 
 def test_another_catalog_is_never_overwritten(tmp_path):
     (tmp_path / "catalog.csv").write_text("id,title\n1,mine\n")
     with pytest.raises(FileExistsError, match="another catalog"):
-        write_shop(tmp_path, 4, size=64)
+        write_shop(tmp_path, ShopPlan(4, size=64))
     assert (tmp_path / "catalog.csv").read_text() == "id,title\n1,mine\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["catalog.csv"]
 
 
 def test_the_same_shop_again_draws_only_what_is_missing(tmp_path):
-    arguments: dict[str, Any] = {"products": 4, "seed": 1, "text_queries": 2, "photo_queries": 2, "size": 64}
-    shop = write_shop(tmp_path, **arguments)
+    plan = ShopPlan(4, seed=1, text_queries=2, photo_queries=2, size=64)
+    shop = write_shop(tmp_path, plan)
     first, second = (tmp_path / shot.name for shot in shop.listings[0].shots[:2])
     before = first.read_bytes()
     first.unlink()
@@ -129,7 +130,7 @@ def test_the_same_shop_again_draws_only_what_is_missing(tmp_path):
         def progress(self, what, done, total=None):
             told.append((what, done, total))
 
-    write_shop(tmp_path, **arguments, listener=Heard())
+    write_shop(tmp_path, plan, listener=Heard())
     assert told == [("photos", 1, 1)]
     assert first.read_bytes() == before
     assert second.stat().st_mtime_ns == untouched
@@ -137,8 +138,8 @@ def test_the_same_shop_again_draws_only_what_is_missing(tmp_path):
 
 @pytest.mark.slow
 def test_several_processes_draw_the_same_photos(tmp_path):
-    arguments: dict[str, Any] = {"products": 60, "seed": 1, "text_queries": 0, "photo_queries": 0, "size": 56}
-    one = write_shop(tmp_path / "one", **arguments)
-    write_shop(tmp_path / "two", **arguments, processes=2)
+    plan = ShopPlan(60, seed=1, text_queries=0, photo_queries=0, size=56)
+    one = write_shop(tmp_path / "one", plan)
+    write_shop(tmp_path / "two", plan, processes=2)
     for shot in one.listings[7].shots:
         assert (tmp_path / "one" / shot.name).read_bytes() == (tmp_path / "two" / shot.name).read_bytes()

@@ -153,20 +153,14 @@ def _cycle(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 def _write_shop(folder: Path, products: int, out: Output) -> tuple[Path, str]:
     """Write the shop; return a shopper's photo that no listing shows, and the id of a listing."""
-    from ..nano.shop import write_shop
+    from ..nano.shop import ShopPlan, write_shop
 
     out.text(f"An example shop of {products:,} products, each listed twice, drawn into {folder}")
     try:
         with out:
             shop = write_shop(
                 folder,
-                products,
-                SEED,
-                twins=0.6,
-                duplicates=1.0,
-                leave_out=0.7,
-                phone=True,
-                size=PHOTO_SIZE,
+                ShopPlan(products, SEED, variants=0.6, duplicates=1.0, leave_out=0.7, phone=True, size=PHOTO_SIZE),
                 processes=os.cpu_count() or 1,
                 listener=out,
             )

@@ -22,10 +22,9 @@ from ..errors import DataError, ModelError
 from ..listener import Listener, Silent
 from ..settings import CatalogSettings, EmbedSettings, ModelSettings
 from ..store.checkpoints import Checkpoints
-from .base import Bases, LoadedBase, active_adapter, open_role
+from .base import Bases, Opened, active_adapter, open_role
 from .batching import Batches
 from .embed_input import Item, embedder_text, fitted_text
-from .presets import Base
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,21 +41,17 @@ class Embedder:
 
     def __init__(
         self,
-        id: str,
-        loaded: LoadedBase,
-        base: Base,
-        adapter: str | None,
+        opened: Opened,
         *,
         max_text_tokens: int,
         batch_size: int,
         catalog: CatalogSettings,
         listener: Listener,
     ) -> None:
-        self.id = id
-        self.dimension = int(loaded.causal.config.get_text_config().hidden_size)
-        self.adapter = adapter
-        self.loaded = loaded
-        self.vision = loaded.vision(base)
+        self.id = opened.id
+        self.adapter, self.loaded = opened.adapter, opened.loaded
+        self.dimension = int(self.loaded.causal.config.get_text_config().hidden_size)
+        self.vision = self.loaded.vision(opened.base)
         self.processor = self.vision.processor
         self.max_text_tokens = max_text_tokens
         self.texts_cut = 0
@@ -176,10 +171,7 @@ def load_embedder(
     listener = listener or Silent()
     opened = open_role(settings, "embedder", checkpoints, bases, listener)
     return Embedder(
-        opened.id,
-        opened.loaded,
-        opened.base,
-        opened.adapter,
+        opened,
         max_text_tokens=settings.max_text_tokens,
         batch_size=embed.batch_size or value_by_model("embed.batch_size", opened.base.name),
         catalog=catalog or CatalogSettings(),

@@ -17,9 +17,8 @@ from ..errors import ModelError
 from ..listener import Listener, Silent
 from ..settings import AttributeSettings, CatalogSettings, ModelSettings
 from ..store.checkpoints import Checkpoints
-from .base import Bases, LoadedBase, active_adapter, open_role
+from .base import Bases, Opened, active_adapter, open_role
 from .batching import Batches
-from .presets import Base
 
 if TYPE_CHECKING:
     from ..catalog.pictures import Picture
@@ -30,19 +29,16 @@ class LocalGenerator:
 
     def __init__(
         self,
-        id: str,
-        loaded: LoadedBase,
-        base: Base,
-        adapter: str | None,
+        opened: Opened,
         *,
         attributes: AttributeSettings,
         max_text_tokens: int,
         listener: Listener,
     ) -> None:
-        self.id = id
-        self.adapter = adapter
-        self.loaded = loaded
-        self.vision = loaded.vision(base)
+        base = opened.base
+        self.id = opened.id
+        self.adapter, self.loaded = opened.adapter, opened.loaded
+        self.vision = self.loaded.vision(base)
         self.processor = self.vision.processor
         self.max_text_tokens = max_text_tokens
         self.max_new_tokens = attributes.max_new_tokens
@@ -171,10 +167,7 @@ def load_generator(
     listener = listener or Silent()
     opened = open_role(settings, "generator", checkpoints, bases, listener)
     return LocalGenerator(
-        opened.id,
-        opened.loaded,
-        opened.base,
-        opened.adapter,
+        opened,
         attributes=attributes,
         max_text_tokens=settings.max_text_tokens,
         listener=listener,

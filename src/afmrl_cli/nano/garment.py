@@ -1,4 +1,4 @@
-"""The garments of the rendered shops: which attributes a category has, which values, and how one is drawn by lot."""
+"""The garments of the rendered shops: attributes of a category, their values, and one at random."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def random_garment(rng: Random) -> Garment:
     return Garment(category, colour, pattern, accent, seed=rng.randrange(2**31), **chosen)
 
 
-def colour_twin(garment: Garment, rng: Random, taken: tuple[str, ...] = ()) -> Garment:
+def colour_variant(garment: Garment, rng: Random, taken: tuple[str, ...] = ()) -> Garment:
     """The same garment in another colour, everything else equal; `taken` are colours not to use."""
     fits = [
         name
@@ -157,7 +157,7 @@ def colour_twin(garment: Garment, rng: Random, taken: tuple[str, ...] = ()) -> G
     return replace(garment, colour=rng.choice(fits))
 
 
-def colour_twins(rng: Random) -> tuple[Garment, Garment]:
-    """A garment drawn by lot and its twin in another colour."""
+def colour_variants(rng: Random) -> tuple[Garment, Garment]:
+    """A garment sampled at random and its variant in another colour."""
     first = random_garment(rng)
-    return first, colour_twin(first, rng)
+    return first, colour_variant(first, rng)

@@ -14,7 +14,7 @@ from random import Random
 
 from ..catalog.rendered import COMMENT
 from ..listener import Listener, Silent
-from .garment import COLOURS, KEYS, Garment, colour_twin, contrasts, random_garment
+from .garment import COLOURS, KEYS, Garment, colour_variant, contrasts, random_garment
 from .phone import by_phone
 from .render import render_photo
 from .wording import BRANDS, DEPARTMENTS, listing_words, query_words
@@ -35,6 +35,27 @@ COLUMNS: tuple[str, ...] = (
     "image",
     *(f"attr_{key}" for key in KEYS),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class ShopPlan:
+    """What a shop is like; the same plan gives the same bytes.
+
+    `variants` is the share of styles that come in a second, now and then a third colour, everything else equal;
+    `duplicates` the share of products listed twice, with other photos and other words. Each attribute is left out of
+    title and description with the chance `leave_out`. `phone`: the photos of second listings were taken with a phone.
+    `size`: a photo's side in pixels.
+    """
+
+    products: int = 200
+    seed: int = 0
+    variants: float = 0.5
+    duplicates: float = 0.1
+    leave_out: float = 0.5
+    phone: bool = False
+    text_queries: int = 60
+    photo_queries: int = 60
+    size: int = PHOTO_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,58 +120,48 @@ class Shop:
     queries: tuple[Query, ...]
 
 
-def plan_listings(
-    products: int,
-    seed: int,
-    *,
-    twins: float = 0.5,
-    duplicates: float = 0.1,
-    leave_out: float = 0.5,
-    phone: bool = False,
-) -> tuple[Listing, ...]:
-    """The listings of a shop of that many products.
-
-    `twins` is the share of styles that come in a second, now and then a third colour, everything else equal;
-    `duplicates` the share of products listed twice, with other photos and other words. Each attribute is left out of
-    title and description with the chance `leave_out`. `phone`: the photos of second listings were taken with a phone.
-    """
-    rng = Random(f"shop {seed}")
+def plan_listings(plan: ShopPlan) -> tuple[Listing, ...]:
+    """Sample the listings of a shop."""
+    rng = Random(f"shop {plan.seed}")
     sold: list[tuple[str, str, Garment, int]] = []
     style = 0
-    while len({product for product, *_ in sold}) < products:
+    while len({product for product, *_ in sold}) < plan.products:
         style += 1
-        one = Random(f"shop {seed} style {style}")
+        one = Random(f"shop {plan.seed} style {style}")
         garment = random_garment(one)
         colours = [garment]
-        while len(colours) < 3 and _other_colour(colours) and one.random() < (twins if len(colours) == 1 else 0.25):
-            colours.append(colour_twin(garment, one, tuple(twin.colour for twin in colours)))
-        for n, twin in enumerate(colours):
+        while (
+            len(colours) < 3
+            and _other_colour(colours)
+            and one.random() < (plan.variants if len(colours) == 1 else 0.25)
+        ):
+            colours.append(colour_variant(garment, one, tuple(variant.colour for variant in colours)))
+        for n, variant in enumerate(colours):
             product = f"P{style:05d}-{n + 1}"
-            if len({name for name, *_ in sold}) == products:
+            if len({name for name, *_ in sold}) == plan.products:
                 break
-            sold.append((product, f"G{style:05d}", twin, 0))
-            if one.random() < duplicates:
-                sold.append((product, f"G{style:05d}", twin, 1))
+            sold.append((product, f"G{style:05d}", variant, 0))
+            if one.random() < plan.duplicates:
+                sold.append((product, f"G{style:05d}", variant, 1))
     rng.shuffle(sold)
-    return tuple(_listing(f"L{n:05d}", *one, seed, leave_out, phone) for n, one in enumerate(sold, 1))
+    return tuple(_listing(plan, f"L{n:05d}", *one) for n, one in enumerate(sold, 1))
 
 
 def _other_colour(colours: list[Garment]) -> bool:
-    taken, accent = {twin.colour for twin in colours}, colours[0].accent
+    taken, accent = {variant.colour for variant in colours}, colours[0].accent
     return any(name not in taken and (not accent or contrasts(name, accent)) for name in COLOURS)
 
 
-def _listing(
-    name: str, product: str, group: str, garment: Garment, copy: int, seed: int, leave_out: float, phone: bool
-) -> Listing:
+def _listing(plan: ShopPlan, name: str, product: str, group: str, garment: Garment, copy: int) -> Listing:
+    seed = plan.seed
     style = Random(f"words {seed} {group}")
     brand = style.choice(BRANDS)
     price = f"{style.randrange(9, 190)}.{style.choice(('00', '50', '90', '95'))}"
     # Half of the styles describe all their colours in the same words, as shops do, so that only the colour differs.
     shared = style.random() < 0.5 and not copy
-    words = listing_words(garment, Random(f"words {seed} {group if shared else product} {copy}"), brand, leave_out)
+    words = listing_words(garment, Random(f"words {seed} {group if shared else product} {copy}"), brand, plan.leave_out)
     count = Random(f"count {seed} {product} {copy}").randint(2, 3)
-    by_phone = phone and copy > 0
+    by_phone = plan.phone and copy > 0
     shots = tuple(Shot(f"images/{name}-{n + 1}.jpg", garment, 10 * copy + n, by_phone) for n in range(count))
     return Listing(name, product, group, words.title, words.description, brand, price, garment, shots, words.stated)
 
@@ -212,28 +223,14 @@ def _draw_all(folder: Path, size: int, shots: list[Shot], processes: int, listen
             listener.progress("photos", done, len(shots))
 
 
-def write_shop(
-    folder: Path,
-    products: int = 200,
-    seed: int = 0,
-    *,
-    twins: float = 0.5,
-    duplicates: float = 0.1,
-    leave_out: float = 0.5,
-    phone: bool = False,
-    text_queries: int = 60,
-    photo_queries: int = 60,
-    size: int = PHOTO_SIZE,
-    processes: int = 1,
-    listener: Listener | None = None,
-) -> Shop:
-    """Write a shop into `folder`: catalog.csv, images/, queries.jsonl, qrels.trec. Same arguments, same bytes.
+def write_shop(folder: Path, plan: ShopPlan, *, processes: int = 1, listener: Listener | None = None) -> Shop:
+    """Write a shop into `folder`: catalog.csv, images/, queries.jsonl, qrels.trec. Same plan, same bytes.
 
     The catalog is written last, so a folder with one is complete; for the very shop that is there only missing photos
     are drawn. Raises FileExistsError if the folder holds another catalog.
     """
-    listings = plan_listings(products, seed, twins=twins, duplicates=duplicates, leave_out=leave_out, phone=phone)
-    queries = plan_queries(listings, seed, text_queries, photo_queries)
+    listings = plan_listings(plan)
+    queries = plan_queries(listings, plan.seed, plan.text_queries, plan.photo_queries)
     shop = Shop(folder, listings, queries)
     catalog = folder / "catalog.csv"
     text = catalog_text(listings)
@@ -244,7 +241,7 @@ def write_shop(
     shots = [shot for listing in listings for shot in listing.shots]
     shots += [shot for query in queries for shot in query.shots]
     missing = [shot for shot in shots if not (there and (folder / shot.name).exists())]
-    _draw_all(folder, size, missing, processes, listener or Silent())
+    _draw_all(folder, plan.size, missing, processes, listener or Silent())
     lines = [
         {
             "qid": query.qid,
