@@ -46,7 +46,7 @@ class TrainingBatch:
 
 
 def all_values() -> dict[str, tuple[str, ...]]:
-    """Every value of every key over all categories, in a fixed order."""
+    """Return every value of every key over all categories, in a fixed order."""
     found: dict[str, dict[str, None]] = {"category": dict.fromkeys(CATEGORIES)}
     for category in CATEGORIES:
         for key, values in values_of(category).items():
@@ -55,12 +55,12 @@ def all_values() -> dict[str, tuple[str, ...]]:
 
 
 def label_of(garment: Garment) -> list[int]:
-    """The garment's class per key; -1 where the key does not apply."""
+    """Return the garment's class per key; -1 where the key does not apply."""
     return [values.index(value) if (value := getattr(garment, key)) else -1 for key, values in all_values().items()]
 
 
 def tokenizer_texts(seed: int = 0, listings: int = 4000) -> list[str]:
-    """What the tokenizer learns from: shop texts, answers, queries, the prompts, and a broad sample."""
+    """Return what the tokenizer learns from: shop texts, answers, queries, the prompts, and a broad sample."""
     rng = Random(f"tokenizer {seed}")
     texts: list[str] = []
     for _ in range(listings):
@@ -74,7 +74,7 @@ def tokenizer_texts(seed: int = 0, listings: int = 4000) -> list[str]:
 
 
 def listing_text(garment: Garment, rng: Random, brand: str) -> tuple[str, dict[str, str]]:
-    """A listing's product text, some fields missing, and the attributes that it states."""
+    """Return a listing's product text, some fields missing, and the attributes that it states."""
     words = listing_words(garment, rng, brand)
     product = Product(
         id="",
@@ -95,7 +95,7 @@ class BatchSampler:
         self.values = all_values()
 
     def tokens(self, text: str) -> list[int]:
-        """The text's tokens, each picture slot as long as the picture's tokens."""
+        """Return the text's tokens, each picture slot as long as the picture's tokens."""
         text = text.replace("<|image_pad|>", "<|image_pad|>" * PICTURE_TOKENS)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
@@ -149,7 +149,7 @@ class BatchSampler:
         return Row(self.tokens(prompt) + answer, shown, len(answer))
 
     def _pair(self, garment: Garment, rng: Random, brand: str, own: list[int]) -> tuple[Row, Row]:
-        """Two views of one garment; at most one of them without a picture, and never the same picture twice."""
+        """Return two views of one garment; at most one of them without a picture, and never the same picture twice."""
         rng.shuffle(own)
         first, second = own
         kind = rng.random()
@@ -179,7 +179,7 @@ class BatchSampler:
         return query, target
 
     def _enriched(self, garment: Garment, rng: Random, brand: str) -> str:
-        """A text with attributes as a generator would give them: now and then one is wrong or missing."""
+        """Return a text with attributes as a generator would give them: now and then one is wrong or missing."""
         attributes = garment.attributes()
         for key in list(attributes):
             luck = rng.random()
@@ -195,7 +195,7 @@ class BatchSampler:
 
 
 def shake(photos: NDArray[np.uint8], seed: int, step: int) -> NDArray[np.uint8]:
-    """The same photos mirrored at random and moved by up to four pixels."""
+    """Return the same photos mirrored at random and moved by up to four pixels."""
     rng = np.random.default_rng([seed, 2, step])
     moved = np.empty_like(photos)
     for n, (mirror, down, right) in enumerate(

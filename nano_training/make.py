@@ -68,7 +68,7 @@ def evaluate(weights: Path | None, products: int, seed: int, threads: int) -> No
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m nano_training.make", description=__doc__)
     parser.add_argument("--out", type=Path, help="working folder; the model ends up in its folder weights/")
     parser.add_argument("--minutes", type=float, default=80.0, help="training time, beside the rendering of the pool")

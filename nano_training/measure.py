@@ -35,7 +35,7 @@ def measure(folder: Path | None = None, products: int = 1000, seed: int = 4711, 
 
 
 def listing_text_of(listing: Listing) -> str:
-    """The product text of a listing."""
+    """Return the product text of a listing."""
     return product_text(
         Product(
             id=listing.id,
@@ -48,7 +48,7 @@ def listing_text_of(listing: Listing) -> str:
 
 
 def measure_shop(shop: Shop, folder: Path | None = None) -> Table:
-    """The figures on a shop that has been written, one listing a product."""
+    """Return the figures on a shop that has been written, one listing a product."""
     model, processor = load_nano(folder)
     listings = shop.listings
     truth = [listing.garment.attributes() for listing in listings]
@@ -95,7 +95,7 @@ def measure_shop(shop: Shop, folder: Path | None = None) -> Table:
 
 
 def clean(answer: str) -> str:
-    """An answer as the tool would store it: parsed and written again, "" if it can't be parsed."""
+    """Return an answer as the tool would store it: parsed and written again, "" if it can't be parsed."""
     try:
         return write_attributes(parse_attributes(answer))
     except InvalidAttributes:
@@ -105,7 +105,7 @@ def clean(answer: str) -> str:
 def _any_of(
     queries: NDArray[np.float32], gallery: NDArray[np.float32], wanted: list[set[str]], ids: list[str]
 ) -> dict[str, float]:
-    """Share of queries with any fitting listing first, or among the first ten."""
+    """Return share of queries with any fitting listing first, or among the first ten."""
     order = exact_search(gallery, queries, 10)[1].tolist()
     hits = np.array([[ids[n] in fits for n in row] for row, fits in zip(order, wanted, strict=True)])
     return {"R@1": float(hits[:, 0].mean()), "R@10": float(hits.any(axis=1).mean())}

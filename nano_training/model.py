@@ -65,7 +65,9 @@ _QWEN_SPLIT = (
 
 
 def build_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with Qwen's word splitting and special tokens, learnt from `texts`; it pads on the left."""
+    """Return a byte-level BPE with Qwen's word splitting and special tokens, learnt from `texts`; it pads on
+    the left.
+    """
     raw = Tokenizer(models.BPE())
     raw.normalizer = normalizers.NFC()
     raw.pre_tokenizer = pre_tokenizers.Sequence(
@@ -97,7 +99,7 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTr
 def build_config(
     tokenizer: PreTrainedTokenizerFast, width: int = 192, layers: int = 4, depth: int = 5
 ) -> Qwen2VLConfig:
-    """The nano model's shape; tests build smaller ones."""
+    """Return the nano model's shape; tests build smaller ones."""
 
     def number(token: str) -> int:
         return cast(int, tokenizer.convert_tokens_to_ids(token))
@@ -142,7 +144,7 @@ def build_config(
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:
-    """A Qwen2-VL processor that does without a video processor, and so without torchvision."""
+    """Return a Qwen2-VL processor that does without a video processor, and so without torchvision."""
     tokenizer.padding_side = "left"
     pictures = Qwen2VLImageProcessorPil(
         patch_size=14,
@@ -154,7 +156,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:
 
 
 def load_nano_processor(folder: Path | None = None) -> Qwen2VLProcessor:
-    """The processor of a nano folder (default: the shipped one)."""
+    """Return the processor of a nano folder (default: the shipped one)."""
     folder = folder or nano_folder()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.padding_side = "left"  # lost when a tokenizer is saved and opened again
@@ -168,7 +170,7 @@ def _processor(pictures: Any, tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProc
 
 
 def load_nano(folder: Path | None = None) -> tuple[Qwen2VLForConditionalGeneration, Qwen2VLProcessor]:
-    """The nano model in fp32 and its processor, ready to answer."""
+    """Return the nano model in fp32 and its processor, ready to answer."""
     folder = folder or nano_folder()
     model = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     return model.eval(), load_nano_processor(folder)

@@ -44,7 +44,7 @@ class PoolPlan:
 
 
 def pool_garments(plan: PoolPlan) -> list[Garment]:
-    """The pool's garments: 2 i and 2 i + 1 are colour variants."""
+    """Return the pool's garments: 2 i and 2 i + 1 are colour variants."""
     found: list[Garment] = []
     for style in range(plan.styles):
         rng = Random(f"train {plan.seed} {style}")
@@ -54,12 +54,12 @@ def pool_garments(plan: PoolPlan) -> list[Garment]:
 
 
 def as_seen(photo: Image.Image) -> Image.Image:
-    """A photo at the model's resolution, reduced as the image processor reduces it."""
+    """Return a photo at the model's resolution, reduced as the image processor reduces it."""
     return photo.convert("RGB").resize((MODEL_SIZE, MODEL_SIZE), Image.Resampling.BICUBIC)
 
 
 def training_photo(garment: Garment, number: int) -> Image.Image:
-    """Photo `number` of a garment at the model's resolution.
+    """Return photo `number` of a garment at the model's resolution.
 
     Some go the whole way of a shop's photo (drawn at 448, saved as JPEG, reduced); the rest are drawn small at once,
     which is six times faster and hardly differs.
@@ -89,7 +89,7 @@ def _shape(plan: PoolPlan) -> tuple[int, int, int, int]:
 def make_pool(
     folder: Path, plan: PoolPlan, processes: int = 2, report: Callable[[int, int], None] | None = None
 ) -> NDArray[np.uint8]:
-    """The pool's photos, [garments * photos, 112, 112, 3]; drawn if missing, opened if there."""
+    """Return the pool's photos, [garments * photos, 112, 112, 3]; drawn if missing, opened if there."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"pool-{plan.styles}x{plan.photos}-seed{plan.seed}"
     path, state = folder / f"{name}.u8", folder / f"{name}.json"

@@ -37,7 +37,9 @@ class Row:
 
 
 def patches_of(photos: NDArray[np.uint8]) -> Tensor:
-    """Pictures [n, 112, 112, 3] as normalised patches [n, 64, 588], in the order of Qwen2-VL's image processor."""
+    """Return pictures [n, 112, 112, 3] as normalised patches [n, 64, 588], in the order of Qwen2-VL's image
+    processor.
+    """
     pixels = torch.from_numpy(np.ascontiguousarray(photos)).permute(0, 3, 1, 2).float().div_(255)
     pixels = (pixels - torch.tensor(_MEAN).view(3, 1, 1)) / torch.tensor(_STD).view(3, 1, 1)
     blocks = pixels.view(-1, 3, _MERGED, 2, 14, _MERGED, 2, 14).permute(0, 2, 5, 3, 6, 1, 4, 7)
@@ -45,7 +47,7 @@ def patches_of(photos: NDArray[np.uint8]) -> Tensor:
 
 
 def _vision_angles(visual: Any) -> tuple[Tensor, Tensor]:
-    """cos and sin of the tower's rotary positions for one picture."""
+    """Return cos and sin of the tower's rotary positions for one picture."""
     from transformers.models.qwen2_vl.modeling_qwen2_vl import get_vision_position_ids
 
     grid = torch.tensor([[1, _GRID, _GRID]])
@@ -60,7 +62,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def vision_forward(visual: Any, patches: Tensor) -> Tensor:
-    """The vision tower and merger: patches [n, 64, 588] -> picture tokens [n, 16, width]."""
+    """Return the vision tower and merger: patches [n, 64, 588] -> picture tokens [n, 16, width]."""
     count = patches.shape[0]
     # A still picture is repeated in time, so both slices of the kernel see the same pixels.
     kernel = visual.patch_embed.proj.weight.sum(2).flatten(1)
@@ -79,7 +81,9 @@ def vision_forward(visual: Any, patches: Tensor) -> Tensor:
 
 
 def positions_of(row: Row, picture_token: int) -> NDArray[np.int64]:
-    """Qwen2-VL's three position numbers of each token: text counts on, a picture's tokens stand on a 4 x 4 board."""
+    """Return Qwen2-VL's three position numbers of each token: text counts on, a picture's tokens stand on a 4 x 4
+    board.
+    """
     places = np.empty((3, len(row.tokens)), dtype=np.int64)
     at = place = 0
     while at < len(row.tokens):

@@ -33,7 +33,7 @@ def answers(
     images: Sequence[Sequence[Image]],
     batch: int = 50,
 ) -> list[str]:
-    """The model's greedy answer for each product (its text and its opened pictures)."""
+    """Return the model's greedy answer for each product (its text and its opened pictures)."""
     model.eval()
     found: list[str] = []
     for start in range(0, len(texts), batch):
@@ -59,7 +59,7 @@ def vectors(
     instruction: str,
     batch: int = 50,
 ) -> NDArray[np.float32]:
-    """A unit vector for each item: the last token's hidden state, no vocabulary logits computed."""
+    """Return a unit vector for each item: the last token's hidden state, no vocabulary logits computed."""
     model.eval()
     rows: list[NDArray[np.float32]] = []
     for start in range(0, len(texts), batch):
@@ -74,7 +74,7 @@ def vectors(
 
 
 def value_scores(truth: Sequence[Mapping[str, str]], texts: Sequence[str]) -> dict[str, float]:
-    """Share of attribute values that are right, per key, in all ("micro"), as mean over keys ("macro").
+    """Return share of attribute values that are right, per key, in all ("micro"), as mean over keys ("macro").
 
     An answer that can't be parsed has all values wrong. "parseable" and "all right" are shares of products.
     """
@@ -103,7 +103,7 @@ def value_scores(truth: Sequence[Mapping[str, str]], texts: Sequence[str]) -> di
 def recalls(
     queries: NDArray[np.float32], gallery: NDArray[np.float32], wanted: Sequence[str], names: Sequence[str]
 ) -> dict[str, float]:
-    """R@1 and R@10: a query is answered if a gallery row of its name is among the first."""
+    """Return R@1 and R@10: a query is answered if a gallery row of its name is among the first."""
     order = exact_search(gallery, queries, 10)[1]
     hits = np.array([[names[n] == name for n in row] for name, row in zip(wanted, order.tolist(), strict=True)])
     return {"R@1": float(hits[:, 0].mean()), "R@10": float(hits.any(axis=1).mean())}

@@ -62,7 +62,7 @@ class Heads(nn.Module):
         self.say = nn.ModuleList(nn.Linear(width, size) for size in self.sizes)
 
     def loss(self, seen: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy over the labels that apply, and each key's share of right ones."""
+        """Return mean cross-entropy over the labels that apply, and each key's share of right ones."""
         tokens = self.norm(seen)
         weights = torch.softmax(tokens @ self.ask.T, dim=1)
         pooled = torch.einsum("ntk,ntw->nkw", weights, tokens)
@@ -76,7 +76,7 @@ class Heads(nn.Module):
 
 
 def pair_loss(queries: Tensor, targets: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """Symmetric InfoNCE: row i of both belongs together, all other rows are negatives."""
+    """Return symmetric InfoNCE: row i of both belongs together, all other rows are negatives."""
     scores = functional.normalize(queries, dim=-1) @ functional.normalize(targets, dim=-1).T / temperature
     wanted = torch.arange(len(scores))
     return (functional.cross_entropy(scores, wanted) + functional.cross_entropy(scores.T, wanted)) / 2
@@ -180,7 +180,7 @@ class Trainer:
         return torch.optim.AdamW(settings, lr=1e-3, betas=(0.9, 0.98), fused=True)
 
     def _progress(self) -> float:
-        """How far the present stage is, 0 to 1."""
+        """Return how far the present stage is, 0 to 1."""
         if self.plan.steps:
             return self.step / max(1, self.plan.steps[self.stage])
         total = self.plan.minutes * 60

@@ -133,7 +133,7 @@ def test_a_row_is_all_that_a_new_family_needs(newcomer: Path, monkeypatch: pytes
     for i, item in enumerate(items):
         assert np.abs(embedder.encode([item], instruction="Find this product:")[0] - together[i]).max() < 1e-5
 
-    attributes = AttributeSettings(max_new_tokens=6, batch_size=4)
+    attributes = AttributeSettings(max_new_tokens=8, batch_size=4)
     generator = load_generator(settings, attributes, NO_CHECKPOINTS)
     requests = [Request(attribute_prompt(item.text), item.images, product=item.text) for item in items]  # type: ignore[arg-type]
     assert generator.generate(requests) == [generator.generate([request])[0] for request in requests]

@@ -38,7 +38,7 @@ class Picture:
 
 
 def opened(image: Image | Picture) -> Image:
-    """The picture itself; a photo that was left closed is opened now. Raises ImageProblem."""
+    """Return the picture itself; a photo that was left closed is opened now. Raises ImageProblem."""
     if not isinstance(image, Picture):
         return image
     return image.image or open_image(image.path, image.catalog)

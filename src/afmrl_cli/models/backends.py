@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def generator_id(settings: Settings, checkpoints: Checkpoints, listener: Listener | None = None) -> str:
-    """The id under which this generator's answers are stored; nothing is loaded and no server is asked."""
+    """Return the id under which this generator's answers are stored; nothing is loaded and no server is asked."""
     if settings.attributes.endpoint:
         from .endpoint import endpoint_id
 
@@ -26,7 +26,9 @@ def generator_id(settings: Settings, checkpoints: Checkpoints, listener: Listene
 def load_backend(
     settings: Settings, checkpoints: Checkpoints, *, bases: Bases | None = None, listener: Listener | None = None
 ) -> Generator:
-    """The generator itself. Raises ModelError, as `generator.load_generator`, or UsageError at a bad endpoint."""
+    """Return the generator itself. Raises ModelError, as `generator.load_generator`, or UsageError at a bad
+    endpoint.
+    """
     if settings.attributes.endpoint:
         from .endpoint import Endpoint
 

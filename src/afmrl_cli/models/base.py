@@ -69,14 +69,14 @@ class LoadedBase:
         return torch.device(self.causal.device)
 
     def processor(self, base: Base) -> Processor:
-        """The processor with the pixel limits of `base`, which is this base but for them."""
+        """Return the processor with the pixel limits of `base`, which is this base but for them."""
         limits = (base.min_pixels, base.max_pixels)
         if limits not in self.processors:
             self.processors[limits] = load_processor(base)
         return self.processors[limits]
 
     def vision(self, base: Base) -> Vision:
-        """How pictures get into this model with the pixel limits of `base`, which is this base but for them."""
+        """Return how pictures get into this model with the pixel limits of `base`, which is this base but for them."""
         limits = (base.min_pixels, base.max_pixels)
         if limits not in self.visions:
             self.visions[limits] = Vision(self.trunk, self.processor(base), self._store(base), self._listener)
@@ -99,12 +99,14 @@ class Bases:
     """Holds the bases that are in memory, so that two roles on one base share it. Make one per command."""
 
     def __init__(self, cache: Cache | None = None) -> None:
-        """With `cache`, photos of the catalog are looked at once (see vision.py)."""
+        """With `cache`, photos of the catalog run through the tower once (vision.py)."""
         self._cache = cache
         self._loaded: dict[tuple[str, Precision, Device], LoadedBase] = {}
 
     def get(self, base: Base, settings: ModelSettings) -> LoadedBase:
-        """`base` in memory, loaded at the first call. ModelError when it can't be, OutOfMemory when it doesn't fit."""
+        """Return `base` in memory, loaded at the first call. ModelError when it can't be, OutOfMemory when it doesn't
+        fit.
+        """
         precision, device = precision_of(settings, base.family.gpu_precision), device_of(settings)
         key = (base.revision, precision, device)
         if key not in self._loaded:
@@ -131,7 +133,7 @@ class Opened:
 def open_role(
     settings: ModelSettings, role: Role, checkpoints: Checkpoints, bases: Bases | None, listener: Listener
 ) -> Opened:
-    """The base and adapter that the settings mean for `role`, loaded. ModelError when that fails."""
+    """Return the base and adapter that the settings mean for `role`, loaded. ModelError when that fails."""
     base = resolve_base(settings, role, listener)
     adapter = resolve_adapter(settings, role, base, checkpoints)
     loaded = (bases or Bases()).get(base, settings)
@@ -140,7 +142,7 @@ def open_role(
 
 
 def load_base(base: Base, precision: Precision, device: Device) -> Any:
-    """The model of `base` with its vocabulary head, in eval mode.
+    """Return the model of `base` with its vocabulary head, in eval mode.
 
     nf4: all linear layers of the language model in NF4 with double quantisation, computing in bf16 on CUDA and fp32 on
     the CPU; vision tower and head in that type. Only safetensors, no code from the model's folder, no network.

@@ -20,7 +20,7 @@ ALLOCATION_FAILURES = ("can't allocate memory", "not enough memory", "out of mem
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, on a GPU or on the CPU."""
+    """Tell whether `error` says that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in ALLOCATION_FAILURES)
@@ -41,7 +41,7 @@ class Batches:
         prepare: Callable[[list[int]], Prepared],
         forward: Callable[[Prepared], Iterable[Result]],
     ) -> list[Result]:
-        """One result per entry of `lengths`, in their order.
+        """Return one result per entry of `lengths`, in their order.
 
         `prepare(indices)` gets ready what `forward` takes, in a second thread, one batch ahead (at the end it is asked
         for no indices at all, and what it answers is thrown away); `forward` returns one

@@ -44,7 +44,7 @@ class ServerError(Exception):
 
 
 def read_completion(content: bytes) -> Generation:
-    """The answer in a body of status 200, JSON in it as attribute text.
+    """Return the answer in a body of status 200, JSON in it as attribute text.
 
     A refusal, a filter, or an answer that stands where it can't be read is a Generation with `error`. Raises
     ServerError for an error object, NotACompletion for everything else.
@@ -82,7 +82,7 @@ def _read(choice: dict[str, Any], message: dict[str, Any]) -> Generation:
 
 
 def error_text(content: bytes) -> str:
-    """What a server said about its error, short and on one line."""
+    """Return what a server said about its error, short and on one line."""
     text = content[:4000].decode("utf-8", "replace")
     with suppress(ValueError, RecursionError):  # else it is shown as it is
         text = _message(json.loads(text))
@@ -112,7 +112,7 @@ def _codes(error: Any) -> list[int]:
 
 
 def _message(found: Any) -> str:
-    """The sentence in an error of any form: OpenAI's, Gemini's, FastAPI's `detail`, plain text."""
+    """Return the sentence in an error of any form: OpenAI's, Gemini's, FastAPI's `detail`, plain text."""
     if isinstance(found, list) and found:
         return "; ".join(dict.fromkeys(_message(part) for part in found[:3]))
     if not isinstance(found, dict):
@@ -135,7 +135,7 @@ def _reason(choice: dict[str, Any]) -> str:
 
 
 def _content(content: Any) -> str:
-    """The text of an answer: of its parts those of type text, so neither thinking nor refusals."""
+    """Return the text of an answer: of its parts those of type text, so neither thinking nor refusals."""
     if isinstance(content, str):
         return content
     if isinstance(content, dict) and not {"type", "text"} & content.keys():  # parsed by the server
@@ -163,7 +163,7 @@ def _refusal(message: dict[str, Any]) -> str:
 
 
 def _arguments(message: dict[str, Any]) -> str:
-    """The arguments of a message's only tool call, or of several that are the same."""
+    """Return the arguments of a message's only tool call, or of several that are the same."""
     calls = message.get("tool_calls") or [message.get("function_call")]
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         return ""
@@ -175,7 +175,7 @@ def _arguments(message: dict[str, Any]) -> str:
 
 
 def _from_reasoning(message: dict[str, Any]) -> Generation | None:
-    """What a server took for thinking: read when it holds one JSON object, else told."""
+    """Return what a server took for thinking: read when it holds one JSON object, else told."""
     for key in REASONING:
         said = message.get(key)
         if isinstance(said, str) and said.strip():

@@ -18,7 +18,7 @@ Precision = Literal["nf4", "bf16", "fp32"]
 
 
 def torch_build() -> str:
-    """The CUDA version that the installed torch was built for ("12.8"), "" for a CPU build or no torch."""
+    """Return the CUDA version that the installed torch was built for ("12.8"), "" for a CPU build or no torch."""
     spec = importlib.util.find_spec("torch")  # finds the package, does not run it
     if spec is None or spec.origin is None:
         return ""
@@ -29,7 +29,9 @@ def torch_build() -> str:
 
 @functools.cache
 def cuda_devices() -> int:
-    """NVIDIA GPUs that the driver offers (CUDA_VISIBLE_DEVICES counts); 0 without driver or CUDA build of torch."""
+    """Return NVIDIA GPUs that the driver offers (CUDA_VISIBLE_DEVICES counts); 0 without driver or CUDA build
+    of torch.
+    """
     if not torch_build():
         return 0
     try:
@@ -43,7 +45,9 @@ def cuda_devices() -> int:
 
 
 def device_of(settings: ModelSettings) -> Device:
-    """`model.device`, with auto resolved: CUDA where there is a GPU. ModelError when CUDA is asked for and absent."""
+    """Return `model.device`, with auto resolved: CUDA where there is a GPU. ModelError when CUDA is asked for and
+    absent.
+    """
     if settings.device == "cpu":
         return "cpu"
     if cuda_devices():
@@ -64,7 +68,7 @@ def precision_of(settings: ModelSettings, on_gpu: Precision = "nf4") -> Precisio
 
 
 def memory_here(settings: ModelSettings) -> int | None:
-    """Bytes of the device that models would use, all of it; None where a GPU is asked for and absent."""
+    """Return bytes of the device that models would use, all of it; None where a GPU is asked for and absent."""
     if settings.device == "cpu" or (settings.device == "auto" and not cuda_devices()):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if not cuda_devices():

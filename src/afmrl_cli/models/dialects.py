@@ -38,7 +38,7 @@ class Dialect:
     """The content is a text where there are no pictures."""
 
     def body(self, request: Mapping[str, Any], text: str) -> dict[str, Any]:
-        """`request`, written in OpenAI's way with `text` as its prompt, in this dialect."""
+        """Return `request`, written in OpenAI's way with `text` as its prompt, in this dialect."""
         body = {name: value for name, value in request.items() if self._takes(name)}
         if self.budget != "max_tokens":
             body[self.budget] = body.pop("max_tokens")
@@ -52,7 +52,9 @@ class Dialect:
 
 
 def adapted(dialect: Dialect, said: str, body: Mapping[str, Any]) -> tuple[Dialect, str] | None:
-    """The dialect after a server refused `body` and `said` why, with what was changed; None: nothing that is known."""
+    """Return the dialect after a server refused `body` and `said` why, with what was changed; None: nothing that is
+    known.
+    """
     said = said.casefold()
     if "max_tokens" in body and "max_completion_tokens" in said:
         return replace(dialect, budget="max_completion_tokens"), "with max_completion_tokens in place of max_tokens"
@@ -72,5 +74,5 @@ def adapted(dialect: Dialect, said: str, body: Mapping[str, Any]) -> tuple[Diale
 
 
 def about_schema(said: str) -> bool:
-    """Whether a server's refusal is about the JSON schema."""
+    """Tell whether a server's refusal is about the JSON schema."""
     return _SCHEMA.search(said.casefold()) is not None

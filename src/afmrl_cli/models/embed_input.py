@@ -37,7 +37,7 @@ LONGEST_TOKEN_CHARS = 64
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to encode: product text, pictures (paths, opened, or as the embedder looks at them), attribute text;
+    """One thing to encode: product text, pictures (paths, opened, or as `load_image` gives them), attribute text;
     at least one of them.
     """
 
@@ -63,7 +63,7 @@ class Encoder(Protocol):
         """How many product texts so far were cut at `model.max_text_tokens`; 0 for models that do not go by it."""
 
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
-        """Unit vectors [n, d] in the order of `items`."""
+        """Return unit vectors [n, d] in the order of `items`."""
 
 
 def embedder_text(item: Item, instruction: str, family: Family) -> str:
@@ -74,14 +74,14 @@ def embedder_text(item: Item, instruction: str, family: Family) -> str:
 
 
 def fitted_text(tokenizer: Any, text: str, attributes: str, most: int) -> str:
-    """The beginning of `text` that the line of `attributes` leaves room for, of `most` tokens in all."""
+    """Return the beginning of `text` that the line of `attributes` leaves room for, of `most` tokens in all."""
     line = "\n" + enriched_text("", attributes) if attributes else ""
     taken = len(tokenizer(line, add_special_tokens=False)["input_ids"]) if line else 0
     return cut_text(tokenizer, text, max(0, most - taken))
 
 
 def cut_text(tokenizer: Any, text: str, tokens: int) -> str:
-    """The longest beginning of `text` of at most `tokens` tokens; `text` itself when it is short enough."""
+    """Return the longest beginning of `text` of at most `tokens` tokens; `text` itself when it is short enough."""
     if tokens <= 0:
         return ""
     text = text[: tokens * LONGEST_TOKEN_CHARS]

@@ -61,7 +61,7 @@ class Embedder:
         self._batches = Batches(batch_size, listener, "embedding")
 
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
-        """Vectors [n, dimension] of length 1, in the order of `items`, which may mix texts and pictures.
+        """Return vectors [n, dimension] of length 1, in the order of `items`, which may mix texts and pictures.
 
         Product text is cut to what attributes leave of `max_text_tokens`; attributes and pictures never are. Raises
         DataError for an item with neither text nor picture or with an unreadable photo, ModelError when one is too
@@ -89,8 +89,8 @@ class Embedder:
         return vectors
 
     def fitting(self, items: Sequence[Item]) -> list[Item]:
-        """`items` with as many of their first photos as the model has positions for; the first time that it has not
-        enough for all of them is told.
+        """Return `items` with as many of their first photos as the model has positions for; the first time that it has
+        not enough for all of them is told.
         """
         return [self._fitting(item) for item in items]
 
@@ -111,8 +111,8 @@ class Embedder:
         return dataclasses.replace(item, images=item.images[:fit])
 
     def texts(self, items: Sequence[Item], instruction: str) -> list[str]:
-        """The strings that are tokenised for `items`: special tokens taken out, the product text cut, which `texts_cut`
-        counts. Search, eval, training and RAR write all of their texts here.
+        """Return the strings that are tokenised for `items`: special tokens taken out, the product text cut, which
+        `texts_cut` counts. Search, eval, training and RAR write all of their texts here.
         """
         clean, tokenizer, family = self.processor.clean, self.processor.tokenizer, self.loaded.base.family
         made = []
@@ -124,13 +124,13 @@ class Embedder:
         return made
 
     def forward(self, batch: dict[str, Any]) -> NDArray[np.float32]:
-        """Vectors [n, dimension] of what `vision.tensors` made."""
+        """Return vectors [n, dimension] of what `vision.tensors` made."""
         with torch.inference_mode(), active_adapter(self.loaded.peft, self.adapter):
             return self.unit_vectors(batch).cpu().numpy()
 
     def unit_vectors(self, batch: dict[str, Any]) -> torch.Tensor:
-        """The same as a tensor on the model's device, with a gradient where one is wanted, from whatever adapter is
-        switched on: for training.
+        """Return the same as a tensor on the model's device, with a gradient where one is wanted, from whatever adapter
+        is switched on: for training.
         """
         there = self.vision.inputs(batch, self.loaded.device)
         hidden = self.loaded.trunk(**there, use_cache=False).last_hidden_state[:, -1]
@@ -140,7 +140,9 @@ class Embedder:
         return [len(ids) for ids in self.processor.tokenizer(list(texts))["input_ids"]] if texts else []
 
     def image_tokens(self, image: Path | Image | Picture) -> int:
-        """How many tokens a picture takes, for sorting: a path is taken for a large photo rather than opened twice."""
+        """Return how many tokens a picture takes, for sorting: a path is taken for a large photo rather than opened
+        twice.
+        """
         return self.processor.most_image_tokens if isinstance(image, Path) else self.vision.image_tokens(image)
 
     def load_image(self, path: Path, catalog: CatalogSettings) -> Picture:
@@ -150,7 +152,7 @@ class Embedder:
         return self.vision.load_image(path, catalog)
 
     def opened(self, image: Path | Image | Picture) -> Image | Picture:
-        """The picture itself; ImageProblem when its file can't be read."""
+        """Return the picture itself; ImageProblem when its file can't be read."""
         return self.load_image(image, self._catalog) if isinstance(image, Path) else image
 
 
@@ -163,7 +165,7 @@ def load_embedder(
     catalog: CatalogSettings | None = None,
     listener: Listener | None = None,
 ) -> Embedder:
-    """The embedder that the settings mean, ready in memory.
+    """Return the embedder that the settings mean, ready in memory.
 
     `bases` shares weights with a generator of the same command; `catalog` says how photo paths are opened. Raises
     ModelError when base or adapter can't be had or don't fit each other.

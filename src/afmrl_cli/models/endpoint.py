@@ -218,7 +218,7 @@ class Endpoint:
         return Generation("", False, message)
 
     async def _ask(self, client: httpx.AsyncClient, body: dict[str, Any], prompt: str) -> Generation:
-        """The answer to `body` in the server's dialect, which is learnt from what it refuses."""
+        """Return the answer to `body` in the server's dialect, which is learnt from what it refuses."""
         while True:
             dialect = self._dialect
             sent = dialect.body(body, prompt)
@@ -291,7 +291,7 @@ class Endpoint:
         return message.replace(self._key, "[key]") if self._key else message
 
     def _body(self, request: Request) -> tuple[dict[str, Any], str]:
-        """The request as OpenAI has it, and its prompt."""
+        """Return the request as OpenAI has it, and its prompt."""
         settings = self._settings
         pictures = [
             {"type": "image_url", "image_url": {"url": _data_url(opened(image), self._max_pixels)}}
@@ -320,7 +320,7 @@ class Endpoint:
 
 
 def endpoint_id(settings: AttributeSettings, model: ModelSettings) -> str:
-    """Names the model there and what it is shown, as `presets.model_id` does, such as "qwen3-vl-8b-1a2b3c4d5e".
+    """Name the model there and what it is shown, as `presets.model_id` does, such as "qwen3-vl-8b-1a2b3c4d5e".
 
     The address is no part of it: the same model on another port has answered already.
     """
@@ -338,7 +338,7 @@ def endpoint_id(settings: AttributeSettings, model: ModelSettings) -> str:
 
 
 def _target(address: str) -> _Target:
-    """Where to POST: the address may end before /v1, with it, or with /chat/completions."""
+    """Return where to POST: the address may end before /v1, with it, or with /chat/completions."""
     try:
         url = httpx.URL(address.strip())
     except httpx.InvalidURL as error:
@@ -364,7 +364,7 @@ def _checked_key(key: str) -> str:
 
 
 def _trusted_authorities() -> ssl.SSLContext:
-    """certifi's authorities and the system's, where a company's own is installed."""
+    """Return certifi's authorities and the system's, where a company's own is installed."""
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()
     return context
@@ -392,7 +392,7 @@ async def _bounded(response: httpx.Response) -> bytes:
 
 
 def _retry_after(value: str) -> float | None:
-    """Seconds from a Retry-After header: a number or a date; None when it says nothing sensible."""
+    """Return seconds from a Retry-After header: a number or a date; None when it says nothing sensible."""
     try:
         seconds = float(value)
     except ValueError:

@@ -80,8 +80,9 @@ def _end_texts(tokenizer: Any, end: str) -> None:
 
 
 def write_modules(folder: Path, width: int, prompts: dict[str, str]) -> None:
-    """The small files by which sentence-transformers knows what to do: last token of `width` numbers, divided by its
-    length, texts with `prompts` before them."""
+    """Write the small files by which sentence-transformers knows what to do: last token of `width` numbers, divided by
+    its length, texts with `prompts` before them.
+    """
     _write(folder / "modules.json", [_module(i, path, kind) for i, (path, kind) in enumerate(MODULES)])
     _write(folder / "sentence_bert_config.json", {"max_seq_length": None, "do_lower_case": False})
     pooling = {"word_embedding_dimension": width, "pooling_mode_lasttoken": True, "include_prompt": True}

@@ -2,10 +2,10 @@
 
 A shard holds the features of a few hundred photos below each other and, in its header, whose they are and their
 checksum; it is written beside its place and renamed, named by its content, and never changed. So any number of
-processes may read and write, and whatever is deleted, at any time, or damaged, is a photo that is looked at again. A
-shard's time of change is when a run last used it: where the limit is reached, those that were used longest ago go
-first. What the run at hand has used stays: a catalog that is larger than the store would else, read from end to end
-again and again, throw away each time what is asked for next.
+processes may read and write, and whatever is deleted, at any time, or damaged, is a photo that the tower runs over
+again. A shard's time of change is when a run last used it: where the limit is reached, those that were used longest
+ago go first. What the run at hand has used stays: a catalog that is larger than the store would else, read from
+end to end again and again, throw away each time what is asked for next.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ..store.files import TEMPORARY_PREFIX, hash_json, parse_json, writing
 FORMAT = 2
 OPEN_SHARDS = 8
 SHARD_BYTES = 64 * 2**20
-"""Features in memory that are written at once, whoever has called `flush`."""
+"""Bytes of features in memory that are written without a `flush`."""
 SPARE_DISK = 2**30
 """Bytes of the disk that the store leaves free."""
 TENSOR, TABLE, CHECKSUM = "features", "pictures", "crc32"
@@ -93,19 +93,21 @@ class FeatureStore:
             first += rows
 
     def _shared(self, grid: tuple[int, int]) -> tuple[int, int]:
-        """`grid`, once in memory for all photos that have it."""
+        """Return `grid`, once in memory for all photos that have it."""
         return self._grids.setdefault(grid, grid)
 
     def __len__(self) -> int:
         return len(self._kept) + len(self._new)
 
     def find(self, content: str) -> Kept | None:
-        """What is known of the photo with this hash; None: nothing."""
+        """Return what is known of the photo with this hash; None: nothing."""
         with self._lock:
             return self._new[content][0] if content in self._new else self._kept.get(content)
 
     def read(self, content: str) -> Tensor | None:
-        """The features [tokens, width] of the photo with this hash; None when they are not, or no longer, there."""
+        """Return the features [tokens, width] of the photo with this hash; None when they are not, or no
+        longer, there.
+        """
         with self._lock:
             if content in self._new:
                 return self._new[content][1]
@@ -180,7 +182,7 @@ class FeatureStore:
                 self._kept[content] = dataclasses.replace(new[content][0], shard=name, first=first)
 
     def _room(self, size: int) -> bool:
-        """Whether `size` bytes more may be kept, after what was used longest ago has gone."""
+        """Tell whether `size` bytes more may be kept, after what was used longest ago has gone."""
         sizes: list[tuple[float, int, Path]] = []
         for file in _shards(self.folder.parent, "*/*"):
             try:

@@ -86,7 +86,7 @@ class LocalGenerator:
         return [self.generation(tokens) for tokens in made]
 
     def _fitting(self, request: Request) -> Request:
-        """`request` with as many of its first photos as the model has positions for; the first time is told."""
+        """Return `request` with as many of its first photos as the model has positions for; told once."""
         tokens = [self.vision.image_tokens(image) for image in request.images]
         if sum(tokens) < self.processor.max_positions // 2:  # nearly always
             return request
@@ -108,7 +108,7 @@ class LocalGenerator:
         return self.vision.load_image(path, catalog)
 
     def text(self, request: Request) -> str:
-        """The string that is tokenised for `request`: the chat template around the prompt, one slot per picture.
+        """Return the string that is tokenised for `request`: the chat template around the prompt, one slot per picture.
 
         Special tokens are taken out of the prompt, and the product's part of it is cut to `max_text_tokens`.
         """
@@ -118,7 +118,7 @@ class LocalGenerator:
         return made
 
     def messages(self, request: Request) -> list[dict[str, object]]:
-        """The conversation that `text` writes down: one turn, a slot per picture and the prompt."""
+        """Return the conversation that `text` writes down: one turn, a slot per picture and the prompt."""
         prompt = request.prompt
         if request.product:
             prompt = prompt.replace(request.product, self.processor.cut(request.product, self.max_text_tokens), 1)
@@ -145,7 +145,7 @@ class LocalGenerator:
         return made
 
     def generation(self, tokens: list[int]) -> Generation:
-        """What the model wrote, as an answer: the text up to its first end token."""
+        """Return what the model wrote, as an answer: the text up to its first end token."""
         end = next((i for i, token in enumerate(tokens) if token in self.ends), None)
         text = self.processor.tokenizer.decode(tokens[:end], skip_special_tokens=True)
         return Generation(text.strip(), cut_off=end is None)
@@ -159,7 +159,7 @@ def load_generator(
     bases: Bases | None = None,
     listener: Listener | None = None,
 ) -> LocalGenerator:
-    """The local generator that the settings mean, ready in memory.
+    """Return the local generator that the settings mean, ready in memory.
 
     `bases` shares weights with an embedder of the same command. Raises ModelError when base or adapter can't be had or
     don't fit each other.

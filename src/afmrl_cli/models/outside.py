@@ -39,7 +39,7 @@ KNOWN_LAYERS = ("Transformer", "Pooling", "Normalize")
 
 
 def find_model(name: str, listener: Listener) -> tuple[Path, str]:
-    """Folder and id of the model `name`, a folder or a hub name. ModelError when it can't be had."""
+    """Return folder and id of the model `name`, a folder or a hub name. ModelError when it can't be had."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
@@ -78,7 +78,7 @@ class PictureTextEncoder:
         self._length = int(self._model.config.text_config.max_position_embeddings)
 
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
-        """Unit vectors [n, d] in the order of `items`; `instruction` is not used."""
+        """Return unit vectors [n, d] in the order of `items`; `instruction` is not used."""
         words = [_words(self._tokenizer, item, self._length) for item in items]
         with_text = [i for i, text in enumerate(words) if text.strip()]
         owners = [i for i, item in enumerate(items) for _ in item.images]
@@ -136,7 +136,7 @@ class SentenceEncoder:
         self._batch = batch_size
 
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
-        """Unit vectors [n, d] of the texts, in the order of `items`; photos and `instruction` are not used."""
+        """Return unit vectors [n, d] of the texts, in the order of `items`; photos and `instruction` are not used."""
         import torch
 
         words = [_words(self._tokenizer, item, self._length) for item in items]
@@ -166,7 +166,9 @@ class SentenceEncoder:
 
 
 def _words(tokenizer: Any, item: Item, most: int) -> str:
-    """The text of `item`; where there are attributes, product text is cut to what they leave of `most` tokens."""
+    """Return the text of `item`; where there are attributes, product text is cut to what they leave of `most`
+    tokens.
+    """
     if not item.attributes:
         return item.text
     most -= int(tokenizer.num_special_tokens_to_add())
@@ -174,7 +176,7 @@ def _words(tokenizer: Any, item: Item, most: int) -> str:
 
 
 def pooling_of(folder: Path) -> str:
-    """mean, cls or lasttoken, as the model's files say; mean for a folder without `modules.json`."""
+    """Return mean, cls or lasttoken, as the model's files say; mean for a folder without `modules.json`."""
     if not (folder / "modules.json").is_file():
         return "mean"
     try:

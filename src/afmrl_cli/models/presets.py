@@ -55,13 +55,15 @@ def nano_folder() -> Path:
 
 
 def base_name(settings: ModelSettings, role: Role) -> str:
-    """What the settings name for `role`: "nano", a hub name or a folder."""
+    """Return what the settings name for `role`: "nano", a hub name or a folder."""
     own = settings.generator if role == "generator" else settings.embedder
     return own or PRESETS[settings.preset][role]
 
 
 def local_folder(settings: ModelSettings, role: Role) -> Path | None:
-    """Where the base of `role` lies on this disk, nothing fetched and nothing checked; None where it does not."""
+    """Return where the base of `role` lies on this disk, nothing fetched and nothing checked; None where it
+    does not.
+    """
     name = base_name(settings, role)
     folder = nano_folder() if name == NANO else Path(name).expanduser()
     if name == NANO or folder.is_dir():
@@ -71,7 +73,7 @@ def local_folder(settings: ModelSettings, role: Role) -> Path | None:
 
 
 def resolve_base(settings: ModelSettings, role: Role, listener: Listener | None = None) -> Base:
-    """The base that the settings mean, with its files on this disk.
+    """Return the base that the settings mean, with its files on this disk.
 
     A hub model that is not in the local cache is fetched, unless HF_HUB_OFFLINE is set. Raises ModelError with a hint
     when it can't be had, is no Qwen-VL or has no safetensors; UsageError when the pixel limits contradict each other.
@@ -99,7 +101,7 @@ def resolve_base(settings: ModelSettings, role: Role, listener: Listener | None 
 
 
 def model_id(settings: ModelSettings, role: Role, checkpoints: Checkpoints, listener: Listener | None = None) -> str:
-    """Names all that can change the model's output but the prompt and the way of sampling, such as "nano-1a2b3c4d5e".
+    """Name all that can change the model's output but the prompt and the way of sampling, such as "nano-1a2b3c4d5e".
 
     Base and its revision, adapter, precision, pixel limits, number of photos, how text is written and how long it may
     be. Fit for a folder's name. Raises as `resolve_base` and `resolve_adapter` do.
@@ -109,7 +111,7 @@ def model_id(settings: ModelSettings, role: Role, checkpoints: Checkpoints, list
 
 
 def name_of(settings: ModelSettings, role: Role, base: Base, adapter: Manifest | None) -> str:
-    """`model_id` of what has been resolved."""
+    """Return `model_id` of what has been resolved."""
     parts: dict[str, Any] = {
         "revision": base.revision,
         "pixels": [base.min_pixels, base.max_pixels],
@@ -128,14 +130,14 @@ def name_of(settings: ModelSettings, role: Role, base: Base, adapter: Manifest |
 
 
 def generator_photos(settings: ModelSettings) -> int:
-    """The number of photos in a generator's id. What a text was written from is in its own key, so that only the ids of
-    earlier stores matter, where the default was 3.
+    """Return the number of photos in a generator's id. What a text was written from is in its own key, so that only the
+    ids of earlier stores matter, where the default was 3.
     """
     return settings.generator_images or 3
 
 
 def resolve_adapter(settings: ModelSettings, role: Role, base: Base, checkpoints: Checkpoints) -> Manifest | None:
-    """The adapter that the settings name for `role`, its files checked; None for the bare base.
+    """Return the adapter that the settings name for `role`, its files checked; None for the bare base.
 
     Raises ModelError when it is missing, damaged, of the other role or trained on other weights than `base`.
     """
@@ -158,7 +160,7 @@ def resolve_adapter(settings: ModelSettings, role: Role, base: Base, checkpoints
 
 
 def read_config(folder: Path, name: str) -> dict[str, Any]:
-    """The folder's config.json; ModelError when it is missing, not readable or of no known family."""
+    """Return the folder's config.json; ModelError when it is missing, not readable or of no known family."""
     file = folder / "config.json"
     if not file.is_file():
         raise ModelError(f"{name}: no config.json in {folder}", "a model's folder holds config.json and *.safetensors")
@@ -176,7 +178,9 @@ def family_of(folder: Path, name: str) -> Family:
 
 
 def pixel_limits(folder: Path, settings: ModelSettings) -> tuple[int, int]:
-    """(least, most) pixels of one picture: the settings', else the model's own with at most 512 tokens a picture."""
+    """Return (least, most) pixels of one picture: the settings', else the model's own with at most 512 tokens a
+    picture.
+    """
     if settings.min_pixels and settings.max_pixels and settings.min_pixels > settings.max_pixels:
         raise UsageError(f"model.min_pixels = {settings.min_pixels} is above model.max_pixels = {settings.max_pixels}")
     unit = family_of(folder, str(folder)).token_side ** 2
@@ -189,7 +193,7 @@ def pixel_limits(folder: Path, settings: ModelSettings) -> tuple[int, int]:
 
 
 def _image_config(folder: Path) -> dict[str, Any]:
-    """The image processor's settings, in the place of transformers 5 or in the older one."""
+    """Return the image processor's settings, in the place of transformers 5 or in the older one."""
     new, old = folder / "processor_config.json", folder / "preprocessor_config.json"
     if new.is_file() and isinstance(inner := _read_json(new).get("image_processor"), dict):
         return inner

@@ -46,8 +46,8 @@ class _WithoutVideo(Qwen2VLProcessor):  # type: ignore[misc]
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
     def _process_images(self, images: Any, **options: Any) -> Any:
-        """The stock way, but a picture that comes several times (the same object) is processed once: a trainer of the
-        generator shows it once for every answer.
+        """Return the stock way, but a picture that comes several times (the same object) is processed once: a trainer
+        of the generator shows it once for every answer.
         """
         every = make_flat_list_of_images(images)
         number = {key: i for i, key in enumerate(dict.fromkeys(map(id, every)))}
@@ -84,34 +84,34 @@ class Processor:
         self._levels = _levels(inner.image_processor)
 
     def clean(self, text: str) -> str:
-        """`text` with every special token's spelling replaced by a space: a shop's text can't open or close a turn or
-        stand for a picture.
+        """Return `text` with every special token's spelling replaced by a space: a shop's text can't open or close a
+        turn or stand for a picture.
         """
         return self._special.sub(" ", text)
 
     def cut(self, text: str, tokens: int) -> str:
-        """The longest beginning of `text` of at most `tokens` tokens; `text` itself when it is short enough."""
+        """Return the longest beginning of `text` of at most `tokens` tokens; `text` itself when it is short enough."""
         return cut_text(self.tokenizer, text, tokens)
 
     def image_tokens(self, size: tuple[int, int]) -> int:
-        """How many tokens a picture of (width, height) pixels becomes."""
+        """Return how many tokens a picture of (width, height) pixels becomes."""
         pictures = self.inner.image_processor
         width, height = size
         width, height = max(width, -(-height // MAX_ASPECT)), max(height, -(-width // MAX_ASPECT))
         return int(pictures.get_number_of_image_patches(height, width) // pictures.merge_size**2)
 
     def grid(self, image: Image) -> tuple[int, int]:
-        """The (height, width) of a picture in patches, in the size that the model looks at it."""
+        """Return the (height, width) of a picture in patches, in the size that the model sees it."""
         side = self.inner.image_processor.patch_size
         width, height = _size(self.inner.image_processor, image)
         return height // side, width // side
 
     def grid_tokens(self, grid: tuple[int, int]) -> int:
-        """How many tokens a picture of (height, width) patches becomes."""
+        """Return how many tokens a picture of (height, width) patches becomes."""
         return int(grid[0] * grid[1] // self.inner.image_processor.merge_size**2)
 
     def resized(self, image: Image) -> Image:
-        """`image` as small as possible with the same pixel values, for whoever keeps or copies pictures.
+        """Return `image` as small as possible with the same pixel values, for callers that keep or copy pictures.
 
         Qwen's way of finding a size is no fixed point: some pictures would be reduced twice, and stay as they are.
         """
@@ -119,7 +119,9 @@ class Processor:
         return small if _size(self.inner.image_processor, small) == small.size else image
 
     def reduced(self, image: Image) -> Image:
-        """`image` in the very size that the model looks at, to be put into a `Picture`: reduced once, and no more."""
+        """Return `image` in the very size that the model sees, to be put into a `Picture`: reduced once, and no
+        more.
+        """
         return _resized(self.inner.image_processor, image)
 
     @property
@@ -131,8 +133,8 @@ class Processor:
     def tensors(
         self, texts: Sequence[str], images: Sequence[Sequence[Image | Picture]], room: int = 0
     ) -> dict[str, torch.Tensor]:
-        """What the model's forward takes, all of it: input_ids, attention_mask, mm_token_type_ids [n, length] padded
-        on the left; with pictures also pixel_values [patches, d] and image_grid_thw [pictures, 3].
+        """Return what the model's forward takes, all of it: input_ids, attention_mask, mm_token_type_ids [n, length]
+        padded on the left; with pictures also pixel_values [patches, d] and image_grid_thw [pictures, 3].
 
         Every text holds one image token per picture of its row. Nothing is cut: a row that with `room` tokens to come
         is longer than the model's positions is a ModelError.
@@ -143,8 +145,8 @@ class Processor:
     def tokens(
         self, texts: Sequence[str], pictures: Sequence[int], grids: torch.Tensor | None, room: int = 0
     ) -> dict[str, torch.Tensor]:
-        """`tensors` without what the tower takes: of texts with so many `pictures` each, whose grids [pictures, 3] in
-        patches are known.
+        """Return `tensors` without what the tower takes: of texts with so many `pictures` each, whose grids [pictures,
+        3] in patches are known.
         """
         if [text.count(self.family.image_token) for text in texts] != list(pictures):
             raise ValueError("a text must hold one image token per picture of its row")
@@ -157,7 +159,7 @@ class Processor:
         return {"input_ids": ids, "attention_mask": tokens["attention_mask"], "mm_token_type_ids": kinds}
 
     def pixels(self, pictures: Sequence[Image | Picture]) -> dict[str, torch.Tensor]:
-        """pixel_values [patches, d] and image_grid_thw [pictures, 3] of `pictures`; nothing of none."""
+        """Return pixel_values [patches, d] and image_grid_thw [pictures, 3] of `pictures`; nothing of none."""
         if not pictures:
             return {}
         small = [
@@ -167,7 +169,7 @@ class Processor:
         return _pixels(self.inner.image_processor, small, self._levels)
 
     def photos_that_fit(self, photos: Sequence[int], text: int) -> int:
-        """How many of the first photos (tokens of each, without the marks around it) stand beside `text` tokens
+        """Return how many of the first photos (tokens of each, without the marks around it) stand beside `text` tokens
         within the model's positions; the first one always does, and is refused by `refuse_too_long` if need be.
         """
         left = self.max_positions - text
@@ -175,11 +177,11 @@ class Processor:
         return max(1, sum(total <= left for total in sums)) if photos else 0
 
     def _expanded(self, text: str, counts: Iterator[int]) -> str:
-        """`text` with every image token repeated as often as its picture has tokens."""
+        """Return `text` with every image token repeated as often as its picture has tokens."""
         return re.sub(re.escape(self.family.image_token), lambda found: found[0] * next(counts), text)
 
     def refuse_too_long(self, length: int) -> None:
-        """ModelError when a row of `length` tokens is longer than the model's positions."""
+        """Raise ModelError when a row of `length` tokens is longer than the model's positions."""
         if length > self.max_positions:
             raise ModelError(
                 f"a text with its pictures takes {length} tokens, the model has {self.max_positions} positions",
@@ -188,7 +190,9 @@ class Processor:
 
 
 def _levels(pictures: Any) -> NDArray[np.float32]:
-    """The normalised value [3, 256] of every level of red, green and blue, by the image processor's own arithmetic."""
+    """Return the normalised value [3, 256] of every level of red, green and blue, by the image processor's own
+    arithmetic.
+    """
     levels = np.broadcast_to(np.arange(256, dtype=np.uint8), (3, 256))[:, :, None]
     scaled = pictures.rescale(levels, pictures.rescale_factor)
     normal = pictures.normalize(scaled, pictures.image_mean, pictures.image_std)
@@ -196,8 +200,8 @@ def _levels(pictures: Any) -> NDArray[np.float32]:
 
 
 def _pixels(pictures: Any, images: Sequence[Image], levels: NDArray[np.float32]) -> dict[str, torch.Tensor]:
-    """pixel_values [patches, 3 * 2 * side * side] and image_grid_thw [images, 3] of reduced pictures, bit by bit as the
-    image processor makes them and faster: each byte is looked up in `levels`.
+    """Return pixel_values [patches, 3 * 2 * side * side] and image_grid_thw [images, 3] of reduced pictures, bit by bit
+    as the image processor makes them and faster: each byte is looked up in `levels`.
     """
     side, merge, frames = pictures.patch_size, pictures.merge_size, pictures.temporal_patch_size
     rows, grids = [], []
@@ -213,7 +217,7 @@ def _pixels(pictures: Any, images: Sequence[Image], levels: NDArray[np.float32])
 
 
 def _size(pictures: Any, image: Image) -> tuple[int, int]:
-    """The (width, height) in pixels in which the model sees `image`."""
+    """Return the (width, height) in pixels in which the model sees `image`."""
     width, height = _wide_enough(image)
     low, high = pictures.size["shortest_edge"], pictures.size["longest_edge"]
     height, width = smart_resize(height, width, pictures.patch_size * pictures.merge_size, low, high)
@@ -221,7 +225,7 @@ def _size(pictures: Any, image: Image) -> tuple[int, int]:
 
 
 def _resized(pictures: Any, image: Image) -> Image:
-    """`image` in the size that the model sees; one that has it already stays as it is."""
+    """Return `image` in the size that the model sees; one that has it already stays as it is."""
     size = _size(pictures, image)
     image = _not_too_long(image)
     plain = image if image.mode == "RGB" else image.convert("RGB")
@@ -229,7 +233,9 @@ def _resized(pictures: Any, image: Image) -> Image:
 
 
 def load_processor(base: Base) -> Processor:
-    """The processor of `base`, with its pixel limits, padding on the left. ModelError when the folder is damaged."""
+    """Return the processor of `base`, with its pixel limits, padding on the left. ModelError when the folder is
+    damaged.
+    """
     config = read_config(base.folder, base.name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(base.folder, trust_remote_code=False, local_files_only=True)
@@ -266,19 +272,21 @@ def without_video(family: Family, image_processor: Any, tokenizer: Any, chat_tem
 
 
 def _old_chat_template(base: Base) -> str | None:
-    """Where processors kept their template before transformers 5."""
+    """Return where processors kept their template before transformers 5."""
     file = base.folder / "chat_template.json"
     return json.loads(file.read_text("utf-8")).get("chat_template") if file.is_file() else None
 
 
 def _wide_enough(image: Image) -> tuple[int, int]:
-    """The (width, height) of `image`, the smaller raised where one is more than 200 times the other."""
+    """Return the (width, height) of `image`, the smaller raised where one is more than 200 times the other."""
     width, height = image.size
     return max(width, -(-height // MAX_ASPECT)), max(height, -(-width // MAX_ASPECT))
 
 
 def _not_too_long(image: Image) -> Image:
-    """`image` itself, or, when one side is more than 200 times the other, on a white strip that is wide enough."""
+    """Return `image` itself, or, when one side is more than 200 times the other, on a white strip that is wide
+    enough.
+    """
     wide, high = _wide_enough(image)
     if (wide, high) == image.size:
         return image

@@ -1,6 +1,6 @@
 """How pictures get into a language model: through the vision tower, or from what it made of them before.
 
-The tower is frozen, so what it makes of a photo depends on the photo, the base, the size that pictures are looked at in
+The tower is frozen, so what it makes of a photo depends on the photo, the base, the size that it sees pictures in
 and the type that it computes in, and on nothing else: attributes, vectors and trainings may all share it, over all
 commands and cycles. With a store, features are rounded to 16 bits whether they come from it or not (the tower's own
 type where that has 16 bits): results do not depend on what happens to be stored. A photo whose features are stored is
@@ -68,7 +68,7 @@ class Vision:
             return self._store
         if not self._told:
             self._told = True
-            self._listener.note("an adapter changes the vision tower: every photo is looked at anew")
+            self._listener.note("an adapter changes the vision tower: stored features are not used")
         return None
 
     def load_image(self, path: Path, catalog: CatalogSettings) -> Picture:
@@ -86,14 +86,14 @@ class Vision:
         return Picture(path, content, grid, pixels, catalog, self.processor.reduced(image))
 
     def _content(self, path: Path) -> str:
-        """The hash of a file; "" of one that can't be read, about which whoever opens it says more."""
+        """Return the hash of a file; "" of one that can't be read, which the opening reports."""
         try:
             return photo_hash(path)
         except OSError:
             return ""
 
     def image_tokens(self, image: Image | Picture) -> int:
-        """How many tokens a picture becomes."""
+        """Return how many tokens a picture becomes."""
         if isinstance(image, Picture):
             return self.processor.grid_tokens(image.grid)
         return self.processor.image_tokens(image.size)
@@ -101,18 +101,20 @@ class Vision:
     def tensors(
         self, texts: Sequence[str], images: Sequence[Sequence[Image | Picture]], room: int = 0
     ) -> dict[str, Any]:
-        """What `inputs` takes of texts and their pictures: as `Processor.tensors`, with pictures as in `show`."""
+        """Return what `inputs` takes of texts and their pictures: as `Processor.tensors`, with pictures as in
+        `show`.
+        """
         return {**self.tokens(texts, images, room), **self.show([image for row in images for image in row])}
 
     def tokens(
         self, texts: Sequence[str], images: Sequence[Sequence[Image | Picture]], room: int = 0
     ) -> dict[str, Tensor]:
-        """`tensors` without the pictures, for whoever shows them (`show`) only when it is their turn."""
+        """Return `tensors` without the pictures, for callers that add them (`show`) only when it is their turn."""
         grids = self._grids([image for row in images for image in row])
         return self.processor.tokens(texts, [len(row) for row in images], grids, room)
 
     def show(self, pictures: Sequence[Image | Picture]) -> dict[str, Any]:
-        """The part of a batch that is about pictures; nothing of none.
+        """Return the part of a batch that is about pictures; nothing of none.
 
         image_grid_thw [pictures, 3]; pixel_values [patches, d], with a store only of what the tower has to look at.
         """
@@ -135,7 +137,7 @@ class Vision:
         return {**made, "image_grid_thw": self._grids(pictures), SHOWN: shown}
 
     def inputs(self, batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-        """What the model's forward and `generate` take, on `device`; the tower looks at what is not known."""
+        """Return what the model's forward and `generate` take, on `device`; the tower runs over what is not known."""
         there = {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
         shown: Shown | None = batch.get(SHOWN)
         if shown is None:
@@ -156,7 +158,7 @@ class Vision:
             self._store.flush()
 
     def _vision_forward(self, pixels: Tensor, pictures: Sequence[Image | Picture]) -> list[Tensor]:
-        """Features [tokens, width] of each of `pictures`, rounded as the store's are, and kept in it."""
+        """Return features [tokens, width] of each of `pictures`, rounded as the store's are, and kept in it."""
         store = self._store
         assert store is not None
         grids = self._grids(pictures).to(pixels.device)
@@ -178,7 +180,7 @@ class Vision:
         return rows
 
     def _grids(self, pictures: Sequence[Image | Picture]) -> Tensor:
-        """[pictures, 3]: frames, height and width in patches."""
+        """Return [pictures, 3]: frames, height and width in patches."""
         return torch.tensor([(1, *self._grid(image)) for image in pictures], dtype=torch.long).reshape(-1, 3)
 
     def _grid(self, image: Image | Picture) -> tuple[int, int]:
@@ -186,8 +188,8 @@ class Vision:
 
 
 def untouched(tower: torch.nn.Module) -> bool:
-    """Whether no adapter sits on `tower`, switched on or off."""
-    if "peft" not in sys.modules:  # whoever made an adapter has imported it
+    """Tell whether no adapter sits on `tower`, switched on or off."""
+    if "peft" not in sys.modules:  # an adapter can't be made without it
         return True
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper

@@ -20,7 +20,7 @@ EDGE_BYTES = 1 << 20
 
 
 def missing_weights(folder: Path) -> str:
-    """The first safetensors file that should be in `folder` and is not, "" when all are there."""
+    """Return the first safetensors file that should be in `folder` and is not, "" when all are there."""
     index = folder / "model.safetensors.index.json"
     names = ["model.safetensors"]
     if index.is_file():
@@ -33,7 +33,7 @@ def missing_weights(folder: Path) -> str:
 
 
 def find_snapshot(name: str, revision: str = "") -> Path | None:
-    """The folder of hub model `name` in the local cache, complete with weights; None when it is not there.
+    """Return the folder of hub model `name` in the local cache, complete with weights; None when it is not there.
 
     No network: what is cached under the branch or commit `revision` (default: main) is used as it is.
     """
@@ -85,7 +85,8 @@ def download(name: str, revision: str, listener: Listener) -> Path:
 
 
 def fingerprint_files(files: Sequence[Path]) -> str:
-    """SHA-256 (hex) over names and bytes; of a file above 64 MiB its size, safetensors header, first and last MiB.
+    """Return SHA-256 (hex) over names and bytes; of a file above 64 MiB its size, safetensors header, first and last
+    MiB.
 
     Fine-tuning changes every tensor, so what is skipped in between can't differ alone, short of malice.
     """

@@ -122,23 +122,23 @@ class Garment:
     seed: int = 0
 
     def attributes(self) -> dict[str, str]:
-        """The attributes that apply, in the order of `KEYS`."""
+        """Return the attributes that apply, in the order of `KEYS`."""
         return {key: value for key in KEYS if (value := getattr(self, key))}
 
 
 def values_of(category: str) -> dict[str, tuple[str, ...]]:
-    """Every value each attribute of the category may have; `accent` only holds for patterns other than solid."""
+    """Return every value each attribute of the category may have; `accent` only holds for patterns other than solid."""
     return {"colour": tuple(COLOURS), "pattern": PATTERNS, "accent": ACCENTS, **CATEGORIES[category]}
 
 
 def contrasts(colour: str, accent: str) -> bool:
-    """Whether an accent stands out from a colour."""
+    """Tell whether an accent stands out from a colour."""
     a, b = COLOURS[colour], COLOURS[accent]
     return math.dist(a, b) >= _MIN_CONTRAST
 
 
 def random_garment(rng: Random) -> Garment:
-    """A garment with every attribute drawn evenly."""
+    """Return a garment with every attribute drawn evenly."""
     category = rng.choice(tuple(CATEGORIES))
     colour = rng.choice(tuple(COLOURS))
     pattern = rng.choice(PATTERNS)
@@ -148,7 +148,7 @@ def random_garment(rng: Random) -> Garment:
 
 
 def colour_variant(garment: Garment, rng: Random, taken: tuple[str, ...] = ()) -> Garment:
-    """The same garment in another colour, everything else equal; `taken` are colours not to use."""
+    """Return the same garment in another colour, everything else equal; `taken` are colours not to use."""
     fits = [
         name
         for name in COLOURS
@@ -158,6 +158,6 @@ def colour_variant(garment: Garment, rng: Random, taken: tuple[str, ...] = ()) -
 
 
 def colour_variants(rng: Random) -> tuple[Garment, Garment]:
-    """A garment sampled at random and its variant in another colour."""
+    """Return a garment sampled at random and its variant in another colour."""
     first = random_garment(rng)
     return first, colour_variant(first, rng)

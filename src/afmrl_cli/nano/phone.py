@@ -17,7 +17,7 @@ TABLE = (90, 85, 80)
 
 
 def by_phone(photo: Image.Image, rng: Random) -> Image.Image:
-    """`photo`, square and RGB, as a phone would show it; another `rng`, another lamp."""
+    """Return `photo`, square and RGB, as a phone would show it; another `rng`, another lamp."""
     side = photo.width
     if rng.random() < 0.7:  # a warm lamp, else a cold one
         lamp = (1.0, 1 - 0.25 * rng.random(), 1 - 0.55 * rng.random())

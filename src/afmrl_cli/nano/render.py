@@ -57,13 +57,13 @@ class _Drawing:
         return [((x + 0.5) * self.size, y * self.size) for x, y in points]
 
     def cut(self, points: list[Point]) -> None:
-        """Part of the silhouette: cloth shows here, with an outline."""
+        """Cut part of the silhouette: cloth shows here, with an outline."""
         at = self.points(points)
         self.on_mask.polygon(at, fill=255)
         self.on_image.line([*at, at[0]], fill=self.line, width=self.width(0.012), joint="curve")
 
     def sew(self, points: list[Point], fill: RGB, outline: RGB | None = None, width: float = 0.012) -> None:
-        """A piece of another material on top."""
+        """Sew a piece of another material on top."""
         at = self.points(points)
         self.on_mask.polygon(at, fill=255)
         self.on_image.polygon(at, fill=fill)
@@ -88,7 +88,7 @@ def _box(left: float, top: float, right: float, bottom: float) -> list[Point]:
 
 
 def _mirrored(points: list[Point]) -> list[Point]:
-    """A left half, top to bottom, completed to a symmetric outline."""
+    """Return a left half, top to bottom, completed to a symmetric outline."""
     return points + [(-x, y) for x, y in reversed(points)]
 
 
@@ -106,7 +106,9 @@ def _draw_sleeves(d: _Drawing, sleeve: str, body: float, flare: float) -> None:
 
 
 def _draw_top(d: _Drawing) -> None:
-    """Body, sleeves and what marks the category: dress and blouse have a waist, hoodie a hood, coat an open edge."""
+    """Draw body, sleeves and what marks the category: dress and blouse have a waist, hoodie a hood, coat an
+    open edge.
+    """
     garment, hem = d.garment, _hem(d.garment)
     kind = garment.category
     sleeve = garment.sleeve or "long"
@@ -132,7 +134,7 @@ def _draw_top(d: _Drawing) -> None:
 
 
 def _draw_marks(d: _Drawing, body: float, sleeve: str, hem: float) -> None:
-    """Waist seams, cuffs, a hoodie's band, a coat's open edge."""
+    """Draw waist seams, cuffs, a hoodie's band, a coat's open edge."""
     kind = d.garment.category
     if kind == "dress":
         d.stroke([(-0.13, _WAIST), (0.13, _WAIST)], d.line, 0.014)
@@ -172,7 +174,7 @@ def _draw_neckline(d: _Drawing, neckline: str) -> None:
 
 
 def _draw_bottom(d: _Drawing) -> None:
-    """Trousers, shorts, skirts; the waistband is cloth of the main colour."""
+    """Draw trousers, shorts, skirts; the waistband is cloth of the main colour."""
     garment, hem = d.garment, _hem(d.garment)
     if garment.category == "skirt":
         reach = hem - 0.10
@@ -246,7 +248,9 @@ def _draw_belt(d: _Drawing, belt: str, y: float, half: float) -> None:
 
 
 def _draw_badge(d: _Drawing) -> None:
-    """A little mark that no attribute names: by it the very garment can be told from one with the same attributes."""
+    """Draw a little mark that no attribute names: by it the very garment can be told from one with the same
+    attributes.
+    """
     rng = Random(f"badge {d.garment.seed}")
     kind = rng.choice(("none", "disc", "square", "bar", "none"))
     colour = rng.choice(((240, 60, 60), (60, 120, 240), (250, 220, 60), (40, 170, 90), d.contrast))
@@ -260,7 +264,7 @@ def _draw_badge(d: _Drawing) -> None:
 
 
 def draw_garment(garment: Garment, size: int) -> Image.Image:
-    """The garment upright on nothing: an RGBA picture of `size` pixels, cut out."""
+    """Return the garment upright on nothing: an RGBA picture of `size` pixels, cut out."""
     d = _Drawing(garment, size)
     hem = _hem(garment)
     if garment.category in _TOPS:
@@ -306,7 +310,7 @@ def _background(rng: Random, size: int) -> Image.Image:
 
 
 def _soft(rng: Random, cells: int, low: int, size: int) -> Image.Image:
-    """A smooth grey field between `low` and 255: light falling unevenly, folds in the cloth."""
+    """Return a smooth grey field between `low` and 255: light falling unevenly, folds in the cloth."""
     small = Image.new("L", (cells, cells))
     small.putdata([rng.randint(low, 255) for _ in range(cells * cells)])
     field = small.resize((size, size), Image.Resampling.BICUBIC)
@@ -314,7 +318,7 @@ def _soft(rng: Random, cells: int, low: int, size: int) -> Image.Image:
 
 
 def render_photo(garment: Garment, photo_seed: int, size: int = 448) -> Image.Image:
-    """One photo of the garment, `size` pixels square; the same arguments give the same pixels."""
+    """Return one photo of the garment, `size` pixels square; the same arguments give the same pixels."""
     rng = Random(f"photo {garment.seed} {garment.colour} {photo_seed}")
     canvas = size * 2 if size < 400 else size  # drawn larger and reduced: PIL draws without antialiasing
     layer = draw_garment(garment, canvas)

@@ -85,7 +85,7 @@ class Listing:
     """The attributes that title and description name."""
 
     def row(self) -> dict[str, str]:
-        """The listing as the catalog's columns; attributes that don't apply, or are none, are empty."""
+        """Return the listing as the catalog's columns; attributes that don't apply, or are none, are empty."""
         attributes = {key: value for key, value in self.garment.attributes().items() if value != "none"}
         return {
             "id": self.id,
@@ -167,7 +167,7 @@ def _listing(plan: ShopPlan, name: str, product: str, group: str, garment: Garme
 
 
 def plan_queries(listings: tuple[Listing, ...], seed: int, text: int, photo: int) -> tuple[Query, ...]:
-    """Searches: words are answered by every listing with the attributes they name, a photo by its product's."""
+    """Sample searches: words are answered by every listing with the attributes they name, a photo by its product's."""
     rng = Random(f"queries {seed}")
     by_product = {listing.product_id: listing for listing in listings}
     asked = rng.sample(sorted(by_product), k=min(text, len(by_product)))
@@ -189,7 +189,7 @@ def _has(garment: Garment, named: Mapping[str, str]) -> bool:
 
 
 def catalog_text(listings: tuple[Listing, ...]) -> str:
-    """The catalog as CSV."""
+    """Return the catalog as CSV."""
     held = io.StringIO()
     writer = csv.DictWriter(held, COLUMNS, lineterminator="\n")
     writer.writeheader()

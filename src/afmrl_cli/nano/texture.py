@@ -16,7 +16,7 @@ Grid = NDArray[np.float32]
 
 @lru_cache(maxsize=4)
 def _grid(size: int) -> tuple[Grid, Grid]:
-    """x and y of every pixel, the picture being 1 wide, (0, 0) at its middle."""
+    """Return x and y of every pixel, the picture being 1 wide, (0, 0) at its middle."""
     line = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     return np.ascontiguousarray(np.broadcast_to(line, (size, size))), np.ascontiguousarray(
         np.broadcast_to(line[:, None], (size, size))
@@ -24,7 +24,7 @@ def _grid(size: int) -> tuple[Grid, Grid]:
 
 
 def shade(colour: RGB, factor: float) -> RGB:
-    """A colour made darker (factor < 1) or mixed with white (factor > 1)."""
+    """Return a colour made darker (factor < 1) or mixed with white (factor > 1)."""
     if factor <= 1:
         return (int(colour[0] * factor), int(colour[1] * factor), int(colour[2] * factor))
     mix = factor - 1
@@ -36,14 +36,14 @@ def shade(colour: RGB, factor: float) -> RGB:
 
 
 def main_colour(garment: Garment) -> RGB:
-    """The garment's own shade of its colour: a little off the named one, the same in all its photos."""
+    """Return the garment's own shade of its colour: a little off the named one, the same in all its photos."""
     rng = Random(f"shade {garment.seed} {garment.colour}")
     red, green, blue = (min(255, max(0, value + rng.randint(-9, 9))) for value in COLOURS[garment.colour])
     return red, green, blue
 
 
 def cloth(garment: Garment, size: int, split: float = 0.5) -> Image.Image:
-    """The garment's cloth as a square picture of `size` pixels; colour blocks meet at the height `split`.
+    """Return the garment's cloth as a square picture of `size` pixels; colour blocks meet at the height `split`.
 
     Every motif is at least five pixels wide in a picture of 112, else a model of that resolution could not see it;
     and the accent always covers less than the main colour, so that which is which can be seen.
@@ -74,7 +74,7 @@ def cloth(garment: Garment, size: int, split: float = 0.5) -> Image.Image:
 
 
 def _motifs(pattern: str, x: Grid, y: Grid, wide: float, shift: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Dots or flowers in staggered rows: where the accent is, and where a flower's dark middle is."""
+    """Return dots or flowers in staggered rows: where the accent is, and where a flower's dark middle is."""
     period = (0.125 if pattern == "dotted" else 0.19) * wide
     v = y / period + shift
     row = np.floor(v)

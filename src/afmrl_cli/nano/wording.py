@@ -152,7 +152,7 @@ def _phrases(attributes: dict[str, str], keys: list[str], rng: Random) -> list[s
 
 
 def _told(attributes: dict[str, str], rng: Random, leave_out: float) -> set[str]:
-    """Which attributes a listing names: always the category, never all."""
+    """Return which attributes a listing names: always the category, never all."""
     told = {"category"}
     for key, value in attributes.items():
         if rng.random() >= (0.93 if value == "none" else leave_out):
@@ -165,7 +165,7 @@ def _told(attributes: dict[str, str], rng: Random, leave_out: float) -> set[str]
 
 
 def listing_words(garment: Garment, rng: Random, brand: str, leave_out: float = 0.5) -> Wording:
-    """A title and a description that name some of the attributes; each is left out with the chance `leave_out`.
+    """Return a title and a description that name some of the attributes; each is left out with the chance `leave_out`.
 
     An absent detail ("no belt") is hardly ever written, as shops hardly ever do.
     """
@@ -203,7 +203,7 @@ def listing_words(garment: Garment, rng: Random, brand: str, leave_out: float = 
 
 
 def query_words(garment: Garment, rng: Random, least: int = 3, most: int = 5) -> tuple[str, dict[str, str]]:
-    """A shopper's query ("navy striped dress with long sleeves") and the attributes that it names.
+    """Return a shopper's query ("navy striped dress with long sleeves") and the attributes that it names.
 
     Beside the category it names between `least` and `most` of them, if the garment has as many that are not "none".
     """

@@ -44,7 +44,7 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safe
 
 
 def versions() -> dict[str, str]:
-    """Versions of afmrl, Python and the packages that a checkpoint depends on; read from metadata, nothing is
+    """Return versions of afmrl, Python and the packages that a checkpoint depends on; read from metadata, nothing is
     imported."""
     found = {"python": platform.python_version()}
     for package in ("afmrl-cli", *PACKAGES):
@@ -80,7 +80,9 @@ class Manifest:
     files: Mapping[str, str] = field(default_factory=dict)
 
     def training_products(self) -> TrainingProducts | None:
-        """The products that it has seen; None where they are unknown. ValueError when the manifest is damaged."""
+        """Return the products that it has seen; None where they are unknown. ValueError when the manifest is
+        damaged.
+        """
         return read_training_products(self.products)
 
     def describe(self) -> dict[str, Any]:
@@ -100,15 +102,17 @@ class Checkpoints:
         self.folder = folder
 
     def path(self, name: str) -> Path:
-        """The folder of the checkpoint `name`."""
+        """Return the folder of the checkpoint `name`."""
         return self.folder / name
 
     def list(self) -> list[Manifest]:
-        """All checkpoints whose manifest can be read, the oldest first; weights are not read."""
+        """Return all checkpoints whose manifest can be read, the oldest first; weights are not read."""
         return self.survey()[0]
 
     def survey(self) -> tuple[builtins.list[Manifest], dict[str, ModelError]]:
-        """All checkpoints, the oldest first, and by folder what is wrong with those whose manifest is damaged."""
+        """Return all checkpoints, the oldest first, and by folder what is wrong with those whose manifest is
+        damaged.
+        """
         found, damaged = [], {}
         paths = self.folder.iterdir() if self.folder.is_dir() else ()
         for name in sorted(p.name for p in paths if p.is_dir() and not p.name.startswith(TEMPORARY_PREFIX)):
@@ -119,7 +123,7 @@ class Checkpoints:
         return sorted(found, key=lambda m: (m.created, m.name)), damaged
 
     def get(self, name: str) -> Manifest:
-        """The checkpoint `name`, its files checked against their hashes.
+        """Return the checkpoint `name`, its files checked against their hashes.
 
         Raises ModelError when there is none, or a file is missing or differs.
         """
@@ -138,7 +142,7 @@ class Checkpoints:
         return manifest
 
     def find(self, name: str, role: Role | None = None) -> Manifest:
-        """The checkpoint that `name` means: `latest` and `best` of `role`, `embedder:best`, or a name.
+        """Return the checkpoint that `name` means: `latest` and `best` of `role`, `embedder:best`, or a name.
 
         Raises ModelError as `get` does, or when there is none of that label.
         """
@@ -155,7 +159,7 @@ class Checkpoints:
         return self.get(found)
 
     def labels(self) -> dict[str, str]:
-        """Names by label: "embedder:latest", "generator:best", ...; a label of which nothing is there is left out."""
+        """Name by label: "embedder:latest", "generator:best", ...; a label of which nothing is there is left out."""
         found = self.list()
         labels = {f"{manifest.role}:{LATEST}": manifest.name for manifest in found}
         roles = {manifest.name: manifest.role for manifest in found}
@@ -181,7 +185,7 @@ class Checkpoints:
         return manifest
 
     def size(self, name: str) -> int:
-        """Bytes of the checkpoint's files."""
+        """Return bytes of the checkpoint's files."""
         return sum(path.stat().st_size for path in self.path(name).iterdir())
 
     def add(self, adapter: Path, manifest: Manifest) -> Manifest:
@@ -214,7 +218,9 @@ class Checkpoints:
         return stored
 
     def _stored_before(self, manifest: Manifest, known: Sequence[Manifest], weights: str) -> Manifest | None:
-        """The checkpoint that the same run has stored with the same weights (and name, where one was asked for)."""
+        """Return the checkpoint that the same run has stored with the same weights (and name, where one was
+        asked for).
+        """
         for each in known:
             same = bool(manifest.run) and each.run == manifest.run and each.files[WEIGHTS] == weights
             if same and manifest.name in ("", each.name):
@@ -250,7 +256,7 @@ class Checkpoints:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest in the file `path`. ValueError when a field is not what it should be, OSError as `open`."""
+    """Return the manifest in the file `path`. ValueError when a field is not what it should be, OSError as `open`."""
     content = read_strictly(path)
     check_manifest(content)
     manifest = Manifest(**content)
@@ -259,8 +265,9 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:
-    """PEFT's configuration of the adapter in `folder`, before PEFT obeys it. ModelError when it asks for anything but a
-    LoRA on named modules."""
+    """Return PEFT's configuration of the adapter in `folder`, before PEFT obeys it. ModelError when it asks for
+    anything but a LoRA on named modules.
+    """
     file = folder / "adapter_config.json"
     hint = "train the adapter again, or export it again"
     try:
@@ -279,7 +286,7 @@ def _damaged(path: Path, reason: str) -> ModelError:
 
 
 def _adapter_files(adapter: Path) -> list[Path]:
-    """The files to store; ModelError when something is missing, or is there that must not get in."""
+    """Return the files to store; ModelError when something is missing, or is there that must not get in."""
     if not adapter.is_dir():
         raise ModelError(f"{adapter}: no such folder", "give the folder that holds adapter_model.safetensors")
     files = sorted(path for path in adapter.iterdir() if path.name != MANIFEST)
@@ -295,7 +302,7 @@ def _adapter_files(adapter: Path) -> list[Path]:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """What a safetensors file says of its tensors: name -> dtype, shape, data_offsets. Nothing of them is read.
+    """Return what a safetensors file says of its tensors: name -> dtype, shape, data_offsets. Nothing of them is read.
 
     Raises ModelError when it is no such file, or not whole. (8 bytes of header length, a JSON header, the tensors.)
     """

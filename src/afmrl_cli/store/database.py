@@ -164,7 +164,7 @@ class Database:
             raise
 
     def attributes(self, generator: str, prompt: str, fingerprints: Sequence[str]) -> dict[str, StoredAttributes]:
-        """What is stored under these fingerprints, failures too; what is not stored is left out."""
+        """Return what is stored under these fingerprints, failures too; what is not stored is left out."""
         found: dict[str, StoredAttributes] = {}
         for at in range(0, len(fingerprints), LOOKUP_CHUNK):
             chunk = fingerprints[at : at + LOOKUP_CHUNK]
@@ -185,12 +185,12 @@ class Database:
         return {generator: int(number) for generator, number in rows}
 
     def invalid_attributes(self, generator: str) -> int:
-        """How many answers of a generator are stored as failures."""
+        """Return how many answers of a generator are stored as failures."""
         query = "SELECT COUNT(*) FROM attributes WHERE generator = ? AND failure IS NOT NULL"
         return int(self._connection.execute(query, (generator,)).fetchone()[0])
 
     def attribute_texts(self, generator: str, prompt: str) -> list[str]:
-        """All valid texts of a generator under a prompt."""
+        """Return all valid texts of a generator under a prompt."""
         rows = self._connection.execute(
             f"SELECT {COLUMNS} FROM attributes WHERE generator = ? AND prompt = ? AND failure IS NULL",
             (generator, prompt),
@@ -207,7 +207,7 @@ class Database:
             )
 
     def image_hashes(self, paths: Sequence[str]) -> dict[str, StoredImageHash]:
-        """What is stored of these photos, by path; what is not stored is left out."""
+        """Return what is stored of these photos, by path; what is not stored is left out."""
         found: dict[str, StoredImageHash] = {}
         for at in range(0, len(paths), LOOKUP_CHUNK):
             chunk = paths[at : at + LOOKUP_CHUNK]
@@ -227,11 +227,11 @@ class Database:
 
 
 def _checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """`row` with its checksum at the end."""
+    """Return `row` with its checksum at the end."""
     parts = [repr(float(value) if isinstance(value, int) else value) for value in row]  # 1 comes back as 1.0
     return *row, zlib.crc32("\0".join(parts).encode("utf-8", "backslashreplace"))
 
 
 def _sound(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    """The rows, without their checksum, that have the right one or none (as version 1 wrote them)."""
+    """Return the rows, without their checksum, that have the right one or none (as version 1 wrote them)."""
     return (row[:-1] for row in rows if row[-1] is None or _checked(row[:-1]) == row)

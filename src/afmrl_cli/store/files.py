@@ -99,13 +99,13 @@ def _umask() -> int:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """`content` as indented UTF-8 JSON at `path`, atomically."""
+    """Write `content` as indented UTF-8 JSON at `path`, atomically."""
     with writing(path) as temporary:
         temporary.write_text(json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n", "utf-8")
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote. DataError when the file is damaged."""
+    """Return what `write_json` wrote. DataError when the file is damaged."""
     try:
         return parse_json(path.read_text("utf-8"))
     except ValueError as error:
@@ -114,7 +114,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object that `write_json` wrote. DataError when the file is damaged or holds anything else."""
+    """Return the JSON object that `write_json` wrote. DataError when the file is damaged or holds anything else."""
     content = read_json(path)
     if not isinstance(content, dict):
         hint = "remove this file: the command that wrote it makes it again"
@@ -142,7 +142,9 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def sealed(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """`content` for the file that describes `folder`, with the checksums of the other files there and its own."""
+    """Return `content` for the file that describes `folder`, with the checksums of the other files there and
+    its own.
+    """
     sums = content.get(FILES) or {path.name: checksum(path) for path in sorted(folder.iterdir()) if path.is_file()}
     whole = {**content, FILES: sums}
     whole.pop(SEAL, None)
@@ -150,7 +152,7 @@ def sealed(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def find_damage(content: Mapping[str, Any], folder: Path) -> str:
-    """What differs in `folder` from what `sealed` has written down, "" when nothing does."""
+    """Return what differs in `folder` from what `sealed` has written down, "" when nothing does."""
     if content.get(SEAL) != hash_json({key: value for key, value in content.items() if key != SEAL})[:16]:
         return "what describes them is not what was stored"
     for name, expected in content[FILES].items():
@@ -163,7 +165,7 @@ def find_damage(content: Mapping[str, Any], folder: Path) -> str:
 
 
 def checksum(path: Path) -> int:
-    """CRC-32 of a file's bytes: tells damage, at a gigabyte a second, and no malice."""
+    """Return CRC-32 of a file's bytes: tells damage, at a gigabyte a second, and no malice."""
     found = 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -172,11 +174,11 @@ def checksum(path: Path) -> int:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
+    """Return SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_json(content: Any) -> str:
-    """SHA-256 (hex) of `content` as canonical JSON: the fingerprint of settings and of lists of fingerprints."""
+    """Return SHA-256 (hex) of `content` as canonical JSON: the fingerprint of settings and of lists of fingerprints."""
     return hashlib.sha256(_canonical(content).encode()).hexdigest()

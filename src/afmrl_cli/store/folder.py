@@ -42,7 +42,7 @@ class CatalogFolder:
 
     @property
     def store(self) -> Path:
-        """`.afmrl`; made by whoever writes first (`store.files.make_folder`)."""
+        """`.afmrl`; made by the first writer (`store.files.make_folder`)."""
         return self.root / STORE_NAME
 
     @property
@@ -72,8 +72,8 @@ class CatalogFolder:
 
 
 def find_folder(start: Path | None, configured: Callable[[Path], str] = lambda root: "") -> CatalogFolder:
-    """The catalog that `start` means: a file, a folder, or (None) the working directory or the nearest parent of it
-    that holds `afmrl.toml` or `.afmrl`.
+    """Return the catalog that `start` means: a file, a folder, or (None) the working directory or the nearest parent of
+    it that holds `afmrl.toml` or `.afmrl`.
 
     `configured(root)` gives `catalog.path` of that folder's settings, "" for none. Raises DataError when there is no
     catalog or more than one candidate, when the catalog is a link that leads elsewhere, or as `check_store` does.
@@ -101,7 +101,7 @@ def find_folder(start: Path | None, configured: Callable[[Path], str] = lambda r
 
 
 def _opened(catalog: Path) -> CatalogFolder:
-    """The folder of `catalog`, once nothing of it is a link."""
+    """Return the folder of `catalog`, once nothing of it is a link."""
     file = catalog.resolve()
     if file.parent != catalog.parent.resolve():  # the store would be made there, and photos looked for there
         raise DataError(f"{catalog}: is a link that leads to {file}", "give that file itself, or copy it here")
@@ -111,7 +111,7 @@ def _opened(catalog: Path) -> CatalogFolder:
 
 
 def check_store(store: Path) -> None:
-    """DataError naming what is a link: the store itself or the first thing in it; or what is neither a file nor a
+    """Raise DataError naming what is a link: the store itself or the first thing in it; or what is neither a file nor a
     folder (a pipe would never end). One walk over names; nothing is opened. A store need not exist yet."""
     if store.is_symlink():
         raise _link(store, store)
@@ -135,8 +135,8 @@ def _link(path: Path, store: Path) -> DataError:
 
 
 def candidates(root: Path) -> list[Path]:
-    """Files in `root` whose names are those of catalogs, packed or not; where there are none, those that may be all the
-    same. Hidden files and Excel's lock files are left out.
+    """Return files in `root` whose names are those of catalogs, packed or not; where there are none, those that may be
+    all the same. Hidden files and Excel's lock files are left out.
 
     Raises DataError when there are none, naming what is there instead.
     """
@@ -165,8 +165,9 @@ def candidates(root: Path) -> list[Path]:
 
 
 def check_output(path: Path, folder: CatalogFolder, flag: str, own: Iterable[Path | None] = ()) -> None:
-    """UsageError naming `flag` when a result at `path` would replace a folder or a file of the retailer's (the catalog,
-    its settings, and those in `own`), or lie in the store."""
+    """Raise UsageError naming `flag` when a result at `path` would replace a folder or a file of the retailer's (the
+    catalog, its settings, and those in `own`), or lie in the store.
+    """
     if path.is_dir():
         raise UsageError(f"{flag} {path}: is a folder", "give a file's name")
     place = path.resolve()

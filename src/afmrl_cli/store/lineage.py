@@ -17,7 +17,7 @@ DIGEST = re.compile(r"-[0-9a-f]{10}$")
 
 
 def checkpoint_of(model_id: str, names: Iterable[str]) -> str:
-    """Which of the checkpoints `names` a model's id names, "" for a bare base or another machine's."""
+    """Return which of the checkpoints `names` a model's id names, "" for a bare base or another machine's."""
     if not DIGEST.search(model_id):
         return ""
     stem = DIGEST.sub("", model_id)
@@ -26,7 +26,9 @@ def checkpoint_of(model_id: str, names: Iterable[str]) -> str:
 
 
 def learnt_from(manifest: Manifest, names: Sequence[str]) -> dict[str, str]:
-    """The checkpoints that `manifest` came from directly, by how: "parent", "attributes", "embedder", "targets"."""
+    """Return the checkpoints that `manifest` came from directly, by how: "parent", "attributes", "embedder",
+    "targets".
+    """
     found = {how: checkpoint_of(model, names) for how, model in manifest.inputs.items()}
     if manifest.parent in names:
         found["parent"] = str(manifest.parent)
@@ -47,8 +49,8 @@ def with_sources(
 
 
 def needed(manifests: Sequence[Manifest], wanted: Mapping[str, str]) -> dict[str, str]:
-    """Which checkpoints must stay, and why. `wanted` says of some, by name, why they are wanted; all that these came
-    from stays with them.
+    """Return which checkpoints must stay, and why. `wanted` says of some, by name, why they are wanted; all that these
+    came from stays with them.
     """
     by_name = {manifest.name: manifest for manifest in manifests}
     reasons: dict[str, str] = {}
@@ -65,7 +67,9 @@ def needed(manifests: Sequence[Manifest], wanted: Mapping[str, str]) -> dict[str
 
 
 def tree(manifests: Sequence[Manifest]) -> list[tuple[int, Manifest]]:
-    """(depth, checkpoint): each below its parent, the oldest first; one whose parent is gone stands at depth 0."""
+    """Return (depth, checkpoint): each below its parent, the oldest first; one whose parent is gone stands at
+    depth 0.
+    """
     names = {manifest.name for manifest in manifests}
     children: dict[str, list[Manifest]] = {}
     for manifest in manifests:
@@ -83,7 +87,7 @@ def tree(manifests: Sequence[Manifest]) -> list[tuple[int, Manifest]]:
 
 
 def differences(first: Manifest, second: Manifest) -> list[tuple[str, Any, Any]]:
-    """(what, of the first, of the second) of all that differs; None where one of them lacks it."""
+    """Return (what, of the first, of the second) of all that differs; None where one of them lacks it."""
     ours, theirs = _flat(first), _flat(second)
     keys = [*ours, *(key for key in theirs if key not in ours)]
     return [(key, ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)]

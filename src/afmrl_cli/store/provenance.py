@@ -90,7 +90,7 @@ def _sources(manifest: Manifest, known: dict[str, Manifest]) -> Iterator[tuple[s
 
 
 def _of_generator(content: dict[str, Any]) -> object:
-    """The generator whose attribute texts vectors or metrics were made with."""
+    """Return the generator whose attribute texts vectors or metrics were made with."""
     return (content.get("attributes") or {}).get("generator")
 
 
@@ -103,7 +103,7 @@ def _stages(content: dict[str, Any], name: str) -> Sequence[str]:
 
 
 def _read(files: Iterator[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The JSON objects among `files`; one that can't be read was made by nothing here."""
+    """Yield the JSON objects among `files`; one that can't be read was made by nothing here."""
     for file in sorted(files):
         try:
             content = parse_json(file.read_text("utf-8"))

@@ -10,7 +10,7 @@ from .files import make_folder, read_object, reading
 
 
 def new_run(runs: Path, command: str) -> Path:
-    """A new folder `<UTC time>-<command>` in `runs`; two commands in one second get two folders."""
+    """Return a new folder `<UTC time>-<command>` in `runs`; two commands in one second get two folders."""
     make_folder(runs)
     name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{command}"
     number = 1
@@ -25,7 +25,7 @@ def new_run(runs: Path, command: str) -> Path:
 
 
 def in_order(documents: Iterable[Path]) -> list[Path]:
-    """The documents (JSON) of runs, the run that was begun last at the end.
+    """Return the documents (JSON) of runs, the run that was begun last at the end.
 
     By the `number` that each holds: times of files follow a clock that may go backwards, and copying changes them.
     Documents of earlier versions have none and come first, by their times. DataError when one is damaged.
@@ -34,7 +34,7 @@ def in_order(documents: Iterable[Path]) -> list[Path]:
 
 
 def next_number(documents: Iterable[Path]) -> int:
-    """The number of a run that begins now. DataError when a document is damaged."""
+    """Return the number of a run that begins now. DataError when a document is damaged."""
     return 1 + max(map(_number, documents), default=0)
 
 

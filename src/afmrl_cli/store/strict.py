@@ -99,7 +99,7 @@ class AdapterConfig(BaseModel):
 
 
 def read_strictly(file: Path) -> dict[str, Any]:
-    """The JSON object in `file`. ValueError when it is none, too large or too deep; OSError as `open`."""
+    """Return the JSON object in `file`. ValueError when it is none, too large or too deep; OSError as `open`."""
     if file.exists() and not file.is_file():
         raise ValueError("not a file")  # a pipe would never end
     with file.open("rb") as source:
@@ -123,12 +123,12 @@ def read_strictly(file: Path) -> dict[str, Any]:
 
 
 def check_manifest(content: dict[str, Any]) -> None:
-    """ValueError naming the first field that is not as `ManifestFile` has it."""
+    """Raise ValueError naming the first field that is not as `ManifestFile` has it."""
     _check(ManifestFile, content)
 
 
 def check_adapter_config(content: dict[str, Any]) -> AdapterConfig:
-    """The configuration; ValueError naming the first field that is not as `AdapterConfig` has it."""
+    """Return the configuration; ValueError naming the first field that is not as `AdapterConfig` has it."""
     config = _check(AdapterConfig, content)
     asked = next((name for name, value in (config.model_extra or {}).items() if value), None)
     if asked is not None:

@@ -5,7 +5,7 @@
 
 A listing counts as seen by its own id or by that of its product, so that the answer holds for a catalog that has grown,
 was split otherwise, or has named its product_id column since. One product in a million is taken for seen by chance
-where a checkpoint knows a million. Ids can't be read out of the hashes; whoever has a list of ids can test which of
+where a checkpoint knows a million. Ids can't be read out of the hashes; with a list of ids one can test which of
 them are among the hashes.
 
 A checkpoint has seen what it was trained on and what its best step was chosen by, and all that those have seen that it
@@ -35,16 +35,16 @@ class TrainingProducts:
     complete: bool = True
 
     def trained_on(self, id: str, product_id: str) -> bool:
-        """Whether the listing or its product was trained on."""
+        """Tell whether the listing or its product was trained on."""
         return not self.train.isdisjoint(hashes_of(id, product_id))
 
     def seen(self, id: str, product_id: str) -> bool:
-        """Whether the listing or its product was trained on or chosen by."""
+        """Tell whether the listing or its product was trained on or chosen by."""
         found = hashes_of(id, product_id)
         return not self.train.isdisjoint(found) or not self.validation.isdisjoint(found)
 
     def joined(self, other: TrainingProducts) -> TrainingProducts:
-        """Both together; of their listings the larger numbers, since most are the same."""
+        """Return both together; of their listings the larger numbers, since most are the same."""
         return TrainingProducts(
             self.train | other.train,
             self.validation | other.validation,
@@ -63,7 +63,7 @@ class TrainingProducts:
 
 
 def hashes_of(id: str, product_id: str) -> tuple[bytes, ...]:
-    """The hashes that stand for a listing; one where it shares its product with no other."""
+    """Return the hashes that stand for a listing; one where it shares its product with no other."""
     own = _hash("listing", id)
     return (own,) if product_id == id else (own, _hash("product", product_id))
 
@@ -76,7 +76,7 @@ def training_products(train: Iterable[tuple[str, str]], validation: Iterable[tup
 
 
 def read_training_products(content: Mapping[str, object]) -> TrainingProducts | None:
-    """What `written` gave; None where a manifest holds nothing. ValueError for anything else."""
+    """Return what `written` gave; None where a manifest holds nothing. ValueError for anything else."""
     if not content:
         return None
     listings, complete = content.get("listings"), content.get("complete")

@@ -23,7 +23,7 @@ PAGE_MARK, MARKDOWN_MARK, JUNIT_MARK = '<meta name="generator" content="afmrl">'
 
 
 def written_by_afmrl(path: Path) -> bool:
-    """Whether the file at `path` is a result of this tool, or empty. False for what can't be read."""
+    """Tell whether the file at `path` is a result of this tool, or empty. False for what can't be read."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)

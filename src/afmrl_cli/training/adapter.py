@@ -68,7 +68,7 @@ def add_trainable(
 
 
 def trainable(model: PeftModel) -> dict[str, torch.nn.Parameter]:
-    """The parameters that are trained, by name, in a fixed order."""
+    """Return the parameters that are trained, by name, in a fixed order."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 

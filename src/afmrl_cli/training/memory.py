@@ -139,13 +139,13 @@ class Model:
         return round(self.bytes * (s.numbers - linear) + NF4_BYTES * linear)
 
     def adapter(self, rank: int) -> int:
-        """Bytes of an adapter in training: weights, gradients and AdamW's moments."""
+        """Return bytes of an adapter in training: weights, gradients and AdamW's moments."""
         s = self.shape
         sides = 2 * (s.hidden + s.query) + 2 * (s.hidden + s.keys) + 3 * (s.hidden + s.mlp)
         return ADAPTER_BYTES * rank * s.layers * sides
 
     def forward(self, tokens: int, images: int) -> int:
-        """Bytes above the weights of reading `tokens`, `images` photos among them."""
+        """Return bytes above the weights of reading `tokens`, `images` photos among them."""
         s = self.shape
         layer = 3 * self.bytes * tokens * (s.hidden + s.mlp)
         unpacked = self.bytes * s.hidden * s.mlp if self.four_bit else 0
@@ -153,8 +153,8 @@ class Model:
         return max(layer + unpacked, 20 * self.bytes * patches * s.tower) + patches * PATCH_BYTES
 
     def training(self, training: TrainingSettings, tokens: int, images: int) -> int:
-        """Bytes above the weights of learning from `tokens`: the adapter, a forward, and what it keeps for the backward
-        (K of each layer; with activation checkpointing each layer's input, and one K).
+        """Return bytes above the weights of learning from `tokens`: the adapter, a forward, and what it keeps for the
+        backward (K of each layer; with activation checkpointing each layer's input, and one K).
         """
         s, dropout = self.shape, bool(training.lora_dropout)
         copied = 5 * s.hidden + s.query + s.mlp
@@ -167,15 +167,15 @@ class Model:
         return self.adapter(training.rank) + self.forward(tokens, images) + tokens * layers
 
     def cache(self, tokens: int) -> int:
-        """Bytes of keys and values."""
+        """Return bytes of keys and values."""
         return 2 * self.bytes * self.shape.keys * self.shape.layers * tokens
 
     def scores(self, tokens: int) -> int:
-        """Bytes of the scores of all words, for so many tokens."""
+        """Return bytes of the scores of all words, for so many tokens."""
         return WORD_BYTES * self.shape.words * tokens
 
     def chunked_scores(self, tokens: int) -> int:
-        """Bytes of the same in TRL's chunks, with their gradient."""
+        """Return bytes of the same in TRL's chunks, with their gradient."""
         pairs = min(tokens, HEAD_TOKENS) * min(self.shape.words, HEAD_WORDS)
         return pairs * (self.bytes + (0 if self.cuda else HEAD_BYTES))
 
@@ -254,12 +254,12 @@ def estimate_stages(settings: Settings, photos: int = PHOTOS) -> list[StageMemor
 
 
 def _prompt(settings: Settings, model: Model, photos: int) -> int:
-    """Tokens that the generator reads of a product."""
+    """Return tokens that the generator reads of a product."""
     return photos * model.image_tokens + settings.model.max_text_tokens + PROMPT_TOKENS
 
 
 def _item(settings: Settings, model: Model, photos: int) -> int:
-    """Tokens that the embedder reads: attributes take their part of `max_text_tokens`, or all of it and more."""
+    """Return tokens that the embedder reads: attributes take their part of `max_text_tokens`, or all of it and more."""
     text = max(settings.model.max_text_tokens, settings.attributes.max_new_tokens)
     return photos * model.image_tokens + text + EMBED_TOKENS
 
@@ -278,7 +278,7 @@ def _sft(settings: Settings, model: Model, photos: int) -> int:
 
 
 def _agcl(settings: Settings, model: Model, photos: int) -> int:
-    """A chunk, and the vectors of the whole batch with their gradients and similarities."""
+    """Return bytes of a chunk, and of the vectors of the whole batch with their gradients and similarities."""
     length, batch = _item(settings, model, photos), settings.agcl.batch_size or AGCL_BATCH
     rows = max(1, settings.agcl.chunk_tokens // length)
     vectors = 4 * 4 * (2 * batch * model.shape.hidden + batch**2)
