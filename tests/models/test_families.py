@@ -93,8 +93,8 @@ NEW = Family(
 )
 
 
-KEPT = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
-KEPT += ("rope_parameters",)
+KEPT = {"vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim"}
+KEPT |= {"rope_parameters"}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from transformers import AutoModelForImageTextToText
 
 from afmrl_cli.attributes.request import Generation, Generator, Request
 from afmrl_cli.errors import ModelError
-from afmrl_cli.models.generator import NEVER_WRITTEN, LocalGenerator, load_generator
+from afmrl_cli.models.families import FAMILIES
+from afmrl_cli.models.generator import LocalGenerator, load_generator
 from afmrl_cli.settings import AttributeSettings
 from tests.tiny import photo
 
@@ -47,7 +48,10 @@ def test_it_is_the_plain_greedy_search(tiny_model: TinyModel, architecture: str)
     """The folder's generation_config asks for sampling and a repetition penalty: neither may seep in."""
     folder = tiny_model(architecture)
     generator = generator_of(folder)
-    processor, never = generator.processor, generator.processor.tokenizer.convert_tokens_to_ids(list(NEVER_WRITTEN))
+    processor, never = (
+        generator.processor,
+        generator.processor.tokenizer.convert_tokens_to_ids(list(FAMILIES["qwen2_vl"].never_written)),
+    )
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     for request, answer in zip(REQUESTS, generator.generate(REQUESTS), strict=True):
         batch = processor.tensors([generator.text(request)], [request.images])
@@ -89,7 +93,7 @@ def test_samples(tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_tokens_that_stand_for_pictures_are_never_written(tiny_model: TinyModel) -> None:
     generator = generator_of(tiny_model("qwen2_vl"), temperature=100.0, max_new_tokens=200)
-    never = set(generator.processor.tokenizer.convert_tokens_to_ids(list(NEVER_WRITTEN)))
+    never = set(generator.processor.tokenizer.convert_tokens_to_ids(list(FAMILIES["qwen2_vl"].never_written)))
     batch = generator.processor.tensors([generator.text(REQUESTS[3])], [[]])
     tokens = generator.loaded.causal.generate(**batch, generation_config=generator._config(), num_return_sequences=8)
     assert not never & set(tokens[:, batch["input_ids"].shape[1] :].flatten().tolist())
