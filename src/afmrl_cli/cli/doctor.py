@@ -42,7 +42,7 @@ def doctor(call: Call) -> None:
         root = None  # not in a catalog's folder: flags, environment and defaults
     settings = load_settings(root, flags)
     versions, device, models, troubles = _versions(), _device(settings), _models(settings), find_troubles(settings)
-    memory = [] if broken_torchvision() else _memory(settings)
+    memory = _memory(settings)
     content = {
         "ok": not troubles,
         "versions": versions,
