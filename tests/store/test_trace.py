@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from afmrl_cli.store.trace import Trace, trace, wanted_checkpoints
 
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.folder import CatalogFolder
-from afmrl_cli.store.trace import Trace, trace, wanted_checkpoints
 
 from .adapters import adapter, attributes
 from .test_lineage import chain
