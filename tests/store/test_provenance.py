@@ -1,4 +1,4 @@
-"""Where a checkpoint came from, what came from it, and which somebody counts on."""
+"""Where a checkpoint came from, what came from it, and which are in use."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from afmrl_cli.store.trace import Trace, trace, wanted_checkpoints
 
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.store.provenance import Provenance, provenance_of, wanted_checkpoints
 
 from .adapters import adapter, attributes
 from .test_lineage import chain
@@ -33,19 +33,19 @@ def write(file: Path, content: Any) -> Path:
     return file.parent
 
 
-def traced(folder: CatalogFolder, name: str) -> Trace:
+def provenance(folder: CatalogFolder, name: str) -> Provenance:
     store = Checkpoints(folder.checkpoints)
-    return trace(folder, store, store.get(name))
+    return provenance_of(folder, store, store.get(name))
 
 
-def test_sources_nearest_first_and_offspring(folder: CatalogFolder) -> None:
-    found = traced(folder, "embedder-2")
+def test_sources_nearest_first_and_descendants(folder: CatalogFolder) -> None:
+    found = provenance(folder, "embedder-2")
     assert found.sources == [("attributes", "generator-2"), ("parent", "embedder-1"), *found.sources[2:]]
-    assert [name for _, name in found.sources[2:]] == ["generator-1"] and found.offspring == []
-    assert traced(folder, "generator-1").sources == []
-    assert traced(folder, "generator-1").offspring == [("attributes", "embedder-1"), ("parent", "generator-2")]
-    nothing = traced(folder, "lonely")
-    assert nothing == Trace([], {}, [], [], [], [])
+    assert [name for _, name in found.sources[2:]] == ["generator-1"] and found.descendants == []
+    assert provenance(folder, "generator-1").sources == []
+    assert provenance(folder, "generator-1").descendants == [("attributes", "embedder-1"), ("parent", "generator-2")]
+    nothing = provenance(folder, "lonely")
+    assert nothing == Provenance([], {}, [], [], [], [])
 
 
 def test_what_was_made_with_it(folder: CatalogFolder) -> None:
@@ -66,12 +66,12 @@ def test_what_was_made_with_it(folder: CatalogFolder) -> None:
     ]
     write(folder.runs / "cycle-1" / "cycle.json", {"leaderboard": stages, "lineage": {"embedder": "embedder-1"}})
 
-    generator, embedder = traced(folder, "generator-1"), traced(folder, "embedder-1")
+    generator, embedder = provenance(folder, "generator-1"), provenance(folder, "embedder-1")
     assert generator.attributes == {ID("generator-1"): 3} and embedder.attributes == {}
-    assert (generator.vectors, generator.figures, generator.cycles) == ([two], [run], ["cycle-1: RAR"])
-    assert (embedder.vectors, embedder.figures) == ([one], [])
+    assert (generator.vectors, generator.evaluations, generator.cycles) == ([two], [run], ["cycle-1: RAR"])
+    assert (embedder.vectors, embedder.evaluations) == ([one], [])
     assert embedder.cycles == ["cycle-1: AGCL", "cycle-1: RAR"]
-    assert traced(folder, "embedder-2").vectors == [two]
+    assert provenance(folder, "embedder-2").vectors == [two]
 
 
 def test_which_are_counted_on(folder: CatalogFolder) -> None:
