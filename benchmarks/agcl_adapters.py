@@ -8,7 +8,7 @@ Every run is one line of WORK/runs.jsonl; one that stands there is not done agai
 started anew. 30 % of the styles are held out, wholly: colour twins are on one side. Of these every second style is for
 validation, the others are the test; the gallery are the listings of both.
 
-shop          SHOP is what `afmrl_cli.nano.shop.write_shop(products=3000)` writes: colour twins, 10 % listed twice. The
+shop          SHOP is what `afmrl_cli.nano.shop.write_shop` writes of `ShopPlan(3000)`: colour variants, 10 % twice. The
               first photo asks for a text: there is room, whereas nano finds photos by photos nearly always
 shop-hidden   the same, but training does not know which listings are the same product
 myntra        a listing's text asks for its photo; right is every listing of that title. DATA/myntra

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from afmrl_cli.__main__ import WAITING
-from afmrl_cli.nano.shop import write_shop
+from afmrl_cli.nano.shop import ShopPlan, write_shop
 
 from .figures import record
 
@@ -82,7 +82,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        write_shop(work / "shop", arguments.products, 7, duplicates=1.0)
+        write_shop(work / "shop", ShopPlan(arguments.products, 7, duplicates=1.0))
         for name in arguments.only.split(","):
             rounds = [
                 {way: one(name, work / "shop", work, arguments.products, way) for way in WAYS}

@@ -36,8 +36,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = Path("src/afmrl_cli")
 STORE = (
     "store/test_checkpoints.py store/test_database.py store/test_files_and_lock.py store/test_lineage.py "
-    "store/test_runs.py store/test_sealed.py store/test_strict.py store/test_provenance.py store/test_training_products.py "
-    "store/test_written.py store/test_links.py"
+    "store/test_runs.py store/test_sealed.py store/test_strict.py store/test_provenance.py "
+    "store/test_training_products.py store/test_written.py store/test_links.py"
 )
 TESTS = {
     "training/agcl.py": "training/test_agcl.py",

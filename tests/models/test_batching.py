@@ -73,6 +73,18 @@ def test_a_single_one_that_does_not_fit() -> None:
     assert caught.value.exit_code == 5
 
 
+def test_texts_that_share_a_prefix_count_as_rows() -> None:
+    sizes: list[int] = []
+
+    def forward(indices: list[int]) -> list[int]:
+        sizes.append(len(indices))
+        return indices
+
+    Batches(8, Silent(), "x").run([1] * 5, list, forward, rows_each=4)
+    Batches(2, Silent(), "x").run([1] * 2, list, forward, rows_each=4)
+    assert sizes == [2, 2, 1, 1, 1]
+
+
 def test_other_errors_pass() -> None:
     def forward(indices: list[int]) -> list[int]:
         raise RuntimeError("shape mismatch")

@@ -48,7 +48,7 @@ def asked(server: ChatServer, number: int = 20, **changed: Any) -> tuple[list[st
     heard = Heard()
     made = Endpoint(AttributeSettings.model_validate(settings), ModelSettings(), api_key="", listener=heard)
     rows = made.generate([Request(str(i), schema=SCHEMA) for i in range(number)])
-    return [row[0].error for row in rows], heard
+    return [row.error for row in rows], heard
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_server_that_takes_no_parts_gets_a_text(server: ChatServer) -> None:
     settings = AttributeSettings(endpoint=server.url, endpoint_model="m", retries=0)
     made = Endpoint(settings, ModelSettings(), api_key="")
     (row,) = made.generate([Request("x", (Image.new("RGB", (8, 8)),))])
-    assert said in (row[0].error or "")
+    assert said in (row.error or "")
 
 
 def test_a_server_that_refuses_whatever_is_left_out_is_not_asked_for_ever(server: ChatServer) -> None:

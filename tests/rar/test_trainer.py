@@ -15,7 +15,7 @@ from trl.data_utils import prepare_multimodal_messages
 
 from afmrl_cli.catalog.images import open_image
 from afmrl_cli.models.base import active_adapter
-from afmrl_cli.models.processor import IMAGE_TOKEN, VIDEO_TOKEN
+from afmrl_cli.models.families import IMAGE_TOKEN, VIDEO_TOKEN
 from afmrl_cli.rar import environment
 from afmrl_cli.rar.frozen import weights_hash
 from afmrl_cli.rar.plan import query_order

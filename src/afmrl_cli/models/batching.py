@@ -40,20 +40,21 @@ class Batches:
         lengths: Sequence[int],
         prepare: Callable[[list[int]], Prepared],
         forward: Callable[[Prepared], Iterable[Result]],
+        rows_each: int = 1,
     ) -> list[Result]:
         """Return one result per entry of `lengths`, in their order.
 
         `prepare(indices)` gets ready what `forward` takes, in a second thread, one batch ahead (at the end it is asked
         for no indices at all, and what it answers is thrown away); `forward` returns one
-        result per index. Longest first: a batch that does not fit shows at once. Raises OutOfMemory when a single entry
-        does not fit.
+        result per index. Longest first: a batch that does not fit shows at once. `rows_each` rows stand for one entry
+        (texts that share a prefix). Raises OutOfMemory when a single entry does not fit.
         """
         todo = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
         results: dict[int, Result] = {}
         with ThreadPoolExecutor(max_workers=1) as thread:
-            future = thread.submit(prepare, todo[: self.size])
+            take = self._rows(rows_each)
+            future = thread.submit(prepare, todo[:take])
             while todo:
-                take = self.size
                 batch = todo[:take]
                 prepared: Prepared | None = None
                 try:
@@ -68,11 +69,15 @@ class Batches:
                     reason = str(error).split("\n", 1)[0][:200]
                 # Outside the except block: until here the traceback keeps the failed batch's tensors alive.
                 del prepared
-                self._halve(len(batch), reason)
-                future = thread.submit(prepare, todo[: self.size])
+                self._halve(len(batch), rows_each, reason)
+                take = self._rows(rows_each)
+                future = thread.submit(prepare, todo[:take])
         return [results[i] for i in range(len(lengths))]
 
-    def _halve(self, entries: int, reason: str) -> None:
+    def _rows(self, rows_each: int) -> int:
+        return max(1, self.size // rows_each)
+
+    def _halve(self, entries: int, rows_each: int, reason: str) -> None:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -82,5 +87,5 @@ class Batches:
                 "lower model.max_pixels, model.generator_images, model.embedder_images or model.max_text_tokens, "
                 "or use a smaller model",
             )
-        self.size = entries // 2
-        self._listener.warn(f"{self._what}: out of memory, going on with batches of {self.size}")
+        self.size = max(1, entries // 2) * rows_each
+        self._listener.warn(f"{self._what}: out of memory, going on with batches of {max(1, entries // 2)}")
