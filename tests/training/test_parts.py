@@ -84,6 +84,9 @@ def test_a_damaged_state_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="can't go on from here") as error:
         load_state(place, parameters, optimizer)
     assert "--force" in error.value.hint
+    (place / "state.json").write_text('{"other": "JSON"}')
+    with pytest.raises(ModelError, match="can't go on from here"):
+        load_state(place, parameters, optimizer)
 
 
 def test_negatives_are_counted_and_survive_a_kill(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def are_ids(cells: Sequence[str], rows: int) -> bool:
     """Short words without blanks, most with a digit, another one in each row, and no prices, dates or links."""
     if len(cells) < rows or len(set(cells)) < len(cells) or max(map(len, cells), default=99) > 40:
         return False
-    if share(cells, lambda cell: any(char.isdigit() for char in cell)) < MOST:
+    if share(cells, lambda cell: any(char.isdigit() for char in cell)) < 0.5:
         return False
     odd = share(
         cells, lambda cell: " " in cell or LINK.match(cell) or DATE.fullmatch(cell) or "." in cell or "," in cell

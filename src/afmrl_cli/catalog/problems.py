@@ -110,7 +110,7 @@ MEND: dict[Kind, str] = {
     "wrong check digit": "correct the number: its last digit does not follow from the others",
     "guessed column": "name the columns in catalog.columns; `afmrl init` writes them",
     "unread column": "name the column in catalog.columns if products should have it",
-    "folded rows": "nothing: variants take from these rows what they lack",
+    "folded rows": "no need to mend: listings take from these rows what they lack",
     "repeated header": "join exports without their column names",
     "doubled encoding": "export as UTF-8 once: text was read as Windows-1252 and written as UTF-8 again",
     "formula": "save the workbook in Excel, or export values, so that formulas have results",
@@ -192,7 +192,8 @@ class Problems:
         for kind, count in self.counts.items():
             example = self._first[kind][0]
             more = f", and {count - 1:,} more" if count > 1 else ""
-            listener.warn(f"{kind}: {example.where}: {example.message}{more}; {MEND[kind]}")
+            place = f"{example.where}: " if example.where else ""
+            listener.warn(f"{kind}: {place}{example.message}{more}; {MEND[kind]}")
 
 
 def clipped(text: str, chars: int = MAX_MESSAGE_CHARS) -> str:

@@ -165,7 +165,9 @@ def _write_shop(folder: Path, products: int, out: Output) -> tuple[Path, str]:
                 listener=out,
             )
     except FileExistsError as error:
-        raise DataError(str(error), "give another folder: afmrl demo DIR") from error
+        raise DataError(
+            str(error), "give another folder: afmrl demo DIR; or delete this one if it is an old demo"
+        ) from error
     if not (folder / SETTINGS_FILE).exists():
         with writing(folder / SETTINGS_FILE) as temporary:
             temporary.write_text(SETTINGS, "utf-8")

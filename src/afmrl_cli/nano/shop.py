@@ -236,7 +236,7 @@ def write_shop(folder: Path, plan: ShopPlan, *, processes: int = 1, listener: Li
     text = catalog_text(listings)
     there = catalog.exists()
     if there and catalog.read_bytes() != text.encode():
-        raise FileExistsError(f"{catalog} is another catalog; choose another folder, or delete it first")
+        raise FileExistsError(f"{catalog} is another catalog: your own, or a shop of another size or version of afmrl")
     (folder / "images").mkdir(parents=True, exist_ok=True)
     shots = [shot for listing in listings for shot in listing.shots]
     shots += [shot for query in queries for shot in query.shots]
