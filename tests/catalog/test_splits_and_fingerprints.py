@@ -6,7 +6,7 @@ from pathlib import Path
 
 from afmrl_cli.catalog.fingerprints import UNREADABLE, Fingerprinter
 from afmrl_cli.catalog.product import Product, product_fingerprint
-from afmrl_cli.catalog.splits import split_of
+from afmrl_cli.catalog.splits import split_of, with_shares
 from afmrl_cli.settings import SplitSettings
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.files import hash_file
@@ -25,6 +25,17 @@ def test_splits_have_their_shares_and_never_move() -> None:
     sides = [split_of(Product(f"p{i}"), SplitSettings()) for i in range(40)]
     assert [i for i, side in enumerate(sides) if side == "test"] == [0, 13, 21, 22, 28, 35]
     assert [i for i, side in enumerate(sides) if side == "validation"] == [4, 15, 20, 33, 36]
+
+
+def test_small_shops_hold_more_out_unless_the_shares_are_set() -> None:
+    open_ = SplitSettings(validation=None, test=None)
+    for rows, share in ((99, 0.25), (100, 0.2), (399, 0.2), (400, 0.1)):
+        found = with_shares(open_, rows)
+        assert (found.validation, found.test, found.salt) == (share, share, open_.salt)
+    assert with_shares(SplitSettings(validation=0.3, test=None), 50).validation == 0.3
+    assert with_shares(SplitSettings(validation=0.3, test=None), 50).test == 0.25
+    both = SplitSettings(validation=0.3, test=0.0)
+    assert with_shares(both, 50) == both
 
 
 def test_listings_of_one_product_are_on_one_side() -> None:

@@ -12,6 +12,7 @@ from afmrl_cli.evaluation.metrics import (
     best_possible,
     check_metric,
     evaluate,
+    headline_metric,
     hit_at,
     metric_names,
     precision_at,
@@ -48,6 +49,11 @@ def test_a_grade_of_one_is_relevant_unless_it_is_said_otherwise() -> None:
     assert (reciprocal_rank(ids, grades), reciprocal_rank(ids, grades, 2)) == (1 / 2, 1 / 3)
     assert average_precision(ids, grades) == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert score_query("recall@2", ids, grades) == 0.5
+
+
+def test_what_a_table_begins_with() -> None:
+    assert headline_metric(["recall@1", "mrr", "map"], "") == "recall@1"
+    assert headline_metric(["recall@1", "mrr", "map"], "category") == "map"
 
 
 def test_the_best_that_a_ranking_can_reach() -> None:

@@ -45,6 +45,22 @@ def test_what_differs_is_named(folder: Path) -> None:
     assert find_damage(content, folder) == "a.npy is not what was stored"
 
 
+def test_writing_holds_no_file_open_and_leaves_the_masks_alone(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        opened = len(list(Path("/proc/self/fd").iterdir()))
+        for i in range(3):
+            write_json(tmp_path / f"{i}.json", {})
+            with writing_folder(tmp_path / f"{i}") as folder:
+                (folder / "x").write_text("x")
+        assert len(list(Path("/proc/self/fd").iterdir())) == opened
+        assert (tmp_path / "2.json").stat().st_mode & 0o777 == 0o640
+        assert (tmp_path / "2").stat().st_mode & 0o777 == 0o750
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(mask)
+
+
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a power cut could leave a name with nothing behind it."""
     done: list[tuple[str, int]] = []
