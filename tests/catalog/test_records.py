@@ -211,6 +211,14 @@ def test_nested_records_give_the_shops_listings(name: str, tmp_path: Path) -> No
     assert not problems.errors
 
 
+def test_a_list_may_hold_an_object_around_the_products(tmp_path: Path) -> None:
+    assets = [{"salsify:id": "a1", "salsify:url": "https://i.test/1.jpg"}]
+    records = [{"salsify:id": "S1", "Product Name": "Shirt", "salsify:digital_assets": assets}]
+    text = json.dumps([{"header": {"version": "3.0"}}, {"products": records}])
+    products, problems = read(write(tmp_path / "a.json", text))
+    assert [(p.id, p.title) for p in products] == [("S1", "Shirt")] and photos_of(problems) == {"S1": "1.jpg"}
+
+
 FEEDS = {
     "a list of products": (
         '<products><product id="A-1"><name>Pot</name><images><image>https://i.test/1.jpg</image><image '

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..columns import GROUP
-from ..name_forms import is_container, plain
+from ..name_forms import forms, is_container, plain
 from ..photo_columns import holds_images
 from ..table import Cell, one_text
 
@@ -59,7 +59,8 @@ def variants_of(record: Record, flat: Callable[[Record], Flat], level: int = 0) 
 def _variants_at(record: Record, depth: int = 0) -> tuple[str, ...]:
     """The way to the list of variants in `record`, through objects around a product's own columns; () for none."""
     for name, value in record.items():
-        if (plain(str(name)) in VARIANTS or _last_word(name) in LAST_WORDS) and _are_variants(value):
+        alone = len(record) == 1 and not depth  # Salsify: [{"header": {...}}, {"products": [...]}]
+        if (alone or plain(str(name)) in VARIANTS or _last_word(name) in LAST_WORDS) and _are_variants(value):
             return (name,)
     for name, value in record.items():
         inner = isinstance(value, Mapping) and is_container(plain(str(name))) and depth < MOST_LEVELS
@@ -90,7 +91,7 @@ def _last_word(name: object) -> str:
 
 def _is_number(name: str) -> bool:
     """Whether a column of this name numbers a product or a variant, and not its image or its category."""
-    words = plain(name.rsplit(".", 1)[-1]).split("_")
+    words = forms(name.rsplit(".", 1)[-1]).bare.split("_")
     return words[-1] in NUMBERS and NUMBER_WORDS.issuperset(words[:-1])
 
 
