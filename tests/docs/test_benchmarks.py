@@ -37,4 +37,4 @@ def test_all_of_them_tiny() -> None:
 def test_a_name_that_is_none() -> None:
     done = run("--quick", "nothing")
     assert done.returncode == 2
-    assert "no such benchmark: nothing; there are check_scale" in done.stderr
+    assert "no such benchmark: nothing; there are start, beside" in done.stderr
