@@ -14,6 +14,7 @@ from .flags import Call, with_flags
 
 if TYPE_CHECKING:
     from ..settings import Settings
+    from .output import Output
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "pillow", "typer")
 GIB = 1 << 30
@@ -42,7 +43,7 @@ def doctor(call: Call) -> None:
         root = None  # not in a catalog's folder: flags, environment and defaults
     settings = load_settings(root, flags)
     versions, device, models, troubles = _versions(), _device(settings), _models(settings), find_troubles(settings)
-    memory = _memory(settings)
+    memory = _memory(settings, out)
     content = {
         "ok": not troubles,
         "versions": versions,
@@ -145,7 +146,7 @@ def _device(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def _memory(settings: Settings) -> list[dict[str, Any]]:
+def _memory(settings: Settings, out: Output) -> list[dict[str, Any]]:
     """The estimated peak of each stage, and what to lower where this device has less."""
     from ..errors import ModelError
     from ..models.device import memory_here
@@ -154,7 +155,8 @@ def _memory(settings: Settings) -> list[dict[str, Any]]:
     there = memory_here(settings.model)
     try:
         stages = estimate_stages(settings)
-    except ModelError:  # the table of models says what is wrong with it
+    except ModelError as error:
+        out.warn(f"memory can't be estimated: {error}")
         return []
     return [
         {
