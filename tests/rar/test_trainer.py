@@ -187,7 +187,7 @@ def test_groups_without_spread_give_way(shop: CatalogFolder, tmp_path: Path, mon
     trainer.rollouts = made
     figures = trainer.figures()
     assert figures["frac_reward_zero_std"] == made.flat / made.drawn > 0 and figures["groups_drawn"] == made.drawn
-    monkeypatch.undo()
+    monkeypatch.setattr(trainer, "_roll_out_once", once)
     trainer.generation_config.temperature = 0.001
     alike = trainer._roll_out([0, 1])
     assert alike.numbers == [0, 1] and alike.flat == alike.drawn == 2 * 3, "all alike: the first ones stay"
