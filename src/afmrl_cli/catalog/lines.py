@@ -54,8 +54,8 @@ class Lines:
         try:
             line = raw.decode("utf-8")
         except UnicodeDecodeError:
-            line, told = repair_utf8(raw)
-            self._report(Problem("wrong byte", self.row, told))
+            line, message = repair_utf8(raw)
+            self._report(Problem("wrong byte", self.row, message))
         if "\0" in line:
             raise DataError(f"{self._file}: row {self.row}: a NUL byte: this is not a text file", "export it again")
         return line

@@ -123,8 +123,8 @@ class ProductReader:
                     found[self._paths.find(name)] = None
                 except ImageProblem as problem:
                     message = f"{clipped(name, 80)}: {problem.reason}"
-                    told = Problem(problem.kind, row.number, message, column, listing)
-                    self._problems.report(told, self._settings.bad_images, self._file)
+                    problem_of_photo = Problem(problem.kind, row.number, message, column, listing)
+                    self._problems.report(problem_of_photo, self._settings.bad_images, self._file)
         return bool(seen), tuple(found)
 
     def _identity(self, row: Row, listing: str) -> str | None:

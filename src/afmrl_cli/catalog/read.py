@@ -192,11 +192,11 @@ def count_rows(folder: CatalogFolder, settings: CatalogSettings) -> int:
             if head.startswith(b"PK") and file.stat().st_size > LARGE_SHEET:
                 return file.stat().st_size // SHEET_ROW_BYTES
             with _opened(file) as again:
-                told: list[Problem] = []
-                table = read_table(again, file, settings, told.append)
+                found: list[Problem] = []
+                table = read_table(again, file, settings, found.append)
                 kind = kind_of(head.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe"))
                 listed = kind == "jsonl" and list_start(head) >= 0
-                above = any(problem.kind in ("rows above", "repeated header") for problem in told)
+                above = any(problem.kind in ("rows above", "repeated header") for problem in found)
                 shaped = listed or above or table.own_attributes or GROUP in table.names
                 if head.startswith(b"PK") or kind == "xml" or shaped:
                     return sum(1 for _ in table.rows)

@@ -316,8 +316,8 @@ def _listings(rows: Iterator[Row], shape: Shape, report: Report) -> Iterator[tup
             report(Problem("row apart", first.number, message, listing=shape.id(first)))
         counts["parents of variants"] += _is_folded(first, below, shape)
         yield from _family(first, below, shape)
-    if told := ", ".join(f"{what}: {count:,}" for what, count in sorted(counts.items()) if count):
-        report(Problem("folded rows", 0, f"rows that are no listings of their own: {told}"))
+    if summary := ", ".join(f"{what}: {count:,}" for what, count in sorted(counts.items()) if count):
+        report(Problem("folded rows", 0, f"rows that are no listings of their own: {summary}"))
 
 
 def _groups(rows: Iterator[Row], shape: Shape, counts: Counter[str]) -> Iterator[list[Row]]:
