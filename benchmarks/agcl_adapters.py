@@ -233,7 +233,7 @@ def one_run(name: str, loss: str, seed: int, wanted: argparse.Namespace) -> dict
         summary = train_agcl(Workspace(folder, settings, Silent()))
         assert summary is not None
         told = {"pairs": summary.plan["pairs"], "similar": similar(summary.run, task)}
-        told["similar_share"] = summary.negatives["too_similar_share"]
+        told["similar_share"] = summary.details["negatives"]["too_similar_share"]
         model = settings.model.model_copy(update={"embedder_checkpoint": summary.checkpoint})
     trained = time.monotonic() - begin
     settings = load_settings(None, shared, {})

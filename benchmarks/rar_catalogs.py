@@ -57,7 +57,7 @@ def teach(photos: CatalogFolder, texts: CatalogFolder, flags: dict[str, object])
     taught = {"sft.source": "columns", "sft.batch_size": 16, "sft.chunk_size": 16}
     taught |= {"sft.lora_dropout": 0, "sft.rank": 32, "sft.validate_every": 40, "sft.name": TAUGHT, **flags}
     made = train_sft(Workspace(texts, settings_of(texts, taught), Told()))
-    print("SFT:", made.before, "->", made.best, flush=True)
+    print("SFT:", made.details["before"], "->", made.details["best"], flush=True)
     found, stored = Checkpoints(texts.checkpoints), Checkpoints(photos.checkpoints)
     if not stored.path(TAUGHT).exists():
         stored.add(found.path(TAUGHT), found.get(TAUGHT))
@@ -141,7 +141,10 @@ def main() -> None:
         flags |= {"rar.temperature": chosen.temperature}
         flags |= {"rar.validate_every": 25, "rar.validation_queries": 100, "model.generator_checkpoint": TAUGHT}
         summary = train_rar(Workspace(photos, settings_of(photos, flags), Told()))
-        print(f"RAR, seed {seed}: {summary.start} -> {summary.metrics} {summary.collapsed}", flush=True)
+        print(
+            f"RAR, seed {seed}: {summary.details}",
+            flush=True,
+        )
         made["RAR"].append(summary.checkpoint or TAUGHT)  # none is stored where no step was better
     judged(photos, chosen.kind, made)
 

@@ -96,7 +96,15 @@ class Told(Silent):
 def train(shop: Path, names: Sequence[str]) -> None:
     for name in names:
         summary = train_rar(Workspace(CatalogFolder(shop / "catalog.csv"), settings_of(variants()[name]), Told()))
-        print(name, summary.run.name, summary.checkpoint, summary.start, summary.metrics, summary.collapsed, flush=True)
+        print(
+            name,
+            summary.run.name,
+            summary.checkpoint,
+            summary.details["start"],
+            summary.details["metrics"],
+            summary.details["collapsed"],
+            flush=True,
+        )
 
 
 def cold_start(shop: Path) -> None:
@@ -119,7 +127,7 @@ def cold_start(shop: Path) -> None:
     for given, source in sources.items():
         settings = load_settings(None, {"model.device": "cpu", "sft.steps": 120, "sft.name": SFT[given], **source}, {})
         made = train_sft(Workspace(CatalogFolder(place / "catalog.csv"), settings, Told()))
-        print(given, made.checkpoint, made.before, made.best, f"{made.seconds:.0f} s", flush=True)
+        print(given, made.checkpoint, made.details["before"], made.details["best"], f"{made.seconds:.0f} s", flush=True)
         found = Checkpoints(place / ".afmrl" / "checkpoints")
         Checkpoints(shop / ".afmrl" / "checkpoints").add(found.path(made.checkpoint), found.get(made.checkpoint))
 

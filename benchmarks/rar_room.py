@@ -6,7 +6,7 @@
 Renders a shop with twins and duplicates into WORK/shop (kept for the next time) and prints, for each kind of query: the
 held-out queries' recall without attributes, with what the generator writes greedily from what the query shows, with the
 true attributes (all of them, and those that the query's text states) and with another product's; then, of groups of 8
-answers sampled at temperature 1.0 for queries of middling rank, the share of groups whose rewards differ at each k, and
+answers sampled at temperature 1.0 for queries of medium difficulty, the share of groups whose rewards differ, by k, and
 mean, best and worst recall within a group. Checkpoints are looked for in the shop's own store.
 """
 
@@ -30,7 +30,7 @@ from afmrl_cli.nano.garment import KEYS
 from afmrl_cli.nano.shop import ShopPlan, write_shop
 from afmrl_cli.rar.environment import Environment, make_environments, mean_recall
 from afmrl_cli.rar.queries import KINDS
-from afmrl_cli.rar.reward import Group, expected_recall, propose_k, propose_size, recall_at_k, spread_at
+from afmrl_cli.rar.reward import Group, expected_recall, propose_k, propose_size, recall_at_k, share_with_variance
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
@@ -88,7 +88,7 @@ def sampled(environment: Environment, generator: LocalGenerator, groups: int) ->
     distinct = np.mean([len({reward.text for reward in rewards[i : i + G]}) for i in range(0, len(rewards), G)])
     best, _ = propose_k(made)
     plain = mean_recall(environment.ranks(numbers, [None] * len(numbers)), KS)
-    line("middling queries, plain", plain)
+    line("queries of medium difficulty, plain", plain)
     within: dict[str, dict[str, float]] = {}
     for name, pick in (("mean of 8", np.mean), ("best of 8", np.max), ("worst of 8", np.min)):
         kept = [[row for row in group if row is not None] for group in made]
@@ -97,7 +97,7 @@ def sampled(environment: Environment, generator: LocalGenerator, groups: int) ->
             for k in KS
         }
         line(name, within[name])
-    spread = {f"k={k}": spread_at(made, k) for k in KS}
+    spread = {f"k={k}": share_with_variance(made, k) for k in KS}
     line("groups with spread", spread)
     shaped = [len({min(row) for row in group if row is not None}) > 1 for group in made]
     print(f"  rank-shaped: {np.mean(shaped):.3f}; distinct texts of 8: {distinct:.1f}; ", end="")

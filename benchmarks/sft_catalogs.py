@@ -99,7 +99,7 @@ def print_table(before: Score, after: Score, common: dict[str, str], examples: l
         shown = f"{guess:.3f} | {old[key]['accuracy']:.3f} | {figures['accuracy']:.3f} | {figures['exact']:.3f}"
         print(f"| {key} | {len(own)} | {len(set(own))} | {shown} |")
     for name in ("accuracy", "valid", "length", "extra"):
-        print(f"{name}: before {before.figures()[name]:.3f}, after {after.figures()[name]:.3f}")
+        print(f"{name}: before {before.metrics()[name]:.3f}, after {after.metrics()[name]:.3f}")
 
 
 def main() -> None:

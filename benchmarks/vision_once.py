@@ -39,6 +39,7 @@ from afmrl_cli.sft.targets import Target
 from afmrl_cli.sft.trainer import Collator, with_pictures
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.training.adapter import add_trainable
+from afmrl_cli.training.loss import choose_loss
 from afmrl_cli.training.pairs import Pair, Photo, Side
 from afmrl_cli.training.parallel import World
 from afmrl_cli.training.step import Batch, Reader, accumulate
@@ -108,8 +109,8 @@ class Commands:
             rows = range(start, min(start + BATCH, len(self.rows)))
             pairs = [Pair("photos", Side(i, "", (photos[i],)), Side(i, texts[i], (photos[i],))) for i in rows]
             nothing = np.zeros((len(pairs), len(pairs)), bool)
-            batch = Batch(pairs, None, nothing, nothing)
-            accumulate(reader, batch, self.settings.agcl, World())
+            batch = Batch(pairs, nothing.astype(float), nothing, nothing)
+            accumulate(reader, batch, choose_loss(self.settings.agcl), self.settings.agcl.chunk_tokens, World())
 
     def teach(self) -> None:
         collate = Collator(self.taught, load_task(self.settings.attributes, Path()), self.settings)

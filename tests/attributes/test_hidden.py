@@ -28,6 +28,8 @@ from afmrl_cli.retrieval.vectors import RowMaker, described_products
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.files import hash_file
 from afmrl_cli.training.corpus import Corpus, load_corpus
+from afmrl_cli.training.lexical import build_lexical
+from afmrl_cli.training.loss import choose_loss
 from afmrl_cli.training.pairs import KINDS, Pair, Side, draw_pair, find_positives
 from afmrl_cli.training.plan import Plan
 from afmrl_cli.training.validation import make_validation
@@ -111,7 +113,8 @@ def asked(shop: Shop) -> Asked:
 def trained(shop: Shop, corpus: Corpus) -> list[Pair]:
     """The pairs of an epoch, as a step of training is given them."""
     positives = find_positives(corpus.train, ["photos", "image-text"], required=False)
-    plan = Plan(shop.settings, corpus, positives, None, "category", 1, 1, 0.1)
+    lexical, loss = build_lexical(corpus.tokens), choose_loss(shop.settings.agcl)
+    plan = Plan(shop.settings, corpus, positives, lexical, loss, "category", 1, 1, 0.1)
     return plan.draw(list(range(len(positives))), epoch=2)
 
 

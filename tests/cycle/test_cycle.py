@@ -322,7 +322,7 @@ def test_a_generator_that_unlearnt_to_answer_is_left_out(tmp_path: Path) -> None
     folder = rendered(tmp_path / "shop", 8)
     heard = Heard()
     cycle = Cycle(Workspace(folder, cycle_settings(**{"sft.learning_rate": 10.0}), heard), dry=False)
-    assert cycle._teach("") == ("", False)
+    assert cycle._teach("") == ("", "attributes")
     assert "SFT is left out: no answer of the taught generator is valid" in heard.said[-1]
 
 

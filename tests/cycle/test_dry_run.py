@@ -9,8 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from afmrl_cli.cli.app import app
-from afmrl_cli.cycle.calibrate import fill_in
-from afmrl_cli.cycle.records import Expected
+from afmrl_cli.cycle.expect import expect
 from afmrl_cli.errors import ModelError, UsageError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models import device
@@ -59,4 +58,4 @@ def test_a_model_that_cannot_be_loaded_ends_the_measuring(tmp_path: Path) -> Non
     folder = rendered(tmp_path / "shop", 2)
     settings = cycle_settings(**{"model.embedder": str(tmp_path / "nowhere")})
     with pytest.raises((ModelError, UsageError)):
-        fill_in([Expected("base-score", "score", done=False)], Workspace(folder, settings, Silent()), 2, "")
+        expect(Workspace(folder, settings, Silent()), [("base-score", "score", 1.0)], (), 2)

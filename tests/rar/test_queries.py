@@ -15,7 +15,7 @@ from afmrl_cli.rar.queries import (
     choose_kind,
     offered,
     pose,
-    prefer_middling,
+    prefer_medium_difficulty,
     some_products,
 )
 from afmrl_cli.training.pairs import Photo, Side, TrainListing
@@ -143,14 +143,16 @@ def test_a_smaller_gallery_keeps_products_whole() -> None:
     assert some_products(listings, 0, 0) == some_products(listings, 100, 0) == listings
 
 
-def test_middling_ranks_are_preferred() -> None:
+def test_queries_of_medium_difficulty_are_preferred() -> None:
     ranks = [1] * 400 + [50] * 400 + [5000] * 400
-    kept = np.array([ranks[i] for i in prefer_middling(ranks, 50, 200, 0)])
+    kept = np.array([ranks[i] for i in prefer_medium_difficulty(ranks, 50, 200, 0)])
     assert len(kept) == 200
     assert (kept == 50).mean() > 0.9
-    easy = np.array([ranks[i] for i in prefer_middling(ranks, 1, 200, 0)])
+    easy = np.array([ranks[i] for i in prefer_medium_difficulty(ranks, 1, 200, 0)])
     assert (easy == 1).mean() > 0.85
-    assert prefer_middling([3, 2, 1], 50, 3, 0) == [0, 1, 2]
+    assert prefer_medium_difficulty([3, 2, 1], 50, 3, 0) == [0, 1, 2]
     assert (
-        prefer_middling(ranks, 50, 200, 0) == prefer_middling(ranks, 50, 200, 0) != prefer_middling(ranks, 50, 200, 1)
+        prefer_medium_difficulty(ranks, 50, 200, 0)
+        == prefer_medium_difficulty(ranks, 50, 200, 0)
+        != prefer_medium_difficulty(ranks, 50, 200, 1)
     )

@@ -14,7 +14,7 @@ from afmrl_cli.rar.reward import (
     propose_size,
     rank_shaped,
     recall_at_k,
-    spread_at,
+    share_with_variance,
     valid_reward,
 )
 
@@ -73,12 +73,12 @@ GROUPS: list[Group] = [[[1], [2], [30]], [[40], [60], [60]], [[5], [5], None]]
 
 
 def test_spread_is_the_share_of_groups_whose_rewards_differ() -> None:
-    assert spread_at(GROUPS[:2], 1) == 0.5
-    assert spread_at(GROUPS[:2], 2) == 0.5
-    assert spread_at(GROUPS[:2], 50) == 0.5
-    assert spread_at(GROUPS[:2], 35) == 0
-    assert spread_at(GROUPS, 35) == pytest.approx(1 / 3)  # eta against two hits
-    assert spread_at([[[3, 9], [9, 3]]], 5) == 0  # the same fraction
+    assert share_with_variance(GROUPS[:2], 1) == 0.5
+    assert share_with_variance(GROUPS[:2], 2) == 0.5
+    assert share_with_variance(GROUPS[:2], 50) == 0.5
+    assert share_with_variance(GROUPS[:2], 35) == 0
+    assert share_with_variance(GROUPS, 35) == pytest.approx(1 / 3)  # eta against two hits
+    assert share_with_variance([[[3, 9], [9, 3]]], 5) == 0  # the same fraction
 
 
 def test_the_proposed_k_has_the_most_groups_with_spread_among_valid_answers() -> None:

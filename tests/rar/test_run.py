@@ -16,10 +16,11 @@ from afmrl_cli.errors import AfmrlError, DataError, ModelError, UsageError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.generator import load_generator
 from afmrl_cli.rar import run
-from afmrl_cli.rar.run import RarSummary, train_rar
+from afmrl_cli.rar.run import train_rar
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.corpus import Corpus
+from afmrl_cli.training.shell import TrainingSummary
 from afmrl_cli.training_settings import RarSettings
 from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
@@ -55,7 +56,7 @@ def shop(template: Path, tmp_path: Path) -> CatalogFolder:
     return CatalogFolder(tmp_path / "shop" / "catalog.csv")
 
 
-def rows_of(summary: RarSummary) -> list[dict[str, Any]]:
+def rows_of(summary: TrainingSummary) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (summary.run / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -78,14 +79,17 @@ def test_a_run_writes_a_checkpoint_that_the_generator_uses(shop: CatalogFolder) 
     assert steps[0]["kl"] == 0.0, "the reference is the policy that training starts from"
     assert steps[1]["kl"] > 0.0
     assert {"reward", "valid_share", "frac_reward_zero_std", "entropy", "completions/mean_length"} <= steps[0].keys()
-    assert any(line.startswith("groups with spread at rar.k = 3") for line in heard.said)
+    assert any(line.startswith("groups with reward variance at rar.k = 3") for line in heard.said)
     names = {path.name for path in summary.run.iterdir()}
     assert {"settings.json", "plan.json", "curve.svg", "samples.json", "samples.md", "done.json"} <= names
     assert not any(name.startswith(("state-", "checkpoint-")) for name in names)
     samples = json.loads((summary.run / "samples.json").read_text())["samples"]
     assert len(samples) == 6 and all(sample["before"] and sample["photos"] for sample in samples)
 
-    assert summary.checkpoint == "generator-1" and summary.metrics["recall@3"] >= summary.start["recall@3"]
+    assert (
+        summary.checkpoint == "generator-1"
+        and summary.details["metrics"]["recall@3"] >= summary.details["start"]["recall@3"]
+    )
     manifest = Checkpoints(shop.checkpoints).get("generator-1")
     plan = manifest.settings["plan"]
     assert manifest.parent == "sft" and "judge" in plan["embedder"] and len(plan["gallery"]) == 64
@@ -102,7 +106,9 @@ def test_a_run_writes_a_checkpoint_that_the_generator_uses(shop: CatalogFolder) 
     used = rar_settings(**{"model.generator_checkpoint": "generator-1"})
     assert "generator-1" in load_generator(used.model, used.attributes, Checkpoints(shop.checkpoints)).id
     again = train_rar(Workspace(shop, chosen, Silent()))
-    assert again.already_done and again.checkpoint == "generator-1" and again.start == summary.start
+    assert (
+        again.already_done and again.checkpoint == "generator-1" and again.details["start"] == summary.details["start"]
+    )
 
 
 class InterruptedAt(Silent):
@@ -144,7 +150,7 @@ def test_killed_or_interrupted_and_going_on_gives_the_same_weights(
     for name, tensor in weights(shop, whole.checkpoint).items():
         assert torch.equal(weights(other, resumed.checkpoint)[name], tensor), name
         assert torch.equal(weights(third, stopped.checkpoint)[name], tensor), name
-    timed = ("seconds/rollout", "seconds/reward", "step_time", "pictures_looked_at")
+    timed = ("seconds/rollout", "seconds/reward", "step_time", "pictures_computed")
     both = [[{k: v for k, v in row.items() if k not in timed} for row in rows_of(each)] for each in (whole, resumed)]
     assert both[0] == both[1]
     assert (whole.run / "samples.json").read_text() == (resumed.run / "samples.json").read_text()
@@ -152,20 +158,20 @@ def test_killed_or_interrupted_and_going_on_gives_the_same_weights(
 
 @pytest.mark.slow
 def test_no_better_step_makes_no_checkpoint(shop: CatalogFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from afmrl_cli.rar.held_out import HeldOut, Look
+    from afmrl_cli.rar.held_out import HeldOut, Validation
 
-    looks = iter([0.9, 0.8])
-    look = HeldOut.look
+    recalls = iter([0.9, 0.8])
+    validate = HeldOut.validate
 
-    def worse(self: HeldOut) -> Look:
-        found = look(self)
-        return Look(found.figures | {self.main: next(looks)}, found.answers)
+    def worse(self: HeldOut) -> Validation:
+        found = validate(self)
+        return Validation(found.metrics | {self.main: next(recalls)}, found.answers)
 
-    monkeypatch.setattr(HeldOut, "look", worse)
+    monkeypatch.setattr(HeldOut, "validate", worse)
     heard = Heard()
     chosen = rar_settings(**STARTED, **{"rar.steps": 1, "rar.margin": 0.5})
     summary = train_rar(Workspace(shop, chosen, heard))
-    assert summary.checkpoint == "" and summary.step == 0 and not summary.collapsed
+    assert summary.checkpoint == "" and summary.details["step"] == 0 and not summary.details["collapsed"]
     assert any("no step was as good as the start" in line for line in heard.said)
     assert train_rar(Workspace(shop, chosen, Silent())).already_done
 
@@ -190,7 +196,7 @@ def test_dry_run_trains_nothing(shop: CatalogFolder) -> None:
     summary = train_rar(Workspace(shop, rar_settings(**{"rar.from_base": True}), Silent()), dry_run=True)
     assert summary.estimate is not None and summary.estimate.peak_bytes > 0
     assert summary.estimate.whole_seconds == pytest.approx(3 * summary.estimate.step_seconds)
-    assert summary.spread_by_k and summary.plan["reference"] == "the base"
+    assert summary.details["spread_by_k"] and summary.plan["reference"] == "the base"
     assert not summary.run.exists() and len(Checkpoints(shop.checkpoints).list()) == 2
 
 

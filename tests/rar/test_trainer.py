@@ -20,7 +20,7 @@ from afmrl_cli.rar import environment
 from afmrl_cli.rar.frozen import weights_hash
 from afmrl_cli.rar.plan import query_order
 from afmrl_cli.rar.shared_prefix import ASKED
-from afmrl_cli.rar.trainer import has_spread
+from afmrl_cli.rar.trainer import has_variance
 from afmrl_cli.rar.vision import VisionOnce
 from afmrl_cli.rar.watchdog import Watchdog
 from afmrl_cli.sources import load_settings
@@ -176,24 +176,29 @@ def test_groups_without_spread_give_way(shop: CatalogFolder, tmp_path: Path, mon
         found = once(numbers)
         if not flat_at_first:
             found.rewards[:group] = [found.rewards[0]] * group
-            found.flat = sum(not has_spread(found.rewards[i : i + group]) for i in (0, group))
+            found.num_zero_std = sum(not has_variance(found.rewards[i : i + group]) for i in (0, group))
         flat_at_first.append(True)
         return found
 
     monkeypatch.setattr(trainer, "_roll_out_once", first_is_flat)
     torch.manual_seed(0)
     made = trainer._roll_out([0, 1])
-    assert made.numbers[0] not in (0, 1) and has_spread(made.rewards[:group]) and made.drawn >= 3
+    assert made.numbers[0] not in (0, 1) and has_variance(made.rewards[:group]) and made.num_sampled >= 3
     trainer.rollouts = made
-    figures = trainer.figures()
-    assert figures["frac_reward_zero_std"] == made.flat / made.drawn > 0 and figures["groups_drawn"] == made.drawn
-    monkeypatch.setattr(trainer, "_roll_out_once", once)
+    metrics = trainer.rollout_metrics()
+    assert (
+        metrics["frac_reward_zero_std"] == made.num_zero_std / made.num_sampled > 0
+        and metrics["num_sampled"] == made.num_sampled
+    )
+    monkeypatch.undo()
     trainer.generation_config.temperature = 0.001
     alike = trainer._roll_out([0, 1])
-    assert alike.numbers == [0, 1] and alike.flat == alike.drawn == 2 * 3, "all alike: the first ones stay"
+    assert alike.numbers == [0, 1] and alike.num_zero_std == alike.num_sampled == 2 * 3, (
+        "all alike: the first ones stay"
+    )
 
 
-def test_a_picture_is_looked_at_once(tiny_model: Callable[[str], Path]) -> None:
+def test_the_tower_sees_a_picture_once(tiny_model: Callable[[str], Path]) -> None:
     from afmrl_cli.models.base import load_base
     from afmrl_cli.models.presets import resolve_base
     from afmrl_cli.models.processor import load_processor
@@ -212,12 +217,12 @@ def test_a_picture_is_looked_at_once(tiny_model: Callable[[str], Path]) -> None:
                     assert torch.allclose(model(**batch).logits, expected, atol=1e-5), name
                 with torch.inference_mode():
                     model(**processor.tensors([text], [[photo(3)]]))
-            assert (vision.asked, vision.looked) == (9, 3)
+            assert (vision.requested, vision.computed) == (9, 3)
             with vision.remembering(), torch.enable_grad():
                 # What was seen in inference mode can be used where a gradient is wanted.
                 model.lm_head.weight.requires_grad_()
                 model(**processor.tensors([text], [[photo(3)]])).logits.sum().backward()
-            assert vision.looked == 3
+            assert vision.computed == 3
             vision.forget()
             assert torch.equal(model(**batch).logits, expected), "afterwards the model is its own again"
 

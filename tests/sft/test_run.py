@@ -29,7 +29,7 @@ from afmrl_cli.models.presets import resolve_base
 from afmrl_cli.settings import Settings
 from afmrl_cli.sft.corpus import Example
 from afmrl_cli.sft.plan import make_plan
-from afmrl_cli.sft.run import SftSummary, train_sft
+from afmrl_cli.sft.run import train_sft
 from afmrl_cli.sft.score import Score
 from afmrl_cli.sft.targets import Target
 from afmrl_cli.sft.trainer import IGNORED, Collator, better, with_pictures
@@ -37,6 +37,7 @@ from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.files import hash_file
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import add_trainable, trainable
+from afmrl_cli.training.shell import TrainingSummary
 from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
 from tests.tiny import ARCHITECTURES, LINEAR_LAYERS
@@ -47,11 +48,11 @@ from .test_targets import corpus_of
 MakeSettings = Callable[..., Settings]
 
 
-def run(folder: CatalogFolder, settings: Settings, heard: Heard | None = None, **options: bool) -> SftSummary:
+def run(folder: CatalogFolder, settings: Settings, heard: Heard | None = None, **options: bool) -> TrainingSummary:
     return train_sft(Workspace(folder, settings, heard or Heard()), **options)
 
 
-def metrics_of(summary: SftSummary) -> list[dict[str, Any]]:
+def metrics_of(summary: TrainingSummary) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (summary.run / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -134,8 +135,11 @@ def test_a_run_teaches_and_attributes_uses_it(shop: CatalogFolder, settings: Mak
     heard = Heard()
     summary = run(shop, settings(**changes), heard)
     assert summary.checkpoint == "generator-1"
-    assert summary.before["accuracy"] == 0.0 and summary.best["accuracy"] == summary.best["exact"] == 1.0
-    assert summary.best["keys"] == {
+    assert (
+        summary.details["before"]["accuracy"] == 0.0
+        and summary.details["best"]["accuracy"] == summary.details["best"]["exact"] == 1.0
+    )
+    assert summary.details["best"]["keys"] == {
         "kind": {"references": summary.plan["validation_products"], "exact": 1, "accuracy": 1}
     }
     assert any("targets from columns kind" in line for line in heard.said)
@@ -145,7 +149,7 @@ def test_a_run_teaches_and_attributes_uses_it(shop: CatalogFolder, settings: Mak
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses[-1] < 0.2 * losses[0]
     assert {path.name.partition("-")[0] for path in summary.run.iterdir()} == {
-        "best", "curve.svg", "done.json", "metrics.jsonl", "settings.json",
+        "best", "curve.svg", "done.json", "metrics.jsonl", "plan.json", "settings.json",
     }  # fmt: skip
 
     manifest = Checkpoints(shop.checkpoints).get("generator-1")
@@ -163,7 +167,7 @@ def test_a_run_teaches_and_attributes_uses_it(shop: CatalogFolder, settings: Mak
     assert used.exit_code == 0, used.output
     assert json.loads(used.stdout)["valid"] == 40
     again = run(shop, settings(**changes))
-    assert again.already_done and again.checkpoint == "generator-1" and again.best == summary.best
+    assert again.already_done and again.checkpoint == "generator-1" and again.details == summary.details
 
 
 def _serves(shop: CatalogFolder, name: str) -> None:
@@ -199,7 +203,7 @@ def test_killed_and_going_on_gives_the_same_weights(
     for name, tensor in weights(shop, whole.checkpoint).items():
         assert torch.equal(weights(other, resumed.checkpoint)[name], tensor), name
     assert metrics_of(resumed) == metrics_of(whole)
-    assert (resumed.before, resumed.best) == (whole.before, whole.best)
+    assert (resumed.details["before"], resumed.details["best"]) == (whole.details["before"], whole.details["best"])
 
 
 @pytest.mark.slow
@@ -286,7 +290,7 @@ def test_the_chunk_size_changes_memory_not_the_result(shop: CatalogFolder, setti
 def test_without_validation_products(shop: CatalogFolder, settings: MakeSettings) -> None:
     heard = Heard()
     summary = run(shop, settings(**{"split.validation": 0.0, "sft.steps": 2}), heard)
-    assert summary.checkpoint and summary.best == {}
+    assert summary.checkpoint and summary.details["best"] == {}
     assert any("the last step's adapter is kept" in line for line in heard.said)
 
 
@@ -401,7 +405,7 @@ def test_figures(shop: CatalogFolder, settings: MakeSettings) -> None:
     )
     third = Example(Product("3"), Target({"colour": "blue"}))
     score.add(Generation("colour: blue; material: wool", False), 8, third, task)
-    assert score.figures() == {"accuracy": 3 / 4, "exact": 1 / 4, "valid": 2 / 3, "length": 8.0, "extra": 1 / 3}
+    assert score.metrics() == {"accuracy": 3 / 4, "exact": 1 / 4, "valid": 2 / 3, "length": 8.0, "extra": 1 / 3}
     assert score.failures == {"repeated key": 1}
     assert score.by_key() == {
         "colour": {"references": 3, "exact": 1 / 3, "accuracy": 2 / 3},

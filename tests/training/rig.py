@@ -20,6 +20,7 @@ from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import add_trainable, trainable
 from afmrl_cli.training.corpus import load_corpus
+from afmrl_cli.training.loss import choose_loss
 from afmrl_cli.training.parallel import World, join_world, leave_world, sum_gradients
 from afmrl_cli.training.plan import Plan, make_plan
 from afmrl_cli.training.step import Batch, Reader, accumulate, make_batch
@@ -38,7 +39,7 @@ class Rig:
         for parameter in self.parameters.values():
             parameter.grad = None
         torch.manual_seed(11)
-        loss, _ = accumulate(self.reader, self.batch, settings.agcl, world)
+        loss, _ = accumulate(self.reader, self.batch, choose_loss(settings.agcl), settings.agcl.chunk_tokens, world)
         sum_gradients(self.parameters.values(), world)
         found = {name: p.grad.clone() for name, p in self.parameters.items() if p.grad is not None}
         return loss.value.item(), found

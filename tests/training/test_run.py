@@ -23,7 +23,8 @@ from afmrl_cli.settings import Settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database, StoredAttributes
 from afmrl_cli.store.folder import CatalogFolder
-from afmrl_cli.training.run import AgclSummary, train_agcl
+from afmrl_cli.training.run import train_agcl
+from afmrl_cli.training.shell import TrainingSummary
 from afmrl_cli.training.stop import stop_between_steps
 from afmrl_cli.training.trainer import Trainer
 from afmrl_cli.training_settings import AgclSettings
@@ -45,13 +46,13 @@ class Heard(Silent):
         self.said.append("warning: " + message)
 
 
-def run(folder: CatalogFolder, settings: Settings, heard: Silent | None = None, **options: bool) -> AgclSummary:
+def run(folder: CatalogFolder, settings: Settings, heard: Silent | None = None, **options: bool) -> TrainingSummary:
     summary = train_agcl(Workspace(folder, settings, heard or Silent()), **options)
     assert summary is not None
     return summary
 
 
-def metrics_of(summary: AgclSummary) -> list[dict[str, Any]]:
+def metrics_of(summary: TrainingSummary) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (summary.run / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -69,6 +70,8 @@ def test_a_run_writes_a_checkpoint_that_the_embedder_uses(shop: CatalogFolder, s
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
     assert [row["step"] for row in rows if "eval_recall@1" in row] == [0, 3, 6]
     assert {"learning_rate", "grad_norm", "samples_per_second", "epoch"} <= rows[1].keys()
+    rates = [row["learning_rate"] for row in rows if "loss" in row]
+    assert [rate / max(rates) for rate in rates] == pytest.approx([0, 1, 0.8, 0.6, 0.4, 0.2]), "as transformers' linear"
     names = {path.name for path in summary.run.iterdir()}
     assert {"settings.json", "curve.svg", "negatives.json", "negatives.md", "similar_pairs.csv", "done.json"} <= names
     assert not any(name.startswith("state-") for name in names)
@@ -212,8 +215,10 @@ def test_infonce_has_the_same_batches(shop: CatalogFolder, settings: MakeSetting
     agcl = run(shop, settings())
     plain = run(shop, settings(**{"agcl.loss": "infonce"}))
     assert plain.run != agcl.run and plain.plan | {"loss": ""} == agcl.plan | {"loss": ""}
-    assert plain.negatives["masked_share"] == 0 and sum(plain.negatives["bm25"]["count"]) == 0
-    assert sum(agcl.negatives["bm25"]["count"]) == agcl.negatives["negatives"] == 6 * 8 * 7
+    unweighted = plain.details["negatives"]
+    assert unweighted["masked_share"] == 0 and sum(unweighted["bm25"]["count"]) == 0
+    negatives = agcl.details["negatives"]
+    assert sum(negatives["bm25"]["count"]) == negatives["negatives"] == 6 * 8 * 7
     assert metrics_of(agcl)[0] == metrics_of(plain)[0], "the same start"
 
 
@@ -225,8 +230,10 @@ def test_pairs_above_the_margin_are_reported(
     summary = run(shop, settings(**{"agcl.mask": mask}))
     with (summary.run / "similar_pairs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert (summary.negatives["masked_share"] > 0) == mask and summary.negatives["too_similar_share"] > 0
-    assert len(rows) == summary.negatives["similar_pairs"] > 0
+    assert (summary.details["negatives"]["masked_share"] > 0) == mask and summary.details["negatives"][
+        "too_similar_share"
+    ] > 0
+    assert len(rows) == summary.details["negatives"]["similar_pairs"] > 0
     similarity = [float(row["similarity"]) for row in rows]
     assert similarity == sorted(similarity, reverse=True)
     assert {"id", "other_id", "positive", "times", "shared", "title", "other_title"} <= rows[0].keys()
@@ -239,7 +246,9 @@ def test_going_on_from_a_checkpoint(shop: CatalogFolder, settings: MakeSettings)
     second = run(shop, settings(**{"model.embedder_checkpoint": first.checkpoint, "agcl.name": "second"}))
     assert second.checkpoint == "second"
     assert Checkpoints(shop.checkpoints).get("second").parent == first.checkpoint
-    assert metrics_of(second)[0]["eval_recall@5"] == first.metrics["recall@5"], "it starts where that was best"
+    assert metrics_of(second)[0]["eval_recall@5"] == first.details["metrics"]["recall@5"], (
+        "it starts where that was best"
+    )
     with pytest.raises(ModelError, match="'second' exists already"):
         run(shop, settings(**{"agcl.name": "second", "agcl.seed": 1}))
 
@@ -247,14 +256,14 @@ def test_going_on_from_a_checkpoint(shop: CatalogFolder, settings: MakeSettings)
 def test_no_validation_split(shop: CatalogFolder, settings: MakeSettings) -> None:
     heard = Heard()
     summary = run(shop, settings(**{"split.validation": 0.0}), heard)
-    assert summary.checkpoint and summary.metrics == {}
+    assert summary.checkpoint and summary.details["metrics"] == {}
     assert any("too few pairs to measure recall" in line for line in heard.said)
 
 
 def test_a_training_that_gains_nothing_says_so(shop: CatalogFolder, settings: MakeSettings) -> None:
     heard = Heard()
     summary = run(shop, settings(**{"agcl.learning_rate": 1e-12}), heard)
-    same = f"{summary.metrics['recall@1']:.3f}"
+    same = f"{summary.details['metrics']['recall@1']:.3f}"
     told = f"warning: validation recall@1: {same} before training, {same} at the best step: nothing was gained"
     assert any(line.startswith(told) for line in heard.said), heard.said
 

@@ -9,7 +9,7 @@ from afmrl_cli.training.sizes import (
     batch_size,
     epoch_steps,
     interval,
-    median_k,
+    median_rank_k,
     with_agcl_batch,
     with_agcl_steps,
     with_rar_k,
@@ -63,9 +63,9 @@ def test_several_processes_share_a_batch_evenly() -> None:
 
 
 def test_half_of_the_queries_have_a_hit_at_the_median_rank_and_k_is_fifty_at_most() -> None:
-    assert median_k([1, 7, 90]) == 7
-    assert median_k([1, 1, 1]) == 1
-    assert median_k([400, 500, 600]) == 50
+    assert median_rank_k([1, 7, 90]) == 7
+    assert median_rank_k([1, 1, 1]) == 1
+    assert median_rank_k([400, 500, 600]) == 50
     assert with_rar_k(Settings(), [3, 4, 5]).rar.k == 4
 
 

@@ -17,9 +17,9 @@ from afmrl_cli.models.base import Cache
 from afmrl_cli.settings import Settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.gradcache import token_chunks
+from afmrl_cli.training.loss import choose_loss
 from afmrl_cli.training.parallel import World
-from afmrl_cli.training.step import batch_loss, learning_rate
-from afmrl_cli.training_settings import AgclSettings
+from afmrl_cli.training.step import batch_loss
 from tests.training.rig import Rig, make_rig, save_gradients
 
 MakeSettings = Callable[..., Settings]
@@ -37,7 +37,7 @@ def big_batch(rig: Rig, settings: Settings) -> dict[str, torch.Tensor]:
         vectors = rig.reader.embedder.unit_vectors(rig.reader.tensors(sides, texts, chunk))
         rows.update(zip(chunk, vectors, strict=True))
     vectors = torch.stack([rows[i] for i in range(len(sides))])
-    _, gradient = batch_loss(vectors.detach(), rig.batch, settings.agcl, ALONE)
+    _, gradient = batch_loss(vectors.detach(), rig.batch, choose_loss(settings.agcl), ALONE)
     names = list(rig.parameters)
     return dict(zip(names, torch.autograd.grad(vectors, list(rig.parameters.values()), gradient), strict=True))
 
@@ -132,10 +132,10 @@ def test_infonce_ignores_weights_and_similarity(shop: CatalogFolder, settings: M
     rig, n = make_rig(shop, settings()), 8
     vectors = torch.nn.functional.normalize(torch.randn(2 * n, 16), dim=1)
     plain = settings(**{"agcl.loss": "infonce"}).agcl
-    loss, _ = batch_loss(vectors, rig.batch, plain, ALONE)
+    loss, _ = batch_loss(vectors, rig.batch, choose_loss(plain), ALONE)
     expected = torch.nn.functional.cross_entropy(vectors[:n] @ vectors[n:].T / 0.05, torch.arange(n))
     assert loss.value.item() == pytest.approx(expected.item(), rel=1e-5)
-    weighted, _ = batch_loss(vectors, rig.batch, settings().agcl, ALONE)
+    weighted, _ = batch_loss(vectors, rig.batch, choose_loss(settings().agcl), ALONE)
     assert weighted.value.item() != pytest.approx(expected.item(), rel=1e-3)
 
 
@@ -150,7 +150,7 @@ def test_our_default_and_the_papers_form(shop: CatalogFolder, settings: MakeSett
     papers = (cosines / 0.02 + weights).masked_fill(above, -torch.inf)
     flags = {"agcl.weight_positive": True, "agcl.mask": True, "agcl.temperature": 0.02}
     for logits, chosen in ((ours, settings()), (papers, settings(**flags))):
-        loss, _ = batch_loss(vectors, rig.batch, chosen.agcl, ALONE)
+        loss, _ = batch_loss(vectors, rig.batch, choose_loss(chosen.agcl), ALONE)
         expected = torch.nn.functional.cross_entropy(logits, torch.arange(n))
         assert loss.value.item() == pytest.approx(expected.item(), rel=1e-9)
 
@@ -159,20 +159,7 @@ def test_the_gradient_is_that_of_the_loss(shop: CatalogFolder, settings: MakeSet
     rig = make_rig(shop, settings())
     vectors = torch.nn.functional.normalize(torch.randn(16, 6, dtype=torch.float64), dim=1)
     agcl = settings(**{"agcl.temperature": 0.5, "agcl.mask": False}).agcl
-    loss, gradient = batch_loss(vectors, rig.batch, agcl, ALONE)
+    loss, gradient = batch_loss(vectors, rig.batch, choose_loss(agcl), ALONE)
     nudge = 1e-6 * torch.randn_like(vectors)
-    moved, _ = batch_loss(vectors + nudge, rig.batch, agcl, ALONE)
+    moved, _ = batch_loss(vectors + nudge, rig.batch, choose_loss(agcl), ALONE)
     assert moved.value.item() - loss.value.item() == pytest.approx(float((gradient * nudge).sum()), rel=1e-3)
-
-
-def test_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
-    linear = AgclSettings(warmup=0.2)
-    rates = [learning_rate(step, 10, linear, 1.0) for step in range(1, 11)]
-    assert rates[:2] == [0.5, 1.0]
-    assert rates[2:] == pytest.approx([8 / 9, 7 / 9, 6 / 9, 5 / 9, 4 / 9, 3 / 9, 2 / 9, 1 / 9])
-    monkeypatch.setattr(AgclSettings, "schedule", "cosine")
-    curved = [learning_rate(step, 10, linear, 1.0) for step in range(1, 11)]
-    monkeypatch.undo()
-    assert curved[:2] == [0.5, 1.0] and curved == sorted(curved[:1]) + sorted(curved[1:], reverse=True)
-    assert all(0 < rate <= 1 for rate in curved)
-    assert learning_rate(1, 10, AgclSettings(warmup=0), 1.0) == pytest.approx(10 / 11)

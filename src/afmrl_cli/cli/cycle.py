@@ -12,21 +12,18 @@ from .flags import setting
 from .options import Session, in_session
 
 if TYPE_CHECKING:
-    from ..cycle.records import Expected
+    from ..cycle.expect import Expected
     from ..cycle.run import CycleSummary
     from ..cycle.stages import Scored
-    from ..training.memory import Stage, StageMemory
+    from ..training.memory import StageMemory
 
 GIB = 2**30
-ESTIMATED_AS: dict[str, Stage] = {
-    "score": "embed",
-    "sft": "train-sft",
-    "attributes": "attributes",
-    "infonce": "train-agcl",
-    "agcl": "train-agcl",
-    "rar": "train-rar",
-}
-"""By which command's estimate of memory a kind of stage goes."""
+ESTIMATED_AS: dict[str, str] = {"score": "embed", "attributes": "attributes", "infonce": "train-agcl"}
+"""By which command's estimate of memory a kind of stage goes, where it is not train-<kind>."""
+
+
+def _command_of(stage: Expected) -> str:
+    return ESTIMATED_AS.get(stage.kind, f"train-{stage.kind}")
 
 
 @in_session(
@@ -77,32 +74,31 @@ def _show_plan(session: Session, summary: CycleSummary) -> None:
     stages: list[dict[str, object]] = []
     rows: list[list[object]] = []
     for each in summary.expected:
-        estimate = estimates.get(ESTIMATED_AS[each.kind])
+        estimate = estimates.get(_command_of(each))
         stages.append(asdict(each) | {"estimated_bytes": estimate.peak_bytes if estimate else None})
         seconds = "-" if each.done else "unknown" if each.seconds is None else f"{each.seconds:.0f} s"
         peak = "" if each.done or not each.peak_bytes else f"{each.peak_bytes / GIB:.2f} GiB"
-        told = "" if each.done or estimate is None else f"{estimate.beside(each.peak_bytes or 0) / GIB:.2f} GiB"
-        rows.append([each.name, "done" if each.done else "to do", seconds, peak, told])
-    advice = _advice([each for name, each in estimates.items() if name in _to_come(left)], here)
+        estimated = "" if each.done or estimate is None else f"{estimate.beside(each.peak_bytes or 0) / GIB:.2f} GiB"
+        rows.append([each.name, "done" if each.done else "to do", seconds, peak, estimated])
+    coming = {_command_of(each) for each in left}
+    advice = _advice([each for name, each in estimates.items() if name in coming], here)
     document = {"run": summary.run, "stages": stages, "seconds": sum(known), "unknown": len(left) - len(known)}
     session.out.document("afmrl.cycle-plan/1", document | {"memory_here": here, "advice": advice})
     session.out.table(["stage", "", "time", "peak memory", "estimated peak"], rows)
     if not left:
         session.out.text("all is done")
         return
-    told = f"{len(left)} stages to do"
+    message = f"{len(left)} stages to do"
     if known:
-        told += f": {sum(known) / 60:.1f} min"
+        message += f": {sum(known) / 60:.1f} min"
         measured = any(each.measured for each in left)
-        told += ", in part by what was measured just now, without loading" if measured else " by what they took before"
+        message += (
+            ", in part by what was measured just now, without loading" if measured else " by what they took before"
+        )
     unknown = len(left) - len(known)
-    session.out.text(told + f"; {unknown} of them could not be measured" * bool(unknown))
+    session.out.text(message + f"; {unknown} of them could not be measured" * bool(unknown))
     for line in advice.values():
         session.out.text(line)
-
-
-def _to_come(left: Sequence[Expected]) -> set[Stage]:
-    return {ESTIMATED_AS[each.kind] for each in left}
 
 
 def _advice(estimates: Sequence[StageMemory], here: int | None) -> dict[str, str]:

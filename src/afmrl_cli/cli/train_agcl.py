@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from .eval import trained_by
 from .flags import setting
 from .options import Session, in_session
-from .training import DryRun, Force, estimate_document, show_estimate, show_plan
+from .training import DryRun, Force, show_checkpoint, show_estimate, show_training
 
 if TYPE_CHECKING:
-    from ..training.run import AgclSummary
+    from ..training.shell import TrainingSummary
 
 
 @in_session(
@@ -46,49 +46,39 @@ def train_agcl(session: Session, dry_run: DryRun = False, force: Force = False) 
         _show(session, summary)
 
 
-def _show(session: Session, summary: AgclSummary) -> None:
-    out, estimate = session.out, summary.estimate
-    document = {
-        "run": summary.run,
-        "plan": summary.plan,
-        "checkpoint": summary.checkpoint or None,
-        "metrics": summary.metrics,
-        "negatives": summary.negatives,
-        "validation": summary.validation,
-        "resumed_from": summary.resumed_from,
-        "seconds": summary.seconds,
-        "already_done": summary.already_done,
-    }
-    out.document("afmrl.train-agcl/1", document | estimate_document(session, estimate))
-    if estimate is not None:
-        show_plan(session, "agcl", summary.plan)
-        show_estimate(session, "train-agcl", estimate)
+def _show(session: Session, summary: TrainingSummary) -> None:
+    out, details = session.out, summary.details
+    if show_training(session, "agcl", summary):
+        show_estimate(session, "train-agcl", summary.estimate)
         return
-    rows: list[list[object]] = [[key, value] for key, value in summary.metrics.items()]
-    rows += [["masked share of negatives", float(summary.negatives["masked_share"])]]
-    rows += [["share of negatives above the answer by the margin", float(summary.negatives["too_similar_share"])]]
+    negatives = details["negatives"]
+    rows: list[list[object]] = [[key, value] for key, value in details["metrics"].items()]
+    rows += [["masked share of negatives", float(negatives["masked_share"])]]
+    rows += [["share of negatives above the answer by the margin", float(negatives["too_similar_share"])]]
     out.table(["validation", "value"], rows)
-    out.text(f"checkpoint {summary.checkpoint}" + (" (trained before; --force trains again)" * summary.already_done))
+    show_checkpoint(
+        session, summary, "curve, metrics and the report on negatives", "embed --set model.embedder_checkpoint"
+    )
     if not out.json_mode:
         for line in _judged_by(session, summary):
             out.text(line)
-    out.note(f"curve, metrics and the report on negatives: {summary.run}")
-    out.note(f"use it: afmrl embed --set model.embedder_checkpoint={summary.checkpoint}")
 
 
-def _judged_by(session: Session, summary: AgclSummary) -> list[str]:
-    """What the figure is of, and how it differs from what `afmrl eval` will say."""
-    told, metric = summary.validation, session.settings.agcl.best_by
-    if not told or metric not in summary.metrics:
+def _judged_by(session: Session, summary: TrainingSummary) -> list[str]:
+    """Say what the metric is of, and how it differs from what `afmrl eval` will say."""
+    # Runs of the first version have no description of their validation.
+    validation, metrics = summary.details.get("validation"), summary.details["metrics"]
+    metric = session.settings.agcl.best_by
+    if not validation or metric not in metrics:
         return []
-    kinds, plan = " and ".join(told["kinds"]), summary.plan
+    kinds, plan = " and ".join(validation["kinds"]), summary.plan
     asked = {"none": "no attributes", "query": "attributes on queries", "both": "attributes on both sides"}
     sizes = [int(str(plan.get(f"{side}_listings", 0))) for side in ("train", "validation", "test")]
     return [
-        f"{metric} {summary.metrics[metric]:.3f} (validation: {told['queries']:,} queries of the kind {kinds}, "
-        f"{asked[told['enrich']]}, gallery of {told['gallery']:,})",
+        f"{metric} {metrics[metric]:.3f} (validation: {validation['queries']:,} queries of the kind {kinds}, "
+        f"{asked[validation['enrich']]}, gallery of {validation['gallery']:,})",
         f"{_asked_by_eval(session, summary.checkpoint)} (test split: {sizes[2]:,} listings), in the whole catalog of "
-        f"{sum(sizes):,}: in a larger gallery figures are lower",
+        f"{sum(sizes):,}: in a larger gallery metrics are lower",
     ]
 
 

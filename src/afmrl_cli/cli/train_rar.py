@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from ..errors import CheckFailed
 from .flags import setting
 from .options import Session, in_session
-from .training import DryRun, Force, estimate_document, show_estimate, show_plan
+from .training import DryRun, Force, show_checkpoint, show_estimate, show_training
 
 if TYPE_CHECKING:
-    from ..rar.run import RarSummary
+    from ..training.shell import TrainingSummary
 
 
 @in_session(
@@ -46,41 +46,24 @@ def train_rar(session: Session, dry_run: DryRun = False, force: Force = False) -
     with session.out:
         summary = run(session.work, dry_run=dry_run, force=force)
     _show(session, summary)
-    if summary.collapsed:
-        kept = f"kept is step {summary.step}" if summary.checkpoint else "no step was as good as the start"
-        raise CheckFailed(f"the policy collapsed: {summary.collapsed}; {kept}", "raise --beta or lower --learning-rate")
+    if why := summary.details.get("collapsed"):
+        kept = f"kept is step {summary.details['step']}" if summary.checkpoint else "no step was as good as the start"
+        raise CheckFailed(f"the policy collapsed: {why}; {kept}", "raise --beta or lower --learning-rate")
 
 
-def _show(session: Session, summary: RarSummary) -> None:
-    out, estimate = session.out, summary.estimate
-    document = {
-        "run": summary.run,
-        "plan": summary.plan,
-        "checkpoint": summary.checkpoint or None,
-        "step": summary.step,
-        "plain": summary.plain,
-        "start": summary.start,
-        "metrics": summary.metrics,
-        "spread_by_k": summary.spread_by_k,
-        "collapsed": summary.collapsed or None,
-        "resumed_from": summary.resumed_from,
-        "seconds": summary.seconds,
-        "already_done": summary.already_done,
-    }
-    out.document("afmrl.train-rar/1", document | estimate_document(session, estimate))
-    if estimate is not None:
-        show_plan(session, "rar", summary.plan)
-        out.table(["k", "groups with spread"], [[k, f"{share:.0%}"] for k, share in summary.spread_by_k.items()])
-        show_estimate(session, "train-rar", estimate)
+def _show(session: Session, summary: TrainingSummary) -> None:
+    out, details = session.out, summary.details
+    if show_training(session, "rar", summary, collapsed=details.get("collapsed") or None):
+        shares = details["spread_by_k"].items()
+        out.table(["k", "groups with reward variance"], [[k, f"{share:.0%}"] for k, share in shares])
+        show_estimate(session, "train-rar", summary.estimate)
         return
-    columns = [summary.plain, summary.start, summary.metrics]
-    rows = [[name, *(figures.get(name, "") for figures in columns)] for name in summary.start]
-    out.table(["held out", "no attributes", "at the start", f"best: step {summary.step}"], rows)
-    out.note(f"curve, metrics and samples: {summary.run}")
+    columns = [details["plain"], details["start"], details["metrics"]]
+    rows = [[name, *(metrics.get(name, "") for metrics in columns)] for name in details["start"]]
+    out.table(["held out", "no attributes", "at the start", f"best: step {details['step']}"], rows)
+    left = "curve, metrics and samples"
     if summary.checkpoint:
-        out.text(
-            f"checkpoint {summary.checkpoint}" + (" (trained before; --force trains again)" * summary.already_done)
-        )
-        out.note(f"use it: afmrl attributes --set model.generator_checkpoint={summary.checkpoint}")
+        show_checkpoint(session, summary, left, "attributes --set model.generator_checkpoint")
     else:
+        out.note(f"{left}: {summary.run}")
         out.text("no checkpoint: no step was as good as the start on the held-out queries")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .flags import setting
 from .options import Session, in_session
-from .training import DryRun, Force, estimate_document, show_estimate, show_plan
+from .training import DryRun, Force, show_checkpoint, show_estimate, show_training
 
 if TYPE_CHECKING:
-    from ..sft.run import SftSummary
+    from ..training.shell import TrainingSummary
 
 
 @in_session(
@@ -44,32 +44,17 @@ def train_sft(session: Session, dry_run: DryRun = False, force: Force = False) -
     _show(session, summary)
 
 
-def _show(session: Session, summary: SftSummary) -> None:
-    out, estimate = session.out, summary.estimate
-    document: dict[str, Any] = {
-        "run": summary.run,
-        "plan": summary.plan,
-        "checkpoint": summary.checkpoint or None,
-        "before": summary.before,
-        "best": summary.best,
-        "resumed_from": summary.resumed_from,
-        "seconds": summary.seconds,
-        "already_done": summary.already_done,
-    }
-    out.document("afmrl.train-sft/1", document | estimate_document(session, estimate))
-    if estimate is not None:
-        show_plan(session, "sft", summary.plan)
-        show_estimate(session, "train-sft", estimate)
+def _show(session: Session, summary: TrainingSummary) -> None:
+    if show_training(session, "sft", summary):
+        show_estimate(session, "train-sft", summary.estimate)
         return
     _show_scores(session, summary)
-    out.text(f"checkpoint {summary.checkpoint}" + (" (trained before; --force trains again)" * summary.already_done))
-    out.note(f"curve and metrics: {summary.run}")
-    out.note(f"use it: afmrl attributes --set model.generator_checkpoint={summary.checkpoint}")
+    show_checkpoint(session, summary, "curve and metrics", "attributes --set model.generator_checkpoint")
 
 
-def _show_scores(session: Session, summary: SftSummary) -> None:
-    """Figures of the validation split, before training and of the adapter that was kept."""
-    best, before = summary.best, summary.before
+def _show_scores(session: Session, summary: TrainingSummary) -> None:
+    """Show the metrics of the validation split, before training and of the adapter that was kept."""
+    best, before = summary.details["best"], summary.details["before"]
     if not best:
         return
     names = {
@@ -79,7 +64,7 @@ def _show_scores(session: Session, summary: SftSummary) -> None:
         "length": "tokens an answer",
         "extra": "pairs beyond the target's",
     }
-    rows: list[list[object]] = [[told, float(before[key]), float(best[key])] for key, told in names.items()]
+    rows: list[list[object]] = [[title, float(before[key]), float(best[key])] for key, title in names.items()]
     session.out.table(["validation", "before", "trained"], rows)
     nothing = {"accuracy": 0.0, "exact": 0.0}
     keys = [

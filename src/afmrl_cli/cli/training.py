@@ -1,9 +1,9 @@
-"""What the three train commands share: flags, and how a dry run's settings, plan and estimate are told."""
+"""What the commands that train share: flags, their JSON document, and how a dry run and a checkpoint are shown."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,21 +12,45 @@ from .options import Session
 if TYPE_CHECKING:
     from ..training.estimate import Estimate
     from ..training.memory import Stage
+    from ..training.shell import TrainingSummary
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and what it would take.")]
 Force = Annotated[bool, typer.Option("--force", help="Train again what is done, or afresh what was stopped.")]
 
 
-def estimate_document(session: Session, estimate: Estimate | None) -> dict[str, Any]:
-    """What a dry run adds to the JSON document; nothing otherwise."""
-    if estimate is None:
-        return {}
-    figures = {
-        "peak_bytes": estimate.peak_bytes,
-        "step_seconds": estimate.step_seconds,
-        "seconds": estimate.whole_seconds,
+def show_training(session: Session, name: str, summary: TrainingSummary, **changes: object) -> bool:
+    """Write the JSON document of method `name` and, for a dry run, plan and estimate; return whether it was one.
+
+    `changes` are details that are shown in another way than they are stored.
+    """
+    out, estimate = session.out, summary.estimate
+    content = {
+        "run": summary.run,
+        "plan": summary.plan,
+        "checkpoint": summary.checkpoint or None,
+        **summary.details,
+        **changes,
+        "resumed_from": summary.resumed_from,
+        "seconds": summary.seconds,
+        "already_done": summary.already_done,
     }
-    return {"estimate": figures, "settings": session.settings.model_dump()}
+    if estimate is not None:
+        figures = {"peak_bytes": estimate.peak_bytes, "step_seconds": estimate.step_seconds}
+        content["estimate"] = figures | {"seconds": estimate.whole_seconds}
+        content["settings"] = session.settings.model_dump()
+    out.document(f"afmrl.train-{name}/1", content)
+    if estimate is not None:
+        show_plan(session, name, summary.plan)
+    return estimate is not None
+
+
+def show_checkpoint(session: Session, summary: TrainingSummary, left: str, use: str) -> None:
+    """Say which checkpoint was made, where what is `left` beside it is, and by which setting (`use`) it is used."""
+    session.out.text(
+        f"checkpoint {summary.checkpoint}" + (" (trained before; --force trains again)" * summary.already_done)
+    )
+    session.out.note(f"{left}: {summary.run}")
+    session.out.note(f"use it: afmrl {use}={summary.checkpoint}")
 
 
 def show_plan(session: Session, section: str, plan: Mapping[str, object]) -> None:
@@ -39,11 +63,13 @@ def show_plan(session: Session, section: str, plan: Mapping[str, object]) -> Non
     session.out.table(["plan", ""], [[key, _plain(value)] for key, value in plan.items()])
 
 
-def show_estimate(session: Session, stage: Stage, estimate: Estimate) -> None:
+def show_estimate(session: Session, stage: Stage, estimate: Estimate | None) -> None:
     """What was measured, in a line; what the longest rows that the settings allow would take, in another."""
     from ..catalog.read import most_photos
     from ..training.memory import estimate_stages
 
+    if estimate is None:
+        return
     memory, hours = estimate.peak_bytes / 2**30, estimate.whole_seconds / 3600
     session.out.text(
         f"measured: {estimate.step_seconds:.2f} s a step, {hours:.2f} h in all; peak memory {memory:.2f} GiB"

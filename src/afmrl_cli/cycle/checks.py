@@ -17,14 +17,12 @@ from ..evaluation.build import TaskSpec
 from ..evaluation.report import independent_queries
 from ..evaluation.seen import seen_by
 from ..listener import Silent
-from ..models.presets import name_of, resolve_adapter, resolve_base
-from ..rar.environment import pose_all
+from ..methods import METHODS
 from ..settings import Settings
-from ..sft.run import plan_sft
+from ..sft.run import SFT
 from ..sft.targets import open_source
 from ..store.checkpoints import Role
 from ..training.corpus import load_corpus
-from ..training.plan import make_plan
 from ..workspace import Workspace
 from .stages import Scored
 
@@ -40,8 +38,8 @@ def products_asked_about(work: Workspace) -> dict[Scored, int]:
 
 
 def choose_protocol(work: Workspace) -> Settings:
-    """The settings with the protocol that stages are scored by: as `afmrl eval` chooses one for a split, told where it
-    is another than that of the whole catalog. Raises as `products_asked_about`.
+    """Return the settings with the protocol that stages are scored by: as `afmrl eval` chooses one for a split, with a
+    note where it is another than that of the whole catalog. Raises as `products_asked_about`.
     """
     settings = work.settings
     if settings.cycle.protocol:
@@ -58,22 +56,15 @@ def choose_protocol(work: Workspace) -> Settings:
 
 
 def check_stages(work: Workspace, targets: str) -> None:
-    """Raise what SFT (where there are `targets`), AGCL or RAR would raise before their first step."""
+    """Raise what a training (SFT only where there are `targets`) would raise before its first step."""
     work = replace(work, listener=Silent())
-    settings, checkpoints, quiet = work.settings, work.checkpoints, work.listener
-    base = resolve_base(settings.model, "embedder", quiet)
-    resolve_adapter(settings.model, "embedder", base, checkpoints)
-    if targets:
-        generator = resolve_base(settings.model, "generator", quiet)
-        student = name_of(
-            settings.model, "generator", generator, resolve_adapter(settings.model, "generator", generator, checkpoints)
-        )
-        plan_sft(work.with_settings(_with(settings, "sft", source=targets)), generator, student)
-    given = settings.agcl.attributes == "given"
-    plain = settings if given else _with(settings, "agcl", loss="infonce", batches="auto")
-    corpus = load_corpus(work.with_settings(plain), None, Problems(), for_agcl=given)
-    make_plan(corpus, plain, base)
-    pose_all(corpus, settings)
+    given = work.settings.agcl.attributes == "given"
+    corpus = load_corpus(work, None, Problems(), for_agcl=given)
+    for method in METHODS.values():
+        if method is not SFT:
+            method.check(work, corpus)
+        elif targets:
+            method.check(work.with_settings(_with(work.settings, "sft", source=targets)), corpus)
 
 
 def _with(settings: Settings, section: str, **changes: Any) -> Settings:

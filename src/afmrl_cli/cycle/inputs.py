@@ -16,14 +16,10 @@ from ..catalog.splits import split_of
 from ..evaluation.build import labels_file
 from ..settings import Settings
 from ..store.files import hash_file, hash_json
-from ..training_settings import TrainingSettings
+from ..training.shell import Method
 from ..workspace import Workspace
 
 SHORT = 16
-NOT_THE_RESULT = {
-    "save_every", "tensorboard", "name", "chunk_size", "chunk_answers", "rollout_answers", "shared_prefix"
-}  # fmt: skip
-"""Settings of trainings that do not change what is learnt."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class Catalog:
             "verdicts": "the verdicts",
             "prompt": "the prompt",
         }
-        return [told for name, told in words.items() if getattr(self, name) != getattr(other, name)]
+        return [word for name, word in words.items() if getattr(self, name) != getattr(other, name)]
 
 
 def read_catalog(work: Workspace) -> Catalog:
@@ -97,10 +93,6 @@ def _short(content: Any) -> str:
     return hash_json(content)[:SHORT]
 
 
-def _training(settings: TrainingSettings) -> str:
-    return _short(settings.model_dump(exclude=NOT_THE_RESULT))
-
-
 def _texts(settings: Settings) -> str:
     embed = settings.embed
     return _short([embed.enrich, embed.query_instruction, embed.target_instruction])
@@ -122,10 +114,6 @@ class Inputs:
     def _embedder(self, work: Workspace) -> dict[str, str]:
         return {"embedder": work.embedder_id}
 
-    def _verdicts(self, settings: Settings) -> dict[str, str]:
-        """They join listings for training; without any, stages of earlier versions stand."""
-        return {"verdicts": self.catalog.verdicts} if settings.dedupe.verdicts else {}
-
     def _asked(self, settings: Settings) -> dict[str, str]:
         """What the evaluation asks; labels, where queries are made of them, are columns of the catalog."""
         protocol = settings.cycle.protocol
@@ -139,11 +127,11 @@ class Inputs:
     def checks(self, work: Workspace, targets: str) -> dict[str, str]:
         """Of what is checked before the first stage."""
         catalog, files = self.catalog, [self.catalog.targets, self.catalog.verdicts]
-        told = [work.settings.model_dump(), targets, files]
+        content = [work.settings.model_dump(), targets, files]
         return {
             "catalog": catalog.products,
             "columns": catalog.columns,
-            "settings": _short(told),
+            "settings": _short(content),
             **self._generator(work),
         }
 
@@ -154,33 +142,22 @@ class Inputs:
         found = {"catalog": self.catalog.products, **self._generator(work), **self._asked(settings)}
         return {**found, "views": views}
 
-    def agcl(self, work: Workspace) -> dict[str, str]:
-        """Of AGCL and of InfoNCE."""
-        settings = work.settings
-        given = settings.agcl.attributes == "given"
-        texts = {"columns": self.catalog.columns} if given else self._generator(work)
-        own = {"agcl settings": _training(settings.agcl), "embed settings": _texts(settings)}
-        models = {**texts, **self._embedder(work)}
-        return {"catalog": self.catalog.products, **models, **own, **self._verdicts(settings)}
-
-    def sft(self, work: Workspace) -> dict[str, str]:
-        """Of teaching the generator."""
-        told = {
-            "columns": self.catalog.columns,
-            "targets file": self.catalog.targets,
-            "sft settings": _training(work.settings.sft),
-        }
-        return {"catalog": self.catalog.products, **told, **self._generator(work)}
-
-    def rar(self, work: Workspace) -> dict[str, str]:
-        """Of RAR."""
-        settings = work.settings
-        own = {"rar settings": _training(settings.rar), "embed settings": _texts(settings)}
-        models = {**self._generator(work), **self._embedder(work)}
-        return {"catalog": self.catalog.products, **models, **own, **self._verdicts(settings)}
+    def training(self, method: Method, work: Workspace) -> dict[str, str]:
+        """Of a training: its settings, the catalog, and what `method.uses` names."""
+        settings, uses = work.settings, method.uses(work.settings)
+        own = getattr(settings, method.name).model_dump(exclude=set(method.not_the_result))
+        found = {"catalog": self.catalog.products, f"{method.name} settings": _short(own)}
+        found |= self._generator(work) if "generator" in uses else {}
+        found |= self._embedder(work) if "embedder" in uses else {}
+        found |= {"columns": self.catalog.columns} if "columns" in uses else {}
+        found |= {"targets file": self.catalog.targets} if "targets" in uses else {}
+        found |= {"embed settings": _texts(settings)} if "texts" in uses else {}
+        # Verdicts join listings for training; without any, stages of earlier versions stand.
+        verdicts = "verdicts" in uses and settings.dedupe.verdicts
+        return found | ({"verdicts": self.catalog.verdicts} if verdicts else {})
 
     def score(self, work: Workspace, split: str, against: str) -> dict[str, str]:
-        """Of a stage's figures on `split`; `against` is the fingerprint of the figures that they are compared with."""
+        """Of a stage's metrics on `split`; `against` is the fingerprint of the metrics that they are compared with."""
         settings = work.settings
         texts = self._generator(work) if settings.embed.enrich != "none" else {}
         found = {"catalog": self.catalog.products, **self._embedder(work), **texts}

@@ -9,19 +9,22 @@ from typing import Any
 
 from ..errors import UsageError
 from ..evaluation.metrics import metric_names
+from ..methods import METHODS
 from ..settings import Settings
+from ..sft.run import SFT
 from ..store.checkpoints import BEST, LATEST
 from ..store.files import hash_json, read_json
 from ..store.folder import CatalogFolder
 from ..store.runs import in_order
-from .inputs import NOT_THE_RESULT
 from .stages import Scored
 
-TOLD = 5
-SECTIONS = ("split", "model", "attributes", "embed", "agcl", "sft", "rar", "eval", "cycle")
+SHOWN = 5
+EVERY_ROUND = [method for method in METHODS.values() if method is not SFT]
+"""The methods that every round trains by, in order; SFT teaches the generator once, before the first."""
+SECTIONS = ("split", "model", "attributes", "embed", *METHODS, "eval", "cycle")
 NOT_THE_CYCLE = {
     "cycle": {"iterations"},
-    **{section: NOT_THE_RESULT for section in ("agcl", "sft", "rar")},
+    **{name: set(method.not_the_result) for name, method in METHODS.items()},
 }
 """Settings with which a cycle is still the same one: more rounds go on from those that are done."""
 
@@ -71,9 +74,9 @@ def changed_settings(folder: CatalogFolder, settings: Settings) -> list[str]:
         for key, value in now[section].items()
         if before.get(section, {}).get(key) != value
     ]
-    told = "; ".join(changed[:TOLD]) + ("; ..." if len(changed) > TOLD else "")
+    shown = "; ".join(changed[:SHOWN]) + ("; ..." if len(changed) > SHOWN else "")
     return [
-        f"a new cycle, since settings differ from those of {others[-1].parent.name} ({told}); "
+        f"a new cycle, since settings differ from those of {others[-1].parent.name} ({shown}); "
         "trainings and attributes that they do not touch are taken over"
     ]
 
@@ -100,10 +103,12 @@ def planned(settings: Settings, *, taught: bool, scored: Sequence[Scored]) -> li
             if settings.cycle.infonce:
                 found.append(("1-infonce", "infonce", 1.0))
                 score("1-infonce")
-        found.append((f"{number}-agcl", "agcl", share))
-        score(f"{number}-agcl")
-        if number == 1:
-            score("1-attributes")
-        found += [(f"{number}-rar", "rar", share), (f"{number}-rar-attributes", "attributes", 1.0)]
-        score(f"{number}-rar")
+        for method in EVERY_ROUND:
+            key = f"{number}-{method.name}"
+            found.append((key, method.name, share))
+            if method.role == "generator":
+                found.append((f"{key}-attributes", "attributes", 1.0))
+            score(key)
+            if number == 1 and method is EVERY_ROUND[0]:
+                score("1-attributes")
     return found + [(f"{key}-test", "score", 1.0) for key in keys if "test" in scored]

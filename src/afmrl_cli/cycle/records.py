@@ -3,7 +3,7 @@
     runs/cycle-<key>/settings.json
                      cycle.json          the leaderboard, the lineage, why it ended; rewritten after every stage
                      stages/1-agcl.json  fingerprint of the inputs, result, seconds, memory
-                     scores/<stage>-<..>/ figures and rankings, as `afmrl eval` keeps them
+                     scores/<stage>-<..>/ metrics and rankings, as `afmrl eval` keeps them
 
 A kill loses the stage at hand at most; trainings and long generations go on inside.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import AfmrlError
 from ..listener import Listener
-from ..store.files import hash_json, parse_json, read_object, reading, write_json
+from ..store.files import hash_json, parse_json, reading, write_json
 from .stages import Result, run_isolated
 
 
@@ -53,7 +53,7 @@ class InputsChanged(Exception):
 
 class Records:
     """The stages of the cycle in `folder`. `dry`: nothing is done, StageNotDone is raised instead. `changed` says
-    what of the catalog, its photos and the files beside it is another than at the last look, in words.
+    what of the catalog, its photos and the files beside it is another than at the last reading, in words.
     """
 
     def __init__(self, folder: Path, listener: Listener, *, dry: bool, changed: Callable[[], list[str]]) -> None:
@@ -128,36 +128,3 @@ def read_record(place: Path) -> Record | None:
             raise TypeError("not a stage's record")
         float(record.seconds), float(record.created), int(record.peak_bytes)
     return record
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What a stage of a dry run will take, by what the same kind took before, or by a part that was `measured`; None:
-    nothing is known. `share` is that of the first round's training samples.
-    """
-
-    name: str
-    kind: str
-    done: bool
-    share: float = 1.0
-    seconds: float | None = None
-    peak_bytes: int | None = None
-    measured: bool = False
-
-
-def expect(name: str, kind: str, share: float, runs: Path) -> Expected:
-    """From the newest record of the kind in any cycle of this catalog, else, for trainings, from the newest run of the
-    single command. `share` is that of the first round's training samples.
-    """
-    records = [each for path in sorted(runs.glob("cycle-*/stages/*.json")) if (each := read_record(path))]
-    own = [each for each in records if each.kind == kind]
-    first = [each for each in own if each.name.startswith("1-")] or own
-    if first:
-        newest = max(first, key=lambda each: each.created)
-        return Expected(name, kind, False, share, newest.seconds * share, newest.peak_bytes)
-    command = {"agcl": "agcl", "infonce": "agcl", "sft": "sft", "rar": "rar"}.get(kind)
-    done = sorted(runs.glob(f"train-{command}-*/done.json"), key=lambda path: path.stat().st_mtime) if command else []
-    if done:
-        with reading(done[-1]):
-            return Expected(name, kind, False, share, float(read_object(done[-1])["seconds"]) * share)
-    return Expected(name, kind, False, share)

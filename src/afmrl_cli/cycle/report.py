@@ -198,8 +198,8 @@ def _duplicates(folder: CatalogFolder, shop: _Shop) -> dict[str, Any] | None:
         if all(products) and len(pairs) < DUPLICATES:
             sides = [{"id": p.id, "text": _short(p.title or p.id), "picture": shop.picture(p)} for p in products if p]
             pairs.append({"score": pair["score"], "sides": sides})
-    told = {key: found[key] for key in ("found", "groups_found", "calibrated", "threshold")}
-    return {**told, "pairs": pairs}
+    summary = {key: found[key] for key in ("found", "groups_found", "calibrated", "threshold")}
+    return {**summary, "pairs": pairs}
 
 
 def _rank(scores: Scores, query: str, right: Mapping[str, set[str]]) -> int | None:
@@ -273,7 +273,8 @@ def _rounds(
     for stage in content["stages"]:
         if stage["kind"] == "agcl":
             record = read_json(place / "stages" / f"{stage['name']}.json")
-            similar[stage["checkpoint"]] = record["result"].get("too_similar_share")
+            result = record["result"]  # of earlier versions: the share by itself
+            similar[stage["checkpoint"]] = result.get("negatives", result).get("too_similar_share")
     rows = []
     with Database(folder.database) as database:
         for result in results:

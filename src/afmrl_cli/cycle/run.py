@@ -27,18 +27,22 @@ from pathlib import Path
 from typing import Any
 
 from ..catalog.splits import LEAST_PRODUCTS
+from ..rar.run import RAR
 from ..settings import Settings
+from ..sft.run import SFT
 from ..store.checkpoints import versions
 from ..store.files import make_folder, write_json
 from ..store.lock import writer_lock
 from ..store.runs import next_number
+from ..training.run import AGCL
+from ..training.shell import Method
 from ..workspace import Workspace
 from . import stages
-from .calibrate import fill_in
 from .checks import check_stages, choose_protocol, choose_targets, products_asked_about, test_products_seen
+from .expect import Expected, expect
 from .inputs import Inputs, read_catalog
-from .plan import changed_settings, cycle_key, cycles, planned, refuse
-from .records import Expected, InputsChanged, Record, Records, StageNotDone, expect
+from .plan import EVERY_ROUND, changed_settings, cycle_key, cycles, planned, refuse
+from .records import InputsChanged, Record, Records, StageNotDone
 from .report import write_report
 from .stage_results import StageResult, System, accept, last_accepted
 from .stages import Scored
@@ -199,26 +203,31 @@ class Cycle:
                 scored |= {result.name: record} if record else {}
 
     def _round(self, number: int) -> None:
-        prefix = f"round {number}: " if number > 1 else ""
-        generator, taught = self.last.system.generator, False
+        generator, name = self.last.system.generator, "attributes"
         if number == 1:
-            generator, taught = self._teach(generator)
-            self._describe(f"{number}-attributes", generator)
+            generator, name = self._teach(generator)
+            self._describe("1-attributes", generator)
             if self.settings.cycle.infonce:
                 self._baseline(generator)
-        enriched = self.last.system.enriched
-        trained = self._train(number, "agcl", self.last.system.embedder, generator)
-        self._try(f"{prefix}AGCL", number, f"{number}-agcl", System(trained, generator, enriched))
-        if number == 1:
-            name = "SFT attributes" if taught else "attributes"
-            self._try(name, number, f"{number}-attributes", System(self.last.system.embedder, generator, True))
-        rewarded = self._reward(number, self.last.system.embedder, generator)
-        if not rewarded:
+        for method in EVERY_ROUND:
+            generator = self._improve(number, method, generator)
+            if number == 1 and method is EVERY_ROUND[0]:
+                self._try(name, number, "1-attributes", System(self.last.system.embedder, generator, True))
+
+    def _improve(self, number: int, method: Method, generator: str) -> str:
+        """Train by `method` and try what it made; the generator to go on with, which need not be accepted yet."""
+        name, key = (f"round {number}: " if number > 1 else "") + method.title, f"{number}-{method.name}"
+        last = self.last
+        made = str(self._train(number, method, generator)["checkpoint"])
+        if not made:
             note = "no step was as good as the start on the held-out queries: nothing to score"
-            self._add(StageResult(f"{prefix}RAR", number, self.last.system, "", None, self.last.name, False, note=note))
-            return
-        self._describe(f"{number}-rar-attributes", rewarded)
-        self._try(f"{prefix}RAR", number, f"{number}-rar", System(self.last.system.embedder, rewarded, True))
+            self._add(StageResult(name, number, last.system, "", None, last.name, False, note=note))
+        elif method.role == "embedder":
+            self._try(name, number, key, System(made, generator, last.system.enriched))
+        else:
+            self._describe(f"{key}-attributes", made)
+            self._try(name, number, key, System(last.system.embedder, made, True))
+        return made if made and self.last.system.generator == made else generator
 
     @property
     def last(self) -> StageResult:
@@ -246,9 +255,7 @@ class Cycle:
 
     # The stages
 
-    def _with(
-        self, embedder: str, generator: str, *, enriched: bool = True, **sections: Mapping[str, Any]
-    ) -> Workspace:
+    def _with(self, embedder: str, generator: str, *, enriched: bool = True, **sections: Any) -> Workspace:
         """Return the workspace of a stage: its settings name these models; `sections` are changes by section."""
         changes: dict[str, Mapping[str, Any]] = {
             "model": {"embedder_checkpoint": embedder, "generator_checkpoint": generator},
@@ -256,11 +263,11 @@ class Cycle:
         }
         if not enriched:
             changes["embed"] = {"enrich": "none"}
-        made = {name: getattr(self.settings, name).model_copy(update=dict(told)) for name, told in changes.items()}
+        made = {name: getattr(self.settings, name).model_copy(update=dict(own)) for name, own in changes.items()}
         return self.work.with_settings(self.settings.model_copy(update=made))
 
     def _score(self, key: str, system: System, against: Record | None, split: Scored = "validation") -> Record | None:
-        """The figures of `system` on `split`, compared with the scores `against`; None where no query is about it."""
+        """Return the metrics of `system` on `split`, compared with `against`; None where no query is about it."""
         if not self.asked_about[split]:
             return None
         of_stage = self._with(system.embedder, system.generator, enriched=system.enriched)
@@ -297,69 +304,57 @@ class Cycle:
 
         self.records.stage(stage, "attributes", inputs, work, missing)
 
-    def _teach(self, generator: str) -> tuple[str, bool]:
-        """(the generator that attributes are written by, whether it was taught)."""
+    def _teach(self, generator: str) -> tuple[str, str]:
+        """(the generator that attributes are written by, what its attributes are called)."""
         if not self.targets:
-            return generator, False
-        made = self._trained(
-            "1-sft", "sft", self._with("", generator, sft={"source": self.targets}), stages.teach_generator
-        )
-        if made["metrics"].get("valid") == 0:
+            return generator, "attributes"
+        made = self._trained("1-sft", SFT, self._with("", generator, sft={"source": self.targets}))
+        if made.get("metrics", {}).get("valid") == 0:
             self.listener.warn("SFT is left out: no answer of the taught generator is valid; more sft.epochs may help")
-            return generator, False
-        return str(made["checkpoint"]), True
+            return generator, "attributes"
+        return str(made["checkpoint"]), "SFT attributes"
 
     def _baseline(self, generator: str) -> None:
         """InfoNCE: the same pairs and batches as AGCL's, the loss alone differs; nothing goes on from it."""
         first = self.results[0]
-        made = self._train(1, "infonce", first.system.embedder, generator)
+        made = str(self._train(1, AGCL, generator, kind="infonce", loss="infonce")["checkpoint"])
         system = System(made, first.system.generator)
         record = self._score("1-infonce", system, first.validation)
         self._add(StageResult("InfoNCE", 1, system, "1-infonce", record, first.name, baseline=True))
 
-    def _train(self, number: int, kind: str, embedder: str, generator: str) -> str:
-        agcl, share = self.settings.agcl, self.settings.cycle.share
-        changes: dict[str, Any] = {"seed": agcl.seed + number - 1}
-        # Its best step is chosen by the queries that it will be asked: without attributes until a stage has some.
-        if not self.last.system.enriched:
+    def _train(self, number: int, method: Method, generator: str, kind: str = "", **changes: Any) -> Mapping[str, Any]:
+        """Train from the last embedder and `generator`; from the second round on with a share of samples and steps."""
+        own, share = getattr(self.settings, method.name), self.settings.cycle.share
+        changes["seed"] = own.seed + number - 1
+        if number > 1:
+            samples = getattr(own, method.samples)
+            fewer = max(1, round(samples * share)) if isinstance(samples, int) else samples * share
+            changes |= {method.samples: fewer, "steps": own.steps and max(1, round(own.steps * share))}
+        # AGCL's best step is chosen by the queries that it will be asked: without attributes until a stage has some.
+        if method is AGCL and not self.last.system.enriched:
             changes["validation_enrich"] = "none"
-        if kind == "infonce":
-            changes["loss"] = "infonce"
-        if number > 1:
-            changes |= {"share": agcl.share * share, "steps": agcl.steps and max(1, round(agcl.steps * share))}
-        work = self._with(embedder, generator, agcl=changes)
-        return str(self._trained(f"{number}-{kind}", kind, work, stages.train_embedder)["checkpoint"])
+        if method is RAR:
+            changes["from_base"] = not generator
+        of_stage = self._with(self.last.system.embedder, generator, **{method.name: changes})
+        return self._trained(f"{number}-{kind or method.name}", method, of_stage, kind)
 
-    def _reward(self, number: int, embedder: str, generator: str) -> str:
-        rar, share = self.settings.rar, self.settings.cycle.share
-        changes: dict[str, Any] = {"seed": rar.seed + number - 1, "from_base": not generator}
-        if number > 1:
-            changes |= {
-                "steps": rar.steps and max(1, round(rar.steps * share)),
-                "queries": max(1, round(rar.queries * share)),
-            }
-        work = self._with(embedder, generator, rar=changes)
-        return str(self._trained(f"{number}-rar", "rar", work, stages.reward_generator)["checkpoint"])
-
-    def _trained(self, stage: str, kind: str, of_stage: Workspace, train: Any) -> Mapping[str, Any]:
+    def _trained(self, stage: str, method: Method, of_stage: Workspace, kind: str = "") -> Mapping[str, Any]:
         """What a training left; a checkpoint that was deleted is trained again, under its name."""
-        section = "agcl" if kind == "infonce" else kind
-        inputs = getattr(self.inputs, section)(of_stage)
 
         def work(before: stages.Result | None) -> stages.Result:
             named = {"name": before["checkpoint"] if before else ""}
-            own = getattr(of_stage.settings, section).model_copy(update=named)
-            settings = of_stage.settings.model_copy(update={section: own})
-            result: stages.Result = train(of_stage.with_settings(settings))
-            return result
+            own = getattr(of_stage.settings, method.name).model_copy(update=named)
+            settings = of_stage.settings.model_copy(update={method.name: own})
+            return stages.train(method, of_stage.with_settings(settings))
 
         def missing(result: stages.Result) -> str:
             name = result["checkpoint"]
             return f"checkpoint {name} is gone" if name and not self.work.checkpoints.path(name).is_dir() else ""
 
-        return self.records.stage(stage, kind, inputs, work, missing).result
+        inputs = self.inputs.training(method, of_stage)
+        return self.records.stage(stage, kind or method.name, inputs, work, missing).result
 
-    # What is told and kept
+    # What is kept
 
     def _write(self, status: str, stopped: str) -> dict[str, Any]:
         last = self.last.system
@@ -425,15 +420,14 @@ class Cycle:
             self._score_test()
         except StageNotDone:
             waiting = True
-        done = {record.name for record in self.records.stages}
         scored = [split for split, products in self.asked_about.items() if products]
-        expected = [
-            replace(expect(name, kind, share, self.folder.runs), done=name in done)
-            for name, kind, share in planned(self.settings, taught=bool(self.targets), scored=scored)
-        ]
+        coming = planned(self.settings, taught=bool(self.targets), scored=scored)
+        done = {record.name for record in self.records.stages}
         if not waiting:  # all is done: no round that an early stop has left out
-            expected = [each for each in expected if each.done]
+            coming = [each for each in coming if each[0] in done]
         self._tell_sizes()
-        size = len(self.catalog.fingerprints)
-        expected = fill_in(expected, self.work, size, self.targets)
+        model = self.settings.model
+        sft = {"source": self.targets or self.settings.sft.source}
+        work = self._with(model.embedder_checkpoint, model.generator_checkpoint, sft=sft)
+        expected = expect(work, coming, done, len(self.catalog.fingerprints))
         return CycleSummary(self.place, self.metric, self.results, {}, expected)

@@ -8,7 +8,7 @@ Interval and test of the difference (paired, over the validation queries) say wh
 are shown, and do not decide: with a few hundred queries most single steps stay within the noise, and going on from
 the higher figure is right more often than not.
 
-The test split takes no part in any of this. It is scored once, after the last decision, so that its figures are those
+The test split takes no part in any of this. It is scored once, after the last decision, so that its metrics are those
 of a system that was chosen without them.
 """
 
@@ -73,7 +73,7 @@ class StageResult:
         return dict(found) if found else None
 
     def describe(self, metric: str) -> dict[str, Any]:
-        """For JSON: what it is and its figures."""
+        """For JSON: what it is and its metrics."""
         return {
             "name": self.name,
             "round": self.round,
@@ -157,6 +157,6 @@ def in_all(first: str, last: str, change: Mapping[str, Any] | None, metric: str)
     """
     if change is None:
         return f"{metric} is that of {first}: no stage was accepted after it"
-    told = f"{metric} {change['other']:.3f} -> {change['value']:.3f} from {first} to {last} on the test split"
+    summary = f"{metric} {change['other']:.3f} -> {change['value']:.3f} from {first} to {last} on the test split"
     ends = f"{signed(change['low'], 3)} to {signed(change['high'], 3)}"
-    return f"{told}: {change['difference']:+.3f} ({ends}), {change['verdict']}"
+    return f"{summary}: {change['difference']:+.3f} ({ends}), {change['verdict']}"

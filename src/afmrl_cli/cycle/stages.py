@@ -28,14 +28,12 @@ from ..evaluation.entries import Entry
 from ..evaluation.report import EvalRequest, measure, task_views
 from ..evaluation.seen import seen_by
 from ..listener import Listener
-from ..rar.run import train_rar
 from ..retrieval.embed import embed_catalog
 from ..settings import Settings
-from ..sft.run import train_sft
 from ..store.checkpoints import Role
 from ..store.lock import writer_lock
 from ..training.corpus import training_views
-from ..training.run import train_agcl
+from ..training.shell import Method, run_training
 from ..workspace import Workspace
 
 Result = dict[str, Any]
@@ -95,39 +93,14 @@ def write_attributes(work: Workspace, splits: Sequence[Scored]) -> Result:
     return {"generator": work.generator_id, "products": summary.products, "valid_share": summary.valid_share}
 
 
-def train_embedder(work: Workspace) -> Result:
-    """As `afmrl train-agcl`."""
-    summary = train_agcl(work)
+def train(method: Method, work: Workspace) -> Result:
+    """As the method's command; `checkpoint` is "" when no step was worth keeping."""
+    summary = run_training(method, work)
     if summary is None:
         raise RuntimeError("the first of several processes has the result")  # refused before
-    return {
-        "checkpoint": summary.checkpoint,
-        "run": summary.run.name,
-        "metrics": summary.metrics,
-        "masked_share": summary.negatives.get("masked_share"),
-        "too_similar_share": summary.negatives.get("too_similar_share"),
-    }
-
-
-def teach_generator(work: Workspace) -> Result:
-    """As `afmrl train-sft`."""
-    summary = train_sft(work)
-    figures = {key: value for key, value in summary.best.items() if isinstance(value, int | float)}
-    return {"checkpoint": summary.checkpoint, "run": summary.run.name, "metrics": figures}
-
-
-def reward_generator(work: Workspace) -> Result:
-    """As `afmrl train-rar`; `checkpoint` is "" when no step was as good as the start."""
-    summary = train_rar(work)
-    if summary.collapsed:
-        work.listener.warn(f"the policy collapsed: {summary.collapsed}; raise rar.beta or lower rar.learning_rate")
-    return {
-        "checkpoint": summary.checkpoint,
-        "run": summary.run.name,
-        "metrics": summary.metrics,
-        "start": summary.start,
-        "collapsed": summary.collapsed,
-    }
+    if reason := summary.details.get("collapsed"):
+        work.listener.warn(f"the policy collapsed: {reason}; raise rar.beta or lower rar.learning_rate")
+    return {"checkpoint": summary.checkpoint, "run": summary.run.name, **summary.details}
 
 
 def score(work: Workspace, split: Scored, place: Path, others: tuple[Path | None, Path | None]) -> Result:

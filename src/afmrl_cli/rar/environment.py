@@ -9,7 +9,7 @@ content: another embedder, product or instruction is encoded anew, and a killed 
 
 The held-out environment asks with listings of the validation split, and its gallery is the training gallery plus the
 listings of the validation split: about as hard as what is trained on, so that one k does for both. Its queries are
-drawn without looking at ranks; the training queries are those of middling plain rank, preferably.
+sampled without regard to ranks; the training queries are those of medium difficulty, by their plain rank, preferably.
 
 Tied scores are those of `scores`, and tied rows stand in the gallery's order: a rank must not depend on how a batch was
 rounded.
@@ -42,11 +42,11 @@ from ..settings import Settings
 from ..store.files import hash_json, write_json
 from ..training.corpus import Corpus, load_corpus
 from ..training.pairs import Side, TrainListing
-from ..training.sizes import median_k, with_rar_k
+from ..training.sizes import median_rank_k, with_rar_k
 from ..workspace import Workspace
 from .frozen import frozen
 from .prefix import encode_groups
-from .queries import QueryKind, RarQuery, choose_kind, offered, pose, prefer_middling, some_products
+from .queries import QueryKind, RarQuery, choose_kind, offered, pose, prefer_medium_difficulty, some_products
 from .reward import Reward, invalid_reward, propose_size, recall_at_k, valid_reward
 
 LEAST_QUERIES = 5
@@ -156,7 +156,7 @@ class Environments:
     def description(self) -> dict[str, object]:
         """What was made, for manifests and for people; a plain hit is that of the best positive, without attributes.
 
-        `median_k` and `middling_gallery_rows`: what would make the held-out plain hit about a half, either by itself.
+        With `median_rank_k` or `median_rank_gallery_rows` alone the held-out plain hit would be about a half.
         """
         settings = self.train.settings
         k = settings.rar.k
@@ -174,8 +174,8 @@ class Environments:
             "plain_hit": float(np.mean([query.rank <= k for query in self.train.queries])),
             "heldout_plain_hit": float(np.mean([rank <= k for rank in ranks])),
             "k": k,
-            "median_k": median_k(ranks),
-            "middling_gallery_rows": propose_size(ranks, rows, k),
+            "median_rank_k": median_rank_k(ranks),
+            "median_rank_gallery_rows": propose_size(ranks, rows, k),
         }
 
 
@@ -259,7 +259,7 @@ def make_environments(
     train_rows = rows[: len(posed.gallery)]
     chosen = _ranked(chosen, vectors, train_rows)
     settings = with_rar_k(settings, [query.rank for query in chosen])
-    kept = prefer_middling([query.rank for query in chosen], settings.rar.k, rar.queries, rar.seed)
+    kept = prefer_medium_difficulty([query.rank for query in chosen], settings.rar.k, rar.queries, rar.seed)
     work = work.with_settings(settings)
     made = Environments(
         Environment(work, embedder, posed.kind, posed.gallery, train_rows, [chosen[i] for i in kept]),

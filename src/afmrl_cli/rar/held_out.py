@@ -1,4 +1,4 @@
-"""A look at the held-out queries: greedy answers of the policy, how many are valid, and what they do to recall."""
+"""Validation on the held-out queries: greedy answers of the policy, how many are valid, and what they do to recall."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ SAMPLES = 10
 
 
 @dataclass(frozen=True)
-class Look:
-    """`figures`: recall@k, valid_share and mean length (in pairs and in characters). `answers`: the first few as they
+class Validation:
+    """`metrics`: recall@k, valid_share and mean length (in pairs and in characters). `answers`: the first few as they
     came, invalid ones included.
     """
 
-    figures: dict[str, float]
+    metrics: dict[str, float]
     answers: list[str]
 
 
 class HeldOut:
-    """The held-out environment, and whom to ask. `main` is the figure by which the best is chosen."""
+    """The held-out environment, and whom to ask. `main` is the metric by which the best is chosen."""
 
     def __init__(self, environment: Environment, policy: Policy) -> None:
         k = environment.settings.rar.k
@@ -39,18 +39,18 @@ class HeldOut:
         """Recall of the queries without attributes."""
         return self.environment.recall([None] * len(self.environment.queries), self.ks)
 
-    def look(self) -> Look:
-        """Ask and search."""
+    def validate(self) -> Validation:
+        """Answer every held-out query and rank the gallery by it."""
         answers = self.policy.answers(self.environment)
         texts = [self.environment.read(number, answer) for number, answer in enumerate(answers)]
         valid = [text for text in texts if text is not None]
-        figures = {
+        metrics = {
             **self.environment.recall(texts, self.ks),
             "valid_share": len(valid) / len(texts),
             "pairs": _mean([count_pairs(text) for text in valid]),
             "characters": _mean([len(text) for text in valid]),
         }
-        return Look(figures, [answer.text for answer in answers[:SAMPLES]])
+        return Validation(metrics, [answer.text for answer in answers[:SAMPLES]])
 
 
 def _mean(numbers: Sequence[float]) -> float:

@@ -12,7 +12,7 @@ from ..store.checkpoints import Manifest
 from ..training.sizes import peak_rate, with_rar_steps
 from .environment import Environments
 
-NOT_THE_RESULT = {"save_every", "name", "chunk_answers", "rollout_answers", "shared_prefix"}
+NOT_THE_RESULT = frozenset({"save_every", "name", "chunk_answers", "rollout_answers", "shared_prefix"})
 """Settings that do not change what is learnt (but for rounding and the random numbers drawn)."""
 
 

@@ -1,4 +1,4 @@
-"""The generator in training: what it is asked about each query, the same in rollouts, at held-out looks and afterwards.
+"""The generator in training: what it is asked about each query, the same in rollouts, in validation and afterwards.
 
 A query is shown to the generator as it is to the embedder: its text, its photos, or both, in the prompt that
 `afmrl attributes` uses. The adapter that is trained is `default`; `ref`, a frozen copy of it, is TRL's reference.

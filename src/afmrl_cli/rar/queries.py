@@ -7,8 +7,8 @@ photo-to-text   one photo, alone          its text                       the sam
 text-to-photos  its text                  its photos                     the same
 
 `photos`, `photo-to-text` and `text-to-photos` are the pairs `photos` and `image-text` of AGCL's training, with the
-photo and the direction fixed, since a gallery must be. Which photo asks is drawn once by the seed. Other photos of the
-asking photo's listing are in the gallery only where they are part of its answer: a photo does not find them when it
+photo and the direction fixed, since a gallery must be. Which photo asks is sampled once by the seed. Other photos of
+the asking photo's listing are in the gallery only where they are part of its answer: a photo does not find them when it
 looks for text, a listing does not find itself.
 
 Hidden from a query are rows that the embedder can't tell from the query itself or from one of its answers (same text
@@ -151,9 +151,9 @@ def choose_kind(
     kinds: list[QueryKind] = [kind for kind in KINDS if wanted in ("auto", kind) and offers[kind] >= least]
     if kinds:
         return next((kind for kind in kinds if heldout is None or heldout[kind] >= least), kinds[0])
-    told = ", ".join(f"{kind} {number:,}" for kind, number in offers.items())
+    counts = ", ".join(f"{kind} {number:,}" for kind, number in offers.items())
     raise DataError(
-        f"rar.query = {wanted}: fewer than {least} training products have an answer in the catalog (queries: {told})",
+        f"rar.query = {wanted}: fewer than {least} training products have an answer in the catalog (queries: {counts})",
         "name the columns catalog.columns.product_id and .image, or another kind in rar.query; see `afmrl check`",
     )
 
@@ -175,11 +175,11 @@ def some_products(listings: Sequence[TrainListing], most: int, seed: int) -> lis
     return [listing for listing in listings if listing.identity in kept]
 
 
-def prefer_middling(ranks: Sequence[int], k: int, number: int, seed: int) -> list[int]:
+def prefer_medium_difficulty(ranks: Sequence[int], k: int, number: int, seed: int) -> list[int]:
     """`number` of the queries (numbers, sorted), those whose plain rank is near k preferred; all if there are no more.
 
-    Drawn without replacement with weights exp(-|ln rank - ln(k + 1/2)|): between rank k and k + 1 a hit is decided, a
-    query at rank 10 k or k / 10 is drawn a tenth as often.
+    Sampled without replacement with weights exp(-|ln rank - ln(k + 1/2)|): between rank k and k + 1 a hit is decided, a
+    query at rank 10 k or k / 10 is sampled a tenth as often.
     """
     if len(ranks) <= number:
         return list(range(len(ranks)))

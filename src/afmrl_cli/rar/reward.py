@@ -81,7 +81,7 @@ Group = Sequence[Sequence[int] | None]
 """The answers to one query: the positives' ranks of each, None for an invalid answer."""
 
 
-def spread_at(groups: Sequence[Group], k: int, *, eta: float = ETA) -> float:
+def share_with_variance(groups: Sequence[Group], k: int, *, eta: float = ETA) -> float:
     """Share of the groups in which not all rewards are equal, with recall@k as the reward."""
     if not groups:
         raise ValueError("no groups")
@@ -96,7 +96,7 @@ def propose_k(groups: Sequence[Group], ks: Sequence[int] = PROPOSED_KS) -> tuple
     nearest to the median rank is proposed: where no group has spread, hits are then neither certain nor out of reach.
     """
     well_formed = [[ranks for ranks in group if ranks is not None] for group in groups]
-    shares = {k: spread_at(well_formed, k) for k in sorted(ks)}
+    shares = {k: share_with_variance(well_formed, k) for k in sorted(ks)}
     every = [rank for group in groups for ranks in group if ranks is not None for rank in ranks]
     middle = np.log(np.median(every)) if every else 0.0
     best = max(shares, key=lambda k: (shares[k], -abs(np.log(k) - middle)))

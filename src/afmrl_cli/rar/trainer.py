@@ -4,10 +4,11 @@
     L    = -min(rho A, clip(rho, 1 - eps, 1 + eps) A) + beta (pi_ref / pi - log(pi_ref / pi) - 1)        per token
     rho  = pi / pi_of_the_rollouts, 1 where `rar.updates` is 1 (then nothing is clipped)
 
-What is ours beside the reward: rollouts are kept apart from TRL's scoring, so that groups without spread can be drawn
-again before anything is spent on them; a step draws its random numbers from its own number, so that a resumed run goes
-on as if never stopped; pictures are looked at once in the whole loop (`models/vision.py`; without a store, once a
-step), and a group's prompt is run once (`rollout.py`, `packed.py`); and the policy's weights stay in fp32.
+What is ours beside the reward: rollouts are kept apart from TRL's scoring, so that groups with zero reward variance can
+be sampled again before anything is spent on them; a step draws its random numbers from its own number, so that a
+resumed run goes on as if never stopped; the vision tower sees a picture once in the whole loop (`models/vision.py`;
+without a store, once a step), and a group's prompt is run once (`rollout.py`, `packed.py`); and the policy's weights
+stay in fp32.
 
 Departures from TRL's defaults: the sum of token losses is divided by a constant (`dr_grpo`), which has no length bias
 at all; the paper of that loss leaves out the division by std, AFMRL has it, so `rar.scale` is "group". Dropout is off:
@@ -16,7 +17,6 @@ with it the KL to the reference is not 0 at the start. No autocast, no activatio
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -34,11 +34,12 @@ from ..errors import ModelError
 from ..listener import Listener, Silent
 from ..models.base import quiet
 from ..training.adapter import trainable
+from ..training.loop import write_metrics
 from ..training.resumable import Resumable, common_arguments, train_resumably
-from .held_out import HeldOut, Look
+from .held_out import HeldOut, Validation
 from .plan import Plan
 from .policy import REFERENCE, Policy, evaluating
-from .reward import Reward, propose_k, spread_at
+from .reward import Reward, propose_k, share_with_variance
 from .rollout import sample
 from .shared_prefix import SharedPrefix
 from .vision import VisionOnce
@@ -52,16 +53,16 @@ class Rollouts:
     numbers: list[int]
     tokens: list[list[int]]
     rewards: list[Reward]
-    drawn: int = 0
-    """Groups that were rolled out for these, those that were drawn again included."""
-    flat: int = 0
-    """Of `drawn`, those without spread."""
+    num_sampled: int = 0
+    """Groups that were rolled out for these, those that were replaced included."""
+    num_zero_std: int = 0
+    """Of these, those with zero reward variance."""
     seconds: dict[str, float] = field(default_factory=lambda: {"rollout": 0.0, "reward": 0.0})
 
 
 @dataclass
 class Progress:
-    """What a state holds beside tensors. Figures are held-out ones: without attributes, of the policy that training
+    """What a state holds beside tensors. Metrics are held-out ones: without attributes, of the policy that training
     starts from, of the best step; `best_step` 0: no step was as good as the start.
     """
 
@@ -94,7 +95,7 @@ class RarTrainer(Resumable, SharedPrefix):
         self.rollouts = Rollouts([], [], [])
         self.chunk_tokens = []
         self._requests: dict[int, Request] = {}
-        self.looks = True
+        self.validates = True
         self._keep = keep
         self.steps_together = plan.settings.rar.updates  # within a batch of rollouts it would have to roll out anew
         loaded = policy.generator.loaded
@@ -164,28 +165,29 @@ class RarTrainer(Resumable, SharedPrefix):
         return vision.inputs(shown, self.policy.generator.loaded.device)
 
     def _roll_out(self, numbers: list[int]) -> Rollouts:
-        """Answers and rewards for a batch of queries; groups without spread give way to others `rar.resample` times."""
+        """Roll out a batch of queries; groups with zero reward variance give way to others `rar.resample` times."""
         made = self._roll_out_once(numbers)
         size = self.num_generations
         for attempt in range(self.rar.resample):
-            flat = [i for i, group in enumerate(_groups(made.rewards, size)) if not has_spread(group)]
-            spare = self._spare(made.numbers, len(flat), attempt)
+            equal = [i for i, group in enumerate(_groups(made.rewards, size)) if not has_variance(group)]
+            spare = self._spare(made.numbers, len(equal), attempt)
             if not spare:
                 break
             other = self._roll_out_once(spare)
             for i, (group, number) in enumerate(zip(_groups(other.rewards, size), other.numbers, strict=True)):
-                if has_spread(group):
-                    place = flat.pop(0)
+                if has_variance(group):
+                    place = equal.pop(0)
                     made.numbers[place] = number
                     made.rewards[place * size : (place + 1) * size] = group
                     made.tokens[place * size : (place + 1) * size] = other.tokens[i * size : (i + 1) * size]
-            made.drawn, made.flat = made.drawn + other.drawn, made.flat + other.flat
+            made.num_sampled += other.num_sampled
+            made.num_zero_std += other.num_zero_std
             for part, seconds in other.seconds.items():
                 made.seconds[part] += seconds
         return made
 
     def _spare(self, used: Sequence[int], number: int, attempt: int) -> list[int]:
-        """Queries to draw instead, decided by the step alone."""
+        """Queries to sample instead, decided by the step alone."""
         left = sorted(set(range(len(self.environment.queries))) - set(used))
         rng = np.random.default_rng((self.args.seed, self.state.global_step, attempt))
         return [left[i] for i in rng.permutation(len(left))[:number]]
@@ -198,8 +200,8 @@ class RarTrainer(Resumable, SharedPrefix):
         asked = [number for number in numbers for _ in range(self.num_generations)]
         rewards = self.environment.rewards(asked, [each.text for each in answers], [each.cut_off for each in answers])
         seconds = {"rollout": between - begin, "reward": time.perf_counter() - between}
-        flat = sum(not has_spread(group) for group in _groups(rewards, self.num_generations))
-        return Rollouts(list(numbers), tokens, rewards, len(numbers), flat, seconds)
+        num_zero_std = sum(not has_variance(group) for group in _groups(rewards, self.num_generations))
+        return Rollouts(list(numbers), tokens, rewards, len(numbers), num_zero_std, seconds)
 
     def _sample(self, numbers: Sequence[int]) -> list[list[int]]:
         """Answers, each prompt run once."""
@@ -229,25 +231,25 @@ class RarTrainer(Resumable, SharedPrefix):
         """What has been rewarded already, in the order of the rollouts."""
         return [reward.value for reward in self.rollouts.rewards]
 
-    # Looking
+    # Validation
 
     def start(self) -> None:
         """Before the first step: what the policy is worth as it is. ModelError when none of its answers is valid."""
-        look = self.held_out.look()
-        self.progress.plain, self.progress.start = self.held_out.plain(), look.figures
-        self.progress.before = look.answers
-        if not look.figures["valid_share"]:
+        found = self.held_out.validate()
+        self.progress.plain, self.progress.start = self.held_out.plain(), found.metrics
+        self.progress.before = found.answers
+        if not found.metrics["valid_share"]:
             first = "train it to the schema first (`afmrl train-sft`)"
             raise ModelError(
-                f"none of {len(look.answers)} answers is valid: {only_punished(look.answers)}",
+                f"none of {len(found.answers)} answers is valid: {only_punished(found.answers)}",
                 f"{first}, or mend attributes.keys and attributes.max_new_tokens",
             )
-        self.watchdog.held_out(look.figures["valid_share"], look.figures[self.held_out.main])
-        self._write_look(look)
+        self.watchdog.held_out(found.metrics["valid_share"], found.metrics[self.held_out.main])
+        self._write_validation(found)
 
     def measure(self) -> None:
-        """Train without a look at the held-out queries, for what a step takes."""
-        self.looks = False
+        """Train without a validation, for what a step takes."""
+        self.validates = False
         train_resumably(self, Silent(), steps_per_epoch=self.steps_per_epoch)
 
     @property
@@ -256,26 +258,25 @@ class RarTrainer(Resumable, SharedPrefix):
         asked: float = self.args.generation_batch_size / self.num_generations / self.rar.updates
         return len(self.environment.queries) / asked
 
-    def _look(self) -> str:
-        """Held-out recall now; keeps the adapter when it is the best so far. Why to stop, or ""."""
-        look, main, progress = self.held_out.look(), self.held_out.main, self.progress
-        self._write_look(look)
+    def _validate(self) -> str:
+        """Measure held-out recall; keep the adapter when it is the best so far. Why to stop, or ""."""
+        found, main, progress = self.held_out.validate(), self.held_out.main, self.progress
+        self._write_validation(found)
         best = progress.best or progress.start
-        if look.figures[main] >= best[main]:
-            progress.best, progress.best_step, progress.after = look.figures, self.state.global_step, look.answers
+        if found.metrics[main] >= best[main]:
+            progress.best, progress.best_step, progress.after = found.metrics, self.state.global_step, found.answers
             self.keep_best(self._keep)
         elif not progress.best_step:
-            progress.after = look.answers
-        return self.watchdog.held_out(look.figures["valid_share"], look.figures[main])
+            progress.after = found.answers
+        return self.watchdog.held_out(found.metrics["valid_share"], found.metrics[main])
 
-    def _write_look(self, look: Look) -> None:
+    def _write_validation(self, found: Validation) -> None:
         step = self.state.global_step
-        row = {"step": step, **{f"eval_{name}": value for name, value in look.figures.items()}}
-        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        row = {"step": step, **{f"eval_{name}": value for name, value in found.metrics.items()}}
+        write_metrics(self.run, row)
         main = self.held_out.main
-        told = f"held-out {main} {look.figures[main]:.3f}, valid {look.figures['valid_share']:.0%}"
-        self.listener.note(f"step {step}: {told}, {look.figures['pairs']:.1f} pairs an answer")
+        message = f"held-out {main} {found.metrics[main]:.3f}, valid {found.metrics['valid_share']:.0%}"
+        self.listener.note(f"step {step}: {message}, {found.metrics['pairs']:.1f} pairs an answer")
 
     def extra_state(self) -> Mapping[str, Any]:
         """Progress and watchdog."""
@@ -293,7 +294,7 @@ class RarTrainer(Resumable, SharedPrefix):
     # Telling
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """A line a step: TRL's figures under TRL's names, and what the rollouts got; then the watchdog."""
+        """Write a line a step: TRL's metrics under TRL's names, and what the rollouts got; then ask the watchdog."""
         if "loss" not in logs:  # the summary at the end
             return
         self.pool_metrics()
@@ -301,12 +302,12 @@ class RarTrainer(Resumable, SharedPrefix):
         for name in REPLACED:
             found.pop(name, None)
         self.progress.seconds += sum(found["step_time"])
-        figures = self.figures()
-        super().log({**logs, **figures}, start_time)
+        metrics = self.rollout_metrics()
+        super().log({**logs, **metrics}, start_time)
         if self.state.global_step == 1:
             self._propose_k()
-        if self.looks:
-            self._watch(figures["valid_share"])
+        if self.validates:
+            self._watch(metrics["valid_share"])
 
     def _watch(self, valid_share: float) -> None:
         """Stop a policy that collapses, and one that never gives a valid answer."""
@@ -321,7 +322,7 @@ class RarTrainer(Resumable, SharedPrefix):
                 "lower rar.temperature, or train it to the schema for longer (`afmrl train-sft`)",
             )
         if step == self.state.max_steps or step % self.rar.validate_every == 0:
-            stop = self._look() or stop
+            stop = self._validate() or stop
         self.progress.collapsed = self.progress.collapsed or stop
         if self.progress.collapsed:
             self.control.should_training_stop = self.control.should_save = True
@@ -332,21 +333,21 @@ class RarTrainer(Resumable, SharedPrefix):
         groups = [[each.ranks for each in group if each.valid] for group in every]
         k, shares = propose_k(groups)
         self.progress.spread_by_k = {str(each): share for each, share in shares.items()}
-        mine = spread_at(groups, self.rar.k)
+        mine = share_with_variance(groups, self.rar.k)
         most = f"the most would be at k = {k}: {shares[k]:.0%}" if shares[k] else "no other k has any"
-        self.listener.note(f"groups with spread at rar.k = {self.rar.k}: {mine:.0%}; {most}")
+        self.listener.note(f"groups with reward variance at rar.k = {self.rar.k}: {mine:.0%}; {most}")
 
-    def figures(self) -> dict[str, float]:
-        """Of the last rollouts."""
+    def rollout_metrics(self) -> dict[str, float]:
+        """Return the metrics of the last rollouts."""
         made, rewards = self.rollouts, self.rollouts.rewards
         valid = [reward for reward in rewards if reward.valid]
         return {
             "valid_share": len(valid) / len(rewards),
             "recall": float(np.mean([reward.recall for reward in valid])) if valid else 0.0,
-            "frac_reward_zero_std": made.flat / made.drawn,
-            "groups_drawn": made.drawn,
+            "frac_reward_zero_std": made.num_zero_std / made.num_sampled,
+            "num_sampled": made.num_sampled,
             "distinct_answers": len({tuple(row) for row in made.tokens}) / len(made.tokens),
-            "pictures_looked_at": self.vision.looked / max(1, self.vision.asked),
+            "pictures_computed": self.vision.computed / max(1, self.vision.requested),
             **{f"seconds/{part}": seconds for part, seconds in made.seconds.items()},
         }
 
@@ -355,8 +356,8 @@ def _groups(rewards: Sequence[Reward], size: int) -> list[list[Reward]]:
     return [list(rewards[i : i + size]) for i in range(0, len(rewards), size)]
 
 
-def has_spread(group: Sequence[Reward]) -> bool:
-    """Whether some answers of a group are worth more than others: without, there is nothing to learn from it."""
+def has_variance(group: Sequence[Reward]) -> bool:
+    """Whether some answers of a group have a higher reward than others: else there is nothing to learn from it."""
     return len({reward.value for reward in group}) > 1
 
 
@@ -394,4 +395,4 @@ def grpo_arguments(plan: Plan, policy: Policy, run: Path) -> dict[str, Any]:
 
 
 REPLACED = {"frac_reward_zero_std", "rewards/reward/mean", "rewards/reward/std"}
-"""Figures that ours replace: shares over what was drawn, not over what was kept; and one reward is all there is."""
+"""Metrics that ours replace: shares over what was sampled, not over what was kept; and one reward is all there is."""

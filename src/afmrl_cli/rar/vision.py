@@ -1,6 +1,6 @@
 """What the vision tower makes of a picture, computed once for all rollouts of a step.
 
-A group's G rollouts show the same pictures, and each is looked at by the prefill of generation, by the reference policy
+A group's G rollouts show the same pictures, and each is seen by the prefill of generation, by the reference policy
 and by the update. The tower is frozen (the adapter is the language model's alone), so all of them may share one result.
 """
 
@@ -18,13 +18,13 @@ import torch
 class VisionOnce:
     """Remembers a model's picture features by the pixels' bytes, while `remembering` and until `forget`.
 
-    `looked` counts the pictures that the tower has seen, `asked` those that were asked about.
+    `computed` counts the pictures that the tower has seen, `requested` those that were wanted.
     """
 
     def __init__(self, trunk: Any) -> None:
         """`trunk`: the model without its vocabulary head, whose `get_image_features` gives one tensor a picture."""
         self.trunk = trunk
-        self.looked = self.asked = 0
+        self.computed = self.requested = 0
         self._known: dict[bytes, tuple[torch.Tensor, ...]] = {}
 
     def forget(self) -> None:
@@ -50,7 +50,7 @@ class VisionOnce:
         keys = [_key(part, grid) for part, grid in zip(parts, grids.tolist(), strict=True)]
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         new = sorted(i for key, i in first.items() if key not in self._known)
-        self.asked, self.looked = self.asked + len(keys), self.looked + len(new)
+        self.requested, self.computed = self.requested + len(keys), self.computed + len(new)
         # The reward may ask in inference mode; what that makes can't be used where gradients are recorded.
         with torch.inference_mode(False), torch.no_grad():
             if new:

@@ -6,7 +6,7 @@ itself is what is being gamed. So three things are held against the start, by a 
     rollouts    valid share, mean of the last five steps, against the first step's (whose rollouts are the SFT policy's)
     held out    valid share and recall of greedy answers to queries that are never trained on, against step 0's
 
-and a generator that gives no valid answer at all is told before anything is trained.
+and a generator that gives no valid answer at all is refused before anything is trained.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Watchdog:
         return len(self.recent_valid) < HOPELESS or bool(self.first_valid) or any(self.recent_valid)
 
     def held_out(self, valid_share: float, recall: float) -> str:
-        """At each look at the held-out queries, the first of them before the first step."""
+        """At each validation on the held-out queries, the first of them before the first step."""
         if self.held_out_valid is None or self.held_out_recall is None:
             self.held_out_valid, self.held_out_recall = valid_share, recall
         if valid_share < self.held_out_valid - self.margin:

@@ -1,6 +1,6 @@
-"""Who is taught and who is asked: products of the train and validation splits with their targets.
+"""What is taught, and what is validated on: products of the train and validation splits with their targets.
 
-The test split is never looked at. Photos of those chosen are decoded once at the start: an unreadable one is told
+The test split is never read. Photos of those chosen are decoded once at the start: an unreadable one is reported
 there and left out, as generation leaves it out, instead of stopping a run in the middle.
 """
 
@@ -159,14 +159,14 @@ def _readable(
 ) -> Iterator[tuple[Example, str]]:
     """The examples that there is something to read of, photos decoded in several threads to find out."""
 
-    def look(pair: tuple[Example, str]) -> tuple[bool, Problems]:
+    def check(pair: tuple[Example, str]) -> tuple[bool, Problems]:
         own = Problems()
         return open_request(task, pair[0].product, settings, own) is not None, own
 
     stream = iter(examples)
     with ThreadPoolExecutor(max_workers=DECODERS) as threads:
         while some := list(itertools.islice(stream, AT_A_TIME)):
-            for pair, (readable, found) in zip(some, threads.map(look, some), strict=True):
+            for pair, (readable, found) in zip(some, threads.map(check, some), strict=True):
                 for kind in found.counts:
                     for problem in found.first(kind):
                         problems.add(problem)

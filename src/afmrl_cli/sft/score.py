@@ -35,7 +35,7 @@ class KeyScore:
 
 @dataclass
 class Score:
-    """Figures over products. `length` is the mean number of tokens of an answer, `extra` of pairs not asked for."""
+    """Metrics over products. `length` is the mean number of tokens of an answer, `extra` of pairs not asked for."""
 
     products: int = 0
     valid: int = 0
@@ -44,7 +44,7 @@ class Score:
     failures: dict[str, int] = field(default_factory=dict)
     keys: dict[str, KeyScore] = field(default_factory=dict)
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """{"accuracy", "exact", "valid", "length", "extra"}: shares over all reference pairs, or over products."""
         pairs = sum(key.references for key in self.keys.values()) or 1
         products = self.products or 1

@@ -4,8 +4,9 @@
 
 A row is what generation would read (`LocalGenerator.text`, the same photos) with the answer and the end of the turn
 after it. Rows are padded on the left, so that all answers end in the last column, and scores over the vocabulary are
-computed for the last columns only: with a real vocabulary they would take most of the memory. Photos are looked at once
-in all epochs (vision.py), and only when it is their chunk's turn: the trainer makes the batches of a step beforehand.
+computed for the last columns only: with a real vocabulary they would take most of the memory. The vision tower sees a
+photo once in all epochs (vision.py), and only when it is its chunk's turn: the trainer makes the batches of a step
+beforehand.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def with_pictures(batch: Mapping[str, Any], generator: LocalGenerator) -> dict[s
 
 
 def better(found: Mapping[str, Any], best: Mapping[str, Any], by: str) -> bool:
-    """Whether figures of the validation are better by `by`; of equals, those with more valid answers are."""
+    """Whether a validation's metrics are better by `by`; of equals, those with more valid answers are."""
     return (found[by], found["valid"]) > (best[by], best["valid"])
 
 
@@ -126,24 +127,24 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         self._seconds_before, self._begin = 0.0, time.monotonic()
 
     def evaluate(self, *args: Any, **named: Any) -> dict[str, float]:
-        """Ask about the validation products; keeps the adapter when it is the best so far, of equals that with more
+        """Answer about the validation products; keep the adapter when it is the best so far, of equals that with more
         valid answers.
         """
         self.model.eval()
         plan = self.plan
         score = score_generator(self.generator, plan.corpus.validation, plan.task, plan.settings, self.listener)
-        found, name = score.figures(), plan.settings.sft.best_by
+        found, name = score.metrics(), plan.settings.sft.best_by
         self.log({f"eval_{key}": value for key, value in found.items()})
         step = self.state.global_step
         self.listener.note(
             f"step {step}: validation accuracy {found['accuracy']:.3f}, valid {found['valid']:.3f}, "
             f"{found['length']:.1f} tokens an answer" + _losses(score)
         )
-        told = {"step": step, **found, "keys": score.by_key(), "failures": score.failures}
+        details = {"step": step, **found, "keys": score.by_key(), "failures": score.failures}
         if step == 0:
-            self.before = told
+            self.before = details
         elif not self.best or better(found, self.best, name):
-            self.best = told
+            self.best = details
             self.keep_best(self.save)
         self.control.should_evaluate, self.control.should_save = False, step > 0
         return {f"eval_{key}": value for key, value in found.items()}

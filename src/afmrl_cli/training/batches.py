@@ -1,8 +1,8 @@
 """Batches that contain hard negatives, and never two listings of one product, who would be each other's negatives.
 
-random       by chance; enough for batches of a thousand
+random       sampled at random; enough for batches of a thousand
 category     each batch from one category; what is left of the small categories is mixed
-neighbours   a batch is filled with clusters: a product drawn by chance and those most like it by their attributes
+neighbours   a batch is filled with clusters: a product at random and those most like it by their attributes
              (BM25), whatever their category, so that every query meets close and far negatives
 
 auto takes neighbours for batches below 512 when there are attributes, category when there are none, random above.

@@ -15,13 +15,12 @@ def model_card(base: Base, plan: Plan, parent: Manifest | None) -> str:
     """The card of an embedder."""
     settings = plan.settings
     agcl = {key: value for key, value in settings.agcl.model_dump().items() if key != "name"}
-    loss = "AGCL" if settings.agcl.loss == "agcl" else "plain InfoNCE"
     return adapter_card(
         base,
         parent,
         title="Product embedder",
         tags=["afmrl", "product-retrieval", "embedding"],
-        trained=f"`afmrl train-agcl` ({loss}) on {len(plan.corpus.train):,} listings of one catalog",
+        trained=f"`afmrl train-agcl` ({plan.loss.title}) on {len(plan.corpus.train):,} listings of one catalog",
         use=[
             "With afmrl: `model.embedder_checkpoint` in afmrl.toml. Elsewhere it is a plain PEFT adapter: hang it on",
             f"the base, write `{settings.embed.query_instruction} <text>` (queries) or",

@@ -1,7 +1,7 @@
 """What a run is trained on: listings of the train and validation splits with their attributes and readable photos.
 
-The test split is never looked at. Listings that people confirmed as one product (`dedupe.verdicts`) have one identity.
-Photos are decoded once at the start: an unreadable one is told and left out there, instead of stopping a run in the
+The test split is never read. Listings that people confirmed as one product (`dedupe.verdicts`) have one identity.
+Photos are decoded once at the start: an unreadable one is reported and left out there, instead of stopping a run in the
 middle.
 """
 
@@ -30,6 +30,7 @@ from ..store.database import Database
 from ..store.files import hash_json
 from ..workspace import Workspace
 from .lexical import attribute_tokens
+from .loss import choose_loss
 from .pairs import KINDS, QUERIES_OF_KIND, ROWS_OF_RAR, VIEWS_OF_KIND, Kind, Photo, TrainListing, find_positives
 from .validation import judged_by
 
@@ -50,7 +51,7 @@ class Corpus:
     fingerprint: str
     num_with_attributes: int
     others: int = 0
-    """Listings of the test split: they are counted, and not looked at."""
+    """Listings of the test split: they are counted, and not read."""
 
 
 def load_corpus(
@@ -99,7 +100,7 @@ def _load_corpus(
         digest.update(json.dumps(said).encode())
     views.tell(listener)
     num_with_attributes = sum(bool(own) for own in tokens)
-    if for_agcl and settings.agcl.loss == "agcl" and not num_with_attributes:
+    if for_agcl and choose_loss(settings.agcl).weighted and not num_with_attributes:
         raise _no_attributes(settings, source.generator if source else "", database, views)
     return Corpus(train, validation, tokens, digest.hexdigest(), num_with_attributes, sides["test"])
 

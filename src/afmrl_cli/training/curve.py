@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from pathlib import Path
+
+from ..store.files import parse_json, reading, writing
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 320, 56, 56, 30, 40
 LOSS, RECALL = "#b5482a", "#2a6ab5"
 
 Points = Sequence[tuple[float, float]]
+
+
+def draw_curve(run: Path, left: str, right: str) -> None:
+    """Write curve.svg from metrics.jsonl: the metric `left` of every step, and `eval_<right>` where it was measured."""
+    file = run / "metrics.jsonl"
+    with reading(file):
+        rows = [parse_json(line) for line in file.read_text("utf-8").splitlines()]
+        steps = [(row["step"], row[left]) for row in rows if left in row]
+        measured = [(row["step"], row[f"eval_{right}"]) for row in rows if f"eval_{right}" in row]
+    with writing(run / "curve.svg") as temporary:
+        temporary.write_text(training_curve(run.name, steps, measured, f"validation {right}", left), "utf-8")
 
 
 def training_curve(title: str, loss: Points, recall: Points, recall_name: str, loss_name: str = "loss") -> str:

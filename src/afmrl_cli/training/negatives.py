@@ -119,14 +119,14 @@ class Negatives:
             temporary.write_text(self._page(rows), "utf-8")
 
     def _page(self, rows: Sequence[Sequence[object]]) -> str:
-        told = self.summary()
+        summary = self.summary()
         done = "masked" if self.masks else "not masked"
         lines = [
             "# Negatives of this run",
             "",
             f"{self.negatives:,} pairs of a query and another product's target met in batches.",
-            f"- more similar than the positive by the margin, and {done}: {told['too_similar_share']:.3%}",
-            f"- left out, the same product or identical content: {told['known_share']:.3%}",
+            f"- more similar than the positive by the margin, and {done}: {summary['too_similar_share']:.3%}",
+            f"- left out, the same product or identical content: {summary['known_share']:.3%}",
             "",
             "| BM25 of the attributes from | share |",
             "| --- | --- |",

@@ -155,7 +155,7 @@ def draw_pair(
     enrich: Enrich,
     dropout: float,
 ) -> Pair:
-    """One pair of `positive`, by chance. `dropout` is the share of queries that lose their attributes; 0: none.
+    """Sample one pair of `positive`. `dropout` is the share of queries that lose their attributes; 0: none.
 
     Of a side with more than `max_photos` photos (0: no limit) so many are sampled.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,22 +15,24 @@ from ..store.files import hash_json
 from .batches import Strategy, choose_strategy, plan_batches
 from .corpus import Corpus
 from .lexical import Lexical, build_lexical
+from .loss import Objective, choose_loss
 from .pairs import KINDS, Enrich, Kind, Pair, Positive, draw_pair, find_positives, mix, query_views
 from .sizes import AGCL_BATCH, batch_size, peak_rate, with_agcl_batch, with_agcl_steps
 
 LEAST_BATCHES = 3
-NOT_THE_RESULT = {"save_every", "tensorboard", "name"}
+NOT_THE_RESULT = frozenset({"save_every", "tensorboard", "name"})
 """Settings that do not change what is learnt."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Positives, lexical weights (None: InfoNCE) and the number of steps of a run."""
+    """Positives, lexical weights, the loss and the number of steps of a run."""
 
     settings: Settings
     corpus: Corpus
     positives: list[Positive]
-    lexical: Lexical | None
+    lexical: Lexical
+    loss: Objective
     strategy: Strategy
     steps: int
     steps_per_epoch: int
@@ -52,7 +54,7 @@ class Plan:
         )
 
     def draw(self, batch: list[int], epoch: int) -> list[Pair]:
-        """The pairs of a batch, drawn for this epoch."""
+        """Sample the pairs of a batch for this epoch."""
         agcl = self.settings.agcl
         enrich: Enrich = self.settings.embed.enrich if agcl.attributes == "generated" else "none"
         return [
@@ -89,16 +91,16 @@ def make_plan(corpus: Corpus, settings: Settings, base: Base, processes: int = 1
     products = {corpus.train[positive.listing].identity for positive in positives}
     settings = with_agcl_batch(settings, len(products), processes)
     agcl = settings.agcl
-    # InfoNCE gets the same batches, so that nothing differs but the loss.
+    # Every loss gets the same batches, so that nothing differs but the loss.
     lexical = build_lexical(corpus.tokens, normalise=agcl.bm25_normalise, scale=agcl.bm25_scale)
     strategy = choose_strategy(agcl.batches, agcl.batch_size, corpus.num_with_attributes > 0)
     if strategy == "neighbours" and not corpus.num_with_attributes:
         raise UsageError("agcl.batches = neighbours needs attributes, and there are none", "set it to category")
     rate = peak_rate(settings, "agcl", built_in=base.name == NANO)
-    plan = Plan(settings, corpus, positives, lexical, strategy, 0, 0, rate)
+    plan = Plan(settings, corpus, positives, lexical, choose_loss(agcl), strategy, 0, 0, rate)
     each = len(plan.batches(0))
     settings = with_agcl_steps(settings, each)
-    return Plan(settings, corpus, positives, lexical, strategy, settings.agcl.steps, each, rate)
+    return replace(plan, settings=settings, steps=settings.agcl.steps, steps_per_epoch=each)
 
 
 def _some(positives: list[Positive], corpus: Corpus, settings: Settings) -> list[Positive]:

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +24,12 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
-from ..errors import ModelError
 from ..listener import Listener
 from ..models.base import quiet
-from ..store.files import write_json, writing_folder
 from ..training_settings import TrainingSettings
 from .adapter import trainable
-from .state import cut_metrics, find_states, load_state, read_counters, save_state
+from .loop import begin, break_down, drop_other_bests, find_fault, keep_best, step_of, write_metrics
+from .state import load_state, read_counters, save_state
 from .stop import Stop, stop_between_steps
 
 TRAINER_STATE = "trainer_state.json"
@@ -84,6 +81,8 @@ class Resumable(_Trainer):  # type: ignore[misc]
 
     _part: tuple[int, int] = (-1, 0)
     """(step, how many forwards of it have begun)."""
+    _loss = 0.0
+    """Of the last forward."""
     steps_together = 1
     """Steps between two of which the trainer can't go on from a state: Ctrl-C waits for the last of them."""
 
@@ -125,21 +124,17 @@ class Resumable(_Trainer):  # type: ignore[misc]
         state = dataclasses.replace(self.state, stateful_callbacks={}, log_history=[])
         files = {TRAINER_STATE: json.dumps(dataclasses.asdict(state))}
         save_state(self.run, self.state.global_step, trainable(self.model), self.optimizer, counters, files)
-        for other in self.run.glob("best-*"):
-            if other.name != f"best-{self.state.best_global_step}":
-                shutil.rmtree(other)
+        drop_other_bests(self.run, self.state.best_global_step)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Refused: transformers would write pickles; adapters are written by `save_adapter`."""
         raise NotImplementedError("use save_adapter")
 
-    def keep_best(self, save: Any) -> None:
-        """Write `best-<step>` by `save(folder)`; the one before stays until a state names the new one."""
+    def keep_best(self, save: Callable[[Path], None]) -> None:
+        """Note that the step at hand is the best so far, and write its adapter by `save(folder)`."""
         self.state.best_global_step = self.state.global_step
-        place = self.run / f"best-{self.state.global_step}"
-        if self.args.should_save and not place.exists():
-            with writing_folder(place) as folder:
-                save(folder)
+        if self.args.should_save:
+            keep_best(self.run, self.state.global_step, save)
 
     # Going on
 
@@ -167,27 +162,20 @@ class Resumable(_Trainer):  # type: ignore[misc]
         entropy = (self.args.seed, step, part, self.args.process_index)
         set_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
-            self._break_down(f"loss {loss.item():g}")
+        self._loss = float(loss)
+        self._check(self._loss)
         return loss
 
     def _clip_grad_norm(self, model: Any) -> Any:
         length = super()._clip_grad_norm(model)
-        if length is not None and not math.isfinite(float(length)):
-            self._break_down(f"gradient {float(length):g}")
+        if length is not None:
+            self._check(self._loss, float(length))
         return length
 
-    def _break_down(self, what: str) -> None:
-        """Stop before the optimiser takes over what would spoil the weights."""
-        step, ids, states = self.state.global_step + 1, self.products_of_step(), find_states(self.run)
-        write_json(self.run / "failed-batch.json", {"step": step, "what": what, "products": ids})
-        named = f" on products {', '.join(ids[:8])}" if ids else ""
-        more = f" and {len(ids) - 8} more (failed-batch.json)" if len(ids) > 8 else ""
-        good = f"the last good state is {states[-1]}" if states else "there is no state yet"
-        raise ModelError(
-            f"step {step}: training broke down ({what}){named}{more}; {good}",
-            "lower the learning rate; look at these products; try model.precision=fp32",
-        )
+    def _check(self, loss: float, gradient: float = 0.0) -> None:
+        if fault := find_fault(loss, gradient):
+            step, products = self.state.global_step + 1, self.products_of_step()
+            raise break_down(self.run, step, fault, products, first=self.args.should_save)
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]
@@ -206,8 +194,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         if not args.should_save or "train_runtime" in logs:
             return
         row = {"step": state.global_step, **logs, "epoch": state.global_step / self.steps_per_epoch}
-        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({name: value for name, value in row.items() if name != "total_flos"}) + "\n")
+        write_metrics(self.run, {name: value for name, value in row.items() if name != "total_flos"})
 
 
 def train_resumably(
@@ -219,15 +206,10 @@ def train_resumably(
     state has been saved; the second one stops at once.
     """
     run, steps = trainer.run, trainer.args.max_steps
-    state = next(reversed(find_states(run)), None)
-    resumed = int(state.name.removeprefix("state-")) if state else 0
+    state = begin(run, first=trainer.args.should_save)
+    resumed = step_of(state)
     if state:
         listener.note(f"going on after step {resumed} of {steps}")
-    if trainer.args.should_save:
-        for folder in run.glob("best-*"):
-            if int(folder.name.removeprefix("best-")) > resumed:
-                shutil.rmtree(folder)
-        cut_metrics(run / "metrics.jsonl", resumed if state else -1)
     listener.progress("training", resumed, steps)
     trainer.remove_callback(PrinterCallback)
     with stop_between_steps() as stop, quiet():

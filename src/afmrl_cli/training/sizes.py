@@ -80,10 +80,10 @@ def with_sft_sizes(settings: Settings, products: int) -> Settings:
 
 def with_rar_k(settings: Settings, ranks: Sequence[int]) -> Settings:
     """The settings with a k for these ranks of the best right answers, found without attributes."""
-    return settings if settings.rar.k else _with(settings, "rar", k=median_k(ranks))
+    return settings if settings.rar.k else _with(settings, "rar", k=median_rank_k(ranks))
 
 
-def median_k(ranks: Sequence[int]) -> int:
+def median_rank_k(ranks: Sequence[int]) -> int:
     """The k at which about half of the queries have a hit, RAR_K at most."""
     return min(RAR_K, max(1, round(float(np.median(list(ranks))))))
 

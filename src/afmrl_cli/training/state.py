@@ -1,8 +1,7 @@
 """What a killed run goes on from: weights, optimiser and counters, written as one folder that is renamed into place.
 
-No pickles: tensors are safetensors, the rest is JSON, with the checksums of all: a damaged state is told, not gone on
-from. Random numbers need no state, since every step draws its own from
-(seed, step, process).
+No pickles: tensors are safetensors, the rest is JSON, with the checksums of all: a damaged state is refused. Random
+numbers need no state, since every step draws its own from (seed, step, process).
 """
 
 from __future__ import annotations

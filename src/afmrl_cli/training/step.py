@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,20 +14,20 @@ from torch import Tensor
 from ..models.embed_input import Item
 from ..models.embedder import Embedder
 from ..settings import CatalogSettings, Settings
-from ..training_settings import AgclSettings
-from .agcl import Loss, contrastive_loss, log_weights
+from .agcl import Loss
 from .gradcache import cached_gradients, token_chunks
 from .lexical import Lexical
+from .loss import Facts, Objective
 from .pairs import Pair, Side, TrainListing, indistinguishable, rejected
 from .parallel import World, gather_rows
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs with what the loss needs to know of them: `bm25` (None for InfoNCE), `known` and `rejected` [n, n]."""
+    """Pairs with what a loss may need to know of them: `bm25`, `known` and `rejected` [n, n]."""
 
     pairs: list[Pair]
-    bm25: NDArray[np.float64] | None
+    bm25: NDArray[np.float64]
     known: NDArray[np.bool_]
     rejected: NDArray[np.bool_]
 
@@ -73,44 +72,36 @@ def item_of(side: Side) -> Item:
     return Item(side.text, tuple(photo.path for photo in side.photos), side.attributes)
 
 
-def make_batch(pairs: list[Pair], lexical: Lexical | None, listings: Sequence[TrainListing]) -> Batch:
-    """`pairs` with B_ij of query i's listing against target j's listing; `lexical` None: InfoNCE."""
+def make_batch(pairs: list[Pair], lexical: Lexical, listings: Sequence[TrainListing]) -> Batch:
+    """Return `pairs` with B_ij of query i's listing against target j's listing."""
     queries, targets = [pair.query for pair in pairs], [pair.target for pair in pairs]
-    bm25 = None
-    if lexical is not None:
-        bm25 = lexical.scores([side.listing for side in queries], [side.listing for side in targets])
+    bm25 = lexical.scores([side.listing for side in queries], [side.listing for side in targets])
     return Batch(pairs, bm25, indistinguishable(pairs, listings), rejected(queries, targets, listings))
 
 
-def batch_loss(vectors: Tensor, batch: Batch, settings: AgclSettings, world: World) -> tuple[Loss, Tensor]:
-    """The loss over the whole batch, and its gradient for this process's own vectors.
+def batch_loss(vectors: Tensor, batch: Batch, objective: Objective, world: World) -> tuple[Loss, Tensor]:
+    """Return the loss over the whole batch, and its gradient for this process's own vectors.
 
     `vectors` [2k, d] are this process's share: its k queries, then its k targets.
     """
     rows, dimension = vectors.shape
     leaf = gather_rows(vectors, world).reshape(world.size, 2, rows // 2, dimension).detach().requires_grad_()
-    weighted = settings.loss == "agcl" and batch.bm25 is not None
-    weights = None
-    if weighted:
-        bm25 = torch.as_tensor(batch.bm25, dtype=vectors.dtype, device=vectors.device)
-        weights = log_weights(bm25, weight_positive=settings.weight_positive)
+    facts = Facts(
+        torch.as_tensor(batch.bm25, dtype=vectors.dtype, device=vectors.device),
+        torch.as_tensor(batch.known, device=vectors.device),
+        torch.as_tensor(batch.rejected, device=vectors.device),
+    )
     with torch.enable_grad():
-        loss = contrastive_loss(
-            leaf[:, 0].reshape(-1, dimension),
-            leaf[:, 1].reshape(-1, dimension),
-            temperature=settings.temperature,
-            log_weight=weights,
-            delta=settings.mask_margin if settings.mask and settings.loss == "agcl" else None,
-            known=torch.as_tensor(batch.known, device=vectors.device),
-            rejected=torch.as_tensor(batch.rejected, device=vectors.device),
-            symmetric=settings.symmetric,
-        )
+        loss = objective.compute(leaf[:, 0].reshape(-1, dimension), leaf[:, 1].reshape(-1, dimension), facts)
         (gradient,) = torch.autograd.grad(loss.value, leaf)
     return loss, gradient[world.rank].reshape(rows, dimension)
 
 
-def accumulate(reader: Reader, batch: Batch, settings: AgclSettings, world: World) -> tuple[Loss, int]:
-    """Add the batch's gradient to the adapter's parameters; (the loss, how many tokens this process read)."""
+def accumulate(reader: Reader, batch: Batch, objective: Objective, chunk_tokens: int, world: World) -> tuple[Loss, int]:
+    """Add the batch's gradient to the adapter's parameters, with `chunk_tokens` tokens in memory at a time.
+
+    Returns (the loss, how many tokens this process read).
+    """
     own = [batch.pairs[i] for i in world.share(len(batch.pairs))]
     sides, texts = reader.texts(own)
     lengths = reader.lengths(sides, texts)
@@ -119,23 +110,9 @@ def accumulate(reader: Reader, batch: Batch, settings: AgclSettings, world: Worl
         return reader.tensors(sides, texts, rows)
 
     def loss_of(vectors: Tensor) -> tuple[Loss, Tensor]:
-        return batch_loss(vectors, batch, settings, world)
+        return batch_loss(vectors, batch, objective, world)
 
-    chunks = token_chunks(lengths, settings.chunk_tokens)
+    chunks = token_chunks(lengths, chunk_tokens)
     loss = cached_gradients(chunks, prepare, reader.embedder.unit_vectors, loss_of)
     reader.embedder.vision.flush()
     return loss, sum(lengths)
-
-
-def learning_rate(step: int, total: int, settings: AgclSettings, peak: float) -> float:
-    """Of step 1..total: rises over the warm-up, then falls to 0 in a line or half a cosine."""
-    warm = round(settings.warmup * total)
-    if step <= warm:
-        return peak * step / warm
-    left = (total - step + 1) / (total - warm + 1)
-    return peak * (left if settings.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2)
-
-
-def make_optimizer(parameters: Any, settings: AgclSettings) -> torch.optim.AdamW:
-    """AdamW over the adapter."""
-    return torch.optim.AdamW(parameters, lr=0.0, betas=(0.9, 0.999), weight_decay=settings.weight_decay)

@@ -8,12 +8,7 @@ everything that decides the result, so the same command finds its run again.
 from __future__ import annotations
 
 import contextlib
-import json
-import math
-import shutil
-import statistics
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,26 +17,23 @@ from typing import Any
 import numpy as np
 import torch
 from peft import PeftModel
+from transformers import get_scheduler
 
-from ..errors import ModelError, UsageError
+from ..errors import UsageError
 from ..listener import Listener
 from ..models.embedder import Embedder
 from ..models.presets import Base
-from ..store.files import write_json, writing_folder
 from .adapter import save_adapter, trainable
 from .agcl import Loss, false_negatives
+from .loop import RECENT, begin, break_down, drop_other_bests, find_fault, keep_best, write_metrics
 from .negatives import Negatives
 from .pairs import Pair
 from .parallel import World, gather_objects, sum_gradients
 from .plan import Plan
-from .state import cut_metrics, find_states, load_state, save_state
-from .step import Batch, Reader, accumulate, item_of, learning_rate, make_batch, make_optimizer
+from .state import load_state, save_state
+from .step import Batch, Reader, accumulate, item_of, make_batch
 from .stop import stop_between_steps
 from .validation import make_validation
-
-RECENT = 20
-EXPLODED = 5.0
-"""A loss above this many times the recent median, plus this, has exploded."""
 
 
 @dataclass
@@ -58,17 +50,6 @@ class Progress:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Trained:
-    """The end of a run: `adapter` is the PEFT folder of the best step, `metrics` its figures."""
-
-    adapter: Path
-    metrics: dict[str, float]
-    steps: int
-    resumed_from: int
-    seconds: float
-
-
 class Trainer:
     """One run; `train` does it. Everything a step depends on is in the plan, the state and the step's number."""
 
@@ -79,25 +60,30 @@ class Trainer:
         self.embedder, self.model, self.base = embedder, model, base
         self.run, self.world, self.listener = run, world, listener
         self.parameters = trainable(model)
-        self.optimizer = make_optimizer(self.parameters.values(), self.agcl)
+        self.optimizer = torch.optim.AdamW(self.parameters.values(), weight_decay=self.agcl.weight_decay)
+        warmup = round(self.agcl.warmup * plan.steps)
+        # A factor of the peak rate that follows from the number of steps done: nothing of it is in a state.
+        self.schedule = get_scheduler(self.agcl.schedule, self.optimizer, warmup, plan.steps).lr_lambdas[0]
         self.reader = Reader(embedder, plan.settings)
         self.validation = make_validation(plan.corpus.validation, plan.settings)
-        self.negatives = Negatives(masks=self.agcl.mask and self.agcl.loss == "agcl")
+        self.negatives = Negatives(masks=plan.loss.masked)
         self.progress = Progress()
         self.board: Any = None
         if self.agcl.tensorboard and world.first:
             _need_tensorboard()
 
-    def train(self, card: str) -> Trained:
-        """Go on from the last state to the last step. `card` is the text of the adapter's model card.
+    def train(self, card: str) -> int:
+        """Go on from the last state to the last step; returns the step that it went on from (0: none). `card` is the
+        text of the adapter's model card, `progress` says afterwards what came of it.
 
         Raises ModelError when the loss is no number or explodes, KeyboardInterrupt after a state was saved.
         """
         resumed = self._resume()
         with self._tensorboard(resumed):
-            return self._train(card, resumed)
+            self._train(card, resumed)
+        return resumed
 
-    def _train(self, card: str, resumed: int) -> Trained:
+    def _train(self, card: str, resumed: int) -> None:
         if self.validation is None:
             self.listener.warn(
                 "the validation split has too few pairs to measure recall: the last step's adapter is kept "
@@ -105,50 +91,48 @@ class Trainer:
             )
         if resumed == 0:
             self.progress.start = self._validate(card)
-        begin, before = time.monotonic(), self.progress.seconds
+        began, before = time.monotonic(), self.progress.seconds
         steps = self.plan.from_step(self.progress.epoch, self.progress.at)
         self.listener.progress("training", self.progress.step, self.plan.steps)
         with stop_between_steps() as stop:
             while self.progress.step < self.plan.steps:
                 epoch, at, pairs = next(steps)
-                told = self._step(pairs, self.progress.step + 1)
+                metrics = self._step(pairs, self.progress.step + 1)
                 self.progress.step, self.progress.epoch, self.progress.at = self.progress.step + 1, epoch, at
-                self.progress.seconds = before + time.monotonic() - begin
+                self.progress.seconds = before + time.monotonic() - began
                 step, last = self.progress.step, self.progress.step == self.plan.steps
-                self._log({"step": step, "epoch": self._epochs(), **told})
-                looked = last or step % self.agcl.validate_every == 0
-                recall = self._validate(card) if looked else {}
+                self._log({"step": step, "epoch": self._epochs(), **metrics})
+                validates = last or step % self.agcl.validate_every == 0
+                recall = self._validate(card) if validates else {}
                 # The flag is agreed on, lest one process waits for another that has left.
-                wanted = any(gather_objects(stop.wanted, self.world))
-                if looked or wanted or step % self.agcl.save_every == 0:
+                stops = any(gather_objects(stop.wanted, self.world))
+                if validates or stops or step % self.agcl.save_every == 0:
                     self._save()
-                    self._tell(told, recall)
+                    self._tell(metrics, recall)
                 self.listener.progress("training", step, self.plan.steps)
-                if wanted:
+                if stops:
                     raise KeyboardInterrupt
         self._tell_gain()
-        best = self.run / f"best-{self.progress.best_step}"
-        return Trained(best, dict(self.progress.best), self.plan.steps, resumed, self.progress.seconds)
 
     def _step(self, pairs: list[Pair], step: int) -> dict[str, float]:
-        begin = time.monotonic()
+        began = time.monotonic()
         batch = make_batch(pairs, self.plan.lexical, self.plan.corpus.train)
         # Every process draws its own dropout; the state of a resumed run needs no random numbers.
         seed = np.random.SeedSequence((self.agcl.seed, step, self.world.rank)).generate_state(1)[0]
         torch.manual_seed(int(seed))
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss, tokens = accumulate(self.reader, batch, self.agcl, self.world)
+        loss, tokens = accumulate(self.reader, batch, self.plan.loss, self.agcl.chunk_tokens, self.world)
         sum_gradients(self.parameters.values(), self.world)
         length = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.agcl.clip))
         value = float(loss.value.detach())
         self._check(step, value, length, pairs)
-        rate = learning_rate(step, self.plan.steps, self.agcl, self.plan.peak_rate)
+        rate = self.plan.peak_rate * self.schedule(step - 1)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self._count(batch, loss)
-        seconds = time.monotonic() - begin
+        seconds = time.monotonic() - began
         return {
             "loss": value,
             "grad_norm": length,
@@ -162,35 +146,21 @@ class Trainer:
     def _count(self, batch: Batch, loss: Loss) -> None:
         query = np.array([pair.query.listing for pair in batch.pairs])
         target = np.array([pair.target.listing for pair in batch.pairs])
-        bm25 = batch.bm25 if self.agcl.loss == "agcl" else None
+        bm25 = batch.bm25 if self.plan.loss.weighted else None
         similar = false_negatives(loss.cosines, self.agcl.mask_margin) & ~loss.known
         cosines, above, known = (each.cpu().numpy() for each in (loss.cosines, similar, loss.known))
         self.negatives.add(query, target, bm25, cosines, above & ~batch.rejected, known)
 
     def _check(self, step: int, loss: float, length: float, pairs: list[Pair]) -> None:
         """Stop before the optimiser takes over numbers that would spoil the weights."""
-        recent = deque(self.progress.recent, maxlen=RECENT)
-        usual = statistics.median(recent) if len(recent) == RECENT else math.inf
-        if math.isfinite(loss) and math.isfinite(length) and loss <= EXPLODED * usual + EXPLODED:
-            recent.append(loss)
-            self.progress.recent = list(recent)
-            return
-        train = self.plan.corpus.train
-        ids = [train[pair.query.listing].id for pair in pairs]
-        states = find_states(self.run)
-        good = f"the last good state is {states[-1]}" if states else "there is no state yet"
-        if self.world.first:
-            write_json(self.run / "failed-batch.json", {"step": step, "loss": str(loss), "products": ids})
-        what = f"loss {loss:g}, gradient {length:g}"
-        raise ModelError(
-            f"step {step}: training broke down ({what}) on products {', '.join(ids[:8])}"
-            + (f" and {len(ids) - 8} more (failed-batch.json)" if len(ids) > 8 else "")
-            + f"; {good}",
-            "lower agcl.learning_rate or raise agcl.temperature; look at these products; try model.precision=fp32",
-        )
+        if fault := find_fault(loss, length, self.progress.recent):
+            train = self.plan.corpus.train
+            products = [train[pair.query.listing].id for pair in pairs]
+            raise break_down(self.run, step, fault, products, first=self.world.first)
+        self.progress.recent = [*self.progress.recent, loss][-RECENT:]
 
     def _validate(self, card: str) -> dict[str, float]:
-        """Recall now; keeps the adapter when it is the best, or the only, one."""
+        """Measure recall; keep the adapter when it is the best, or the only, one."""
         recall: dict[str, float] = {}
         if self.validation is not None:
             recall = self.validation.recall(self._encode, self.settings)
@@ -216,36 +186,25 @@ class Trainer:
         return vectors
 
     def _keep(self, card: str) -> None:
-        if not self.world.first:
-            return
-        place = self.run / f"best-{self.progress.best_step}"
-        if not place.exists():
-            with writing_folder(place) as folder:
-                save_adapter(self.model, self.base, folder, card)
-        # The one before stays until a state names the new one: a kill in between goes on from the old state.
+        if self.world.first:
+            keep_best(
+                self.run, self.progress.best_step, lambda folder: save_adapter(self.model, self.base, folder, card)
+            )
 
     def _save(self) -> None:
         if not self.world.first:
             return
         counters = {"progress": asdict(self.progress), "negatives": self.negatives.as_json()}
         save_state(self.run, self.progress.step, self.parameters, self.optimizer, counters)
-        for other in self.run.glob("best-*"):
-            if other.name != f"best-{self.progress.best_step}":
-                shutil.rmtree(other)
+        drop_other_bests(self.run, self.progress.best_step)
 
     def _resume(self) -> int:
-        """The step that the run goes on from, 0 for a new one."""
-        states = find_states(self.run)
-        if states:
-            counters = load_state(states[-1], self.parameters, self.optimizer)
+        """Go on from the last state; the step after which it was saved, 0 for a new run."""
+        if state := begin(self.run, first=self.world.first):
+            counters = load_state(state, self.parameters, self.optimizer)
             self.progress = Progress(**counters["progress"])
             self.negatives = Negatives.from_json(counters["negatives"])
             self.listener.note(f"going on after step {self.progress.step} of {self.plan.steps}")
-        if self.world.first:
-            for folder in self.run.glob("best-*"):
-                if int(folder.name.removeprefix("best-")) > self.progress.step:
-                    shutil.rmtree(folder)
-            cut_metrics(self.run / "metrics.jsonl", self.progress.step if states else -1)
         return self.progress.step
 
     @contextlib.contextmanager
@@ -267,8 +226,7 @@ class Trainer:
     def _log(self, row: dict[str, float]) -> None:
         if not self.world.first:
             return
-        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        write_metrics(self.run, row)
         if self.board is not None:
             for name, value in row.items():
                 self.board.add_scalar(name, value, int(row["step"]))
@@ -286,11 +244,11 @@ class Trainer:
             hint = "train longer, lower agcl.learning_rate, or stay with what you had"
             self.listener.warn(f"{said}: nothing was gained; {hint}")
 
-    def _tell(self, told: dict[str, float], recall: dict[str, float]) -> None:
+    def _tell(self, metrics: dict[str, float], recall: dict[str, float]) -> None:
         name = self.agcl.best_by
         found = f", validation {name} {recall[name]:.3f}" if recall else ""
-        speed = f"{told['samples_per_second']:.1f} pairs a second"
-        self.listener.note(f"step {self.progress.step}: loss {told['loss']:.4f}{found}, {speed}")
+        speed = f"{metrics['samples_per_second']:.1f} pairs a second"
+        self.listener.note(f"step {self.progress.step}: loss {metrics['loss']:.4f}{found}, {speed}")
 
 
 def _need_tensorboard() -> None:

@@ -1,4 +1,4 @@
-"""Recall on a fixed gallery of the validation split: the same queries and the same products at every look.
+"""Recall on a fixed gallery of the validation split: the same queries and the same products in every validation.
 
     recall@k = share of a query's relevant targets that stand among its k nearest, mean over the queries
 
@@ -59,7 +59,7 @@ class Validation:
     enrich: Enrich
 
     def describe(self) -> dict[str, object]:
-        """For people and JSON: what the figures are of."""
+        """For people and JSON: what the metrics are of."""
         sizes = {"queries": len(self.queries), "gallery": len(self.gallery)}
         return {**sizes, "kinds": list(self.kinds), "enrich": self.enrich}
 
@@ -142,7 +142,7 @@ def _gallery(
     pairs: Sequence[Pair], listings: Sequence[TrainListing], most: int, rng: np.random.Generator, *, enriched: bool
 ) -> list[Side]:
     """The targets of `pairs`, each once, and whole listings beside them: all others, or a sample that makes it `most`
-    sides, since each look at the validation encodes them.
+    sides, since each validation encodes them.
     """
     targets = list(dict.fromkeys(pair.target for pair in pairs))
     there = {side.listing for side in targets}

@@ -1,0 +1,74 @@
+"""Which loss the embedder is trained by. It is chosen once, in the plan; what follows takes it as a function.
+
+A new loss is a function here and a line in `choose_loss`: it gets vectors and what is known of the batch, and gives an
+`agcl.Loss`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from ..training_settings import AgclSettings
+from .agcl import Loss, contrastive_loss, log_weights
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a batch of n pairs beside its vectors: `bm25` [n, n] of query i's attributes against target j's,
+    `known` and `rejected` bool [n, n], as `contrastive_loss` takes them.
+    """
+
+    bm25: Tensor
+    known: Tensor
+    rejected: Tensor
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss: `compute(queries [n, d], targets [n, d], facts)`, and what it does with the negatives.
+
+    `title` is what a model card calls it. `weighted`: by attributes, so that there must be some; `masked`: those above
+    the positive are left out.
+    """
+
+    title: str
+    compute: Callable[[Tensor, Tensor, Facts], Loss]
+    weighted: bool = False
+    masked: bool = False
+
+
+def choose_loss(agcl: AgclSettings) -> Objective:
+    """Choose the loss that the settings name."""
+    if agcl.loss == "infonce":
+        return Objective("plain InfoNCE", partial(_infonce, agcl))
+    return Objective("AGCL", partial(_agcl, agcl), weighted=True, masked=agcl.mask)
+
+
+def _infonce(agcl: AgclSettings, queries: Tensor, targets: Tensor, facts: Facts) -> Loss:
+    """All weights equal, no mask by similarity."""
+    return contrastive_loss(
+        queries,
+        targets,
+        temperature=agcl.temperature,
+        known=facts.known,
+        rejected=facts.rejected,
+        symmetric=agcl.symmetric,
+    )
+
+
+def _agcl(agcl: AgclSettings, queries: Tensor, targets: Tensor, facts: Facts) -> Loss:
+    """Negatives weighted by their attributes and, with `agcl.mask`, left out where they stand above the positive."""
+    return contrastive_loss(
+        queries,
+        targets,
+        temperature=agcl.temperature,
+        log_weight=log_weights(facts.bm25, weight_positive=agcl.weight_positive),
+        delta=agcl.mask_margin if agcl.mask else None,
+        known=facts.known,
+        rejected=facts.rejected,
+        symmetric=agcl.symmetric,
+    )
