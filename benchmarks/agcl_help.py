@@ -242,7 +242,6 @@ def train(task: Task, variant: Variant, seed: int, epochs: int, rate: float) -> 
             lexical,
             batch_size=size,
             strategy=variant.batches,
-            cluster=8,
             seed=(seed, epoch),
         )
         for epoch in range(epochs)
@@ -262,14 +261,17 @@ def train(task: Task, variant: Variant, seed: int, epochs: int, rate: float) -> 
             own = np.maximum(lexical.bm25.self_scores(queries), 1e-9)
             alike = torch.as_tensor(lexical.bm25.pairs(queries, targets) / own[:, None] >= variant.agreed)
             known, delta = false_negatives(both[0] @ both[1].T, delta) & alike, None
-        loss = contrastive_loss(
-            *both,
-            temperature=variant.temperature,
-            log_weight=weights,
-            delta=delta,
-            known=known,
-            symmetric=variant.symmetric,
-        )
+        loss = contrastive_loss(*both, temperature=variant.temperature, log_weight=weights, delta=delta, known=known)
+        value = loss.value
+        if variant.symmetric:  # candidates ask for queries, too
+            back = contrastive_loss(
+                *reversed(both),
+                temperature=variant.temperature,
+                log_weight=None if weights is None else weights.T,
+                delta=delta,
+                known=None if known is None else known.T,
+            )
+            value = (value + back.value) / 2
         taken = (loss.too_similar | loss.known).numpy()
         twice = (products[queries][:, None] == products[targets][None, :]) & ~np.eye(len(batch), dtype=bool)
         masked += int(taken.sum())
@@ -278,7 +280,7 @@ def train(task: Task, variant: Variant, seed: int, epochs: int, rate: float) -> 
         for group in optimizer.param_groups:
             group["lr"] = rate * min(step / (0.1 * len(batches)), 1.0, (len(batches) - step + 1) / (0.9 * len(batches)))
         optimizer.zero_grad()
-        loss.value.backward()
+        value.backward()
         optimizer.step()
     return head, {"steps": len(batches), "masked": masked, "masked_duplicates": right, "duplicates": false}
 

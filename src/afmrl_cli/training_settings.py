@@ -44,6 +44,7 @@ class AgclSettings(TrainingSettings):
     bm25_normalise: ClassVar[bool] = False
     bm25_scale: ClassVar[float] = 1.0
     symmetric: ClassVar[bool] = False
+    """Only queries ask for candidates."""
     cluster: ClassVar[int] = 8
     """Neighbours that stand together in a batch."""
 
@@ -136,7 +137,7 @@ class RarSettings(TrainingSettings):
     eta: ClassVar[float] = -0.1
     """Reward of an invalid answer, in place of the recall."""
     resample: ClassVar[int] = 0
-    """Times that groups whose answers are all worth the same are replaced."""
+    """Groups with zero reward variance stay."""
     epsilon: ClassVar[float] = 0.2
     """The clip; nothing is clipped while updates = 1."""
     updates: ClassVar[int] = 1

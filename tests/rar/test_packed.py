@@ -85,7 +85,7 @@ def trainer(rig: Rig) -> Iterator[RarTrainer]:
 def some_answers(trainer: RarTrainer) -> Rollouts:
     """Four answers to each query, with 1 to 12 tokens; two of a group are alike."""
     rng = torch.Generator().manual_seed(0)
-    rollouts = trainer._roll_out_once([0, 1, 2, 3])
+    rollouts = trainer._roll_out([0, 1, 2, 3])
     lengths = torch.randint(1, 13, (16,), generator=rng).tolist()
     rollouts.tokens = [torch.randint(20, 500, (length,), generator=rng).tolist() for length in lengths]
     rollouts.tokens[1] = rollouts.tokens[0]

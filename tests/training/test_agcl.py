@@ -65,20 +65,19 @@ def test_margin_is_measured_from_the_positive_and_is_strict() -> None:
     assert false_negatives(cosines, -1.0)[0, 0].item() is False, "the positive is never masked"
 
 
-@pytest.mark.parametrize("symmetric", [False, True])
-def test_a_rejected_pair_is_never_masked(symmetric: bool) -> None:
+def test_a_rejected_pair_is_never_masked() -> None:
     torch.manual_seed(5)
     q, c = (torch.nn.functional.normalize(torch.randn(6, 3, dtype=torch.float64), dim=1) for _ in range(2))
-    masked = contrastive_loss(q, c, temperature=TAU, delta=0.0, symmetric=symmetric)
+    masked = contrastive_loss(q, c, temperature=TAU, delta=0.0)
     i, j = (int(x[0]) for x in torch.nonzero(masked.too_similar, as_tuple=True))
     no = torch.zeros(6, 6, dtype=torch.bool)
-    assert contrastive_loss(q, c, temperature=TAU, delta=0.0, rejected=no, symmetric=symmetric).value == masked.value
+    assert contrastive_loss(q, c, temperature=TAU, delta=0.0, rejected=no).value == masked.value
     no[i, j] = True
-    kept = contrastive_loss(q, c, temperature=TAU, delta=0.0, rejected=no, symmetric=symmetric)
+    kept = contrastive_loss(q, c, temperature=TAU, delta=0.0, rejected=no)
     assert not kept.too_similar[i, j] and kept.too_similar.sum() == masked.too_similar.sum() - 1
     assert kept.value > masked.value, "one negative more in the denominator"
-    everything = contrastive_loss(q, c, temperature=TAU, delta=0.0, rejected=~no | no, symmetric=symmetric)
-    assert everything.value.item() == contrastive_loss(q, c, temperature=TAU, symmetric=symmetric).value.item()
+    everything = contrastive_loss(q, c, temperature=TAU, delta=0.0, rejected=~no | no)
+    assert everything.value.item() == contrastive_loss(q, c, temperature=TAU).value.item()
 
 
 def test_equal_weights_and_no_mask_are_infonce() -> None:
@@ -101,7 +100,7 @@ def test_known_positives_are_masked_and_the_positive_is_not() -> None:
 
 def test_finite_loss_and_gradient_when_all_is_masked() -> None:
     q, c = unit([0.0, 0.0]).requires_grad_(), unit([math.pi, math.pi / 2])
-    loss = contrastive_loss(q, c, temperature=0.02, delta=-10.0, symmetric=True)
+    loss = contrastive_loss(q, c, temperature=0.02, delta=-10.0)
     loss.value.backward()
     assert loss.value.item() == 0.0
     assert q.grad is not None and torch.isfinite(q.grad).all()
@@ -121,31 +120,7 @@ def test_weights_and_mask_carry_no_gradient() -> None:
     assert torch.allclose(q.grad, expected, atol=1e-12)  # type: ignore[arg-type]
 
 
-def test_symmetric_is_the_mean_of_both_directions() -> None:
-    q, c = unit([0.0, 0.4, 1.0]), unit([0.3, 0.5, 1.4])
-    bm25 = torch.tensor([[1.0, 0.2, 0.0], [0.3, 2.0, 0.1], [0.0, 0.4, 0.9]], dtype=torch.float64)
-    weights = log_weights(bm25)
-    there = contrastive_loss(q, c, temperature=TAU, log_weight=weights).value
-    back = contrastive_loss(c, q, temperature=TAU, log_weight=weights.T).value
-    both = contrastive_loss(q, c, temperature=TAU, log_weight=weights, symmetric=True).value
-    assert both.item() == pytest.approx((there.item() + back.item()) / 2, rel=1e-12)
-
-
 def test_more_candidates_than_queries() -> None:
     q, c = unit([0.0, 1.0]), unit([0.1, 1.1, 2.0])
     expected = torch.nn.functional.cross_entropy(q @ c.T / TAU, torch.arange(2))
     assert contrastive_loss(q, c, temperature=TAU).value.item() == pytest.approx(expected.item(), rel=1e-12)
-    with pytest.raises(ValueError, match="symmetric"):
-        contrastive_loss(q, c, temperature=TAU, symmetric=True)
-
-
-def test_known_positives_are_masked_in_both_directions() -> None:
-    """Candidate 1 is an answer to query 0: no negative of it, and query 0 is no negative of candidate 1."""
-    q, c = unit([0.0, 0.4, 1.0]), unit([0.3, 0.5, 1.4])
-    known = torch.zeros(3, 3, dtype=torch.bool)
-    known[0, 1] = True
-    there = contrastive_loss(q, c, temperature=TAU, known=known).value
-    back = contrastive_loss(c, q, temperature=TAU, known=known.T).value
-    both = contrastive_loss(q, c, temperature=TAU, known=known, symmetric=True)
-    assert both.value.item() == pytest.approx((there.item() + back.item()) / 2, rel=1e-12)
-    assert both.known.tolist() == known.tolist()

@@ -25,9 +25,7 @@ def shop(listings_each: int = 2) -> tuple[list[str], list[str], list[list[str]]]
 def plan(strategy: Strategy, size: int = 10, seed: tuple[int, int] = (1, 0)) -> list[list[int]]:
     identities, categories, tokens = shop()
     lexical = build_lexical(tokens)
-    return plan_batches(
-        identities, categories, range(N), lexical, batch_size=size, strategy=strategy, cluster=5, seed=seed
-    )
+    return plan_batches(identities, categories, range(N), lexical, batch_size=size, strategy=strategy, seed=seed)
 
 
 @pytest.mark.parametrize("strategy", ["random", "category", "neighbours"])
@@ -73,7 +71,6 @@ def test_a_category_of_one_product_lands_in_a_mixed_batch() -> None:
         None,
         batch_size=5,
         strategy="category",
-        cluster=5,
         seed=(0, 0),
     )
     assert len(batches) == 2 and any(9 in batch for batch in batches)
@@ -98,9 +95,7 @@ def test_auto_takes_chance_from_512_on() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_products_second_listing_goes_into_the_next_batch(seed: int) -> None:
     identities = [f"p{i % 10}" for i in range(20)]
-    batches = plan_batches(
-        identities, [""] * 20, range(20), None, batch_size=10, strategy="random", cluster=5, seed=(seed, 0)
-    )
+    batches = plan_batches(identities, [""] * 20, range(20), None, batch_size=10, strategy="random", seed=(seed, 0))
     assert sorted(pair for batch in batches for pair in batch) == list(range(20))
 
 
@@ -111,7 +106,7 @@ def test_a_cluster_looks_past_the_listings_of_its_own_products(seed: int) -> Non
     families = [i // 20 for i in range(40)]
     lexical = build_lexical([[f"family{family}", f"also{family}"] for family in families])
     batches = plan_batches(
-        identities, [""] * 40, range(40), lexical, batch_size=5, strategy="neighbours", cluster=5, seed=(seed, 0)
+        identities, [""] * 40, range(40), lexical, batch_size=5, strategy="neighbours", seed=(seed, 0)
     )
     assert len(batches) == 8
     assert all(len({families[pair] for pair in batch}) == 1 for batch in batches)

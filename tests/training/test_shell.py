@@ -40,7 +40,7 @@ class Fifth:
             trial=lambda settings: settings,
             uses=self.uses,
             samples="max_products",
-            not_the_result=frozenset({"name"}),
+            not_the_result={"name"},
         )
 
     def uses(self, settings: Settings) -> frozenset[str]:

@@ -145,7 +145,7 @@ class Inputs:
     def training(self, method: Method, work: Workspace) -> dict[str, str]:
         """Of a training: its settings, the catalog, and what `method.uses` names."""
         settings, uses = work.settings, method.uses(work.settings)
-        own = getattr(settings, method.name).model_dump(exclude=set(method.not_the_result))
+        own = getattr(settings, method.name).model_dump(exclude=method.not_the_result)
         found = {"catalog": self.catalog.products, f"{method.name} settings": _short(own)}
         found |= self._generator(work) if "generator" in uses else {}
         found |= self._embedder(work) if "embedder" in uses else {}

@@ -255,14 +255,12 @@ class Cycle:
 
     # The stages
 
-    def _with(self, embedder: str, generator: str, *, enriched: bool = True, **sections: Any) -> Workspace:
+    def _with(self, embedder: str, generator: str, **sections: Mapping[str, Any]) -> Workspace:
         """Return the workspace of a stage: its settings name these models; `sections` are changes by section."""
         changes: dict[str, Mapping[str, Any]] = {
             "model": {"embedder_checkpoint": embedder, "generator_checkpoint": generator},
             **sections,
         }
-        if not enriched:
-            changes["embed"] = {"enrich": "none"}
         made = {name: getattr(self.settings, name).model_copy(update=dict(own)) for name, own in changes.items()}
         return self.work.with_settings(self.settings.model_copy(update=made))
 
@@ -270,7 +268,8 @@ class Cycle:
         """Return the metrics of `system` on `split`, compared with `against`; None where no query is about it."""
         if not self.asked_about[split]:
             return None
-        of_stage = self._with(system.embedder, system.generator, enriched=system.enriched)
+        plain: dict[str, Mapping[str, Any]] = {} if system.enriched else {"embed": {"enrich": "none"}}
+        of_stage = self._with(system.embedder, system.generator, **plain)
         inputs = self.inputs.score(of_stage, split, against.fingerprint if against else "")
         scores = self.place / "scores"
         name = f"{key}-{'test' if split == 'test' else 'score'}"

@@ -12,7 +12,7 @@ from ..store.checkpoints import Manifest
 from ..training.sizes import peak_rate, with_rar_steps
 from .environment import Environments
 
-NOT_THE_RESULT = frozenset({"save_every", "name", "chunk_answers", "rollout_answers", "shared_prefix"})
+NOT_THE_RESULT = {"save_every", "name", "chunk_answers", "rollout_answers", "shared_prefix"}
 """Settings that do not change what is learnt (but for rounding and the random numbers drawn)."""
 
 
@@ -33,8 +33,7 @@ class Plan:
     def order(self) -> list[int]:
         """The queries of all batches of rollouts, one after another."""
         rar = self.settings.rar
-        batches = -(-rar.steps // rar.updates)
-        return query_order(len(self.environments.train.queries), batches, self.prompts, rar.seed)
+        return query_order(len(self.environments.train.queries), rar.steps, self.prompts, rar.seed)
 
     def describe(self) -> dict[str, object]:
         """For people, manifests and cards."""

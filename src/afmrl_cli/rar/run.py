@@ -194,8 +194,7 @@ def _measure(plan: Plan, policy: Policy, listener: Listener) -> tuple[Estimate, 
     """Do two steps in a folder of their own, nothing of which is kept, and measure the second one. Validation is not in
     it.
     """
-    steps = 2 * plan.settings.rar.updates
-    rar = plan.settings.rar.model_copy(update={"steps": steps, "validate_every": steps + 1, "save_every": steps + 1})
+    rar = plan.settings.rar.model_copy(update={"steps": 2, "validate_every": 3, "save_every": 3})
     short = dataclasses.replace(plan, settings=plan.settings.model_copy(update={"rar": rar}))
     with tempfile.TemporaryDirectory() as name, _ignore_future_warnings():
         trainer = RarTrainer(short, policy, Path(name), _keeper(plan, policy), listener)

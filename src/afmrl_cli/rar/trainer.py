@@ -1,14 +1,13 @@
 """GRPO on the generator, by TRL's GRPOTrainer, with the embedder's reward.
 
     A_g  = (r_g - mean r) / (std r + 1e-4)                      over the G answers to one query
-    L    = -min(rho A, clip(rho, 1 - eps, 1 + eps) A) + beta (pi_ref / pi - log(pi_ref / pi) - 1)        per token
-    rho  = pi / pi_of_the_rollouts, 1 where `rar.updates` is 1 (then nothing is clipped)
+    L    = -rho A + beta (pi_ref / pi - log(pi_ref / pi) - 1)   per token
+    rho  = pi / pi_of_the_rollouts: 1, with a gradient, since a batch of answers is used once; nothing is clipped
 
-What is ours beside the reward: rollouts are kept apart from TRL's scoring, so that groups with zero reward variance can
-be sampled again before anything is spent on them; a step draws its random numbers from its own number, so that a
-resumed run goes on as if never stopped; the vision tower sees a picture once in the whole loop (`models/vision.py`;
-without a store, once a step), and a group's prompt is run once (`rollout.py`, `packed.py`); and the policy's weights
-stay in fp32.
+What is ours beside the reward: rollouts are kept apart from TRL's scoring; a step draws its random numbers from its own
+number, so that a resumed run goes on as if never stopped; the vision tower sees a picture once in the whole loop
+(`models/vision.py`; without a store, once a step), and a group's prompt is run once (`rollout.py`, `packed.py`); and
+the policy's weights stay in fp32.
 
 Departures from TRL's defaults: the sum of token losses is divided by a constant (`dr_grpo`), which has no length bias
 at all; the paper of that loss leaves out the division by std, AFMRL has it, so `rar.scale` is "group". Dropout is off:
@@ -53,10 +52,6 @@ class Rollouts:
     numbers: list[int]
     tokens: list[list[int]]
     rewards: list[Reward]
-    num_sampled: int = 0
-    """Groups that were rolled out for these, those that were replaced included."""
-    num_zero_std: int = 0
-    """Of these, those with zero reward variance."""
     seconds: dict[str, float] = field(default_factory=lambda: {"rollout": 0.0, "reward": 0.0})
 
 
@@ -97,7 +92,6 @@ class RarTrainer(Resumable, SharedPrefix):
         self._requests: dict[int, Request] = {}
         self.validates = True
         self._keep = keep
-        self.steps_together = plan.settings.rar.updates  # within a batch of rollouts it would have to roll out anew
         loaded = policy.generator.loaded
         if loaded.peft is None:
             raise ValueError("the policy is an adapter, and there is none")
@@ -165,34 +159,7 @@ class RarTrainer(Resumable, SharedPrefix):
         return vision.inputs(shown, self.policy.generator.loaded.device)
 
     def _roll_out(self, numbers: list[int]) -> Rollouts:
-        """Roll out a batch of queries; groups with zero reward variance give way to others `rar.resample` times."""
-        made = self._roll_out_once(numbers)
-        size = self.num_generations
-        for attempt in range(self.rar.resample):
-            equal = [i for i, group in enumerate(_groups(made.rewards, size)) if not has_variance(group)]
-            spare = self._spare(made.numbers, len(equal), attempt)
-            if not spare:
-                break
-            other = self._roll_out_once(spare)
-            for i, (group, number) in enumerate(zip(_groups(other.rewards, size), other.numbers, strict=True)):
-                if has_variance(group):
-                    place = equal.pop(0)
-                    made.numbers[place] = number
-                    made.rewards[place * size : (place + 1) * size] = group
-                    made.tokens[place * size : (place + 1) * size] = other.tokens[i * size : (i + 1) * size]
-            made.num_sampled += other.num_sampled
-            made.num_zero_std += other.num_zero_std
-            for part, seconds in other.seconds.items():
-                made.seconds[part] += seconds
-        return made
-
-    def _spare(self, used: Sequence[int], number: int, attempt: int) -> list[int]:
-        """Queries to sample instead, decided by the step alone."""
-        left = sorted(set(range(len(self.environment.queries))) - set(used))
-        rng = np.random.default_rng((self.args.seed, self.state.global_step, attempt))
-        return [left[i] for i in rng.permutation(len(left))[:number]]
-
-    def _roll_out_once(self, numbers: list[int]) -> Rollouts:
+        """Answers and rewards for a batch of queries."""
         begin = time.perf_counter()
         tokens = self._sample(numbers) if self.shared_prefix else self._sample_by_trl(numbers)
         between = time.perf_counter()
@@ -200,8 +167,7 @@ class RarTrainer(Resumable, SharedPrefix):
         asked = [number for number in numbers for _ in range(self.num_generations)]
         rewards = self.environment.rewards(asked, [each.text for each in answers], [each.cut_off for each in answers])
         seconds = {"rollout": between - begin, "reward": time.perf_counter() - between}
-        num_zero_std = sum(not has_variance(group) for group in _groups(rewards, self.num_generations))
-        return Rollouts(list(numbers), tokens, rewards, len(numbers), num_zero_std, seconds)
+        return Rollouts(list(numbers), tokens, rewards, seconds)
 
     def _sample(self, numbers: Sequence[int]) -> list[list[int]]:
         """Answers, each prompt run once."""
@@ -255,7 +221,7 @@ class RarTrainer(Resumable, SharedPrefix):
     @property
     def steps_per_epoch(self) -> float:
         """Steps in which as many queries are asked as there are."""
-        asked: float = self.args.generation_batch_size / self.num_generations / self.rar.updates
+        asked: float = self.args.generation_batch_size / self.num_generations
         return len(self.environment.queries) / asked
 
     def _validate(self) -> str:
@@ -344,8 +310,6 @@ class RarTrainer(Resumable, SharedPrefix):
         return {
             "valid_share": len(valid) / len(rewards),
             "recall": float(np.mean([reward.recall for reward in valid])) if valid else 0.0,
-            "frac_reward_zero_std": made.num_zero_std / made.num_sampled,
-            "num_sampled": made.num_sampled,
             "distinct_answers": len({tuple(row) for row in made.tokens}) / len(made.tokens),
             "pictures_computed": self.vision.computed / max(1, self.vision.requested),
             **{f"seconds/{part}": seconds for part, seconds in made.seconds.items()},
@@ -354,11 +318,6 @@ class RarTrainer(Resumable, SharedPrefix):
 
 def _groups(rewards: Sequence[Reward], size: int) -> list[list[Reward]]:
     return [list(rewards[i : i + size]) for i in range(0, len(rewards), size)]
-
-
-def has_variance(group: Sequence[Reward]) -> bool:
-    """Whether some answers of a group have a higher reward than others: else there is nothing to learn from it."""
-    return len({reward.value for reward in group}) > 1
 
 
 def only_punished(answers: Sequence[str]) -> str:
@@ -374,14 +333,10 @@ def grpo_arguments(plan: Plan, policy: Policy, run: Path) -> dict[str, Any]:
     device = policy.generator.loaded.device.type
     shared = common_arguments(rar, run, steps=rar.steps, peak_rate=plan.peak_rate, device=device)
     return shared | {
-        # States only between batches of rollouts, as at Ctrl-C (`steps_together`).
-        "save_steps": -(-rar.save_every // rar.updates) * rar.updates,
         "per_device_train_batch_size": rows,
         "gradient_accumulation_steps": answers // rows,
         "num_generations": rar.group,
-        "num_iterations": rar.updates,
         "beta": rar.beta,
-        "epsilon": rar.epsilon,
         "temperature": rar.temperature,
         "loss_type": rar.loss,
         "scale_rewards": rar.scale,
@@ -394,5 +349,5 @@ def grpo_arguments(plan: Plan, policy: Policy, run: Path) -> dict[str, Any]:
     }
 
 
-REPLACED = {"frac_reward_zero_std", "rewards/reward/mean", "rewards/reward/std"}
-"""Metrics that ours replace: shares over what was sampled, not over what was kept; and one reward is all there is."""
+REPLACED = {"rewards/reward/mean", "rewards/reward/std"}
+"""Metrics of TRL's that say nothing new: one reward is all there is."""

@@ -16,7 +16,7 @@ from ..training.sizes import peak_rate, with_sft_sizes
 from .corpus import Corpus, Example
 from .targets import Target
 
-NOT_THE_RESULT = frozenset({"save_every", "chunk_size", "name"})
+NOT_THE_RESULT = {"save_every", "chunk_size", "name"}
 """Settings that do not change what is learnt."""
 
 

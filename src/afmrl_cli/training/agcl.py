@@ -20,7 +20,6 @@ measured and was worse on some (docs/lab/agcl-evidence.md):
   weighted as well, whose own B is high, no negative is ever heavier than in InfoNCE: unrelated ones become lighter.
 - `agcl.mask = false`: what stands above the positive is mostly what the model gets wrong, not a duplicate.
 - `agcl.temperature = 0.05`. The paper names none; VLM2Vec, on which its embedder builds, has 0.02.
-Ours too, off by default: `symmetric` adds the same loss with candidates asking for queries, and halves the sum.
 Scaling B before the tanh is up to whoever computes B (`training.lexical`).
 """
 
@@ -73,34 +72,23 @@ def contrastive_loss(
     delta: float | None = None,
     known: Tensor | None = None,
     rejected: Tensor | None = None,
-    symmetric: bool = False,
 ) -> Loss:
     """AGCL over `queries` [n, d] and `candidates` [m, d], m >= n, rows of length 1; candidate i is query i's positive.
 
     `log_weight` [n, m] is ln w (None: all equal, which is InfoNCE), `delta` the mask's margin (None: no mask), `known`
     bool [n, m] the candidates that are no negatives whatever their cosine, `rejected` [n, m] those that a
-    person called another product: the mask leaves them. `symmetric` needs m = n.
+    person called another product: the mask leaves them.
     """
     cosines = queries @ candidates.T
     already = torch.zeros_like(cosines, dtype=torch.bool) if known is None else known & ~_eye(cosines)
     sure = torch.zeros_like(already) if rejected is None else rejected
     similar = torch.zeros_like(already) if delta is None else false_negatives(cosines, delta) & ~already & ~sure
-    value = _one_way(cosines, temperature, log_weight, similar | already)
-    if symmetric:
-        if cosines.shape[0] != cosines.shape[1]:
-            raise ValueError(f"symmetric needs as many candidates as queries, not {tuple(cosines.shape)}")
-        back = torch.zeros_like(already) if delta is None else false_negatives(cosines.T, delta) & ~sure.T
-        weights = None if log_weight is None else log_weight.T
-        value = (value + _one_way(cosines.T, temperature, weights, back | already.T)) / 2
-    return Loss(value, cosines.detach(), similar, already)
-
-
-def _one_way(cosines: Tensor, temperature: float, log_weight: Tensor | None, masked: Tensor) -> Tensor:
     logits = cosines / temperature
     if log_weight is not None:
         logits = logits + log_weight.detach().to(logits)
-    logits = logits.masked_fill(masked, -math.inf)
-    return torch.nn.functional.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+    logits = logits.masked_fill(similar | already, -math.inf)
+    value = torch.nn.functional.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+    return Loss(value, cosines.detach(), similar, already)
 
 
 def _eye(like: Tensor) -> Tensor:

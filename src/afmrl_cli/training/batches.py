@@ -17,10 +17,13 @@ from typing import Literal
 import numpy as np
 
 from ..errors import DataError
+from ..training_settings import AgclSettings
 from .lexical import Lexical
 
 Strategy = Literal["random", "category", "neighbours"]
 SMALL_BATCH = 512
+CLUSTER = AgclSettings.cluster
+"""Neighbours that stand together in a batch."""
 OPEN_BATCHES = 8
 """Batches that are filled at a time; a pair whose product stands in all of them waits for the next epoch."""
 
@@ -71,13 +74,12 @@ def plan_batches(
     *,
     batch_size: int,
     strategy: Strategy,
-    cluster: int,
     seed: tuple[int, int],
 ) -> list[list[int]]:
     """One epoch: full batches of pair numbers, in the order of training. The same `seed` gives the same plan.
 
     Pair i is about a product `identities[i]` of `categories[i]`, whose attributes are row `rows[i]` of `lexical`
-    (needed for neighbours). `cluster` is how many neighbours stand together. What does not fill a batch waits for
+    (needed for neighbours). What does not fill a batch waits for
     the next epoch. DataError when there are fewer products than the batch holds.
     """
     check_batch_size(identities, batch_size)
@@ -86,7 +88,7 @@ def plan_batches(
     if strategy == "category":
         batches = _by_category(order, identities, categories, batch_size)
     elif strategy == "neighbours" and lexical is not None:
-        batches = _fill(_clustered(order, identities, rows, lexical, cluster), identities, batch_size)[0]
+        batches = _fill(_clustered(order, identities, rows, lexical), identities, batch_size)[0]
     else:
         batches = _fill(order, identities, batch_size)[0]
     return [batches[i] for i in rng.permutation(len(batches))]
@@ -124,9 +126,7 @@ def _by_category(
     return batches + _fill(left, identities, batch_size)[0]
 
 
-def _clustered(
-    order: Sequence[int], identities: Sequence[str], rows: Sequence[int], lexical: Lexical, cluster: int
-) -> list[int]:
+def _clustered(order: Sequence[int], identities: Sequence[str], rows: Sequence[int], lexical: Lexical) -> list[int]:
     """`order` rearranged: a pair, then its nearest others of different products, then the next pair that is left."""
     pairs_of_row: dict[int, list[int]] = {}
     for pair in reversed(order):
@@ -148,9 +148,9 @@ def _clustered(
         arranged.append(take(row))
         scores = np.where(left, lexical.bm25.against_all(row), 0.0)
         # A few more than needed: some are other listings of a product that is already here.
-        nearest = np.argsort(-scores, kind="stable")[: 4 * cluster]
+        nearest = np.argsort(-scores, kind="stable")[: 4 * CLUSTER]
         for near in nearest.tolist():
-            if len(seen) == cluster or scores[near] <= 0:
+            if len(seen) == CLUSTER or scores[near] <= 0:
                 break
             if identities[pairs_of_row[near][-1]] not in seen:
                 pair = take(near)

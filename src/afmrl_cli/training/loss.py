@@ -56,7 +56,6 @@ def _infonce(agcl: AgclSettings, queries: Tensor, targets: Tensor, facts: Facts)
         temperature=agcl.temperature,
         known=facts.known,
         rejected=facts.rejected,
-        symmetric=agcl.symmetric,
     )
 
 
@@ -70,5 +69,4 @@ def _agcl(agcl: AgclSettings, queries: Tensor, targets: Tensor, facts: Facts) ->
         delta=agcl.mask_margin if agcl.mask else None,
         known=facts.known,
         rejected=facts.rejected,
-        symmetric=agcl.symmetric,
     )

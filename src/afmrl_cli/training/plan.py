@@ -20,7 +20,7 @@ from .pairs import KINDS, Enrich, Kind, Pair, Positive, draw_pair, find_positive
 from .sizes import AGCL_BATCH, batch_size, peak_rate, with_agcl_batch, with_agcl_steps
 
 LEAST_BATCHES = 3
-NOT_THE_RESULT = frozenset({"save_every", "tensorboard", "name"})
+NOT_THE_RESULT = {"save_every", "tensorboard", "name"}
 """Settings that do not change what is learnt."""
 
 
@@ -49,7 +49,6 @@ class Plan:
             self.lexical,
             batch_size=agcl.batch_size,
             strategy=self.strategy,
-            cluster=agcl.cluster,
             seed=(agcl.seed, epoch),
         )
 

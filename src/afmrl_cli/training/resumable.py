@@ -83,8 +83,6 @@ class Resumable(_Trainer):  # type: ignore[misc]
     """(step, how many forwards of it have begun)."""
     _loss = 0.0
     """Of the last forward."""
-    steps_together = 1
-    """Steps between two of which the trainer can't go on from a state: Ctrl-C waits for the last of them."""
 
     def __init__(self, *positional: Any, args: Any, **named: Any) -> None:
         if args.n_gpu > 1:  # several GPUs are for several processes; transformers would copy the model at every step
@@ -182,12 +180,12 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     """Tells progress, writes metrics.jsonl, and stops the trainer after a saved state when somebody asked to."""
 
     def __init__(self, trainer: Any, steps_per_epoch: float, listener: Listener, stop: Stop) -> None:
-        self.run, self.steps_together = trainer.run, trainer.steps_together
+        self.run = trainer.run
         self.steps_per_epoch, self.listener, self.stop = steps_per_epoch, listener, stop
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.listener.progress("training", state.global_step, state.max_steps)
-        if self.stop.wanted and state.global_step % self.steps_together == 0:
+        if self.stop.wanted:
             control.should_save = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:

@@ -124,7 +124,7 @@ class Method:
     trial: Callable[[Settings], Settings]
     uses: Callable[[Settings], frozenset[str]]
     samples: str
-    not_the_result: frozenset[str]
+    not_the_result: set[str]
     parallel: bool = False
     writes_dry: bool = False
 

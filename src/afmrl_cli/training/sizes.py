@@ -92,7 +92,7 @@ def with_rar_steps(settings: Settings, queries: int) -> Settings:
     """The settings with steps and the distance of validations for so many queries."""
     rar = settings.rar
     asked = min(rar.prompts, queries)
-    steps = rar.steps or min(RAR_MOST_STEPS, max(RAR_STEPS, rar.updates * -(-RAR_PASSES * queries // asked)))
+    steps = rar.steps or min(RAR_MOST_STEPS, max(RAR_STEPS, -(-RAR_PASSES * queries // asked)))
     return _with(settings, "rar", steps=steps, validate_every=rar.validate_every or interval(steps, RAR_APART))
 
 
