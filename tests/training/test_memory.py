@@ -81,6 +81,7 @@ def test_four_bit_weights_take_what_is_estimated(tmp_path: Path) -> None:
     assert estimated is not None and estimated.weights == pytest.approx(real, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_real_process_takes_what_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
     """One stage of one architecture; the benchmark compares all."""
     monkeypatch.chdir(ROOT)
