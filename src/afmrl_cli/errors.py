@@ -27,7 +27,7 @@ class AfmrlError(Exception):
 
 
 class CheckFailed(AfmrlError):
-    """A check that the user asked for did not hold (exit 1). Raise it after the result, with --json too, was shown."""
+    """A check that the user requested did not hold (exit 1). Raise it after the result, with --json too, was shown."""
 
 
 class UsageError(AfmrlError):

@@ -4,7 +4,7 @@
 
 Similarities are inner products, in float32, of float32 unit vectors. Another kernel (AVX2, AVX-512, none), another
 number of threads or another batch moves one by up to 6e-7 and a difference of two by up to 9e-7, measured with fp32
-models; twins, which are equal by rights, then differ by as much. TIE is about ten times that. Such differences say
+models; duplicates, which are equal by rights, then differ by as much. TIE is about ten times that. Such differences say
 nothing, so tied rows stand in the gallery's order, by row.
 
 Being tied is not transitive, so a rank and a list put it differently:
@@ -42,7 +42,7 @@ def best_first(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """(the best min(k, n) of `rows`, 0 to n - 1 by default, best first; their scores), for scores [n].
 
-    Tied ones are given the score of the best among them, so that they stay tied for whoever sorts the list again.
+    Tied ones are given the score of the best among them, so that they stay tied when the caller sorts the list again.
     """
     k = min(k, len(scores))
     if k == 0:

@@ -146,7 +146,9 @@ class AttributeSettings(Section):
         ge=0,
         description="Products at a time; 0: 32, with other models than nano 12; halved when memory runs out.",
     )
-    endpoint: str = Field("", description="URL of an OpenAI-compatible server that is asked instead of a local model.")
+    endpoint: str = Field(
+        "", description="URL of an OpenAI-compatible server that writes attributes in place of a local model."
+    )
     endpoint_model: str = Field("", description="The model's name at the endpoint.")
     endpoint_schema: bool = Field(True, description="Ask the endpoint for JSON by a schema (response_format).")
     concurrency: int = Field(8, ge=1, description="Requests at a time to the endpoint.")
@@ -161,8 +163,10 @@ class EmbedSettings(Section):
     """Vectors of 256 numbers (of longer ones, fewer) up to which the index is flat."""
 
     enrich: Literal["none", "query", "both"] = Field("query", description="Which side gets attribute text.")
-    query_instruction: str = Field("Find this product:", description="What the embedder is told of a query.")
-    target_instruction: str = Field("Represent this product:", description="What the embedder is told of a product.")
+    query_instruction: str = Field("Find this product:", description="Instruction that the embedder gets with a query.")
+    target_instruction: str = Field(
+        "Represent this product:", description="Instruction that the embedder gets with a product."
+    )
     batch_size: int = Field(
         0,
         ge=0,
@@ -223,7 +227,7 @@ class EvalSettings(Section):
     )
     max_queries: int = Field(0, ge=0, description="Ask a fixed sample of so many queries; 0: all.")
     min_grade: int = Field(1, ge=1, description="Lowest grade in a qrels file that counts as relevant.")
-    depth: int = Field(1000, ge=1, description="Products ranked for each query; mAP and MRR look no further.")
+    depth: int = Field(1000, ge=1, description="Products ranked for each query; mAP and MRR count no further.")
     seed: int = Field(0, description="Seed of samples and of the randomisation test.")
     systems: Names = Field(
         [], description="More rows in the table: bm25, colors, base, fusion, checkpoint:NAME, clip:NAME, ..."

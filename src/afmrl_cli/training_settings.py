@@ -174,7 +174,7 @@ class RarSettings(TrainingSettings):
         ge=0,
         description="Answers sampled at a time, in whole groups; 0: 1024, with other models than nano 16.",
     )
-    steps: int = Field(0, ge=0, description="Optimizer steps; 0: every query is asked three times, 200 at most.")
+    steps: int = Field(0, ge=0, description="Optimizer steps; 0: every query comes three times, 200 at most.")
     learning_rate: float = Field(0.0, ge=0, description="Peak learning rate; 0: 1e-4 for nano, 1e-5 for all others.")
     save_every: int = Field(5, ge=1, description="Steps between two saved states: what a kill can cost.")
     validate_every: int = Field(

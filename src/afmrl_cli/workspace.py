@@ -73,7 +73,7 @@ class Workspace:
 
     @cached_property
     def task(self) -> AttributeTask:
-        """What the generator is asked: prompt and schema."""
+        """The task of the generator: prompt and schema."""
         from .attributes.task import load_task
 
         return load_task(self.settings.attributes, self.folder.root)

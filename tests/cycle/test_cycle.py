@@ -108,7 +108,7 @@ def test_no_test_figure_is_shown_before_all_is_decided(
     assert content["status"] == "running"
     assert [(bool(stage["validation"]), stage["test"]) for stage in content["leaderboard"]] == [(True, None)] * 4
     page = write_report(folder.runs / whole[1].run.name, Workspace(folder, cycle_settings(), Silent())).read_text()
-    assert "Not scored yet" in page and "questions of the validation split" in page
+    assert "Not scored yet" in page and "queries of the validation split" in page
 
 
 def test_models_are_gone_before_the_next_stage(whole: tuple[CatalogFolder, CycleSummary], heard: Heard) -> None:
@@ -251,8 +251,8 @@ def test_a_start_that_saw_test_products_is_told_before_the_first_stage(tmp_path:
         heard = Heard()
         Cycle(Workspace(folder, cycle_settings(**{"model.embedder_checkpoint": name}), heard), dry=True)._tell_sizes()
         said.append([line for line in heard.said if "flatter" in line])
-    some = f"embedder-2 saw {len(same)} of the {len(test)} test listings in training: the test figures flatter"
-    unknown = "what embedder-3 saw in training is not known in full: the test figures may flatter"
+    some = f"embedder-2 saw {len(same)} of the {len(test)} test listings in training: the test metrics flatter"
+    unknown = "what embedder-3 saw in training is not known in full: the test metrics may flatter"
     assert len(test) > len(same) and said == [[], [], [f"warning: {some}"], [f"warning: {unknown}"]]
 
 

@@ -19,7 +19,7 @@ from afmrl_cli.dedupe.measure import (
     Known,
     choose_threshold,
     curve_of,
-    judge_threshold,
+    measure_threshold,
     reliability,
     what_is_known,
 )
@@ -296,8 +296,8 @@ def test_a_precision_out_of_reach_is_answered_by_the_surest_one() -> None:
     assert choice.interval == interval_of_share(choice.precision, 55)
     few = curve_of(np.array([0.9, 0.8]), np.array([1, 1], dtype=np.int8), np.ones(2), same=2)
     assert not choose_threshold(few, 0.9).reached
-    assert not judge_threshold(few, 0.85, 0.9).reached
-    assert judge_threshold(curve, 0.6, 0.9).reached
+    assert not measure_threshold(few, 0.85, 0.9).reached
+    assert measure_threshold(curve, 0.6, 0.9).reached
 
 
 def test_intervals_have_a_width_at_none_and_all() -> None:

@@ -19,7 +19,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from afmrl_cli.models.presets import NANO
 from afmrl_cli.rar.packed import Rows, groups_of
-from afmrl_cli.rar.shared_prefix import ASKED
+from afmrl_cli.rar.shared_prefix import QUERY_NUMBERS
 from afmrl_cli.rar.trainer import RarTrainer, Rollouts
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import trainable
@@ -138,7 +138,7 @@ def assert_equal_steps(trainer: RarTrainer, rollouts: Rollouts, tolerance: float
         found.append(step(trainer, rollouts))
     (ours, gradient, figures), (stock, expected, theirs) = found
     pictures = {"pixel_values", "image_grid_thw", "mm_token_type_ids", "num_images"}
-    assert ours.keys() - {ASKED} == stock.keys() - pictures
+    assert ours.keys() - {QUERY_NUMBERS} == stock.keys() - pictures
     for name, value in stock.items():
         if isinstance(value, torch.Tensor) and name not in pictures:
             assert torch.allclose(ours[name].float(), value.float(), rtol=1e-4, atol=1e-5), name
@@ -278,7 +278,7 @@ def test_with_a_reference_adapter_and_recomputed_activations(
     scored = step(rig.trainer, rollouts)[0]
     assert again.count(True) == 4, "two parts, each forward twice"
     assert (scored["ref_per_token_logps"] != 0).any()
-    rig.trainer.asked = scored[ASKED].tolist()
+    rig.trainer.query_numbers = scored[QUERY_NUMBERS].tolist()
     with torch.no_grad():
         old = rig.trainer._get_per_token_logps_and_entropies(rig.peft, *whole(scored))[0]
     assert (old - scored["ref_per_token_logps"]).abs().max() > 1e-3, "the reference is another adapter"

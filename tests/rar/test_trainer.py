@@ -19,7 +19,7 @@ from afmrl_cli.models.families import IMAGE_TOKEN, VIDEO_TOKEN
 from afmrl_cli.rar import environment
 from afmrl_cli.rar.frozen import weights_hash
 from afmrl_cli.rar.plan import query_order
-from afmrl_cli.rar.shared_prefix import ASKED
+from afmrl_cli.rar.shared_prefix import QUERY_NUMBERS
 from afmrl_cli.rar.vision import VisionOnce
 from afmrl_cli.rar.watchdog import Watchdog
 from afmrl_cli.sources import load_settings
@@ -73,7 +73,7 @@ def test_the_prompt_is_that_of_generation(shop: CatalogFolder, tmp_path: Path) -
         prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in made]
         trainer.shared_prefix = False
         ids, _, _ = trainer._tokenize_prompts(prompts)
-        trainer.shared_prefix, trainer.asked = True, numbers
+        trainer.shared_prefix, trainer.query_numbers = True, numbers
         trainer._requests.clear()
         assert trainer._tokenize_prompts([]) == (ids, None, {})
         for number, row in zip(numbers, ids, strict=True):
@@ -104,7 +104,7 @@ def test_the_reference_is_a_frozen_copy_of_the_sft_adapter(rig: Rig, shop: Catal
 def base_logps(rig: Rig, batch: dict[str, Any]) -> torch.Tensor:
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
-    rig.trainer.asked = batch[ASKED].tolist()
+    rig.trainer.query_numbers = batch[QUERY_NUMBERS].tolist()
     with torch.no_grad(), active_adapter(rig.peft, None):
         found: torch.Tensor = rig.trainer._get_per_token_logps_and_entropies(
             rig.peft, ids, mask, batch["completion_ids"].shape[1]

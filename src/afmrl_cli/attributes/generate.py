@@ -2,8 +2,8 @@
 
 A text is stored under what it was made from (the view's fingerprint, generator id, task id), one transaction a window
 of products. Products may be views of a listing (`views`): a photo alone, its text alone, a listing without a photo. So
-whatever has been stored is never asked again, an interrupted run goes on where it was, a changed product is a new one,
-and a run with nothing to do opens no photo and loads no model.
+whatever has been stored is never generated again, an interrupted run goes on where it was, a changed product is a new
+one, and a run with nothing to do opens no photo and loads no model.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REFUSED = "refused"
 NOTHING_TO_READ = "nothing to read"
 """Failures beside those of the parser: the server gave no answer; the model or a filter declined; no text, and no photo
 that can be opened."""
-ASKED_AGAIN = (ENDPOINT_ERROR, NOTHING_TO_READ)
+RETRIED = (ENDPOINT_ERROR, NOTHING_TO_READ)
 """What the next run tries again by itself; invalid answers only with `retry_failed`: most would be the same again."""
 
 WINDOW_BATCHES = 4
@@ -92,8 +92,8 @@ def sample_products(products: Iterable[Product], number: int, seed: int) -> list
 
 @dataclass(frozen=True)
 class Selection:
-    """About which products the generator is asked: those without an answer, and those whose answer is no result
-    (ASKED_AGAIN). `force`: about all; `retry_failed`: where an answer was invalid, too; `limit`: about so many.
+    """Which products the generator writes for: those without an answer, and those whose answer is no result
+    (RETRIED). `force`: about all; `retry_failed`: where an answer was invalid, too; `limit`: about so many.
     """
 
     limit: int | None = None
@@ -101,10 +101,10 @@ class Selection:
     retry_failed: bool = False
 
     def needs(self, row: StoredAttributes | None) -> bool:
-        """Check whether a product of which this is stored is asked about."""
+        """Check whether a product of which this is stored is generated for."""
         if row is None or not row.viewed or self.force:
             return True
-        return row.failure is not None and (self.retry_failed or row.failure in ASKED_AGAIN)
+        return row.failure is not None and (self.retry_failed or row.failure in RETRIED)
 
 
 def count_needed(products: Iterable[Product], views: StoredViews, selection: Selection) -> tuple[int, int]:
@@ -131,7 +131,7 @@ def generate_attributes(
     """Ask the generator about every product that has no stored answer, and store what it says.
 
     `views` are those of `work.source`. The generator is loaded for the first request, not before. `total` is
-    for progress only. Listings of the same content are asked about once. Raises ModelError when not a single request
+    for progress only. Listings of the same content are generated for once. Raises ModelError when not a single request
     was answered, and whatever the generator raises; what was stored until then stays.
     """
     run, selection = _Run(work, views, problems), selection or Selection()

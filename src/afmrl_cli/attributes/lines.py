@@ -1,4 +1,4 @@
-"""Pairs that stand in lines of their own, as models write them whatever they were asked: YAML, and lists and tables.
+"""Pairs that stand in lines of their own, as models write them whatever the prompt says: YAML, and lists and tables.
 
     color: navy          - **Color:** navy        | attribute | value |
     item: scarf          - **Item:** scarf        | --------- | ----- |

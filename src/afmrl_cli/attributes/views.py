@@ -126,7 +126,7 @@ def fingerprint_pairs(views: Sequence[Product], photos: int, fingerprinter: Fing
 def stored_rows(
     database: Database, source: AttributeSource, prints: Sequence[tuple[str, str]]
 ) -> list[StoredAttributes | None]:
-    """Return what is stored of views, by their `fingerprint_pairs`, None for nothing: the one look-up.
+    """Return what is stored of views, by their `fingerprint_pairs`, None for nothing: the one lookup.
 
     Rows of earlier versions stand under the whole view and are found, too: see `StoredAttributes.viewed`.
     """
@@ -149,7 +149,7 @@ class StoredViews:
     def __init__(self, database: Database, fingerprinter: Fingerprinter, source: AttributeSource | None) -> None:
         self.database, self.fingerprinter, self.source = database, fingerprinter, source
         self.without_view: set[str] = set()
-        """Fingerprints looked up whose text is of a store that did not record what was seen."""
+        """Fingerprints searched whose text is of a store that did not record what was seen."""
         self._earlier: dict[str, set[str]] = {}
         """Such whole views by what the generator is shown of them, where that is less."""
 

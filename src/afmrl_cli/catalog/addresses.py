@@ -1,7 +1,7 @@
 """Which addresses belong to the public internet: by a list of our own, so that every version of Python agrees.
 
 From IANA's registries of special-purpose addresses (IPv4: RFC 6890 and its updates; IPv6: only 2000::/3 is given out
-for the internet, RFC 4291). What carries an IPv4 address inside (mapped, NAT64, 6to4) is judged by that.
+for the internet, RFC 4291). What carries an IPv4 address inside (mapped, NAT64, 6to4) is checked by that.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ CATEGORY_STEP = re.compile(
 MOST_VARIANTS = 20
 """Of a product on the average, where only the name of a column says that it joins them."""
 MOST_ABOVE = 20
-"""Rows among which the column names are looked for."""
+"""Rows among which the column names are searched."""
 JOINERS = {"title": " ", "description": "\n", "category": "/", "brand": " ", "id": "-", "product_id": "-"}
 """What stands between the cells when several columns have one role."""
 GUESSED = ("image", "product_id", "id", "category", "description", "title")
@@ -61,7 +61,7 @@ KEY = re.compile(
 class ColumnMap:
     """The catalog's columns by their position: `roles[role]` (missing: no such column) and `given` (position, key).
 
-    `guessed` are the roles that no name told, only what the column holds. `text` are the keys of given columns that are
+    `guessed` are the roles that no name gave, only what the column holds. `text` are the keys of given columns that are
     part of the products' text.
     """
 

@@ -13,11 +13,11 @@ from .photo_cells import image_cells, is_photo
 from .table import Row, one_text
 
 SAMPLE_ROWS = 500
-"""Rows by which columns are judged: the same for every command, so that all agree."""
+"""Rows by which columns are recognised: the same for every command, so that all agree."""
 MOST_CHARS = 5000
-"""Of a cell that are looked at."""
+"""Characters of a cell that are read."""
 MOST = 0.8
-"""Share of a column's cells that must look alike."""
+"""Share of a column's cells that must be of one kind."""
 LONG_CHARS = 80
 PATH = re.compile(r"[^<>/|:]{2,40}\s*(?:>|/|\|)\s*[^>/|]{2,40}.*")
 PRICE = re.compile(r"(?:[$€£¥₹]|[A-Z]{2,3}|kr\.?|zł)?\s*-?\d{1,3}(?:[., \u00a0']?\d{3})*(?:[.,]\d{1,4})?\s*"
@@ -35,7 +35,7 @@ class Sample:
 
     @classmethod
     def of(cls, width: int, rows: Sequence[Row]) -> Sample:
-        """The sample of `rows`, of which at most SAMPLE_ROWS are looked at."""
+        """The sample of `rows`, of which at most SAMPLE_ROWS are read."""
         columns: list[list[str]] = [[] for _ in range(width)]
         count = 0
         for row in islice(rows, SAMPLE_ROWS):

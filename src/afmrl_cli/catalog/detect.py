@@ -82,13 +82,13 @@ def _family(
     chosen = {role: [name for name in getattr(settings.columns, role) if name in table.names] for role in ROLES}
     try:
         columns = map_columns(table.names, Columns(**chosen), file, Sample.of(len(table.names), first))
-    except DataError:  # no id, or a name twice: told by whoever maps the columns for good
+    except DataError:  # no id, or a name twice: reported where the columns are mapped for good
         return None
     return find_shape(columns, first, options=options)
 
 
 def peeked(table: Table) -> tuple[list[Row], Table]:
-    """The first rows of `table`, by which its columns are judged, and the table with all of its rows."""
+    """The first rows of `table`, by which its columns are recognised, and the table with all of its rows."""
     first = list(islice(table.rows, SAMPLE_ROWS))
     return first, replace(table, rows=chain(first, table.rows))
 

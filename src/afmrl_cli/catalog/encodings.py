@@ -1,9 +1,9 @@
 """Which encoding a text file is in, and reading it as UTF-8 whatever it is.
 
 A file goes by its BOM, else by its zero bytes (UTF-16), else it is UTF-8 when its bytes are: all of them, or most, and
-then those that are not are read as Windows-1252 one by one and told with their row (see lines.py). What is no UTF-8 at
-all is Windows-1252 when one western alphabet explains it, else whatever charset-normalizer makes of it, which is told:
-a guess of an encoding can be wrong, and `catalog.encoding` overrules it.
+then those that are not are read as Windows-1252 one by one and reported with their row (see lines.py). What is no UTF-8
+at all is Windows-1252 when one western alphabet explains it, else whatever charset-normalizer makes of it, which is
+reported: a guess of an encoding can be wrong, and `catalog.encoding` overrules it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def unpacked(source: BinaryIO) -> tuple[BinaryIO, bool]:
 
 
 def find_encoding(source: BinaryIO, file: Path, configured: str, report: Report, *, packed: bool) -> str:
-    """The encoding of the text in `source`, which is gone through once; a guess is told to `report`.
+    """The encoding of the text in `source`, which is gone through once; a guess is reported to `report`.
 
     `configured` is `catalog.encoding`. Raises DataError for a gzip file (`packed`) that is damaged or unpacks to absurd
     sizes, UsageError for a configured encoding that Python does not have.
@@ -132,7 +132,7 @@ def with_line_feeds(source: BinaryIO) -> BinaryIO:
 
 
 def repair_utf8(raw: bytes) -> tuple[str, str]:
-    """`raw` as text, bytes that are not UTF-8 read as Windows-1252, and what to tell about the first of them."""
+    """`raw` as text, bytes that are not UTF-8 read as Windows-1252, and what to report of the first of them."""
     text = raw.decode("utf-8", "surrogateescape")
     mended = "".join(_one_byte(char) if "\udc80" <= char <= "\udcff" else char for char in text)
     first = next(i for i, char in enumerate(text) if "\udc80" <= char <= "\udcff")
@@ -200,7 +200,7 @@ class _Recoded(io.RawIOBase):
         self._source, self._encoding, self._report = source, encoding, report
         self._decoder = codecs.getincrementaldecoder(encoding)("replace")
         self._rest = b""
-        self._first, self._told, self._ended = True, False, False
+        self._first, self._reported, self._ended = True, False, False
 
     def readable(self) -> bool:
         return True
@@ -211,8 +211,8 @@ class _Recoded(io.RawIOBase):
             chunk = self._source.read(1 << 16)
             self._ended = not chunk
             text = self._decoder.decode(chunk, self._ended)
-            if "\ufffd" in text and not self._told:
-                self._told = True
+            if "\ufffd" in text and not self._reported:
+                self._reported = True
                 self._report(Problem("wrong byte", 0, f"not all bytes are {self._encoding}; shown as \ufffd"))
             if text and self._first:
                 self._first, text = False, text.removeprefix("\ufeff")

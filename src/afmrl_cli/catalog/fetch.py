@@ -1,4 +1,4 @@
-"""Photos that a catalog links to, fetched once into `.afmrl/images/`: what is there already is not asked for again.
+"""Photos that a catalog links to, fetched once into `.afmrl/images/`: what is there already is not fetched again.
 
 Links come from a file that anybody may have written, so only http and https are followed, up to five redirects; the
 address that a name resolves to is checked before each connection, and it is that address that is connected to: one of
@@ -60,7 +60,7 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class FetchSummary:
-    """How many different links there are: fetched now, there already, and those that failed (told in `problems`)."""
+    """How many different links there are: fetched now, there already, and failed ones (reported in `problems`)."""
 
     fetched: int
     there: int

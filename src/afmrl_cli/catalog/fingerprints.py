@@ -97,14 +97,14 @@ class Fingerprinter:
                 return content
             content = photo_hash(photo)
         except OSError:
-            return UNREADABLE  # told as a problem by whoever opens the photo
+            return UNREADABLE  # reported as a problem by the code that opens the photo
         self._new[path] = StoredImageHash(path, size, mtime, DECODING + content)
         if len(self._new) >= WRITE_EVERY:
             self.flush()
         return content
 
     def flush(self) -> None:
-        """Write the new hashes to the database, if it may be written: whoever only reads hashes again."""
+        """Write the new hashes to the database, if it may be written: a command that only reads computes them again."""
         if self._new:
             if self._database.writable:
                 self._database.put_image_hashes(list(self._new.values()))

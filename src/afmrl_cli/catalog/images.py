@@ -39,7 +39,7 @@ QUERY = re.compile(r"[?#].*$")
 HEIC = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 JPEG, END = b"\xff\xd8", b"\xff\xd9"
 TAIL = 64
-"""Bytes at a JPEG's end in which its end marker is looked for."""
+"""Bytes at a JPEG's end in which its end marker is searched."""
 REMEMBERED = 200_000
 """Photos whose size is remembered in a process, at about 300 bytes each."""
 LONGEST_SIDE = 65_535
@@ -83,7 +83,7 @@ class ImagePaths:
         """The photo that `cell` names, relative to the catalog's folder.
 
         A link is found where `afmrl fetch-images` put its photo. A path that leads nowhere, or begins with a slash, is
-        looked for below the catalog's folder, in the folders of photos (`catalog.image_folder`, Magento's
+        searched below the catalog's folder, in the folders of photos (`catalog.image_folder`, Magento's
         media/catalog/product, images, photos, ...), and there by the file's name alone. Raises ImageProblem:
         "image url" (not fetched yet), "image outside" (`../`, an absolute path or a link that leaves the folder, unless
         the settings allow it) or "missing image". The file is not opened.
@@ -229,7 +229,7 @@ def shown_otherwise(path: Path) -> str:
     """Why the pixels of the photo at `path` are others than its bytes alone say: a colour profile, a mended file.
 
     "" for nearly all photos. Before afmrl converted colours and mended files, these were seen otherwise or not at all:
-    what was made of them is told apart by this (catalog/fingerprints.py). Only the header and the end are read.
+    what was made of them differs by this (catalog/fingerprints.py). Only the header and the end are read.
     """
     from PIL import UnidentifiedImageError
 

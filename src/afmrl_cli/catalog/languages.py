@@ -25,7 +25,7 @@ SAMPLE = 500
 SURE = 0.9
 MOST_CHARS = 500
 TOGETHER = 10
-"""Texts that are not clear one by one are asked about together."""
+"""Texts that are not clear one by one are identified together."""
 RARE = 0.02
 """A language of fewer texts than this share is more likely a mistake than a language of the shop."""
 

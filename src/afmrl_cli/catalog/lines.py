@@ -1,4 +1,4 @@
-"""The lines of a UTF-8 file, never longer than a limit, counted; a wrong byte is mended and told with its row."""
+"""The lines of a UTF-8 file, never longer than a limit, counted; a wrong byte is mended and reported with its row."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from .decoder_errors import DECODER_ERRORS
 
 LARGEST = 100 * 2**20
-"""Bytes of a file that is looked at as a whole."""
+"""Bytes of a file that is read as a whole."""
 PNG = b"\x89PNG\r\n\x1a\n"
 PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 MEANING_CHUNKS = {b"tRNS", b"iCCP", b"eXIf"}

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 FOLDERS = 256
 """Whose names are remembered."""
 SEARCHED = 20_000
-"""Names of a folder among which the nearest is looked for."""
+"""Names of a folder among which the nearest is searched."""
 LONGEST_NAME = 255
 
 

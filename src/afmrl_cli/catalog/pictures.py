@@ -1,4 +1,4 @@
-"""Photos on their way to a model: opened, as small as the model looks at them, or not at all where it knows them."""
+"""Photos on their way to a model: opened, as small as the model reads them, or not at all where it knows them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Picture:
     """A photo as a Qwen-VL takes it.
 
     `content` is the hash of its file ("" where nobody needs it), `grid` the (height, width) in the tower's patches,
-    `pixels` the number in the file. `image` has the size that the model looks at; None: what the tower makes of it is
+    `pixels` the number in the file. `image` has the size that the model reads; None: what the tower makes of it is
     stored, and the photo stays closed.
     """
 

@@ -1,4 +1,4 @@
-"""What is wrong with a catalog, by row and column: collected, counted, told once, never lost."""
+"""What is wrong with a catalog, by row and column: collected, counted, reported once, never lost."""
 
 from __future__ import annotations
 

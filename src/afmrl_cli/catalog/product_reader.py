@@ -49,7 +49,7 @@ class ProductReader:
         return joined_text(role, row.cells, self._columns)
 
     def product(self, row: Row, listing: str) -> Product | None:
-        """The product of `row`, whose id is `listing`; None, and told, when there is nothing to see of it."""
+        """The product of `row`, whose id is `listing`; None, and reported, when there is nothing to see of it."""
         named_any, images = self._images(row, listing)
         category, given = self._category(row, listing), self._given(row, listing)
         product = Product(
@@ -71,7 +71,7 @@ class ProductReader:
         return None
 
     def _value(self, text: str, row: int, column: str, listing: str) -> str:
-        """`text` without HTML, "" (and told) when it is a placeholder."""
+        """`text` without HTML, "" (and reported) when it is a placeholder."""
         kept = filled(text)
         if len(kept) < len(text):
             self._problems.add(Problem("placeholder", row, f"{clipped(text, 40)!r} is no value", column, listing))

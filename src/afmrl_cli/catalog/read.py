@@ -108,8 +108,9 @@ def _tell_guesses(columns: ColumnMap, problems: Problems) -> None:
 
 @contextmanager
 def _unchanged(source: BinaryIO, file: Path) -> Iterator[None]:
-    """DataError when somebody writes to the file while the block reads it: half of each would be read. A file that is
-    renamed onto it changes nothing, this one is read to its end."""
+    """DataError when another program writes to the file while the block reads it: half of each would be read. A file
+    that is renamed onto it changes nothing, this one is read to its end.
+    """
     before = os.fstat(source.fileno())
     yield
     after = os.fstat(source.fileno())

@@ -13,7 +13,7 @@ LONGEST_MADE = 80
 class SeenIds:
     """Which ids have been seen, and in which row first, in 32 to 64 bytes an id.
 
-    Ids are told apart by their 64-bit hash: two different ones among a million are taken for the same once in 37
+    Ids are distinguished by their 64-bit hash: two different ones among a million are taken for the same once in 37
     million catalogs. (A dict of strings would need some 150 bytes an id.)
     """
 

@@ -17,7 +17,7 @@ a difference is sqrt(0.2 / n): 0.10 with 20, so that a true change of 10 points 
 single product decides.
 """
 SHARES = ((100, 0.25), (400, 0.2))
-"""(fewer rows than this, share of validation and of test): so that a small shop has queries enough to judge by."""
+"""(fewer rows than this, share of validation and of test): so that a small shop has enough queries to decide by."""
 SHARE = 0.1
 
 

@@ -43,7 +43,7 @@ def _size(number: int) -> str:
     return f"{number / 2**20:.1f} MiB"
 
 
-def _figures(manifest: Manifest, most: int = 3) -> str:
+def _metrics(manifest: Manifest, most: int = 3) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in list(manifest.metrics.items())[:most])
 
 
@@ -85,7 +85,7 @@ def list_(session: Session) -> None:
             m.parent or "",
             time.strftime("%Y-%m-%d %H:%M", time.localtime(m.created)),
             _size(store.size(m.name)),
-            _figures(m),
+            _metrics(m),
         ]
         for m in found
     ]
@@ -117,8 +117,13 @@ def show(session: Session, name: Name) -> None:
 
 def _plain(chain: dict[str, Any]) -> dict[str, Any]:
     """Write a provenance by the names that afmrl.checkpoint/1 has for its parts."""
-    figures, offspring = map(str, chain.pop("evaluations")), chain.pop("descendants")
-    return {**chain, "vectors": list(map(str, chain["vectors"])), "figures": list(figures), "offspring": offspring}
+    evaluations, descendants = map(str, chain.pop("evaluations")), chain.pop("descendants")
+    return {
+        **chain,
+        "vectors": list(map(str, chain["vectors"])),
+        "figures": list(evaluations),
+        "offspring": descendants,
+    }
 
 
 def _summary(provenance: Provenance) -> list[tuple[str, list[str]]]:
@@ -168,7 +173,7 @@ def tree(session: Session) -> None:
     session.out.document("afmrl.checkpoints-tree/1", {"checkpoints": found})
     for depth, m in rows:
         marks = f" [{', '.join(labels[m.name])}]" if m.name in labels else ""
-        session.out.text(f"{'   ' * (depth - 1) + '└─ ' if depth else ''}{m.name}{marks}  {_figures(m, 1)}".rstrip())
+        session.out.text(f"{'   ' * (depth - 1) + '└─ ' if depth else ''}{m.name}{marks}  {_metrics(m, 1)}".rstrip())
     if not rows:
         session.out.note("no checkpoints yet: `afmrl train-agcl` makes one")
 
@@ -219,7 +224,7 @@ def prune(
         return
     session.out.table(
         ["deleted" if yes else "would be deleted", "size", "validation"],
-        [[m.name, _size(sizes[m.name]), _figures(m)] for m in gone],
+        [[m.name, _size(sizes[m.name]), _metrics(m)] for m in gone],
     )
     session.out.text(f"{_size(sum(sizes.values()))} in all" + ("" if yes else "; --yes deletes them"))
 

@@ -44,7 +44,7 @@ def cycle(
 ) -> None:
     """Run the whole loop: attributes, AGCL, RAR, new attributes, ...; stages are accepted by the validation split.
 
-    Interrupted or killed, the same command goes on; what is done is not done again. A stage whose figure falls is
+    Interrupted or killed, the same command goes on; what is done is not done again. A stage whose metric falls is
     rejected. The test split is scored once, at the end. The checkpoints of the last accepted stage are labelled best.
 
     Example: afmrl cycle --iterations 2 --dry-run; then afmrl cycle --iterations 2

@@ -35,7 +35,7 @@ accepted stage before; an interval with 0 in it shows no change.
 This program drew the shop. The nano model was trained on such drawings, but on
 none as if taken with a phone, as half of these are. What to expect of a real
 catalog: docs/findings.md"""
-QUESTION = "navy dress with long sleeves"
+QUERY = "navy dress with long sleeves"
 PHOTO_SIZE = 224
 SETTINGS = """\
 # The demo's: a small shop, minutes on two cores. A real shop needs none of it.
@@ -104,7 +104,7 @@ def demo(
     enrich = "query" if content["attributes"] else "none"
     step("eval", shop, "--protocol", "identity", "--split", "test", "--enrich", enrich, "--baselines", *trained)
     for page, words in (
-        ("text", [QUESTION]),
+        ("text", [QUERY]),
         ("photo", ["--image", str(query_photo)]),
         ("like", ["--like", listing]),
     ):

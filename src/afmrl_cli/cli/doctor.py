@@ -126,7 +126,7 @@ def _device(settings: Settings) -> dict[str, Any]:
     """Describe the device and precision that models would use; memory in bytes."""
     from ..models.device import cuda_devices, device_of, precision_of, torch_build
 
-    # A device that is asked for and absent is listed as a trouble; the table shows what there is.
+    # A device that the settings name and that is absent is listed as a trouble; the table shows what there is.
     model = settings.model if settings.model.device == "cpu" else settings.model.model_copy(update={"device": "auto"})
     found: dict[str, Any] = {
         "used": device_of(model),

@@ -60,11 +60,11 @@ def _show(session: Session, summary: TrainingSummary) -> None:
         session, summary, "curve, metrics and the report on negatives", "embed --set model.embedder_checkpoint"
     )
     if not out.json_mode:
-        for line in _judged_by(session, summary):
+        for line in _measured_on(session, summary):
             out.text(line)
 
 
-def _judged_by(session: Session, summary: TrainingSummary) -> list[str]:
+def _measured_on(session: Session, summary: TrainingSummary) -> list[str]:
     """Say what the metric is of, and how it differs from what `afmrl eval` will say."""
     # Runs of the first version have no description of their validation.
     validation, metrics = summary.details.get("validation"), summary.details["metrics"]
@@ -72,17 +72,17 @@ def _judged_by(session: Session, summary: TrainingSummary) -> list[str]:
     if not validation or metric not in metrics:
         return []
     kinds, plan = " and ".join(validation["kinds"]), summary.plan
-    asked = {"none": "no attributes", "query": "attributes on queries", "both": "attributes on both sides"}
+    enriched = {"none": "no attributes", "query": "attributes on queries", "both": "attributes on both sides"}
     sizes = [int(str(plan.get(f"{side}_listings", 0))) for side in ("train", "validation", "test")]
     return [
         f"{metric} {metrics[metric]:.3f} (validation: {validation['queries']:,} queries of the kind {kinds}, "
-        f"{asked[validation['enrich']]}, gallery of {validation['gallery']:,})",
-        f"{_asked_by_eval(session, summary.checkpoint)} (test split: {sizes[2]:,} listings), in the whole catalog of "
+        f"{enriched[validation['enrich']]}, gallery of {validation['gallery']:,})",
+        f"{_evaluated_on(session, summary.checkpoint)} (test split: {sizes[2]:,} listings), in the whole catalog of "
         f"{sum(sizes):,}: in a larger gallery metrics are lower",
     ]
 
 
-def _asked_by_eval(session: Session, checkpoint: str) -> str:
+def _evaluated_on(session: Session, checkpoint: str) -> str:
     """What plain `afmrl eval` of the checkpoint will ask, found as it finds it."""
     from ..errors import DataError
     from ..evaluation.build import TaskSpec

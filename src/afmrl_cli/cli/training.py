@@ -35,8 +35,8 @@ def show_training(session: Session, name: str, summary: TrainingSummary, **chang
         "already_done": summary.already_done,
     }
     if estimate is not None:
-        figures = {"peak_bytes": estimate.peak_bytes, "step_seconds": estimate.step_seconds}
-        content["estimate"] = figures | {"seconds": estimate.whole_seconds}
+        measured = {"peak_bytes": estimate.peak_bytes, "step_seconds": estimate.step_seconds}
+        content["estimate"] = measured | {"seconds": estimate.whole_seconds}
         content["settings"] = session.settings.model_dump()
     out.document(f"afmrl.train-{name}/1", content)
     if estimate is not None:

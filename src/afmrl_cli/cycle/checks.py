@@ -29,7 +29,7 @@ from .stages import Scored
 SPLITS: tuple[Scored, ...] = ("validation", "test")
 
 
-def products_asked_about(work: Workspace) -> dict[Scored, int]:
+def products_with_queries(work: Workspace) -> dict[Scored, int]:
     """How many products the queries of each split are about. Raises DataError when the catalog offers no queries."""
     settings = work.settings
     return {
@@ -39,7 +39,7 @@ def products_asked_about(work: Workspace) -> dict[Scored, int]:
 
 def choose_protocol(work: Workspace) -> Settings:
     """Return the settings with the protocol that stages are scored by: as `afmrl eval` chooses one for a split, with a
-    note where it is another than that of the whole catalog. Raises as `products_asked_about`.
+    note where it is another than that of the whole catalog. Raises as `products_with_queries`.
     """
     settings = work.settings
     if settings.cycle.protocol:
@@ -85,9 +85,9 @@ def test_products_seen(work: Workspace) -> str:
     products = read_products(folder, settings.catalog, Problems())
     test = [each for each in products if split_of(each, settings.split) == "test"]
     if number := sum(seen.products.seen(each.id, each.identity) for each in test):
-        return f"{names} saw {number:,} of the {len(test):,} test listings in training: the test figures flatter"
+        return f"{names} saw {number:,} of the {len(test):,} test listings in training: the test metrics flatter"
     if seen.unknown:
-        return f"what {' and '.join(seen.unknown)} saw in training is not known in full: the test figures may flatter"
+        return f"what {' and '.join(seen.unknown)} saw in training is not known in full: the test metrics may flatter"
     return ""
 
 

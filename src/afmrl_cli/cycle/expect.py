@@ -1,10 +1,10 @@
 """What a dry run expects a stage to take: what its kind took before in this catalog, else a part of it, done now.
 
     sft, agcl, infonce, rar   a step, as `--dry-run` of the single command measures it, times the steps
-    attributes                the generator is asked about SAMPLE products, times the products
+    attributes                the generator writes for SAMPLE products, times the products
     score                     SAMPLE products are encoded, times the products; what follows is statistics
 
-Loading is left out of what is measured, and so are validations in between: the figure is a lower one.
+Loading is left out of what is measured, and so are validations in between: the estimate is a lower bound.
 """
 
 from __future__ import annotations

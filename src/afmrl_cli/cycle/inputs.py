@@ -114,8 +114,8 @@ class Inputs:
     def _embedder(self, work: Workspace) -> dict[str, str]:
         return {"embedder": work.embedder_id}
 
-    def _asked(self, settings: Settings) -> dict[str, str]:
-        """What the evaluation asks; labels, where queries are made of them, are columns of the catalog."""
+    def _evaluation(self, settings: Settings) -> dict[str, str]:
+        """What the evaluation depends on; labels, where queries are made of them, are columns of the catalog."""
         protocol = settings.cycle.protocol
         labels = {"columns": self.catalog.columns} if protocol in ("coarse", "composed") else {}
         return {
@@ -139,7 +139,7 @@ class Inputs:
         """Of the stage that writes attributes: of the products, and of other views that ask or are searched."""
         settings = work.settings
         views = _short([settings.embed.enrich, settings.agcl.pairs, settings.agcl.validation_pairs, settings.rar.query])
-        found = {"catalog": self.catalog.products, **self._generator(work), **self._asked(settings)}
+        found = {"catalog": self.catalog.products, **self._generator(work), **self._evaluation(settings)}
         return {**found, "views": views}
 
     def training(self, method: Method, work: Workspace) -> dict[str, str]:
@@ -163,7 +163,7 @@ class Inputs:
         found = {"catalog": self.catalog.products, **self._embedder(work), **texts}
         return {
             **found,
-            **self._asked(settings),
+            **self._evaluation(settings),
             "embed settings": _texts(settings),
             "split": split,
             "stage before": against,

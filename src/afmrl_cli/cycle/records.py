@@ -106,7 +106,7 @@ class Records:
             result, used = run_isolated(
                 lambda: work(before.result if before is not None and same else None), self.listener
             )
-        except AfmrlError as error:  # such as stages that were asked different queries
+        except AfmrlError as error:  # such as stages with different queries
             if what := self.changed():
                 raise InputsChanged(name, what) from error
             raise

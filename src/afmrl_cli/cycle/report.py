@@ -144,7 +144,7 @@ def _choose(change: Mapping[str, float]) -> list[tuple[str, list[str]]]:
 
 
 class _Shop:
-    """The catalog's products by id, with pictures and attributes, each looked up once."""
+    """The catalog's products by id, with pictures and attributes, each read once."""
 
     def __init__(self, work: Workspace, source: Mapping[str, Any] | None) -> None:
         folder, settings = work.folder, work.settings
@@ -166,7 +166,7 @@ class _Shop:
 
 
 def _case(query: str, before: Scores, after: Scores, right: Mapping[str, set[str]], shop: _Shop) -> dict[str, Any]:
-    asked = shop.products.get(query)
+    product = shop.products.get(query)
     own = shop.attributes(query)
 
     def cards(scores: Scores) -> list[dict[str, Any]]:
@@ -178,8 +178,8 @@ def _case(query: str, before: Scores, after: Scores, right: Mapping[str, set[str
     ranks = [_rank(scores, query, right) for scores in (before, after)]
     return {
         "id": query,
-        "text": _short(asked.title if asked else query),
-        "picture": shop.picture(asked) if asked else "",
+        "text": _short(product.title if product else query),
+        "picture": shop.picture(product) if product else "",
         "attributes": own,
         "ranks": ranks,
         "before": cards(before),
@@ -216,10 +216,10 @@ def _words(before: int | None, after: int | None) -> str:
     return f"the right product was {place(before)}, now it is {place(after)}"
 
 
-def _card(id: str, rank: int, similarity: float, right: bool, asked: Mapping[str, str], shop: _Shop) -> dict[str, Any]:
+def _card(id: str, rank: int, similarity: float, right: bool, own: Mapping[str, str], shop: _Shop) -> dict[str, Any]:
     product, theirs = shop.products.get(id), shop.attributes(id)
-    shared = [f"{key}: {value}" for key, value in theirs.items() if asked.get(key) == value]
-    other = [f"{key}: {value}" for key, value in theirs.items() if key in asked and asked[key] != value]
+    shared = [f"{key}: {value}" for key, value in theirs.items() if own.get(key) == value]
+    other = [f"{key}: {value}" for key, value in theirs.items() if key in own and own[key] != value]
     return {
         "id": id,
         "rank": rank,
@@ -238,7 +238,7 @@ def _short(text: str) -> str:
 
 
 def _chart(content: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
-    """A row per stage with places in percent of the width: figure, interval, and how it changed; [] where the split was
+    """A row per stage with places in percent of the width: metric, interval, and how it changed; [] where the split was
     not scored.
     """
     metric = content["metric"]

@@ -3,7 +3,7 @@
     checks              what is known to fail later fails now
     base                the embedder that the settings name, queries without attributes: zero-shot
     round 1    SFT      the generator learns right answers, where there are any
-               attributes by it; InfoNCE on the side, if asked, with AGCL's pairs and batches
+               attributes by it; InfoNCE on the side, if chosen, with AGCL's pairs and batches
                AGCL     scored: the embedder, queries without attributes
                attributes  scored: the same embedder, queries with attributes
                RAR      scored: attributes by the generator that this embedder has rewarded
@@ -38,7 +38,7 @@ from ..training.run import AGCL
 from ..training.shell import Method
 from ..workspace import Workspace
 from . import stages
-from .checks import check_stages, choose_protocol, choose_targets, products_asked_about, test_products_seen
+from .checks import check_stages, choose_protocol, choose_targets, products_with_queries, test_products_seen
 from .expect import Expected, expect
 from .inputs import Inputs, read_catalog
 from .plan import EVERY_ROUND, changed_settings, cycle_key, cycles, planned, refuse
@@ -48,7 +48,7 @@ from .stage_results import StageResult, System, accept, last_accepted
 from .stages import Scored
 
 SCHEMA = "afmrl.cycle/2"
-JUDGED_BY = {"photo": "photos", "text": "image-text"}
+PAIRS_OF_PROTOCOL = {"photo": "photos", "text": "image-text"}
 """The pairs by which AGCL's best step is chosen, for protocols that don't ask with the first kind that there is."""
 PATIENCE = 2
 """Rounds in a row that bring nothing, after which the cycle ends."""
@@ -81,7 +81,7 @@ def run_cycle(work: Workspace, *, dry_run: bool = False) -> CycleSummary:
 
 def _judged_as_scored(settings: Settings) -> Settings:
     """The settings with the kind of pairs by which AGCL's best step is chosen: that which the protocol asks with."""
-    pairs = settings.agcl.validation_pairs or JUDGED_BY.get(settings.cycle.protocol, "")
+    pairs = settings.agcl.validation_pairs or PAIRS_OF_PROTOCOL.get(settings.cycle.protocol, "")
     return settings.model_copy(update={"agcl": settings.agcl.model_copy(update={"validation_pairs": pairs})})
 
 
@@ -105,7 +105,7 @@ class Cycle:
         self.inputs = Inputs(self.catalog)
         self.results: list[StageResult] = []
         self.targets = choose_targets(self.work)
-        self.asked_about = products_asked_about(self.work)
+        self.num_products = products_with_queries(self.work)
         self.flattered = test_products_seen(self.work)
 
     def _changed(self) -> list[str]:
@@ -158,7 +158,7 @@ class Cycle:
 
     def _tell_sizes(self) -> None:
         """Whether the validation split can decide, and whether the test split tells anything."""
-        validation, test = (self.asked_about[split] for split in ("validation", "test"))
+        validation, test = (self.num_products[split] for split in ("validation", "test"))
         if validation < LEAST_PRODUCTS:
             then = "accepted" if self.settings.cycle.undecided == "accept" else "rejected"
             self.listener.warn(
@@ -187,13 +187,13 @@ class Cycle:
         return ""
 
     def _brought(self, before: StageResult) -> bool:
-        """Whether the round after `before` raised the validation figure; what can't be decided is no reason to stop."""
+        """Whether the round after `before` raised the validation metric; what can't be decided is no reason to stop."""
         value, then = self.last.value(self.metric), before.value(self.metric)
         return value is None or then is None or before.products() < LEAST_PRODUCTS or value > then
 
     def _score_test(self) -> None:
         """The test split's scores of every stage, now that nothing is left to decide."""
-        if not self.asked_about["test"]:
+        if not self.num_products["test"]:
             return
         scored: dict[str, Record] = {}
         for i, result in enumerate(self.results):
@@ -266,7 +266,7 @@ class Cycle:
 
     def _score(self, key: str, system: System, against: Record | None, split: Scored = "validation") -> Record | None:
         """Return the metrics of `system` on `split`, compared with `against`; None where no query is about it."""
-        if not self.asked_about[split]:
+        if not self.num_products[split]:
             return None
         plain: dict[str, Mapping[str, Any]] = {} if system.enriched else {"embed": {"enrich": "none"}}
         of_stage = self._with(system.embedder, system.generator, **plain)
@@ -298,7 +298,7 @@ class Cycle:
             return f"{len(prints) - there:,} products have no stored answer" if there < len(prints) else ""
 
         def work(before: stages.Result | None) -> stages.Result:
-            splits = [split for split, products in self.asked_about.items() if products]
+            splits = [split for split, products in self.num_products.items() if products]
             return stages.write_attributes(of_stage, splits)
 
         self.records.stage(stage, "attributes", inputs, work, missing)
@@ -329,7 +329,7 @@ class Cycle:
             samples = getattr(own, method.samples)
             fewer = max(1, round(samples * share)) if isinstance(samples, int) else samples * share
             changes |= {method.samples: fewer, "steps": own.steps and max(1, round(own.steps * share))}
-        # AGCL's best step is chosen by the queries that it will be asked: without attributes until a stage has some.
+        # AGCL's best step is chosen by the queries of the evaluation: without attributes until a stage has some.
         if method is AGCL and not self.last.system.enriched:
             changes["validation_enrich"] = "none"
         if method is RAR:
@@ -368,7 +368,7 @@ class Cycle:
             "metric": self.metric,
             "confidence": self.settings.eval.confidence,
             "rounds": self.settings.cycle.iterations,
-            "chosen_by": {"split": "validation", "products": self.asked_about["validation"], "needed": LEAST_PRODUCTS},
+            "chosen_by": {"split": "validation", "products": self.num_products["validation"], "needed": LEAST_PRODUCTS},
             "test_flatters": self.flattered,
             "leaderboard": [result.describe(self.metric) for result in self.results],
             "lineage": {"embedder": last.embedder, "generator": last.generator},
@@ -419,7 +419,7 @@ class Cycle:
             self._score_test()
         except StageNotDone:
             waiting = True
-        scored = [split for split, products in self.asked_about.items() if products]
+        scored = [split for split, products in self.num_products.items() if products]
         coming = planned(self.settings, taught=bool(self.targets), scored=scored)
         done = {record.name for record in self.records.stages}
         if not waiting:  # all is done: no round that an early stop has left out

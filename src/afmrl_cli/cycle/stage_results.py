@@ -1,12 +1,12 @@
 """The leaderboard: what each stage made, scored on the same queries, and whether it was accepted.
 
-    accepted    its figure (`cycle.metric`) on the validation split is not below that of the last accepted stage
+    accepted    its metric (`cycle.metric`) on the validation split is not below that of the last accepted stage
     rejected    it fell, or nothing came of it: the next stage goes on from the last accepted one
     undecided   the validation split has fewer than LEAST_PRODUCTS products to ask about: `cycle.undecided` decides
 
 Interval and test of the difference (paired, over the validation queries) say whether a change is more than luck; they
 are shown, and do not decide: with a few hundred queries most single steps stay within the noise, and going on from
-the higher figure is right more often than not.
+the higher metric is right more often than not.
 
 The test split takes no part in any of this. It is scored once, after the last decision, so that its metrics are those
 of a system that was chosen without them.
@@ -127,7 +127,7 @@ def last_accepted(results: Sequence[StageResult]) -> StageResult:
 
 
 def leaderboard(results: Sequence[StageResult], metric: str, split: Scored) -> list[list[object]]:
-    """As a table: stage, figure, interval, change to the stage before, verdict; by the validation split, what became
+    """As a table: stage, metric, interval, change to the stage before, verdict; by the validation split, what became
     of it.
     """
     rows: list[list[object]] = []

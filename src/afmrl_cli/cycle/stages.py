@@ -72,7 +72,7 @@ def run_isolated(work: Callable[[], Result], listener: Listener) -> tuple[Result
 
 
 def task_spec(settings: Settings, split: Scored) -> TaskSpec:
-    """What every stage is asked: by the validation split it is accepted, the test split reports."""
+    """The evaluation of every stage: by the validation split it is accepted, the test split reports."""
     return TaskSpec(settings.cycle.protocol or None, split=split)
 
 
@@ -81,13 +81,13 @@ def write_attributes(work: Workspace, splits: Sequence[Scored]) -> Result:
     `embed.enrich` the views that ask, or are searched, in the evaluation of the `splits` and in training.
     """
     folder, settings, listener = work.folder, work.settings, work.listener
-    problems, asked = Problems(), list[Product]()
+    problems, queried = Problems(), list[Product]()
     if settings.embed.enrich != "none":
-        asked = [view for split in splits for view in task_views(work, task_spec(settings, split))]
-        asked += training_views(work)
+        queried = [view for split in splits for view in task_views(work, task_spec(settings, split))]
+        queried += training_views(work)
     with writer_lock(folder.store, "afmrl attributes"), open_views(work, work.source) as views:
-        products = itertools.chain(read_products(folder, settings.catalog, problems), asked)
-        total = count_rows(folder, settings.catalog) + len(asked)
+        products = itertools.chain(read_products(folder, settings.catalog, problems), queried)
+        total = count_rows(folder, settings.catalog) + len(queried)
         summary = generate_attributes(work, products, views, problems, total=total)
     problems.tell(listener)
     return {"generator": work.generator_id, "products": summary.products, "valid_share": summary.valid_share}
@@ -143,7 +143,7 @@ def score(work: Workspace, split: Scored, place: Path, others: tuple[Path | None
 
 
 def _with_attributes(work: Workspace, queries: Any, source: AttributeSource | None) -> int:
-    """How many queries are asked with attributes."""
+    """How many queries have attributes."""
     if source is None:
         return 0
     with work.database() as database:

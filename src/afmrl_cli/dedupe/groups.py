@@ -60,5 +60,5 @@ def components(pairs: Iterable[Pair]) -> list[list[int]]:
 
 
 def ordered(a: int, b: int) -> Pair:
-    """Return a pair as it is looked up: the lower row first."""
+    """Return a pair as it is stored: the lower row first."""
     return (a, b) if a < b else (b, a)

@@ -35,11 +35,11 @@ FEWEST_SAME = 10
 FEWEST_FOUND = 10
 EVEN = 0.5
 BINS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-JUDGED_FROM = 0.1
-"""Scores from which reliability is judged: below are the masses of pairs that are shown to no one."""
-FEWEST_JUDGED = 100
+RELIABLE_FROM = 0.1
+"""Scores from which reliability is measured: below are the masses of pairs that are shown to no one."""
+FEWEST_RELIABLE = 100
 MOST_ERROR = 0.05
-"""How far predicted and observed may lie apart, on average over the judged pairs, for scores that are calibrated."""
+"""How far predicted and observed may lie apart, on average over the counted pairs, for scores that are calibrated."""
 UNKNOWN, DIFFERENT, SAME = -1, 0, 1
 LABELS = {"same": SAME, "different": DIFFERENT, "unknown": UNKNOWN}
 Floats = NDArray[np.float64]
@@ -179,14 +179,14 @@ def choose_threshold(curve: Curve, precision: float) -> Choice:
     enough = curve.count >= FEWEST_FOUND
     good = np.flatnonzero(enough & (curve.precision >= precision))
     if len(good):
-        return judge_threshold(curve, max(float(curve.scores[good[-1]]), min(EVEN, precision)), precision)
+        return measure_threshold(curve, max(float(curve.scores[good[-1]]), min(EVEN, precision)), precision)
     if not enough.any():
-        return judge_threshold(curve, EVEN, precision)
+        return measure_threshold(curve, EVEN, precision)
     low = [interval_of_share(*at)[0] for at in zip(curve.precision, curve.count, strict=True)]
-    return judge_threshold(curve, float(curve.scores[int(np.argmax(np.where(enough, low, -1)))]), precision)
+    return measure_threshold(curve, float(curve.scores[int(np.argmax(np.where(enough, low, -1)))]), precision)
 
 
-def judge_threshold(curve: Curve, threshold: float, precision: float) -> Choice:
+def measure_threshold(curve: Curve, threshold: float, precision: float) -> Choice:
     """Return what is known of a threshold: `precision` is reached only if enough pairs say so."""
     at = curve.at(threshold)
     found = int(np.searchsorted(-curve.scores, -threshold, side="right"))
@@ -221,13 +221,15 @@ def reliability(scores: Floats, known: Known, pairs: NDArray[np.int64]) -> dict[
                 "interval": interval_of_share(observed, count),
             }
         )
-    judged = [each for each in bins if each["from"] >= JUDGED_FROM]
-    total = sum(each["pairs"] for each in judged)
-    error = sum(each["pairs"] * abs(each["predicted"] - each["observed"]) for each in judged) / total if total else None
+    counted = [each for each in bins if each["from"] >= RELIABLE_FROM]
+    total = sum(each["pairs"] for each in counted)
+    error = (
+        sum(each["pairs"] * abs(each["predicted"] - each["observed"]) for each in counted) / total if total else None
+    )
     calibrated = None
-    if total >= FEWEST_JUDGED and error is not None:
-        calibrated = error <= MOST_ERROR and all(map(_agrees, judged))
-    return {"calibrated": calibrated, "error": error, "pairs": total, "judged_from": JUDGED_FROM, "bins": bins}
+    if total >= FEWEST_RELIABLE and error is not None:
+        calibrated = error <= MOST_ERROR and all(map(_agrees, counted))
+    return {"calibrated": calibrated, "error": error, "pairs": total, "judged_from": RELIABLE_FROM, "bins": bins}
 
 
 def _agrees(each: Mapping[str, Any]) -> bool:

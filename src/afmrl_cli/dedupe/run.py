@@ -32,7 +32,7 @@ from .measure import (
     counts,
     curve_of,
     held_out,
-    judge_threshold,
+    measure_threshold,
     reliability,
     what_is_known,
 )
@@ -172,7 +172,7 @@ def _threshold(
     if curve.same < FEWEST_SAME:
         curve, on = curve_of(scores, known.labels, known.training_weights(pairs), known.same_weight[0]), "training"
     if wanted:
-        return judge_threshold(curve, wanted, aim), "dedupe.threshold"
+        return measure_threshold(curve, wanted, aim), "dedupe.threshold"
     choice = choose_threshold(curve, aim)
     if not choice.reached:
         low, high = choice.interval
@@ -247,14 +247,14 @@ def _complete(
     scorer: Scorer,
 ) -> None:
     """Score the pairs between listings that hang together which nothing had named, and add those that are verified."""
-    looked_at = {(int(a), int(b)) for a, b in compared.pairs}
+    compared_pairs = {(int(a), int(b)) for a, b in compared.pairs}
     missing = [
         (a, b)
         for rows in components([*verified, *joined])
         if 2 < len(rows) <= LARGEST_COMPLETED
         for i, a in enumerate(rows)
         for b in rows[i + 1 :]
-        if (a, b) not in looked_at and (a, b) not in rejected
+        if (a, b) not in compared_pairs and (a, b) not in rejected
     ]
     if not missing:
         return

@@ -46,7 +46,7 @@ class Earlier:
 def find_run(written: str, folder: CatalogFolder, task: Task, depth: int) -> Earlier:
     """Find the run that `written` means, for the queries of `task`, at most `depth` products each.
 
-    Raises DataError when there is no such run, when it is empty or of another catalog, or judged by other answers.
+    Raises DataError when there is no such run, when it is empty or of another catalog, or with other relevant products.
     """
     given = Path(written).expanduser()
     places = [given, folder.root / given, folder.runs / given]

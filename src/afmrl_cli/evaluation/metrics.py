@@ -45,7 +45,7 @@ class Evaluation:
     means: dict[str, float]
     per_query: dict[str, dict[str, float]]
     without_relevant: list[str] = field(default_factory=list)
-    """Queries, judged or ranked, that have no relevant product; not part of the means."""
+    """Queries, of the qrels or the run, that have no relevant product; not part of the means."""
 
     @property
     def queries(self) -> int:

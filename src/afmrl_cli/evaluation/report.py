@@ -79,7 +79,7 @@ def measure(work: Workspace, request: EvalRequest, place: Path | None = None) ->
     """Evaluate the embedder and the systems beside it.
 
     The report is kept in the new folder `place`, by default in one under the runs. Raises DataError when the catalog or
-    the files don't offer what is asked for, or when no query has a relevant product; ModelError when the catalog has
+    the files don't offer what is requested, or when no query has a relevant product; ModelError when the catalog has
     not been embedded with this embedder; UsageError for settings that can't go together.
     """
     started = time.monotonic()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def generator_id(settings: Settings, checkpoints: Checkpoints, listener: Listener | None = None) -> str:
-    """Return the id under which this generator's answers are stored; nothing is loaded and no server is asked."""
+    """Return the id under which this generator's answers are stored; nothing is loaded and no server is called."""
     if settings.attributes.endpoint:
         from .endpoint import endpoint_id
 

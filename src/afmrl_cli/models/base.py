@@ -3,7 +3,7 @@
 Every base is loaded with its vocabulary head. The generator uses all of it; the embedder calls the trunk inside, so no
 vocabulary scores are computed for vectors, and both share the memory when they share the base.
 
-PEFT and bitsandbytes are imported where an adapter or 4 bits are asked for: they take a quarter of a command's start.
+PEFT and bitsandbytes are imported where an adapter or 4 bits are wanted: they take a quarter of a command's start.
 """
 
 from __future__ import annotations

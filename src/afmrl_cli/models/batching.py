@@ -44,7 +44,7 @@ class Batches:
     ) -> list[Result]:
         """Return one result per entry of `lengths`, in their order.
 
-        `prepare(indices)` gets ready what `forward` takes, in a second thread, one batch ahead (at the end it is asked
+        `prepare(indices)` gets ready what `forward` takes, in a second thread, one batch ahead (at the end it is called
         for no indices at all, and what it answers is thrown away); `forward` returns one
         result per index. Longest first: a batch that does not fit shows at once. `rows_each` rows stand for one entry
         (texts that share a prefix). Raises OutOfMemory when a single entry does not fit.

@@ -175,7 +175,7 @@ def _arguments(message: dict[str, Any]) -> str:
 
 
 def _from_reasoning(message: dict[str, Any]) -> Generation | None:
-    """Return what a server took for thinking: read when it holds one JSON object, else told."""
+    """Return what a server took for thinking: read when it holds one JSON object, else reported."""
     for key in REASONING:
         said = message.get(key)
         if isinstance(said, str) and said.strip():

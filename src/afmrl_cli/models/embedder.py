@@ -90,7 +90,7 @@ class Embedder:
 
     def fitting(self, items: Sequence[Item]) -> list[Item]:
         """Return `items` with as many of their first photos as the model has positions for; the first time that it has
-        not enough for all of them is told.
+        not enough for all of them is warned of.
         """
         return [self._fitting(item) for item in items]
 

@@ -4,7 +4,7 @@ A request that fails for a passing reason (429, 5xx, timeout, cut connection, no
 jittered waits, or when the server's Retry-After says so; what still fails is an error of its row and ends nothing.
 What is wrong with every request (key refused, no such model, wrong address, nobody there, no credit left) ends the run
 with one ModelError, at once or after a few requests that were refused alike. Parts of a request that a server refuses
-by name are left out or renamed, which is told once (dialects.py).
+by name are left out or renamed, with one message (dialects.py).
 
 Only the host that the user named is ever spoken to: redirects are not followed, and neither proxies nor .netrc are
 taken from the environment, which would send photos and texts, or a password, somewhere else without a word. The key
@@ -120,7 +120,7 @@ class Endpoint:
         self._listener = listener or Silent()
         self._dialect = Dialect()
         self._spoken = {self._dialect}
-        self._told_of_thinking = False
+        self._warned_of_thinking = False
         self._failed_in_a_row = 0
         self._refused_alike = ("", 0)
         self._answered = False
@@ -232,7 +232,7 @@ class Endpoint:
                     raise
                 self._dialect, change = found
                 self._spoken.add(self._dialect)
-                self._listener.warn(f"{self._target.shown}: {self._safe(str(error))}: asked again {change}")
+                self._listener.warn(f"{self._target.shown}: {self._safe(str(error))}: requested again {change}")
 
     async def _send(self, client: httpx.AsyncClient, body: dict[str, Any]) -> Generation:
         try:
@@ -256,8 +256,8 @@ class Endpoint:
             raise _Passing(str(error)) from error
         except ServerError as error:  # of the server, or of a provider behind it
             self._raise_for(error.status, str(error), response.headers)
-        if generation.cut_off and not without_thinking(generation.text).strip() and not self._told_of_thinking:
-            self._told_of_thinking = True
+        if generation.cut_off and not without_thinking(generation.text).strip() and not self._warned_of_thinking:
+            self._warned_of_thinking = True
             self._listener.warn(
                 f"{self._target.shown}: an answer was cut off before it began, by thinking it seems: switch thinking "
                 "off at the server, or raise attributes.max_new_tokens"

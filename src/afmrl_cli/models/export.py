@@ -94,7 +94,7 @@ def write_modules(folder: Path, width: int, prompts: dict[str, str]) -> None:
 
 
 def open_as_it_is(file: Path) -> None:
-    """By the model's type a stock AutoProcessor would look for pictures' settings, and Qwen's own tokenizer class would
+    """By the model's type a stock AutoProcessor would expect pictures' settings, and Qwen's own tokenizer class would
     build a tokenizer without our line break: name the class that takes tokenizer.json as it is, for both.
     """
     content = json.loads(file.read_text("utf-8"))

@@ -5,7 +5,7 @@ checksum; it is written beside its place and renamed, named by its content, and 
 processes may read and write, and whatever is deleted, at any time, or damaged, is a photo that the tower runs over
 again. A shard's time of change is when a run last used it: where the limit is reached, those that were used longest
 ago go first. What the run at hand has used stays: a catalog that is larger than the store would else, read from
-end to end again and again, throw away each time what is asked for next.
+end to end again and again, throw away each time what is needed next.
 """
 
 from __future__ import annotations
@@ -166,11 +166,11 @@ class FeatureStore:
                 placed[content] = first
                 first += kept.rows
             features = torch.cat([features for _, features in new.values()])
-            told = {TABLE: json.dumps(table), CHECKSUM: _checksum(features)}
-            name = f"{hash_json(told)[:16]}.safetensors"
+            metadata = {TABLE: json.dumps(table), CHECKSUM: _checksum(features)}
+            name = f"{hash_json(metadata)[:16]}.safetensors"
             try:
                 with writing(self.folder / name) as temporary:
-                    temporary.write_bytes(save({TENSOR: features}, told))
+                    temporary.write_bytes(save({TENSOR: features}, metadata))
             except FileNotFoundError:  # the folder was deleted under our hands
                 return
             except (OSError, DataError) as error:

@@ -86,7 +86,7 @@ class LocalGenerator:
         return [self.generation(tokens) for tokens in made]
 
     def _fitting(self, request: Request) -> Request:
-        """Return `request` with as many of its first photos as the model has positions for; told once."""
+        """Return `request` with as many of its first photos as the model has positions for; warned of once."""
         tokens = [self.vision.image_tokens(image) for image in request.images]
         if sum(tokens) < self.processor.max_positions // 2:  # nearly always
             return request

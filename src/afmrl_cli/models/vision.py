@@ -57,7 +57,7 @@ class Vision:
         self.trunk = trunk
         self.processor = processor
         self._store, self._listener = store, listener
-        self._told = False
+        self._noted = False
         self.images_encoded = 0
         """Pictures that the tower has seen on behalf of the store."""
 
@@ -66,8 +66,8 @@ class Vision:
         """The store, if the tower is as it came: no adapter on it."""
         if self._store is None or untouched(self.trunk.visual):
             return self._store
-        if not self._told:
-            self._told = True
+        if not self._noted:
+            self._noted = True
             self._listener.note("an adapter changes the vision tower: stored features are not used")
         return None
 
@@ -116,7 +116,7 @@ class Vision:
     def show(self, pictures: Sequence[Image | Picture]) -> dict[str, Any]:
         """Return the part of a batch that is about pictures; nothing of none.
 
-        image_grid_thw [pictures, 3]; pixel_values [patches, d], with a store only of what the tower has to look at.
+        image_grid_thw [pictures, 3]; pixel_values [patches, d], with a store only of what the tower has to read.
         """
         store = self.store
         if store is None or not pictures:

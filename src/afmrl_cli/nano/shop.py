@@ -170,14 +170,14 @@ def plan_queries(listings: tuple[Listing, ...], seed: int, text: int, photo: int
     """Sample searches: words are answered by every listing with the attributes they name, a photo by its product's."""
     rng = Random(f"queries {seed}")
     by_product = {listing.product_id: listing for listing in listings}
-    asked = rng.sample(sorted(by_product), k=min(text, len(by_product)))
+    chosen = rng.sample(sorted(by_product), k=min(text, len(by_product)))
     queries: list[Query] = []
-    for n, product in enumerate(asked, 1):
+    for n, product in enumerate(chosen, 1):
         words, named = query_words(by_product[product].garment, rng)
         fits = tuple(listing.id for listing in listings if _has(listing.garment, named))
         queries.append(Query(f"t{n:04d}", words, (), fits))
-    asked = rng.sample(sorted(by_product), k=min(photo, len(by_product)))
-    for n, product in enumerate(asked, 1):
+    chosen = rng.sample(sorted(by_product), k=min(photo, len(by_product)))
+    for n, product in enumerate(chosen, 1):
         shot = Shot(f"images/query-{n:04d}.jpg", by_product[product].garment, _QUERY_PHOTO)
         same = tuple(listing.id for listing in listings if listing.product_id == product)
         queries.append(Query(f"p{n:04d}", "", (shot,), same))

@@ -151,17 +151,17 @@ def _phrases(attributes: dict[str, str], keys: list[str], rng: Random) -> list[s
     return [_say(key, attributes[key], rng) for key in keys]
 
 
-def _told(attributes: dict[str, str], rng: Random, leave_out: float) -> set[str]:
+def _mentioned(attributes: dict[str, str], rng: Random, leave_out: float) -> set[str]:
     """Return which attributes a listing names: always the category, never all."""
-    told = {"category"}
+    mentioned = {"category"}
     for key, value in attributes.items():
         if rng.random() >= (0.93 if value == "none" else leave_out):
-            told.add(key)
-    if "pattern" not in told:
-        told.discard("accent")
-    if len(told) == len(attributes):
-        told.discard(rng.choice([key for key in KEYS if key in told and key not in ("category", "pattern")]))
-    return told
+            mentioned.add(key)
+    if "pattern" not in mentioned:
+        mentioned.discard("accent")
+    if len(mentioned) == len(attributes):
+        mentioned.discard(rng.choice([key for key in KEYS if key in mentioned and key not in ("category", "pattern")]))
+    return mentioned
 
 
 def listing_words(garment: Garment, rng: Random, brand: str, leave_out: float = 0.5) -> Wording:
@@ -170,14 +170,14 @@ def listing_words(garment: Garment, rng: Random, brand: str, leave_out: float = 
     An absent detail ("no belt") is hardly ever written, as shops hardly ever do.
     """
     attributes = garment.attributes()
-    told = _told(attributes, rng, leave_out)
+    mentioned = _mentioned(attributes, rng, leave_out)
     noun = _say("category", garment.category, rng)
     front: list[str] = []
-    if "colour" in told:
+    if "colour" in mentioned:
         front.append(_say("colour", garment.colour, rng))
-    if "pattern" in told and "accent" not in told:
+    if "pattern" in mentioned and "accent" not in mentioned:
         front.append(_say("pattern", garment.pattern, rng))
-    extras = [key for key in KEYS[4:] if key in told]
+    extras = [key for key in KEYS[4:] if key in mentioned]
     rng.shuffle(extras)
     in_title = [key for key in extras if rng.random() < 0.35][:2]
     below = [key for key in extras if key not in in_title]
@@ -189,7 +189,7 @@ def listing_words(garment: Garment, rng: Random, brand: str, leave_out: float = 
     sentences = []
     if rng.random() < 0.7:
         sentences.append(rng.choice(_OPENERS).format(noun))
-    if "accent" in told:
+    if "accent" in mentioned:
         pattern = _accented(_say("pattern", garment.pattern, rng), garment.accent, rng)
         sentences.append(rng.choice(("The fabric is {}.", "Pattern: {}.", "Fabric {}.")).format(pattern))
     while below:
@@ -198,7 +198,7 @@ def listing_words(garment: Garment, rng: Random, brand: str, leave_out: float = 
         below = below[count:]
     if rng.random() < 0.5:
         sentences.append(rng.choice(_FILLERS))
-    stated = {key: value for key, value in attributes.items() if key in told}
+    stated = {key: value for key, value in attributes.items() if key in mentioned}
     return Wording(_capital(title), " ".join(_capital(s) for s in sentences), stated)
 
 

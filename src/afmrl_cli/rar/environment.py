@@ -51,7 +51,7 @@ from .reward import Reward, invalid_reward, propose_size, recall_at_k, valid_rew
 
 LEAST_QUERIES = 5
 CANDIDATES_EACH = 4
-"""Queries whose plain rank is looked up for each that is kept."""
+"""Queries whose plain rank is computed for each that is kept."""
 
 
 class Environment:
@@ -84,7 +84,7 @@ class Environment:
         return hash_json([self.embedder.id, embed.query_instruction, embed.target_instruction, rows])
 
     def request(self, number: int, load_image: LoadImage | None = None) -> Request:
-        """Make what the generator is asked about a query: what its side shows, no more; photos by `load_image`."""
+        """Make the request about a query: what its side shows, no more; photos by `load_image`."""
         query = self.queries[number]
         load_image = load_image or partial(open_image, settings=self.settings.catalog)
         most = self.settings.model.generator_images or len(query.photos)
@@ -211,7 +211,7 @@ def read_corpus(work: Workspace, problems: Problems) -> Corpus:
 
 @dataclass(frozen=True)
 class Posed:
-    """Queries of one kind and the rows that they are asked of, before any is chosen: to train, and held out (`wider` is
+    """Queries of one kind and the rows that they search, before any is chosen: to train, and held out (`wider` is
     the gallery with the validation split's listings).
     """
 
@@ -224,7 +224,7 @@ class Posed:
 
 
 def pose_all(corpus: Corpus, settings: Settings) -> Posed:
-    """Pose every query that the catalog offers; no model is asked. DataError when queries or rows are too few."""
+    """Pose every query that the catalog offers; no model runs. DataError when queries or rows are too few."""
     rar, most = settings.rar, settings.model.embedder_images
     enrich = settings.embed.enrich == "both"
     offers = offered(corpus.train, max_photos=most, seed=rar.seed)
@@ -252,7 +252,7 @@ def make_environments(
     rar = settings.rar
     posed = pose_all(corpus or read_corpus(work, problems), settings)
     chosen = _some(posed.queries, CANDIDATES_EACH * rar.queries, rar.seed)
-    asked = _some(posed.heldout, rar.validation_queries, rar.seed)
+    held_out = _some(posed.heldout, rar.validation_queries, rar.seed)
 
     vectors = _Vectors(work, embedder, VectorCache(run / "gallery"), problems)
     rows = vectors.of(posed.wider, settings.embed.target_instruction, "gallery")
@@ -263,7 +263,7 @@ def make_environments(
     work = work.with_settings(settings)
     made = Environments(
         Environment(work, embedder, posed.kind, posed.gallery, train_rows, [chosen[i] for i in kept]),
-        Environment(work, embedder, posed.kind, posed.wider, rows, _ranked(asked, vectors, rows)),
+        Environment(work, embedder, posed.kind, posed.wider, rows, _ranked(held_out, vectors, rows)),
         posed.offers,
     )
     write_json(run / "gallery.json", made.description)

@@ -1,4 +1,4 @@
-"""The embedder as a judge: frozen, in eval mode, and everything as it was before when it has judged.
+"""Run the embedder frozen inside training: in eval mode; adapter, train mode and requires_grad are restored afterwards.
 
 Generator and embedder may be adapters of one base in memory, and then the reward is computed in the very modules that
 are being trained: the adapter is switched, dropout and activation checkpointing are off meanwhile, no gradient is

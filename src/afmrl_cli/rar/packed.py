@@ -34,16 +34,17 @@ Pictures = Callable[[list[int]], dict[str, Any]]
 @dataclass(frozen=True)
 class Rows:
     """TRL's rows: `ids` and `mask` [rows, prompt + answer] with prompts padded on the left and answers on the right,
-    `answer` tokens wide. `asked` names each row's query: rows of one query have the same prompt, pictures included.
+    `answer` tokens wide. `query_numbers` names each row's query: rows of one query have the same prompt, pictures
+    included.
     """
 
     ids: torch.Tensor
     mask: torch.Tensor
     answer: int
-    asked: Sequence[int]
+    query_numbers: Sequence[int]
 
     def __getitem__(self, part: slice) -> Rows:
-        return Rows(self.ids[part], self.mask[part], self.answer, self.asked[part])
+        return Rows(self.ids[part], self.mask[part], self.answer, self.query_numbers[part])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,7 +71,7 @@ class Packed:
 def groups_of(rows: Rows) -> list[list[int]]:
     """Rows of the same query, in the order in which the queries first come."""
     found: dict[int, list[int]] = {}
-    for i, query in enumerate(rows.asked):
+    for i, query in enumerate(rows.query_numbers):
         found.setdefault(query, []).append(i)
     return list(found.values())
 
@@ -79,7 +80,7 @@ def pack(rows: Rows, trunk: Any, dtype: torch.dtype, pictures: Pictures) -> Pack
     """One row a group; `trunk` counts positions, `dtype` is that of the mask."""
     groups, width, device = groups_of(rows), rows.prompt, rows.ids.device
     first = torch.tensor([group[0] for group in groups], device=device)
-    shown = pictures([rows.asked[group[0]] for group in groups])
+    shown = pictures([rows.query_numbers[group[0]] for group in groups])
     grids = shown.get("image_grid_thw")
     positions = prompt_positions(trunk, rows.ids[first, :width], rows.mask[first, :width], grids)
     lengths = rows.mask[:, width:].sum(1).tolist()

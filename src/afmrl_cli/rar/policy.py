@@ -1,4 +1,4 @@
-"""The generator in training: what it is asked about each query, the same in rollouts, in validation and afterwards.
+"""The generator in training: its prompt about each query, the same in rollouts, in validation and afterwards.
 
 A query is shown to the generator as it is to the embedder: its text, its photos, or both, in the prompt that
 `afmrl attributes` uses. The adapter that is trained is `default`; `ref`, a frozen copy of it, is TRL's reference.
@@ -30,7 +30,7 @@ class Policy:
         self.generator = generator
 
     def request(self, environment: Environment, number: int) -> Request:
-        """What the generator is asked about a query; its photos as the generator loads them."""
+        """The prompt about a query; its photos as the generator loads them."""
         return environment.request(number, partial(self.generator.load_image, catalog=environment.settings.catalog))
 
     def tokens(self, requests: Sequence[Request]) -> dict[str, Tensor]:
@@ -41,7 +41,7 @@ class Policy:
 
     def row(self, environment: Environment, number: int) -> dict[str, Any]:
         """A query as a row of TRL's: the very prompt that `generate` writes, its photos opened and no larger than the
-        model looks at. ModelError when it is too long.
+        model reads. ModelError when it is too long.
         """
         request = environment.request(number)
         small = tuple(self.generator.processor.resized(opened(image)) for image in request.images)

@@ -9,7 +9,7 @@ text-to-photos  its text                  its photos                     the sam
 `photos`, `photo-to-text` and `text-to-photos` are the pairs `photos` and `image-text` of AGCL's training, with the
 photo and the direction fixed, since a gallery must be. Which photo asks is sampled once by the seed. Other photos of
 the asking photo's listing are in the gallery only where they are part of its answer: a photo does not find them when it
-looks for text, a listing does not find itself.
+searches for text, a listing does not find itself.
 
 Hidden from a query are rows that the embedder can't tell from the query itself or from one of its answers (same text
 and same photos) without being one: nobody could rank those rightly; and rows with the very photo that asks.
@@ -41,7 +41,7 @@ class RarQuery:
     generator is shown the side's text and the first of them.
 
     `category` is the listing's where its text is shown, else "", as at search time. `positives` and `hidden` are rows
-    of the gallery; `rank` is that of the best positive without attributes (0: not looked up yet). `id` is the
+    of the gallery; `rank` is that of the best positive without attributes (0: not computed yet). `id` is the
     listing's, for people.
     """
 
@@ -97,7 +97,7 @@ def pose(
     least one positive; there may be no query at all.
     """
     gallery: list[Side] = []
-    asked: list[Side] = []
+    queries_as_shown: list[Side] = []
     of_photo: dict[str, list[int]] = {}
     for number, listing in enumerate(listings):
         query, row = views(listing, number, kind, enrich=enrich, seed=seed)
@@ -106,7 +106,7 @@ def pose(
                 of_photo.setdefault(content, []).append(len(gallery))
             gallery.append(first_photos_of(row, max_photos))
         if query is not None and asking[number]:
-            asked.append(query)
+            queries_as_shown.append(query)
     of_product: dict[str, list[int]] = {}
     of_content: dict[str, list[int]] = {}
     of_shown: dict[str, list[int]] = {}
@@ -116,7 +116,7 @@ def pose(
         of_content.setdefault(contents[row_number], []).append(row_number)
         of_shown.setdefault(side.plain.content, []).append(row_number)
     queries: list[RarQuery] = []
-    for whole in asked:
+    for whole in queries_as_shown:
         side = first_photos_of(whole, max_photos)
         listing = listings[side.listing]
         same = of_product.get(listing.identity, [])

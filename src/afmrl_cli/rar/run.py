@@ -68,7 +68,7 @@ def _plan(job: Job) -> Planned:
     embedder = name_of(settings.model, "embedder", base, adapter)
     corpus = read_corpus(work, problems)
     problems.tell(work.listener)
-    # All of both splits: what is not asked about stands in a gallery, and ranks reward by that too.
+    # All of both splits: products without a query stand in a gallery, and ranks reward by that too.
     seen = ([(each.id, each.identity) for each in side] for side in (corpus.train, corpus.validation))
     key = _key(settings, [job.model_id, embedder, work.task.id], corpus)
     return Planned(settings, key, corpus.fingerprint, training_products(*seen), {"embedder": embedder}, {}, corpus)

@@ -17,7 +17,7 @@ from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, uns
 
 from .packed import Rows, packed_logps
 
-ASKED = "asked"
+QUERY_NUMBERS = "query_numbers"
 """Under which name a batch holds the number of each row's query."""
 
 
@@ -26,17 +26,17 @@ EXTREMES: dict[str, Callable[[list[float]], float]] = {"clip_ratio/low_min": min
 
 
 class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
-    """`shared_prefix` False: TRL's own passes. `trunk` is the policy's model without its vocabulary head; `asked` are
-    the queries of the rows at hand; `prompt_tokens` gives the prompt about a query, image tokens included; `pictures`
-    is as `packed.Pictures`; `chunk_tokens` are the tokens answered in each chunk that the loss was computed of since
-    `pool_metrics`.
+    """`shared_prefix` False: TRL's own passes. `trunk` is the policy's model without its vocabulary head;
+    `query_numbers` are the queries of the rows at hand; `prompt_tokens` gives the prompt about a query, image tokens
+    included; `pictures` is as `packed.Pictures`; `chunk_tokens` are the tokens answered in each chunk that the loss was
+    computed of since `pool_metrics`.
 
     For Qwen-VL models without experts, in one process.
     """
 
     shared_prefix: bool
     trunk: Any
-    asked: list[int]
+    query_numbers: list[int]
     prompt_tokens: Callable[[int], list[int]]
     pictures: Callable[[list[int]], dict[str, Any]]
     chunk_tokens: list[int]
@@ -58,14 +58,14 @@ class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """TRL's, with the queries beside."""
-        self.asked = [row["query"] for row in inputs]
+        self.query_numbers = [row["query"] for row in inputs]
         made: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        return {**made, ASKED: torch.tensor([row["query"] for row in inputs])} if self.shared_prefix else made
+        return {**made, QUERY_NUMBERS: torch.tensor([row["query"] for row in inputs])} if self.shared_prefix else made
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """TRL's, with the queries of its rows."""
         if self.shared_prefix:
-            self.asked = inputs[ASKED].tolist()
+            self.query_numbers = inputs[QUERY_NUMBERS].tolist()
         self.chunk_tokens.append(int(inputs["completion_mask"].sum()))
         loss: torch.Tensor = super()._compute_loss(model, inputs)
         return loss
@@ -112,7 +112,7 @@ class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
         unknown = [name for name, value in fields.items() if value is not None]
         if unknown or compute_aux_loss:
             raise ValueError(f"rar.shared_prefix knows nothing of {', '.join(unknown) or 'experts'}")
-        rows = Rows(input_ids, attention_mask, logits_to_keep, self.asked)
+        rows = Rows(input_ids, attention_mask, logits_to_keep, self.query_numbers)
         step = batch_size or len(rows)
         with self.accelerator.autocast():
             made = [
@@ -122,11 +122,11 @@ class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
         return logps, entropies if compute_entropy else None, None
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], list[list[Any]] | None, dict[str, Any]]:
-        """The prompts of `asked`, which TRL needs no pictures for; or TRL's, with no pictures where it has None: in a
-        batch with pictures, processors refuse None.
+        """The prompts of `query_numbers`, which TRL needs no pictures for; or TRL's, with no pictures where it has
+        None: in a batch with pictures, processors refuse None.
         """
         if self.shared_prefix:
-            made = {query: self.prompt_tokens(query) for query in dict.fromkeys(self.asked)}
-            return [made[query] for query in self.asked], None, {}
+            made = {query: self.prompt_tokens(query) for query in dict.fromkeys(self.query_numbers)}
+            return [made[query] for query in self.query_numbers], None, {}
         ids, images, fields = super()._tokenize_prompts(prompts)
         return ids, None if images is None else [each or [] for each in images], fields

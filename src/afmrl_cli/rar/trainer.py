@@ -11,7 +11,7 @@ the policy's weights stay in fp32.
 
 Departures from TRL's defaults: the sum of token losses is divided by a constant (`dr_grpo`), which has no length bias
 at all; the paper of that loss leaves out the division by std, AFMRL has it, so `rar.scale` is "group". Dropout is off:
-with it the KL to the reference is not 0 at the start. No autocast, no activation checkpointing unless asked for.
+with it the KL to the reference is not 0 at the start. No autocast, no activation checkpointing by default.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class RarTrainer(Resumable, SharedPrefix):
             return super().training_step(model, inputs, num_items_in_batch)
 
     def products_of_step(self) -> list[str]:
-        """Ids of the products that were asked about."""
+        """Ids of the products that the step is about."""
         return [self.environment.queries[number].id for number in self.rollouts.numbers]
 
     # Rollouts
@@ -142,7 +142,7 @@ class RarTrainer(Resumable, SharedPrefix):
         return [row for row in rows for _ in range(self.num_generations)]
 
     def _request(self, number: int) -> Request:
-        """What is asked about a query; its photos stay for the step."""
+        """The request about a query; its photos stay for the step."""
         if number not in self._requests:
             self._requests[number] = self.policy.request(self.environment, number)
         return self._requests[number]
@@ -164,8 +164,10 @@ class RarTrainer(Resumable, SharedPrefix):
         tokens = self._sample(numbers) if self.shared_prefix else self._sample_by_trl(numbers)
         between = time.perf_counter()
         answers = [self.policy.generator.generation(row) for row in tokens]
-        asked = [number for number in numbers for _ in range(self.num_generations)]
-        rewards = self.environment.rewards(asked, [each.text for each in answers], [each.cut_off for each in answers])
+        query_of_answer = [number for number in numbers for _ in range(self.num_generations)]
+        rewards = self.environment.rewards(
+            query_of_answer, [each.text for each in answers], [each.cut_off for each in answers]
+        )
         seconds = {"rollout": between - begin, "reward": time.perf_counter() - between}
         return Rollouts(list(numbers), tokens, rewards, seconds)
 
@@ -220,9 +222,9 @@ class RarTrainer(Resumable, SharedPrefix):
 
     @property
     def steps_per_epoch(self) -> float:
-        """Steps in which as many queries are asked as there are."""
-        asked: float = self.args.generation_batch_size / self.num_generations
-        return len(self.environment.queries) / asked
+        """Steps in which as many queries come as there are."""
+        queries_per_step: float = self.args.generation_batch_size / self.num_generations
+        return len(self.environment.queries) / queries_per_step
 
     def _validate(self) -> str:
         """Measure held-out recall; keep the adapter when it is the best so far. Why to stop, or ""."""

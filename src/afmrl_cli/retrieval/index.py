@@ -3,7 +3,7 @@
 Flat while a query takes about ten milliseconds: up to `embed.flat_limit` vectors of 256 numbers, of 768 a third of
 that; nothing is ever missed. Above, IVF: about sqrt(n) cells whose vectors are kept in 8 bits a number, the best
 4 k of which are scored again with the stored vectors (near-duplicates differ by less than the 8 bits tell: without
-that, recall stays below 0.95 whatever the effort). HNSW, when it is asked for, takes tens of times as long to build.
+that, recall stays below 0.95 whatever the effort). HNSW, when it is chosen, takes tens of times as long to build.
 
 An approximate index is tuned when it is built: its effort per query is doubled until it returns at least 99 % of the
 ten nearest others of a sample of the catalog's own vectors, and what it reaches is reported (`recall`): on products

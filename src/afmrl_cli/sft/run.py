@@ -89,8 +89,8 @@ def _train(job: Job, plan: Plan, run: Path) -> Outcome:
     warn_of_indistinct(generator, plan.corpus.train, listener)
     model = add_trainable(generator, sft, job.parent, job.work.checkpoints, "CAUSAL_LM")
     trainer = SftTrainer(plan, generator, model, run, job.base, _card(job, plan), listener)
-    asked = trainer.evaluate if plan.corpus.validation else None
-    resumed = train_resumably(trainer, listener, steps_per_epoch=plan.steps_per_epoch, at_start=asked)
+    validate = trainer.evaluate if plan.corpus.validation else None
+    resumed = train_resumably(trainer, listener, steps_per_epoch=plan.steps_per_epoch, at_start=validate)
     best, before = trainer.best, trainer.before
     if best and not best["valid"]:
         kind = max(best["failures"], key=best["failures"].__getitem__)

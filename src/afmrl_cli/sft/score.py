@@ -112,9 +112,9 @@ def score_generator(
     for begin in range(0, len(examples), group):
         some = examples[begin : begin + group]
         opened = [open_request(task, example.product, settings, problems, generator) for example in some]
-        asked = [(example, request) for example, request in zip(some, opened, strict=True) if request is not None]
-        answers = generator.generate([request for _, request in asked])
-        for (example, _), answer in zip(asked, answers, strict=True):
+        readable = [(example, request) for example, request in zip(some, opened, strict=True) if request is not None]
+        answers = generator.generate([request for _, request in readable])
+        for (example, _), answer in zip(readable, answers, strict=True):
             tokens = len(generator.processor.tokenizer(answer.text)["input_ids"]) if answer.text else 0
             score.add(answer, tokens, example, task)
         listener.progress(what, min(begin + group, len(examples)), len(examples))

@@ -88,11 +88,11 @@ class Manifest:
     def describe(self) -> dict[str, Any]:
         """For people and JSON: all of it, but of the products only their numbers."""
         seen = self.training_products()
-        told = None
+        products = None
         if seen is not None:
             train, validation = seen.listings
-            told = {"train_listings": train, "validation_listings": validation, "complete": seen.complete}
-        return {**dataclasses.asdict(self), "products": told}
+            products = {"train_listings": train, "validation_listings": validation, "complete": seen.complete}
+        return {**dataclasses.asdict(self), "products": products}
 
 
 class Checkpoints:
@@ -219,7 +219,7 @@ class Checkpoints:
 
     def _stored_before(self, manifest: Manifest, known: Sequence[Manifest], weights: str) -> Manifest | None:
         """Return the checkpoint that the same run has stored with the same weights (and name, where one was
-        asked for).
+        requested).
         """
         for each in known:
             same = bool(manifest.run) and each.run == manifest.run and each.files[WEIGHTS] == weights
@@ -311,8 +311,8 @@ def read_header(path: Path) -> dict[str, Any]:
         size = path.stat().st_size
         header = file.read(length) if length <= size - 8 else b""
     try:
-        tensors = {key: told for key, told in parse_json(header).items() if key != "__metadata__"}
-        end = max((told["data_offsets"][1] for told in tensors.values()), default=0)
+        tensors = {key: entry for key, entry in parse_json(header).items() if key != "__metadata__"}
+        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise ModelError(f"{path}: not a safetensors file", "save the adapter again") from error
     if 8 + length + end != size:

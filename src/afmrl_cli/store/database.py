@@ -72,7 +72,7 @@ class StoredImageHash:
 def _connect(path: Path, writable: bool) -> sqlite3.Connection:
     if writable:
         return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-    # Somebody else's, or a read-only disk: SQLite may read it as long as it need not make the journal's files.
+    # Another user's, or a read-only disk: SQLite may read it as long as it need not make the journal's files.
     mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
     return sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, timeout=BUSY_SECONDS, isolation_level=None)
 

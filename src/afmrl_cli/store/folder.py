@@ -103,7 +103,7 @@ def find_folder(start: Path | None, configured: Callable[[Path], str] = lambda r
 def _opened(catalog: Path) -> CatalogFolder:
     """Return the folder of `catalog`, once nothing of it is a link."""
     file = catalog.resolve()
-    if file.parent != catalog.parent.resolve():  # the store would be made there, and photos looked for there
+    if file.parent != catalog.parent.resolve():  # the store would be made there, and photos searched there
         raise DataError(f"{catalog}: is a link that leads to {file}", "give that file itself, or copy it here")
     folder = CatalogFolder(file)
     check_store(folder.store)

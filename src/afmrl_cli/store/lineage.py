@@ -1,7 +1,7 @@
 """What checkpoints have to do with each other: parents, the models that they learnt from, what must stay, differences.
 
 The id of a model names its adapter (`models.presets.name_of`): "nano-embedder-2-1a2b3c4d5e" is the base nano with
-embedder-2. That is how vectors, attributes and figures, which are stored under ids, lead back to a checkpoint.
+embedder-2. That is how vectors, attributes and metrics, which are stored under ids, lead back to a checkpoint.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Folders of commands that trained or evaluated: resolved settings and figures, kept under the time they began."""
+"""Folders of commands that trained or evaluated: resolved settings and metrics, kept under the time they began."""
 
 from __future__ import annotations
 

@@ -130,9 +130,9 @@ def check_manifest(content: dict[str, Any]) -> None:
 def check_adapter_config(content: dict[str, Any]) -> AdapterConfig:
     """Return the configuration; ValueError naming the first field that is not as `AdapterConfig` has it."""
     config = _check(AdapterConfig, content)
-    asked = next((name for name, value in (config.model_extra or {}).items() if value), None)
-    if asked is not None:
-        raise ValueError(f"{asked[:60]}: can't be used")
+    foreign = next((name for name, value in (config.model_extra or {}).items() if value), None)
+    if foreign is not None:
+        raise ValueError(f"{foreign[:60]}: can't be used")
     return config
 
 

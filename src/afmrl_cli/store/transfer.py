@@ -67,10 +67,10 @@ def _check_format(folder: Path) -> None:
     config = read_adapter_config(folder)
     tensors: dict[str, Any] = read_header(folder / WEIGHTS)
     ranks = {config.r, *config.rank_pattern.values()}
-    for name, told in tensors.items():
+    for name, entry in tensors.items():
         side = 0 if ".lora_A." in name else 1 if ".lora_B." in name else None
-        shape = told.get("shape", [])
-        if side is None or told.get("dtype") not in FLOATS or len(shape) != 2 or shape[side] not in ranks:
+        shape = entry.get("shape", [])
+        if side is None or entry.get("dtype") not in FLOATS or len(shape) != 2 or shape[side] not in ranks:
             raise ModelError(f"{folder / WEIGHTS}: {name} is no matrix of a LoRA of rank {config.r}", HINT)
     if not tensors:
         raise ModelError(f"{folder / WEIGHTS}: no tensors in it", HINT)

@@ -20,7 +20,7 @@ measured and was worse on some (docs/lab/agcl-evidence.md):
   weighted as well, whose own B is high, no negative is ever heavier than in InfoNCE: unrelated ones become lighter.
 - `agcl.mask = false`: what stands above the positive is mostly what the model gets wrong, not a duplicate.
 - `agcl.temperature = 0.05`. The paper names none; VLM2Vec, on which its embedder builds, has 0.02.
-Scaling B before the tanh is up to whoever computes B (`training.lexical`).
+Scaling B before the tanh is left to the code that computes B (`training.lexical`).
 """
 
 from __future__ import annotations

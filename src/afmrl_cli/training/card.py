@@ -34,7 +34,7 @@ def model_card(base: Base, plan: Plan, parent: Manifest | None) -> str:
 def generator_card(
     base: Base, parent: Manifest | None, *, trained: str, template: str, content: Mapping[str, Any]
 ) -> str:
-    """The card of a generator, which is asked by the prompt `template`."""
+    """The card of a generator, with the prompt `template`."""
     return adapter_card(
         base,
         parent,

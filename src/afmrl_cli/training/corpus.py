@@ -32,7 +32,7 @@ from ..workspace import Workspace
 from .lexical import attribute_tokens
 from .loss import choose_loss
 from .pairs import KINDS, QUERIES_OF_KIND, ROWS_OF_RAR, VIEWS_OF_KIND, Kind, Photo, TrainListing, find_positives
-from .validation import judged_by
+from .validation import validation_positives
 
 DECODERS = 4
 
@@ -133,8 +133,8 @@ def training_views(work: Workspace) -> list[Product]:
         found: list[Product] = []
         positives = find_positives(listings, kinds, required=False)
         held = [i for i, product in enumerate(kept) if split_of(product, settings.split) == "validation"]
-        asked = judged_by([listings[i] for i in held], settings)
-        positives += [replace(each, listing=held[each.listing]) for each in asked]
+        held_out = validation_positives([listings[i] for i in held], settings)
+        positives += [replace(each, listing=held[each.listing]) for each in held_out]
         for positive in positives:
             names = VIEWS_OF_KIND[positive.kind] if both else QUERIES_OF_KIND[positive.kind]
             contents = [photo.content for photo in listings[positive.listing].photos]

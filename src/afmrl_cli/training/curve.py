@@ -1,4 +1,4 @@
-"""The training curve as an SVG file: loss or reward and a validation figure, without a plotting library."""
+"""The training curve as an SVG file: loss or reward and a validation metric, without a plotting library."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ def load_model(settings: Settings, role: Role) -> Model | None:
         kind, shape = KNOWN[name]
     else:
         return None
-    # A card that is asked for counts, whether it is there or not.
+    # A card that the settings name counts, whether it is there or not.
     family = FAMILIES[kind]
     cuda = settings.model.device == "cuda" or device_of(settings.model) == "cuda"
     auto = settings.model.precision == "auto" and cuda
@@ -229,7 +229,7 @@ def read_shape(folder: Path, name: str) -> Shape:
 def estimate_stages(settings: Settings, photos: int = PHOTOS) -> list[StageMemory]:
     """Estimate the stages whose models are known, in the order of a cycle.
 
-    `photos` is the number of a listing's photos where the settings say that a model looks at all of them.
+    `photos` is the number of a listing's photos where the settings say that a model reads all of them.
     """
     generator, embedder = load_model(settings, "generator"), load_model(settings, "embedder")
     found: list[StageMemory] = []
@@ -286,17 +286,17 @@ def _agcl(settings: Settings, model: Model, photos: int) -> int:
 
 
 def _rar(settings: Settings, generator: Model, embedder: Model, shown: int, seen: int) -> int:
-    """Policy and judge: answers are sampled, rewarded and learnt from, one after the other."""
+    """Policy and frozen embedder: answers are sampled, rewarded and learnt from, one after the other."""
     rar, new = settings.rar, settings.attributes.max_new_tokens
     prompt, item = _prompt(settings, generator, shown), _item(settings, embedder, seen)
     prompts, groups = min(rar.prompts, max(1, rar.rollout_answers // rar.group)), max(1, rar.chunk_answers // rar.group)
     answers, rows = prompts * rar.group, settings.embed.batch_size
     sampled = generator.forward(prompts * prompt, prompts * shown)
     sampled += generator.cache(answers * (prompt + new)) + generator.scores(answers)
-    judged = embedder.forward(rows * (new + EMBED_TOKENS), seen) + embedder.cache(rows * item)
+    rewarded = embedder.forward(rows * (new + EMBED_TOKENS), seen) + embedder.cache(rows * item)
     tokens, images = groups * (prompt + rar.group * new), groups * shown
     if not generator.shared_prefix:
         tokens, images = rar.chunk_answers * (prompt + new), rar.chunk_answers * shown
     learnt = generator.training(rar, tokens, images)
     learnt += generator.chunked_scores(max(rar.group, rar.chunk_answers) * new)
-    return max(generator.adapter(rar.rank) + max(sampled, judged), learnt)
+    return max(generator.adapter(rar.rank) + max(sampled, rewarded), learnt)

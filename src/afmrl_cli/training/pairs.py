@@ -1,4 +1,4 @@
-"""Positive pairs from the catalog itself: what a query and what its answer look like.
+"""Positive pairs from the catalog itself: what a query and its target show.
 
 listings     two listings that share a `product_id`, both whole (text and photos)
 photos       one photo of a listing, alone, asks for the rest of the listing
@@ -6,7 +6,7 @@ image-text   the text of a listing asks for its photos, or one photo for the tex
 
 By default every listing gives one pair of the first kind that it offers, in this order; `agcl.pairs` names other kinds,
 and then every listing gives a pair of each of them that it offers. Which listing, photo or direction it is, is sampled
-anew in each epoch, and so are the photos of a side that has more than the embedder looks at. Photos are kept apart from
+anew in each epoch, and so are the photos of a side that has more than the embedder reads. Photos are kept apart from
 text on the query's side, since a title would give the answer away.
 
 A side carries attributes that a generator wrote from the very view that it shows, or none (`attributes.views`): a photo
@@ -73,7 +73,7 @@ class TrainListing:
 
 @dataclass(frozen=True, slots=True)
 class Positive:
-    """A listing that can be asked for, and how. `others` are the listings (numbers) of the same product."""
+    """A listing that a query can be about, and how. `others` are the listings (numbers) of the same product."""
 
     kind: Kind
     listing: int
@@ -230,14 +230,19 @@ def indistinguishable(pairs: Sequence[Pair], listings: Sequence[TrainListing]) -
     target as the positive, the query itself as a target, a target with the very photo that asks alone, or two queries
     that are the same. The same are two sides with identical text and photos, and two with identical text where one of
     them has nothing but text; sides without text go by their photos. A query's attributes don't count, for they are
-    dropped at random. Colour twins under one text and with different photos stay negatives, they are the very thing to
-    learn.
+    dropped at random. Colour variants under one text and with different photos stay negatives, they are the very thing
+    to learn.
     """
     identity = [listings[pair.query.listing].identity for pair in pairs]
     queries, targets = [pair.query for pair in pairs], [pair.target for pair in pairs]
     same_product = _equal(identity, identity) & ~rejected(queries, targets, listings)
-    asked, shown = [query.plain for query in queries], [target.plain for target in targets]
-    found = same_product | _same(targets, targets) | _same(asked, shown) | _same(asked, asked)
+    queries_shown, targets_shown = [query.plain for query in queries], [target.plain for target in targets]
+    found = (
+        same_product
+        | _same(targets, targets)
+        | _same(queries_shown, targets_shown)
+        | _same(queries_shown, queries_shown)
+    )
     found |= _shows_the_photo(queries, targets)
     np.fill_diagonal(found, False)
     return found

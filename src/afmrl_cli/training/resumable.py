@@ -33,7 +33,7 @@ from .state import load_state, read_counters, save_state
 from .stop import Stop, stop_between_steps
 
 TRAINER_STATE = "trainer_state.json"
-"""The name under which transformers looks for its counters in the folder that it goes on from."""
+"""The name under which transformers expects its counters in the folder that it goes on from."""
 
 if TYPE_CHECKING:
     # What the mixin stands on: mypy sees no bases in untyped transformers.
@@ -177,7 +177,7 @@ class Resumable(_Trainer):  # type: ignore[misc]
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]
-    """Tells progress, writes metrics.jsonl, and stops the trainer after a saved state when somebody asked to."""
+    """Tells progress, writes metrics.jsonl, and stops the trainer after a saved state when the user interrupts."""
 
     def __init__(self, trainer: Any, steps_per_epoch: float, listener: Listener, stop: Stop) -> None:
         self.run = trainer.run

@@ -191,7 +191,7 @@ def _run(job: Job, *, dry_run: bool, force: bool) -> TrainingSummary | None:
             return _summary(run, planned, done, already_done=True) if world.first else None
         refuse_taken_name(getattr(planned.settings, method.name).name, work.checkpoints, run)
         training = method.prepare(job, planned, run)
-        gather_objects(None, world)  # no process looks for states before all have seen that there is work to do
+        gather_objects(None, world)  # no process searches for states before all have seen that there is work to do
         if world.first:
             if force:
                 shutil.rmtree(run, ignore_errors=True)

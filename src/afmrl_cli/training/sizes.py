@@ -2,7 +2,7 @@
 
 batch      the largest power of two that leaves an epoch three batches or more, 128 (AGCL) or 32 (SFT) at most
 epochs     3, or as many as make up the least number of steps with which a gain was measured: 30 (AGCL), 40 (SFT)
-RAR steps  every query is asked three times, between 10 and 200 steps in all
+RAR steps  every query comes three times, between 10 and 200 steps in all
 validation six times in a run, 50 steps apart at most (RAR: 25)
 learning rate by the model, unless it is set
 RAR k      the median rank of the best right answer without attributes, 50 (the paper's k) at most: about half of the
@@ -91,8 +91,8 @@ def median_rank_k(ranks: Sequence[int]) -> int:
 def with_rar_steps(settings: Settings, queries: int) -> Settings:
     """The settings with steps and the distance of validations for so many queries."""
     rar = settings.rar
-    asked = min(rar.prompts, queries)
-    steps = rar.steps or min(RAR_MOST_STEPS, max(RAR_STEPS, -(-RAR_PASSES * queries // asked)))
+    queries_per_step = min(rar.prompts, queries)
+    steps = rar.steps or min(RAR_MOST_STEPS, max(RAR_STEPS, -(-RAR_PASSES * queries // queries_per_step)))
     return _with(settings, "rar", steps=steps, validate_every=rar.validate_every or interval(steps, RAR_APART))
 
 

@@ -11,7 +11,7 @@ from types import FrameType
 
 @dataclass
 class Stop:
-    """Whether somebody asked to stop."""
+    """Whether the user asked to stop."""
 
     wanted: bool = False
 

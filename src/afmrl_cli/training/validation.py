@@ -5,7 +5,7 @@
 Relevant are the targets of the same product. What shows the query itself is no answer to it: the listing that asks for
 another one, a row with the very photo or text that asks.
 
-The best step is chosen by the kind of query that it will be judged on, by the rule that eval takes its protocol by:
+The best step is chosen by the kind of query that it will be evaluated on, by the rule that eval takes its protocol by:
 listings that share their product ask (as `identity` does) where they are about enough products, else photos (as `photo`
 does), else texts and photos ask for each other; with the attributes that queries will have, `agcl.validation_enrich`.
 The gallery holds the listings that nobody asks for, too.
@@ -94,8 +94,8 @@ def shows(target: Side, pair: Pair) -> bool:
         return target.listing == query.listing
     if query.text:
         return bool(target.text) and (target.listing == query.listing or target.text == query.text)
-    asked = {photo.content for photo in query.photos}
-    return any(photo.content in asked for photo in target.photos)
+    queried = {photo.content for photo in query.photos}
+    return any(photo.content in queried for photo in target.photos)
 
 
 def make_validation(listings: Sequence[TrainListing], settings: Settings) -> Validation | None:
@@ -103,7 +103,7 @@ def make_validation(listings: Sequence[TrainListing], settings: Settings) -> Val
     agcl = settings.agcl
     if not listings:
         return None
-    positives = judged_by(listings, settings)
+    positives = validation_positives(listings, settings)
     enrich: Enrich = (agcl.validation_enrich or settings.embed.enrich) if agcl.attributes == "generated" else "none"
     rng = np.random.default_rng(agcl.seed)
     chosen = sorted(rng.permutation(len(positives))[: GALLERY_PER_QUERY * agcl.validation_queries].tolist())
@@ -126,12 +126,12 @@ def make_validation(listings: Sequence[TrainListing], settings: Settings) -> Val
     own = np.array([listings[pair.query.listing].identity for pair in asking])
     self_answer = np.array([[shows(side, pair) for side in sides] for pair in asking])
     most = settings.model.embedder_images
-    asked = [first_photos_of(pair.query, most) for pair in asking]
+    queries = [first_photos_of(pair.query, most) for pair in asking]
     targets = [first_photos_of(side, most) for side in sides]
     return Validation(
-        asked,
+        queries,
         targets,
-        (own[:, None] == identity[None, :]) & ~rejected(asked, targets, listings),
+        (own[:, None] == identity[None, :]) & ~rejected(queries, targets, listings),
         self_answer,
         tuple(dict.fromkeys(pair.kind for pair in asking)),
         enrich,
@@ -151,8 +151,8 @@ def _gallery(
     return targets + [view_side(listings[others[i]], others[i], LISTING, enriched=enriched) for i in kept]
 
 
-def judged_by(listings: Sequence[TrainListing], settings: Settings) -> list[Positive]:
-    """The positives of the one kind that will be judged; of all kinds where no single one has enough."""
+def validation_positives(listings: Sequence[TrainListing], settings: Settings) -> list[Positive]:
+    """The positives of the one kind that is evaluated; of all kinds where no single one has enough."""
     agcl = settings.agcl
     if agcl.validation_pairs:
         return find_positives(listings, [agcl.validation_pairs], required=False)

@@ -134,7 +134,7 @@ def _refuse_wrong_delimiter(names: Sequence[str], delimiter: str, file: Path) ->
 
 def _rows(lines: Lines, reader: Iterator[list[str]], names: Sequence[str], max_chars: int, report: Report) -> Rows:
     width = len(names)
-    blank: list[int] = []  # lines without anything are told only when something follows them
+    blank: list[int] = []  # lines without anything are reported only when something follows them
     while True:
         lines.start_record()
         row = lines.row

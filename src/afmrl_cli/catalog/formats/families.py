@@ -1,4 +1,4 @@
-"""Parents and their variants, whoever exports them: a variant is a listing and takes from its parent what it lacks.
+"""Parents and their variants in shop exports: a variant is a listing and takes from its parent what it lacks.
 
 A row is a variant when
     a column says so                    Parentage: Child, Item Type: SKU, fieldType: Variant, Relationship: Variation
@@ -300,7 +300,7 @@ def _listed(cell: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _listings(rows: Iterator[Row], shape: Shape, report: Report) -> Iterator[tuple[Row, str]]:
-    """(listing, its group) of each row that is one; how many are none is told at the end."""
+    """(listing, its group) of each row that is one; how many are none is reported at the end."""
     counts: Counter[str] = Counter()
     for group in _groups(rows, shape, counts):
         first, *below = group

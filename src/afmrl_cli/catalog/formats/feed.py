@@ -86,7 +86,7 @@ def _items(source: BinaryIO, file: Path, limit: int, report: Report) -> Iterator
     chunk = source.read(HEAD_BYTES)
     tag = _item_tag(chunk) if not DOCTYPE.match(chunk) else ""
     parser = etree.XMLPullParser(("end",), tag=tag or "item", encoding="utf-8", **options)
-    row, open_bytes, told = 0, 0, 0
+    row, open_bytes, reported = 0, 0, 0
     while True:
         if not row and DOCTYPE.match(chunk):
             raise DataError(f"{file}: an XML document type, which no feed needs", "remove <!DOCTYPE ...>")
@@ -105,8 +105,8 @@ def _items(source: BinaryIO, file: Path, limit: int, report: Report) -> Iterator
             row, open_bytes = row + 1, 0
             yield row, element
             _forget(element)
-        if told < MOST_ERRORS:
-            told = _tell(list(parser.feed_error_log)[:MOST_ERRORS], told, row, report)
+        if reported < MOST_ERRORS:
+            reported = _report_errors(list(parser.feed_error_log)[:MOST_ERRORS], reported, row, report)
         if open_bytes > limit:
             raise DataError(f"{file}: after item {row}: {limit:,} bytes without the end of a product", "is it a feed?")
         if not chunk:
@@ -114,8 +114,8 @@ def _items(source: BinaryIO, file: Path, limit: int, report: Report) -> Iterator
         chunk = source.read(READ_CHUNK)
 
 
-def _tell(errors: Sequence[Any], told: int, row: int, report: Report) -> int:
-    for entry in errors[told:]:
+def _report_errors(errors: Sequence[Any], reported: int, row: int, report: Report) -> int:
+    for entry in errors[reported:]:
         report(Problem("broken xml", row, f"line {entry.line}: {clipped(entry.message, 100)}"))
     return len(errors)
 

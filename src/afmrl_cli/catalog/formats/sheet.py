@@ -59,7 +59,7 @@ def sheet_table(source: BinaryIO, file: Path, settings: CatalogSettings, report:
 def _with_links(
     rows: Iterator[Sequence[Any]], source: BinaryIO, title: str, part: str, report: Report
 ) -> Iterator[Sequence[Any]]:
-    """`rows` with the links that lie on cells of photos and of =HYPERLINK(); formulas without results are told."""
+    """`rows` with the links that lie on cells of photos and of =HYPERLINK(); formulas without results are reported."""
     links = cell_links(source, part) if part else {}
     formulas = formula_rows(source, title) if part and has_formulas(source, part) else None
     photos: set[int] = set()
