@@ -27,7 +27,9 @@ TIE = 1e-5
 
 
 def ranks_of(scores: NDArray[np.floating], rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-    """Ranks from 1 [..., rows] of `rows` among the last axis of scores [..., n]; -inf for those that do not count."""
+    """Return the ranks from 1 [..., rows] of `rows` among the last axis of scores [..., n]; -inf for those that do not
+    count.
+    """
     scores = np.asarray(scores, dtype=np.float32)
     ranks = np.empty((*scores.shape[:-1], len(rows)), dtype=np.int64)
     for place, row in enumerate(rows):
@@ -40,7 +42,7 @@ def ranks_of(scores: NDArray[np.floating], rows: Sequence[int] | NDArray[np.int6
 def best_first(
     scores: NDArray[np.floating], k: int, rows: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """(the best min(k, n) of `rows`, 0 to n - 1 by default, best first; their scores), for scores [n].
+    """Return (the best min(k, n) of `rows`, 0 to n - 1 by default, best first; their scores), for scores [n].
 
     Tied ones are given the score of the best among them, so that they stay tied when the caller sorts the list again.
     """

@@ -50,7 +50,7 @@ class Workspace:
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
-        """The catalog's checkpoint store."""
+        """Return the catalog's checkpoint store."""
         return Checkpoints(self.folder.checkpoints)
 
     def database(self) -> Database:
@@ -59,36 +59,36 @@ class Workspace:
 
     @cached_property
     def embedder_id(self) -> str:
-        """The embedder's id: the base's name and revision, and the adapter's."""
+        """Return the embedder's id: the base's name and revision, and the adapter's."""
         from .models.presets import model_id
 
         return model_id(self.settings.model, "embedder", self.checkpoints, self.listener)
 
     @cached_property
     def generator_id(self) -> str:
-        """The generator's id: of the local model, or of the endpoint's."""
+        """Return the generator's id: of the local model, or of the endpoint's."""
         from .models.backends import generator_id
 
         return generator_id(self.settings, self.checkpoints, self.listener)
 
     @cached_property
     def task(self) -> AttributeTask:
-        """The task of the generator: prompt and schema."""
+        """Return the task of the generator: prompt and schema."""
         from .attributes.task import load_task
 
         return load_task(self.settings.attributes, self.folder.root)
 
     @cached_property
     def source(self) -> AttributeSource:
-        """The ids under which attribute texts of these settings are stored."""
+        """Return the ids under which attribute texts of these settings are stored."""
         from .attributes.views import AttributeSource
 
         return AttributeSource(self.generator_id, self.task.id, self.settings.model.generator_images)
 
     @cached_property
     def source_on_disk(self) -> AttributeSource | None:
-        """`source`; None, with a note, when the generator was never on this disk. Reading what is stored is no reason
-        to fetch gigabytes, so nothing is downloaded.
+        """Return `source`; None, with a note, when the generator was never on this disk. Reading what is stored is no
+        reason to fetch gigabytes, so nothing is downloaded.
         """
         from .models.presets import NANO, base_name
         from .models.weights import find_snapshot
@@ -107,7 +107,7 @@ class Workspace:
 
     @cached_property
     def bases(self) -> Bases:
-        """The weights in memory."""
+        """Return the weights in memory."""
         from .models.base import Bases, Cache
 
         return Bases(Cache(self.folder.cache, self.settings.cache, self.listener))

@@ -172,9 +172,7 @@ def _pairs_in(text: str) -> list[tuple[str, str]] | None:
 
 
 def _values(text: str) -> Iterator[Any]:
-    """Return the outermost objects and lists that can be read in `text`, strictly or as people and Python write
-    them.
-    """
+    """Yield the outermost objects and lists that can be read in `text`, strictly or as people and Python write them."""
     decoder = json.JSONDecoder(object_pairs_hook=_Object, strict=False)
     at = tries = 0
     while (begin := _BRACKET.search(text, at)) and tries < MOST_TRIES:

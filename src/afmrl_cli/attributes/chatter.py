@@ -103,7 +103,7 @@ def chatter(attributes: Mapping[str, str]) -> str | None:
 
 
 def _is_sentence(key: str, value: str, *, lonely: bool) -> bool:
-    """Whether `value` is longer than values are; where nothing stands beside it, less is enough."""
+    """Tell whether `value` is longer than values are; where nothing stands beside it, less is enough."""
     words = len(value.split())
     listed = "," in value or any(char.isdigit() for char in value)
     if lonely and len(key.split()) > LONGEST_LONELY_KEY:

@@ -62,12 +62,12 @@ class AttributeSummary:
 
     @property
     def valid_share(self) -> float:
-        """Of all products, those with a valid text, new or old."""
+        """Return the share of all products with a valid text, new or old."""
         return self.valid / self.products if self.products else 0.0
 
     @property
     def products_per_second(self) -> float:
-        """Of what was requested in this run."""
+        """Return the speed over what was requested in this run."""
         return self.requests / self.request_seconds if self.request_seconds else 0.0
 
     def count(self, product: Product, row: StoredAttributes, *, new: bool) -> None:

@@ -21,7 +21,7 @@ _BULLET = re.compile(r"(?:[-*+\u2022\u2013]|\d{1,2}[.)])\s+")
 
 
 def pairs_in_lines(text: str) -> str:
-    """`text` as attribute text when its lines, two and more, are pairs; "" when they aren't."""
+    """Return `text` as attribute text when its lines, two and more, are pairs; "" when they aren't."""
     lines = [line.strip() for line in text.splitlines()]
     heads = {at - 1 for at, line in enumerate(lines) if at and "|" in line and _TABLE_RULE.fullmatch(line)}
     lines = [line for at, line in enumerate(lines) if at not in heads and not _RULE.fullmatch(line)]
@@ -47,13 +47,15 @@ def pairs_in_lines(text: str) -> str:
 
 
 def _below(line: str) -> str:
-    """The value in a line of YAML that stands in a list below a key; "" when it is no such line."""
+    """Return the value in a line of YAML that stands in a list below a key; "" when it is no such line."""
     bullet = _BULLET.match(line)
     return _plain(line[bullet.end() :]) if bullet and ":" not in line else ""
 
 
 def _pair(line: str) -> tuple[str, str] | None:
-    """The key and the value of a row of a table or of `key: value`; None when the line is neither, or holds several."""
+    """Return the key and the value of a row of a table or of `key: value`; None when the line is neither, or holds
+    several.
+    """
     if line.startswith("|"):
         cells = [_plain(cell) for cell in line.strip("|").split("|")]
         return (cells[0], cells[1]) if len(cells) == 2 and all(cells) else None
@@ -65,6 +67,6 @@ def _pair(line: str) -> tuple[str, str] | None:
 
 
 def _plain(text: str) -> str:
-    """`text` without Markdown's stars and backquotes, and quotes around all of it."""
+    """Return `text` without Markdown's stars and backquotes, and quotes around all of it."""
     text = re.sub(r"\*\*|__|`", "", text).strip(" \t*_")
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text

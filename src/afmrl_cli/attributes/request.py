@@ -56,7 +56,7 @@ class Generator(Protocol):
 
     @property
     def id(self) -> str:
-        """Names the model and all that changes its answers, such as "nano-1a2b3c4d"; results are kept under it."""
+        """Name the model and all that changes its answers, such as "nano-1a2b3c4d"; results are kept under it."""
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Answer each request, in their order."""

@@ -33,7 +33,7 @@ class AttributeTask:
 
     @property
     def id(self) -> str:
-        """Hash of all that changes answers or their validity but the model itself and what it is shown.
+        """Hash all that changes answers or their validity but the model itself and what it is shown.
 
         Attributes are stored by it: another template, schema or temperature is another text, the old one stays.
         """

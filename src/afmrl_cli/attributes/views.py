@@ -137,8 +137,8 @@ def stored_rows(
 
 
 def text_to_show(row: StoredAttributes | None) -> str:
-    """Return the valid attribute text of a row for people, filters and `dedupe`, whatever it was written from; ""
-    for none.
+    """Return the valid attribute text of a row for people, filters and `dedupe`, whatever it was written from; "" for
+    none.
     """
     return row.text if row is not None and row.failure is None else ""
 

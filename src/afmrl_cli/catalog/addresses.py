@@ -48,7 +48,7 @@ SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 
 
 def is_public(address: Address) -> bool:
-    """Whether `address` is one of the public internet, what it stands for in IPv4 included."""
+    """Tell whether `address` is one of the public internet, what it stands for in IPv4 included."""
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in network for network in NOT_PUBLIC_4)
     if address in MAPPED or address in NAT64:

@@ -26,7 +26,7 @@ FEW_COLUMNS, COLUMNS_A_KEY = 100, 20
 
 
 def check_names(names: Sequence[str], file: Path) -> None:
-    """DataError when there are too many columns, or one has a name that is none."""
+    """Raise DataError when there are too many columns, or one has a name that is none."""
     if len(names) > MOST_COLUMNS:
         raise DataError(f"{file}: {len(names):,} columns", f"a table may have {MOST_COLUMNS:,}")
     for i, name in enumerate(names):
@@ -36,12 +36,12 @@ def check_names(names: Sequence[str], file: Path) -> None:
 
 
 def bounded(table: Table, file: Path) -> Table:
-    """`table` whose rows end in a DataError once they stand for more than a file of that size may."""
+    """Return `table` whose rows end in a DataError once they stand for more than a file of that size may."""
     size, width = file.stat().st_size, len(table.names)
     most_cells, most_chars = MOST_CELLS + CELLS_A_BYTE * size, MOST_CHARS + CHARS_A_BYTE * size
 
     def rows() -> Rows:
-        """The rows, counted."""
+        """Yield the rows, counted."""
         cells = chars = 0
         for row in table.rows:
             cells += width
@@ -58,7 +58,9 @@ def bounded(table: Table, file: Path) -> Table:
 
 
 def parse_record(line: str) -> Any:
-    """The JSON in `line`. ValueError when it is none, or nested more deeply than anything that is read or written."""
+    """Return the JSON in `line`. ValueError when it is none, or nested more deeply than anything that is read or
+    written.
+    """
     try:
         record = json.loads(line)
     except RecursionError as error:
@@ -69,7 +71,7 @@ def parse_record(line: str) -> Any:
 
 
 def is_deep(record: Any) -> bool:
-    """Whether lists and objects lie in one another in more than `DEEPEST` levels."""
+    """Tell whether lists and objects lie in one another in more than `DEEPEST` levels."""
     level = [record]
     for _ in range(DEEPEST):
         parts = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
@@ -80,7 +82,7 @@ def is_deep(record: Any) -> bool:
 
 
 def column_names(records: Iterable[Iterable[str]]) -> tuple[list[str], list[str]]:
-    """The names in `records`, in order, and those that are left out because there are too many: the rarest."""
+    """Return the names in `records`, in order, and those that are left out because there are too many: the rarest."""
     keys = [list(record) for record in records]
     counts = Counter(name for record in keys for name in record)
     most = max(FEW_COLUMNS, COLUMNS_A_KEY * sum(map(len, keys)) // max(1, len(keys)))

@@ -17,7 +17,7 @@ ROOTS = ("default category", "root catalog", "root", "default")
 
 
 def category_paths(cell: Cell) -> list[str]:
-    """The categories in a cell, without the shop's trunk; a cell that is no list of paths is one category."""
+    """Return the categories in a cell, without the shop's trunk; a cell that is no list of paths is one category."""
     parts = [BLANKS.sub(" ", part) for part in ([cell] if isinstance(cell, str) else cell)]
     if len(parts) == 1:
         parts = next((found for mark in ("|", ";", "\n", ",") if (found := _listed(parts[0], mark))), parts)
@@ -25,14 +25,14 @@ def category_paths(cell: Cell) -> list[str]:
 
 
 def deepest(paths: Sequence[str]) -> str:
-    """The longest of `paths`, the first of equals; lists of plain names stay together."""
+    """Return the longest of `paths`, the first of equals; lists of plain names stay together."""
     if not any(STEP.search(path) for path in paths):
         return "|".join(paths)
     return max(paths, key=lambda path: len(STEP.findall(path)))
 
 
 def _listed(text: str, mark: str) -> list[str]:
-    """`text` split at `mark`, [] when that does not give paths and their beginnings."""
+    """Return `text` split at `mark`, [] when that does not give paths and their beginnings."""
     parts = [part.strip() for part in text.split(mark) if part.strip()]
     roots = {STEP.split(part)[0] for part in parts if STEP.search(part)}
     return parts if len(parts) > 1 and roots and all(STEP.search(part) or part in roots for part in parts) else []

@@ -54,11 +54,11 @@ class CatalogSummary:
     problems: Problems
 
     def read_as(self) -> dict[str, list[str]]:
-        """Role -> the columns that it is read from, empty for none."""
+        """Map each role to the columns that it is read from, empty for none."""
         return {role: self.columns.read_as(role) for role in ROLES}
 
     def given(self) -> list[str]:
-        """The keys of the columns that stay filters and labels."""
+        """Return the keys of the columns that stay filters and labels."""
         return [key for _, key in self.columns.given]
 
 
@@ -73,7 +73,7 @@ class Tally:
         self._hashes.append(hash(text))
 
     def distinct_and_repeated(self) -> tuple[int, int]:
-        """How many different texts, and how many of them stood more than once."""
+        """Return how many different texts, and how many of them stood more than once."""
         import numpy as np
 
         _, counts = np.unique(np.frombuffer(self._hashes, dtype=np.int64), return_counts=True)
@@ -81,7 +81,9 @@ class Tally:
 
 
 def unread_columns(columns: ColumnMap) -> Iterator[Problem]:
-    """Columns that nothing reads and that hold photos, GTINs or long text, with the setting that would read them."""
+    """Yield columns that nothing reads and that hold photos, GTINs or long text, with the setting that would
+    read them.
+    """
     read = {role for role, positions in columns.roles.items() if not all(map(columns.sample.empty, positions))}
     for i, key in columns.given:
         kind = kind_of(columns.sample.cells[i])

@@ -24,7 +24,9 @@ GTIN_NAME = re.compile(r"(^|_)(gtin|ean|upc|jan|isbn|barcode|strichcode|code_bar
 
 
 def code(text: str) -> str:
-    """`text` without what spreadsheets put around numbers: an apostrophe, `="..."`, `.0`, an exponent that is exact."""
+    """Return `text` without what spreadsheets put around numbers: an apostrophe, `="..."`, `.0`, an exponent that is
+    exact.
+    """
     text = text.strip(" \t\r\n\u00a0\u200b\ufeff")
     if found := FORMULA.fullmatch(text):
         text = next(part for part in found.groups() if part is not None).strip()
@@ -38,12 +40,13 @@ def code(text: str) -> str:
 
 
 def lost_digits(text: str, *, strict: bool = True) -> bool:
-    """Whether `text` is a long number that a spreadsheet has rounded; not strict: any number with an exponent."""
+    """Tell whether `text` is a long number that a spreadsheet has rounded; not strict: any number with an exponent."""
     return (SHOWN if strict else EXPONENT).fullmatch(text) is not None
 
 
 def gtin(text: str) -> str:
-    """The GTIN that `text` is, by its check digit, in its shortest form of 8, 12, 13 or 14 digits; "" when it is none.
+    """Return the GTIN that `text` is, by its check digit, in its shortest form of 8, 12, 13 or 14 digits; "" when it is
+    none.
 
     Blanks and hyphens don't count, and leading zeros that a spreadsheet took away are put back: 8 digits and more.
     """
@@ -62,17 +65,17 @@ def _check_digit(digits: str) -> bool:
 
 
 def is_gtin(text: str) -> bool:
-    """Whether `text` has a GTIN's length and check digit."""
+    """Tell whether `text` has a GTIN's length and check digit."""
     return len(APART.sub("", text)) in GTIN_LENGTHS and gtin(text) != ""
 
 
 def holds_gtins(name: str) -> bool:
-    """Whether a column of this name, as `columns.plain` writes it, holds GTINs."""
+    """Tell whether a column of this name, as `columns.plain` writes it, holds GTINs."""
     return GTIN_NAME.search(name) is not None
 
 
 def identity(text: str, *, gtins: bool) -> str:
-    """An identity in its normal form; "" for a placeholder. `gtins`: the column's name says that it holds GTINs.
+    """Return an identity in its normal form; "" for a placeholder. `gtins`: the column's name says that it holds GTINs.
 
     A rounded number is returned as it is: see `lost_digits`.
     """

@@ -112,7 +112,7 @@ COMMON_NAMES = {
 
 
 def words_of(text: str) -> frozenset[str]:
-    """The words of `text` as a set."""
+    """Return the words of `text` as a set."""
     return frozenset(text.split())
 
 

@@ -73,12 +73,12 @@ class ColumnMap:
     sample: Sample = field(default=Sample(0, ()), compare=False)
 
     def read_as(self, role: str) -> list[str]:
-        """Names of the columns that `role` is read from."""
+        """Return the names of the columns that `role` is read from."""
         return [self.names[i] for i in self.roles.get(role, ())]
 
     @property
     def unnumbered(self) -> bool:
-        """Whether most rows have no id, as in shops where a SKU is no must; a column that is called id is one."""
+        """Tell whether most rows have no id, as in shops where a SKU is no must; a column that is called id is one."""
         if any(plain(name).split("_")[-1] == "id" for name in self.read_as("id")):
             return False
         filled = max((len(self.sample.cells[i]) for i in self.roles["id"]), default=0)
@@ -86,7 +86,7 @@ class ColumnMap:
 
     @property
     def gtins(self) -> bool:
-        """Whether the identity's column holds GTINs, by its name."""
+        """Tell whether the identity's column holds GTINs, by its name."""
         return any(holds_gtins(plain(name)) for name in self.read_as("product_id"))
 
 
@@ -147,8 +147,9 @@ def _by_names(names: Sequence[str], roles: dict[str, tuple[int, ...]], sample: S
 
 
 def _list_of_photos(roles: dict[str, tuple[int, ...]], settings: Columns, sample: Sample) -> None:
-    """Where a row is a photo of an item, as in lists of research sets, the photo's name numbers the listings and the
-    item's number is what they are: `image_name item_id`."""
+    """Map columns where a row is a photo of an item, as in lists of research sets, the photo's name numbers the
+    listings and the item's number is what they are: `image_name item_id`.
+    """
     bare = "title" not in roles and "description" not in roles and not settings.id and "product_id" not in roles
     if bare and len(roles.get("id", ())) == len(roles.get("image", ())) == 1:
         photos = sample.cells[roles["image"][0]]
@@ -162,7 +163,7 @@ def _free(names: Sequence[str], roles: dict[str, tuple[int, ...]]) -> list[int]:
 
 
 def _best(role: str, names: Sequence[str], free: Sequence[int], sample: Sample, locale: str) -> int | None:
-    """The column of `free` whose name tells most surely that it holds `role`, filled ones before empty ones."""
+    """Return the column of `free` whose name tells most surely that it holds `role`, filled ones before empty ones."""
     also = {"id": ALSO_ID, "group_id": ALSO_GROUP}.get(role, ())
     rank = _ranks(role)
     found: list[tuple[tuple[int, ...], int]] = []
@@ -191,13 +192,15 @@ def _best(role: str, names: Sequence[str], free: Sequence[int], sample: Sample, 
 
 
 def _comes_again(cells: Sequence[str]) -> bool:
-    """Whether more than a few of `cells` stand there twice, so that they number something else than listings."""
+    """Tell whether more than a few of `cells` stand there twice, so that they number something else than listings."""
     return len(cells) > 1 and len(set(cells)) < 0.9 * len(cells)
 
 
 @lru_cache(maxsize=16)
 def _ranks(role: str) -> dict[str, int]:
-    """The known names of `role`, the surest first, and those of several words also written as one: productname."""
+    """Return the known names of `role`, the surest first, and those of several words also written as one:
+    productname.
+    """
     also = {"id": ALSO_ID, "group_id": ALSO_GROUP}.get(role, ())
     known = {name: place for place, name in enumerate(COMMON[role] + also)}
     together = {name.replace("_", ""): place for name, place in known.items() if "_" in name}
@@ -206,7 +209,7 @@ def _ranks(role: str) -> dict[str, int]:
 
 
 def _called_description(names: Sequence[str], free: Sequence[int], sample: Sample) -> int | None:
-    """A column whose name has a word for a description in it and that holds sentences: plainDescription."""
+    """Return a column whose name has a word for a description in it and that holds sentences: plainDescription."""
     called = [
         i
         for i in free
@@ -218,7 +221,9 @@ def _called_description(names: Sequence[str], free: Sequence[int], sample: Sampl
 
 
 def _joins(i: int, names: Sequence[str], sample: Sample) -> bool:
-    """Whether column `i`, called as many things are, joins variants: its values come again, but not the same few."""
+    """Tell whether column `i`, called as many things are, joins variants: its values come again, but not the
+    same few.
+    """
     cells = sample.cells[i]
     if plain(names[i]) in COMMON["product_id"] and not _has_variants(names):
         return False
@@ -226,7 +231,7 @@ def _joins(i: int, names: Sequence[str], sample: Sample) -> bool:
 
 
 def _has_variants(names: Sequence[str]) -> bool:
-    """Whether a column is called after variants, so that a product has several rows."""
+    """Tell whether a column is called after variants, so that a product has several rows."""
     return any(not VARIANT_WORDS.isdisjoint(plain(name).split("_")) for name in names)
 
 
@@ -235,7 +240,7 @@ def _length(cells: Sequence[str]) -> float:
 
 
 def _unfit(role: str, form: str, i: int, sample: Sample) -> bool:
-    """Whether what column `i` holds can't be what its name says."""
+    """Tell whether what column `i` holds can't be what its name says."""
     cells = sample.cells[i]
     if role in ("title", "description") and cells:
         return are_photos(cells) or (role == "title" and are_prices(cells))
@@ -247,7 +252,7 @@ def _unfit(role: str, form: str, i: int, sample: Sample) -> bool:
 
 
 def _counter(i: int, others: Sequence[int], names: Sequence[str], sample: Sample) -> bool:
-    """Whether `product_id` is the shop's own counter beside a column of GTINs: another number in each row."""
+    """Tell whether `product_id` is the shop's own counter beside a column of GTINs: another number in each row."""
     if plain(names[i]).removesuffix("_non_editable") not in ("product_id", "productid"):
         return False
     cells = sample.cells[i]
@@ -258,7 +263,7 @@ def _counter(i: int, others: Sequence[int], names: Sequence[str], sample: Sample
 
 
 def _category_steps(names: Sequence[str], free: Sequence[int]) -> tuple[int, ...]:
-    """Columns that are the steps of one path, such as category and subcategory, or category_level_1, _2, ..."""
+    """Return columns that are the steps of one path, such as category and subcategory, or category_level_1, _2, ..."""
     at = {plain(names[i]): i for i in reversed(free)}
     for steps in CATEGORY_LEVELS:
         if len(found := [at[step] for step in steps if step in at]) > 1 and steps[0] in at:
@@ -285,7 +290,9 @@ def _by_content(names: Sequence[str], roles: dict[str, tuple[int, ...]], sample:
 
 
 def _locale(names: Sequence[str], settings: Columns, sample: Sample) -> str:
-    """The locale of the texts that are read: the one with the most filled cells among titles and descriptions."""
+    """Return the locale of the texts that are read: the one with the most filled cells among titles and
+    descriptions.
+    """
     filled: dict[str, int] = {}
     for i, name in enumerate(names):
         written = forms(name)
@@ -295,13 +302,13 @@ def _locale(names: Sequence[str], settings: Columns, sample: Sample) -> str:
 
 
 def known_names(names: Sequence[str]) -> int:
-    """How many of `names` are common names of some role: what tells the right delimiter from a wrong one."""
+    """Return how many of `names` are common names of some role: what tells the right delimiter from a wrong one."""
     return sum(is_known(name) for name in names)
 
 
 @lru_cache(maxsize=4096)
 def is_known(name: str) -> bool:
-    """Whether a column of this name has a role."""
+    """Tell whether a column of this name has a role."""
     if not name or len(name) > 80:
         return False
     if any(form in COMMON[role] for role in ROLES for form in forms(name)[:2]):
@@ -310,7 +317,8 @@ def is_known(name: str) -> bool:
 
 
 def header_row(rows: Sequence[Sequence[str]], settings: Columns | None = None) -> int:
-    """Which of the first rows of a table holds the column names: the first, unless one of the next knows more names.
+    """Find which of the first rows of a table holds the column names: the first, unless one of the next knows more
+    names.
 
     Exports of spreadsheets begin with a title, marketplaces' with notes and with names for people above the names for
     programs. A later row must hold an id's name and another one. Names that `settings` give count as known.
@@ -352,7 +360,7 @@ def _position(name: str, names: Sequence[str], role: str, file: Path) -> int:
 
 
 def _given_key(name: str, names: Sequence[str]) -> str:
-    """The key of a column that has no role: its name without what shops put before and behind an attribute's."""
+    """Return the key of a column that has no role: its name without what shops put before and behind an attribute's."""
     found = KEY.fullmatch(name)
     short = next(part for part in found.groups() if part) if found else name
     return name if short != name and any(plain(other) == plain(short) for other in names) else short

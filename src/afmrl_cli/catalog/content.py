@@ -35,7 +35,7 @@ class Sample:
 
     @classmethod
     def of(cls, width: int, rows: Sequence[Row]) -> Sample:
-        """The sample of `rows`, of which at most SAMPLE_ROWS are read."""
+        """Return the sample of `rows`, of which at most SAMPLE_ROWS are read."""
         columns: list[list[str]] = [[] for _ in range(width)]
         count = 0
         for row in islice(rows, SAMPLE_ROWS):
@@ -46,21 +46,21 @@ class Sample:
         return cls(count, tuple(map(tuple, columns)))
 
     def empty(self, i: int) -> bool:
-        """Whether column `i` holds nothing in these rows; no rows, no judgement."""
+        """Tell whether column `i` holds nothing in these rows; no rows, no judgement."""
         return self.rows > 0 and not self.cells[i]
 
     def filled(self, i: int) -> bool:
-        """Whether column `i` holds something in half of the rows."""
+        """Tell whether column `i` holds something in half of the rows."""
         return len(self.cells[i]) >= max(1, self.rows // 2)
 
 
 def share(cells: Sequence[str], test: Callable[[str], object]) -> float:
-    """Share of `cells` that pass `test`; 0 of none."""
+    """Return the share of `cells` that pass `test`; 0 of none."""
     return sum(bool(test(cell)) for cell in cells) / max(1, len(cells))
 
 
 def are_photos(cells: Sequence[str]) -> bool:
-    """File names of photos, or links that seem to lead to some."""
+    """Tell whether they are file names of photos, or links that seem to lead to some."""
     return bool(cells) and share(cells, _is_photo) >= MOST
 
 
@@ -70,33 +70,37 @@ def _is_photo(cell: str) -> bool:
 
 
 def are_gtins(cells: Sequence[str]) -> bool:
-    """Numbers with a GTIN's length and check digit."""
+    """Tell whether they are numbers with a GTIN's length and check digit."""
     return bool(cells) and share(cells, lambda cell: is_gtin(code(cell))) >= MOST
 
 
 def are_long(cells: Sequence[str]) -> bool:
-    """Texts of some eighty characters and more, and not always the same few."""
+    """Tell whether they are texts of some eighty characters and more, and not always the same few."""
     if not cells or share(cells, lambda cell: LINK.match(cell) or cell[:1] in "[{") > 1 - MOST:
         return False
     return sum(map(len, cells)) / len(cells) > LONG_CHARS and len(set(cells)) > len(cells) / 4
 
 
 def are_sentences(cells: Sequence[str]) -> bool:
-    """Texts of three words and more, or eight letters of a script without blanks; not always the same few."""
+    """Tell whether they are texts of three words and more, or eight letters of a script without blanks; not always the
+    same few.
+    """
     words = sum(len(cell.split()) for cell in cells) / max(1, len(cells))
     together = share(cells, lambda cell: len(cell) > 7 and max(cell) > "\u3000") >= MOST
     return (words >= 3 or together) and len(set(cells)) > len(cells) / 4 and share(cells, LINK.match) == 0
 
 
 def are_titles(cells: Sequence[str]) -> bool:
-    """Short texts of two words and more; a name may stand in several rows, as variants share it."""
+    """Tell whether they are short texts of two words and more; a name may stand in several rows, as variants
+    share it.
+    """
     words = sum(len(cell.split()) for cell in cells) / max(1, len(cells))
     worded = share(cells, lambda cell: any(char.isalpha() for char in cell) and not LINK.match(cell))
     return 1.5 <= words <= 25 and worded >= MOST and len(set(cells)) >= max(2, len(cells) / 4)
 
 
 def are_paths(cells: Sequence[str]) -> bool:
-    """Paths of categories: the same ones again and again."""
+    """Tell whether they are paths of categories: the same ones again and again."""
     paths = share(
         cells,
         lambda cell: (
@@ -107,12 +111,14 @@ def are_paths(cells: Sequence[str]) -> bool:
 
 
 def are_prices(cells: Sequence[str]) -> bool:
-    """Amounts of money, or other plain numbers."""
+    """Tell whether they are amounts of money, or other plain numbers."""
     return bool(cells) and share(cells, PRICE.fullmatch) >= MOST
 
 
 def are_ids(cells: Sequence[str], rows: int) -> bool:
-    """Short words without blanks, most with a digit, another one in each row, and no prices, dates or links."""
+    """Tell whether they are short words without blanks, most with a digit, another one in each row, and no prices,
+    dates or links.
+    """
     if len(cells) < rows or len(set(cells)) < len(cells) or max(map(len, cells), default=99) > 40:
         return False
     if share(cells, lambda cell: any(char.isdigit() for char in cell)) < 0.5:
@@ -133,5 +139,5 @@ ROLE_OF = {"links or paths of photos": "image", "GTINs": "product_id", "long tex
 
 
 def kind_of(cells: Sequence[str]) -> str:
-    """Which of KINDS a column holds, "" for none."""
+    """Return which of KINDS a column holds, "" for none."""
     return next((kind for kind, test in KINDS.items() if test(cells)), "")

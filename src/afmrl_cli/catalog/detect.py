@@ -47,7 +47,7 @@ TESTS = {"shopify": is_shopify, "woocommerce": is_woocommerce, "google": is_goog
 
 
 def read_table(source: BinaryIO, file: Path, settings: CatalogSettings, report: Report) -> Table:
-    """The table in `source`, a shop's export turned into a row for each listing.
+    """Return the table in `source`, a shop's export turned into a row for each listing.
 
     Rows that can't be read go to `report`, which may raise. Raises DataError for a file that is no such table at all.
     """
@@ -63,7 +63,7 @@ def read_table(source: BinaryIO, file: Path, settings: CatalogSettings, report: 
         return shopify_layout(table, report) if shape == "shopify" else woocommerce_layout(table, report)
 
     def again() -> Iterator[Row]:
-        """The rows from the beginning, without what is wrong with the others."""
+        """Yield the rows from the beginning, without what is wrong with the others."""
         with file.open("rb") as other:
             yield from splitter.table(bounded(raw_table(other, file, settings, lambda problem: None), file)).rows
 
@@ -78,7 +78,7 @@ def read_table(source: BinaryIO, file: Path, settings: CatalogSettings, report: 
 def _family(
     table: Table, first: Sequence[Row], file: Path, settings: CatalogSettings, *, options: bool
 ) -> Shape | None:
-    """How the table has parents and variants; None when it has none."""
+    """Return how the table has parents and variants; None when it has none."""
     chosen = {role: [name for name in getattr(settings.columns, role) if name in table.names] for role in ROLES}
     try:
         columns = map_columns(table.names, Columns(**chosen), file, Sample.of(len(table.names), first))
@@ -88,13 +88,13 @@ def _family(
 
 
 def peeked(table: Table) -> tuple[list[Row], Table]:
-    """The first rows of `table`, by which its columns are recognised, and the table with all of its rows."""
+    """Return the first rows of `table`, by which its columns are recognised, and the table with all of its rows."""
     first = list(islice(table.rows, SAMPLE_ROWS))
     return first, replace(table, rows=chain(first, table.rows))
 
 
 def raw_table(source: BinaryIO, file: Path, settings: CatalogSettings, report: Report) -> Table:
-    """The rows of `source` from its beginning as they stand, without repeated column names."""
+    """Return the rows of `source` from its beginning as they stand, without repeated column names."""
     opened, packed = unpacked(source)
     try:
         head = opened.read(16)
@@ -110,7 +110,7 @@ def raw_table(source: BinaryIO, file: Path, settings: CatalogSettings, report: R
 
 
 def _without_headers(table: Table, report: Report) -> Iterator[Row]:
-    """The rows of `table` but those that are the column names once more, as in exports that were joined."""
+    """Yield the rows of `table` but those that are the column names once more, as in exports that were joined."""
     names = [name for name in table.names if name]
     for row in table.rows:
         first = next((text for cell in row.cells if (text := one_text(cell).lstrip("\ufeff"))), "")
@@ -123,7 +123,7 @@ def _without_headers(table: Table, report: Report) -> Iterator[Row]:
 
 
 def kind_of(head: bytes) -> str:
-    """What a text file is by the first characters of its UTF-8 text: csv, jsonl or xml."""
+    """Return what a text file is by the first characters of its UTF-8 text: csv, jsonl or xml."""
     start = head.lstrip(b" \t\r\n")[:1]
     return {b"<": "xml", b"{": "jsonl", b"[": "jsonl"}.get(start, "csv")
 
@@ -161,11 +161,11 @@ def _text_table(source: BinaryIO, file: Path, settings: CatalogSettings, report:
 
 
 def _mended(table: Table, report: Report) -> Table:
-    """`table`, whose text was encoded twice, as it was meant."""
+    """Return `table`, whose text was encoded twice, as it was meant."""
     report(Problem("doubled encoding", 0, "the text was encoded as UTF-8 twice; it is read as it was meant"))
 
     def rows() -> Iterator[Row]:
-        """The rows, one after the other."""
+        """Yield the rows, one after the other."""
         for row in table.rows:
             cells = [mended(cell) if isinstance(cell, str) else tuple(map(mended, cell)) for cell in row.cells]
             yield Row(row.number, cells, {mended(key): mended(text) for key, text in row.more.items()})

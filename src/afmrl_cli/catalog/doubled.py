@@ -15,13 +15,13 @@ MOST = 0.9
 
 
 def is_doubled(text: str) -> bool:
-    """Whether `text`, the beginning of a file, was encoded twice."""
+    """Tell whether `text`, the beginning of a file, was encoded twice."""
     runs = RUN.findall(text)[:5000]
     return len(runs) >= FEWEST and sum(_mended(run) is not None for run in runs) >= MOST * len(runs)
 
 
 def mended(text: str) -> str:
-    """`text` with every run that was encoded twice as it was meant."""
+    """Return `text` with every run that was encoded twice as it was meant."""
     return text if text.isascii() else RUN.sub(lambda run: _mended(run[0]) or run[0], text)
 
 

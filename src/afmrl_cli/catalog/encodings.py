@@ -54,7 +54,7 @@ GUNZIP_ERRORS = (gzip.BadGzipFile, zlib.error, EOFError)
 
 
 def unpacked(source: BinaryIO) -> tuple[BinaryIO, bool]:
-    """`source` at its start, or what is in it when it is gzip; and whether it is."""
+    """Return `source` at its start, or what is in it when it is gzip; and whether it is."""
     magic = source.read(2)
     source.seek(0)
     packed = magic == b"\x1f\x8b"
@@ -62,7 +62,7 @@ def unpacked(source: BinaryIO) -> tuple[BinaryIO, bool]:
 
 
 def find_encoding(source: BinaryIO, file: Path, configured: str, report: Report, *, packed: bool) -> str:
-    """The encoding of the text in `source`, which is gone through once; a guess is reported to `report`.
+    """Return the encoding of the text in `source`, which is gone through once; a guess is reported to `report`.
 
     `configured` is `catalog.encoding`. Raises DataError for a gzip file (`packed`) that is damaged or unpacks to absurd
     sizes, UsageError for a configured encoding that Python does not have.
@@ -117,7 +117,7 @@ def _scanned(source: BinaryIO, file: Path, most: int) -> _Scan:
 
 
 def as_utf8(source: BinaryIO, encoding: str, report: Report) -> BinaryIO:
-    """`source` from its start as UTF-8 without BOM; UTF-8 itself is passed on as it is, wrong bytes and all."""
+    """Return `source` from its start as UTF-8 without BOM; UTF-8 itself is passed on as it is, wrong bytes and all."""
     source.seek(0)
     if encoding in ("utf-8", "utf-8-sig"):
         if source.read(3) != codecs.BOM_UTF8:
@@ -127,12 +127,12 @@ def as_utf8(source: BinaryIO, encoding: str, report: Report) -> BinaryIO:
 
 
 def with_line_feeds(source: BinaryIO) -> BinaryIO:
-    """`source` with a line feed for every carriage return."""
+    """Return `source` with a line feed for every carriage return."""
     return cast("BinaryIO", io.BufferedReader(_LineFeeds(source), 1 << 18))
 
 
 def repair_utf8(raw: bytes) -> tuple[str, str]:
-    """`raw` as text, bytes that are not UTF-8 read as Windows-1252, and what to report of the first of them."""
+    """Return `raw` as text, bytes that are not UTF-8 read as Windows-1252, and what to report of the first of them."""
     text = raw.decode("utf-8", "surrogateescape")
     mended = "".join(_one_byte(char) if "\udc80" <= char <= "\udcff" else char for char in text)
     first = next(i for i, char in enumerate(text) if "\udc80" <= char <= "\udcff")
@@ -174,7 +174,7 @@ class _Scan:
 
 
 def _legacy(sample: bytes) -> tuple[str, str]:
-    """(encoding, a piece of the text that is not ASCII) of bytes that are not UTF-8."""
+    """Return (encoding, a piece of the text that is not ASCII) of bytes that are not UTF-8."""
     name = "cp1252"
     if not _western(sample.decode("cp1252", "replace")):
         from charset_normalizer import from_bytes
@@ -187,7 +187,7 @@ def _legacy(sample: bytes) -> tuple[str, str]:
 
 
 def _western(text: str) -> bool:
-    """Whether one western alphabet has nearly all letters of `text` that are not ASCII."""
+    """Tell whether one western alphabet has nearly all letters of `text` that are not ASCII."""
     special = [char for char in text.lower() if char >= "\x80" and char not in WESTERN_MARKS]
     return any(sum(char in letters for char in special) >= 0.98 * len(special) for letters in WESTERN)
 
@@ -206,7 +206,7 @@ class _Recoded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        """As of io.RawIOBase: fill `buffer`, return how many bytes; 0 at the end."""
+        """Fill `buffer`, return how many bytes; 0 at the end."""
         while not self._rest and not self._ended:
             chunk = self._source.read(1 << 16)
             self._ended = not chunk
@@ -233,7 +233,7 @@ class _LineFeeds(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        """As of io.RawIOBase: fill `buffer`, return how many bytes; 0 at the end."""
+        """Fill `buffer`, return how many bytes; 0 at the end."""
         found = self._source.read(len(buffer)).replace(b"\r", b"\n")
         buffer[: len(found)] = found
         return len(found)

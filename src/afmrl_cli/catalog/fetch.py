@@ -127,7 +127,7 @@ def fetch_images(
 
 
 def _links(folder: CatalogFolder, settings: CatalogSettings) -> Iterator[_Link]:
-    """The catalog's different links, in its order."""
+    """Yield the catalog's different links, in its order."""
     found: deque[_Link] = deque()
     seen: set[int] = set()
 
@@ -258,7 +258,7 @@ class _Clock(threading.local):
         self._end, self._bytes = time.monotonic() + PHOTO_SECONDS, most
 
     def left(self) -> float:
-        """Seconds; _Failed when there are none, or all downloads are to end."""
+        """Return the seconds left; _Failed when there are none, or all downloads are to end."""
         if self._stop.is_set():
             raise _Failed("interrupted")
         if (seconds := self._end - time.monotonic()) <= 0:
@@ -279,7 +279,7 @@ class _Timed(httpcore.NetworkStream):
         self._inner, self._clock = inner, clock
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """As of httpcore.NetworkStream; waits in slices, so that Ctrl-C is noticed."""
+        """Read as httpcore.NetworkStream; waits in slices, so that Ctrl-C is noticed."""
         waited_until = time.monotonic() + (timeout or READ_SECONDS)
         while True:
             seconds = min(SLICE_SECONDS, self._clock.left())
@@ -293,22 +293,22 @@ class _Timed(httpcore.NetworkStream):
                 return found
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """As of httpcore.NetworkStream."""
+        """Write as httpcore.NetworkStream does."""
         self._inner.write(buffer, min(timeout or READ_SECONDS, self._clock.left()))
 
     def close(self) -> None:
-        """As of httpcore.NetworkStream."""
+        """Close as httpcore.NetworkStream does."""
         self._inner.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        """As of httpcore.NetworkStream."""
+        """Start TLS as httpcore.NetworkStream does."""
         seconds = min(timeout or CONNECT_SECONDS, self._clock.left())
         return _Timed(self._inner.start_tls(ssl_context, server_hostname, seconds), self._clock)
 
     def get_extra_info(self, info: str) -> Any:
-        """As of httpcore.NetworkStream."""
+        """Return extra info as httpcore.NetworkStream does."""
         return self._inner.get_extra_info(info)
 
 
@@ -326,7 +326,9 @@ class _Guard(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        """As of httpcore.SyncBackend: a connection to `host`; _Failed when one of its addresses is refused."""
+        """Connect as httpcore.SyncBackend: a connection to `host`; _Failed when one of its addresses is
+        refused.
+        """
         try:
             answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError, OverflowError) as error:  # OverflowError: no such port
@@ -359,7 +361,7 @@ class _Transport(httpx.BaseTransport):
         )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """As of httpx.BaseTransport: send the request over the guarded pool."""
+        """Send the request over the guarded pool."""
         url = httpcore.URL(
             scheme=request.url.raw_scheme,
             host=request.url.raw_host,
@@ -387,6 +389,6 @@ class _Body(httpx.SyncByteStream):
 
 
 def nothing_fetched(folder: CatalogFolder, problems: Problems) -> DataError:
-    """The error of a catalog of which no link led to a photo."""
+    """Return the error of a catalog of which no link led to a photo."""
     first = problems.first("failed download")[0]
     return DataError(f"{folder.catalog}: no link led to a photo; {first.where}: {first.message}", "see that they work")

@@ -31,7 +31,7 @@ _known: dict[str, tuple[int, int, str]] = {}
 
 
 def photo_hash(path: Path) -> str:
-    """The content hash of a photo, the one way to tell photos apart; OSError when it can't be read.
+    """Return the content hash of a photo, the one way to tell photos apart; OSError when it can't be read.
 
     A photo whose hash this process knows, from the database or from reading it, costs a stat.
     """
@@ -69,11 +69,11 @@ class Fingerprinter:
             self.flush()
 
     def of(self, product: Product) -> str:
-        """`product_fingerprint` with the content hashes of all its photos."""
+        """Return `product_fingerprint` with the content hashes of all its photos."""
         return self.of_all([product])[0]
 
     def of_all(self, products: Sequence[Product]) -> list[str]:
-        """The fingerprint of each, with one query for all their photos."""
+        """Return the fingerprint of each, with one query for all their photos."""
         paths = dict.fromkeys(str(path) for product in products for path in product.images)
         known = self._database.image_hashes(list(paths))
         return [
@@ -82,7 +82,7 @@ class Fingerprinter:
         ]
 
     def hash_of(self, path: Path) -> str:
-        """`photo_hash` of a photo, UNREADABLE when it can't be read."""
+        """Return `photo_hash` of a photo, UNREADABLE when it can't be read."""
         return self._hash_of(path, self._database.image_hashes([str(path)]))
 
     def _hash_of(self, photo: Path, known: dict[str, StoredImageHash]) -> str:

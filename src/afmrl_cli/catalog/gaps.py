@@ -52,7 +52,7 @@ STROKES = re.compile(r"[-\u2010-\u2015_.?*|~\s\u00a0]*|[/\\]")
 
 
 def is_gap(text: str) -> bool:
-    """Whether `text` says that there is no value; it does when it is empty."""
+    """Tell whether `text` says that there is no value; it does when it is empty."""
     return len(text) <= LONGEST and _is_gap(text)
 
 
@@ -63,7 +63,7 @@ def _is_gap(text: str) -> bool:
 
 
 def filled(text: str) -> str:
-    """`text`, or "" when it is a gap; of several values between | those that are none."""
+    """Return `text`, or "" when it is a gap; of several values between | those that are none."""
     if "|" not in text:
         return "" if is_gap(text) else text
     parts = text.split("|")

@@ -80,7 +80,7 @@ class ImagePaths:
         self._resolved = lru_cache(maxsize=1024)(self._folder)
 
     def find(self, cell: str) -> Path:
-        """The photo that `cell` names, relative to the catalog's folder.
+        """Return the photo that `cell` names, relative to the catalog's folder.
 
         A link is found where `afmrl fetch-images` put its photo. A path that leads nowhere, or begins with a slash, is
         searched below the catalog's folder, in the folders of photos (`catalog.image_folder`, Magento's
@@ -107,7 +107,9 @@ class ImagePaths:
             raise ImageProblem(cell[:80], reason, "missing image") from error
 
     def _near(self, cell: str, problem: ImageProblem, names: Sequence[str]) -> Path:
-        """The photo that one of `names` must mean; raises `problem`, with the nearest name, when there is none."""
+        """Return the photo that one of `names` must mean; raises `problem`, with the nearest name, when there
+        is none.
+        """
         for name in names:
             if (near := self._near_names.find(name)) is not None:
                 with suppress(ImageProblem):
@@ -116,7 +118,7 @@ class ImagePaths:
         raise ImageProblem(cell, f"{problem.reason}; {said}" if said else problem.reason, problem.kind) from problem
 
     def _elsewhere(self, cell: str) -> Iterator[str]:
-        """Where else the photo that `cell` names may be, relative to the catalog's folder."""
+        """Yield where else the photo that `cell` names may be, relative to the catalog's folder."""
         for path in dict.fromkeys((cell, QUERY.sub("", cell))):
             path = path.replace("\\", "/")  # written on Windows
             inside = path.lstrip("/")
@@ -160,7 +162,7 @@ class ImagePaths:
         return path
 
     def _folder(self, place: str) -> tuple[Path, bool]:
-        """The folder that a cell names, and whether it lies in the catalog's."""
+        """Return the folder that a cell names, and whether it lies in the catalog's."""
         folder = (self._root / place).resolve()
         return folder, folder == self._root or self._root in folder.parents
 
@@ -170,7 +172,8 @@ class ImagePaths:
 
 
 def open_image(path: Path, settings: CatalogSettings) -> Image.Image:
-    """The photo at `path` as RGB in sRGB: turned as its EXIF says, transparency on white, an animation's first frame.
+    """Return the photo at `path` as RGB in sRGB: turned as its EXIF says, transparency on white, an animation's first
+    frame.
 
     Raises ImageProblem, with a reason, for anything that is not a readable photo of at most
     `settings.max_image_pixels` pixels; the pixels are counted from the header, before decoding. Damaged metadata, or an
@@ -180,7 +183,9 @@ def open_image(path: Path, settings: CatalogSettings) -> Image.Image:
 
 
 def open_small(path: Path, settings: CatalogSettings, side: int = 32) -> Image.Image:
-    """As `open_image`, in less time: a JPEG is decoded at the smallest eighth of its size that has `side` pixels."""
+    """Open as `open_image`, in less time: a JPEG is decoded at the smallest eighth of its size that has `side`
+    pixels.
+    """
 
     def small(image: Image.Image) -> Image.Image:
         image.draft("RGB", (side, side))
@@ -203,7 +208,8 @@ def check_image(path: Path, settings: CatalogSettings) -> CheckedImage:
 
 
 def checked_size(path: Path, settings: CatalogSettings) -> tuple[int, int]:
-    """The (width, height) of `open_image`'s picture, checked as by `check_image`; a file is decoded once a process.
+    """Return the (width, height) of `open_image`'s picture, checked as by `check_image`; a file is decoded once a
+    process.
 
     Raises ImageProblem, for a file that is known to be damaged without opening it again.
     """
@@ -226,7 +232,7 @@ def checked_size(path: Path, settings: CatalogSettings) -> tuple[int, int]:
 
 
 def shown_otherwise(path: Path) -> str:
-    """Why the pixels of the photo at `path` are others than its bytes alone say: a colour profile, a mended file.
+    """Say why the pixels of the photo at `path` are others than its bytes alone say: a colour profile, a mended file.
 
     "" for nearly all photos. Before afmrl converted colours and mended files, these were seen otherwise or not at all:
     what was made of them differs by this (catalog/fingerprints.py). Only the header and the end are read.
@@ -243,7 +249,7 @@ def shown_otherwise(path: Path) -> str:
 
 
 def _endless(path: Path) -> bool:
-    """Whether the file is a JPEG that lacks its end marker and nothing else."""
+    """Tell whether the file is a JPEG that lacks its end marker and nothing else."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(2) != JPEG or size > LARGEST:
@@ -261,7 +267,8 @@ def _shown(image: Image.Image) -> Image.Image:
 
 
 def _decoded(path: Path, settings: CatalogSettings, use: Callable[[Image.Image], T]) -> tuple[T, str]:
-    """What `use` makes of the photo, of which only the header has been read; and what had to be mended before, or "".
+    """Return what `use` makes of the photo, of which only the header has been read; and what had to be mended before,
+    or "".
 
     What fails inside of `use` is an ImageProblem, too.
     """
@@ -306,7 +313,7 @@ def _used(path: Path, source: Path | io.BytesIO, settings: CatalogSettings, use:
 
 
 def _quiet_open(source: Path | io.BytesIO) -> Image.Image:
-    """The picture with its header read and nothing decoded, without Pillow's warnings and its own limit."""
+    """Return the picture with its header read and nothing decoded, without Pillow's warnings and its own limit."""
     from PIL import Image
 
     # Pillow warns on standard error of damaged metadata that it gets over.

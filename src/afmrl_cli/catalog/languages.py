@@ -49,7 +49,7 @@ class LanguageSample:
             self._texts[at] = text[:MOST_CHARS]
 
     def languages(self) -> dict[str, float]:
-        """Languages and the share of the texts whose language is clear, the most frequent first."""
+        """Return the languages and the share of the texts whose language is clear, the most frequent first."""
         if not self._texts:
             return {}
         identifier = _identifier()
@@ -65,7 +65,7 @@ class LanguageSample:
 
 @lru_cache
 def _identifier() -> Any:
-    """py3langid's identifier; its model takes a third of a second to unpack."""
+    """Return py3langid's identifier; its model takes a third of a second to unpack."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -32,7 +32,7 @@ class Lines:
         self.ended = False
 
     def start_record(self) -> None:
-        """What is read from now on belongs to the next record."""
+        """Note that what is read from now on belongs to the next record."""
         self.row += 1
         self.lines = self.bytes = self.quotes = 0
 
@@ -65,7 +65,7 @@ class Lines:
         self.quotes += raw.count(b'"')
 
     def drop_open_quote(self) -> int:
-        """After a record was given up: read past the lines up to the end of its open quote, if one is open.
+        """Read, after a record was given up, past the lines up to the end of its open quote, if one is open.
 
         Returns how many lines the record had in all.
         """

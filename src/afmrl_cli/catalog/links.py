@@ -12,12 +12,12 @@ SCHEMES = ("http://", "https://")
 
 
 def full_link(cell: str) -> str:
-    """The link in `cell`, one without a scheme (`//cdn...`) as https; "" when it is none of http or https."""
+    """Return the link in `cell`, one without a scheme (`//cdn...`) as https; "" when it is none of http or https."""
     link = f"https:{cell}" if cell.startswith("//") else cell
     return link if link.lower().startswith(SCHEMES) else ""
 
 
 def place_of(root: Path, link: str) -> Path:
-    """The file that holds what `link` led to; it may not be there. `root` is the catalog's folder."""
+    """Return the file that holds what `link` led to; it may not be there. `root` is the catalog's folder."""
     digest = hashlib.sha256(link.encode("utf-8", "surrogatepass")).hexdigest()
     return root / STORE_NAME / FOLDER / digest[:2] / digest

@@ -23,7 +23,7 @@ TWICE = 2
 
 
 def plain_text(text: str) -> str:
-    """`text` without HTML; what is no tag of HTML and no entity (`5 < 6`, `AT&T`) stays as it is."""
+    """Return `text` without HTML; what is no tag of HTML and no entity (`5 < 6`, `AT&T`) stays as it is."""
     for _ in range(TWICE):
         if "<" not in text and "&" not in text:
             break

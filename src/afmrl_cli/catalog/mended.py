@@ -33,7 +33,7 @@ CHANGED_SHARE, CHANGED_BLOCK, BLOCK_SHARE = 0.01, 256, 0.12
 
 
 def mended(data: bytes) -> tuple[bytes, str] | None:
-    """The file anew and what was wrong with it; None when that is not how it is damaged."""
+    """Return the file anew and what was wrong with it; None when that is not how it is damaged."""
     if data.startswith(PNG):
         return _mended_png(data)
     start = data.find(b"\xff\xd8\xff", 0, LEADING)
@@ -60,7 +60,7 @@ def _mended_png(data: bytes) -> tuple[bytes, str] | None:
 
 
 def _opens(data: bytes) -> bool:
-    """Whether the header can be read and, where it says so, the transparency be used."""
+    """Tell whether the header can be read and, where it says so, the transparency be used."""
     from PIL import Image
 
     try:
@@ -134,7 +134,9 @@ def _mended_jpeg(data: bytes) -> tuple[bytes, str] | None:
 
 
 def _keeps_pixels(marker: int, segment: bytes) -> bool:
-    """Whether an APP segment says how the pixels are meant: JFIF, Adobe's, a profile, or an EXIF that can be read."""
+    """Tell whether an APP segment says how the pixels are meant: JFIF, Adobe's, a profile, or an EXIF that can
+    be read.
+    """
     from PIL import Image
 
     if marker in SEGMENTS:
@@ -152,7 +154,7 @@ def _keeps_pixels(marker: int, segment: bytes) -> bool:
 
 
 def _alone(marker: int, segment: bytes) -> bytes:
-    """A JPEG of which this segment is the only one that is not about pixels."""
+    """Return a JPEG of which this segment is the only one that is not about pixels."""
     from PIL import Image
 
     file = io.BytesIO()
@@ -163,7 +165,7 @@ def _alone(marker: int, segment: bytes) -> bytes:
 
 
 def _end_of_scan(data: bytes, at: int) -> int:
-    """Where the entropy-coded bytes from `at` end: at the next marker that is none of theirs."""
+    """Find where the entropy-coded bytes from `at` end: at the next marker that is none of theirs."""
     while (at := data.find(b"\xff", at)) >= 0 and at + 1 < len(data):
         if data[at + 1] == 0 or 0xD0 <= data[at + 1] <= 0xD7:
             at += 2
@@ -173,7 +175,7 @@ def _end_of_scan(data: bytes, at: int) -> int:
 
 
 def _all_there(data: bytes) -> bool:
-    """Whether a JPEG without its end shows the same whatever follows."""
+    """Tell whether a JPEG without its end shows the same whatever follows."""
     import numpy as np
     from PIL import Image
 

@@ -53,8 +53,9 @@ class Forms(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def plain(name: str) -> str:
-    """A column's name without case, accents, punctuation and Google's `g:`: "Référence  Nr." and "référenceNr" are
-    "reference_nr"."""
+    """Return a column's name without case, accents, punctuation and Google's `g:`: "Référence  Nr." and "référenceNr"
+    are "reference_nr".
+    """
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.strip().removeprefix("g:"))
     folded = unicodedata.normalize("NFKD", name.replace("ł", "l").replace("Ł", "L"))
     letters = "".join(c for c in folded if not "\u0300" <= c <= "\u036f")
@@ -64,7 +65,7 @@ def plain(name: str) -> str:
 
 @lru_cache(maxsize=4096)
 def forms(name: str) -> Forms:
-    """The forms in which `name` is compared."""
+    """Return the forms in which `name` is compared."""
     noted = IN_NOTE.search(name)
     locale = noted[1].lower() if noted and noted[1].lower() in LANGUAGES else ""
     text = BEFORE.sub("", NOTE.sub(" ", name))
@@ -81,7 +82,7 @@ def forms(name: str) -> Forms:
 
 
 def _last_step(text: str) -> str:
-    """`brand` of productDescription.brand and of brand.name; "" of a name without steps, and of brand.id."""
+    """Return `brand` of productDescription.brand and of brand.name; "" of a name without steps, and of brand.id."""
     steps = [step for step in map(plain, re.split(r"[./]", text)) if step and step not in ASIDE and not step.isdigit()]
     if len(steps) < 2:
         return ""
@@ -92,5 +93,5 @@ def _last_step(text: str) -> str:
 
 
 def is_container(name: str) -> bool:
-    """Whether an object of this name, as `plain` writes it, stands around a product's own columns."""
+    """Tell whether an object of this name, as `plain` writes it, stands around a product's own columns."""
     return name.rsplit("_", 1)[-1] in CONTAINERS

@@ -34,7 +34,8 @@ class NamedPhotos:
     def find(
         cls, folder: CatalogFolder, settings: CatalogSettings, ids: Callable[[], Iterable[str]]
     ) -> NamedPhotos | None:
-        """The photos of the folder, None when there is no such folder. `ids` gives the ids of the catalog, if needed.
+        """Return the photos of the folder, None when there is no such folder. `ids` gives the ids of the catalog, if
+        needed.
 
         Raises DataError when `catalog.image_folder` is no folder inside of the catalog's.
         """
@@ -65,7 +66,7 @@ class NamedPhotos:
         return cls(exact)
 
     def of(self, listing: str) -> list[Path]:
-        """The photos of a listing, by name, the one that is called just like it first."""
+        """Return the photos of a listing, by name, the one that is called just like it first."""
         return list(dict.fromkeys(self._photos.get(listing.casefold(), ())))
 
 

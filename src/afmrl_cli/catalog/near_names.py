@@ -27,7 +27,7 @@ class NearNames:
         self._names = lru_cache(FOLDERS)(_names_of)
 
     def find(self, path: str) -> str | None:
-        """The path below the folder that `path` must mean; None when there is none, or more than one."""
+        """Return the path below the folder that `path` must mean; None when there is none, or more than one."""
         here, parts = PurePosixPath(), PurePosixPath(path).parts
         if not parts or ".." in parts or parts[0] == "/":
             return None
@@ -42,7 +42,9 @@ class NearNames:
         return str(here)
 
     def nearest(self, path: str) -> str:
-        """What to say of a `path` that is not there: the name that is most like it in its folder; "" for none."""
+        """Return what to say of a `path` that is not there: the name that is most like it in its folder; "" for
+        none.
+        """
         pure = PurePosixPath(path)
         parent = "." if str(pure.parent) == "." else self.find(str(pure.parent))
         if parent is None or not pure.name or len(pure.name) > LONGEST_NAME:
@@ -68,5 +70,5 @@ def _names_of(folder: Path) -> dict[str, list[str]]:
 
 
 def _folded(name: str) -> str:
-    """`name` without regard to case, Unicode form and percent signs."""
+    """Return `name` without regard to case, Unicode form and percent signs."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFKD", unquote(name)).casefold())

@@ -32,7 +32,7 @@ STORED = re.compile(r"asset:(?=/)")
 
 
 def image_cells(cell: str, separator: str) -> list[str]:
-    """The paths and links of photos in one cell, in their order; blanks are left out.
+    """Return the paths and links of photos in one cell, in their order; blanks are left out.
 
     Lists of JSON (of texts, or of objects with a url), Python and Postgres, HTML and formulas are read. Else the cell
     is split at `separator`; without one at |, ; and line breaks, at commas and blanks when every part looks like a
@@ -53,7 +53,7 @@ def image_cells(cell: str, separator: str) -> list[str]:
 
 
 def _listed(cell: str) -> list[str] | None:
-    """The parts of a list of JSON, Python or Postgres; None when the cell is none."""
+    """Return the parts of a list of JSON, Python or Postgres; None when the cell is none."""
     if cell[:1] + cell[-1:] not in ("[]", "{}"):
         return None
     try:
@@ -88,12 +88,14 @@ def _clean(part: str) -> str:
 
 
 def is_photo(address: str) -> bool:
-    """Whether a link or a path seems to lead to a photo."""
+    """Tell whether a link or a path seems to lead to a photo."""
     return PHOTO.fullmatch(address) is not None and NO_PHOTO.fullmatch(address) is None
 
 
 def address_of(part: Mapping[str, object]) -> str:
-    """The link or path in an object such as {"url": "...", "alt": "..."} or {"media_path": "..."}; "" for none."""
+    """Return the link or path in an object such as {"url": "...", "alt": "..."} or {"media_path": "..."}; ""
+    for none.
+    """
     texts = {str(key).lower(): text.strip() for key, text in part.items() if isinstance(text, str) and text.strip()}
     words = {re.split(r"[^a-z]", re.sub(r"^#text$", "url", key))[-1]: text for key, text in reversed(texts.items())}
     return next((words[key] for key in ADDRESSES if key in words), "")

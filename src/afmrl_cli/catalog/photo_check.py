@@ -38,7 +38,7 @@ SIZES = {"xxs", "xs", "s", "m", "l", "xl", "xxl", "xxxl", "2xl", "3xl", "4xl", "
 
 
 def _style(product: Product) -> str:
-    """The title without sizes and the product's own attributes: what variants of a colour have in common."""
+    """Return the title without sizes and the product's own attributes: what variants of a colour have in common."""
     own = {word for value in product.given.values() for word in value.casefold().split()}
     words = product.title.casefold().replace("-", " ").replace("/", " ").split()
     kept = [word for word in words if word not in own and word not in SIZES]

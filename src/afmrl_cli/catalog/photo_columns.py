@@ -36,7 +36,7 @@ DIGITS = re.compile(r"\d+")
 
 
 def holds_images(name: str) -> bool:
-    """Whether a column of this name holds photos."""
+    """Tell whether a column of this name holds photos."""
     written = forms(name)
     if written.plain in COMMON["image"] or written.bare in COMMON["image"] or NUMBERED_PHOTO.fullmatch(written.plain):
         return True
@@ -46,12 +46,12 @@ def holds_images(name: str) -> bool:
 
 
 def are_smaller(name: str) -> bool:
-    """Whether a column of this name holds smaller copies of the main photo."""
+    """Tell whether a column of this name holds smaller copies of the main photo."""
     return not SMALLER.isdisjoint(forms(name).plain.split("_"))
 
 
 def photo_columns(names: Sequence[str], free: Sequence[int], sample: Sample) -> tuple[int, ...]:
-    """One main column of photos (a path rather than a link), and all that hold further ones."""
+    """Return one main column of photos (a path rather than a link), and all that hold further ones."""
     named = [i for i in free if holds_images(names[i])]
     sure = [i for i in named if sample.rows == 0 or sample.empty(i) or are_photos(sample.cells[i])]
     fitting = sure or [i for i in named if _rank(names[i]) < 1000]
@@ -66,12 +66,14 @@ def photo_columns(names: Sequence[str], free: Sequence[int], sample: Sample) -> 
 
 
 def _links(sample: Sample, i: int) -> bool:
-    """Whether column `i` holds links; paths of photos are there at once."""
+    """Tell whether column `i` holds links; paths of photos are there at once."""
     return any(LINK.match(cell) for cell in sample.cells[i][:1])
 
 
 def _rank(name: str) -> int:
-    """How surely a column of this name holds the main photo: the lower, the surer; below 1000 for common names."""
+    """Return how surely a column of this name holds the main photo: the lower, the surer; below 1000 for common
+    names.
+    """
     known = COMMON["image"]
     written = forms(name)
     if written.plain in known:
@@ -80,17 +82,19 @@ def _rank(name: str) -> int:
 
 
 def _stem(name: str) -> str:
-    """The name with # for its numbers, as columns of one row of photos share it; the name alone for one without."""
+    """Return the name with # for its numbers, as columns of one row of photos share it; the name alone for one
+    without.
+    """
     return DIGITS.sub("#", forms(name).plain)
 
 
 def _several(sample: Sample, i: int) -> bool:
-    """Whether cells of column `i` name several photos each: a gallery."""
+    """Tell whether cells of column `i` name several photos each: a gallery."""
     return any(len(image_cells(cell, "")) > 1 for cell in sample.cells[i])
 
 
 def _further(name: str) -> bool:
-    """Whether a column of photos of this name holds further ones, beside one with the main photo."""
+    """Tell whether a column of photos of this name holds further ones, beside one with the main photo."""
     written = forms(name)
     words = {word.rstrip("0123456789") for word in written.plain.split("_")}
     several = written.bare in COMMON["image"] and not SEVERAL_PHOTOS.isdisjoint(words)

@@ -29,7 +29,7 @@ STEPS = 9
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """`image`, decoded, as RGB in sRGB, transparency on white."""
+    """Return `image`, decoded, as RGB in sRGB, transparency on white."""
     from PIL import Image
 
     profile = image.info.get("icc_profile")
@@ -43,14 +43,14 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
 
 def changes_colours(image: Image.Image) -> bool:
-    """Whether `image`, of which the header has been read, has a profile that changes its pixels."""
+    """Tell whether `image`, of which the header has been read, has a profile that changes its pixels."""
     high = image.mode in ("I", "F") or image.mode.startswith(("I;16", "LA", "La"))
     mode = "L" if high else image.mode if image.mode in SPACES else "RGB"
     return _transform(image.info.get("icc_profile"), mode) is not None
 
 
 def upright(image: Image.Image, original: Image.Image) -> Image.Image:
-    """`image` turned as the EXIF of `original` says."""
+    """Return `image` turned as the EXIF of `original` says."""
     from PIL.Image import Transpose
 
     turns = {
@@ -67,7 +67,9 @@ def upright(image: Image.Image, original: Image.Image) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 5 to 8 for a picture that lies on its side; 1 where there is none, or it can't be read."""
+    """Return EXIF's orientation, 5 to 8 for a picture that lies on its side; 1 where there is none, or it can't be
+    read.
+    """
     try:
         found = image.getexif().get(ORIENTATION)
     except DECODER_ERRORS:
@@ -76,7 +78,7 @@ def orientation(image: Image.Image) -> int:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """`image` in one of the modes that profiles are for."""
+    """Return `image` in one of the modes that profiles are for."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _eight_bit(image)
     return image if image.mode in SPACES else image.convert("RGB")
@@ -96,7 +98,9 @@ def _converted(image: Image.Image, profile: Any) -> Image.Image:
 
 
 def _transform(profile: Any, mode: str) -> Any:
-    """What converts pixels of `mode` from `profile` to sRGB; None where there is nothing to convert, or no way."""
+    """Return what converts pixels of `mode` from `profile` to sRGB; None where there is nothing to convert, or
+    no way.
+    """
     if not isinstance(profile, bytes) or not 128 < len(profile) <= LONGEST_PROFILE:
         return None
     return _known_transform(profile, mode)
@@ -128,7 +132,7 @@ def _known_transform(profile: bytes, mode: str) -> Any:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits: convert("RGB") would clip it to white."""
+    """Turn grey of more than 8 bits into 8: convert("RGB") would clip it to white."""
     import numpy as np
     from PIL import Image
 

@@ -135,12 +135,12 @@ class Problem:
 
     @property
     def severity(self) -> Severity:
-        """ "error" when a row or a photo is lost, else "warning"."""
+        """Return "error" when a row or a photo is lost, else "warning"."""
         return "warning" if self.kind in WARNINGS else "error"
 
     @property
     def where(self) -> str:
-        """`row 17, column image (id A-1)`."""
+        """Return `row 17, column image (id A-1)`."""
         parts = [f"row {self.row}"] if self.row else []
         parts += [f"column {self.column}"] if self.column else []
         return ", ".join(parts) + (f" (id {clipped(self.listing, 40)})" if self.listing else "")
@@ -175,20 +175,20 @@ class Problems:
 
     @property
     def counts(self) -> dict[Kind, int]:
-        """How many of each kind, the most frequent first."""
+        """Return how many of each kind, the most frequent first."""
         return dict(self._counts.most_common())
 
     def first(self, kind: Kind) -> list[Problem]:
-        """The first problems of a kind, in the catalog's order."""
+        """Return the first problems of a kind, in the catalog's order."""
         return list(self._first.get(kind, []))
 
     @property
     def errors(self) -> int:
-        """Number of problems that lose a row or a photo."""
+        """Return the number of problems that lose a row or a photo."""
         return sum(count for kind, count in self._counts.items() if kind not in WARNINGS)
 
     def tell(self, listener: Listener) -> None:
-        """One summary line per kind to the listener's `warn`."""
+        """Write one summary line per kind to the listener's `warn`."""
         for kind, count in self.counts.items():
             example = self._first[kind][0]
             more = f", and {count - 1:,} more" if count > 1 else ""
@@ -197,6 +197,6 @@ class Problems:
 
 
 def clipped(text: str, chars: int = MAX_MESSAGE_CHARS) -> str:
-    """`text` on one line and at most `chars` long, for messages."""
+    """Return `text` on one line and at most `chars` long, for messages."""
     short = " ".join(text[: 2 * chars].split())
     return short if len(short) <= chars and len(text) <= 2 * chars else short[: chars - 1] + "…"

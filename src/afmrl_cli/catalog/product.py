@@ -40,12 +40,12 @@ class Product:
 
     @property
     def identity(self) -> str:
-        """What splits and positive pairs go by: `product_id` if the catalog has one, else the listing's id."""
+        """Return what splits and positive pairs go by: `product_id` if the catalog has one, else the listing's id."""
         return self.product_id or self.id
 
 
 def product_text(product: Product) -> str:
-    """The product as text: one `Name: value` line for each filled field, in a fixed order; "" when none is.
+    """Return the product as text: one `Name: value` line for each filled field, in a fixed order; "" when none is.
 
     Own columns that the settings make text stand before the description, under their names.
     """
@@ -60,7 +60,9 @@ def product_text(product: Product) -> str:
 
 
 def enriched_text(text: str, attributes: str) -> str:
-    """`text` with attribute text (`key: value; key: value`) on a line of its own after it; either may be empty."""
+    """Return `text` with attribute text (`key: value; key: value`) on a line of its own after it; either may be
+    empty.
+    """
     if not attributes:
         return text
     line = f"Attributes: {attributes}"
@@ -68,8 +70,8 @@ def enriched_text(text: str, attributes: str) -> str:
 
 
 def product_fingerprint(product: Product, image_hashes: Sequence[str]) -> str:
-    """SHA-256 (hex) of what a model can see of a product, or of a narrowed one: its text and the content hashes of its
-    images.
+    """Return SHA-256 (hex) of what a model can see of a product, or of a narrowed one: its text and the content hashes
+    of its images.
     """
     content = _encode([product_text(product), list(image_hashes)])
     return hashlib.sha256(content.encode()).hexdigest()

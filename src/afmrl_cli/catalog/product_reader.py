@@ -45,11 +45,13 @@ class ProductReader:
         self._problems.report(Problem(kind, row, message, listing=listing), self._settings.bad_rows, self._file)
 
     def joined(self, role: str, row: Row) -> str:
-        """The cells of `role` as they stand, joined."""
+        """Return the cells of `role` as they stand, joined."""
         return joined_text(role, row.cells, self._columns)
 
     def product(self, row: Row, listing: str) -> Product | None:
-        """The product of `row`, whose id is `listing`; None, and reported, when there is nothing to see of it."""
+        """Return the product of `row`, whose id is `listing`; None, and reported, when there is nothing to see
+        of it.
+        """
         named_any, images = self._images(row, listing)
         category, given = self._category(row, listing), self._given(row, listing)
         product = Product(
@@ -71,7 +73,7 @@ class ProductReader:
         return None
 
     def _value(self, text: str, row: int, column: str, listing: str) -> str:
-        """`text` without HTML, "" (and reported) when it is a placeholder."""
+        """Return `text` without HTML, "" (and reported) when it is a placeholder."""
         kept = filled(text)
         if len(kept) < len(text):
             self._problems.add(Problem("placeholder", row, f"{clipped(text, 40)!r} is no value", column, listing))
@@ -95,7 +97,7 @@ class ProductReader:
         return {key: text for key, text in given.items() if text}
 
     def _category(self, row: Row, listing: str) -> tuple[str, dict[str, str]]:
-        """(the category, all of them under the column's name where there are several)."""
+        """Return (the category, all of them under the column's name where there are several)."""
         positions = self._columns.roles.get("category", ())
         if len(positions) != 1:
             return self._text("category", row, listing), {}
@@ -106,7 +108,7 @@ class ProductReader:
         return category, {name: plain_text("|".join(paths))} if several else {}
 
     def _images(self, row: Row, listing: str) -> tuple[bool, tuple[Path, ...]]:
-        """(whether the row names any photo, those that are there)."""
+        """Return (whether the row names any photo, those that are there)."""
         found: dict[Path, None] = {}  # keeps the order, drops repetitions
         seen: set[str] = set()
         for i in self._columns.roles.get("image", ()):
@@ -146,7 +148,7 @@ class ProductReader:
 
 
 def joined_text(role: str, cells: Sequence[Cell], columns: ColumnMap) -> str:
-    """The cells of `role`, joined as the role is."""
+    """Return the cells of `role`, joined as the role is."""
     positions = columns.roles.get(role, ())
     if len(positions) == 1:
         return one_text(cells[positions[0]])

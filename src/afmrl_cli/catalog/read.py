@@ -62,7 +62,7 @@ def read_products(folder: CatalogFolder, settings: CatalogSettings, problems: Pr
 
 
 def no_products(file: Path, problems: Problems) -> DataError:
-    """The error of a catalog without a usable product."""
+    """Return the error of a catalog without a usable product."""
     if not problems.errors:
         return DataError(f"{file}: no products: there is no row after the column names", "add a row per product")
     kind = next(kind for kind in problems.counts if problems.first(kind)[0].severity == "error")
@@ -108,8 +108,8 @@ def _tell_guesses(columns: ColumnMap, problems: Problems) -> None:
 
 @contextmanager
 def _unchanged(source: BinaryIO, file: Path) -> Iterator[None]:
-    """DataError when another program writes to the file while the block reads it: half of each would be read. A file
-    that is renamed onto it changes nothing, this one is read to its end.
+    """Raise DataError when another program writes to the file while the block reads it: half of each would be read. A
+    file that is renamed onto it changes nothing, this one is read to its end.
     """
     before = os.fstat(source.fileno())
     yield
@@ -120,7 +120,7 @@ def _unchanged(source: BinaryIO, file: Path) -> Iterator[None]:
 
 
 def _named_photos(folder: CatalogFolder, settings: CatalogSettings, columns: ColumnMap) -> NamedPhotos | None:
-    """Photos by their names, when the settings say so or the catalog has no column of photos."""
+    """Find photos by their names, when the settings say so or the catalog has no column of photos."""
     if "image" in columns.roles and not settings.image_folder:
         return None
 
@@ -172,12 +172,13 @@ def _products(
 
 
 def most_photos(folder: CatalogFolder, settings: CatalogSettings) -> int:
-    """The largest number of photos that a listing of the catalog has; one pass over it, no photo is opened."""
+    """Return the largest number of photos that a listing of the catalog has; one pass over it, no photo is opened."""
     return max((len(product.images) for product in read_products(folder, settings, Problems())), default=0)
 
 
 def count_rows(folder: CatalogFolder, settings: CatalogSettings) -> int:
-    """How many products the catalog has, for progress and for sizes of trainings: its listings, bad ones and all.
+    """Return how many products the catalog has, for progress and for sizes of trainings: its listings, bad ones and
+    all.
 
     Where rows are not listings (families, feeds, JSON documents, sheets), they are read. Quick where they are: a
     Parquet file says it, of others line breaks outside of quotes are counted, and a large sheet's is guessed.

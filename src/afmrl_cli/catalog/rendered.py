@@ -20,7 +20,9 @@ Role = Literal["generator", "embedder"]
 
 
 def built_in_warning(folder: CatalogFolder, settings: Settings, roles: tuple[Role, ...]) -> str:
-    """A line to show where the built-in model is to work as one of `roles` on other photos than drawn ones; else ""."""
+    """Return a line to show where the built-in model is to work as one of `roles` on other photos than drawn ones; else
+    "".
+    """
     model = settings.model
     local = [role for role in roles if role == "embedder" or not settings.attributes.endpoint]
     built_in = any((getattr(model, role) or model.preset) == BUILT_IN for role in local)

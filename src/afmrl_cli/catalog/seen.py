@@ -24,7 +24,7 @@ class SeenIds:
         self._count = 0
 
     def add(self, listing: str, row: int) -> int:
-        """0 when `listing` is new, else the row that had it first."""
+        """Return 0 when `listing` is new, else the row that had it first."""
         if 2 * self._count >= self._size:
             self._grow()
         value = hash(listing)
@@ -36,7 +36,7 @@ class SeenIds:
         return 0
 
     def has(self, listing: str) -> bool:
-        """Whether `listing` has been seen."""
+        """Tell whether `listing` has been seen."""
         return bool(self._rows[self._slot(hash(listing))])
 
     def _slot(self, value: int) -> int:
@@ -67,7 +67,7 @@ class MadeIds:
         self._counts: Counter[str] = Counter()
 
     def of(self, title: str) -> str:
-        """The next id that `title` gives; "" for a title without letters."""
+        """Return the next id that `title` gives; "" for a title without letters."""
         name = plain(title).replace("_", "-")[:LONGEST_MADE].strip("-")
         while name:
             self._counts[name] += 1

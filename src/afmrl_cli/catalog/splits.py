@@ -22,8 +22,8 @@ SHARE = 0.1
 
 
 def first_to_judge_by(offers: Iterable[tuple[T, int]], least: int = LEAST_PRODUCTS) -> T:
-    """The first kind of query, of (kind, products that it asks about), that asks about `least` products; where none
-    does, the one that asks about the most. One rule for eval, cycle and the validation of training.
+    """Return the first kind of query, of (kind, products that it asks about), that asks about `least` products; where
+    none does, the one that asks about the most. One rule for eval, cycle and the validation of training.
     """
     passed: list[tuple[T, int]] = []
     for kind, products in offers:  # lazily: to count what comes later may be work
@@ -34,7 +34,7 @@ def first_to_judge_by(offers: Iterable[tuple[T, int]], least: int = LEAST_PRODUC
 
 
 def with_shares(settings: SplitSettings, rows: int) -> SplitSettings:
-    """`settings` with the shares that they leave open, for a catalog of `rows` rows.
+    """Return `settings` with the shares that they leave open, for a catalog of `rows` rows.
 
     What is a test product of a large catalog was one while the catalog was small, too.
     """
@@ -44,7 +44,7 @@ def with_shares(settings: SplitSettings, rows: int) -> SplitSettings:
 
 
 def split_of(product: Product, settings: SplitSettings) -> Split:
-    """The side of `product`, from nothing but its identity and the salt.
+    """Return the side of `product`, from nothing but its identity and the salt.
 
     u = first 64 bits of SHA-256(salt, NUL, identity) / 2^64;  u < test: test;  u < test + validation: validation.
     Shares that are left open are those of a large catalog.

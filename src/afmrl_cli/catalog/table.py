@@ -42,12 +42,12 @@ class Table:
 
 
 def row_limit(settings: CatalogSettings) -> int:
-    """Bytes of one line that are held in memory at most."""
+    """Return the bytes of one line that are held in memory at most."""
     return max(1 << 20, 8 * settings.max_field_chars)
 
 
 def too_long(cells: Sequence[Cell], names: Sequence[str], row: int, max_chars: int) -> Problem | None:
-    """The problem of a row with a cell of more than `max_chars` characters; None when there is none."""
+    """Return the problem of a row with a cell of more than `max_chars` characters; None when there is none."""
     for name, cell in zip(names, cells, strict=True):
         length = len(cell) if isinstance(cell, str) else sum(map(len, cell))
         if length > max_chars:
@@ -56,7 +56,9 @@ def too_long(cells: Sequence[Cell], names: Sequence[str], row: int, max_chars: i
 
 
 def as_cell(value: Any) -> Cell:
-    """A value of JSON, Parquet or a sheet as text: nothing for null and NaN, 5 for 5.0, JSON for what is nested."""
+    """Return a value of JSON, Parquet or a sheet as text: nothing for null and NaN, 5 for 5.0, JSON for what is
+    nested.
+    """
     if isinstance(value, str):
         return value
     if value is None or value != value:
@@ -79,5 +81,5 @@ def _is_path(part: Any) -> bool:
 
 
 def one_text(cell: Cell) -> str:
-    """A cell as one text; the parts of a list stand between |."""
+    """Return a cell as one text; the parts of a list stand between |."""
     return cell.strip() if isinstance(cell, str) else "|".join(cell)

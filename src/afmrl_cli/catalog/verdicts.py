@@ -38,7 +38,8 @@ class Verdicts:
         return bool(self.confirmed or self.rejected)
 
     def identities(self, identity_of: Mapping[str, str]) -> dict[str, str]:
-        """`identity_of` (listing -> identity) with the identities of confirmed pairs made one: the first by name.
+        """Return `identity_of` (listing -> identity) with the identities of confirmed pairs made one: the first by
+        name.
 
         Listings that are not in `identity_of` join nothing.
         """
@@ -46,7 +47,7 @@ class Verdicts:
         return {listing: joined.get(identity, identity) for listing, identity in identity_of.items()}
 
     def rejected_of(self) -> dict[str, frozenset[str]]:
-        """Listing -> those that a person called another product, both ways."""
+        """Map each listing to those that a person called another product, both ways."""
         found: dict[str, set[str]] = {}
         for a, b in self.rejected:
             found.setdefault(a, set()).add(b)
@@ -55,12 +56,13 @@ class Verdicts:
 
 
 def pair_of(a: str, b: str) -> Pair:
-    """Two ids in the order by which a pair is known."""
+    """Return two ids in the order by which a pair is known."""
     return (a, b) if a < b else (b, a)
 
 
 def read_verdicts(settings: Settings, root: Path) -> Verdicts:
-    """The verdicts in the files of `dedupe.verdicts`, relative to `root`, the catalog's folder; no files, no verdicts.
+    """Return the verdicts in the files of `dedupe.verdicts`, relative to `root`, the catalog's folder; no files, no
+    verdicts.
 
     Raises DataError, naming file and row, for what can't be read and for verdicts that contradict each other.
     """
@@ -108,7 +110,7 @@ def _read(file: Path) -> Iterator[tuple[Pair, bool, str]]:
 
 
 def read_rows(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """(where it stands, `id`, `other_id` and `verdict`) of each row. DataError when it is no such table."""
+    """Yield (where it stands, `id`, `other_id` and `verdict`) of each row. DataError when it is no such table."""
     try:
         text = file.read_text("utf-8-sig")
     except FileNotFoundError:
@@ -132,7 +134,7 @@ def read_rows(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def join(pairs: Iterable[tuple[Name, Name]]) -> dict[Name, Name]:
-    """Each name that occurs -> the first by order of all that hang together with it by chains of pairs."""
+    """Map each name that occurs to the first by order of all that hang together with it by chains of pairs."""
     parent: dict[Name, Name] = {}
 
     def root(name: Name) -> Name:

@@ -102,7 +102,7 @@ def _show_plan(session: Session, summary: CycleSummary) -> None:
 
 
 def _advice(estimates: Sequence[StageMemory], here: int | None) -> dict[str, str]:
-    """A line for each stage that is too large for the device, by its command's name."""
+    """Return a line for each stage that is too large for the device, by its command's name."""
     return {
         each.stage: f"{each.stage} is estimated at {each.peak_bytes / GIB:.1f} GiB, {here / GIB:.1f} are here: {what}"
         for each in estimates

@@ -147,7 +147,7 @@ def _device(settings: Settings) -> dict[str, Any]:
 
 
 def _memory(settings: Settings, out: Output) -> list[dict[str, Any]]:
-    """The estimated peak of each stage, and what to lower where this device has less."""
+    """Return the estimated peak of each stage, and what to lower where this device has less."""
     from ..errors import ModelError
     from ..models.device import memory_here
     from ..training.memory import estimate_stages

@@ -83,7 +83,7 @@ def _measured_on(session: Session, summary: TrainingSummary) -> list[str]:
 
 
 def _evaluated_on(session: Session, checkpoint: str) -> str:
-    """What plain `afmrl eval` of the checkpoint will ask, found as it finds it."""
+    """Return what plain `afmrl eval` of the checkpoint will ask, found as it finds it."""
     from ..errors import DataError
     from ..evaluation.build import TaskSpec
     from ..evaluation.report import independent_queries

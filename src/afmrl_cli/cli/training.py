@@ -54,7 +54,7 @@ def show_checkpoint(session: Session, summary: TrainingSummary, left: str, use: 
 
 
 def show_plan(session: Session, section: str, plan: Mapping[str, object]) -> None:
-    """The settings of `section` and the plan, as tables."""
+    """Show the settings of `section` and the plan, as tables."""
     # What is left open follows from the catalog and the model: the plan has it.
     written = getattr(session.settings, section)
     settings = written.model_dump(exclude=set(written.constants()))
@@ -64,7 +64,7 @@ def show_plan(session: Session, section: str, plan: Mapping[str, object]) -> Non
 
 
 def show_estimate(session: Session, stage: Stage, estimate: Estimate | None) -> None:
-    """What was measured, in a line; what the longest rows that the settings allow would take, in another."""
+    """Show what was measured, in a line; what the longest rows that the settings allow would take, in another."""
     from ..catalog.read import most_photos
     from ..training.memory import estimate_stages
 
@@ -82,7 +82,7 @@ def show_estimate(session: Session, stage: Stage, estimate: Estimate | None) -> 
 
 
 def _plain(value: object) -> str:
-    """A setting as one would type it: 5e-05 is not 0.0001."""
+    """Return a setting as one would type it: 5e-05 is not 0.0001."""
     if isinstance(value, dict):
         return ", ".join(f"{number:,} {name}" for name, number in value.items())
     if isinstance(value, list):

@@ -30,7 +30,9 @@ SPLITS: tuple[Scored, ...] = ("validation", "test")
 
 
 def products_with_queries(work: Workspace) -> dict[Scored, int]:
-    """How many products the queries of each split are about. Raises DataError when the catalog offers no queries."""
+    """Return how many products the queries of each split are about. Raises DataError when the catalog offers no
+    queries.
+    """
     settings = work.settings
     return {
         split: independent_queries(work, TaskSpec(settings.cycle.protocol or None, split=split))[1] for split in SPLITS
@@ -72,7 +74,9 @@ def _with(settings: Settings, section: str, **changes: Any) -> Settings:
 
 
 def test_products_seen(work: Workspace) -> str:
-    """A line for people where the checkpoints that the cycle starts from saw products of the test split; else ""."""
+    """Return a line for people where the checkpoints that the cycle starts from saw products of the test split; else
+    "".
+    """
     folder, settings, model = work.folder, work.settings, work.settings.model
     trained: list[tuple[Role, str]] = [
         ("embedder", model.embedder_checkpoint),
@@ -92,7 +96,8 @@ def test_products_seen(work: Workspace) -> str:
 
 
 def choose_targets(work: Workspace) -> str:
-    """Which source of right answers SFT has: the one that the settings name, else the shop's own columns; "" for none.
+    """Choose which source of right answers SFT has: the one that the settings name, else the shop's own columns; "" for
+    none.
 
     UsageError or DataError where cycle.sft = yes and there is none.
     """

@@ -76,7 +76,9 @@ def expect(
 
 
 def _took_before(work: Workspace, kind: str) -> ResourceUsage | None:
-    """What the newest stage of the kind took in any cycle of this catalog; one of a first round, if there is any."""
+    """Return what the newest stage of the kind took in any cycle of this catalog; one of a first round, if there is
+    any.
+    """
     files = sorted(work.folder.runs.glob("cycle-*/stages/*.json"))
     records: list[Record] = [each for file in files if (each := read_record(file)) and each.kind == kind]
     first = [each for each in records if each.name.startswith("1-")] or records

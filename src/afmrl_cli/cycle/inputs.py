@@ -39,7 +39,7 @@ class Catalog:
     fingerprints: tuple[str, ...]
 
     def differs(self, other: Catalog) -> list[str]:
-        """What is another than in `other`, in words."""
+        """Return what is another than in `other`, in words."""
         words = {
             "products": "the catalog or its photos",
             "columns": "the catalog's columns",
@@ -52,7 +52,7 @@ class Catalog:
 
 
 def read_catalog(work: Workspace) -> Catalog:
-    """One pass over the catalog; photos that have not changed are not read again."""
+    """Read the catalog in one pass; photos that have not changed are not read again."""
     folder, settings = work.folder, work.settings
     seen, columns = hashlib.sha256(), hashlib.sha256()
     prints: list[str] = []
@@ -115,7 +115,7 @@ class Inputs:
         return {"embedder": work.embedder_id}
 
     def _evaluation(self, settings: Settings) -> dict[str, str]:
-        """What the evaluation depends on; labels, where queries are made of them, are columns of the catalog."""
+        """Return what the evaluation depends on; labels, where queries are made of them, are columns of the catalog."""
         protocol = settings.cycle.protocol
         labels = {"columns": self.catalog.columns} if protocol in ("coarse", "composed") else {}
         return {
@@ -125,7 +125,7 @@ class Inputs:
         }
 
     def checks(self, work: Workspace, targets: str) -> dict[str, str]:
-        """Of what is checked before the first stage."""
+        """Return the fingerprints of what is checked before the first stage."""
         catalog, files = self.catalog, [self.catalog.targets, self.catalog.verdicts]
         content = [work.settings.model_dump(), targets, files]
         return {
@@ -136,14 +136,16 @@ class Inputs:
         }
 
     def attributes(self, work: Workspace) -> dict[str, str]:
-        """Of the stage that writes attributes: of the products, and of other views that ask or are searched."""
+        """Return the fingerprints of the stage that writes attributes: of the products, and of other views that ask or
+        are searched.
+        """
         settings = work.settings
         views = _short([settings.embed.enrich, settings.agcl.pairs, settings.agcl.validation_pairs, settings.rar.query])
         found = {"catalog": self.catalog.products, **self._generator(work), **self._evaluation(settings)}
         return {**found, "views": views}
 
     def training(self, method: Method, work: Workspace) -> dict[str, str]:
-        """Of a training: its settings, the catalog, and what `method.uses` names."""
+        """Return the fingerprints of a training: its settings, the catalog, and what `method.uses` names."""
         settings, uses = work.settings, method.uses(work.settings)
         own = getattr(settings, method.name).model_dump(exclude=method.not_the_result)
         found = {"catalog": self.catalog.products, f"{method.name} settings": _short(own)}
@@ -157,7 +159,9 @@ class Inputs:
         return found | ({"verdicts": self.catalog.verdicts} if verdicts else {})
 
     def score(self, work: Workspace, split: str, against: str) -> dict[str, str]:
-        """Of a stage's metrics on `split`; `against` is the fingerprint of the metrics that they are compared with."""
+        """Return the fingerprints of a stage's metrics on `split`; `against` is the fingerprint of the metrics that
+        they are compared with.
+        """
         settings = work.settings
         texts = self._generator(work) if settings.embed.enrich != "none" else {}
         found = {"catalog": self.catalog.products, **self._embedder(work), **texts}

@@ -30,7 +30,7 @@ NOT_THE_CYCLE = {
 
 
 def refuse(settings: Settings) -> None:
-    """UsageError where a cycle can't work with the settings."""
+    """Raise UsageError where a cycle can't work with the settings."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("cycle works in one process", "start it without torchrun")
     if settings.embed.enrich == "none":
@@ -48,7 +48,7 @@ def refuse(settings: Settings) -> None:
 
 
 def cycle_key(settings: Settings) -> str:
-    """Hash of the settings: the same key, the same cycle."""
+    """Hash the settings: the same key, the same cycle."""
     content = settings.model_dump()
     return hash_json({name: _without(content[name], NOT_THE_CYCLE.get(name, set())) for name in SECTIONS})[:10]
 
@@ -58,12 +58,14 @@ def _without(tree: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
 
 
 def cycles(folder: CatalogFolder) -> list[Path]:
-    """cycle.json of every cycle of the catalog."""
+    """Return cycle.json of every cycle of the catalog."""
     return list(folder.runs.glob("cycle-*/cycle.json"))
 
 
 def changed_settings(folder: CatalogFolder, settings: Settings) -> list[str]:
-    """A line for people about which settings differ from those of the last cycle of the catalog; none for the first."""
+    """Return a line for people about which settings differ from those of the last cycle of the catalog; none for the
+    first.
+    """
     others = in_order(cycles(folder))
     if not others:
         return []
@@ -82,8 +84,8 @@ def changed_settings(folder: CatalogFolder, settings: Settings) -> list[str]:
 
 
 def planned(settings: Settings, *, taught: bool, scored: Sequence[Scored]) -> list[tuple[str, str, float]]:
-    """(name, kind, share of the first round's training samples) of every stage, in order; `scored` are the splits that
-    there are queries of.
+    """Return (name, kind, share of the first round's training samples) of every stage, in order; `scored` are the
+    splits that there are queries of.
     """
     validation, rounds = "validation" in scored, range(1, settings.cycle.iterations + 1)
     found: list[tuple[str, str, float]] = []

@@ -62,15 +62,15 @@ class Records:
         self.skipped: set[str] = set()
 
     def worked(self) -> list[Record]:
-        """The stages that were done by this command, not before."""
+        """Return the stages that were done by this command, not before."""
         return [each for each in self.stages if each.name not in self.skipped]
 
     def fingerprint(self, inputs: Mapping[str, str]) -> str:
-        """The name of what the inputs give."""
+        """Return the name of what the inputs give."""
         return hash_json(dict(inputs))[:16]
 
     def is_done(self, name: str, inputs: Mapping[str, str]) -> bool:
-        """Whether stage `name` was done with these inputs."""
+        """Tell whether stage `name` was done with these inputs."""
         before = read_record(self.folder / "stages" / f"{name}.json")
         return before is not None and before.fingerprint == self.fingerprint(inputs)
 
@@ -82,7 +82,7 @@ class Records:
         work: Callable[[Result | None], Result],
         missing: Callable[[Result], str] = lambda result: "",
     ) -> Record:
-        """The record of stage `name`: the one that is there if its inputs are the same, else after doing `work`.
+        """Return the record of stage `name`: the one that is there if its inputs are the same, else after doing `work`.
 
         `missing` says what of a result is gone, "" for nothing. `work` gets the earlier result when its inputs were the
         same. Raises StageNotDone in a dry run, InputsChanged when the catalog has changed meanwhile.
@@ -119,7 +119,7 @@ class Records:
 
 
 def read_record(place: Path) -> Record | None:
-    """The record in the file `place`, None when there is none. DataError when it is damaged."""
+    """Return the record in the file `place`, None when there is none. DataError when it is damaged."""
     if not place.is_file():
         return None
     with reading(place):

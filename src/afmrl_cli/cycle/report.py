@@ -49,8 +49,8 @@ class Scores:
 
 
 def find_cycle(folder: CatalogFolder, name: str = "") -> Path:
-    """The folder of the cycle `name`, by default of the one that was begun or gone on with last. DataError when there
-    is none.
+    """Return the folder of the cycle `name`, by default of the one that was begun or gone on with last. DataError when
+    there is none.
     """
     found = cycles(folder)
     if name and (named := [path.parent for path in found if path.parent.name == name]):
@@ -128,7 +128,7 @@ def _read_scores(place: Path) -> Scores:
 
 
 def _written(place: Path, stages: Sequence[Mapping[str, Any]]) -> tuple[str, Mapping[str, str] | None]:
-    """(name, whose attributes) of the last stage that had any, for readers of a cycle that ends without."""
+    """Return (name, whose attributes) of the last stage that had any, for readers of a cycle that ends without."""
     for stage in reversed(stages):
         if source := _read_scores(place / "scores" / stage["score"]).source:
             return stage["name"], source
@@ -136,7 +136,9 @@ def _written(place: Path, stages: Sequence[Mapping[str, Any]]) -> tuple[str, Map
 
 
 def _choose(change: Mapping[str, float]) -> list[tuple[str, list[str]]]:
-    """Queries that gained most, some that lost, and others in the order of their names, until there are CASES."""
+    """Return queries that gained most, some that lost, and others in the order of their names, until there are
+    CASES.
+    """
     up = sorted((q for q in change if change[q] > 0), key=lambda q: (-change[q], q))[:GAINED]
     down = sorted((q for q in change if change[q] < 0), key=lambda q: (change[q], q))[:LOST]
     rest = sorted(query for query in change if change[query] == 0)[: max(0, CASES - len(up) - len(down))]
@@ -157,11 +159,11 @@ class _Shop:
                 self._texts = dict(zip(self.products, views.attributes([*self.products.values()]), strict=True))
 
     def attributes(self, id: str) -> dict[str, str]:
-        """A listing's attributes by the generator of the last stage, {} for none."""
+        """Return a listing's attributes by the generator of the last stage, {} for none."""
         return read_stored(self._texts.get(id, ""))
 
     def picture(self, product: Product) -> str:
-        """The first photo that can be opened, as a data URI; "" for none."""
+        """Return the first photo that can be opened, as a data URI; "" for none."""
         return self._pictures.of(product.images)
 
 
@@ -189,7 +191,7 @@ def _case(query: str, before: Scores, after: Scores, right: Mapping[str, set[str
 
 
 def _duplicates(folder: CatalogFolder, shop: _Shop) -> dict[str, Any] | None:
-    """The most probable pairs of the last `afmrl dedupe`, side by side; None when it was never run here."""
+    """Return the most probable pairs of the last `afmrl dedupe`, side by side; None when it was never run here."""
     if (found := latest_run(folder)) is None:
         return None
     pairs: list[dict[str, Any]] = []
@@ -238,8 +240,8 @@ def _short(text: str) -> str:
 
 
 def _chart(content: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
-    """A row per stage with places in percent of the width: metric, interval, and how it changed; [] where the split was
-    not scored.
+    """Return a row per stage with places in percent of the width: metric, interval, and how it changed; [] where the
+    split was not scored.
     """
     metric = content["metric"]
     scored = [stage[split] for stage in content["leaderboard"] if stage[split]]
@@ -266,8 +268,8 @@ def _chart(content: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
 def _rounds(
     place: Path, content: Mapping[str, Any], results: Sequence[Mapping[str, Any]], folder: CatalogFolder
 ) -> list[dict[str, Any]]:
-    """What each generator wrote: products, length in pairs and characters; and the share of negatives that AGCL found
-    too similar: `masked` or, with the mask off, left in.
+    """Return what each generator wrote: products, length in pairs and characters; and the share of negatives that AGCL
+    found too similar: `masked` or, with the mask off, left in.
     """
     similar = {}
     for stage in content["stages"]:
@@ -293,7 +295,7 @@ def _rounds(
 
 
 def _curves(content: Mapping[str, Any], folder: CatalogFolder) -> list[dict[str, str]]:
-    """The curves of the trainings, as far as they are still there."""
+    """Return the curves of the trainings, as far as they are still there."""
     found = []
     for stage in content["stages"]:
         file = folder.runs / str(stage["run"]) / "curve.svg"

@@ -80,7 +80,9 @@ def run_cycle(work: Workspace, *, dry_run: bool = False) -> CycleSummary:
 
 
 def _judged_as_scored(settings: Settings) -> Settings:
-    """The settings with the kind of pairs by which AGCL's best step is chosen: that which the protocol asks with."""
+    """Return the settings with the kind of pairs by which AGCL's best step is chosen: that which the protocol asks
+    with.
+    """
     pairs = settings.agcl.validation_pairs or PAIRS_OF_PROTOCOL.get(settings.cycle.protocol, "")
     return settings.model_copy(update={"agcl": settings.agcl.model_copy(update={"validation_pairs": pairs})})
 
@@ -99,7 +101,7 @@ class Cycle:
         self.began = time.monotonic()
 
     def _begin(self) -> None:
-        """Nothing done yet, with the catalog as it was read last."""
+        """Begin with nothing done yet, with the catalog as it was read last."""
         self.records = Records(self.place, self.listener, dry=self.dry, changed=self._changed)
         self.work = self.work.with_settings(self.settings)  # ids and the prompt may have changed with the catalog
         self.inputs = Inputs(self.catalog)
@@ -109,14 +111,14 @@ class Cycle:
         self.flattered = test_products_seen(self.work)
 
     def _changed(self) -> list[str]:
-        """What is another than at the last reading; what was only written anew is not."""
+        """Return what is another than at the last reading; what was only written anew is not."""
         before, self.catalog = self.catalog, read_catalog(self.work)
         return self.catalog.differs(before)
 
     # From the beginning to the end
 
     def run(self) -> CycleSummary:
-        """All rounds."""
+        """Run all rounds."""
         if not self.place.is_dir():
             for line in changed_settings(self.folder, self.settings):
                 self.listener.note(line)
@@ -157,7 +159,7 @@ class Cycle:
         self.records.stage("checks", "checks", self.inputs.checks(self.work, self.targets), work)
 
     def _tell_sizes(self) -> None:
-        """Whether the validation split can decide, and whether the test split tells anything."""
+        """Report whether the validation split can decide, and whether the test split tells anything."""
         validation, test = (self.num_products[split] for split in ("validation", "test"))
         if validation < LEAST_PRODUCTS:
             then = "accepted" if self.settings.cycle.undecided == "accept" else "rejected"
@@ -187,12 +189,14 @@ class Cycle:
         return ""
 
     def _brought(self, before: StageResult) -> bool:
-        """Whether the round after `before` raised the validation metric; what can't be decided is no reason to stop."""
+        """Tell whether the round after `before` raised the validation metric; what can't be decided is no reason to
+        stop.
+        """
         value, then = self.last.value(self.metric), before.value(self.metric)
         return value is None or then is None or before.products() < LEAST_PRODUCTS or value > then
 
     def _score_test(self) -> None:
-        """The test split's scores of every stage, now that nothing is left to decide."""
+        """Compute the test split's scores of every stage, now that nothing is left to decide."""
         if not self.num_products["test"]:
             return
         scored: dict[str, Record] = {}
@@ -231,7 +235,7 @@ class Cycle:
 
     @property
     def last(self) -> StageResult:
-        """The last stage that was accepted."""
+        """Return the last stage that was accepted."""
         return last_accepted(self.results)
 
     def _add(self, result: StageResult) -> None:
@@ -304,7 +308,7 @@ class Cycle:
         self.records.stage(stage, "attributes", inputs, work, missing)
 
     def _teach(self, generator: str) -> tuple[str, str]:
-        """(the generator that attributes are written by, what its attributes are called)."""
+        """Return (the generator that attributes are written by, what its attributes are called)."""
         if not self.targets:
             return generator, "attributes"
         made = self._trained("1-sft", SFT, self._with("", generator, sft={"source": self.targets}))
@@ -314,7 +318,7 @@ class Cycle:
         return str(made["checkpoint"]), "SFT attributes"
 
     def _baseline(self, generator: str) -> None:
-        """InfoNCE: the same pairs and batches as AGCL's, the loss alone differs; nothing goes on from it."""
+        """Train by InfoNCE: the same pairs and batches as AGCL's, the loss alone differs; nothing goes on from it."""
         first = self.results[0]
         made = str(self._train(1, AGCL, generator, kind="infonce", loss="infonce")["checkpoint"])
         system = System(made, first.system.generator)
@@ -338,7 +342,7 @@ class Cycle:
         return self._trained(f"{number}-{kind or method.name}", method, of_stage, kind)
 
     def _trained(self, stage: str, method: Method, of_stage: Workspace, kind: str = "") -> Mapping[str, Any]:
-        """What a training left; a checkpoint that was deleted is trained again, under its name."""
+        """Return what a training left; a checkpoint that was deleted is trained again, under its name."""
 
         def work(before: stages.Result | None) -> stages.Result:
             named = {"name": before["checkpoint"] if before else ""}
@@ -405,7 +409,7 @@ class Cycle:
     # A dry run
 
     def expect(self) -> CycleSummary:
-        """The stages, which of them are done, and what the others will take as far as that is known."""
+        """Return the stages, which of them are done, and what the others will take as far as that is known."""
         waiting = False
         try:
             if self.records.is_done("checks", self.inputs.checks(self.work, self.targets)):

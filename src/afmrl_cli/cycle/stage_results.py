@@ -52,28 +52,28 @@ class StageResult:
     test: Record | None = None
 
     def record(self, split: Scored) -> Record | None:
-        """The score on a split."""
+        """Return the score on a split."""
         return self.validation if split == "validation" else self.test
 
     def value(self, metric: str, split: Scored = "validation") -> float | None:
-        """The metric on a split; None where it was not scored."""
+        """Return the metric on a split; None where it was not scored."""
         record = self.record(split)
         return float(record.result["metrics"][metric]) if record else None
 
     def products(self) -> int:
-        """The products that the validation queries are about: independent of each other, unlike queries."""
+        """Return the products that the validation queries are about: independent of each other, unlike queries."""
         return int(self.validation.result["groups"]) if self.validation else 0
 
     def change(self, metric: str, split: Scored = "validation", to: str = "differences") -> dict[str, Any] | None:
-        """The paired difference to the stage before, or to the first one (`to` = from_base): value, other, difference,
-        low, high, p, verdict.
+        """Return the paired difference to the stage before, or to the first one (`to` = from_base): value, other,
+        difference, low, high, p, verdict.
         """
         record = self.record(split)
         found = record.result.get(to, {}).get(metric) if record else None
         return dict(found) if found else None
 
     def describe(self, metric: str) -> dict[str, Any]:
-        """For JSON: what it is and its metrics."""
+        """Describe it for JSON: what it is and its metrics."""
         return {
             "name": self.name,
             "round": self.round,
@@ -107,7 +107,7 @@ class StageResult:
 
 
 def accept(result: StageResult, last: StageResult, metric: str, *, keep_worse: bool, undecided: str) -> StageResult:
-    """`result` with the decision, compared with `last`, the last accepted stage."""
+    """Return `result` with the decision, compared with `last`, the last accepted stage."""
     value, before = result.value(metric), last.value(metric)
     if value is None or before is None or result.products() < LEAST_PRODUCTS:
         few = f"validation queries are about {result.products()} products, too few to decide by ({LEAST_PRODUCTS})"
@@ -122,13 +122,13 @@ def accept(result: StageResult, last: StageResult, metric: str, *, keep_worse: b
 
 
 def last_accepted(results: Sequence[StageResult]) -> StageResult:
-    """The stage that what follows goes on from."""
+    """Return the stage that what follows goes on from."""
     return next(result for result in reversed(results) if result.accepted and not result.baseline)
 
 
 def leaderboard(results: Sequence[StageResult], metric: str, split: Scored) -> list[list[object]]:
-    """As a table: stage, metric, interval, change to the stage before, verdict; by the validation split, what became
-    of it.
+    """Return it as a table: stage, metric, interval, change to the stage before, verdict; by the validation split, what
+    became of it.
     """
     rows: list[list[object]] = []
     for result in results:
@@ -146,14 +146,14 @@ def leaderboard(results: Sequence[StageResult], metric: str, split: Scored) -> l
 
 
 def columns(metric: str, split: Scored) -> list[str]:
-    """Of the table."""
+    """Name the columns of the table."""
     found = ["stage", metric, "interval", "change", "verdict"]
     return [*found, ""] if split == "validation" else found
 
 
 def in_all(first: str, last: str, change: Mapping[str, Any] | None, metric: str) -> str:
-    """What all of it brought on the test split, in words; `change` is the last accepted stage's difference to the
-    first.
+    """Return what all of it brought on the test split, in words; `change` is the last accepted stage's difference to
+    the first.
     """
     if change is None:
         return f"{metric} is that of {first}: no stage was accepted after it"

@@ -72,13 +72,14 @@ def run_isolated(work: Callable[[], Result], listener: Listener) -> tuple[Result
 
 
 def task_spec(settings: Settings, split: Scored) -> TaskSpec:
-    """The evaluation of every stage: by the validation split it is accepted, the test split reports."""
+    """Return the evaluation of every stage: by the validation split it is accepted, the test split reports."""
     return TaskSpec(settings.cycle.protocol or None, split=split)
 
 
 def write_attributes(work: Workspace, splits: Sequence[Scored]) -> Result:
-    """As `afmrl attributes`: the generator of the settings describes every product that it has not described, and with
-    `embed.enrich` the views that ask, or are searched, in the evaluation of the `splits` and in training.
+    """Write as `afmrl attributes` does: the generator of the settings describes every product that it has not
+    described, and with `embed.enrich` the views that ask, or are searched, in the evaluation of the `splits` and in
+    training.
     """
     folder, settings, listener = work.folder, work.settings, work.listener
     problems, queried = Problems(), list[Product]()
@@ -94,7 +95,7 @@ def write_attributes(work: Workspace, splits: Sequence[Scored]) -> Result:
 
 
 def train(method: Method, work: Workspace) -> Result:
-    """As the method's command; `checkpoint` is "" when no step was worth keeping."""
+    """Train as the method's command does; `checkpoint` is "" when no step was worth keeping."""
     summary = run_training(method, work)
     if summary is None:
         raise RuntimeError("the first of several processes has the result")  # refused before
@@ -104,7 +105,7 @@ def train(method: Method, work: Workspace) -> Result:
 
 
 def score(work: Workspace, split: Scored, place: Path, others: tuple[Path | None, Path | None]) -> Result:
-    """As `afmrl embed` and then `afmrl eval --split SPLIT`, kept in the folder `place`.
+    """Score as `afmrl embed` and then `afmrl eval --split SPLIT`, kept in the folder `place`.
 
     `others` are the scores of the stage before and of the first stage, on the same split; None for the first itself.
     """
@@ -143,7 +144,7 @@ def score(work: Workspace, split: Scored, place: Path, others: tuple[Path | None
 
 
 def _with_attributes(work: Workspace, queries: Any, source: AttributeSource | None) -> int:
-    """How many queries have attributes."""
+    """Return how many queries have attributes."""
     if source is None:
         return 0
     with work.database() as database:

@@ -35,7 +35,7 @@ class Evidence:
 
     @property
     def conflicts(self) -> str:
-        """The attributes that differ, on one line."""
+        """Return the attributes that differ, on one line."""
         return write_attributes((key, f"{one} / {other}") for key, (one, other) in self.other_attributes.items())
 
 

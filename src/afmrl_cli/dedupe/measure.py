@@ -92,12 +92,12 @@ class Curve:
 
     @property
     def precision(self) -> Floats:
-        """At each score."""
+        """Return the precision at each score."""
         return np.divide(self.right, self.all, out=np.ones_like(self.right), where=self.all > 0)
 
     @property
     def count(self) -> Floats:
-        """How many pairs of weight 1 the precision at each score is worth."""
+        """Return how many pairs of weight 1 the precision at each score is worth."""
         return np.divide(self.all**2, self.squares, out=np.zeros_like(self.all), where=self.squares > 0)
 
     def at(self, threshold: float) -> dict[str, Any]:

@@ -90,7 +90,7 @@ class Scorer:
 
     @property
     def fitted(self) -> bool:
-        """Whether the weights come from known pairs."""
+        """Tell whether the weights come from known pairs."""
         return self.first is not None
 
     def scores(self, features: NDArray[np.float32], pairs: NDArray[np.int64], first: Floats | None = None) -> Floats:

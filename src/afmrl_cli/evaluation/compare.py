@@ -56,7 +56,7 @@ class Difference:
 
     @property
     def difference(self) -> float:
-        """How much `value` lies above `other`."""
+        """Return how much `value` lies above `other`."""
         return self.value - self.other
 
     def words(self, against: str) -> str:

@@ -49,7 +49,7 @@ class Evaluation:
 
     @property
     def queries(self) -> int:
-        """How many queries the means are over."""
+        """Return how many queries the means are over."""
         return len(next(iter(self.per_query.values()), {}))
 
 

@@ -31,7 +31,7 @@ class Scored:
 
     @property
     def merged(self) -> int:
-        """How many runs the metrics are the mean of."""
+        """Return how many runs the metrics are the mean of."""
         return 1 + len(self.others)
 
 

@@ -26,8 +26,8 @@ NO_VALUE, OTHERS = "(none)", "(others)"
 
 
 def check_slices(task: Task, wanted: Sequence[str]) -> list[str]:
-    """Return the slices that `wanted` means; "all" stands for those that occur. UsageError for one that no listing
-    has.
+    """Return the slices that `wanted` means; "all" stands for those that occur. UsageError for one that no
+    listing has.
     """
     keys: list[str] = []
     known = {key for document in task.documents for key, value in document.labels.items() if value}

@@ -217,8 +217,8 @@ def histogram_run(task: Task, work: Workspace, problems: Problems) -> SystemRun:
 def fusion_run(
     first: SystemRun, second: SystemRun, task: Task, validation: Pair | None, settings: Settings
 ) -> SystemRun:
-    """Return the runs of two systems as one, weighted as other queries say: those of `validation`, else the other
-    half.
+    """Return the runs of two systems as one, weighted as other queries say: those of `validation`, else the
+    other half.
     """
     if not first.readable or not second.readable:
         return SystemRun("fusion", {}, frozenset())

@@ -56,17 +56,17 @@ class Document:
 
     @property
     def id(self) -> str:
-        """The listing's id."""
+        """Return the listing's id."""
         return self.product.id
 
     @property
     def identity(self) -> str:
-        """What it shares with other listings of the same product; its own id when it is labelled with none."""
+        """Return what it shares with other listings of the same product; its own id when it is labelled with none."""
         return self.labels.get("product_id") or self.product.id
 
     @property
     def group(self) -> str:
-        """What it shares with its variants, "" when it is not labelled."""
+        """Return what it shares with its variants, "" when it is not labelled."""
         return self.labels.get("group_id", "")
 
 

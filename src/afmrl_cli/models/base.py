@@ -60,12 +60,12 @@ class LoadedBase:
 
     @property
     def trunk(self) -> Any:
-        """The model without its vocabulary head: forward gives the last layer's hidden states [n, length, d]."""
+        """Return the model without its vocabulary head: forward gives the last layer's hidden states [n, length, d]."""
         return self.causal.model
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Return where the weights lie."""
         return torch.device(self.causal.device)
 
     def processor(self, base: Base) -> Processor:
@@ -99,7 +99,7 @@ class Bases:
     """Holds the bases that are in memory, so that two roles on one base share it. Make one per command."""
 
     def __init__(self, cache: Cache | None = None) -> None:
-        """With `cache`, photos of the catalog run through the tower once (vision.py)."""
+        """Keep the model; with `cache`, photos of the catalog run through the tower once (vision.py)."""
         self._cache = cache
         self._loaded: dict[tuple[str, Precision, Device], LoadedBase] = {}
 
@@ -227,7 +227,8 @@ def add_adapter(loaded: LoadedBase, adapter: Manifest, folder: Path) -> str:
 
 @contextlib.contextmanager
 def active_adapter(model: Any, name: str | None) -> Iterator[None]:
-    """`model` with the adapter `name` switched on, alone (None: all off), and as it was before when the block ends.
+    """Run the block with the adapter `name` of `model` switched on, alone (None: all off), and as it was before when
+    the block ends.
 
     `model` is a PeftModel, or None or a bare model when no adapter was ever added. What was trainable before is
     trainable again afterwards: PEFT's own switching freezes and thaws.
@@ -259,8 +260,8 @@ def active_adapter(model: Any, name: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Transformers without its progress bars and notes, and as talkative as before afterwards. PEFT's warnings that it
-    calls transformers by names that are about to go tell a user nothing.
+    """Run the block with Transformers without its progress bars and notes, and as talkative as before afterwards.
+    PEFT's warnings that it calls transformers by names that are about to go tell a user nothing.
     """
     level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -30,7 +30,7 @@ class Batches:
     """Runs batches; remembers the size that fits, so that a later call does not run into the wall again."""
 
     def __init__(self, size: int, listener: Listener, what: str) -> None:
-        """At most `size` rows a batch; `what` names the work in messages ("embedding")."""
+        """Take at most `size` rows a batch; `what` names the work in messages ("embedding")."""
         self.size = size
         self._listener = listener
         self._what = what

@@ -68,7 +68,7 @@ def precision_of(settings: ModelSettings, on_gpu: Precision = "nf4") -> Precisio
 
 
 def memory_here(settings: ModelSettings) -> int | None:
-    """Return bytes of the device that models would use, all of it; None where a GPU is set and absent."""
+    """Return the bytes of the device that models would use, all of it; None where a GPU is set and absent."""
     if settings.device == "cpu" or (settings.device == "auto" and not cuda_devices()):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if not cuda_devices():

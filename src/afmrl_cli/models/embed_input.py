@@ -47,7 +47,7 @@ class Item:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to encode."""
+        """Tell whether there is nothing to encode."""
         return not (self.text.strip() or self.images or self.attributes)
 
 
@@ -56,14 +56,16 @@ class Encoder(Protocol):
 
     @property
     def id(self) -> str:
-        """Names the model and all that changes its vectors."""
+        """Name the model and all that changes its vectors."""
 
     @property
     def texts_cut(self) -> int:
-        """How many product texts so far were cut at `model.max_text_tokens`; 0 for models that do not go by it."""
+        """Return how many product texts so far were cut at `model.max_text_tokens`; 0 for models that do not go
+        by it.
+        """
 
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
-        """Return unit vectors [n, d] in the order of `items`."""
+        """Return the unit vectors [n, d] in the order of `items`."""
 
 
 def embedder_text(item: Item, instruction: str, family: Family) -> str:

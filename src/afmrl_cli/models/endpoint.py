@@ -104,7 +104,9 @@ class Endpoint:
         first_wait: float = 0.5,
         listener: Listener | None = None,
     ) -> None:
-        """`api_key` None: the environment's; `first_wait` is the longest first pause in seconds, doubled each time."""
+        """Take the endpoint's settings. `api_key` None: the environment's; `first_wait` is the longest first pause in
+        seconds, doubled each time.
+        """
         self.id = endpoint_id(settings, model)
         self._target = _target(settings.endpoint)
         own_word = check_endpoint(settings, settings.endpoint)
@@ -392,7 +394,7 @@ async def _bounded(response: httpx.Response) -> bytes:
 
 
 def _retry_after(value: str) -> float | None:
-    """Return seconds from a Retry-After header: a number or a date; None when it says nothing sensible."""
+    """Return the seconds from a Retry-After header: a number or a date; None when it says nothing sensible."""
     try:
         seconds = float(value)
     except ValueError:

@@ -94,8 +94,9 @@ def write_modules(folder: Path, width: int, prompts: dict[str, str]) -> None:
 
 
 def open_as_it_is(file: Path) -> None:
-    """By the model's type a stock AutoProcessor would expect pictures' settings, and Qwen's own tokenizer class would
-    build a tokenizer without our line break: name the class that takes tokenizer.json as it is, for both.
+    """Name the class that takes tokenizer.json as it is, for tokenizer and processor: by the model's type a
+    stock AutoProcessor would expect pictures' settings, and Qwen's own tokenizer class would build one without
+    our line break.
     """
     content = json.loads(file.read_text("utf-8"))
     _write(file, content | {"tokenizer_class": PLAIN_TOKENIZER, "processor_class": PLAIN_TOKENIZER})

@@ -57,7 +57,9 @@ class FeatureStore:
     def __init__(
         self, cache: Path, tower: list[object], dtype: torch.dtype, settings: CacheSettings, listener: Listener
     ):
-        """`cache`: the folder of all towers; `tower`: what features depend on beside the photo; `dtype`: theirs."""
+        """Open the store. `cache`: the folder of all towers; `tower`: what features depend on beside the photo;
+        `dtype`: theirs.
+        """
         self.folder = cache / "vision" / hash_json([FORMAT, *tower, str(dtype)])[:16]
         self.dtype = dtype
         self._limit = int(settings.gigabytes * 1e9)
@@ -129,7 +131,7 @@ class FeatureStore:
             return rows.clone()  # apart from the mapped file
 
     def _verify(self, name: str, shard: Any) -> None:
-        """Once for each shard: ValueError unless its features are what was written."""
+        """Check each shard once: ValueError unless its features are what was written."""
         if name not in self._sound:
             if shard.metadata().get(CHECKSUM) != _checksum(shard.get_tensor(TENSOR)):
                 raise ValueError(f"{name} is damaged")

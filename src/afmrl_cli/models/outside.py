@@ -78,7 +78,7 @@ class PictureTextEncoder:
         self._length = int(self._model.config.text_config.max_position_embeddings)
 
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
-        """Return unit vectors [n, d] in the order of `items`; `instruction` is not used."""
+        """Return the unit vectors [n, d] in the order of `items`; `instruction` is not used."""
         words = [_words(self._tokenizer, item, self._length) for item in items]
         with_text = [i for i, text in enumerate(words) if text.strip()]
         owners = [i for i, item in enumerate(items) for _ in item.images]
@@ -136,7 +136,9 @@ class SentenceEncoder:
         self._batch = batch_size
 
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
-        """Return unit vectors [n, d] of the texts, in the order of `items`; photos and `instruction` are not used."""
+        """Return the unit vectors [n, d] of the texts, in the order of `items`; photos and `instruction` are
+        not used.
+        """
         import torch
 
         words = [_words(self._tokenizer, item, self._length) for item in items]

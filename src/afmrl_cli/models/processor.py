@@ -73,7 +73,7 @@ class Processor:
     """What a base's processor is used for here. `inner` is the ProcessorMixin itself, for trainers."""
 
     def __init__(self, inner: Any, family: Family, max_positions: int) -> None:
-        """`max_positions`: the longest sequence that the model was made for, in tokens."""
+        """Keep the processor. `max_positions`: the longest sequence that the model was made for, in tokens."""
         self.inner = inner
         self.family = family
         self.tokenizer = inner.tokenizer
@@ -126,7 +126,7 @@ class Processor:
 
     @property
     def most_image_tokens(self) -> int:
-        """How many tokens a large picture becomes."""
+        """Return how many tokens a large picture becomes."""
         pictures = self.inner.image_processor
         return int(pictures.size["longest_edge"] // (pictures.patch_size * pictures.merge_size) ** 2)
 

@@ -53,7 +53,7 @@ class Vision:
     """The tower of one base and, where there is one, its store; `processor` has the base's pixel limits."""
 
     def __init__(self, trunk: Any, processor: Processor, store: FeatureStore | None, listener: Listener) -> None:
-        """`trunk`: the model without its vocabulary head."""
+        """Keep the tower. `trunk`: the model without its vocabulary head."""
         self.trunk = trunk
         self.processor = processor
         self._store, self._listener = store, listener
@@ -63,7 +63,7 @@ class Vision:
 
     @property
     def store(self) -> FeatureStore | None:
-        """The store, if the tower is as it came: no adapter on it."""
+        """Return the store, if the tower is as it came: no adapter on it."""
         if self._store is None or untouched(self.trunk.visual):
             return self._store
         if not self._noted:

@@ -78,7 +78,7 @@ class Environment:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what ranks depend on beside the attributes: embedder, instructions, gallery rows in order."""
+        """Hash what ranks depend on beside the attributes: embedder, instructions, gallery rows in order."""
         embed = self.settings.embed
         rows = [row.content for row in self.gallery]
         return hash_json([self.embedder.id, embed.query_instruction, embed.target_instruction, rows])
@@ -92,8 +92,8 @@ class Environment:
         return self.task.ask(query.side.text, query.category, photos)
 
     def ranks(self, numbers: Sequence[int], attribute_texts: Sequence[str | None]) -> list[tuple[int, ...]]:
-        """For each pair of a query's number and an attribute text (None: without) the ranks, from 1, of the query's
-        positives in their order. Texts of one query share one pass over what they begin with.
+        """Return for each pair of a query's number and an attribute text (None: without) the ranks, from 1, of the
+        query's positives in their order. Texts of one query share one pass over what they begin with.
         """
         members: dict[int, list[int]] = {}
         for place, number in enumerate(numbers):
@@ -112,7 +112,9 @@ class Environment:
         return [ranks[place] for place in range(len(numbers))]
 
     def rewards(self, numbers: Sequence[int], answers: Sequence[str], cut: Sequence[bool]) -> list[Reward]:
-        """The reward of each answer to a query; `cut`: no end token within the budget. Only valid ones are encoded."""
+        """Return the reward of each answer to a query; `cut`: no end token within the budget. Only valid ones are
+        encoded.
+        """
         read = [
             read_answer(answer, cut_off, self.task.schema, self.queries[number].category, self.task.settings)
             for number, answer, cut_off in zip(numbers, answers, cut, strict=True)
@@ -130,12 +132,12 @@ class Environment:
         return rewards
 
     def read(self, number: int, answer: Generation) -> str | None:
-        """The attribute text of an answer to a query, None when it is invalid: what `recall` takes."""
+        """Return the attribute text of an answer to a query, None when it is invalid: what `recall` takes."""
         category = self.queries[number].category
         return read_answer(answer.text, answer.cut_off, self.task.schema, category, self.task.settings)[0]
 
     def recall(self, attribute_texts: Sequence[str | None], ks: Sequence[int]) -> dict[str, float]:
-        """{"recall@10": ...}: mean over all queries, with one attribute text for each (None: without)."""
+        """Return {"recall@10": ...}: mean over all queries, with one attribute text for each (None: without)."""
         if len(attribute_texts) != len(self.queries):
             raise ValueError(f"{len(attribute_texts)} texts for {len(self.queries)} queries")
         return mean_recall(self.ranks(range(len(self.queries)), attribute_texts), ks)
@@ -154,7 +156,8 @@ class Environments:
 
     @functools.cached_property
     def description(self) -> dict[str, object]:
-        """What was made, for manifests and for people; a plain hit is that of the best positive, without attributes.
+        """Return what was made, for manifests and for people; a plain hit is that of the best positive, without
+        attributes.
 
         With `median_rank_k` or `median_rank_gallery_rows` alone the held-out plain hit would be about a half.
         """
@@ -180,20 +183,20 @@ class Environments:
 
 
 def mean_recall(ranks: Iterable[Sequence[int]], ks: Sequence[int]) -> dict[str, float]:
-    """{"recall@10": ...} of the ranks of each query's positives, mean over the queries."""
+    """Return {"recall@10": ...} of the ranks of each query's positives, mean over the queries."""
     every = list(ranks)
     return {f"recall@{k}": float(np.mean([recall_at_k(ranks, k) for ranks in every])) for k in ks}
 
 
 def ranks_of(scores: NDArray[np.float32], query: RarQuery) -> list[tuple[int, ...]]:
-    """Ranks of the query's positives in each row of scores [texts, gallery], hidden rows left out."""
+    """Return the ranks of the query's positives in each row of scores [texts, gallery], hidden rows left out."""
     scores = scores.copy()
     scores[:, list(query.hidden)] = -np.inf
     return [tuple(row) for row in ranks_by_score(scores, query.positives).tolist()]
 
 
 def read_corpus(work: Workspace, problems: Problems) -> Corpus:
-    """The catalog's listings; attributes are read where the gallery has them (`embed.enrich` = both).
+    """Return the catalog's listings; attributes are read where the gallery has them (`embed.enrich` = both).
 
     Raises UsageError when queries are not enriched at all, DataError when the gallery's attributes are missing.
     """
@@ -289,7 +292,7 @@ def _some(queries: list[RarQuery], most: int, seed: int) -> list[RarQuery]:
 
 
 def _ranked(queries: list[RarQuery], vectors: _Vectors, rows: NDArray[np.float32]) -> list[RarQuery]:
-    """The queries with the plain rank of their best positive."""
+    """Return the queries with the plain rank of their best positive."""
     plain = vectors.of([query.side for query in queries], vectors.work.settings.embed.query_instruction, "queries")
     return [
         replace(query, rank=min(ranks_of(vector[None] @ rows.T, query)[0]))
@@ -307,7 +310,7 @@ class _Vectors:
     problems: Problems
 
     def of(self, sides: Sequence[Side], instruction: str, what: str) -> NDArray[np.float32]:
-        """float32 [sides, d]; what the cache does not hold is encoded."""
+        """Return float32 [sides, d]; what the cache does not hold is encoded."""
         keys = [hash_json([self.embedder.id, instruction, side.content]) for side in sides]
         items = [Item(side.text, tuple(photo.path for photo in side.photos), side.attributes) for side in sides]
         inputs = [

@@ -20,8 +20,8 @@ from ..models.embedder import Embedder
 
 @contextlib.contextmanager
 def frozen(embedder: Embedder) -> Iterator[None]:
-    """Inside: the embedder's adapter alone (or none), eval mode, no gradient. Afterwards: adapter, training mode of
-    every module, what was trainable and the model's notes on positions are as before.
+    """Run the block with the embedder's adapter alone (or none), eval mode, no gradient. Afterwards: adapter, training
+    mode of every module, what was trainable and the model's notes on positions are as before.
     """
     model = embedder.loaded.causal
     if embedder.loaded.peft is None and any("lora_" in name for name, _ in model.named_modules()):
@@ -39,7 +39,7 @@ def frozen(embedder: Embedder) -> Iterator[None]:
 
 
 def weights_hash(embedder: Embedder) -> str:
-    """SHA-256 (hex) of the embedder's weights: base and its own adapter, and none that hangs beside it.
+    """Return SHA-256 (hex) of the embedder's weights: base and its own adapter, and none that hangs beside it.
 
     The same before and after another adapter has been added to the base or trained.
     """

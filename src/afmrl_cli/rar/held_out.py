@@ -36,7 +36,7 @@ class HeldOut:
         self.main = f"recall@{k}"
 
     def plain(self) -> dict[str, float]:
-        """Recall of the queries without attributes."""
+        """Return the recall of the queries without attributes."""
         return self.environment.recall([None] * len(self.environment.queries), self.ks)
 
     def validate(self) -> Validation:
@@ -58,7 +58,9 @@ def _mean(numbers: Sequence[float]) -> float:
 
 
 def write_samples(run: Path, environment: Environment, before: Sequence[str], after: Sequence[str], step: int) -> None:
-    """samples.json, and samples.md for reading: what the generator said of the first held-out products and says now."""
+    """Write samples.json, and samples.md for reading: what the generator said of the first held-out products and says
+    now.
+    """
     rows: list[Mapping[str, Any]] = [
         {
             "product": query.id,

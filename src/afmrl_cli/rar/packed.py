@@ -51,7 +51,7 @@ class Rows:
 
     @property
     def prompt(self) -> int:
-        """How wide the prompts are, padding included."""
+        """Return how wide the prompts are, padding included."""
         return self.ids.shape[1] - self.answer
 
 
@@ -69,7 +69,7 @@ class Packed:
 
 
 def groups_of(rows: Rows) -> list[list[int]]:
-    """Rows of the same query, in the order in which the queries first come."""
+    """Return the rows of the same query, in the order in which the queries first come."""
     found: dict[int, list[int]] = {}
     for i, query in enumerate(rows.query_numbers):
         found.setdefault(query, []).append(i)
@@ -77,7 +77,7 @@ def groups_of(rows: Rows) -> list[list[int]]:
 
 
 def pack(rows: Rows, trunk: Any, dtype: torch.dtype, pictures: Pictures) -> Packed:
-    """One row a group; `trunk` counts positions, `dtype` is that of the mask."""
+    """Return pack one row a group; `trunk` counts positions, `dtype` is that of the mask."""
     groups, width, device = groups_of(rows), rows.prompt, rows.ids.device
     first = torch.tensor([group[0] for group in groups], device=device)
     shown = pictures([rows.query_numbers[group[0]] for group in groups])
@@ -116,7 +116,9 @@ def pack(rows: Rows, trunk: Any, dtype: torch.dtype, pictures: Pictures) -> Pack
 
 
 def prompt_positions(trunk: Any, ids: torch.Tensor, mask: torch.Tensor, grids: torch.Tensor | None) -> torch.Tensor:
-    """Positions [3, prompts, width] of prompts that are padded on the left; `grids` where there are pictures."""
+    """Return the positions [3, prompts, width] of prompts that are padded on the left; `grids` where there are
+    pictures.
+    """
     if grids is None:
         found: torch.Tensor = (mask.long().cumsum(-1) - 1).clamp(min=0)
         return found.expand(3, -1, -1)
@@ -126,8 +128,8 @@ def prompt_positions(trunk: Any, ids: torch.Tensor, mask: torch.Tensor, grids: t
 
 
 def _mask(segments: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """What is added to attention [groups, 1, length, length]: 0 where a token sees another one, the lowest number
-    elsewhere. `segments` [groups, length]: 0 the prompt, 1 .. G its answers, -1 padding, which sees the prompt.
+    """Return what is added to attention [groups, 1, length, length]: 0 where a token sees another one, the lowest
+    number elsewhere. `segments` [groups, length]: 0 the prompt, 1 .. G its answers, -1 padding, which sees the prompt.
     """
     length = segments.shape[1]
     before = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
@@ -138,7 +140,7 @@ def _mask(segments: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def packed_logps(model: Any, trunk: Any, rows: Rows, pictures: Pictures) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities and entropies [rows, answer] of the answers' tokens, 0 where there are none.
+    """Return the log-probabilities and entropies [rows, answer] of the answers' tokens, 0 where there are none.
 
     `model` has TRL's fused head, `trunk` is what is under it.
     """
@@ -150,7 +152,9 @@ def packed_logps(model: Any, trunk: Any, rows: Rows, pictures: Pictures) -> tupl
 
 @contextlib.contextmanager
 def _picking(trunk: Any, packed: Packed) -> Iterator[None]:
-    """Inside, `trunk` gives the hidden states [rows, answer, d] that predict tokens of answers, and no others."""
+    """Make `trunk` give, inside the block, the hidden states [rows, answer, d] that predict tokens of answers, and no
+    others.
+    """
 
     def pick(_: Any, __: Any, output: Any) -> Any:
         output.last_hidden_state = output.last_hidden_state[packed.groups, packed.places]

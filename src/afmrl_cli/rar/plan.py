@@ -31,12 +31,12 @@ class Plan:
 
     @property
     def order(self) -> list[int]:
-        """The queries of all batches of rollouts, one after another."""
+        """Return the queries of all batches of rollouts, one after another."""
         rar = self.settings.rar
         return query_order(len(self.environments.train.queries), rar.steps, self.prompts, rar.seed)
 
     def describe(self) -> dict[str, object]:
-        """For people, manifests and cards."""
+        """Describe it for people, manifests and cards."""
         rar = self.settings.rar
         return {
             **self.environments.description,
@@ -51,7 +51,7 @@ class Plan:
 
 
 def make_plan(environments: Environments, base: Base, parent: Manifest | None, generator: str) -> Plan:
-    """The plan that the environments' settings mean; a step asks no more queries than there are."""
+    """Return the plan that the environments' settings mean; a step asks no more queries than there are."""
     settings = with_rar_steps(environments.train.settings, len(environments.train.queries))
     rar = settings.rar
     rate = peak_rate(settings, "rar", built_in=base.name == NANO)
@@ -60,7 +60,9 @@ def make_plan(environments: Environments, base: Base, parent: Manifest | None, g
 
 
 def query_order(queries: int, batches: int, size: int, seed: int) -> list[int]:
-    """`batches` times `size` numbers below `queries`: shuffled anew each time round, no number twice in a batch."""
+    """Return `batches` times `size` numbers below `queries`: shuffled anew each time round, no number twice in
+    a batch.
+    """
     order: list[int] = []
     epoch = 0
     while len(order) < batches * size:

@@ -30,18 +30,18 @@ class Policy:
         self.generator = generator
 
     def request(self, environment: Environment, number: int) -> Request:
-        """The prompt about a query; its photos as the generator loads them."""
+        """Return the prompt about a query; its photos as the generator loads them."""
         return environment.request(number, partial(self.generator.load_image, catalog=environment.settings.catalog))
 
     def tokens(self, requests: Sequence[Request]) -> dict[str, Tensor]:
-        """The prompts that `generate` writes, as tensors padded on the left. ModelError when one is too long."""
+        """Return the prompts that `generate` writes, as tensors padded on the left. ModelError when one is too long."""
         texts = [self.generator.text(request) for request in requests]
         images = [request.images for request in requests]
         return self.generator.vision.tokens(texts, images, self.generator.max_new_tokens)
 
     def row(self, environment: Environment, number: int) -> dict[str, Any]:
-        """A query as a row of TRL's: the very prompt that `generate` writes, its photos opened and no larger than the
-        model reads. ModelError when it is too long.
+        """Return a query as a row of TRL's: the very prompt that `generate` writes, its photos opened and no larger
+        than the model reads. ModelError when it is too long.
         """
         request = environment.request(number)
         small = tuple(self.generator.processor.resized(opened(image)) for image in request.images)
@@ -50,7 +50,9 @@ class Policy:
         return {"prompt": self.generator.messages(shown), "images": list(small)}
 
     def answers(self, environment: Environment) -> list[Generation]:
-        """One answer to each query, as `afmrl attributes` gives it: greedy, unless attributes.temperature is set."""
+        """Return one answer to each query, as `afmrl attributes` gives it: greedy, unless attributes.temperature is
+        set.
+        """
         with evaluating(self.generator.loaded.causal):
             requests = [self.request(environment, number) for number in range(len(environment.queries))]
             return self.generator.generate(requests)
@@ -58,7 +60,9 @@ class Policy:
 
 @contextlib.contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """`model` in eval mode, where caches work in spite of activation checkpointing; as before afterwards."""
+    """Run the block with `model` in eval mode, where caches work in spite of activation checkpointing; as before
+    afterwards.
+    """
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -55,7 +55,7 @@ class Batch:
 def encode_groups(
     embedder: Embedder, groups: Sequence[Sequence[Item]], *, instruction: str, batches: Batches
 ) -> list[NDArray[np.float32]]:
-    """Unit vectors [texts, d] of each group, as `Embedder.encode` gives them.
+    """Return the unit vectors [texts, d] of each group, as `Embedder.encode` gives them.
 
     The items of a group show the same pictures, and no group is empty. To be called inside `frozen`. Raises as
     `Embedder.encode` does.
@@ -82,7 +82,8 @@ def encode_groups(
 
 
 def split_group(embedder: Embedder, items: Sequence[Item], instruction: str) -> Group:
-    """The tokens that all of `items` begin with, and how each goes on: at least one token, for there the vector is.
+    """Return the tokens that all of `items` begin with, and how each goes on: at least one token, for there the vector
+    is.
 
     No prefix where nothing is gained (a single text, or not even the first token in common), or the family can't share.
     """
@@ -104,7 +105,7 @@ def split_group(embedder: Embedder, items: Sequence[Item], instruction: str) -> 
 
 
 def _tensors(embedder: Embedder, groups: Sequence[Group]) -> dict[str, Any]:
-    """The prefixes as `Vision.inputs` takes them, photos opened where they are not known."""
+    """Return the prefixes as `Vision.inputs` takes them, photos opened where they are not known."""
     processor = embedder.processor
     image_token = int(processor.inner.image_token_id)
     pixels = embedder.vision.show([embedder.opened(image) for group in groups for image in group.item.images])
@@ -127,7 +128,7 @@ def _tensors(embedder: Embedder, groups: Sequence[Group]) -> dict[str, Any]:
 
 
 def _forward(embedder: Embedder, batch: Batch) -> list[NDArray[np.float32]]:
-    """For each group the unit vectors [rests, d]."""
+    """Return for each group the unit vectors [rests, d]."""
     trunk, device = embedder.loaded.trunk, embedder.loaded.device
     prefix = embedder.vision.inputs(batch.tensors, device)
     positions = trunk.get_rope_index(

@@ -57,7 +57,8 @@ class RarQuery:
 def views(
     listing: TrainListing, number: int, kind: QueryKind, *, enrich: bool, seed: int
 ) -> tuple[Side | None, Side | None]:
-    """(query, gallery row) of a listing with all the photos that they may show; None where there is nothing to show.
+    """Return (query, gallery row) of a listing with all the photos that they may show; None where there is nothing to
+    show.
 
     `enrich`: the row carries attribute text of its own view (`embed.enrich = both`); the query never does.
     """
@@ -91,7 +92,7 @@ def pose(
     enrich: bool,
     seed: int,
 ) -> tuple[list[Side], list[RarQuery]]:
-    """The gallery of all `listings` that have something to show, and every query of those that may ask.
+    """Return the gallery of all `listings` that have something to show, and every query of those that may ask.
 
     The embedder reads the first `max_photos` photos of each (0: all). Both in the order of the listings. A query has at
     least one positive; there may be no query at all.
@@ -137,7 +138,7 @@ def pose(
 
 
 def offered(listings: Sequence[TrainListing], *, max_photos: int, seed: int) -> dict[QueryKind, int]:
-    """How many queries of each kind these listings offer."""
+    """Return how many queries of each kind these listings offer."""
     every = [True] * len(listings)
     return {kind: len(pose(listings, every, kind, max_photos=max_photos, enrich=False, seed=seed)[1]) for kind in KINDS}
 
@@ -145,8 +146,8 @@ def offered(listings: Sequence[TrainListing], *, max_photos: int, seed: int) -> 
 def choose_kind(
     wanted: str, offers: dict[QueryKind, int], least: int, heldout: dict[QueryKind, int] | None = None
 ) -> QueryKind:
-    """`wanted`, or for "auto" the first kind with at least `least` queries, in what is held out too if any kind has so
-    many there; DataError when there are too few.
+    """Return `wanted`, or for "auto" the first kind with at least `least` queries, in what is held out too if any kind
+    has so many there; DataError when there are too few.
     """
     kinds: list[QueryKind] = [kind for kind in KINDS if wanted in ("auto", kind) and offers[kind] >= least]
     if kinds:
@@ -159,7 +160,7 @@ def choose_kind(
 
 
 def some_products(listings: Sequence[TrainListing], most: int, seed: int) -> list[TrainListing]:
-    """About `most` of the listings (0: all), whole products at random, in their order."""
+    """Return about `most` of the listings (0: all), whole products at random, in their order."""
     if not most or len(listings) <= most:
         return list(listings)
     sizes: dict[str, int] = {}
@@ -176,7 +177,8 @@ def some_products(listings: Sequence[TrainListing], most: int, seed: int) -> lis
 
 
 def prefer_medium_difficulty(ranks: Sequence[int], k: int, number: int, seed: int) -> list[int]:
-    """`number` of the queries (numbers, sorted), those whose plain rank is near k preferred; all if there are no more.
+    """Return `number` of the queries (numbers, sorted), those whose plain rank is near k preferred; all if there are no
+    more.
 
     Sampled without replacement with weights exp(-|ln rank - ln(k + 1/2)|): between rank k and k + 1 a hit is decided, a
     query at rank 10 k or k / 10 is sampled a tenth as often.

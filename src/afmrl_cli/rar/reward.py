@@ -48,32 +48,32 @@ class Reward:
 
     @property
     def valid(self) -> bool:
-        """Whether the answer passed the strict validation."""
+        """Tell whether the answer passed the strict validation."""
         return self.reason is None
 
 
 def recall_at_k(ranks: Sequence[int], k: int) -> float:
-    """Share of the positives whose rank (from 1) is at most `k`."""
+    """Return the share of the positives whose rank (from 1) is at most `k`."""
     if not ranks:
         raise ValueError("a query without positives has no recall")
     return sum(rank <= k for rank in ranks) / len(ranks)
 
 
 def rank_shaped(ranks: Sequence[int]) -> float:
-    """Mean over the positives of f(rank): 2 at rank 1, 1 at rank 10, 0 from rank 100 on, lines between."""
+    """Return the mean over the positives of f(rank): 2 at rank 1, 1 at rank 10, 0 from rank 100 on, lines between."""
     if not ranks:
         raise ValueError("a query without positives has no rank")
     return float(np.interp(list(ranks), [BEST, KNEE, LAST], [2.0, 1.0, 0.0]).mean())
 
 
 def valid_reward(text: str, ranks: Sequence[int], *, k: int, shape: Shape) -> Reward:
-    """The reward of a well-formed attribute text that led to these ranks."""
+    """Return the reward of a well-formed attribute text that led to these ranks."""
     recall = recall_at_k(ranks, k)
     return Reward(recall if shape == "recall" else rank_shaped(ranks), recall, tuple(ranks), text, None)
 
 
 def invalid_reward(reason: Failure, *, eta: float = ETA) -> Reward:
-    """The reward of an answer that the strict validation refused, or that was cut off."""
+    """Return the reward of an answer that the strict validation refused, or that was cut off."""
     return Reward(eta, None, (), "", reason)
 
 
@@ -82,7 +82,7 @@ Group = Sequence[Sequence[int] | None]
 
 
 def share_with_variance(groups: Sequence[Group], k: int, *, eta: float = ETA) -> float:
-    """Share of the groups in which not all rewards are equal, with recall@k as the reward."""
+    """Return the share of the groups in which not all rewards are equal, with recall@k as the reward."""
     if not groups:
         raise ValueError("no groups")
     different = [len({eta if ranks is None else recall_at_k(ranks, k) for ranks in group}) > 1 for group in groups]
@@ -90,7 +90,7 @@ def share_with_variance(groups: Sequence[Group], k: int, *, eta: float = ETA) ->
 
 
 def propose_k(groups: Sequence[Group], ks: Sequence[int] = PROPOSED_KS) -> tuple[int, dict[int, float]]:
-    """(the k with the most groups of non-zero spread, {k: share of such groups}).
+    """Return (the k with the most groups of non-zero spread, {k: share of such groups}).
 
     Only spread among valid answers counts: that eta differs from a recall says nothing about k. Of equal ones that
     nearest to the median rank is proposed: where no group has spread, hits are then neither certain nor out of reach.
@@ -104,7 +104,8 @@ def propose_k(groups: Sequence[Group], ks: Sequence[int] = PROPOSED_KS) -> tuple
 
 
 def expected_recall(ranks: Sequence[int], rows: int, size: int, k: int) -> float:
-    """Mean hit@k to expect of these ranks, found among `rows`, if the gallery were a random `size` of the rows.
+    """Return the mean hit@k to expect of these ranks, found among `rows`, if the gallery were a random `size`
+    of the rows.
 
     The positive stays and each of the rank - 1 rows before it is kept by chance: a hypergeometric tail, taken exactly.
     """
@@ -117,6 +118,8 @@ def expected_recall(ranks: Sequence[int], rows: int, size: int, k: int) -> float
 
 
 def propose_size(ranks: Sequence[int], rows: int, k: int) -> int:
-    """The gallery size, from 2 k to `rows`, at which plain hit@k comes nearest to a half: most to gain and to lose."""
+    """Return the gallery size, from 2 k to `rows`, at which plain hit@k comes nearest to a half: most to gain and to
+    lose.
+    """
     sizes: list[int] = sorted({*np.unique(np.geomspace(min(2 * k, rows), rows, 40).round().astype(int)).tolist(), rows})
     return min(sizes, key=lambda size: (abs(expected_recall(ranks, rows, size, k) - 0.5), -size))

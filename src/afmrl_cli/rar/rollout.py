@@ -24,7 +24,8 @@ SHOWN = ("pixel_values", "image_grid_thw", "mm_encoder_outputs")
 def sample(
     causal: Any, batch: dict[str, Any], group: int, config: GenerationConfig, ends: list[int]
 ) -> list[list[int]]:
-    """New tokens of `group` answers to each prompt, one prompt's after another's; the first of `ends` is the last.
+    """Return new tokens of `group` answers to each prompt, one prompt's after another's; the first of `ends` is the
+    last.
 
     `batch` is what `Vision.inputs` gives; `causal` the model with its vocabulary head, in eval mode (in training mode
     activation checkpointing forbids caches).
@@ -53,5 +54,5 @@ def sample(
 
 
 def _until(tokens: list[int], ends: set[int]) -> list[int]:
-    """`tokens` up to the first end, with it."""
+    """Return `tokens` up to the first end, with it."""
     return tokens[: next((i for i, token in enumerate(tokens) if token in ends), len(tokens)) + 1]

@@ -75,7 +75,7 @@ def _plan(job: Job) -> Planned:
 
 
 def _check_parent(job: Job) -> None:
-    """Training starts from an SFT adapter and is held to it, or from the bare base with `rar.from_base`."""
+    """Check that training starts from an SFT adapter and is held to it, or from the bare base with `rar.from_base`."""
     parent, settings = job.parent, job.work.settings
     if parent is not None and settings.rar.from_base:
         raise UsageError(
@@ -162,7 +162,7 @@ def _train(plan: Plan, policy: Policy, run: Path, listener: Listener) -> Outcome
 
 @contextlib.contextmanager
 def _ignore_future_warnings() -> Iterator[None]:
-    """TRL uses names of transformers that are about to go; the user can't help it."""
+    """Hide warnings: TRL uses names of transformers that are about to go; the user can't help it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield
@@ -213,7 +213,7 @@ def _check(work: Workspace, corpus: Corpus) -> None:
 
 
 def _trial(settings: Settings) -> Settings:
-    """A step among few listings: to encode a whole gallery would take more than a few seconds."""
+    """Return a step among few listings: to encode a whole gallery would take more than a few seconds."""
     rar = settings.rar
     small = {
         "from_base": not settings.model.generator_checkpoint,

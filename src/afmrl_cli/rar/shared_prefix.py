@@ -43,7 +43,7 @@ class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
     _buffered_inputs: list[dict[str, Any]] | None
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """TRL's, but for the shuffling of single answers: a group stays together, so that it can share its prompt.
+        """Do as TRL, but for the shuffling of single answers: a group stays together, so that it can share its prompt.
 
         The sum over a step is the same in any order, except for `bnpo`, which divides by the tokens of a chunk: there
         the chunks remain TRL's.
@@ -57,13 +57,13 @@ class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
         return self._buffered_inputs[self._step % parts]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """TRL's, with the queries beside."""
+        """Do as TRL, with the queries beside."""
         self.query_numbers = [row["query"] for row in inputs]
         made: dict[str, Any] = super()._generate_and_score_completions(inputs)
         return {**made, QUERY_NUMBERS: torch.tensor([row["query"] for row in inputs])} if self.shared_prefix else made
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        """TRL's, with the queries of its rows."""
+        """Compute TRL's loss, with the queries of its rows."""
         if self.shared_prefix:
             self.query_numbers = inputs[QUERY_NUMBERS].tolist()
         self.chunk_tokens.append(int(inputs["completion_mask"].sum()))
@@ -94,7 +94,7 @@ class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
         compute_aux_loss: bool = False,
         **fields: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """TRL's, each prompt run once."""
+        """Compute TRL's log-probabilities and entropies, each prompt run once."""
         if not self.shared_prefix:
             found: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None] = (
                 super()._get_per_token_logps_and_entropies(
@@ -122,8 +122,8 @@ class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
         return logps, entropies if compute_entropy else None, None
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], list[list[Any]] | None, dict[str, Any]]:
-        """The prompts of `query_numbers`, which TRL needs no pictures for; or TRL's, with no pictures where it has
-        None: in a batch with pictures, processors refuse None.
+        """Return the prompts of `query_numbers`, which TRL needs no pictures for; or TRL's, with no pictures where it
+        has None: in a batch with pictures, processors refuse None.
         """
         if self.shared_prefix:
             made = {query: self.prompt_tokens(query) for query in dict.fromkeys(self.query_numbers)}

@@ -113,15 +113,15 @@ class RarTrainer(Resumable, SharedPrefix):
             loaded.peft.delete_adapter(REFERENCE)  # a copy of nothing; without it TRL switches the adapter off
 
     def _send_telemetry(self) -> None:
-        """Nothing leaves this machine."""
+        """Send nothing: nothing leaves this machine."""
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """One part of a step; the first part of a batch of rollouts makes them."""
+        """Run one part of a step; the first part of a batch of rollouts makes them."""
         with self.vision.remembering():
             return super().training_step(model, inputs, num_items_in_batch)
 
     def products_of_step(self) -> list[str]:
-        """Ids of the products that the step is about."""
+        """Return the ids of the products that the step is about."""
         return [self.environment.queries[number].id for number in self.rollouts.numbers]
 
     # Rollouts
@@ -134,7 +134,7 @@ class RarTrainer(Resumable, SharedPrefix):
         return super()._generate_and_score_completions(self._rows(self.rollouts.numbers))
 
     def _rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """TRL's rows: every query as often as it is answered."""
+        """Return TRL's rows: every query as often as it is answered."""
         if self.shared_prefix:
             rows = [{"query": i, "prompt": self.policy.generator.messages(self._request(i))} for i in numbers]
         else:
@@ -142,24 +142,24 @@ class RarTrainer(Resumable, SharedPrefix):
         return [row for row in rows for _ in range(self.num_generations)]
 
     def _request(self, number: int) -> Request:
-        """The request about a query; its photos stay for the step."""
+        """Return the request about a query; its photos stay for the step."""
         if number not in self._requests:
             self._requests[number] = self.policy.request(self.environment, number)
         return self._requests[number]
 
     def prompt_tokens(self, query: int) -> list[int]:
-        """The prompt about a query, image tokens included."""
+        """Return the prompt about a query, image tokens included."""
         ids: list[int] = self.policy.tokens([self._request(query)])["input_ids"][0].tolist()
         return ids
 
     def pictures(self, queries: list[int]) -> dict[str, Any]:
-        """What the policy takes of the pictures of these queries."""
+        """Return what the policy takes of the pictures of these queries."""
         vision = self.policy.generator.vision
         shown = vision.show([picture for query in queries for picture in self._request(query).images])
         return vision.inputs(shown, self.policy.generator.loaded.device)
 
     def _roll_out(self, numbers: list[int]) -> Rollouts:
-        """Answers and rewards for a batch of queries."""
+        """Sample answers and rewards for a batch of queries."""
         begin = time.perf_counter()
         tokens = self._sample(numbers) if self.shared_prefix else self._sample_by_trl(numbers)
         between = time.perf_counter()
@@ -172,7 +172,7 @@ class RarTrainer(Resumable, SharedPrefix):
         return Rollouts(list(numbers), tokens, rewards, seconds)
 
     def _sample(self, numbers: Sequence[int]) -> list[list[int]]:
-        """Answers, each prompt run once."""
+        """Sample answers, each prompt run once."""
         loaded, size, made = self.policy.generator.loaded, self.num_generations, []
         at_once = max(1, self.rar.rollout_answers // size)
         with evaluating(loaded.causal):
@@ -185,24 +185,26 @@ class RarTrainer(Resumable, SharedPrefix):
         return made
 
     def _sample_by_trl(self, numbers: Sequence[int]) -> list[list[int]]:
-        """Answers, each with a prompt of its own."""
+        """Sample answers, each with a prompt of its own."""
         prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in self._rows(numbers)]
         ids, images, fields = self._tokenize_prompts(prompts)
         tokens: list[list[int]] = super()._generate_single_turn(ids, images, fields, self.num_generations)[0]
         return tokens
 
     def _generate_single_turn(self, *_: Any, **__: Any) -> tuple[list[list[int]], None]:
-        """What has been rolled out already, for TRL to score."""
+        """Return what has been rolled out already, for TRL to score."""
         return self.rollouts.tokens, None
 
     def reward(self, **_: Any) -> list[float]:
-        """What has been rewarded already, in the order of the rollouts."""
+        """Return what has been rewarded already, in the order of the rollouts."""
         return [reward.value for reward in self.rollouts.rewards]
 
     # Validation
 
     def start(self) -> None:
-        """Before the first step: what the policy is worth as it is. ModelError when none of its answers is valid."""
+        """Measure, before the first step, what the policy is worth as it is. ModelError when none of its answers is
+        valid.
+        """
         found = self.held_out.validate()
         self.progress.plain, self.progress.start = self.held_out.plain(), found.metrics
         self.progress.before = found.answers
@@ -222,7 +224,7 @@ class RarTrainer(Resumable, SharedPrefix):
 
     @property
     def steps_per_epoch(self) -> float:
-        """Steps in which as many queries come as there are."""
+        """Return steps in which as many queries come as there are."""
         queries_per_step: float = self.args.generation_batch_size / self.num_generations
         return len(self.environment.queries) / queries_per_step
 
@@ -247,16 +249,16 @@ class RarTrainer(Resumable, SharedPrefix):
         self.listener.note(f"step {step}: {message}, {found.metrics['pairs']:.1f} pairs an answer")
 
     def extra_state(self) -> Mapping[str, Any]:
-        """Progress and watchdog."""
+        """Return progress and watchdog."""
         return {"progress": asdict(self.progress), "watchdog": asdict(self.watchdog)}
 
     def load_extra_state(self, counters: Mapping[str, Any]) -> None:
-        """The inverse of `extra_state`."""
+        """Restore what `extra_state` gave."""
         self.progress = Progress(**counters["progress"])
         self.watchdog = Watchdog(**counters["watchdog"])
 
     def is_over(self, counters: Mapping[str, Any]) -> bool:
-        """Whether the policy had collapsed."""
+        """Tell whether the policy had collapsed."""
         return bool(counters["progress"]["collapsed"])
 
     # Telling
@@ -296,7 +298,7 @@ class RarTrainer(Resumable, SharedPrefix):
             self.control.should_training_stop = self.control.should_save = True
 
     def _propose_k(self) -> None:
-        """Which k would leave the most groups with something to learn from."""
+        """Say which k would leave the most groups with something to learn from."""
         every = _groups(self.rollouts.rewards, self.num_generations)
         groups = [[each.ranks for each in group if each.valid] for group in every]
         k, shares = propose_k(groups)
@@ -323,12 +325,12 @@ def _groups(rewards: Sequence[Reward], size: int) -> list[list[Reward]]:
 
 
 def only_punished(answers: Sequence[str]) -> str:
-    """What is wrong with answers that are never valid."""
+    """Return what is wrong with answers that are never valid."""
     return f"the policy would only be punished; it writes, for example, {answers[0][:80]!r}"
 
 
 def grpo_arguments(plan: Plan, policy: Policy, run: Path) -> dict[str, Any]:
-    """What GRPOConfig gets."""
+    """Return what GRPOConfig gets."""
     rar = plan.settings.rar
     answers = plan.prompts * rar.group
     rows = max(number for number in range(1, min(rar.chunk_answers, answers) + 1) if answers % number == 0)

@@ -22,7 +22,9 @@ class VisionOnce:
     """
 
     def __init__(self, trunk: Any) -> None:
-        """`trunk`: the model without its vocabulary head, whose `get_image_features` gives one tensor a picture."""
+        """Keep the tower. `trunk`: the model without its vocabulary head, whose `get_image_features` gives one tensor a
+        picture.
+        """
         self.trunk = trunk
         self.computed = self.requested = 0
         self._known: dict[bytes, tuple[torch.Tensor, ...]] = {}
@@ -33,7 +35,7 @@ class VisionOnce:
 
     @contextlib.contextmanager
     def remembering(self) -> Iterator[None]:
-        """Inside, the model asks here for its picture features."""
+        """Make the model, inside the block, ask here for its picture features."""
         ask = type(self.trunk).get_image_features.__get__(self.trunk)
 
         def features(pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, **options: Any) -> Any:

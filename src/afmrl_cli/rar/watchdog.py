@@ -29,7 +29,7 @@ class Watchdog:
     held_out_recall: float | None = None
 
     def rollouts(self, valid_share: float) -> str:
-        """After each step: the share of its rollouts that were valid."""
+        """Note after each step the share of its rollouts that were valid."""
         if self.first_valid is None:
             self.first_valid = valid_share
         self.recent_valid = [*self.recent_valid, valid_share][-RECENT:]
@@ -39,11 +39,11 @@ class Watchdog:
         return ""
 
     def any_valid(self) -> bool:
-        """False once the first steps have brought no valid answer: every reward was the same punishment."""
+        """Return false once the first steps have brought no valid answer: every reward was the same punishment."""
         return len(self.recent_valid) < HOPELESS or bool(self.first_valid) or any(self.recent_valid)
 
     def held_out(self, valid_share: float, recall: float) -> str:
-        """At each validation on the held-out queries, the first of them before the first step."""
+        """Check at each validation on the held-out queries, the first of them before the first step."""
         if self.held_out_valid is None or self.held_out_recall is None:
             self.held_out_valid, self.held_out_recall = valid_share, recall
         if valid_share < self.held_out_valid - self.margin:

@@ -163,7 +163,7 @@ class _Seen:
         self.without_attributes = 0
 
     def missing(self, described: Iterator[tuple[Product, Listing]], total: int, listener: Listener) -> Iterator[Input]:
-        """Return the products that have to be encoded; the pass is over when this iterator is."""
+        """Yield the products that have to be encoded; the pass is over when this iterator is."""
         with ListingsWriter(self.file) as writer:
             for product, row in described:
                 writer.add(row)

@@ -38,7 +38,7 @@ class Input:
 
     @property
     def paths(self) -> list[Path]:
-        """The photos."""
+        """Return the photos."""
         return [path for path in self.item.images if isinstance(path, Path)]
 
 
@@ -120,7 +120,7 @@ class _Opening:
     problems: Problems
 
     def groups(self, inputs: Iterator[Input]) -> Iterator[list[tuple[str, Item]]]:
-        """Return the inputs in order, each group opened while the caller works on the one before.
+        """Yield the inputs in order, each group opened while the caller works on the one before.
 
         `inputs` itself is only ever advanced by the caller's thread: it may read a database.
         """

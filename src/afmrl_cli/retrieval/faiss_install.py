@@ -21,7 +21,7 @@ class FaissConflict:
 
     @property
     def message(self) -> str:
-        """In one line."""
+        """Say it in one line."""
         return f"{' and '.join(self.installed)} are both installed and overwrite each other"
 
 

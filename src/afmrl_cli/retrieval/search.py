@@ -57,7 +57,7 @@ class Hit:
 
     @property
     def why(self) -> str:
-        """The shared attributes and words on one line."""
+        """Return the shared attributes and words on one line."""
         shared = write_attributes((key, self.attributes[key]) for key in self.matching)
         return "; ".join(filter(None, (shared, ", ".join(self.words))))
 

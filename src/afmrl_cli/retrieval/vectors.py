@@ -66,12 +66,12 @@ class Vectors:
 
     @cached_property
     def ids(self) -> list[str]:
-        """The listings' ids, in the order of the rows."""
+        """Return the listings' ids, in the order of the rows."""
         return self.listings.column("id")
 
     @property
     def index_kind(self) -> Kind:
-        """The kind of the stored index."""
+        """Return the kind of the stored index."""
         kind: Kind = self.manifest["index"]["kind"]
         return kind
 

@@ -131,7 +131,7 @@ def _with_targets(
     processor: Processor,
     reading: _Reading,
 ) -> Iterator[tuple[Example, str]]:
-    """Examples with their product's fingerprint; what has no valid target is counted."""
+    """Yield examples with their product's fingerprint; what has no valid target is counted."""
     for product, fingerprint, row in rows:
         text, reason = source.raw(product, row)
         if not text:
@@ -157,7 +157,7 @@ def _readable(
     problems: Problems,
     reading: _Reading,
 ) -> Iterator[tuple[Example, str]]:
-    """The examples that there is something to read of, photos decoded in several threads to find out."""
+    """Yield the examples that there is something to read of, photos decoded in several threads to find out."""
 
     def check(pair: tuple[Example, str]) -> tuple[bool, Problems]:
         own = Problems()
@@ -177,7 +177,7 @@ def _readable(
 
 
 def _sample(examples: list[tuple[Example, str]], number: int, seed: int) -> list[tuple[Example, str]]:
-    """A fixed random sample, in the catalog's order."""
+    """Return a fixed random sample, in the catalog's order."""
     if len(examples) <= number:
         return examples
     chosen = heapq.nsmallest(number, range(len(examples)), key=lambda i: hash_json([seed, examples[i][0].product.id]))

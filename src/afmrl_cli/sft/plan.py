@@ -33,16 +33,16 @@ class Plan:
 
     @property
     def chunk(self) -> int:
-        """Products in memory at a time: the largest part of a step that `sft.chunk_size` allows."""
+        """Return how many products are in memory at a time: the largest part of a step that `sft.chunk_size` allows."""
         size = self.settings.sft.batch_size
         return max(part for part in range(1, min(self.settings.sft.chunk_size, size) + 1) if size % part == 0)
 
     def __len__(self) -> int:
-        """Examples of the whole run: its epochs, one after the other."""
+        """Count the examples of the whole run: its epochs, one after the other."""
         return self.steps * self.settings.sft.batch_size
 
     def __getitem__(self, position: int) -> Example:
-        """The example at a position of the run: in each epoch another order, and other keys dropped."""
+        """Return the example at a position of the run: in each epoch another order, and other keys dropped."""
         if not 0 <= position < len(self):
             raise IndexError(position)
         train, seed = self.corpus.train, self.settings.sft.seed
@@ -53,7 +53,7 @@ class Plan:
         return Example(example.product, self._drop(example.target, np.random.default_rng((seed, position))))
 
     def _drop(self, target: Target, rng: np.random.Generator) -> Target:
-        """`target` without some of the keys that the shop fills only here and there.
+        """Return `target` without some of the keys that the shop fills only here and there.
 
         A cell that nobody filled is no statement. Without this, the keys that stand in an answer would tell which
         of the others will follow: the model would learn who fills the table, not what the photo shows.
@@ -69,7 +69,7 @@ def _order(number: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def make_plan(corpus: Corpus, task: AttributeTask, settings: Settings, base: Base) -> Plan:
-    """The plan that the settings mean, with sizes that follow from the catalog where they leave them open."""
+    """Return the plan that the settings mean, with sizes that follow from the catalog where they leave them open."""
     settings = with_sft_sizes(settings, len(corpus.train))
     sft = settings.sft
     rate = peak_rate(settings, "sft", built_in=base.name == NANO)
@@ -77,13 +77,13 @@ def make_plan(corpus: Corpus, task: AttributeTask, settings: Settings, base: Bas
 
 
 def run_key(plan: Plan, student: str) -> str:
-    """Hash of all that decides what is learnt: the same key, the same run."""
+    """Hash all that decides what is learnt: the same key, the same run."""
     sft = plan.settings.sft.model_dump(exclude=NOT_THE_RESULT)
     return hash_json({"sft": sft, "student": student, "task": plan.task.id, "data": plan.corpus.fingerprint})[:10]
 
 
 def describe(plan: Plan) -> dict[str, object]:
-    """The choices made, for --dry-run, reports and manifests."""
+    """Return the choices made, for --dry-run, reports and manifests."""
     corpus, sft = plan.corpus, plan.settings.sft
     return {
         "source": corpus.source.name,

@@ -45,7 +45,9 @@ class Score:
     keys: dict[str, KeyScore] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
-        """{"accuracy", "exact", "valid", "length", "extra"}: shares over all reference pairs, or over products."""
+        """Return {"accuracy", "exact", "valid", "length", "extra"}: shares over all reference pairs, or over
+        products.
+        """
         pairs = sum(key.references for key in self.keys.values()) or 1
         products = self.products or 1
         return {
@@ -57,7 +59,7 @@ class Score:
         }
 
     def by_key(self) -> dict[str, dict[str, float]]:
-        """{key: {"references", "exact", "accuracy"}}, the most frequent first."""
+        """Return {key: {"references", "exact", "accuracy"}}, the most frequent first."""
         ordered = sorted(self.keys.items(), key=lambda item: (-item[1].references, item[0]))
         return {
             key: {

@@ -57,12 +57,14 @@ class Target:
 
     @property
     def text(self) -> str:
-        """As the generator is to write it."""
+        """Write it as the generator is to write it."""
         return write_attributes(self.pairs)
 
 
 def read_target(text: str, product: Product, task: AttributeTask, order: Sequence[str] = ()) -> Target | str:
-    """`text` as a target, or the parser's reason why it is none. `order` counts where the schema names no keys."""
+    """Return `text` as a target, or the parser's reason why it is none. `order` counts where the schema names
+    no keys.
+    """
     valid, failure = read_answer(text, False, task.schema, product.category, task.settings)
     if valid is None:
         return str(failure)
@@ -78,13 +80,13 @@ def _rank(order: Sequence[str]) -> Callable[[str], int]:
 
 
 def _in_order(value: str, values: Sequence[str]) -> str:
-    """Several values in the order that the schema lists them; any other value as it is."""
+    """Return several values in the order that the schema lists them; any other value as it is."""
     parts = value.split(", ")
     return ", ".join(sorted(parts, key=values.index)) if len(parts) > 1 and set(parts) <= set(values) else value
 
 
 def open_source(work: Workspace, catalog: Catalog, database: Database, student: str) -> Source:
-    """The source that `sft.source` means. `student` is the id of the generator that is to be taught.
+    """Return the source that `sft.source` means. `student` is the id of the generator that is to be taught.
 
     Raises UsageError and DataError when there is nothing to learn from, saying what there is.
     """
@@ -104,7 +106,7 @@ def open_source(work: Workspace, catalog: Catalog, database: Database, student: 
 
 
 def _source_there_is(settings: Settings, database: Database, student: str) -> str:
-    """What `sft.source` = "" means."""
+    """Return what `sft.source` = "" means."""
     if settings.sft.file:
         return "file"
     if settings.sft.columns:
@@ -123,7 +125,9 @@ def _stored(product: Product, row: StoredAttributes | None) -> tuple[str, str]:
 
 
 def _find_teacher(settings: Settings, database: Database, student: str) -> str:
-    """The generator whose stored answers are learnt: named by its id, or by the model's name at its beginning."""
+    """Return the generator whose stored answers are learnt: named by its id, or by the model's name at its
+    beginning.
+    """
     wanted = settings.sft.teacher
     stored = database.attribute_sources()
     others = [name for name in stored if name != student]
@@ -149,7 +153,7 @@ def _find_teacher(settings: Settings, database: Database, student: str) -> str:
 
 
 def _columns(settings: Settings, schema: AttributeSchema, catalog: Catalog) -> list[tuple[str, str]]:
-    """(name in `Product.given`, key of attribute text) of the columns that targets are made from.
+    """Return (name in `Product.given`, key of attribute text) of the columns that targets are made from.
 
     Some exports have attributes that no column is named by (`catalog.own_attributes`): those are found row by row.
     """
@@ -180,7 +184,7 @@ def _columns(settings: Settings, schema: AttributeSchema, catalog: Catalog) -> l
 
 
 def _own_text(product: Product, keys: Mapping[str, str]) -> tuple[str, str]:
-    """`keys` are keys of attribute text by the columns' names, folded."""
+    """Take the shop's own text; `keys` are keys of attribute text by the columns' names, folded."""
     given = {folded(name): value for name, value in product.given.items()}
     return _pairs_text({key: given.get(name, "") for name, key in keys.items()}), NO_TARGET
 
@@ -195,7 +199,8 @@ def _file(settings: Settings, folder: CatalogFolder) -> Path:
 
 
 def read_targets_file(path: Path) -> dict[str, str]:
-    """Attribute text by listing id, from a table with ids and `attributes`, such as `afmrl attributes --out` writes.
+    """Return attribute text by listing id, from a table with ids and `attributes`, such as `afmrl attributes --out`
+    writes.
 
     Instead of `attributes`, JSONL may have an object `pairs`. Raises DataError when the file can't be read, lacks these
     columns, or names a listing twice.
@@ -229,18 +234,18 @@ def read_targets_file(path: Path) -> dict[str, str]:
 
 
 def _written(text: str) -> str:
-    """A JSON object as attribute text; everything else is attribute text, or what the parser will refuse."""
+    """Return a JSON object as attribute text; everything else is attribute text, or what the parser will refuse."""
     return attribute_text(text) if text.startswith(("{", "[")) else text
 
 
 def _pairs_text(pairs: Mapping[str, str]) -> str:
-    """Attribute text of pairs whose several values stand between |."""
+    """Return attribute text of pairs whose several values stand between |."""
     values = {key: clean_value(value.replace("|", ", ")) for key, value in pairs.items()}
     return write_attributes({key: value for key, value in values.items() if value})
 
 
 def sparseness(products: Iterator[tuple[Product, Target]], schema: AttributeSchema) -> dict[str, float]:
-    """For each key, the share of the products it applies to that have no value of it."""
+    """Return for each key the share of the products it applies to that have no value of it."""
     has: dict[str, int] = {}
     lacks: dict[str, int] = {}
     total = 0

@@ -50,7 +50,8 @@ class Collator:
         self.end = next((token for token in ends if token in known), tokenizer.eos_token)
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """`labels` [n, t] are those of the last t columns (`logits_to_keep`), at least one of them before the answer.
+        """Collate examples; `labels` [n, t] are those of the last t columns (`logits_to_keep`), at least one of
+        them before the answer.
 
         Raises ModelError when the tokenizer joins prompt and answer, or a row is longer than the model's positions.
         """
@@ -79,14 +80,14 @@ class Collator:
 
 
 def with_pictures(batch: Mapping[str, Any], generator: LocalGenerator) -> dict[str, Any]:
-    """What the model's forward takes of a batch of `Collator`, on the model's device."""
+    """Return what the model's forward takes of a batch of `Collator`, on the model's device."""
     rest = {name: value for name, value in batch.items() if name != PICTURES}
     shown = generator.vision.show(batch[PICTURES])
     return {**rest, **generator.vision.inputs({**rest, **shown}, generator.loaded.device)}
 
 
 def better(found: Mapping[str, Any], best: Mapping[str, Any], by: str) -> bool:
-    """Whether a validation's metrics are better by `by`; of equals, those with more valid answers are."""
+    """Tell whether a validation's metrics are better by `by`; of equals, those with more valid answers are."""
     return (found[by], found["valid"]) > (best[by], best["valid"])
 
 
@@ -150,7 +151,7 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         return {f"eval_{key}": value for key, value in found.items()}
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **named: Any) -> Any:
-        """Transformers', the batch's photos put in."""
+        """Compute transformers' loss, the batch's photos put in."""
         return super().compute_loss(model, with_pictures(inputs, self.generator), *args, **named)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -161,18 +162,18 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         super()._save_checkpoint(model, trial)
 
     def products_of_step(self) -> list[str]:
-        """Ids of the products of the step at hand."""
+        """Return the ids of the products of the step at hand."""
         size = self.plan.settings.sft.batch_size
         begin = self.state.global_step * size
         return [self.plan[i].product.id for i in range(begin, begin + size)]
 
     def extra_state(self) -> Mapping[str, Any]:
-        """What the end of the run tells."""
+        """Return what the end of the run tells."""
         return {"before": self.before, "best": self.best, "seconds": self.seconds}
 
     @property
     def seconds(self) -> float:
-        """Of the run, those before it was stopped included."""
+        """Return the seconds of the run, those before it was stopped included."""
         return self._seconds_before + time.monotonic() - self._begin
 
     def load_extra_state(self, counters: Mapping[str, Any]) -> None:
@@ -182,7 +183,7 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
 
 
 def _losses(score: Score) -> str:
-    """The most frequent kind of invalid answer, if there is one."""
+    """Return the most frequent kind of invalid answer, if there is one."""
     if not score.failures:
         return ""
     kind, number = max(score.failures.items(), key=lambda item: item[1])

@@ -24,7 +24,9 @@ WORTH_TELLING = 0.1
 
 
 def indistinct(generator: LocalGenerator, examples: Sequence[Example]) -> tuple[float, list[str]]:
-    """(share of the targets' tokens that the base can't tell from another one of them, the most frequent of those)."""
+    """Return (share of the targets' tokens that the base can't tell from another one of them, the most frequent of
+    those).
+    """
     tokenizer = generator.processor.tokenizer
     counts: Counter[int] = Counter()
     for ids in tokenizer([example.target.text for example in examples])["input_ids"]:
@@ -40,7 +42,7 @@ def indistinct(generator: LocalGenerator, examples: Sequence[Example]) -> tuple[
 
 
 def warn_of_indistinct(generator: LocalGenerator, examples: Sequence[Example], listener: Listener) -> None:
-    """A warning when a noticeable share of the targets can't be learnt on this base."""
+    """Warn when a noticeable share of the targets can't be learnt on this base."""
     share, words = indistinct(generator, examples)
     if share > WORTH_TELLING:
         listener.warn(

@@ -86,7 +86,7 @@ class Manifest:
         return read_training_products(self.products)
 
     def describe(self) -> dict[str, Any]:
-        """For people and JSON: all of it, but of the products only their numbers."""
+        """Describe it for people and JSON: all of it, but of the products only their numbers."""
         seen = self.training_products()
         products = None
         if seen is not None:
@@ -185,7 +185,7 @@ class Checkpoints:
         return manifest
 
     def size(self, name: str) -> int:
-        """Return bytes of the checkpoint's files."""
+        """Return the bytes of the checkpoint's files."""
         return sum(path.stat().st_size for path in self.path(name).iterdir())
 
     def add(self, adapter: Path, manifest: Manifest) -> Manifest:

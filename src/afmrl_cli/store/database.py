@@ -177,7 +177,7 @@ class Database:
         return found
 
     def attribute_sources(self) -> dict[str, int]:
-        """Of which generators there are valid texts, and how many, the most frequent first."""
+        """Count valid texts by generator, the most frequent first."""
         rows = self._connection.execute(
             "SELECT generator, COUNT(*) AS number FROM attributes WHERE failure IS NULL "
             "GROUP BY generator ORDER BY number DESC, generator"

@@ -35,7 +35,7 @@ def make_folder(path: Path) -> Path:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """The user knows a file by its own name: give it to failures that name none, or a temporary one."""
+    """Give the user's own name of a file to failures that name none, or a temporary one."""
     try:
         yield
     except OSError as error:
@@ -49,7 +49,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write a file to; renamed onto `path` at the end, removed on any error."""
+    """Yield a temporary path beside `path` to write a file to; renamed onto `path` at the end, removed on any error."""
     make_folder(path.parent)
     with naming(path):
         handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
@@ -69,7 +69,7 @@ def writing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writing_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, renamed onto it at the end; `path` must not exist yet."""
+    """Yield a temporary folder beside `path`, renamed onto it at the end; `path` must not exist yet."""
     make_folder(path.parent)
     with naming(path):
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent))
@@ -134,7 +134,9 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """json.loads that raises ValueError for all that is no JSON that anybody writes, nesting without end included."""
+    """Parse as json.loads does, but raise ValueError for all that is no JSON that anybody writes, nesting without end
+    included.
+    """
     try:
         return json.loads(text)
     except RecursionError as error:

@@ -37,37 +37,37 @@ class CatalogFolder:
 
     @property
     def root(self) -> Path:
-        """The folder that image paths are relative to."""
+        """Return the folder that image paths are relative to."""
         return self.catalog.parent
 
     @property
     def store(self) -> Path:
-        """`.afmrl`; made by the first writer (`store.files.make_folder`)."""
+        """Return `.afmrl`; made by the first writer (`store.files.make_folder`)."""
         return self.root / STORE_NAME
 
     @property
     def database(self) -> Path:
-        """Attributes and what has been done."""
+        """Return the path of attributes and what has been done."""
         return self.store / "afmrl.sqlite"
 
     @property
     def embeddings(self) -> Path:
-        """One folder per embedder and way of enriching."""
+        """Return the parent of one folder per embedder and way of enriching."""
         return self.store / "embeddings"
 
     @property
     def cache(self) -> Path:
-        """What can be computed again; anything in it may be deleted at any time."""
+        """Return the folder of what can be computed again; anything in it may be deleted at any time."""
         return self.store / "cache"
 
     @property
     def checkpoints(self) -> Path:
-        """The common checkpoint store."""
+        """Return the common checkpoint store."""
         return self.store / "checkpoints"
 
     @property
     def runs(self) -> Path:
-        """One folder per command that trained or evaluated."""
+        """Return the parent of one folder per command that trained or evaluated."""
         return self.store / "runs"
 
 

@@ -38,8 +38,8 @@ def learnt_from(manifest: Manifest, names: Sequence[str]) -> dict[str, str]:
 def with_sources(
     own: TrainingProducts, parent: Manifest | None, inputs: Mapping[str, str], checkpoints: Checkpoints
 ) -> dict[str, object]:
-    """For the manifest of a checkpoint that has seen `own`: with all that its parent and the models of `inputs` have
-    seen. Where one of these does not say, the new one's are not complete.
+    """Make the manifest entry of a checkpoint that has seen `own`: with all that its parent and the models of `inputs`
+    have seen. Where one of these does not say, the new one's are not complete.
     """
     known = {manifest.name: manifest for manifest in checkpoints.list()}
     names = {checkpoint_of(model, known) for model in inputs.values()} | ({parent.name} if parent else set())

@@ -53,7 +53,7 @@ class TrainingProducts:
         )
 
     def written(self) -> dict[str, object]:
-        """For a manifest."""
+        """Return it for a manifest."""
         return {
             "train": _packed(self.train),
             "validation": _packed(self.validation),
@@ -69,7 +69,9 @@ def hashes_of(id: str, product_id: str) -> tuple[bytes, ...]:
 
 
 def training_products(train: Iterable[tuple[str, str]], validation: Iterable[tuple[str, str]]) -> TrainingProducts:
-    """Of (listing's id, product's id) that were trained on and chosen by; a listing may be named more than once."""
+    """Make `TrainingProducts` of (listing's id, product's id) that were trained on and chosen by; a listing may
+    be named more than once.
+    """
     sides = [set(train), set(validation)]
     hashes = [frozenset(each for listing in side for each in hashes_of(*listing)) for side in sides]
     return TrainingProducts(hashes[0], hashes[1], (len(sides[0]), len(sides[1])))

@@ -46,8 +46,8 @@ class Loss:
 
 
 def log_weights(bm25: Tensor, *, weight_positive: bool = True) -> Tensor:
-    """ln w [n, m] of BM25 scores [n, m] (row i's positive is column i): 1 + tanh(B); 0 at the positives when they are
-    not weighted.
+    """Compute ln w [n, m] of BM25 scores [n, m] (row i's positive is column i): 1 + tanh(B); 0 at the positives when
+    they are not weighted.
     """
     weights = 1 + torch.tanh(bm25)
     if weight_positive:
@@ -57,7 +57,9 @@ def log_weights(bm25: Tensor, *, weight_positive: bool = True) -> Tensor:
 
 
 def false_negatives(cosines: Tensor, delta: float) -> Tensor:
-    """bool [n, m]: s_ij > s_ii + delta, the positive-anchored rule; never true at the positive. Without gradient."""
+    """Return bool [n, m]: s_ij > s_ii + delta, the positive-anchored rule; never true at the positive. Without
+    gradient.
+    """
     cosines = cosines.detach()
     found = cosines > cosines.diagonal().unsqueeze(1) + delta
     return found & ~_eye(cosines)
@@ -73,7 +75,8 @@ def contrastive_loss(
     known: Tensor | None = None,
     rejected: Tensor | None = None,
 ) -> Loss:
-    """AGCL over `queries` [n, d] and `candidates` [m, d], m >= n, rows of length 1; candidate i is query i's positive.
+    """Compute AGCL over `queries` [n, d] and `candidates` [m, d], m >= n, rows of length 1; candidate i is query i's
+    positive.
 
     `log_weight` [n, m] is ln w (None: all equal, which is InfoNCE), `delta` the mask's margin (None: no mask), `known`
     bool [n, m] the candidates that are no negatives whatever their cosine, `rejected` [n, m] those that a

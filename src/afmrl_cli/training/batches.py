@@ -31,7 +31,7 @@ OPEN_BATCHES = 8
 def choose_strategy(
     wanted: Literal["auto", "random", "category", "neighbours"], batch_size: int, attributes: bool
 ) -> Strategy:
-    """`agcl.batches`, with auto resolved."""
+    """Return `agcl.batches`, with auto resolved."""
     if wanted != "auto":
         return wanted
     if batch_size >= SMALL_BATCH:
@@ -62,7 +62,7 @@ class _Filling:
         return False
 
     def leftovers(self) -> list[int]:
-        """The pairs of batches that are not full."""
+        """Return the pairs of batches that are not full."""
         return [pair for batch in self.open for pair in batch.values()]
 
 
@@ -76,7 +76,8 @@ def plan_batches(
     strategy: Strategy,
     seed: tuple[int, int],
 ) -> list[list[int]]:
-    """One epoch: full batches of pair numbers, in the order of training. The same `seed` gives the same plan.
+    """Plan one epoch: full batches of pair numbers, in the order of training. The same `seed` gives the same
+    plan.
 
     Pair i is about a product `identities[i]` of `categories[i]`, whose attributes are row `rows[i]` of `lexical`
     (needed for neighbours). What does not fill a batch waits for
@@ -95,7 +96,7 @@ def plan_batches(
 
 
 def check_batch_size(identities: Sequence[str], batch_size: int) -> None:
-    """DataError when there are fewer different products than a batch holds."""
+    """Raise DataError when there are fewer different products than a batch holds."""
     products = len(set(identities))
     if products < batch_size:
         raise DataError(
@@ -105,7 +106,7 @@ def check_batch_size(identities: Sequence[str], batch_size: int) -> None:
 
 
 def _fill(order: Sequence[int], identities: Sequence[str], batch_size: int) -> tuple[list[list[int]], list[int]]:
-    """(full batches, pairs that are left over)."""
+    """Return (full batches, pairs that are left over)."""
     filling = _Filling(batch_size)
     waiting = [pair for pair in order if not filling.add(pair, identities[pair])]
     return filling.full, filling.leftovers() + waiting
@@ -127,7 +128,9 @@ def _by_category(
 
 
 def _clustered(order: Sequence[int], identities: Sequence[str], rows: Sequence[int], lexical: Lexical) -> list[int]:
-    """`order` rearranged: a pair, then its nearest others of different products, then the next pair that is left."""
+    """Return `order` rearranged: a pair, then its nearest others of different products, then the next pair that is
+    left.
+    """
     pairs_of_row: dict[int, list[int]] = {}
     for pair in reversed(order):
         pairs_of_row.setdefault(rows[pair], []).append(pair)

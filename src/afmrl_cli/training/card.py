@@ -12,7 +12,7 @@ from .plan import Plan, describe
 
 
 def model_card(base: Base, plan: Plan, parent: Manifest | None) -> str:
-    """The card of an embedder."""
+    """Return the card of an embedder."""
     settings = plan.settings
     agcl = {key: value for key, value in settings.agcl.model_dump().items() if key != "name"}
     return adapter_card(
@@ -34,7 +34,7 @@ def model_card(base: Base, plan: Plan, parent: Manifest | None) -> str:
 def generator_card(
     base: Base, parent: Manifest | None, *, trained: str, template: str, content: Mapping[str, Any]
 ) -> str:
-    """The card of a generator, with the prompt `template`."""
+    """Return the card of a generator, with the prompt `template`."""
     return adapter_card(
         base,
         parent,
@@ -64,7 +64,7 @@ def adapter_card(
     use: Sequence[str],
     content: Mapping[str, Any],
 ) -> str:
-    """What an adapter is, how it was trained, and how to use it, with and without afmrl. Names no folder.
+    """Return what an adapter is, how it was trained, and how to use it, with and without afmrl. Names no folder.
 
     `trained` follows "Trained by"; `use` are lines of Markdown; `content` is shown as JSON, with versions beside it.
     """

@@ -112,8 +112,8 @@ def _side(product: Product, settings: Settings, sides: Counter[Split]) -> Split:
 
 
 def training_views(work: Workspace) -> list[Product]:
-    """The views beside whole listings that ask in training and validation, and with `enrich = both` that are searched,
-    by RAR (`rar.query`) too: what the generator has to describe so that such sides can carry attributes.
+    """Return the views beside whole listings that ask in training and validation, and with `enrich = both` that are
+    searched, by RAR (`rar.query`) too: what the generator has to describe so that such sides can carry attributes.
     """
     folder, settings = work.folder, work.settings
     both = settings.embed.enrich == "both"
@@ -146,8 +146,8 @@ def training_views(work: Workspace) -> list[Product]:
 
 
 def _one_product(listings: list[TrainListing], verdicts: Verdicts) -> list[TrainListing]:
-    """The listings with one identity for those that a person called the same product: positives, and never negatives;
-    each knows those that a person called another one.
+    """Return the listings with one identity for those that a person called the same product: positives, and never
+    negatives; each knows those that a person called another one.
 
     Each split by itself: a confirmed pair that lies across two of them joins nothing, so that nothing leaks.
     """
@@ -163,7 +163,7 @@ def _readable(
     fingerprinter: Fingerprinter,
     threads: ThreadPoolExecutor,
 ) -> tuple[Photo, ...]:
-    """The photos of `product` that can be opened; the others go to `problems`."""
+    """Return the photos of `product` that can be opened; the others go to `problems`."""
 
     def size(path: Path) -> tuple[int, int] | ImageProblem:
         try:

@@ -26,7 +26,8 @@ def draw_curve(run: Path, left: str, right: str) -> None:
 
 
 def training_curve(title: str, loss: Points, recall: Points, recall_name: str, loss_name: str = "loss") -> str:
-    """An SVG document; `loss` and `recall` are (step, value), the scale of the first is left, of the second right.
+    """Return an SVG document; `loss` and `recall` are (step, value), the scale of the first is left, of the second
+    right.
 
     What lies below 0 is drawn on the ground.
     """

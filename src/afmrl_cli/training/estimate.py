@@ -41,7 +41,7 @@ def measure(work: Callable[[], torch.Tensor], device: torch.device, parts: float
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory in use so far: what torch has allocated on a GPU, the whole process elsewhere."""
+    """Return the most memory in use so far: what torch has allocated on a GPU, the whole process elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -28,7 +28,7 @@ RandomState = tuple[Tensor, Tensor | None]
 
 
 def token_chunks(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Rows of similar length in chunks of at most `budget` tokens, of which at most `PADDING` are padding.
+    """Put rows of similar length into chunks of at most `budget` tokens, of which at most `PADDING` are padding.
 
     A row that is longer than the budget stands alone. The largest chunk is the last: its graph is kept.
     """
@@ -82,7 +82,7 @@ def cached_gradients(
 
 
 def one_ahead(prepare: Callable[[Sequence[int]], Prepared], chunks: Sequence[Sequence[int]]) -> Iterator[Prepared]:
-    """`prepare(chunk)` of each chunk in order, the next one in the making while the caller works on this one."""
+    """Yield `prepare(chunk)` of each chunk in order, the next one in the making while the caller works on this one."""
     if not chunks:
         return
     with ThreadPoolExecutor(max_workers=1) as thread:
@@ -96,7 +96,7 @@ def one_ahead(prepare: Callable[[Sequence[int]], Prepared], chunks: Sequence[Seq
 
 
 def random_state() -> RandomState:
-    """The random state of the CPU and of the current GPU."""
+    """Return the random state of the CPU and of the current GPU."""
     return torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None
 
 

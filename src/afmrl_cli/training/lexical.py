@@ -28,7 +28,9 @@ Tokens = Literal["values", "pairs"]
 
 
 def attribute_tokens(attributes: Mapping[str, str], tokens: Tokens = "values") -> list[str]:
-    """The tokens of a product's attributes: {"colour": "navy blue"} -> ["navy", "blue"], or ["colour=navy blue"]."""
+    """Return the tokens of a product's attributes: {"colour": "navy blue"} -> ["navy", "blue"], or ["colour=navy
+    blue"].
+    """
     if tokens == "values":
         return [token for value in attributes.values() for token in tokenize(value)]
     pairs = [(" ".join(tokenize(key)), " ".join(tokenize(value))) for key, value in attributes.items()]

@@ -39,7 +39,7 @@ def begin(run: Path, *, first: bool) -> Path | None:
 
 
 def step_of(state: Path | None) -> int:
-    """The step after which a state was saved, 0 for none."""
+    """Return the step after which a state was saved, 0 for none."""
     return int(state.name.removeprefix("state-")) if state else 0
 
 

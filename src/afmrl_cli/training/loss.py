@@ -49,7 +49,7 @@ def choose_loss(agcl: AgclSettings) -> Objective:
 
 
 def _infonce(agcl: AgclSettings, queries: Tensor, targets: Tensor, facts: Facts) -> Loss:
-    """All weights equal, no mask by similarity."""
+    """Compute InfoNCE: all weights equal, no mask by similarity."""
     return contrastive_loss(
         queries,
         targets,
@@ -60,7 +60,9 @@ def _infonce(agcl: AgclSettings, queries: Tensor, targets: Tensor, facts: Facts)
 
 
 def _agcl(agcl: AgclSettings, queries: Tensor, targets: Tensor, facts: Facts) -> Loss:
-    """Negatives weighted by their attributes and, with `agcl.mask`, left out where they stand above the positive."""
+    """Compute AGCL: negatives weighted by their attributes and, with `agcl.mask`, left out where they stand above the
+    positive.
+    """
     return contrastive_loss(
         queries,
         targets,

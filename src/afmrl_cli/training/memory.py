@@ -133,13 +133,13 @@ class Model:
 
     @property
     def weights(self) -> int:
-        """Bytes of the weights."""
+        """Return the bytes of the weights."""
         s = self.shape
         linear = s.layers * (2 * s.hidden * (s.query + s.keys) + 3 * s.hidden * s.mlp) if self.four_bit else 0
         return round(self.bytes * (s.numbers - linear) + NF4_BYTES * linear)
 
     def adapter(self, rank: int) -> int:
-        """Return bytes of an adapter in training: weights, gradients and AdamW's moments."""
+        """Return the bytes of an adapter in training: weights, gradients and AdamW's moments."""
         s = self.shape
         sides = 2 * (s.hidden + s.query) + 2 * (s.hidden + s.keys) + 3 * (s.hidden + s.mlp)
         return ADAPTER_BYTES * rank * s.layers * sides
@@ -167,15 +167,15 @@ class Model:
         return self.adapter(training.rank) + self.forward(tokens, images) + tokens * layers
 
     def cache(self, tokens: int) -> int:
-        """Return bytes of keys and values."""
+        """Return the bytes of keys and values."""
         return 2 * self.bytes * self.shape.keys * self.shape.layers * tokens
 
     def scores(self, tokens: int) -> int:
-        """Return bytes of the scores of all words, for so many tokens."""
+        """Return the bytes of the scores of all words, for so many tokens."""
         return WORD_BYTES * self.shape.words * tokens
 
     def chunked_scores(self, tokens: int) -> int:
-        """Return bytes of the same in TRL's chunks, with their gradient."""
+        """Return the bytes of the same in TRL's chunks, with their gradient."""
         pairs = min(tokens, HEAD_TOKENS) * min(self.shape.words, HEAD_WORDS)
         return pairs * (self.bytes + (0 if self.cuda else HEAD_BYTES))
 
@@ -278,7 +278,7 @@ def _sft(settings: Settings, model: Model, photos: int) -> int:
 
 
 def _agcl(settings: Settings, model: Model, photos: int) -> int:
-    """Return bytes of a chunk, and of the vectors of the whole batch with their gradients and similarities."""
+    """Return the bytes of a chunk, and of the vectors of the whole batch with their gradients and similarities."""
     length, batch = _item(settings, model, photos), settings.agcl.batch_size or AGCL_BATCH
     rows = max(1, settings.agcl.chunk_tokens // length)
     vectors = 4 * 4 * (2 * batch * model.shape.hidden + batch**2)
@@ -286,7 +286,7 @@ def _agcl(settings: Settings, model: Model, photos: int) -> int:
 
 
 def _rar(settings: Settings, generator: Model, embedder: Model, shown: int, seen: int) -> int:
-    """Policy and frozen embedder: answers are sampled, rewarded and learnt from, one after the other."""
+    """Estimate policy and frozen embedder: answers are sampled, rewarded and learnt from, one after the other."""
     rar, new = settings.rar, settings.attributes.max_new_tokens
     prompt, item = _prompt(settings, generator, shown), _item(settings, embedder, seen)
     prompts, groups = min(rar.prompts, max(1, rar.rollout_answers // rar.group)), max(1, rar.chunk_answers // rar.group)

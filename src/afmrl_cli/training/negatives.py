@@ -79,19 +79,19 @@ class Negatives:
         return sorted(self.similar.items(), key=lambda item: (-item[1].similarity, item[0]))[:number]
 
     def as_json(self) -> dict[str, Any]:
-        """For the state that a killed run goes on from."""
+        """Return it for the state that a killed run goes on from."""
         pairs = [[i, j, pair.times, pair.similarity, pair.positive] for (i, j), pair in self.similar.items()]
         return {**{name: getattr(self, name) for name in _COUNTS}, "similar": pairs}
 
     @staticmethod
     def from_json(content: dict[str, Any]) -> Negatives:
-        """The inverse of `as_json`."""
+        """Return the inverse of `as_json`."""
         made = Negatives(**{name: content[name] for name in _COUNTS})
         made.similar = {(i, j): SimilarPair(times, s, p) for i, j, times, s, p in content["similar"]}
         return made
 
     def summary(self) -> dict[str, Any]:
-        """Shares and histograms, for reports and --json."""
+        """Return shares and histograms, for reports and --json."""
         total = max(1, self.negatives)
         return {
             "negatives": self.negatives,
@@ -104,7 +104,7 @@ class Negatives:
         }
 
     def write(self, run: Path, listings: Sequence[TrainListing], tokens: Sequence[Sequence[str]]) -> None:
-        """negatives.json, similar_pairs.csv (the most similar first) and negatives.md in the run's folder."""
+        """Write negatives.json, similar_pairs.csv (the most similar first) and negatives.md in the run's folder."""
         write_json(run / "negatives.json", self.summary())
         rows = []
         for (i, j), pair in self._nearest(KEEP):

@@ -91,17 +91,17 @@ class Side:
 
     @property
     def words(self) -> str:
-        """Product text and attributes."""
+        """Return product text and attributes."""
         return enriched_text(self.text, self.attributes)
 
     @property
     def content(self) -> str:
-        """Equal for sides that the embedder can't tell apart: a hash of all that it reads."""
+        """Return what is equal for sides that the embedder can't tell apart: a hash of all that it reads."""
         return hash_json([self.words, [photo.content for photo in self.photos]])
 
     @property
     def plain(self) -> Side:
-        """The side without attributes."""
+        """Return the side without attributes."""
         return replace(self, attributes="")
 
 
@@ -117,7 +117,8 @@ class Pair:
 def find_positives(
     listings: Sequence[TrainListing], wanted: Sequence[Kind] = (), *, required: bool = True
 ) -> list[Positive]:
-    """What the catalog offers: with `wanted` empty the best kind for each listing, else every kind that is named.
+    """Return what the catalog offers: with `wanted` empty the best kind for each listing, else every kind that is
+    named.
 
     In the order of the listings. DataError when there is none, and one is `required`.
     """
@@ -184,7 +185,7 @@ def draw_pair(
 
 
 def view_side(listing: TrainListing, number: int, view: ViewKey, *, enriched: bool) -> Side:
-    """What a side shows of a listing, and with `enriched` the attributes that were written from just that."""
+    """Return what a side shows of a listing, and with `enriched` the attributes that were written from just that."""
     name, content = view
     text = "" if name in ("photos", "all-photos") else listing.text
     photos = () if name == "text" else listing.photos
@@ -196,12 +197,12 @@ def view_side(listing: TrainListing, number: int, view: ViewKey, *, enriched: bo
 
 
 def first_photos_of(side: Side, most: int) -> Side:
-    """`side` with its first `most` photos (0: all), as in inference."""
+    """Return `side` with its first `most` photos (0: all), as in inference."""
     return replace(side, photos=side.photos[:most]) if most else side
 
 
 def query_views(positive: Positive, listing: TrainListing) -> list[ViewKey]:
-    """The views that may ask for `positive`."""
+    """Return the views that may ask for `positive`."""
     if positive.kind == "listings":
         return [LISTING]
     photos: list[ViewKey] = [("photos", photo.content) for photo in listing.photos]
@@ -219,12 +220,12 @@ def _some_photos(photos: tuple[Photo, ...], most: int, rng: np.random.Generator)
 
 
 def mix(positives: Sequence[Positive]) -> dict[str, int]:
-    """How many pairs of each kind."""
+    """Return how many pairs of each kind."""
     return dict(Counter(positive.kind for positive in positives))
 
 
 def indistinguishable(pairs: Sequence[Pair], listings: Sequence[TrainListing]) -> NDArray[np.bool_]:
-    """bool [n, n]: candidate j is no negative of query i, whatever a model thinks; the diagonal is False.
+    """Return bool [n, n]: candidate j is no negative of query i, whatever a model thinks; the diagonal is False.
 
     True where both are listings of one product (and no person said otherwise), or where the same is shown: the same
     target as the positive, the query itself as a target, a target with the very photo that asks alone, or two queries
@@ -249,7 +250,7 @@ def indistinguishable(pairs: Sequence[Pair], listings: Sequence[TrainListing]) -
 
 
 def rejected(queries: Sequence[Side], targets: Sequence[Side], listings: Sequence[TrainListing]) -> NDArray[np.bool_]:
-    """bool [n, m]: a person called the listings of query i and target j different products."""
+    """Return bool [n, m]: a person called the listings of query i and target j different products."""
     found = np.zeros((len(queries), len(targets)), dtype=np.bool_)
     for i, query in enumerate(queries):
         if others := listings[query.listing].rejected:
@@ -267,7 +268,7 @@ def _same(rows: list[Side], columns: list[Side]) -> NDArray[np.bool_]:
 
 
 def _shows_the_photo(queries: list[Side], targets: list[Side]) -> NDArray[np.bool_]:
-    """bool [n, m]: query i is one photo alone, and target j shows it."""
+    """Return bool [n, m]: query i is one photo alone, and target j shows it."""
     photos = [{photo.content for photo in target.photos} for target in targets]
     found = np.zeros((len(queries), len(targets)), dtype=np.bool_)
     for i, query in enumerate(queries):

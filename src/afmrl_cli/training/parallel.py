@@ -29,11 +29,11 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and talks."""
+        """Tell whether this is the process that writes and talks."""
         return self.rank == 0
 
     def share(self, count: int) -> range:
-        """This process's part of `count` things; UsageError when they can't be divided evenly."""
+        """Return this process's part of `count` things; UsageError when they can't be divided evenly."""
         if count % self.size:
             raise UsageError(
                 f"agcl.batch_size = {count} can't be divided among {self.size} processes",
@@ -57,13 +57,15 @@ def join_world() -> World:
 
 
 def leave_world(world: World) -> None:
-    """The end of `join_world`."""
+    """Leave what `join_world` joined."""
     if world.size > 1 and dist.is_initialized():
         dist.destroy_process_group()
 
 
 def gather_rows(rows: Tensor, world: World) -> Tensor:
-    """[k, d] of each process -> [size * k, d] in the order of the processes, the same everywhere; no gradient."""
+    """Gather [k, d] of each process -> [size * k, d] in the order of the processes, the same everywhere; no
+    gradient.
+    """
     if world.size == 1:
         return rows
     parts = [torch.empty_like(rows) for _ in range(world.size)]
@@ -72,7 +74,7 @@ def gather_rows(rows: Tensor, world: World) -> Tensor:
 
 
 def gather_objects(own: Any, world: World) -> list[Any]:
-    """What each process gives, in their order."""
+    """Return what each process gives, in their order."""
     if world.size == 1:
         return [own]
     found: list[Any] = [None] * world.size

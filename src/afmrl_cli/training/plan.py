@@ -39,7 +39,7 @@ class Plan:
     peak_rate: float
 
     def batches(self, epoch: int) -> list[list[int]]:
-        """The batches of an epoch, as numbers of positives."""
+        """Return the batches of an epoch, as numbers of positives."""
         agcl, train = self.settings.agcl, self.corpus.train
         listings = [positive.listing for positive in self.positives]
         return plan_batches(
@@ -69,7 +69,7 @@ class Plan:
         ]
 
     def from_step(self, epoch: int, at: int) -> Iterator[tuple[int, int, list[Pair]]]:
-        """Without end: (epoch, number of the next batch in it, pairs), from batch `at` of `epoch` on."""
+        """Yield without end (epoch, number of the next batch in it, pairs), from batch `at` of `epoch` on."""
         while True:
             batches = self.batches(epoch)
             for i in range(at, len(batches)):
@@ -78,7 +78,7 @@ class Plan:
 
 
 def make_plan(corpus: Corpus, settings: Settings, base: Base, processes: int = 1) -> Plan:
-    """The plan that the settings mean, with sizes that follow from the catalog where they leave them open.
+    """Return the plan that the settings mean, with sizes that follow from the catalog where they leave them open.
 
     Raises UsageError for settings that can't be used, DataError without positives or with too few products.
     """
@@ -103,7 +103,7 @@ def make_plan(corpus: Corpus, settings: Settings, base: Base, processes: int = 1
 
 
 def _some(positives: list[Positive], corpus: Corpus, settings: Settings) -> list[Positive]:
-    """Those of `agcl.share` of the products, of LEAST_BATCHES batches at least: with one batch every step would
+    """Return those of `agcl.share` of the products, of LEAST_BATCHES batches at least: with one batch every step would
     have the same products.
     """
     agcl = settings.agcl
@@ -117,7 +117,7 @@ def _some(positives: list[Positive], corpus: Corpus, settings: Settings) -> list
 
 
 def run_key(plan: Plan, embedder_id: str, source: AttributeSource | None, processes: int) -> str:
-    """Hash of all that decides what is learnt: the same key, the same run."""
+    """Hash all that decides what is learnt: the same key, the same run."""
     settings = plan.settings
     content = {
         "agcl": settings.agcl.model_dump(exclude=NOT_THE_RESULT | ({"share"} if settings.agcl.share == 1 else set())),
@@ -131,7 +131,7 @@ def run_key(plan: Plan, embedder_id: str, source: AttributeSource | None, proces
 
 
 def queries_with_attributes(plan: Plan) -> dict[str, int]:
-    """How many positives of each kind have stored attributes of a view that asks for them."""
+    """Return how many positives of each kind have stored attributes of a view that asks for them."""
     enriched = plan.settings.embed.enrich != "none" and plan.settings.agcl.attributes == "generated"
     train = plan.corpus.train
     described = [
@@ -144,7 +144,7 @@ def queries_with_attributes(plan: Plan) -> dict[str, int]:
 
 
 def describe(plan: Plan) -> dict[str, object]:
-    """The choices made, for --dry-run, reports and manifests."""
+    """Return the choices made, for --dry-run, reports and manifests."""
     train = plan.corpus.train
     return {
         "loss": plan.settings.agcl.loss,

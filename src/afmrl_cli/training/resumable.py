@@ -45,7 +45,8 @@ else:
 def common_arguments(
     settings: TrainingSettings, run: Path, *, steps: int, peak_rate: float, device: str
 ) -> dict[str, Any]:
-    """What every configuration of a trainer gets (TrainingArguments, GRPOConfig): steps, optimiser, states, silence.
+    """Return what every configuration of a trainer gets (TrainingArguments, GRPOConfig): steps, optimiser, states,
+    silence.
 
     Weights keep their type: the base is loaded in what it computes in, and the adapter is fp32.
     """
@@ -91,22 +92,24 @@ class Resumable(_Trainer):  # type: ignore[misc]
 
     @property
     def run(self) -> Path:
-        """The run's folder."""
+        """Return the run's folder."""
         return Path(self.args.output_dir)
 
     def extra_state(self) -> Mapping[str, Any]:
-        """More counters to save, as JSON; a subclass that has some says so."""
+        """Return more counters to save, as JSON; a subclass that has some says so."""
         return {}
 
     def load_extra_state(self, counters: Mapping[str, Any]) -> None:
         """Take back what `extra_state` gave."""
 
     def is_over(self, counters: Mapping[str, Any]) -> bool:
-        """Whether the run that saved these counters (`extra_state`) had ended before its last step."""
+        """Tell whether the run that saved these counters (`extra_state`) had ended before its last step."""
         return False
 
     def products_of_step(self) -> list[str]:
-        """Ids of the products that the step at hand is about, for messages; a subclass that knows them says so."""
+        """Return the ids of the products that the step at hand is about, for messages; a subclass that knows them
+        says so.
+        """
         return []
 
     # Saving
@@ -125,7 +128,7 @@ class Resumable(_Trainer):  # type: ignore[misc]
         drop_other_bests(self.run, self.state.best_global_step)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Refused: transformers would write pickles; adapters are written by `save_adapter`."""
+        """Refuse: transformers would write pickles; adapters are written by `save_adapter`."""
         raise NotImplementedError("use save_adapter")
 
     def keep_best(self, save: Callable[[Path], None]) -> None:
@@ -137,7 +140,7 @@ class Resumable(_Trainer):  # type: ignore[misc]
     # Going on
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Nothing yet: weights come with the optimiser's moments."""
+        """Load nothing yet: weights come with the optimiser's moments."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -149,12 +152,12 @@ class Resumable(_Trainer):  # type: ignore[misc]
         self.load_extra_state(counters["extra"])
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Nothing: `training_step` draws afresh."""
+        """Load nothing: `training_step` draws afresh."""
 
     # Steps
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """One forward and backward, with random numbers of its own; ModelError when its loss is no number."""
+        """Run one forward and backward, with random numbers of its own; ModelError when its loss is no number."""
         step, part = self.state.global_step, self._part[1] + 1 if self._part[0] == self.state.global_step else 0
         self._part = step, part
         entropy = (self.args.seed, step, part, self.args.process_index)

@@ -61,7 +61,7 @@ def _plan(job: Job) -> Planned:
 
 
 def _products(plan: Plan) -> TrainingProducts:
-    """Every listing of a pair, and the validation split, by which the best step was chosen."""
+    """Return every listing of a pair, and the validation split, by which the best step was chosen."""
     train = plan.corpus.train
     used = {i for positive in plan.positives for i in (positive.listing, *positive.others)}
     return training_products(
@@ -169,7 +169,9 @@ def _check(work: Workspace, corpus: Corpus) -> None:
 
 
 def _trial(settings: Settings) -> Settings:
-    """As for InfoNCE, where the attributes that AGCL weights by are still to be written; they cost nothing."""
+    """Return the settings as for InfoNCE, where the attributes that AGCL weights by are still to be written; they cost
+    nothing.
+    """
     if settings.agcl.attributes == "given":
         return settings
     agcl = settings.agcl.model_copy(update={"loss": "infonce", "batches": "auto"})

@@ -95,12 +95,12 @@ class Job:
 
     @property
     def model_id(self) -> str:
-        """The id of the model that training starts from."""
+        """Return the id of the model that training starts from."""
         return name_of(self.work.settings.model, self.method.role, self.base, self.parent)
 
     @property
     def bare_model(self) -> ModelSettings:
-        """The model settings without the checkpoint: its adapter, or a new one, is put on top to be trained."""
+        """Return the model settings without the checkpoint: its adapter, or a new one, is put on top to be trained."""
         return self.work.settings.model.model_copy(update={f"{self.method.role}_checkpoint": ""})
 
 
@@ -130,7 +130,7 @@ class Method:
 
     @property
     def command(self) -> str:
-        """The command, such as train-sft."""
+        """Return the command, such as train-sft."""
         return f"train-{self.name}"
 
 
@@ -239,7 +239,7 @@ def _manifest(job: Job, planned: Planned, training: Training, outcome: Outcome, 
 
 
 def _summary(run: Path, planned: Planned, done: Mapping[str, Any], **more: Any) -> TrainingSummary:
-    """What done.json says; those of earlier versions have no plan."""
+    """Return what done.json says; those of earlier versions have no plan."""
     details = {name: value for name, value in done.items() if name not in ("plan", "checkpoint", "seconds")}
     plan = done.get("plan", planned.description)
     return TrainingSummary(run, plan, str(done["checkpoint"]), details, seconds=float(done["seconds"]), **more)

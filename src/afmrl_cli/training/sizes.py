@@ -29,13 +29,13 @@ RATES: dict[str, tuple[float, float]] = {"agcl": (1e-3, 5e-5), "sft": (4e-3, 1e-
 
 
 def peak_rate(settings: Settings, section: str, *, built_in: bool) -> float:
-    """The learning rate that is set for a training, else the one of the model that it trains."""
+    """Return the learning rate that is set for a training, else the one of the model that it trains."""
     own: float = getattr(settings, section).learning_rate
     return own or RATES[section][0 if built_in else 1]
 
 
 def batch_size(products: int, most: int) -> int:
-    """The batch for so many products, between 2 and `most`."""
+    """Return the batch for so many products, between 2 and `most`."""
     size = 2
     while 2 * size <= min(most, products // BATCHES_AN_EPOCH):
         size *= 2
@@ -43,19 +43,19 @@ def batch_size(products: int, most: int) -> int:
 
 
 def epoch_steps(epochs: float, steps_per_epoch: float, least: int) -> int:
-    """The steps of `epochs` epochs; of 0: of three, and of `least` steps at least."""
+    """Return the steps of `epochs` epochs; of 0: of three, and of `least` steps at least."""
     if epochs:
         return max(1, round(epochs * steps_per_epoch))
     return max(least, round(EPOCHS * steps_per_epoch))
 
 
 def interval(steps: int, apart: int = APART) -> int:
-    """Steps between two validations of a run of `steps`."""
+    """Return the steps between two validations of a run of `steps`."""
     return max(1, min(apart, -(-steps // VALIDATIONS)))
 
 
 def with_agcl_batch(settings: Settings, products: int, processes: int = 1) -> Settings:
-    """The settings with a batch size for `products` products that have a pair, a multiple of `processes`."""
+    """Return the settings with a batch size for `products` products that have a pair, a multiple of `processes`."""
     if settings.agcl.batch_size:
         return settings
     size = batch_size(products, AGCL_BATCH)
@@ -63,14 +63,14 @@ def with_agcl_batch(settings: Settings, products: int, processes: int = 1) -> Se
 
 
 def with_agcl_steps(settings: Settings, steps_per_epoch: int) -> Settings:
-    """The settings with steps and the distance of validations."""
+    """Return the settings with steps and the distance of validations."""
     agcl = settings.agcl
     steps = agcl.steps or epoch_steps(agcl.epochs, steps_per_epoch, AGCL_STEPS)
     return _with(settings, "agcl", steps=steps, validate_every=agcl.validate_every or interval(steps))
 
 
 def with_sft_sizes(settings: Settings, products: int) -> Settings:
-    """The settings with batch size, steps and the distance of validations for so many products to learn from."""
+    """Return the settings with batch size, steps and the distance of validations for so many products to learn from."""
     sft = settings.sft
     size = sft.batch_size or batch_size(products, SFT_BATCH)
     steps = sft.steps or epoch_steps(sft.epochs, products / size, SFT_STEPS)
@@ -79,17 +79,17 @@ def with_sft_sizes(settings: Settings, products: int) -> Settings:
 
 
 def with_rar_k(settings: Settings, ranks: Sequence[int]) -> Settings:
-    """The settings with a k for these ranks of the best right answers, found without attributes."""
+    """Return the settings with a k for these ranks of the best right answers, found without attributes."""
     return settings if settings.rar.k else _with(settings, "rar", k=median_rank_k(ranks))
 
 
 def median_rank_k(ranks: Sequence[int]) -> int:
-    """The k at which about half of the queries have a hit, RAR_K at most."""
+    """Return the k at which about half of the queries have a hit, RAR_K at most."""
     return min(RAR_K, max(1, round(float(np.median(list(ranks))))))
 
 
 def with_rar_steps(settings: Settings, queries: int) -> Settings:
-    """The settings with steps and the distance of validations for so many queries."""
+    """Return the settings with steps and the distance of validations for so many queries."""
     rar = settings.rar
     queries_per_step = min(rar.prompts, queries)
     steps = rar.steps or min(RAR_MOST_STEPS, max(RAR_STEPS, -(-RAR_PASSES * queries // queries_per_step)))

@@ -59,12 +59,12 @@ EITHER = frozenset({"progress", "scheduler"})
 
 
 def find_states(run: Path) -> list[Path]:
-    """The states in a run's folder, the latest last."""
+    """Return the states in a run's folder, the latest last."""
     return sorted(run.glob("state-*"), key=lambda path: int(path.name.removeprefix("state-")))
 
 
 def read_counters(place: Path) -> dict[str, Any]:
-    """The counters of a state, once all of it is known to be what was saved. ModelError when it is not."""
+    """Return the counters of a state, once all of it is known to be what was saved. ModelError when it is not."""
     try:
         counters = read_object(place / COUNTERS)
         damage = find_damage(counters, place) if SEAL in counters else ""  # states of earlier versions have none

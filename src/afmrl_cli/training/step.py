@@ -41,19 +41,19 @@ class Reader:
         self.catalog: CatalogSettings = settings.catalog
 
     def texts(self, pairs: Sequence[Pair]) -> tuple[list[Side], list[str]]:
-        """All queries, then all targets: sides and the strings that are tokenised for them."""
+        """Return all queries, then all targets: sides and the strings that are tokenised for them."""
         queries = self._fitting([pair.query for pair in pairs])
         targets = self._fitting([pair.target for pair in pairs])
         texts = self.embedder.texts([item_of(side) for side in queries], self.query)
         return queries + targets, texts + self.embedder.texts([item_of(side) for side in targets], self.target)
 
     def _fitting(self, sides: Sequence[Side]) -> list[Side]:
-        """The sides with as many of their first photos as the model has positions for."""
+        """Return the sides with as many of their first photos as the model has positions for."""
         items = self.embedder.fitting([item_of(side) for side in sides])
         return [replace(side, photos=side.photos[: len(item.images)]) for side, item in zip(sides, items, strict=True)]
 
     def lengths(self, sides: Sequence[Side], texts: Sequence[str]) -> list[int]:
-        """Tokens of each row, pictures included."""
+        """Return the tokens of each row, pictures included."""
         processor = self.embedder.processor
         ids = processor.tokenizer(list(texts))["input_ids"]
         return [
@@ -62,13 +62,13 @@ class Reader:
         ]
 
     def tensors(self, sides: Sequence[Side], texts: Sequence[str], rows: Sequence[int]) -> dict[str, Any]:
-        """What `Embedder.unit_vectors` takes for these rows, photos opened where they are not known."""
+        """Return what `Embedder.unit_vectors` takes for these rows, photos opened where they are not known."""
         images = [[self.embedder.load_image(photo.path, self.catalog) for photo in sides[row].photos] for row in rows]
         return self.embedder.vision.tensors([texts[row] for row in rows], images)
 
 
 def item_of(side: Side) -> Item:
-    """What the embedder reads for `side`."""
+    """Return what the embedder reads for `side`."""
     return Item(side.text, tuple(photo.path for photo in side.photos), side.attributes)
 
 

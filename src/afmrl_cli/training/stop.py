@@ -18,7 +18,7 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_between_steps() -> Iterator[Stop]:
-    """The first Ctrl-C asks to stop after the step at hand, the second one stops at once."""
+    """Stop at Ctrl-C: the first asks to stop after the step at hand, the second one stops at once."""
     stop = Stop()
 
     def ask(number: int, frame: FrameType | None) -> None:

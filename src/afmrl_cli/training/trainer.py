@@ -175,7 +175,7 @@ class Trainer:
         return recall
 
     def _encode(self, sides: Any, instruction: str) -> Any:
-        """Vectors of `sides`, each process encoding its part."""
+        """Return the vectors of `sides`, each process encoding its part."""
         self.model.eval()
         part = range(self.world.rank, len(sides), self.world.size)
         items = [item_of(sides[i]) for i in part]
@@ -209,7 +209,9 @@ class Trainer:
 
     @contextlib.contextmanager
     def _tensorboard(self, resumed: int) -> Iterator[None]:
-        """Event files while it lasts, when they are wanted; what a killed run wrote after its last state is hidden."""
+        """Write event files while it lasts, when they are wanted; what a killed run wrote after its last state is
+        hidden.
+        """
         if not (self.agcl.tensorboard and self.world.first):
             yield
             return
@@ -232,7 +234,9 @@ class Trainer:
                 self.board.add_scalar(name, value, int(row["step"]))
 
     def _tell_gain(self) -> None:
-        """Whether training brought anything: the best step is kept even when it is worse than no training at all."""
+        """Report whether training brought anything: the best step is kept even when it is worse than no training at
+        all.
+        """
         name = self.agcl.best_by
         if name not in self.progress.start:
             return
@@ -252,7 +256,7 @@ class Trainer:
 
 
 def _need_tensorboard() -> None:
-    """Said before the training starts."""
+    """Check for it before the training starts."""
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:

@@ -59,19 +59,21 @@ class Validation:
     enrich: Enrich
 
     def describe(self) -> dict[str, object]:
-        """For people and JSON: what the metrics are of."""
+        """Describe it for people and JSON: what the metrics are of."""
         sizes = {"queries": len(self.queries), "gallery": len(self.gallery)}
         return {**sizes, "kinds": list(self.kinds), "enrich": self.enrich}
 
     def recall(self, encode: Encode, settings: Settings) -> dict[str, float]:
-        """{"recall@1": ...}; `encode(sides, instruction)` gives unit vectors."""
+        """Return {"recall@1": ...}; `encode(sides, instruction)` gives unit vectors."""
         queries = _encode_once(encode, self.queries, settings.embed.query_instruction)
         gallery = _encode_once(encode, self.gallery, settings.embed.target_instruction)
         return recall_at(queries @ gallery.T, self.relevant, self.excluded, KS)
 
 
 def _encode_once(encode: Encode, sides: Sequence[Side], instruction: str) -> NDArray[np.float32]:
-    """Vectors of `sides`, those of one content the same: in bf16 two batches would move them far beyond a tie."""
+    """Return the vectors of `sides`, those of one content the same: in bf16 two batches would move them far beyond
+    a tie.
+    """
     contents = [side.content for side in sides]
     distinct = dict(zip(contents, sides, strict=True))
     number = {content: i for i, content in enumerate(distinct)}
@@ -81,14 +83,14 @@ def _encode_once(encode: Encode, sides: Sequence[Side], instruction: str) -> NDA
 def recall_at(
     scores: NDArray[np.float32], relevant: NDArray[np.bool_], excluded: NDArray[np.bool_], ks: Sequence[int]
 ) -> dict[str, float]:
-    """Mean recall of scores [queries, gallery]; every query has something relevant that is not excluded."""
+    """Return the mean recall of scores [queries, gallery]; every query has something relevant that is not excluded."""
     scores = np.where(excluded, -np.inf, scores)
     ranks = [ranks_of(row, np.flatnonzero(wanted)) for row, wanted in zip(scores, relevant & ~excluded, strict=True)]
     return {f"recall@{k}": float(np.mean([(found <= k).mean() for found in ranks])) for k in ks}
 
 
 def shows(target: Side, pair: Pair) -> bool:
-    """Whether `target` shows what the query of `pair` is."""
+    """Tell whether `target` shows what the query of `pair` is."""
     query = pair.query
     if pair.kind == "listings":
         return target.listing == query.listing
@@ -99,7 +101,9 @@ def shows(target: Side, pair: Pair) -> bool:
 
 
 def make_validation(listings: Sequence[TrainListing], settings: Settings) -> Validation | None:
-    """The queries and gallery that the settings mean; None when the validation split offers fewer than five pairs."""
+    """Return the queries and gallery that the settings mean; None when the validation split offers fewer than five
+    pairs.
+    """
     agcl = settings.agcl
     if not listings:
         return None
@@ -141,8 +145,8 @@ def make_validation(listings: Sequence[TrainListing], settings: Settings) -> Val
 def _gallery(
     pairs: Sequence[Pair], listings: Sequence[TrainListing], most: int, rng: np.random.Generator, *, enriched: bool
 ) -> list[Side]:
-    """The targets of `pairs`, each once, and whole listings beside them: all others, or a sample that makes it `most`
-    sides, since each validation encodes them.
+    """Return the targets of `pairs`, each once, and whole listings beside them: all others, or a sample that makes it
+    `most` sides, since each validation encodes them.
     """
     targets = list(dict.fromkeys(pair.target for pair in pairs))
     there = {side.listing for side in targets}
@@ -152,7 +156,7 @@ def _gallery(
 
 
 def validation_positives(listings: Sequence[TrainListing], settings: Settings) -> list[Positive]:
-    """The positives of the one kind that is evaluated; of all kinds where no single one has enough."""
+    """Return the positives of the one kind that is evaluated; of all kinds where no single one has enough."""
     agcl = settings.agcl
     if agcl.validation_pairs:
         return find_positives(listings, [agcl.validation_pairs], required=False)

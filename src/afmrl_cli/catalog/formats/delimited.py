@@ -22,7 +22,7 @@ SNIFFED_LINES = 50
 
 
 def delimited_table(source: BinaryIO, head: bytes, file: Path, settings: CatalogSettings, report: Report) -> Table:
-    """The table in `source`, UTF-8 text that starts with `head`."""
+    """Return the table in `source`, UTF-8 text that starts with `head`."""
     start = head.decode("utf-8", "replace")
     delimiter = chosen_delimiter(settings) or find_delimiter(start, settings.columns)
     above = header_row(_first_rows(start, delimiter), settings.columns)
@@ -54,7 +54,9 @@ def delimited_table(source: BinaryIO, head: bytes, file: Path, settings: Catalog
 
 
 def number_images(names: Sequence[str]) -> list[str]:
-    """`names` with repeated names of photo columns numbered: feeds repeat `additional_image_link` for each photo."""
+    """Return `names` with repeated names of photo columns numbered: feeds repeat `additional_image_link` for each
+    photo.
+    """
     seen: dict[str, int] = {}
     numbered = []
     for name in names:
@@ -64,7 +66,9 @@ def number_images(names: Sequence[str]) -> list[str]:
 
 
 def chosen_delimiter(settings: CatalogSettings) -> str:
-    """The delimiter of the settings; "" when it is to be found. Raises UsageError when it is not one character."""
+    """Return the delimiter of the settings; "" when it is to be found. Raises UsageError when it is not one
+    character.
+    """
     text = {"tab": "\t", "\\t": "\t"}.get(settings.delimiter.lower(), settings.delimiter)
     if len(text) > 1 or text in ('"', "\n", "\r"):
         raise UsageError(f"catalog.delimiter: {settings.delimiter!r} is not one character", 'for example ";" or "tab"')
@@ -86,7 +90,7 @@ def _sample(text: str) -> list[str]:
 
 
 def _first_rows(text: str, delimiter: str) -> list[list[str]]:
-    """The first rows of `text` with anything in them; none when it can't be split."""
+    """Return the first rows of `text` with anything in them; none when it can't be split."""
     try:
         rows = [row for row in csv.reader(_sample(text), delimiter=delimiter) if any(map(str.strip, row))]
     except csv.Error:
@@ -95,8 +99,8 @@ def _first_rows(text: str, delimiter: str) -> list[list[str]]:
 
 
 def find_delimiter(text: str, settings: Columns | None = None) -> str:
-    """The delimiter of a CSV file that starts with `text`: the one whose header has the most known column names, then
-    the one that gives most rows the header's width, then the one with the most columns; a comma when none splits.
+    """Return the delimiter of a CSV file that starts with `text`: the one whose header has the most known column names,
+    then the one that gives most rows the header's width, then the one with the most columns; a comma when none splits.
 
     Names that `settings` give help to find the header (see `header_row`)."""
     sample = _sample(text)

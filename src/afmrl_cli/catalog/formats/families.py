@@ -100,25 +100,25 @@ class Shape:
     """Parent -> the attributes that its variants differ in."""
 
     def text(self, row: Row, i: int) -> str:
-        """The text in column `i` of `row`; "" when there is no such column."""
+        """Return the text in column `i` of `row`; "" when there is no such column."""
         return one_text(row.cells[i]) if i >= 0 else ""
 
     def of_kind(self, row: Row, kinds: set[str]) -> bool:
-        """Whether the kind of `row` is one of `kinds`."""
+        """Tell whether the kind of `row` is one of `kinds`."""
         return self.kind >= 0 and bool(
             kinds & {kind.strip() for kind in self.text(row, self.kind).casefold().split(",")}
         )
 
     def id(self, row: Row) -> str:
-        """The number of `row`."""
+        """Return the number of `row`."""
         return next((text for i in self.keys if (text := one_text(row.cells[i]))), "")
 
     def has_text(self, row: Row) -> bool:
-        """Whether `row` has a title, a description, a category or a brand of its own."""
+        """Tell whether `row` has a title, a description, a category or a brand of its own."""
         return any(one_text(row.cells[i]) for i in self.texts)
 
     def goes_on_at(self, row: Row) -> bool:
-        """Whether `row` has options or a number and no text of its own."""
+        """Tell whether `row` has options or a number and no text of its own."""
         return bool(row.more or self.id(row)) and not self.has_text(row)
 
     def learn_of(self, row: Row, wanted: set[str]) -> None:
@@ -130,19 +130,20 @@ class Shape:
             self.keys_of.setdefault(parent, set()).update(row.more, self.listed.get(self.id(row), {}))
 
     def is_parent(self, row: Row) -> bool:
-        """Whether other rows name `row` as their parent, or it lists them."""
+        """Tell whether other rows name `row` as their parent, or it lists them."""
         keys = (one_text(row.cells[i]) for i in self.keys)
         return any(key in self.parents and self.parents[key].number == row.number for key in keys)
 
     def parent(self, row: Row) -> str:
-        """The number of the parent that `row` names, or that lists it; "" for none."""
+        """Return the number of the parent that `row` names, or that lists it; "" for none."""
         named = self.text(row, self.reference)
         return named or self.parent_of.get(self.id(row), "")
 
 
 def find_shape(columns: ColumnMap, rows: Sequence[Row], *, options: bool) -> Shape | None:
-    """How the table has its families; None when it has none, going by its names and first `rows`. `options`: it has
-    columns of options, such as colour and size."""
+    """Return how the table has its families; None when it has none, going by its names and first `rows`. `options`: it
+    has columns of options, such as colour and size.
+    """
     written = [plain(name) for name in columns.names]
     bare = [forms(name).bare for name in columns.names]
 
@@ -190,8 +191,9 @@ def find_shape(columns: ColumnMap, rows: Sequence[Row], *, options: bool) -> Sha
 
 
 def _together(shape: Shape, rows: Sequence[Row]) -> int:
-    """The column that numbers products where variants have rows of their own without text: such rows leave it empty or
-    repeat it. -1 when there is none, or no such row."""
+    """Return the column that numbers products where variants have rows of their own without text: such rows leave it
+    empty or repeat it. -1 when there is none, or no such row.
+    """
     for i in shape.keys[1:]:
         begun, last, below = Counter[str](), "", 0
         for row in rows:
@@ -210,7 +212,7 @@ def _together(shape: Shape, rows: Sequence[Row]) -> int:
 
 
 def _shares_title(row: Row, above: Row, shape: Shape) -> bool:
-    """Whether `row` has the title of the one `above` and other options."""
+    """Tell whether `row` has the title of the one `above` and other options."""
     title = shape.text(row, shape.texts[0])
     return (
         bool(title and row.more and above.more)
@@ -220,8 +222,9 @@ def _shares_title(row: Row, above: Row, shape: Shape) -> bool:
 
 
 def _is_further(row: Row, above: Row, shape: Shape) -> bool:
-    """Whether `row` has neither number nor text and brings only little more to the one `above`, or is the same but for
-    its photo."""
+    """Tell whether `row` has neither number nor text and brings only little more to the one `above`, or is the same but
+    for its photo.
+    """
     if shape.gathered and shape.id(row) and shape.id(row) == shape.id(above):
         return _differs_in_photo(row, above, shape)
     if shape.id(row) or not shape.id(above) or shape.has_text(row):
@@ -231,7 +234,7 @@ def _is_further(row: Row, above: Row, shape: Shape) -> bool:
 
 
 def _differs_in_photo(row: Row, above: Row, shape: Shape) -> bool:
-    """Whether `row` says what the one `above` says, with another photo: exports with a row per photo."""
+    """Tell whether `row` says what the one `above` says, with another photo: exports with a row per photo."""
     texts = [(one_text(cell), one_text(other)) for cell, other in zip(row.cells, above.cells, strict=True)]
     same = all(text in ("", other) for i, (text, other) in enumerate(texts) if i not in shape.photos)
     return (
@@ -240,7 +243,9 @@ def _differs_in_photo(row: Row, above: Row, shape: Shape) -> bool:
 
 
 def families_layout(table: Table, shape: Shape, again: Callable[[], Iterator[Row]], report: Report) -> Table:
-    """`table` with a whole row for each variant and a column that joins them. `again` gives the rows once more."""
+    """Return `table` with a whole row for each variant and a column that joins them. `again` gives the rows
+    once more.
+    """
     if shape.reference >= 0 or shape.variants >= 0:
         _learn(shape, again)
     hidden = {i for i in (shape.kind, shape.reference, shape.variants, shape.store_view) if i >= 0}
@@ -248,7 +253,7 @@ def families_layout(table: Table, shape: Shape, again: Callable[[], Iterator[Row
     names = (*(table.names[i] for i in kept if table.names[i] != GROUP), GROUP)
 
     def rows() -> Iterator[Row]:
-        """The listings, one after the other."""
+        """Yield the listings, one after the other."""
         for row, group in _listings(table.rows, shape, report):
             yield Row(row.number, [*(row.cells[i] for i in kept), group], row.more)
 
@@ -284,7 +289,7 @@ def _learn(shape: Shape, again: Callable[[], Iterator[Row]]) -> None:
 
 
 def _listed(cell: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """(SKU, attributes) of `sku=A,size=S|sku=B,size=M`, or of SKUs alone."""
+    """Yield (SKU, attributes) of `sku=A,size=S|sku=B,size=M`, or of SKUs alone."""
     if cell[:1] == "[":  # of Salesforce, as JSON: [{"product-id": "A"}, ...]
         with suppress(ValueError):
             parts = json.loads(cell)
@@ -300,7 +305,7 @@ def _listed(cell: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _listings(rows: Iterator[Row], shape: Shape, report: Report) -> Iterator[tuple[Row, str]]:
-    """(listing, its group) of each row that is one; how many are none is reported at the end."""
+    """Yield (listing, its group) of each row that is one; how many are none is reported at the end."""
     counts: Counter[str] = Counter()
     for group in _groups(rows, shape, counts):
         first, *below = group
@@ -321,7 +326,7 @@ def _listings(rows: Iterator[Row], shape: Shape, report: Report) -> Iterator[tup
 
 
 def _groups(rows: Iterator[Row], shape: Shape, counts: Counter[str]) -> Iterator[list[Row]]:
-    """Each row with those that belong to it by standing below; `counts` takes those that belong to none."""
+    """Yield each row with those that belong to it by standing below; `counts` takes those that belong to none."""
     group: list[Row] = []
     for row in rows:
         if shape.text(row, shape.store_view):
@@ -340,12 +345,14 @@ def _groups(rows: Iterator[Row], shape: Shape, counts: Counter[str]) -> Iterator
 
 
 def _goes_with(row: Row, above: Row, shape: Shape) -> bool:
-    """Whether `row` is a further line of the row `above`. Magento 1 has a number only in a product's first line."""
+    """Tell whether `row` is a further line of the row `above`. Magento 1 has a number only in a product's first
+    line.
+    """
     return shape.further and ((shape.variants >= 0 and not shape.id(row)) or _is_further(row, above, shape))
 
 
 def _with_line(above: Row, line: Row, shape: Shape) -> Row:
-    """`above` with the photos, categories and attributes of a further `line` of the same product."""
+    """Return `above` with the photos, categories and attributes of a further `line` of the same product."""
     cells: list[Cell] = list(above.cells)
     for i in shape.gathered:
         if text := one_text(line.cells[i]):
@@ -356,7 +363,7 @@ def _with_line(above: Row, line: Row, shape: Shape) -> Row:
 
 
 def _below(row: Row, above: Row, shape: Shape) -> bool:
-    """Whether `row` belongs to the product of the row `above`."""
+    """Tell whether `row` belongs to the product of the row `above`."""
     if shape.kind >= 0:
         return shape.of_kind(row, CHILDREN | PHOTOS | OPTIONS) and not shape.parent(row)
     if shape.by_title:
@@ -365,7 +372,7 @@ def _below(row: Row, above: Row, shape: Shape) -> bool:
 
 
 def _is_folded(parent: Row, below: Sequence[Row], shape: Shape) -> bool:
-    """Whether `parent` is no listing: it has variants, and is none of them."""
+    """Tell whether `parent` is no listing: it has variants, and is none of them."""
     if any(not shape.of_kind(row, PHOTOS | OPTIONS) for row in below):
         return not _is_listing(parent, shape)
     if not shape.is_parent(parent):
@@ -378,7 +385,7 @@ def _is_folded(parent: Row, below: Sequence[Row], shape: Shape) -> bool:
 
 
 def _family(parent: Row, below: Sequence[Row], shape: Shape) -> Iterator[tuple[Row, str]]:
-    """The listings of a product and the rows that stand below it."""
+    """Yield the listings of a product and the rows that stand below it."""
     variants = [row for row in below if not shape.of_kind(row, PHOTOS | OPTIONS)]
     photos = [row for row in below if shape.of_kind(row, PHOTOS)]
     if photos and shape.first_photo >= 0:
@@ -402,12 +409,12 @@ def _family(parent: Row, below: Sequence[Row], shape: Shape) -> Iterator[tuple[R
 
 
 def _is_listing(parent: Row, shape: Shape) -> bool:
-    """Whether the row that others stand below is a variant itself, the first one."""
+    """Tell whether the row that others stand below is a variant itself, the first one."""
     return shape.by_title or (shape.goes_on and bool(one_text(parent.cells[shape.keys[0]])))
 
 
 def _with_photos(parent: Row, photos: Sequence[Row], shape: Shape) -> Row:
-    """`parent` with the photos of the rows below that are nothing but photos."""
+    """Return `parent` with the photos of the rows below that are nothing but photos."""
     texts = (one_text(row.cells[i]) for row in (parent, *photos) for i in sorted(shape.photos))
     found = [text for text in texts if text and (LINK.match(text) or NAMED_FILE.fullmatch(text))]
     cells: list[Cell] = list(parent.cells)
@@ -416,7 +423,7 @@ def _with_photos(parent: Row, photos: Sequence[Row], shape: Shape) -> Row:
 
 
 def _variant(row: Row, parent: Row | None, group: str, shape: Shape) -> tuple[Row, str]:
-    """`row` with what it lacks taken from `parent`: all but numbers, its photos only when it has none itself."""
+    """Return `row` with what it lacks taken from `parent`: all but numbers, its photos only when it has none itself."""
     cells: list[Cell] = list(row.cells)
     more = {**shape.listed.get(shape.id(row), {}), **row.more}
     for i in shape.texts[:1]:  # of BigCommerce, as the title: [S]Size=Small

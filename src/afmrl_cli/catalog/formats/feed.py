@@ -38,7 +38,7 @@ NO_HTML = {"title", "link", "main", "header", "code", "section", "article", "sty
 
 
 def feed_table(source: BinaryIO, file: Path, settings: CatalogSettings, report: Report) -> Table:
-    """The table in `source`, XML in UTF-8 (whatever it declares)."""
+    """Return the table in `source`, XML in UTF-8 (whatever it declares)."""
     items = _items(source, file, row_limit(settings), report)
     table = records_table(_records(items, report), settings, report)
     if not table.names:
@@ -47,7 +47,9 @@ def feed_table(source: BinaryIO, file: Path, settings: CatalogSettings, report: 
 
 
 def _item_tag(head: bytes) -> str:
-    """The element that stands for a product: a known one, else the outermost that is repeated and holds something."""
+    """Return the element that stands for a product: a known one, else the outermost that is repeated and holds
+    something.
+    """
     from lxml import etree
 
     parser = etree.XMLPullParser(
@@ -71,7 +73,7 @@ def _item_tag(head: bytes) -> str:
 
 
 def _tag(element: Any) -> str:
-    """An element's name with its namespace; "" of comments, and of names that are not UTF-8 (see _records)."""
+    """Return an element's name with its namespace; "" of comments, and of names that are not UTF-8 (see _records)."""
     try:
         return element.tag if isinstance(element.tag, str) else ""
     except UnicodeDecodeError:
@@ -79,7 +81,7 @@ def _tag(element: Any) -> str:
 
 
 def _items(source: BinaryIO, file: Path, limit: int, report: Report) -> Iterator[tuple[int, Any]]:
-    """(number, element) of each product; what has been yielded is forgotten afterwards."""
+    """Yield (number, element) of each product; what has been yielded is forgotten afterwards."""
     from lxml import etree
 
     options: Any = {"recover": True, "resolve_entities": False, "no_network": True, "load_dtd": False}
@@ -169,7 +171,7 @@ def _put(record: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _value(element: Any, name: str, depth: int) -> Any:
-    """What an element holds: a text, or an object of its attributes, elements and text."""
+    """Return what an element holds: a text, or an object of its attributes, elements and text."""
     children = [child for child in element if isinstance(child.tag, str)]
     attributes = {key.rsplit("}", 1)[-1]: text for key, text in element.attrib.items() if text.strip()}
     if (
@@ -192,7 +194,7 @@ def _value(element: Any, name: str, depth: int) -> Any:
 
 
 def _in_one_language(value: Any) -> Any:
-    """Of texts in several languages an object of language and text; anything else as it is."""
+    """Turn texts in several languages into an object of language and text; return anything else as it is."""
     parts = value if isinstance(value, list) else [value]
     if all(isinstance(part, dict) and part.keys() == {"lang", "#text"} for part in parts):
         return {part["lang"]: part["#text"] for part in parts}

@@ -17,20 +17,21 @@ ONE_OF = {"image_link", "additional_image_link", "google_product_category", "ite
 
 
 def is_google(names: Sequence[str]) -> bool:
-    """Whether a table with these columns is a Merchant Center feed."""
+    """Tell whether a table with these columns is a Merchant Center feed."""
     known = {plain(name) for name in names}
     return known >= MARKS and len(known & ONE_OF) > 1
 
 
 def google_layout(table: Table) -> Table:
-    """`table` with empty cells of `gtin` filled by brand and MPN, and of `product_type` by Google's category, if that
-    is a name and no number."""
+    """Return `table` with empty cells of `gtin` filled by brand and MPN, and of `product_type` by Google's category, if
+    that is a name and no number.
+    """
     at = {plain(name): i for i, name in enumerate(table.names)}
     names = table.names if "gtin" in at else (*table.names, "gtin")
     gtin = at.get("gtin", len(table.names))
 
     def rows() -> Rows:
-        """The rows, one after the other."""
+        """Yield the rows, one after the other."""
         for number, cells, more in table.rows:
             filled = list(cells) + [""] * (len(names) - len(cells))
             brand, mpn = (one_text(filled[at[name]]) if name in at else "" for name in ("brand", "mpn"))

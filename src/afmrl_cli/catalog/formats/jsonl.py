@@ -28,14 +28,16 @@ NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 def jsonl_table(source: BinaryIO, head: bytes, file: Path, settings: CatalogSettings, report: Report) -> Table:
-    """The table in `source`, UTF-8 text that starts with `head`; columns are those of the first 1,000 records."""
+    """Return the table in `source`, UTF-8 text that starts with `head`; columns are those of the first 1,000
+    records.
+    """
     if (start := list_start(head)) >= 0:
         return records_table(_listed(source, start, file, row_limit(settings), report), settings, report)
     return records_table(_records(Lines(source, file, row_limit(settings), report), report), settings, report)
 
 
 def list_start(head: bytes) -> int:
-    """Where a list of objects begins when the file is one JSON document; -1 for an object a line."""
+    """Find where a list of objects begins when the file is one JSON document; -1 for an object a line."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(b"["):
         return head.index(b"[")
@@ -58,7 +60,7 @@ def _holds_objects(record: Mapping[str, Any]) -> bool:
 def _listed(
     source: BinaryIO, start: int, file: Path, limit: int, report: Report
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of the list that begins at byte `start`, one at a time."""
+    """Yield the objects of the list that begins at byte `start`, one at a time."""
     decoder, text, at, row = json.JSONDecoder(), "", 0, 0
     reader = codecs.getreader("utf-8")(source, "replace")
     source.read(start + 1)

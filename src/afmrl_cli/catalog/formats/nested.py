@@ -30,7 +30,7 @@ Flat = tuple[dict[str, Cell], dict[str, str]]
 
 
 def variants_of(record: Record, flat: Callable[[Record], Flat], level: int = 0) -> Iterator[Flat]:
-    """`record`, as `flat` gives it, or each of its variants with what it lacks taken from `record`."""
+    """Yield `record`, as `flat` gives it, or each of its variants with what it lacks taken from `record`."""
     path = _variants_at(record)
     if not path or level >= MOST_LEVELS:
         yield flat(record)
@@ -57,7 +57,9 @@ def variants_of(record: Record, flat: Callable[[Record], Flat], level: int = 0) 
 
 
 def _variants_at(record: Record, depth: int = 0) -> tuple[str, ...]:
-    """The way to the list of variants in `record`, through objects around a product's own columns; () for none."""
+    """Return the way to the list of variants in `record`, through objects around a product's own columns; ()
+    for none.
+    """
     for name, value in record.items():
         alone = len(record) == 1 and not depth  # Salsify: [{"header": {...}}, {"products": [...]}]
         if (alone or plain(str(name)) in VARIANTS or _last_word(name) in LAST_WORDS) and _are_variants(value):
@@ -70,15 +72,16 @@ def _variants_at(record: Record, depth: int = 0) -> tuple[str, ...]:
 
 
 def _without(record: Record, above: list[str], names: set[str]) -> dict[str, Any]:
-    """`record` without `names` in the object that `above` leads to."""
+    """Return `record` without `names` in the object that `above` leads to."""
     if not above:
         return {key: value for key, value in record.items() if key not in names}
     return {**record, above[0]: _without(record[above[0]], above[1:], names)}
 
 
 def _are_variants(value: Any) -> bool:
-    """Whether `value` is a list of objects with numbers of their own and more (not only references), or with such
-    lists in them."""
+    """Tell whether `value` is a list of objects with numbers of their own and more (not only references), or with such
+    lists in them.
+    """
     objects = isinstance(value, list) and bool(value) and all(isinstance(part, Mapping) for part in value)
     if not objects or not any(len(part) > 1 for part in value):
         return False
@@ -90,7 +93,7 @@ def _last_word(name: object) -> str:
 
 
 def _is_number(name: str) -> bool:
-    """Whether a column of this name numbers a product or a variant, and not its image or its category."""
+    """Tell whether a column of this name numbers a product or a variant, and not its image or its category."""
     words = forms(name.rsplit(".", 1)[-1]).bare.split("_")
     return words[-1] in NUMBERS and NUMBER_WORDS.issuperset(words[:-1])
 
@@ -100,15 +103,16 @@ def _number(cells: Mapping[str, Cell]) -> str:
 
 
 def _whole_title(whole: str, part: str) -> str:
-    """The title of a variant called `part` of a product called `whole`."""
+    """Return the title of a variant called `part` of a product called `whole`."""
     if not whole or part.casefold() == "default title":
         return whole or part
     return part if whole.casefold() in part.casefold() else f"{whole} {part}"
 
 
 def _own_photos(record: Record, variant: Record) -> dict[str, Any]:
-    """The photos of `record` that are the variant's, its own first, then those of no variant; {} when they don't say
-    whose they are."""
+    """Return the photos of `record` that are the variant's, its own first, then those of no variant; {} when they don't
+    say whose they are.
+    """
     key = next((key for key in record if holds_images(str(key)) and isinstance(record[key], list)), "")
     photos = [part for part in record[key] if isinstance(part, Mapping)] if key else []
     if not any(isinstance(photo.get("variant_ids"), list) and photo["variant_ids"] for photo in photos):
@@ -118,7 +122,7 @@ def _own_photos(record: Record, variant: Record) -> dict[str, Any]:
 
 
 def _chosen(more: Mapping[str, str], own: Mapping[str, Cell]) -> dict[str, str]:
-    """The parent's attributes, of lists of options the one that the variant has in one of its cells."""
+    """Return the parent's attributes, of lists of options the one that the variant has in one of its cells."""
     texts = {one_text(cell) for cell in own.values()}
     found = dict(more)
     for key, value in more.items():

@@ -59,7 +59,7 @@ class Splitter:
 
     @classmethod
     def find(cls, names: Sequence[str], rows: Sequence[Row]) -> Splitter:
-        """By the columns' names, and for pairs also by what they hold in `rows`."""
+        """Find them by the columns' names, and for pairs also by what they hold in `rows`."""
         pairs = tuple(
             i for i, name in enumerate(names) if forms(name).bare in PAIR_COLUMNS or forms(name).plain in PAIR_COLUMNS
         )
@@ -72,14 +72,14 @@ class Splitter:
         return cls(pairs + blobs, options, lists)
 
     def table(self, table: Table) -> Table:
-        """`table` without these columns, their attributes in each row's `more`."""
+        """Return `table` without these columns, their attributes in each row's `more`."""
         if not self.pairs and not self.options:
             return table
         hidden = {*self.pairs, *(i for pair in self.options for i in pair)}
         kept = [i for i in range(len(table.names)) if i not in hidden]
 
         def rows() -> Iterator[Row]:
-            """The rows, one after the other."""
+            """Yield the rows, one after the other."""
             keys: dict[int, str] = {}  # an option's name may stand in a product's first row only
             for row in table.rows:
                 yield Row(row.number, [row.cells[i] for i in kept], {**row.more, **self._attributes(row.cells, keys)})
@@ -131,7 +131,7 @@ def _all_objects(cells: Sequence[str]) -> bool:
 
 
 def pairs_in(cell: Cell) -> dict[str, str]:
-    """The attributes that a cell holds, {} when it holds none; several values stand between |."""
+    """Return the attributes that a cell holds, {} when it holds none; several values stand between |."""
     if not isinstance(cell, str):
         found: dict[str, str] = {}
         for part in cell:
@@ -148,7 +148,9 @@ def pairs_in(cell: Cell) -> dict[str, str]:
 
 
 def pairs_of(value: Any, depth: int = 0) -> dict[str, str]:
-    """The attributes in an object, or in a list of objects with a name and a value, as JSON and XML have them."""
+    """Return the attributes in an object, or in a list of objects with a name and a value, as JSON and XML have
+    them.
+    """
     if isinstance(value, Mapping):
         named = _named_value(value)
         return _fields(value, depth) if named is None else named
@@ -163,7 +165,7 @@ def pairs_of(value: Any, depth: int = 0) -> dict[str, str]:
 
 
 def _fields(record: Mapping[str, Any], depth: int) -> dict[str, str]:
-    """The texts in an object and in the objects in it, by their keys."""
+    """Return the texts in an object and in the objects in it, by their keys."""
     found: dict[str, str] = {}
     for key, part in record.items():
         nested = isinstance(part, Mapping) or (
@@ -197,7 +199,7 @@ VALUE_FIELDS = ("value", "values", "val", "attribute_value", "fvalue", "option_v
 
 
 def _named_value(record: Mapping[str, Any]) -> dict[str, str] | None:
-    """{"Color": "Red"} of {"name": "Color", "value": "Red"}; None when `record` is no such object."""
+    """Return {"Color": "Red"} of {"name": "Color", "value": "Red"}; None when `record` is no such object."""
     at = {plain(str(key)) if key != "#text" else key: part for key, part in record.items()}
     key = next((at[name] for name in KEY_FIELDS if isinstance(at.get(name), str)), None)
     value = next((at[name] for name in VALUE_FIELDS if name in at), None)
@@ -210,7 +212,7 @@ def _named_value(record: Mapping[str, Any]) -> dict[str, str] | None:
 
 
 def _written_pairs(text: str) -> dict[str, str]:
-    """The attributes of `a=b,c=d|e`, `a:b:1:0, c:d`, `section:a:b`, `a=b|c=d;e`, `a: b; c: d`."""
+    """Return the attributes of `a=b,c=d|e`, `a:b:1:0, c:d`, `section:a:b`, `a=b|c=d;e`, `a: b; c: d`."""
     if "=" not in text and ":" not in text:
         return {}
     between = "=" if "=" in text else ":"
@@ -234,7 +236,7 @@ def _pieces(text: str, mark: str) -> list[str]:
 
 
 def _all_hold(parts: Sequence[str], between: str) -> bool:
-    """Whether each of several parts is one pair, with no other mark in its key."""
+    """Tell whether each of several parts is one pair, with no other mark in its key."""
     keys = [part.partition(between)[0] for part in parts]
     whole = all(between in part and (between == ":" or part.count("=") == 1) for part in parts)
     return len(parts) > 1 and whole and not any(mark in key for key in keys for mark in ",;|\n")
@@ -254,6 +256,6 @@ def _pair(piece: str, between: str) -> tuple[str, str]:
 
 
 def _several(text: str, *, commas: bool = False) -> str:
-    """Values between ; and | (and `commas`) as between |."""
+    """Return values between ; and | (and `commas`) as between |."""
     parts = [part.strip() for part in re.split("[;|,]" if commas else "[;|]", text) if part.strip()]
     return "|".join(parts) if len(parts) > 1 else text

@@ -17,7 +17,7 @@ BATCH_ROWS = 1024
 
 
 def parquet_table(source: BinaryIO, file: Path, settings: CatalogSettings, report: Report) -> Table:
-    """The table in `source`."""
+    """Return the table in `source`."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
@@ -37,7 +37,7 @@ def parquet_table(source: BinaryIO, file: Path, settings: CatalogSettings, repor
     names = tuple(fields[i].name for i in positions)
 
     def rows() -> Rows:
-        """The rows, one after the other."""
+        """Yield the rows, one after the other."""
         row = 0
         try:
             for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=list(names)):
@@ -56,7 +56,7 @@ def parquet_table(source: BinaryIO, file: Path, settings: CatalogSettings, repor
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """The values of a column, equal ones of a dictionary as one object."""
+    """Return the values of a column, equal ones of a dictionary as one object."""
     import pyarrow as pa
 
     if isinstance(column, pa.DictionaryArray):
@@ -67,7 +67,9 @@ def _values(column: pa.Array) -> list[Any]:
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    """Dates and times as text: Python has none before the year 1 and after 9999, and none of unknown time zones."""
+    """Return dates and times as text: Python has none before the year 1 and after 9999, and none of unknown
+    time zones.
+    """
     import pyarrow as pa
 
     if pa.types.is_timestamp(column.type):

@@ -40,7 +40,7 @@ NAMES_OF = ("name", "title", "label", "value", "#text")
 
 
 def records_table(records: Iterator[tuple[int, Record]], settings: CatalogSettings, report: Report) -> Table:
-    """Numbered records with names of their own as a table; columns are those of the first 1,000 rows."""
+    """Return numbered records with names of their own as a table; columns are those of the first 1,000 rows."""
     flat_rows = ((row, cells, more) for row, record in records for cells, more in rows_of(record))
     first = list(islice(flat_rows, HEAD_RECORDS))
     names, rare = column_names(cells for _, cells, _ in first)
@@ -49,7 +49,7 @@ def records_table(records: Iterator[tuple[int, Record]], settings: CatalogSettin
         report(Problem("late column", 0, message, column=clipped(rare[0], 40)))
 
     def rows() -> Rows:
-        """The rows, one after the other."""
+        """Yield the rows, one after the other."""
         known = {*names, *rare}
         for part in (first, flat_rows):
             for row, record, more in part:
@@ -68,12 +68,12 @@ def records_table(records: Iterator[tuple[int, Record]], settings: CatalogSettin
 
 
 def rows_of(record: Record) -> Iterator[Flat]:
-    """`record` flat, or each of its variants with what it lacks taken from `record`."""
+    """Return `record` flat, or each of its variants with what it lacks taken from `record`."""
     return variants_of(record, flat)
 
 
 def flat(record: Record) -> Flat:
-    """The columns and the attributes of `record`, what is nested taken apart."""
+    """Return the columns and the attributes of `record`, what is nested taken apart."""
     cells: dict[str, Cell] = {str(name): "" for name, value in record.items() if not isinstance(value, Mapping | list)}
     more: dict[str, str] = {}
     for name, value in record.items():
@@ -126,8 +126,9 @@ def _add_object(
 
 
 def _add_objects(name: str, value: list[Any], cells: dict[str, Cell], more: dict[str, str]) -> None:
-    """A list of objects: attributes when they are names with values, photos when each holds one, else what they are
-    called."""
+    """Add a list of objects: attributes when they are names with values, photos when each holds one, else what they are
+    called.
+    """
     if not is_known(name) and (pairs := pairs_of(value)):
         more.update(pairs)
     elif photos := _photos_by_content(value):
@@ -138,7 +139,7 @@ def _add_objects(name: str, value: list[Any], cells: dict[str, Cell], more: dict
 
 
 def _by_language(value: list[Any]) -> dict[str, Any]:
-    """{"en": ["..."], "de": [...]} of a list of objects that say their language; {} when it is none."""
+    """Return {"en": ["..."], "de": [...]} of a list of objects that say their language; {} when it is none."""
     found: dict[str, Any] = {}
     for part in value:
         at = {plain(str(key)): text for key, text in part.items()} if isinstance(part, Mapping) else {}
@@ -160,13 +161,15 @@ def _called(part: Record) -> str:
 
 
 def _photos_by_content(parts: list[Any]) -> tuple[str, ...]:
-    """The photos of objects that each hold the address of one, whatever they are called; () when they don't."""
+    """Return the photos of objects that each hold the address of one, whatever they are called; () when they don't."""
     found = [address_of(part) if isinstance(part, Mapping) else "" for part in parts]
     return tuple(filter(is_photo, found)) if all(found) and any(map(is_photo, found)) else ()
 
 
 def _photos(value: Any, depth: int = 0) -> list[str]:
-    """The links and paths in what stands for photos: texts, lists, objects with a url, and these inside of others."""
+    """Return the links and paths in what stands for photos: texts, lists, objects with a url, and these inside of
+    others.
+    """
     if isinstance(value, str):
         return [value.strip()] if value.strip() else []
     if depth > MOST_NESTED:

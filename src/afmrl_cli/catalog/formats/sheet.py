@@ -25,7 +25,9 @@ SHARED_BYTES = 256 << 20
 
 
 def sheet_table(source: BinaryIO, file: Path, settings: CatalogSettings, report: Report) -> Table:
-    """The table in `source`. Raises DataError for what is no workbook, and for one that would unpack to gigabytes."""
+    """Return the table in `source`. Raises DataError for what is no workbook, and for one that would unpack to
+    gigabytes.
+    """
     from openpyxl import load_workbook
 
     _refuse_bombs(source, file)
@@ -59,7 +61,9 @@ def sheet_table(source: BinaryIO, file: Path, settings: CatalogSettings, report:
 def _with_links(
     rows: Iterator[Sequence[Any]], source: BinaryIO, title: str, part: str, report: Report
 ) -> Iterator[Sequence[Any]]:
-    """`rows` with the links that lie on cells of photos and of =HYPERLINK(); formulas without results are reported."""
+    """Yield `rows` with the links that lie on cells of photos and of =HYPERLINK(); formulas without results are
+    reported.
+    """
     links = cell_links(source, part) if part else {}
     formulas = formula_rows(source, title) if part and has_formulas(source, part) else None
     photos: set[int] = set()
@@ -79,7 +83,7 @@ def _with_links(
 
 
 def _with_link(value: Any, formula: Any, link: str, photo: bool) -> Any:
-    """The link of a cell of photos, and of =HYPERLINK() without a result; else its value."""
+    """Return the link of a cell of photos, and of =HYPERLINK() without a result; else its value."""
     if photo and link:
         return link
     if (address := link_of(formula)) and (photo or value is None):
@@ -105,7 +109,7 @@ def _damaged(file: Path, error: Exception) -> DataError:
 
 
 def _filled(rows: Iterator[Sequence[Any]]) -> Iterator[tuple[int, list[Any]]]:
-    """(row's number, values up to the last one) of the rows that hold anything."""
+    """Yield (row's number, values up to the last one) of the rows that hold anything."""
     for number, values in enumerate(rows, 1):
         cells = list(values)
         while cells and cells[-1] in (None, ""):

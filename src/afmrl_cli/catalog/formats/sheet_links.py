@@ -16,7 +16,7 @@ SEARCHED_BYTES = 8 << 20
 
 
 def cell_links(source: BinaryIO, sheet: str) -> dict[tuple[int, int], str]:
-    """(row, column from 0) -> the link on that cell. `sheet` is the path of the sheet's part in the workbook."""
+    """Map (row, column from 0) to the link on that cell. `sheet` is the path of the sheet's part in the workbook."""
     from lxml import etree
 
     with zipfile.ZipFile(source) as archive:
@@ -39,13 +39,13 @@ def cell_links(source: BinaryIO, sheet: str) -> dict[tuple[int, int], str]:
 
 
 def has_formulas(source: BinaryIO, sheet: str) -> bool:
-    """Whether there are formulas in the first part of a sheet."""
+    """Tell whether there are formulas in the first part of a sheet."""
     with zipfile.ZipFile(source) as archive, archive.open(sheet) as file:
         return FORMULA.search(file.read(SEARCHED_BYTES)) is not None
 
 
 def formula_rows(source: BinaryIO, title: str) -> Iterator[tuple[Any, ...]]:
-    """The rows of the sheet called `title` with formulas in place of their results."""
+    """Yield the rows of the sheet called `title` with formulas in place of their results."""
     from openpyxl import load_workbook
 
     sheet = load_workbook(source, read_only=True, data_only=False, keep_links=False)[title]
@@ -54,7 +54,7 @@ def formula_rows(source: BinaryIO, title: str) -> Iterator[tuple[Any, ...]]:
 
 
 def link_of(formula: object) -> str:
-    """The address in =HYPERLINK("address", "text"); "" when `formula` is none."""
+    """Return the address in =HYPERLINK("address", "text"); "" when `formula` is none."""
     found = HYPERLINK.match(formula) if isinstance(formula, str) else None
     return found[1] if found else ""
 

@@ -34,13 +34,13 @@ MOST_ROWS = 5000
 
 
 def is_shopify(names: Sequence[str]) -> bool:
-    """Whether a table with these columns is a Shopify product export."""
+    """Tell whether a table with these columns is a Shopify product export."""
     known = {plain(name) for name in names}
     return "title" in known and not known.isdisjoint(HANDLES) and not known.isdisjoint(MARKS)
 
 
 def shopify_layout(table: Table, report: Report) -> Table:
-    """`table` with a whole row for each variant."""
+    """Return `table` with a whole row for each variant."""
     names = table.names
     rows = table.rows
     if not {plain(name) for name in names} & set(SKUS):
@@ -138,7 +138,7 @@ def _own_photo(row: Row, export: _Export) -> str:
 
 
 def _photos(group: Sequence[Row], export: _Export) -> list[str]:
-    """The product's photos in the order of their positions, then of their rows."""
+    """Return the product's photos in the order of their positions, then of their rows."""
     if export.photo < 0:
         return []
     found = []

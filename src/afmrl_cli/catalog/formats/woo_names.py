@@ -33,7 +33,9 @@ VALUES = ("_value_s", "_wert_e", "valeur_s_de", "valor_es_del", "waarde", "_valu
 
 
 def english(name: str) -> str:
-    """A column's English name, as `plain` writes it: `Nom de l'attribut 1` is attribute_1_name; unknown ones stay."""
+    """Return a column's English name, as `plain` writes it: `Nom de l'attribut 1` is attribute_1_name; unknown ones
+    stay.
+    """
     written = plain(name)
     if found := NUMBERED.fullmatch(written):
         if any(part in written for part in VALUES):

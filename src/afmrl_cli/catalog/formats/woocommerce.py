@@ -23,13 +23,13 @@ INHERITED = ("name", "description", "short_description", "categories", "tags", "
 
 
 def is_woocommerce(names: Sequence[str]) -> bool:
-    """Whether a table with these columns is a WooCommerce export."""
+    """Tell whether a table with these columns is a WooCommerce export."""
     known = {english(name) for name in names}
     return known >= MARKS and not known.isdisjoint({"sku", "id"}) and len(known & ONE_OF) > 1
 
 
 def woocommerce_layout(table: Table, report: Report) -> Table:
-    """`table` with whole rows for variations, and a column that joins them."""
+    """Return `table` with whole rows for variations, and a column that joins them."""
     export = _Export(table.names)
     names = tuple(table.names[i] for i in export.kept)
     return Table((*names, GROUP), _rows(table.rows, export, report), "woocommerce", own_attributes=True)
@@ -111,7 +111,7 @@ def _parts(text: str) -> list[str]:
 
 
 def _plain_cell(cell: Cell) -> str:
-    """A cell without what the export writes against spreadsheets: \\n for a line break, ' before a formula."""
+    """Return a cell without what the export writes against spreadsheets: \\n for a line break, ' before a formula."""
     text = one_text(cell)
     if text[:1] == "'" and text[1:2] in ("=", "+", "-", "@"):
         text = text[1:]
