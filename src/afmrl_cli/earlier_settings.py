@@ -41,7 +41,7 @@ def without_earlier_keys(tree: dict[str, Any], origin: dict[str, str]) -> list[s
         always = f"{key} is no setting any more: it is always {json.dumps(fixed)}"
         if not _same(given, fixed):
             raise UsageError(f"{_written(key, origin)}: {always}", "remove it")
-        notes.append(f"{_written(key, origin)}: {always}; the line may go")
+        notes.append(f"{_written(key, origin)}: {always}; leave it out")
     return notes
 
 
@@ -54,7 +54,7 @@ def _one_number_for_both(tree: dict[str, Any], origin: dict[str, str]) -> list[s
     for key in BOTH:
         table.setdefault(key.partition(".")[2], number)
         origin.setdefault(key, where)
-    return [f"{where}: {MAX_IMAGES} is taken for {' and '.join(BOTH)}"]
+    return [f"{_written(MAX_IMAGES, origin)}: {MAX_IMAGES} is taken for {' and '.join(BOTH)}"]
 
 
 def _written(key: str, origin: dict[str, str]) -> str:

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from afmrl_cli.catalog.rendered import Role, built_in_warning
+from afmrl_cli.catalog.rendered import built_in_warning
 from afmrl_cli.cli.app import app
 from afmrl_cli.nano.shop import ShopPlan, write_shop
 from afmrl_cli.settings import Settings
+from afmrl_cli.store.checkpoints import Role
 from afmrl_cli.store.folder import CatalogFolder
 
 BOTH: tuple[Role, ...] = ("generator", "embedder")

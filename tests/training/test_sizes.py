@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from afmrl_cli.methods import METHODS
 from afmrl_cli.settings import Settings
 from afmrl_cli.training.sizes import (
+    RATES,
     batch_size,
     epoch_steps,
     interval,
@@ -73,3 +75,7 @@ def test_rar_asks_each_query_three_times() -> None:
     assert with_rar_steps(Settings(), 512).rar.steps == 96
     assert with_rar_steps(Settings(), 12).rar.steps == 10
     assert with_rar_steps(Settings(), 5000).rar.steps == 200
+
+
+def test_each_method_has_learning_rates_of_the_model_that_it_trains() -> None:
+    assert {name: role for name, (role, _, _) in RATES.items()} == {m.name: m.role for m in METHODS.values()}

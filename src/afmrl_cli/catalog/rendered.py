@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Literal
 
 from ..errors import AfmrlError
 from ..settings import BUILT_IN, Settings
+from ..store.checkpoints import Role
 from ..store.folder import CatalogFolder
 from .problems import Problems
 from .read import read_products
@@ -15,8 +15,6 @@ from .read import read_products
 COMMENT = b"drawn by afmrl"
 """In the header of every photo that `nano.shop` writes."""
 PRODUCTS, PHOTOS, HEADER_BYTES = 20, 9, 1024
-
-Role = Literal["generator", "embedder"]
 
 
 def built_in_warning(folder: CatalogFolder, settings: Settings, roles: tuple[Role, ...]) -> str:

@@ -66,8 +66,7 @@ def _resolved(written: Settings, here: Settings) -> dict[str, str]:
     model = written.model
     found: dict[str, object] = {f"model.{role}": base_name(model, role) for role in ("generator", "embedder")}
     built_in = {role: found[f"model.{role}"] == BUILT_IN for role in ("generator", "embedder")}
-    for section in RATES:
-        role = "embedder" if section == "agcl" else "generator"
+    for section, (role, _, _) in RATES.items():
         found[f"{section}.learning_rate"] = f"{peak_rate(written, section, built_in=built_in[role]):g}"
     with contextlib.suppress(ModelError):  # no such device here: the command that needs it says so
         found |= {"model.device": device_of(model), "model.precision": precision_of(model)}

@@ -13,8 +13,8 @@ from .flags import Call, Command, SettingFlag, Where, with_flags
 from .output import Output
 
 if TYPE_CHECKING:
-    from ..catalog.rendered import Role
     from ..settings import Settings
+    from ..store.checkpoints import Role
 
 SMALL_CATALOG = 4_000_000
 """Bytes: a larger file holds more rows than the shares of a split depend on, whatever its columns."""

@@ -11,7 +11,6 @@ from .options import Session
 
 if TYPE_CHECKING:
     from ..training.estimate import Estimate
-    from ..training.memory import Stage
     from ..training.shell import TrainingSummary
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and what it would take.")]
@@ -63,22 +62,23 @@ def show_plan(session: Session, section: str, plan: Mapping[str, object]) -> Non
     session.out.table(["plan", ""], [[key, _plain(value)] for key, value in plan.items()])
 
 
-def show_estimate(session: Session, stage: Stage, estimate: Estimate | None) -> None:
-    """Show what was measured, in a line; what the longest rows that the settings allow would take, in another."""
+def show_estimate(session: Session, command: str, estimate: Estimate | None) -> None:
+    """Show what was measured and, where there is a formula for the command's memory, what the longest rows that the
+    settings allow would take.
+    """
     from ..catalog.read import most_photos
     from ..training.memory import estimate_stages
 
     if estimate is None:
         return
-    memory, hours = estimate.peak_bytes / 2**30, estimate.whole_seconds / 3600
-    session.out.text(
-        f"measured: {estimate.step_seconds:.2f} s a step, {hours:.2f} h in all; peak memory {memory:.2f} GiB"
-    )
+    memory, minutes = estimate.peak_bytes / 2**30, estimate.whole_seconds / 60
+    whole = f"{minutes:.1f} min" if minutes < 60 else f"{minutes / 60:.1f} h"
+    session.out.words(f"measured: {estimate.step_seconds:.2f} s a step, {whole} in all; peak memory {memory:.2f} GiB")
     photos = most_photos(session.folder, session.settings.catalog)
     for each in estimate_stages(session.settings, max(1, photos)):
-        if each.stage == stage:
+        if each.stage == command:
             lower, most = ", then ".join(each.lower), each.beside(estimate.peak_bytes) / 2**30
-            session.out.text(f"with the longest rows allowed, estimated: {most:.2f} GiB; for less, lower {lower}")
+            session.out.words(f"with the longest rows allowed, estimated: {most:.2f} GiB; for less, lower {lower}")
 
 
 def _plain(value: object) -> str:
@@ -86,7 +86,7 @@ def _plain(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{number:,} {name}" for name, number in value.items())
     if isinstance(value, list):
-        return ",".join(map(str, value))
+        return ", ".join(map(str, value))
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
