@@ -143,7 +143,7 @@ def works(catalog: Path, settings: Any) -> dict[str, Callable[[], object]]:
 def _ask(folder: Any, settings: Any, checkpoints: Any) -> None:
     from itertools import islice
 
-    from afmrl_cli.attributes.asking import open_request
+    from afmrl_cli.attributes.open_requests import open_request
     from afmrl_cli.attributes.task import load_task
     from afmrl_cli.catalog.problems import Problems
     from afmrl_cli.catalog.read import read_products

@@ -118,7 +118,7 @@ class SchemaKey(Section):
 
     values: Names = Field([], description="Allowed values; empty: any.")
     multiple: bool = Field(False, description="Allow several of the values at once, such as materials: cotton, wool.")
-    categories: Names = Field([], description="Ask only of products whose category starts with one of these.")
+    categories: Names = Field([], description="Only products whose category starts with one of these.")
     description: str = Field("", description="What the key means, for the generator.")
 
 
@@ -134,7 +134,7 @@ class AttributeSettings(Section):
     views: Names = Field(
         ["listing"],
         description="What is described: listing, text, photos (each alone), all-photos, rest (without each photo), "
-        "queries (what `eval` asks with).",
+        "queries (those of `eval`).",
     )
     min_pairs: int = Field(1, ge=1, description="Fewest pairs of a valid answer.")
     max_pairs: int = Field(12, ge=1, description="Most pairs of a valid answer.")
@@ -225,7 +225,7 @@ class EvalSettings(Section):
     ks: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), BeforeValidator(as_list)] = Field(
         [1, 5, 10], description="Cuts k of recall@k and hit@k."
     )
-    max_queries: int = Field(0, ge=0, description="Ask a fixed sample of so many queries; 0: all.")
+    max_queries: int = Field(0, ge=0, description="A fixed sample of so many queries; 0: all.")
     min_grade: int = Field(1, ge=1, description="Lowest grade in a qrels file that counts as relevant.")
     depth: int = Field(1000, ge=1, description="Products ranked for each query; mAP and MRR count no further.")
     seed: int = Field(0, description="Seed of samples and of the randomisation test.")

@@ -44,7 +44,7 @@ class AgclSettings(TrainingSettings):
     bm25_normalise: ClassVar[bool] = False
     bm25_scale: ClassVar[float] = 1.0
     symmetric: ClassVar[bool] = False
-    """Only queries ask for candidates."""
+    """Only queries search for candidates."""
     cluster: ClassVar[int] = 8
     """Neighbours that stand together in a batch."""
 
@@ -84,7 +84,7 @@ class AgclSettings(TrainingSettings):
     )
     validation_queries: int = Field(500, ge=1, description="Most validation queries.")
     validation_pairs: Literal["", "listings", "photos", "image-text"] = Field(
-        "", description="Kind of the validation queries; empty: the first that the catalog offers, as eval asks."
+        "", description="Kind of the validation queries; empty: the first that the catalog offers, as in eval."
     )
     validation_enrich: Literal["", "none", "query", "both"] = Field(
         "", description="Which side has attributes in validation; empty: as embed.enrich."
@@ -150,7 +150,8 @@ class RarSettings(TrainingSettings):
     """With dropout the KL would not start at 0."""
 
     query: Literal["auto", "listings", "photos", "photo-to-text", "text-to-photos"] = Field(
-        "auto", description="What asks for what; auto: the first of these that the catalog offers often enough."
+        "auto",
+        description="What queries and gallery show; auto: the first of these that the catalog offers often enough.",
     )
     queries: int = Field(512, ge=1, description="Queries to learn from; those of medium difficulty are preferred.")
     gallery: int = Field(10_000, ge=0, description="Training listings that are searched; 0: all.")

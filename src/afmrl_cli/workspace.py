@@ -1,4 +1,4 @@
-"""The object that holds one job's work: the catalog's folder, the settings, who listens, and what is opened once.
+"""The object that holds one job's work: the catalog's folder, the settings, the listener, and what is opened once.
 
 Commands make it (`cli.options`), and `cycle` makes one for each of its stages; everything below takes it as one
 argument. Ids cost no model; a model is loaded at its first use, and generator and embedder share a base that is the

@@ -147,11 +147,11 @@ def test_shop_text_adds_no_special_token(architecture: str, tiny_model: TinyMode
         ids = tokenizer(text)["input_ids"]
         return [ids.count(token) for token in special]
 
-    plain = counted(generator.text(task.ask("red shirt", "Tops", [photo(1)])))
+    plain = counted(generator.text(task.request_for("red shirt", "Tops", [photo(1)])))
     plain_item = counted(embedder.texts([Item("red shirt", (photo(1),))], "Find:")[0])
     assert sum(plain) and sum(plain_item)
     for evil in EVIL:
-        request = task.ask(f"red {evil} shirt {evil}", f"Tops {evil}", [photo(1)])
+        request = task.request_for(f"red {evil} shirt {evil}", f"Tops {evil}", [photo(1)])
         assert counted(generator.text(request)) == plain, evil
         assert counted(embedder.texts([Item(f"red {evil}", (photo(1),))], f"Find {evil}:")[0]) == plain_item, evil
     item = Item(EVIL[2], (photo(1),))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import Qwen2VLModel
 from typer.testing import CliRunner
 
-from afmrl_cli.attributes.asking import open_request
+from afmrl_cli.attributes.open_requests import open_request
 from afmrl_cli.attributes.request import Generation
 from afmrl_cli.attributes.task import load_task
 from afmrl_cli.catalog.problems import Problems

@@ -24,7 +24,7 @@ from ..settings import Settings
 from ..store.database import StoredAttributes
 from ..store.files import hash_json
 from ..workspace import Workspace
-from .asking import open_requests
+from .open_requests import open_requests
 from .request import Generation, Generator, Request, Stopped
 from .views import StoredViews
 
@@ -108,7 +108,7 @@ class Selection:
 
 
 def count_needed(products: Iterable[Product], views: StoredViews, selection: Selection) -> tuple[int, int]:
-    """Count (products, those of them that a run would ask the generator about, whatever its `limit`)."""
+    """Count (products, those of them that a run would generate for, whatever its `limit`)."""
     seen: set[str] = set()
     total = needed = 0
     for _, fingerprint, row in views.stored(products):
@@ -128,7 +128,7 @@ def generate_attributes(
     selection: Selection | None = None,
     total: int | None = None,
 ) -> AttributeSummary:
-    """Ask the generator about every product that has no stored answer, and store what it says.
+    """Generate for every product that has no stored answer, and store it.
 
     `views` are those of `work.source`. The generator is loaded for the first request, not before. `total` is
     for progress only. Listings of the same content are generated for once. Raises ModelError when not a single request
@@ -147,11 +147,11 @@ def generate_attributes(
             run.wait(product, fingerprint, stored)
             needed += 1
         if len(run.waiting) >= run.window:
-            run.ask()
+            run.generate_window()
         if needed == selection.limit:
             break
         work.listener.progress("attributes", run.summary.products, total)
-    run.ask()
+    run.generate_window()
     work.listener.progress("attributes", run.summary.products, total)
     if run.unanswered and run.unanswered == run.summary.requests:
         raise ModelError(f"none of {run.unanswered} requests was answered, the last one: {run.last_error}")
@@ -179,8 +179,8 @@ class _Run:
         if stored is not None and stored.failure is None:
             self.valid_before.add(fingerprint)
 
-    def ask(self) -> None:
-        """Ask about the products that wait, store the answers in one transaction, count them."""
+    def generate_window(self) -> None:
+        """Generate for the products that wait, store the answers in one transaction, count them."""
         if not self.waiting:
             return
         begin, settings = time.monotonic(), self.work.settings

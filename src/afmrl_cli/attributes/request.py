@@ -31,7 +31,7 @@ class Request:
 @dataclass(frozen=True)
 class Generation:
     """One answer. `cut_off`: the budget of new tokens ended before the model did. `error`: there is no answer (only
-    an endpoint says so: network, server); then `text` is empty and asking again later may help, unless it was
+    an endpoint says so: network, server); then `text` is empty and the same request may work later, unless it was
     `refused`, by the model or a filter.
     """
 

@@ -51,9 +51,9 @@ class AttributeTask:
 
     def request(self, product: Product, images: Sequence[Image | Picture]) -> Request:
         """Return the request for `product` with its opened photos."""
-        return self.ask(product_text(product), product.category, images)
+        return self.request_for(product_text(product), product.category, images)
 
-    def ask(self, text: str, category: str, images: Sequence[Image | Picture]) -> Request:
+    def request_for(self, text: str, category: str, images: Sequence[Image | Picture]) -> Request:
         """Return the request for what is shown: product text, category and photos, any of which may be empty."""
         prompt = attribute_prompt(text, self.schema.prompt_text(category), self.settings.language, self.template)
         return Request(prompt, tuple(images), self.schema.json_schema(category), text)

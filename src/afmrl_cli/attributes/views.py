@@ -85,8 +85,8 @@ def _view(product: Product, key: ViewKey, contents: Sequence[str]) -> Product:
 
 def check_view_names(names: Sequence[str], protocols: Sequence[str]) -> None:
     """Raise UsageError for a view that is none; `protocols` are those whose queries can be named."""
-    asking = (QUERIES, *(f"{QUERIES}:{protocol}" for protocol in protocols))
-    if unknown := [name for name in names if name not in (*VIEWS, *asking)]:
+    of_queries = (QUERIES, *(f"{QUERIES}:{protocol}" for protocol in protocols))
+    if unknown := [name for name in names if name not in (*VIEWS, *of_queries)]:
         known = f"known: {', '.join(VIEWS)}, {QUERIES}, and {QUERIES}:PROTOCOL with {', '.join(protocols)}"
         raise UsageError(f"attributes.views: {unknown[0]!r} is no view", known)
 

@@ -225,7 +225,7 @@ def _refuse(response: httpx.Response, most: int) -> None:
     if status != 200:
         raise _Failed(f"the server says {status} {response.reason_phrase}".strip())
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise _Failed("packed, though it was asked for as it is")
+        raise _Failed("packed, though it was requested unpacked")
     length = response.headers.get("content-length", "")
     if length.isascii() and length.isdigit() and len(length) < 20 and int(length) > most:
         raise _Failed(_too_big(most))

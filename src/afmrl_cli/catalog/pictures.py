@@ -24,7 +24,7 @@ OPENERS = min(4, os.cpu_count() or 1)
 class Picture:
     """A photo as a Qwen-VL takes it.
 
-    `content` is the hash of its file ("" where nobody needs it), `grid` the (height, width) in the tower's patches,
+    `content` is the hash of its file ("" where no code needs it), `grid` the (height, width) in the tower's patches,
     `pixels` the number in the file. `image` has the size that the model reads; None: what the tower makes of it is
     stored, and the photo stays closed.
     """

@@ -1,7 +1,7 @@
 """The product, and the one function that writes its text.
 
-Every use (generator prompt, embedder, training, reward, evaluation) takes the text from here, so that what a
-model was trained on is what it is asked later.
+Every use (generator prompt, embedder, training, reward, evaluation) takes the text from here, so that a
+model reads later what it was trained on.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ EXAMPLES = 3
 
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N products that need work.")]
 Sample = Annotated[int | None, typer.Option(min=1, help="Only N random products, always the same ones.")]
-Force = Annotated[bool, typer.Option("--force", help="Ask again about products that are done.")]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Ask again where the answer failed.")]
+Force = Annotated[bool, typer.Option("--force", help="Generate again for products that are done.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Generate again where the answer failed.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count what needs work; no model.")]
 Out = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Write all attributes to .csv, .jsonl or .parquet.")

@@ -32,7 +32,7 @@ Queries = Annotated[File, typer.Option(metavar="FILE", help="JSON Lines; by defa
 Qrels = Annotated[File, typer.Option(metavar="FILE", help="Judgements, TREC or BEIR; by default beside the queries.")]
 Gallery = Annotated[Many, typer.Option(metavar="KEY=VALUE", help="Only these listings can be found. Repeatable.")]
 Part = Annotated[
-    Text, typer.Option(help="Ask about train, validation, test or all; by default what training never saw.")
+    Text, typer.Option(help="Query products of train, validation, test or all; by default what training never saw.")
 ]
 Baselines = Annotated[
     bool, typer.Option("--baselines", help="Add BM25 over text and attributes, colours, fusion, the bare base.")

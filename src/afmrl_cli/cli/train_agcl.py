@@ -96,5 +96,5 @@ def _evaluated_on(session: Session, checkpoint: str) -> str:
     try:
         protocol, products = independent_queries(session.work.with_settings(settings), spec)
     except DataError as error:
-        return f"afmrl eval can't ask: {error}"
+        return f"afmrl eval has no queries: {error}"
     return f"afmrl eval (protocol {protocol}) asks about {products:,} products that training never saw"

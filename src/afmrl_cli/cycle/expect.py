@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..attributes.asking import open_request
+from ..attributes.open_requests import open_request
 from ..catalog.pictures import image_loader, load_photos
 from ..catalog.problems import Problems
 from ..catalog.product import Product, product_text
@@ -112,7 +112,7 @@ def _measure(work: Workspace, kind: str, products: int) -> ResourceUsage:
         # A dry run writes nothing, so no store of photos.
         cache = settings.cache.model_copy(update={"vision": False})
         work = work.with_settings(settings.model_copy(update={"cache": cache}))
-        return _sample(work, products, _asking(work) if kind == "attributes" else _encoding(work))
+        return _sample(work, products, _generation(work) if kind == "attributes" else _encoding(work))
     method = METHODS["agcl" if kind == "infonce" else kind]
     summary = run_training(method, work.with_settings(method.trial(settings)), dry_run=True)
     if summary is None or summary.estimate is None:
@@ -132,14 +132,14 @@ def _sample(work: Workspace, products: int, part: Callable[[Sequence[Product]], 
     return ResourceUsage(round(seconds / len(sample) * products, 3), peak_bytes(device))
 
 
-def _asking(work: Workspace) -> Callable[[Sequence[Product]], None]:
+def _generation(work: Workspace) -> Callable[[Sequence[Product]], None]:
     generator = work.generator()
 
-    def ask(products: Sequence[Product]) -> None:
+    def generate(products: Sequence[Product]) -> None:
         opened = (open_request(work.task, product, work.settings, Problems()) for product in products)
         generator.generate([request for request in opened if request is not None])
 
-    return ask
+    return generate
 
 
 def _encoding(work: Workspace) -> Callable[[Sequence[Product]], None]:

@@ -1,7 +1,7 @@
 """Which pairs are compared: not all n (n - 1) / 2, but those that something brings together.
 
 vectors   the nearest listings by the stored vectors (FAISS)
-text      the nearest by BM25, each listing asking with its rarest words until `BUDGET` have been met: left
+text      the nearest by BM25, each listing queried by its rarest words until `BUDGET` have been met: left
           out are the words that nearly everybody has, and the work grows with n and not with its square
 same      one photo (by its bytes), one text, one code (a column with MPN or EAN, or a rare code in the title)
 
@@ -29,7 +29,7 @@ CROWD = 12
 RARE_CODE = 6
 """ListingColumns that may hold a code of the title for it to bring them together."""
 EXACT_UP_TO = 200_000
-"""Vectors that are all compared with each other: in one go that is faster than asking an approximate index for each."""
+"""Vectors that are all compared with each other: in one go that is faster than an approximate index for each."""
 COMPONENTS = 256
 """Numbers of a vector that neighbours are sought by: of longer ones the principal components. Cosines are of all."""
 SAMPLE = 20_000
@@ -94,11 +94,11 @@ def _components(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def text_neighbours(words: Words, k: int) -> Rows:
     """Return each listing with the k others that answer best by BM25."""
-    asking = _rare_words(words)
+    queries = _rare_words(words)
     documents = words.bm25.T.tocsr()
     found = []
-    for start in range(0, asking.shape[0], ROWS):
-        scores = asking[start : start + ROWS] @ documents
+    for start in range(0, queries.shape[0], ROWS):
+        scores = queries[start : start + ROWS] @ documents
         found.append(_best(scores, start, k))
     return np.concatenate(found)
 

@@ -130,7 +130,7 @@ def whole_task(work: Workspace, documents: list[Document], spec: TaskSpec, rows:
 
 def _judged(task: Task, spec: TaskSpec, shares: SplitSettings) -> int:
     """Count how many products `task` asks about where it asks about the fewest: of the validation and of the test
-    split, so that all who evaluate by either take the same protocol, and of what `spec` asks about.
+    split, so that evaluations by either take the same protocol, and of what `spec` asks about.
     """
     sides: list[Split] = [side for side in ("validation", "test") if getattr(shares, side) != 0]
     sides += [spec.split] if spec.split and spec.split not in (*sides, "all") else []  # type: ignore[list-item]

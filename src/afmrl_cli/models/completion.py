@@ -32,7 +32,7 @@ ELSEWHERE = "switch thinking off at the server, or its reasoning parser"
 
 
 class NotACompletion(Exception):
-    """What came is no answer in any form that is known: asking again may help."""
+    """What came is no answer in any form that is known: a second request may help."""
 
 
 class ServerError(Exception):

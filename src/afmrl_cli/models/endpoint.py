@@ -1,10 +1,10 @@
 """A generator behind an OpenAI-compatible server: POST {url}/v1/chat/completions, a few requests at a time.
 
-A request that fails for a passing reason (429, 5xx, timeout, cut connection, nonsense) is tried again with growing,
-jittered waits, or when the server's Retry-After says so; what still fails is an error of its row and ends nothing.
-What is wrong with every request (key refused, no such model, wrong address, nobody there, no credit left) ends the run
-with one ModelError, at once or after a few requests that were refused alike. Parts of a request that a server refuses
-by name are left out or renamed, with one message (dialects.py).
+A request that fails for a passing reason (429, 5xx, timeout, cut connection, nonsense) is tried again with
+growing, jittered waits, or when the server's Retry-After says so; what still fails is an error of its row and
+ends nothing. What is wrong with every request (key refused, no such model, wrong address, server unreachable,
+no credit left) ends the run with one ModelError, at once or after a few requests that were refused alike. Parts
+of a request that a server refuses by name are left out or renamed, with one message (dialects.py).
 
 Only the host that the user named is ever spoken to: redirects are not followed, and neither proxies nor .netrc are
 taken from the environment, which would send photos and texts, or a password, somewhere else without a word. The key
@@ -73,9 +73,9 @@ OWN_SIZE = re.compile(r"context.?(?:length|window|size)|too (?:long|large|big|ma
 class _Passing(Exception):
     """Worth another try, after `wait` seconds when the server said so. `status` 0: no answer by HTTP."""
 
-    def __init__(self, message: str, wait: float | None = None, *, nobody: bool = False, status: int = 0) -> None:
+    def __init__(self, message: str, wait: float | None = None, *, unreachable: bool = False, status: int = 0) -> None:
         super().__init__(message)
-        self.wait, self.nobody, self.status = wait, nobody, status
+        self.wait, self.unreachable, self.status = wait, unreachable, status
 
 
 class _Refused(Exception):
@@ -210,7 +210,7 @@ class Endpoint:
     def _failed(self, error: _Passing) -> Generation:
         self._failed_in_a_row += 1
         message = self._safe(str(error))
-        if error.nobody and not self._answered:
+        if error.unreachable and not self._answered:
             raise ModelError(f"{self._target.shown}: {message}", "is the server running, and the address right?")
         if self._failed_in_a_row >= GIVE_UP_AFTER:
             raise ModelError(
@@ -247,7 +247,7 @@ class Endpoint:
         except (TimeoutError, httpx.TimeoutException) as error:
             raise _Passing(f"no answer within {self._settings.timeout:g} s") from error
         except httpx.ConnectError as error:
-            raise _Passing(f"can't connect: {error}", nobody=True) from error
+            raise _Passing(f"can't connect: {error}", unreachable=True) from error
         except httpx.TransportError as error:
             raise _Passing(f"connection cut: {error or type(error).__name__}") from error
         if response.status_code != 200:

@@ -89,7 +89,7 @@ class Environment:
         load_image = load_image or partial(open_image, settings=self.settings.catalog)
         most = self.settings.model.generator_images or len(query.photos)
         photos = [load_image(photo.path) for photo in query.photos[:most]]
-        return self.task.ask(query.side.text, query.category, photos)
+        return self.task.request_for(query.side.text, query.category, photos)
 
     def ranks(self, numbers: Sequence[int], attribute_texts: Sequence[str | None]) -> list[tuple[int, ...]]:
         """Return for each pair of a query's number and an attribute text (None: without) the ranks, from 1, of the
@@ -234,8 +234,8 @@ def pose_all(corpus: Corpus, settings: Settings) -> Posed:
     kind = choose_kind(rar.query, offers, LEAST_QUERIES, offered(corpus.validation, max_photos=most, seed=rar.seed))
     shown = some_products(corpus.train, rar.gallery, rar.seed)
 
-    def posed(listings: list[TrainListing], asking: list[bool]) -> tuple[list[Side], list[RarQuery]]:
-        return pose(listings, asking, kind, max_photos=most, enrich=enrich, seed=rar.seed)
+    def posed(listings: list[TrainListing], may_query: list[bool]) -> tuple[list[Side], list[RarQuery]]:
+        return pose(listings, may_query, kind, max_photos=most, enrich=enrich, seed=rar.seed)
 
     gallery, queries = posed(shown, [True] * len(shown))
     wider, heldout = posed(shown + corpus.validation, [False] * len(shown) + [True] * len(corpus.validation))

@@ -27,7 +27,7 @@ class Validation:
 
 
 class HeldOut:
-    """The held-out environment, and whom to ask. `main` is the metric by which the best is chosen."""
+    """The held-out environment, and how its answers are generated. `main` is the metric by which the best is chosen."""
 
     def __init__(self, environment: Environment, policy: Policy) -> None:
         k = environment.settings.rar.k

@@ -1,4 +1,4 @@
-"""What RAR asks and what it searches: the queries, the gallery's rows, and which rows answer, or hide from, a query.
+"""The queries of RAR and what they search, the gallery's rows, and which rows answer, or hide from, a query.
 
 kind            query                     gallery row of a listing       answers
 listings        a whole listing           the whole listing              the product's other listings
@@ -6,13 +6,13 @@ photos          one photo, alone          its text and other photos      the pro
 photo-to-text   one photo, alone          its text                       the same
 text-to-photos  its text                  its photos                     the same
 
-`photos`, `photo-to-text` and `text-to-photos` are the pairs `photos` and `image-text` of AGCL's training, with the
-photo and the direction fixed, since a gallery must be. Which photo asks is sampled once by the seed. Other photos of
-the asking photo's listing are in the gallery only where they are part of its answer: a photo does not find them when it
-searches for text, a listing does not find itself.
+`photos`, `photo-to-text` and `text-to-photos` are the pairs `photos` and `image-text` of AGCL's training, with
+the photo and the direction fixed, since a gallery must be. Which photo asks is sampled once by the seed. Other
+photos of the queried photo's listing are in the gallery only where they are part of its answer: a photo does
+not find them when it searches for text, a listing does not find itself.
 
 Hidden from a query are rows that the embedder can't tell from the query itself or from one of its answers (same text
-and same photos) without being one: nobody could rank those rightly; and rows with the very photo that asks.
+and same photos) without being one: no model could rank those rightly; and rows with the very photo that asks.
 
 A row carries attributes only with `embed.enrich = both`, those that were written from the view that it shows; the query
 never does: its attributes are what is learnt.
@@ -71,8 +71,8 @@ def views(
         query, row = TEXT, ALL_PHOTOS
     elif listing.photos:
         photos = listing.photos
-        asking = photos[int(np.random.default_rng((seed, number)).integers(len(photos)))].content
-        query, row = ("photos", asking), ("rest", asking) if kind == "photos" else TEXT
+        content = photos[int(np.random.default_rng((seed, number)).integers(len(photos)))].content
+        query, row = ("photos", content), ("rest", content) if kind == "photos" else TEXT
     return (
         _some(view_side(listing, number, query, enriched=False)) if query else None,
         _some(view_side(listing, number, row, enriched=enrich)),
@@ -85,14 +85,14 @@ def _some(side: Side) -> Side | None:
 
 def pose(
     listings: Sequence[TrainListing],
-    asking: Sequence[bool],
+    may_query: Sequence[bool],
     kind: QueryKind,
     *,
     max_photos: int,
     enrich: bool,
     seed: int,
 ) -> tuple[list[Side], list[RarQuery]]:
-    """Return the gallery of all `listings` that have something to show, and every query of those that may ask.
+    """Return the gallery of all `listings` that have something to show, and every query of the listings in `may_query`.
 
     The embedder reads the first `max_photos` photos of each (0: all). Both in the order of the listings. A query has at
     least one positive; there may be no query at all.
@@ -106,7 +106,7 @@ def pose(
             for content in {photo.content for photo in row.photos}:
                 of_photo.setdefault(content, []).append(len(gallery))
             gallery.append(first_photos_of(row, max_photos))
-        if query is not None and asking[number]:
+        if query is not None and may_query[number]:
             queries_as_shown.append(query)
     of_product: dict[str, list[int]] = {}
     of_content: dict[str, list[int]] = {}

@@ -90,10 +90,10 @@ def share_with_variance(groups: Sequence[Group], k: int, *, eta: float = ETA) ->
 
 
 def propose_k(groups: Sequence[Group], ks: Sequence[int] = PROPOSED_KS) -> tuple[int, dict[int, float]]:
-    """Return (the k with the most groups of non-zero spread, {k: share of such groups}).
+    """Return (the k with the most groups with non-zero reward variance, {k: share of such groups}).
 
-    Only spread among valid answers counts: that eta differs from a recall says nothing about k. Of equal ones that
-    nearest to the median rank is proposed: where no group has spread, hits are then neither certain nor out of reach.
+    Only variance among valid answers counts: that eta differs from a recall says nothing about k. Of equal ones that
+    nearest to the median rank is proposed: where no group has variance, hits are then neither certain nor out of reach.
     """
     well_formed = [[ranks for ranks in group if ranks is not None] for group in groups]
     shares = {k: share_with_variance(well_formed, k) for k in sorted(ks)}

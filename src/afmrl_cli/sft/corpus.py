@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from ..attributes.asking import open_request
 from ..attributes.generate import NOTHING_TO_READ
+from ..attributes.open_requests import open_request
 from ..attributes.task import AttributeTask
 from ..attributes.views import AttributeSource, open_views
 from ..catalog.problems import Problems

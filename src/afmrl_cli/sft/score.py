@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..attributes.asking import open_request
+from ..attributes.open_requests import open_request
 from ..attributes.parse import InvalidAttributes, parse_attributes
 from ..attributes.request import Generation
 from ..attributes.schema import folded
@@ -35,7 +35,9 @@ class KeyScore:
 
 @dataclass
 class Score:
-    """Metrics over products. `length` is the mean number of tokens of an answer, `extra` of pairs not asked for."""
+    """Metrics over products. `length` is the mean number of tokens of an answer, `extra` of pairs that no
+    reference has.
+    """
 
     products: int = 0
     valid: int = 0

@@ -1,4 +1,4 @@
-"""Transformers' Trainer on answers: the tensors of a batch, the loss on the answer alone, and validation by asking.
+"""Transformers' Trainer on answers: the tensors of a batch, the loss on the answer alone, and validation by generating.
 
     loss = - sum over the tokens of the answers of log p(token | prompt, photos, tokens before) / number of those tokens
 
@@ -20,7 +20,7 @@ import torch
 from peft import PeftModel
 from transformers import Trainer, TrainingArguments
 
-from ..attributes.asking import open_request
+from ..attributes.open_requests import open_request
 from ..attributes.task import AttributeTask
 from ..catalog.problems import Problems
 from ..errors import DataError, ModelError

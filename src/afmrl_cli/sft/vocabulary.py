@@ -2,9 +2,10 @@
 
     alike(a, b) = cos(head[a], head[b]) > 0.95
 
-The head is frozen, so the score of a token is its row times what the adapter can change. Rows that training has never
-asked for drift to one direction, and an adapter hardly gets to prefer one of them to the other. The built-in model has
-that for every word that is not in its own answers; models trained on text at large should have little of it.
+The head is frozen, so the score of a token is its row times what the adapter can change. Rows that have never
+been a target in training drift to one direction, and an adapter hardly gets to prefer one of them to the other.
+The built-in model has that for every word that is not in its own answers; models trained on text at large
+should have little of it.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Manifest:
     since 1970, `files` the SHA-256 (hex) of each file, `parent_weights` that of the parent's weights; `Checkpoints.add`
     fills these in, and `name`. `run` is the folder of the training in `.afmrl/runs`. `inputs` are the ids of the models
     that it learnt from: `attributes` (whose texts), `embedder` (that rewarded), `targets` (whose answers). `products`
-    are hashes of the products that it has seen (`training_products`), {} where nobody knows."""
+    are hashes of the products that it has seen (`training_products`), {} where they are unknown."""
 
     role: Role
     base: str

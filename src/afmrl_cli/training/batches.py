@@ -1,4 +1,4 @@
-"""Batches that contain hard negatives, and never two listings of one product, who would be each other's negatives.
+"""Batches that contain hard negatives, and never two listings of one product, which would be each other's negatives.
 
 random       sampled at random; enough for batches of a thousand
 category     each batch from one category; what is left of the small categories is mixed

@@ -59,7 +59,7 @@ def load_corpus(
 ) -> Corpus:
     """Read the catalog for a run of `train-agcl` or, without `for_agcl`, of one that writes attributes itself.
 
-    `source` says whose stored attributes are used (None: nobody's). Raises DataError when AGCL's loss needs attributes
+    `source` says whose stored attributes are used (None: none). Raises DataError when AGCL's loss needs attributes
     and there are none, naming the generators whose attributes there are.
     """
     with work.database() as database:

@@ -79,8 +79,8 @@ def _tell_plan(plan: Plan, listener: Listener) -> None:
         shares = ", ".join(f"{found[kind]:,} of {number:,} {kind}" for kind, number in counts.items())
         listener.note(f"queries that have attributes written from what they show: {shares}")
         if lacking := [kind for kind in KINDS if found.get(kind) == 0 and kind != "listings"]:
-            asking = {view for kind in lacking for view in QUERIES_OF_KIND[kind]}
-            views = ",".join(view for view in VIEWS if view in asking)
+            of_queries = {view for kind in lacking for view in QUERIES_OF_KIND[kind]}
+            views = ",".join(view for view in VIEWS if view in of_queries)
             listener.note(f"{' and '.join(lacking)} ask without: `afmrl attributes --views {views}` writes some")
     missing = len(plan.corpus.train) - plan.corpus.num_with_attributes
     if plan.loss.weighted and missing:

@@ -8,7 +8,7 @@ another one, a row with the very photo or text that asks.
 The best step is chosen by the kind of query that it will be evaluated on, by the rule that eval takes its protocol by:
 listings that share their product ask (as `identity` does) where they are about enough products, else photos (as `photo`
 does), else texts and photos ask for each other; with the attributes that queries will have, `agcl.validation_enrich`.
-The gallery holds the listings that nobody asks for, too.
+The gallery holds the listings that no query is about, too.
 """
 
 from __future__ import annotations
@@ -122,22 +122,22 @@ def make_validation(listings: Sequence[TrainListing], settings: Settings) -> Val
         )
         for i in chosen
     ]
-    asking = pairs[:: max(1, -(-len(pairs) // agcl.validation_queries))]
-    if len(asking) < LEAST_QUERIES:
+    query_pairs = pairs[:: max(1, -(-len(pairs) // agcl.validation_queries))]
+    if len(query_pairs) < LEAST_QUERIES:
         return None
     sides = _gallery(pairs, listings, GALLERY_PER_QUERY * agcl.validation_queries, rng, enriched=enrich == "both")
     identity = np.array([listings[side.listing].identity for side in sides])
-    own = np.array([listings[pair.query.listing].identity for pair in asking])
-    self_answer = np.array([[shows(side, pair) for side in sides] for pair in asking])
+    own = np.array([listings[pair.query.listing].identity for pair in query_pairs])
+    self_answer = np.array([[shows(side, pair) for side in sides] for pair in query_pairs])
     most = settings.model.embedder_images
-    queries = [first_photos_of(pair.query, most) for pair in asking]
+    queries = [first_photos_of(pair.query, most) for pair in query_pairs]
     targets = [first_photos_of(side, most) for side in sides]
     return Validation(
         queries,
         targets,
         (own[:, None] == identity[None, :]) & ~rejected(queries, targets, listings),
         self_answer,
-        tuple(dict.fromkeys(pair.kind for pair in asking)),
+        tuple(dict.fromkeys(pair.kind for pair in query_pairs)),
         enrich,
     )
 

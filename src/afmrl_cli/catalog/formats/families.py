@@ -261,7 +261,7 @@ def families_layout(table: Table, shape: Shape, again: Callable[[], Iterator[Row
 
 
 def _learn(shape: Shape, again: Callable[[], Iterator[Row]]) -> None:
-    """Find out, in two readings, who is whose parent, and keep the parents' rows."""
+    """Find out, in two readings, which row is the parent of which, and keep the parents' rows."""
     wanted: set[str] = set()
     id = ""
     for row in again():
