@@ -45,3 +45,11 @@ def test_names_in_a_plan_are_folded_between_them(session: Session, capsys: pytes
     show_plan(session, "sft", {"keys": names, "what stands before them": ""})
     words = capsys.readouterr().out.replace(",", " ").split()
     assert [word for word in words if word in names] == names
+
+
+def test_a_number_that_is_set_is_not_shown_as_the_hash_that_has_its_name_in_the_plan(
+    session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_plan(session, "rar", {"gallery": 32 * "ab", "k": 3})
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["rar.gallery", "10000"] in rows and ["gallery", "ababababab"] in rows and ["rar.k", "3"] in rows

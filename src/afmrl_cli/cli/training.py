@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from ..training.estimate import Estimate
     from ..training.shell import TrainingSummary
 
+HASH = re.compile(r"[0-9a-f]{64}")
+"""What people are shown the first ten signs of."""
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and what it would take.")]
 Force = Annotated[bool, typer.Option("--force", help="Train again what is done, or afresh what was stopped.")]
 
@@ -54,10 +57,14 @@ def show_checkpoint(session: Session, summary: TrainingSummary, left: str, use: 
 
 def show_plan(session: Session, section: str, plan: Mapping[str, object]) -> None:
     """Show the settings of `section` and the plan, as tables."""
-    # What is left open follows from the catalog and the model: the plan has it.
+    # What is left open follows from the catalog and the model: the plan has it. A text there is another thing than a
+    # number here: rar.gallery is how many listings, the plan's gallery a hash of them.
     written = getattr(session.settings, section)
     settings = written.model_dump(exclude=set(written.constants()))
-    chosen = {key: plan.get(key, value) for key, value in settings.items()}
+    chosen = {
+        key: value if isinstance(value, int) and isinstance(plan.get(key), str) else plan.get(key, value)
+        for key, value in settings.items()
+    }
     session.out.table(["setting", "value"], [[f"{section}.{key}", _plain(value)] for key, value in chosen.items()])
     session.out.table(["plan", ""], [[key, _plain(value)] for key, value in plan.items()])
 
@@ -89,4 +96,6 @@ def _plain(value: object) -> str:
         return ", ".join(map(str, value))
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, str) and HASH.fullmatch(value):
+        return value[:10]
     return f"{value:g}" if isinstance(value, float) else str(value)
