@@ -20,11 +20,11 @@ def ends(values: list[float], groups: list[str] | None = None, confidence: float
     return float(low), float(high)
 
 
-@pytest.mark.parametrize(("right", "asked"), [(0, 10), (10, 10), (1, 10), (7, 10), (0, 2), (399, 400)])
+@pytest.mark.parametrize(("right", "queries"), [(0, 10), (10, 10), (1, 10), (7, 10), (0, 2), (399, 400)])
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
-def test_shares_of_single_queries_have_wilsons_interval(right: int, asked: int, confidence: float) -> None:
-    theirs = stats.binomtest(right, asked).proportion_ci(confidence, method="wilson")
-    ours = ends([1.0] * right + [0.0] * (asked - right), confidence=confidence)
+def test_shares_of_single_queries_have_wilsons_interval(right: int, queries: int, confidence: float) -> None:
+    theirs = stats.binomtest(right, queries).proportion_ci(confidence, method="wilson")
+    ours = ends([1.0] * right + [0.0] * (queries - right), confidence=confidence)
     assert ours == pytest.approx((theirs.low, theirs.high))
 
 
@@ -89,11 +89,11 @@ def test_no_interval_is_without_width_or_without_its_mean(drawn: list[tuple[floa
     assert high - low > 0.05
 
 
-@pytest.mark.parametrize(("right", "asked"), [(0, 10), (10, 10), (3, 7), (399, 400)])
-def test_a_share_has_wilsons_interval(right: int, asked: int) -> None:
+@pytest.mark.parametrize(("right", "queries"), [(0, 10), (10, 10), (3, 7), (399, 400)])
+def test_a_share_has_wilsons_interval(right: int, queries: int) -> None:
     for confidence in (0.8, 0.95):
-        theirs = stats.binomtest(right, asked).proportion_ci(confidence, method="wilson")
-        assert interval_of_share(right / asked, asked, confidence) == pytest.approx([theirs.low, theirs.high])
+        theirs = stats.binomtest(right, queries).proportion_ci(confidence, method="wilson")
+        assert interval_of_share(right / queries, queries, confidence) == pytest.approx([theirs.low, theirs.high])
 
 
 def test_a_share_of_nothing_may_be_anything_and_one_of_a_part_lies_between() -> None:

@@ -64,7 +64,7 @@ def needed(folder: CatalogFolder, settings: Settings, **how: bool) -> tuple[int,
         return count_needed(read_products(folder, settings.catalog, Problems()), views, Selection(**how))
 
 
-def test_every_product_is_asked_about_once(server, tmp_path):
+def test_every_product_is_requested_once(server, tmp_path):
     folder, settings = make_shop(tmp_path), settings_for(server)
     assert needed(folder, settings) == (12, 12)
     summary = run(folder, settings)
@@ -88,7 +88,7 @@ def test_an_unchanged_catalog_costs_nothing(server, tmp_path, monkeypatch):
     assert needed(folder, settings) == (12, 0)
 
 
-def test_only_changed_products_are_asked_about_again(server, tmp_path):
+def test_only_changed_products_are_requested_again(server, tmp_path):
     folder, settings = make_shop(tmp_path), settings_for(server)
     run(folder, settings)
     server.requests.clear()
@@ -99,11 +99,11 @@ def test_only_changed_products_are_asked_about_again(server, tmp_path):
     photo(99, 40, 30).save(tmp_path / "images" / "7.png")
     summary = run(folder, settings)
     assert (summary.generated, summary.skipped) == (3, 10)
-    asked = " ".join(server.prompts())
-    assert "Another title" in asked and "New item" in asked and "Item 7" in asked
+    requested = " ".join(server.prompts())
+    assert "Another title" in requested and "New item" in requested and "Item 7" in requested
 
 
-def test_another_question_or_model_is_asked_anew_and_the_old_answers_stay(server, tmp_path):
+def test_another_prompt_or_model_is_requested_anew_and_the_old_answers_stay(server, tmp_path):
     folder, settings = make_shop(tmp_path, 4), settings_for(server)
     run(folder, settings)
     assert "Write in" not in " ".join(server.prompts())
@@ -151,7 +151,7 @@ def test_force_does_not_trade_a_valid_text_for_an_error(server, tmp_path):
     assert texts(folder) == before
 
 
-def test_listings_of_the_same_content_share_one_question(server, tmp_path):
+def test_listings_of_the_same_content_share_one_request(server, tmp_path):
     folder, settings = make_shop(tmp_path, 4), settings_for(server)
     rows = read_catalog(tmp_path)
     write_catalog(tmp_path, [*rows, *[(f"twin{i}", *row[1:]) for i, row in enumerate(rows)], ("t", *rows[0][1:])])
@@ -159,7 +159,7 @@ def test_listings_of_the_same_content_share_one_question(server, tmp_path):
     assert (summary.products, summary.valid, len(server.requests)) == (9, 9, 4)
 
 
-def test_failures_are_stored_counted_and_asked_again_only_on_demand(server, tmp_path):
+def test_failures_are_stored_counted_and_requested_again_only_on_demand(server, tmp_path):
     folder = make_shop(tmp_path, 6)
     settings = settings_for(server, keys={"color": {"values": list("abc")}})
     bad = ["", "nice item", "color: z", "color: a; color: b", "color: a", "color: a"]
@@ -179,7 +179,7 @@ def test_failures_are_stored_counted_and_asked_again_only_on_demand(server, tmp_
     assert run(folder, settings, never).valid == 6
 
 
-def test_a_row_without_an_answer_is_asked_again_by_the_next_run(server, tmp_path):
+def test_a_row_without_an_answer_is_requested_again_by_the_next_run(server, tmp_path):
     folder, settings = make_shop(tmp_path, 5), settings_for(server)
     server.script = lambda number, body: (
         Reply(status=500, body=b"boom") if "Item 2\n" in str(body["messages"]).replace("\\n", "\n") else Reply()

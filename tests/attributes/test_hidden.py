@@ -58,7 +58,7 @@ class Shown:
 
 
 @dataclass
-class Asked:
+class Queried:
     """What a shop asks: queries by name, and by the same names the rows that are to answer a photo alone."""
 
     queries: dict[str, Shown] = field(default_factory=dict)
@@ -76,10 +76,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_photos(tmp_path_factory.mktemp("hidden"), 2 * POOL)
 
 
-def asked(shop: Shop) -> Asked:
+def queried(shop: Shop) -> Queried:
     """Every query of every path."""
     corpus = load_corpus(Workspace(shop.folder, shop.settings, Silent()), shop.source, Problems(), for_agcl=False)
-    found, listings, enrich = Asked(), corpus.train, shop.settings.embed.enrich
+    found, listings, enrich = Queried(), corpus.train, shop.settings.embed.enrich
 
     def shown(path: str, side: Side) -> Shown:
         contents = tuple(photo.content for photo in side.photos)
@@ -118,7 +118,7 @@ def trained(shop: Shop, corpus: Corpus) -> list[Pair]:
     return plan.draw(list(range(len(positives))), epoch=2)
 
 
-def evaluated(shop: Shop, found: Asked) -> None:
+def evaluated(shop: Shop, found: Queried) -> None:
     with Database(shop.folder.database) as database, Fingerprinter(database) as prints:
         rows = RowMaker(work_of(shop.folder, shop.settings), StoredViews(database, prints, shop.source))
         documents = documents_of(described_products(work_of(shop.folder, shop.settings), rows, Problems()))
@@ -229,17 +229,17 @@ def looked_at(place: Path, rows: list[Row], enrich: str, images: int, photo: int
     """Compare what a shop asks with what it asks when something hidden has changed; yields what was compared."""
     flags = {"embed.enrich": enrich, "model.generator_images": images, "agcl.pairs": ["photos", "image-text"]}
     ask_by_file(place, rows)
-    before = asked(write(place, rows, False, **flags))
+    before = queried(write(place, rows, False, **flags))
     content = hash_file(place / f"images/{photo}.png")
     for name, change in changes(photo, content, f"s{listing}").items():
-        after = asked(write(place, [change.row(row) for row in rows], False, **flags))
+        after = queried(write(place, [change.row(row) for row in rows], False, **flags))
         for key, side in before.queries.items():
             if side.path.startswith("eval composed") and key not in after.queries:
                 continue  # which wishes there are follows from what variants differ in
             if change.hidden(side):
                 assert after.queries.get(key) == side, f"{name} changed, which {key} can't show"
                 yield f"{name}: {side.path}{' enriched' if side.attributes else ''}"
-    after = asked(write(place, [other_photos(row, only=photo) for row in rows], False, **flags))
+    after = queried(write(place, [other_photos(row, only=photo) for row in rows], False, **flags))
     for key, (asking, answers) in before.answers.items():
         if asking == content and (key in after.answers or not before.queries[key].path.startswith("eval composed")):
             assert after.answers[key][1] == answers, f"rows that answer {key} depend on the photo that asks"

@@ -68,8 +68,8 @@ def check(shop: Shop) -> Iterator[str]:
                 shop.side_fits(pair.target)
                 assert enrich == "both" or not pair.target.attributes
                 if kind != "listings":
-                    asked = {each.content for each in pair.query.photos}
-                    assert not asked & {each.content for each in pair.target.photos}
+                    queried = {each.content for each in pair.query.photos}
+                    assert not queried & {each.content for each in pair.target.photos}
                     assert not (pair.query.text and pair.target.text)
                 yield f"pairs {kind}{' enriched' if pair.query.attributes else ''}"
                 rng = np.random.default_rng((number, draw))

@@ -156,7 +156,7 @@ def test_a_nested_column_of_parquet_ends_no_command_with_a_traceback(tmp_path: P
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_damaged_parquet_file_is_told(tmp_path: Path, seed: int) -> None:
+def test_a_damaged_parquet_file_is_reported(tmp_path: Path, seed: int) -> None:
     import random
 
     rng, table = random.Random(seed), pa.table({"id": [str(i) for i in range(50)], "title": ["a thing"] * 50})
@@ -173,7 +173,7 @@ def test_a_damaged_parquet_file_is_told(tmp_path: Path, seed: int) -> None:
             assert str(file) in str(error)
 
 
-def test_a_catalog_that_is_written_to_while_it_is_read_is_told(tmp_path: Path) -> None:
+def test_a_catalog_that_is_written_to_while_it_is_read_is_reported(tmp_path: Path) -> None:
     file = write(tmp_path / "catalog.csv", "id,title\n" + "".join(f"{i},thing {i}\n" for i in range(5000)))
     products = read_products(CatalogFolder(file), CatalogSettings(), Problems())
     assert next(products).id == "0"
@@ -191,7 +191,7 @@ def test_a_catalog_that_another_is_renamed_onto_is_read_to_its_end(tmp_path: Pat
         assert len([first, *catalog.products]) == 5000
 
 
-def test_a_catalog_that_is_cut_off_while_it_is_read_is_told(tmp_path: Path) -> None:
+def test_a_catalog_that_is_cut_off_while_it_is_read_is_reported(tmp_path: Path) -> None:
     file = write(tmp_path / "catalog.csv", "id,title\n" + "".join(f"{i},thing {i}\n" for i in range(50_000)))
     products = read_products(CatalogFolder(file), CatalogSettings(), Problems())
     next(products)

@@ -23,7 +23,7 @@ def given(names: str) -> list[str]:
     return [key for _, key in mapped.given]
 
 
-def test_common_names_are_written_as_they_are_looked_up() -> None:
+def test_common_names_are_written_as_they_are_compared() -> None:
     assert all(plain(name) == name for names in COMMON.values() for name in names)
 
 
@@ -90,7 +90,7 @@ def test_other_columns_are_given_without_their_prefix_unless_it_collides() -> No
         ("id,name,name", {}, "row 1: column 'name' stands twice (columns 2 and 3)"),
     ],
 )
-def test_what_can_not_be_mapped_is_told(names: str, columns: dict[str, str], words: str) -> None:
+def test_what_can_not_be_mapped_is_reported(names: str, columns: dict[str, str], words: str) -> None:
     with pytest.raises(DataError) as caught:
         roles(names, **columns)
     assert words in str(caught.value) and "catalog.csv" in str(caught.value) and caught.value.hint

@@ -44,7 +44,7 @@ def test_placeholders_are_no_attributes(tmp_path: Path) -> None:
     assert problems.first("placeholder")[0].column == "attr_material" and problems.counts["placeholder"] == 16
 
 
-def test_one_gtin_in_many_spellings_is_one_identity_and_a_wrong_digit_is_told(tmp_path: Path) -> None:
+def test_one_gtin_in_many_spellings_is_one_identity_and_a_wrong_digit_is_reported(tmp_path: Path) -> None:
     written = ["4006381333931", "'4006381333931", '"=""4006381333931"""', "4006381333931.0", "4006381 333931",
                "04006381333931", "4006-3813-33931"]  # fmt: skip
     rows = "".join(f"G{i},Pen {i},{gtin}\n" for i, gtin in enumerate([*written, "4006381333932"]))
@@ -53,7 +53,7 @@ def test_one_gtin_in_many_spellings_is_one_identity_and_a_wrong_digit_is_told(tm
     assert problems.counts == {"wrong check digit": 1}
 
 
-def test_ids_that_a_spreadsheet_rounded_are_told_as_that(tmp_path: Path) -> None:
+def test_ids_that_a_spreadsheet_rounded_are_reported_as_that(tmp_path: Path) -> None:
     rows = "sku,title\n1.23457E+11,Stool a\n1.23457E+11,Stool b\n12E5,Stool c\n'001,Stool d\n"
     products, problems = read(write(tmp_path / "a.csv", rows))
     assert [product.id for product in products] == ["12E5", "001"] and problems.counts == {"lost digits": 2}
@@ -65,7 +65,7 @@ def test_column_names_that_come_again_are_no_product(tmp_path: Path) -> None:
     assert [p.row for p in problems.first("repeated header")] == [3] and not problems.errors
 
 
-def test_text_that_was_encoded_twice_is_mended_and_told(tmp_path: Path) -> None:
+def test_text_that_was_encoded_twice_is_mended_and_reported(tmp_path: Path) -> None:
     text = "sku,title,description\nU1,Théière bleue,Théière en grès émaillé\nU2,Für Küche,Groß und “klein”\n"
     file = write(tmp_path / "a.csv", text.encode().decode("cp1252", "replace").encode())
     products, problems = read(file)
@@ -125,7 +125,7 @@ def test_sizes_that_share_a_photo_share_it_rightly(tmp_path: Path) -> None:
     assert summary.problems.counts["shared photo"] == 1
 
 
-def test_where_names_do_not_tell_what_columns_hold_decides_and_is_told(tmp_path: Path) -> None:
+def test_where_names_do_not_tell_what_columns_hold_decides_and_is_reported(tmp_path: Path) -> None:
     rows = [
         f"X{i};https://cdn.test/{i}.jpg;400638133393{1 if i < 9 else 0};Aa > Bb;Yks kaks {i};{LONG}{i};red"
         for i in range(9)

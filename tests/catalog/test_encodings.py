@@ -45,7 +45,7 @@ def test_jsonl_in_windows_1252_and_utf_16(tmp_path: Path) -> None:
         assert product.title == "Röd kjol – grön"
 
 
-def test_wrong_bytes_in_the_middle_are_mended_and_told_by_row(tmp_path: Path) -> None:
+def test_wrong_bytes_in_the_middle_are_mended_and_reported_by_row(tmp_path: Path) -> None:
     good = "".join(f"{i},Blå klänning,grön\n" for i in range(1, 6)).encode()
     bad = "6,Röd kjol,blå\n".encode("cp1252")
     cut = b"7,Kjo" + "ö".encode()[:1] + b",x\n"

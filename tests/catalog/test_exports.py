@@ -80,7 +80,7 @@ def test_shopify_columns_of_2025(tmp_path: Path) -> None:
     assert links(file) == {"WS-1": ["ws1.jpg"], "WS-2": ["ws2.jpg"]}
 
 
-def test_shopify_rows_that_were_sorted_apart_are_told(tmp_path: Path) -> None:
+def test_shopify_rows_that_were_sorted_apart_are_reported(tmp_path: Path) -> None:
     lines = (DATA / "shopify_2025.csv").read_text("utf-8").splitlines()
     other = lines[1].replace("wool-scarf", "cap").replace("WS-1", "C-1")
     _, problems = read(write(tmp_path / "s.csv", "\n".join([lines[0], lines[1], other, lines[2]])))
@@ -114,7 +114,7 @@ def test_woocommerce(tmp_path: Path) -> None:
     assert set(problems.counts) == {"image url"} and layout(file) == "woocommerce"
 
 
-def test_a_woocommerce_variation_before_its_parent_is_told(tmp_path: Path) -> None:
+def test_a_woocommerce_variation_before_its_parent_is_reported(tmp_path: Path) -> None:
     lines = (DATA / "woocommerce.csv").read_text("utf-8").splitlines()
     text = "\n".join([lines[0], next(line for line in lines if line.startswith("50,"))])
     products, problems = read(write(tmp_path / "w.csv", text))

@@ -62,12 +62,12 @@ DRIPS = {
 class Shop(BaseHTTPRequestHandler):
     """Serves what the path says; counts what was asked for."""
 
-    asked: ClassVar[Counter[str]] = Counter()
+    requested: ClassVar[Counter[str]] = Counter()
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         name = self.path.split("?")[0].strip("/")
-        self.asked[self.path] += 1
+        self.requested[self.path] += 1
         if name in ANSWERS:
             self.answer(*ANSWERS[name])
         elif name.endswith(".png"):
@@ -82,12 +82,12 @@ class Shop(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(body[:30])
             self.wfile.flush()
-            time.sleep(60 if self.asked[self.path] == 1 else 0)
+            time.sleep(60 if self.requested[self.path] == 1 else 0)
             self.wfile.write(body[30:])
         elif name in DRIPS or name == "interim":
             self.drip(name)
         elif name == "flaky":
-            self.answer(*((503, b"later") if self.asked[self.path] < 3 else (200, png())), {})
+            self.answer(*((503, b"later") if self.requested[self.path] < 3 else (200, png())), {})
         elif name in ("endless", "cut"):
             self.close_connection = True
             self.send_response(200)
@@ -129,7 +129,7 @@ class Server(ThreadingHTTPServer):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(fetch, "WAIT_SECONDS", 0.01)
-    Shop.asked.clear()
+    Shop.requested.clear()
     with Server(("0.0.0.0", 0), Shop) as serving:
         threading.Thread(target=serving.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{serving.server_address[1]}"
@@ -157,10 +157,10 @@ def test_photos_are_fetched_once_and_then_found(server: str, tmp_path: Path) -> 
     assert products[0].images == products[20].images
     colors = [open_image(product.images[0], CatalogSettings()).getpixel((0, 0)) for product in products[:20]]
     assert len(set(colors)) == 20
-    asked = Counter(Shop.asked)
+    requested = Counter(Shop.requested)
     left = write(tmp_path / ".afmrl/images/.writing-killed", "half of a photo")
     assert "0 photos fetched (0.0 MB), 22 were there, 0 failed" in run(tmp_path, "--private")
-    assert Shop.asked == asked and max(asked.values()) == 3  # three times only what said 503 twice
+    assert Shop.requested == requested and max(requested.values()) == 3  # three times only what said 503 twice
     with file.open("a") as more:
         more.write(f"new,new,{server}/77.png\n")
     assert "1 photos fetched" in run(tmp_path, "--private")
@@ -190,7 +190,7 @@ def test_a_killed_fetch_goes_on_and_keeps_no_half_photo(server: str, tmp_path: P
     assert f"{len(names) - len(had)} photos fetched" in run(tmp_path, "--private")
     assert not halves(images) and len(photos(images)) == len(names)
     assert all(len(product.images) == 1 for product in read(file)[0])
-    assert all(Shop.asked[path] == 1 for path in had)
+    assert all(Shop.requested[path] == 1 for path in had)
 
 
 def photos(images: Path) -> list[Path]:
@@ -215,7 +215,7 @@ BAD = {
 }
 
 
-def test_what_is_no_photo_is_told_with_its_row_and_leaves_nothing(
+def test_what_is_no_photo_is_reported_with_its_row_and_leaves_nothing(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = catalog(
@@ -230,13 +230,13 @@ def test_what_is_no_photo_is_told_with_its_row_and_leaves_nothing(
     for row, (name, words) in enumerate(BAD.items(), 3):
         assert words in told[row]["message"] and told[row]["listing"] == str(row - 2), name
     assert "no such host" in told[len(BAD) + 3]["message"]
-    assert Shop.asked["/down"] == 4 and Shop.asked["/gone"] == 1
+    assert Shop.requested["/down"] == 4 and Shop.requested["/gone"] == 1
     assert len([path for path in (tmp_path / ".afmrl/images").rglob("*") if path.is_file()]) == 1
     assert found(read(file)[1]) == [("image url", row) for row in range(3, len(BAD) + 4)]
     assert "row 3, column image" in run(tmp_path, "--private", "--set", "catalog.bad_images=fail", code=3)
 
 
-def test_private_addresses_are_refused_before_anything_is_asked(server: str, tmp_path: Path) -> None:
+def test_private_addresses_are_refused_before_any_request(server: str, tmp_path: Path) -> None:
     port = server.rsplit(":", 1)[1]
     hosts = (
         "127.0.0.1",
@@ -251,7 +251,7 @@ def test_private_addresses_are_refused_before_anything_is_asked(server: str, tmp
     catalog(tmp_path, *(f"http://{host}:{port}/1.png" for host in hosts))
     output = run(tmp_path, code=3)
     assert "no link led to a photo" in output and "which is not on the public internet" in output
-    assert not Shop.asked
+    assert not Shop.requested
 
 
 def test_a_redirect_to_a_refused_address_is_refused(
@@ -261,7 +261,7 @@ def test_a_redirect_to_a_refused_address_is_refused(
     catalog(tmp_path, f"{server}/1.png", f"{server}/elsewhere")
     output = run(tmp_path)
     assert "1 photos fetched" in output and "127.0.0.2 is 127.0.0.2, which is not on the public" in output
-    assert Shop.asked == {"/1.png": 1, "/elsewhere": 1}
+    assert Shop.requested == {"/1.png": 1, "/elsewhere": 1}
 
 
 def test_a_name_that_also_has_a_private_address_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +286,7 @@ def test_one_clock_runs_over_a_whole_request(server: str, tmp_path: Path, monkey
     catalog(tmp_path, *(f"{server}/{name}" for name in (*DRIPS, "interim")), f"{server}/1.png")
     output = " ".join(run(tmp_path, "--private").split())
     assert "1 photos fetched" in output and "4 failed" in output and "takes longer than" in output
-    assert all(Shop.asked[f"/{name}"] == 1 for name in (*DRIPS, "interim"))  # it would take as long again
+    assert all(Shop.requested[f"/{name}"] == 1 for name in (*DRIPS, "interim"))  # it would take as long again
 
 
 @pytest.mark.parametrize("name", [*DRIPS, "interim"])
@@ -297,7 +297,7 @@ def test_interrupting_ends_a_fetch_from_a_server_that_never_does(server: str, tm
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as fetching:
         try:
             give_up = time.monotonic() + 60
-            while not Shop.asked[f"/{name}"]:
+            while not Shop.requested[f"/{name}"]:
                 assert time.monotonic() < give_up and fetching.poll() is None
                 time.sleep(0.02)
             fetching.send_signal(signal.SIGINT)
@@ -361,12 +361,12 @@ def test_a_redirect_from_a_public_to_a_private_address_is_refused(
     catalog(tmp_path, *(f"http://shop.example/inner{i}" for i in range(len(INNER))))
     done = CliRunner().invoke(app, ["fetch-images", str(tmp_path), "--json"])
     assert done.exit_code == 3 and "which is not on the public internet" in done.output
-    assert set(internet) == {PUBLIC} and not Shop.asked["/1.png"]
-    assert all(Shop.asked[f"/inner{i}"] == 1 for i in range(len(INNER)))
+    assert set(internet) == {PUBLIC} and not Shop.requested["/1.png"]
+    assert all(Shop.requested[f"/inner{i}"] == 1 for i in range(len(INNER)))
 
 
 @pytest.mark.parametrize("inner", ["127.0.0.1", "10.0.0.1", "::1", "fec0::1", "::ffff:192.168.0.1"])
-def test_a_name_that_is_bound_to_a_private_address_between_two_questions_is_not_followed_there(
+def test_a_name_that_is_bound_to_a_private_address_between_two_lookups_is_not_followed_there(
     internet: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inner: str
 ) -> None:
     monkeypatch.setattr(fetch, "AT_ONCE", 1)
@@ -375,7 +375,7 @@ def test_a_name_that_is_bound_to_a_private_address_between_two_questions_is_not_
     catalog(tmp_path, "http://shop.example/1.png", "http://shop.example:81/2.png")
     output = run(tmp_path)
     assert "1 photos fetched" in output and f"shop.example is {inner}, which is not on the public" in output
-    assert internet == [PUBLIC] and Shop.asked == {"/1.png": 1}
+    assert internet == [PUBLIC] and Shop.requested == {"/1.png": 1}
 
 
 @pytest.mark.parametrize(

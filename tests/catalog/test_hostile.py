@@ -378,7 +378,7 @@ def test_photos_beside_the_catalog_that_are_called_after_ids(tmp_path: Path) -> 
     assert [path.name for path in products[0].images] == ["SKU-2.png", "SKU_1.png"]
 
 
-def test_rows_in_quotes_are_told(tmp_path: Path) -> None:
+def test_rows_in_quotes_are_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="quotes stand around whole rows"):
         read(write(tmp_path / "a.csv", '"sku,name,price"\n"1,Red shirt,5"\n'))
 

@@ -161,7 +161,7 @@ def test_no_damage_gets_past_as_another_error(name: str, tmp_path: Path) -> None
                 assert problem.reason
 
 
-def test_photos_that_cannot_be_read_are_skipped_and_told_or_fail(tmp_path: Path) -> None:
+def test_photos_that_cannot_be_read_are_skipped_and_reported_or_fail(tmp_path: Path) -> None:
     bad, one, two = write(tmp_path / "bad.jpg", b"no"), photo(tmp_path / "1.png"), photo(tmp_path / "2.png")
     product = Product("A", images=(bad, one, two), row=7)
     problems = Problems()

@@ -228,7 +228,7 @@ def test_a_jpeg_keeps_its_pixels_and_its_turn_without_its_other_metadata(tmp_pat
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_that_lacks_only_its_end_is_read_and_told(progressive: bool, tmp_path: Path) -> None:
+def test_a_jpeg_that_lacks_only_its_end_is_read_and_reported(progressive: bool, tmp_path: Path) -> None:
     whole = jpeg(progressive=progressive, quality=90)
     wanted = np.asarray(open_image(write(tmp_path / "whole.jpg", whole), SETTINGS)).astype(int)
     for missing in (1, 2, 3, 4):
@@ -303,7 +303,7 @@ def test_names_that_differ_only_in_how_they_are_written_are_found(tmp_path: Path
         assert find(tmp_path, cell) == name, cell
 
 
-def test_what_is_not_clear_is_told_with_the_nearest_name(tmp_path: Path) -> None:
+def test_what_is_not_clear_is_reported_with_the_nearest_name(tmp_path: Path) -> None:
     for name in ("b.jpg", "B.JPG", "blouse-front.jpg"):
         photo(tmp_path / name)
     assert find(tmp_path, "b.jpg") == "b.jpg"

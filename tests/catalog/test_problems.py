@@ -22,7 +22,7 @@ def test_every_kind_says_how_to_mend_it() -> None:
     assert set(MEND) == set(get_args(Kind))
 
 
-def test_all_are_counted_and_the_first_kept_and_told_once() -> None:
+def test_all_are_counted_and_the_first_kept_and_reported_once() -> None:
     problems, ear = Problems(keep=2), Ear()
     for row in range(2, 1002):
         problems.add(Problem("no id", row, "the id is empty"))

@@ -126,7 +126,7 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize("line", BAD_ROWS)
-def test_a_bad_row_is_told_and_skipped_or_fatal(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_row_is_reported_and_skipped_or_fatal(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CatalogSettings, "max_field_chars", 100)
     file = write(tmp_path / "catalog.csv", HEADER + "1,first,\n" + line + "2,last,\n")
     products, problems = read(file)
@@ -242,7 +242,7 @@ def test_jsonl_rows(tmp_path: Path) -> None:
     assert found(problems) == [*(("broken row", row) for row in (2, 3, 4, 5, 7)), ("empty row", 8)]
 
 
-def test_a_jsonl_column_that_first_comes_late_is_told(tmp_path: Path) -> None:
+def test_a_jsonl_column_that_first_comes_late_is_reported(tmp_path: Path) -> None:
     lines = [json.dumps({"id": i, "name": "x"}) for i in range(1100)] + ['{"id": "z", "name": "y", "image": "a.png"}']
     _, problems = read(write(tmp_path / "catalog.jsonl", "\n".join(lines)))
     assert found(problems) == [("late column", 1101)]

@@ -56,7 +56,7 @@ def test_a_list_that_breaks_off_is_one_error(text: str, tmp_path: Path) -> None:
         read(write(tmp_path / "a.json", text))
 
 
-def test_what_is_no_object_in_a_list_is_told(tmp_path: Path) -> None:
+def test_what_is_no_object_in_a_list_is_reported(tmp_path: Path) -> None:
     products, problems = read(write(tmp_path / "a.json", '[{"id": 1, "title": "a"}, 7, {"id": 2, "title": "\\ud800"}]'))
     assert [product.id for product in products] == ["1"] and problems.counts == {"broken row": 2}
 

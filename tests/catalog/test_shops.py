@@ -624,7 +624,7 @@ def test_an_export_gives_the_shops_listings(name: str, tmp_path: Path) -> None:
     assert not problems.errors
 
 
-def test_parents_and_store_views_are_told_as_no_listings(tmp_path: Path) -> None:
+def test_parents_and_store_views_are_reported_as_no_listings(tmp_path: Path) -> None:
     _, problems = read(write(tmp_path / "a.csv", "\n".join(SHOPS["Magento"].rows)))
     (told,) = problems.first("folded rows")
     assert told.message.endswith("parents of variants: 1, rows of other store views: 1") and told.severity == "warning"

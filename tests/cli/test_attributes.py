@@ -61,7 +61,7 @@ def test_the_whole_path(server, tmp_path, monkeypatch):
     assert json.loads(run(server, tmp_path, "--dry-run", "--json").stdout)["needed"] == 0
 
 
-def test_views_are_counted_and_asked_about_once(server, tmp_path):
+def test_views_are_counted_and_requested_once(server, tmp_path):
     """Four listings of a photo and a text each: the whole, the photo alone and the text alone are three views."""
     make_shop(tmp_path, 4)
     views = ("--views", "listing,photos,text")

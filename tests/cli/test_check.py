@@ -58,7 +58,7 @@ def test_one_screen(shop: Path) -> None:
     assert not (shop.parent / ".afmrl").exists()
 
 
-def test_a_photo_that_many_products_share_is_told_but_not_among_variants(tmp_path: Path) -> None:
+def test_a_photo_that_many_products_share_is_reported_but_not_among_variants(tmp_path: Path) -> None:
     photo(tmp_path / "none.png", "gray")
     photo(tmp_path / "again.png", "gray")  # the same bytes under another name
     photo(tmp_path / "style.png", "red")

@@ -47,7 +47,7 @@ def test_a_sound_installation() -> None:
     assert "Qwen/Qwen2-VL-2B-Instruct" in table and "GiB" in table
 
 
-def test_a_model_whose_shape_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_a_model_whose_shape_cannot_be_read_is_reported(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl", "hidden_size": "x"}')
     (tmp_path / "model.safetensors").write_bytes(b"junk")
     done = in_process("doctor", f"--set=model.embedder={tmp_path}")

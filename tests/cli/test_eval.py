@@ -268,13 +268,13 @@ def test_a_run_of_another_tool_is_judged_as_ours(shop: Path) -> None:
     assert {each["verdict"] for each in content["comparisons"][0]["differences"]} == {"equal"}
 
 
-def test_what_differs_from_the_compared_run_is_told(shop: Path) -> None:
+def test_what_differs_from_the_compared_run_is_reported(shop: Path) -> None:
     folder = Path(document("--gallery-fields", "photos")["folder"])
     notes = document("--compare", folder.name)["notes"]
     assert f"{folder.name} was made with gallery_fields = photos (now all)" in notes
 
 
-def test_bm25_has_no_figures_where_the_gallery_shows_photos_only(shop: Path) -> None:
+def test_bm25_has_no_metrics_where_the_gallery_shows_photos_only(shop: Path) -> None:
     content = document("--gallery-fields", "photos", "--baselines")
     readable = {system["system"]: system["readable"] for system in content["systems"]}
     assert readable == {"embedder": 24, "bm25": 0, "colors": 24, "fusion": 0}
@@ -350,5 +350,5 @@ def test_tables_fit_80_columns_with_whole_numbers(shop: Path, monkeypatch: pytes
     assert "ndcg@10" in wide and "precision@10" in wide
 
 
-def test_a_cut_above_the_gallery_is_told(shop: Path) -> None:
+def test_a_cut_above_the_gallery_is_reported(shop: Path) -> None:
     assert any("recall@100, hit@100: above the gallery of 24" in note for note in document("--ks", "1,100")["notes"])

@@ -81,7 +81,7 @@ def by_default(*words: str) -> Result:
     return result
 
 
-def test_by_default_a_checkpoint_is_asked_about_what_it_never_saw(shop: Path) -> None:
+def test_by_default_queries_are_about_what_a_checkpoint_never_saw(shop: Path) -> None:
     test = with_checkpoint("agcl-0", "--split", "test")
     told = by_default("--json")
     content = json.loads(told.stdout)
@@ -95,7 +95,7 @@ def test_by_default_a_checkpoint_is_asked_about_what_it_never_saw(shop: Path) ->
     assert [note for note in every["notes"] if note.startswith(f"{24 - content['queries']} of 24 queries are about")]
 
 
-def test_a_product_that_was_listed_later_is_asked_about(shop: Path) -> None:
+def test_a_product_that_was_listed_later_has_queries(shop: Path) -> None:
     before = json.loads(by_default("--json").stdout)["queries"]
     rows = (shop / "catalog.csv").read_text().splitlines()
     split = SplitSettings(validation=0.3)
@@ -166,7 +166,7 @@ def test_base_and_checkpoints_are_rows_of_the_same_table(shop: Path) -> None:
         assert max(abs(said[a][pair] - said[b].get(pair, 0)) for pair in said[a]) > 1e-3
 
 
-def test_a_checkpoint_that_is_the_embedder_is_told(shop: Path) -> None:
+def test_a_checkpoint_that_is_the_embedder_is_reported(shop: Path) -> None:
     content = with_checkpoint("agcl-0", "--systems", "checkpoint:agcl-0")
     assert "checkpoint-agcl-0 is the embedder itself: its row says nothing new" in content["notes"]
     assert {each["verdict"] for each in content["comparisons"][0]["differences"]} == {"equal"}

@@ -262,14 +262,14 @@ def test_search_before_embed(tmp_path: Path, tiny_model: Callable[[str], Path]) 
     assert "no vectors yet" in result.stderr
 
 
-def test_enrich_writes_attributes_for_the_question(shop: Path) -> None:
+def test_enrich_writes_attributes_for_the_query(shop: Path) -> None:
     # A random model writes nonsense, which is told and not used; the search goes on.
     result = call("search", "red shirt", "--enrich", "-k", "1", "--set", "attributes.max_new_tokens=8")
     assert result.exit_code == 0, result.output
     assert "the generator's answer is not used" in " ".join(result.stderr.split())
 
 
-def test_enrich_shows_the_generator_the_question_and_nothing_else(shop: Path) -> None:
+def test_enrich_shows_the_generator_the_query_and_nothing_else(shop: Path) -> None:
     with chat_server() as server:
         server.script = lambda number, body: Reply(text="color: red")
         told = document(
@@ -311,7 +311,7 @@ def test_the_hint_to_describe_queries_is_true(shop: Path, protocol: str, more: t
     assert described["views"] > described["products"] == 24
 
 
-def test_texts_that_are_cut_are_told_once(shop: Path) -> None:
+def test_texts_that_are_cut_are_reported_once(shop: Path) -> None:
     few = ("--set", "model.max_text_tokens=16")
     long = "a blue denim jacket, regular fit, with a zip and two pockets, " * 3
     said = call("embed", *few).stderr

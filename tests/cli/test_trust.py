@@ -57,14 +57,14 @@ def keys(server: ChatServer) -> set[str]:
 
 
 @pytest.mark.parametrize("command", [["attributes"], ["attributes", "--quiet"]])
-def test_an_endpoint_that_only_the_folder_names_is_never_asked(tmp_path, server, monkeypatch, command) -> None:
+def test_an_endpoint_that_only_the_folder_names_gets_no_request(tmp_path, server, monkeypatch, command) -> None:
     monkeypatch.setenv("AFMRL_API_KEY", "secret-key")
     done = run(*command, asks(tmp_path, server))
     assert done.exit_code == 2 and not server.requests
     assert server.url in said(done) and "allowed_hosts" in said(done) and "secret-key" not in done.output
 
 
-def test_what_asks_nobody_works_where_the_folder_names_an_endpoint(tmp_path, server) -> None:
+def test_what_sends_no_request_works_where_the_folder_names_an_endpoint(tmp_path, server) -> None:
     root = asks(tmp_path, server)
     assert run("check", root).exit_code == 0
     assert run("attributes", root, "--dry-run").exit_code == 0
@@ -82,7 +82,7 @@ def test_the_users_own_word_sends_the_key_and_tells_the_address(tmp_path, server
     assert server.url in said(done) and keys(server) == {"Bearer secret-key"}
 
 
-def test_an_allowed_host_is_asked_without_the_key_until_the_key_is_said_to_be_for_it(
+def test_an_allowed_host_gets_requests_without_the_key_until_the_key_is_said_to_be_for_it(
     tmp_path, server, monkeypatch
 ) -> None:
     monkeypatch.setenv("AFMRL_API_KEY", "secret-key")
@@ -104,7 +104,7 @@ def test_a_key_that_is_for_another_host_goes_nowhere_else(tmp_path, server, monk
 
 
 @pytest.mark.parametrize(
-    ("allowed", "asked", "right"),
+    ("allowed", "requested", "right"),
     [
         ("127.0.0.1:9", "http://127.0.0.1:9/v1", True),
         ("api.example.com", "https://API.example.com/v1", True),
@@ -118,8 +118,8 @@ def test_a_key_that_is_for_another_host_goes_nowhere_else(tmp_path, server, monk
         ("", "http://127.0.0.1:9/v1", False),
     ],
 )
-def test_an_allowed_host_is_that_host_and_port_and_no_other(tmp_path, allowed, asked, right) -> None:
-    root = shop(tmp_path, "[attributes]", f'endpoint = "{asked}"', 'endpoint_model = "m"')
+def test_an_allowed_host_is_that_host_and_port_and_no_other(tmp_path, allowed, requested, right) -> None:
+    root = shop(tmp_path, "[attributes]", f'endpoint = "{requested}"', 'endpoint_model = "m"')
     own(f'allowed_hosts = ["{allowed}"]')
     settings = load_settings(root)
     if right:
@@ -176,7 +176,7 @@ def test_no_model_is_fetched_because_a_folder_names_it(tmp_path, monkeypatch) ->
         CliRunner().invoke(app, ["embed", str(root), "--set", "model.embedder=some/other"], catch_exceptions=False)
 
 
-def test_own_settings_that_can_not_be_used_are_told_with_their_file(tmp_path) -> None:
+def test_own_settings_that_can_not_be_used_are_reported_with_their_file(tmp_path) -> None:
     root = shop(tmp_path, "[catalog]", "allow_outside = true")
     for text in ("allowed_hosts = 3", "nonsense = 1", "[", "trusted_folders = 'x'"):
         own(text)

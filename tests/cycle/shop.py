@@ -97,7 +97,7 @@ def copied(folder: CatalogFolder, place: Path) -> CatalogFolder:
     return CatalogFolder(place / "catalog.csv")
 
 
-def figures(summary: CycleSummary) -> list[dict[str, Any]]:
+def metrics(summary: CycleSummary) -> list[dict[str, Any]]:
     """The leaderboard, but for where its scores are stored."""
     found = json.loads(json.dumps(summary.content["leaderboard"]))
     for stage in found:

@@ -34,7 +34,7 @@ from afmrl_cli.store.training_products import training_products
 from afmrl_cli.workspace import Workspace
 
 from ..store.adapters import adapter, manifest
-from .shop import Heard, copied, cycle_settings, figures, rendered, run
+from .shop import Heard, copied, cycle_settings, metrics, rendered, run
 
 
 def test_stages_are_chosen_on_validation_and_reported_on_test(
@@ -50,9 +50,9 @@ def test_stages_are_chosen_on_validation_and_reported_on_test(
     sides = {p.id: split_of(p, cycle_settings().split) for p in read_products(folder, CatalogSettings(), Problems())}
     for split in ("validation", "test"):
         scored = [stage for stage in results if stage[split]]
-        asked = [query for stage in scored for query in _queries(summary, stage[split])]
-        once = asked[: len(asked) // len(scored)]
-        assert asked == once * len(scored) and len(once) >= 4  # every stage answers the same queries
+        queried = [query for stage in scored for query in _queries(summary, stage[split])]
+        once = queried[: len(queried) // len(scored)]
+        assert queried == once * len(scored) and len(once) >= 4  # every stage answers the same queries
         assert {sides[query] for query in once} == {split}
         _check_changes(summary, scored, split)
     # Else nothing here would tell one stage from another.
@@ -130,7 +130,7 @@ def test_a_finished_cycle_is_not_done_again(whole: tuple[CatalogFolder, CycleSum
     folder = copied(whole[0], tmp_path / "shop")
     heard, began = Heard(), time.monotonic()
     again = run_cycle(Workspace(folder, cycle_settings(), heard))
-    assert time.monotonic() - began < 10 and figures(again) == figures(whole[1])
+    assert time.monotonic() - began < 10 and metrics(again) == metrics(whole[1])
     assert all(stage["done_before"] for stage in again.content["stages"])
     assert not [line for line in heard.said if line.startswith("==")]
     # A checkpoint that somebody deleted comes back under its name, and nothing that came from it is done again.
@@ -142,7 +142,7 @@ def test_a_finished_cycle_is_not_done_again(whole: tuple[CatalogFolder, CycleSum
     assert [line for line in heard.said if line.startswith("==")] == ["== 1-agcl"]
     assert f"1-agcl is done again: checkpoint {lost} is gone" in heard.said
     assert (folder.checkpoints / lost / "adapter_model.safetensors").read_bytes() == weights
-    assert figures(mended) == figures(again)
+    assert metrics(mended) == metrics(again)
 
 
 def test_what_a_change_does(whole: tuple[CatalogFolder, CycleSummary], tmp_path: Path) -> None:
@@ -184,11 +184,11 @@ def test_queries_that_are_no_listings_have_attributes_of_their_own(tmp_path: Pat
         settings = cycle_settings(**{"split.test": 0.99, "split.validation": 0.0, "cycle.protocol": protocol})
         assert stages.write_attributes(Workspace(folder, settings, Silent()), ["test"])["products"] == 8 + queries
         bare = settings.model_copy(update={"embed": settings.embed.model_copy(update={"enrich": "none"})})
-        asked = [
+        queried = [
             stages.score(Workspace(folder, chosen, Silent()), "test", tmp_path / f"{protocol}-{name}", (None, None))
             for name, chosen in (("with", settings), ("without", bare))
         ]
-        assert [each["with_attributes"] for each in asked] == [queries, 0]
+        assert [each["with_attributes"] for each in queried] == [queries, 0]
         runs = [(tmp_path / f"{protocol}-{name}" / "run-embedder.trec").read_text() for name in ("with", "without")]
         assert runs[0] != runs[1]
 
@@ -228,7 +228,7 @@ def test_where_validation_is_too_small_the_user_decides(value: float) -> None:
     assert "about 0 products" in accept(nothing, last, "recall@1", keep_worse=False, undecided="accept").note
 
 
-def test_a_shop_without_a_validation_split_is_told_and_reported(tmp_path: Path) -> None:
+def test_a_shop_without_a_validation_split_is_warned_of_and_reported(tmp_path: Path) -> None:
     """RAR needs held-out queries, and says so before the first stage."""
     folder, heard = rendered(tmp_path / "shop", 8), Heard()
     with pytest.raises(DataError, match="the validation split has 0 queries"):
@@ -236,7 +236,7 @@ def test_a_shop_without_a_validation_split_is_told_and_reported(tmp_path: Path) 
     assert heard.done == ["checks"]
 
 
-def test_a_start_that_saw_test_products_is_told_before_the_first_stage(tmp_path: Path) -> None:
+def test_a_start_that_saw_test_products_is_reported_before_the_first_stage(tmp_path: Path) -> None:
     folder = rendered(tmp_path / "shop")
     products = list(read_products(folder, CatalogSettings(), Problems()))
     test = [p for p in products if split_of(p, cycle_settings().split) == "test"]
@@ -289,11 +289,11 @@ def test_two_idle_rounds_end_it(
     """The rounds' figures are given: what follows from them is decided by the cycle."""
     number = len(climbs) + (2 if rounds == 5 else 0)
     settings = cycle_settings(**{"cycle.iterations": number, "cycle.sft": "no", "cycle.keep_worse": False})
-    figures = iter([*climbs, *([climbs[-1]] * 2)])
+    metrics = iter([*climbs, *([climbs[-1]] * 2)])
     monkeypatch.setattr(Cycle, "_score", lambda self, key, system, last: scored(0.5))
 
     def one_round(self: Cycle, number: int) -> None:
-        result = StageResult(f"round {number}", number, System(), "x", scored(next(figures)), self.last.name)
+        result = StageResult(f"round {number}", number, System(), "x", scored(next(metrics)), self.last.name)
         self.results.append(accept(result, self.last, "recall@1", keep_worse=False, undecided="accept"))
 
     monkeypatch.setattr(Cycle, "_round", one_round)

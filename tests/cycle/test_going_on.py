@@ -26,7 +26,7 @@ from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
 
 from ..conftest import MakeDisk, fill, kill_once
-from .shop import Heard, copied, cycle_settings, figures, rendered, run
+from .shop import Heard, copied, cycle_settings, metrics, rendered, run
 
 Whole = tuple[CatalogFolder, CycleSummary]
 
@@ -45,7 +45,7 @@ class Interrupting(Silent):
 
 
 @pytest.mark.slow
-def test_stopped_and_killed_it_goes_on_to_the_same_figures(whole: Whole, tmp_path: Path) -> None:
+def test_stopped_and_killed_it_goes_on_to_the_same_metrics(whole: Whole, tmp_path: Path) -> None:
     folder = rendered(tmp_path / "shop")
     with pytest.raises(KeyboardInterrupt) as stopped:
         run(folder, Interrupting())
@@ -55,7 +55,7 @@ def test_stopped_and_killed_it_goes_on_to_the_same_figures(whole: Whole, tmp_pat
     kill_once(lambda: list(folder.runs.glob("train-rar-*/state-1")), lambda: run(folder))
     heard = Heard()
     summary = run(folder, heard)
-    assert figures(summary) == figures(whole[1])
+    assert metrics(summary) == metrics(whole[1])
     assert "1-agcl" not in heard.done and "1-rar" in heard.done
     names = [[manifest.name for manifest in Checkpoints(each.checkpoints).list()] for each in (folder, whole[0])]
     assert names[0] == names[1] and not stray(folder)
@@ -155,7 +155,7 @@ def test_a_damaged_database_is_named_and_attributes_are_written_again(whole: Who
     assert folder.database.read_bytes() == b"no database at all" * 300
     folder.database.unlink()
     heard = Heard()
-    assert figures(run(folder, heard)) == figures(whole[1])
+    assert metrics(run(folder, heard)) == metrics(whole[1])
     assert heard.done == ["1-attributes", "1-rar-attributes"]
     assert any("1-attributes is done again: 28 products have no stored answer" in line for line in heard.said)
 
@@ -220,7 +220,7 @@ def test_a_full_disk_costs_the_save_at_hand(
     assert known and known[2] == 3 and "full" in known[0] and told in known[0], caught.value
     filling.ballast.unlink()
     heard = Heard()
-    assert figures(run(folder, heard)) == figures(whole[1])
+    assert metrics(run(folder, heard)) == metrics(whole[1])
     assert heard.done == [stage] and not stray(folder) and _files(folder) == _files(whole[0])
 
 
@@ -254,5 +254,5 @@ def test_a_clock_that_went_backwards(whole: Whole, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(time, "time", lambda: real() - 7 * 86400)
     heard = Heard()
     summary = run(folder, heard)
-    assert heard.done == ["1-rar-score"] and figures(summary) == figures(whole[1])
+    assert heard.done == ["1-rar-score"] and metrics(summary) == metrics(whole[1])
     assert summary.content["seconds"] >= summary.content["stage_seconds"] > 0

@@ -196,8 +196,8 @@ def test_fusion_is_tuned_on_validation_queries_of_which_none_is_scored(tmp_path:
             if split == "validation":
                 assert tuning is None
             elif tuning is not None:
-                asked = {query.id for query in tuning.queries}
-                assert {split_of(products[id], settings.split) for id in asked} == {"validation"}
-                assert len(asked) > 4 and not asked & {query.id for query in task.queries}
-                assert set(tuning.qrels) == asked and tuning.documents == task.documents
+                queried = {query.id for query in tuning.queries}
+                assert {split_of(products[id], settings.split) for id in queried} == {"validation"}
+                assert len(queried) > 4 and not queried & {query.id for query in task.queries}
+                assert set(tuning.qrels) == queried and tuning.documents == task.documents
             assert tuning is not None or split in ("validation", "all")

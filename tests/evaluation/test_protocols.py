@@ -52,15 +52,15 @@ def test_identity_asks_only_for_what_the_gallery_holds(catalog: Catalog) -> None
     assert {query.id: set(task.qrels[query.id]) for query in task.queries} == {"s0": {"s1"}, "s4": {"s5"}, "s5": {"s4"}}
 
 
-def test_only_products_of_a_split_are_asked_about(catalog: Catalog) -> None:
+def test_queries_are_about_products_of_the_split_alone(catalog: Catalog) -> None:
     split = SplitSettings(test=0.4, validation=0.2)
     sides = {document.id: split_of(document.product, split) for document in catalog[0]}
     whole = identity_task(catalog[0], catalog[0])
-    asked = {side: {q.id for q in of_split(whole, side, split).queries} for side in ("train", "test")}
-    for side, queries in asked.items():
+    queried = {side: {q.id for q in of_split(whole, side, split).queries} for side in ("train", "test")}
+    for side, queries in queried.items():
         assert queries == {query.id for query in whole.queries if sides[query.id] == side} != set()
     kept = of_split(whole, "test", split)
-    assert kept.documents == whole.documents and set(kept.qrels) == asked["test"]
+    assert kept.documents == whole.documents and set(kept.qrels) == queried["test"]
     # A query that is no listing is about its answers, all of them.
     one, other = (next(id for id, side in sides.items() if side == wanted) for wanted in ("test", "train"))
     rows = [Query(id, "shirt", (), kind="text") for id in "abc"]
@@ -81,10 +81,10 @@ def test_photo_takes_every_copy_of_a_held_out_photo_out(tmp_path: Path) -> None:
         described = documents_of(described_products(work_of(folder, load_settings()), made, Problems()))
         task = photo_task(gallery_of(described, {}), made)
         changed = {document.id: document.row.key for document in described}
-    asked = {hash_file(query.images[0]) for query in task.queries}
+    queried = {hash_file(query.images[0]) for query in task.queries}
     shown = {hash_file(path) for document in task.documents for path in document.product.images}
     assert len(task.queries) == 5
-    assert not asked & shown
+    assert not queried & shown
     assert all(not query.text and len(query.images) == 1 for query in task.queries)
     left = {document.product.id: document for document in task.documents}
     assert "s2" not in left  # nothing remains of it
@@ -161,7 +161,7 @@ def test_the_first_kind_with_products_enough_judges_else_the_one_with_the_most()
     assert first_to_judge_by([("identity", 4), ("photo", 4)]) == "identity"
 
 
-def test_a_split_is_not_asked_about_by_its_few_duplicates(tmp_path: Path) -> None:
+def test_a_split_is_not_queried_by_its_few_duplicates(tmp_path: Path) -> None:
     """Two products are listed twice, all have two photos: enough for the base, too few to judge a split by."""
     rows = shop_rows(40)
     for i, row in enumerate(rows):

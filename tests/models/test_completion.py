@@ -102,7 +102,7 @@ def test_an_answer_that_stands_elsewhere_is_read(message: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("thought", [f"It is a scarf. {SCARF}", f'Perhaps {{"color": "red"}}, or {JSON}'])
-def test_thinking_alone_is_told_and_not_read(thought: str) -> None:
+def test_thinking_alone_is_reported_and_not_read(thought: str) -> None:
     found = read("", reasoning_content=thought)
     assert found.text == "" and "reasoning_content" in (found.error or "")
 
@@ -142,7 +142,7 @@ def test_nonsense_is_no_completion(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(("content", "reason"), [("", "error"), (None, "unknown"), ("color: na", "abort")])
-def test_an_answer_that_the_server_broke_off_is_asked_for_again(content: str | None, reason: str) -> None:
+def test_an_answer_that_the_server_broke_off_is_requested_again(content: str | None, reason: str) -> None:
     with pytest.raises(NotACompletion):
         read(content, reason)
 

@@ -43,7 +43,7 @@ def refusing(
     return lambda number, request: Reply(status=status, body=body) if refused(request) else Reply()
 
 
-def asked(server: ChatServer, number: int = 20, **changed: Any) -> tuple[list[str | None], Heard]:
+def requested(server: ChatServer, number: int = 20, **changed: Any) -> tuple[list[str | None], Heard]:
     settings = {"endpoint": server.url, "endpoint_model": "m", "retries": 0, "concurrency": 4, **changed}
     heard = Heard()
     made = Endpoint(AttributeSettings.model_validate(settings), ModelSettings(), api_key="", listener=heard)
@@ -73,7 +73,7 @@ def asked(server: ChatServer, number: int = 20, **changed: Any) -> tuple[list[st
 )
 def test_a_part_that_is_refused_is_left_out_from_then_on(server: ChatServer, part: str, status: int, said: Any) -> None:
     server.script = refusing(lambda request: part in request, status, said)
-    errors, heard = asked(server)
+    errors, heard = requested(server)
     assert errors == [None] * 20
     assert sum(part in request for request in server.requests) <= 4  # those that were under way
     (told,) = heard.warnings
@@ -87,7 +87,7 @@ def test_sampling_that_a_server_does_not_know(server: ChatServer, part: str) -> 
     server.script = refusing(
         lambda request: part in request, 422, {"detail": [{"loc": ["body", part], "msg": "Extra"}]}
     )
-    errors, heard = asked(server, temperature=0.7)
+    errors, heard = requested(server, temperature=0.7)
     assert errors == [None] * 20 and len(heard.warnings) == 1
     assert all(request["temperature"] == 0.7 for request in server.requests)
 
@@ -101,14 +101,14 @@ def test_several_parts_are_learnt_one_after_another(server: ChatServer) -> None:
         return Reply()
 
     server.script = script
-    errors, heard = asked(server, 8, concurrency=1)
+    errors, heard = requested(server, 8, concurrency=1)
     assert errors == [None] * 8 and len(heard.warnings) == 3 and len(server.requests) == 11
 
 
 def test_a_server_that_takes_no_parts_gets_a_text(server: ChatServer) -> None:
     said = "messages[0].content must be a string"
     server.script = refusing(lambda request: not isinstance(request["messages"][0]["content"], str), 400, said)
-    errors, _ = asked(server, 8)
+    errors, _ = requested(server, 8)
     assert errors == [None] * 8
     settings = AttributeSettings(endpoint=server.url, endpoint_model="m", retries=0)
     made = Endpoint(settings, ModelSettings(), api_key="")
@@ -116,15 +116,15 @@ def test_a_server_that_takes_no_parts_gets_a_text(server: ChatServer) -> None:
     assert said in (row.error or "")
 
 
-def test_a_server_that_refuses_whatever_is_left_out_is_not_asked_for_ever(server: ChatServer) -> None:
+def test_a_server_that_refuses_whatever_is_left_out_gets_few_requests(server: ChatServer) -> None:
     server.script = lambda number, request: Reply(status=400, body=b"unsupported: max_tokens, max_completion_tokens")
-    errors, _ = asked(server, 1)
+    errors, _ = requested(server, 1)
     assert errors[0] is not None and len(server.requests) == 2
 
 
-def test_thinking_that_takes_the_whole_budget_is_told_once(server: ChatServer) -> None:
+def test_thinking_that_takes_the_whole_budget_is_reported_once(server: ChatServer) -> None:
     server.script = lambda number, request: Reply(text="<think>The photo shows", finish_reason="length")
-    _, heard = asked(server)
+    _, heard = requested(server)
     assert len(heard.warnings) == 1 and "max_new_tokens" in heard.warnings[0]
 
 

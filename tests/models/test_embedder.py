@@ -106,7 +106,7 @@ def test_text_is_cut_and_pictures_and_instruction_are_not(tiny_model: TinyModel)
         huge.encode([Item("", (photo(1, 1800, 1800),))], instruction="Find:")
 
 
-def test_photos_beyond_the_positions_are_left_out_and_told(tiny_model: TinyModel) -> None:
+def test_photos_beyond_the_positions_are_left_out_and_reported(tiny_model: TinyModel) -> None:
     """A listing with very many photos does not end a run: the first ones are read, as many as fit."""
     embedder = embedder_of(tiny_model("qwen2_vl"))
     few, many = (Item("red shirt", tuple(photo(i) for i in range(number))) for number in (3, 400))

@@ -114,7 +114,7 @@ def test_the_id_names_the_model_and_what_it_is_shown():
     assert len({id_of(), id_of({"generator_images": 1}), id_of({"max_pixels": 999}), id_of(endpoint_schema=False)}) == 4
 
 
-def test_a_long_product_text_is_cut_and_the_question_is_not(server):
+def test_a_long_product_text_is_cut_and_the_prompt_is_not(server):
     settings = AttributeSettings(endpoint=server.url, endpoint_model="m")
     long = "word " * 1000
     made = Endpoint(settings, ModelSettings(max_text_tokens=16), api_key="")
@@ -234,7 +234,7 @@ def test_what_is_wrong_with_every_request_stops_the_run(server, status):
     assert KEY not in str(caught.value) + caught.value.hint
 
 
-def test_nobody_there_is_one_error():
+def test_an_unreachable_server_is_one_error():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         settings = AttributeSettings(endpoint=f"http://127.0.0.1:{unused.getsockname()[1]}", endpoint_model="m")

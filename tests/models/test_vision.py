@@ -173,7 +173,7 @@ def test_it_depends_on_base_size_and_precision(tiny_model: TinyModel, photos: li
     )
 
 
-def test_a_changed_photo_is_looked_at_again(tiny_model: TinyModel, photos: list[Path], tmp_path: Path) -> None:
+def test_a_changed_photo_is_encoded_again(tiny_model: TinyModel, photos: list[Path], tmp_path: Path) -> None:
     settings, cache = settings_for(tiny_model("qwen2_vl")), cache_in(tmp_path)
     item = [Item("", (photos[0],))]
     before = embedder_of(settings, cache).encode(item, instruction=FIND)
@@ -183,7 +183,7 @@ def test_a_changed_photo_is_looked_at_again(tiny_model: TinyModel, photos: list[
     assert np.abs(embedder_of(settings, None).encode(item, instruction=FIND) - after).max() < ROUNDING
 
 
-def test_pixel_limits_and_missing_files_are_told_as_without_it(
+def test_pixel_limits_and_missing_files_are_reported_as_without_it(
     tiny_model: TinyModel, photos: list[Path], tmp_path: Path
 ) -> None:
     embedder = embedder_of(settings_for(tiny_model("qwen2_vl")), cache_in(tmp_path))
@@ -288,7 +288,7 @@ def test_a_run_does_not_push_out_what_it_uses_itself(tmp_path: Path) -> None:
     assert sum(file.stat().st_size for file in tmp_path.rglob("*.safetensors")) <= 12_000
 
 
-def test_a_store_that_cannot_be_written_is_told_and_left(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_is_reported_and_left(tmp_path: Path) -> None:
     heard = Heard()
     store = store_in(tmp_path, 1.0, heard)
     store.folder.parent.mkdir(parents=True)

@@ -107,15 +107,15 @@ def test_text_alone_is_answered_with_what_it_states(nano):
 
 
 @pytest.mark.slow
-def test_another_photo_finds_the_product_among_its_twins(nano):
+def test_another_photo_finds_the_product_among_its_variants(nano):
     model, processor = nano
     rng = Random("found again")
     garments = [twin for _ in range(50) for twin in colour_variants(rng)]
     blank, names = [""] * 100, [str(n) for n in range(100)]
-    asked = vectors(model, processor, blank, [[photo(garment, 0)] for garment in garments], QUERY_INSTRUCTION)
+    queried = vectors(model, processor, blank, [[photo(garment, 0)] for garment in garments], QUERY_INSTRUCTION)
     there = vectors(model, processor, blank, [[photo(garment, 1)] for garment in garments], TARGET_INSTRUCTION)
-    assert np.allclose(np.linalg.norm(asked, axis=1), 1, atol=1e-5)
-    assert recalls(asked, there, names, names)["R@1"] >= 0.6
+    assert np.allclose(np.linalg.norm(queried, axis=1), 1, atol=1e-5)
+    assert recalls(queried, there, names, names)["R@1"] >= 0.6
 
 
 @pytest.mark.slow
@@ -128,8 +128,8 @@ def test_words_find_the_photo(nano):
     )
     photos = [[render_photo(garment, 3, 336)] for garment in (wanted, *others)]
     there = vectors(model, processor, [""] * len(photos), photos, TARGET_INSTRUCTION)
-    asked = vectors(model, processor, ["navy striped dress with long sleeves"], [[]], QUERY_INSTRUCTION)
-    assert 0 in np.argsort(-(asked @ there.T)[0])[:5]
+    queried = vectors(model, processor, ["navy striped dress with long sleeves"], [[]], QUERY_INSTRUCTION)
+    assert 0 in np.argsort(-(queried @ there.T)[0])[:5]
 
 
 def test_a_vector_does_not_depend_on_its_neighbours(nano):

@@ -38,17 +38,17 @@ MakeSettings = Callable[..., Settings]
 TEXTS = ["colour: red", "colour: red; neckline: round", "neckline: collar", "colour: blue; series: n1"]
 
 
-def asked(positives: tuple[int, ...], hidden: tuple[int, ...] = ()) -> RarQuery:
+def queried(positives: tuple[int, ...], hidden: tuple[int, ...] = ()) -> RarQuery:
     return RarQuery(Side(0, "x"), "", positives, hidden)
 
 
 def test_ranks_leave_hidden_rows_out_and_ties_in_the_gallerys_order() -> None:
     scores = np.array([[0.9, 0.5, 0.5, 0.8, 0.5], [0.1, 0.2, 0.3, 0.4, 0.5]], np.float32)
-    assert ranks_of(scores, asked((2,))) == [(4,), (3,)]
-    assert ranks_of(scores, asked((2,), (0,))) == [(3,), (3,)]
-    assert ranks_of(scores, asked((1, 4), (0, 3))) == [(1, 3), (3, 1)]
+    assert ranks_of(scores, queried((2,))) == [(4,), (3,)]
+    assert ranks_of(scores, queried((2,), (0,))) == [(3,), (3,)]
+    assert ranks_of(scores, queried((1, 4), (0, 3))) == [(1, 3), (3, 1)]
     nearly = np.array([[0.5, 0.5 + 9e-7, 0.5 - 9e-7]], np.float32)
-    assert ranks_of(nearly, asked((1,))) == ranks_of(nearly[:, [0, 2, 1]], asked((1,))) == [(2,)]
+    assert ranks_of(nearly, queried((1,))) == ranks_of(nearly[:, [0, 2, 1]], queried((1,))) == [(2,)]
     assert scores[0, 0] == np.float32(0.9)
 
 

@@ -82,7 +82,7 @@ def test_everything_comes_back_when_a_reward_raises(embedder: Embedder) -> None:
     assert embedder.loaded.trunk.rope_deltas is marker
 
 
-def test_an_adapter_that_nobody_told_of_is_an_error(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+def test_an_adapter_that_the_caller_did_not_name_is_an_error(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
     embedder = load_embedder(settings_for(tiny_model("qwen2_vl")), EmbedSettings(), Checkpoints(tmp_path))
     get_peft_model(embedder.loaded.causal, LoraConfig(target_modules=LANGUAGE_LAYERS))
     with pytest.raises(RuntimeError, match=r"LoadedBase\.peft"), frozen(embedder):

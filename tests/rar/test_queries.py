@@ -37,7 +37,7 @@ BARE = listing("x", "X", "", "h")
 SHOP = [A1, A2, B, B_TWIN, BARE]
 
 
-def asked(
+def queried(
     kind: QueryKind, listings: list[TrainListing] = SHOP, *, enrich: bool = False, most: int = 3
 ) -> tuple[list[Side], dict[int, RarQuery]]:
     gallery, queries = pose(listings, [True] * len(listings), kind, max_photos=most, enrich=enrich, seed=0)
@@ -49,7 +49,7 @@ def names(side: Side) -> list[str]:
 
 
 def test_a_listing_asks_for_the_other_listings_of_its_product_and_never_finds_itself() -> None:
-    gallery, queries = asked("listings")
+    gallery, queries = queried("listings")
     assert [row.listing for row in gallery] == [0, 1, 2, 3, 4]
     assert set(queries) == {0, 1}
     assert queries[0].side == Side(0, "red shirt", A1.photos)
@@ -59,7 +59,7 @@ def test_a_listing_asks_for_the_other_listings_of_its_product_and_never_finds_it
 
 
 def test_a_photo_asks_for_the_rest_and_is_not_in_it() -> None:
-    gallery, queries = asked("photos")
+    gallery, queries = queried("photos")
     row = next(row for row in gallery if row.listing == 2)
     (photo,) = queries[2].side.photos
     assert {photo.content, *names(row)} == {"d", "e"} and len(row.photos) == 1
@@ -71,14 +71,14 @@ def test_a_photo_asks_for_the_rest_and_is_not_in_it() -> None:
 
 
 def test_a_photo_asks_for_text_and_no_photo_is_there_to_be_found() -> None:
-    gallery, queries = asked("photo-to-text")
+    gallery, queries = queried("photo-to-text")
     assert all(not row.photos for row in gallery)
     assert queries[0].positives == (0, 1)
     assert (queries[2].positives, queries[2].hidden) == ((2,), (3,))  # the twin's same words can't be told apart
 
 
 def test_text_asks_for_photos() -> None:
-    gallery, queries = asked("text-to-photos")
+    gallery, queries = queried("text-to-photos")
     assert all(row.text == "" for row in gallery) and len(gallery) == 5
     assert queries[2].side == Side(2, "blue shirt", ()) and queries[2].category == "shirts"
     assert (queries[2].positives, queries[2].hidden) == ((2,), ())  # twins of one title differ in photos: to be learnt
@@ -88,25 +88,25 @@ def test_text_asks_for_photos() -> None:
 @pytest.mark.parametrize("enrich", [False, True])
 def test_rows_that_show_what_the_query_shows_are_hidden_whoever_sells_them(enrich: bool) -> None:
     copy = listing("copy", "D", "red shirt", "a", "b")
-    _, queries = asked("listings", [*SHOP, copy], enrich=enrich)
+    _, queries = queried("listings", [*SHOP, copy], enrich=enrich)
     assert queries[0].hidden == (0, 5)
     assert queries[1].hidden == (1, 5)  # the same as one of its answers, and no answer
 
 
 def test_the_query_never_carries_stored_attributes_and_the_gallery_only_when_both_are_enriched() -> None:
     for enrich in (False, True):
-        gallery, queries = asked("listings", enrich=enrich)
+        gallery, queries = queried("listings", enrich=enrich)
         assert "Attributes" not in queries[0].side.words
         assert ("Attributes: colour: red" in gallery[0].words) == enrich
 
 
 def test_at_most_so_many_photos_on_either_side() -> None:
     many = listing("m", "M", "many", *"pqrst")
-    gallery, queries = asked("photos", [many, B], most=2)
+    gallery, queries = queried("photos", [many, B], most=2)
     assert len(gallery[0].photos) == 2 and len(queries[0].side.photos) == 1
 
 
-def test_only_those_may_ask_who_are_told_to() -> None:
+def test_only_named_listings_have_queries() -> None:
     _, queries = pose(SHOP, [False, False, True, False, False], "photos", max_photos=3, enrich=False, seed=0)
     assert [query.side.listing for query in queries] == [2]
 

@@ -51,7 +51,7 @@ def test_tiny_catalogs_and_k_above_them(kind: Kind, count: int) -> None:
     assert build_index(matrix, kind).recall == 1.0  # of one row, too: there is nothing to miss
 
 
-def test_hnsw_returns_as_many_as_asked_for() -> None:
+def test_hnsw_returns_as_many_as_requested() -> None:
     matrix = clustered(2000)
     index = build_index(matrix, "hnsw")
     assert (search_index(index, matrix[:1], 1500)[1] >= 0).mean() > 0.95
@@ -119,7 +119,7 @@ def test_cells_are_ranked_by_the_stored_vectors() -> None:
     assert (raw == expected).mean() < 0.9
 
 
-def test_cells_give_as_many_as_asked_for() -> None:
+def test_cells_give_as_many_as_requested() -> None:
     matrix = clustered(2000)
     _, rows = search_index(build_index(matrix, "ivf"), matrix[:3], 1500)
     assert rows.shape == (3, 1500)

@@ -69,8 +69,8 @@ def test_text_photo_and_both(shop: Shop) -> None:
         assert scores == sorted(scores, reverse=True)
     # The index agrees with comparing everything.
     encoder = counting(work.folder, work.settings)()
-    asked = encoder.encode([Item("red shirt", (photo,))], instruction="Find this product:")
-    best = exact_search(vectors.matrix, asked, 5)[1][0]
+    queried = encoder.encode([Item("red shirt", (photo,))], instruction="Find this product:")
+    best = exact_search(vectors.matrix, queried, 5)[1][0]
     assert [hit.id for hit in hits] == [vectors.ids[row] for row in best]
 
 

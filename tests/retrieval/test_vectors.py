@@ -159,7 +159,7 @@ def test_nothing_to_embed_at_all(tmp_path: Path, settings: Settings) -> None:
         embed(write_shop(tmp_path, rows), settings, must_not_load)
 
 
-def test_twins_are_encoded_once(tmp_path: Path, settings: Settings) -> None:
+def test_duplicates_are_encoded_once(tmp_path: Path, settings: Settings) -> None:
     row = shop_rows()[0]
     folder = write_shop(tmp_path / "twins", [row, row | {"id": "twin"}])
     load = counting(folder, settings)
@@ -192,9 +192,9 @@ def test_vectors_of_another_embedder_or_instruction(folder: CatalogFolder, setti
     assert embedder_id(folder, settings) in str(caught.value)
     assert embedder_id(folder, other) in str(caught.value)
     assert "afmrl embed" in caught.value.hint
-    asked = settings_of(model, **{"embed.target_instruction": "Sell this:"})
+    changed = settings_of(model, **{"embed.target_instruction": "Sell this:"})
     with pytest.raises(ModelError, match="the settings name"):
-        load_vectors(work_of(folder, asked))
+        load_vectors(work_of(folder, changed))
 
 
 def test_a_folder_renamed_to_another_embedder(folder: CatalogFolder, settings: Settings) -> None:
@@ -224,7 +224,7 @@ def header_of(matrix: NDArray[np.float32], dtype: str) -> bytes:
     return out.getvalue() + matrix.tobytes()
 
 
-def test_vectors_that_are_not_what_was_written_are_told_and_never_searched(
+def test_vectors_that_are_not_what_was_written_are_reported_and_never_searched(
     folder: CatalogFolder, settings: Settings
 ) -> None:
     summary = embed(folder, settings)

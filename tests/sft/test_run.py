@@ -207,9 +207,7 @@ def test_killed_and_going_on_gives_the_same_weights(
 
 
 @pytest.mark.slow
-def test_a_photo_is_looked_at_once(
-    shop: CatalogFolder, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_photo_is_encoded_once(shop: CatalogFolder, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """In two epochs and three looks at the validation products; a second run finds all of them stored, and gives the
     very weights of the first.
     """
@@ -349,7 +347,7 @@ def test_dry_run_trains_nothing(shop: CatalogFolder, settings: MakeSettings) -> 
     assert summary.plan["steps"] == 6 and not summary.run.exists() and not shop.checkpoints.exists()
 
 
-def test_a_photo_that_is_broken_is_told_and_left_out(shop: CatalogFolder, settings: MakeSettings) -> None:
+def test_a_photo_that_is_broken_is_reported_and_left_out(shop: CatalogFolder, settings: MakeSettings) -> None:
     corpus = corpus_of(shop, settings())
     product = corpus.train[0].product
     product.images[0].write_bytes(b"no photo")
@@ -393,7 +391,7 @@ def test_words_that_the_base_cannot_tell_apart(shop: CatalogFolder, settings: Ma
     assert len(heard.said) == 1 and all(word in heard.said[0] for word in words)
 
 
-def test_figures(shop: CatalogFolder, settings: MakeSettings) -> None:
+def test_metrics(shop: CatalogFolder, settings: MakeSettings) -> None:
     """By hand: two products, three pairs, one answer that the parser refuses."""
     keys = {"attributes.keys.colour.values": ["Red", "blue"], "attributes.keys.material.multiple": True}
     task = load_task(settings(**keys).attributes, shop.root)

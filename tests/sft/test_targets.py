@@ -206,7 +206,7 @@ def test_nothing_to_learn_from(
     assert error.value.hint and "\n" not in str(error.value)
 
 
-def test_answers_of_a_teacher_that_saw_nobody_knows_what_are_learnt_and_told(
+def test_answers_of_a_teacher_that_saw_unknown_products_are_learnt_and_reported(
     shop: CatalogFolder, settings: MakeSettings
 ) -> None:
     """A store of an earlier version has them under the whole product, however many photos a teacher is shown now."""

@@ -12,7 +12,7 @@ from tests.chat_server import chat_server
 
 
 @pytest.mark.slow
-def test_damaged_files_are_told_or_made_again(tmp_path: Path) -> None:
+def test_damaged_files_are_reported_or_made_again(tmp_path: Path) -> None:
     with chat_server() as server:
         server.script = answer
         shop = make(tmp_path / "whole/shop", server)

@@ -139,7 +139,7 @@ def small_disk(make_disk: MakeDisk) -> Path:
     return make_disk("1m")
 
 
-def test_a_full_disk_is_told_and_the_store_stays_whole(small_disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_store_stays_whole(small_disk: Path, tmp_path: Path) -> None:
     store = CatalogFolder(small_disk / "catalog.csv")
     write_json(store.store / "a.json", {"a": 1})
     with Database(store.database) as database:
@@ -241,7 +241,7 @@ def test_a_store_that_can_only_be_read_is_read(tmp_path: Path) -> None:
     assert out == "False ['old']\n", err
 
 
-def test_an_unwritable_folder_is_told(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "half" / ".afmrl").mkdir(parents=True)
     (tmp_path / "closed").mkdir()
     closed = (tmp_path / "closed", tmp_path / "half" / ".afmrl")
@@ -259,6 +259,6 @@ def test_an_unwritable_folder_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b"null", b'{"command": 1}', b"\xff", b"[" * 100_000])
-def test_a_lock_file_of_any_content_says_that_somebody_writes(tmp_path: Path, content: bytes) -> None:
+def test_a_lock_file_of_any_content_says_that_another_process_writes(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "lock.json").write_bytes(content)
     assert _who(tmp_path / "lock.json") == "another afmrl command"

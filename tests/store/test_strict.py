@@ -82,7 +82,7 @@ BAD_MANIFESTS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("changed", "words"), BAD_MANIFESTS, ids=str)
-def test_a_manifest_that_is_none_is_told_by_its_field(tmp_path: Path, changed: dict[str, Any], words: str) -> None:
+def test_a_manifest_that_is_none_is_reported_by_its_field(tmp_path: Path, changed: dict[str, Any], words: str) -> None:
     with pytest.raises(ModelError, match=f"not a manifest of this afmrl: .*{words}"):
         read_foreign(parcel(tmp_path / "parcel", **changed))
 

@@ -38,8 +38,8 @@ def test_dry_run_then_training_then_nothing_to_do(shop: CatalogFolder, invoke: C
     assert "checkpoint first" in trained.stdout and "recall@10" in trained.stdout
     held_out, tested, listings = (told["plan"][f"{side}_listings"] for side in ("validation", "test", "train"))
     words = " ".join(trained.stdout.split())
-    asked = re.search(r"\(validation: (\d+) queries of the kind photos, no attributes, gallery of (\d+)\)", words)
-    assert asked and 5 <= int(asked[1]) <= int(asked[2]) == held_out
+    line = re.search(r"\(validation: (\d+) queries of the kind photos, no attributes, gallery of (\d+)\)", words)
+    assert line and 5 <= int(line[1]) <= int(line[2]) == held_out
     assert "afmrl eval (protocol photo) asks about" in words
     assert f"(test split: {tested} listings), in the whole catalog of 40" in words
     assert held_out + tested + listings == 40

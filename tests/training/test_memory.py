@@ -136,7 +136,7 @@ def test_defaults_follow_the_models() -> None:
     assert back.sft == nano.sft and back.agcl == nano.agcl
 
 
-def test_what_is_too_large_is_told_with_the_setting() -> None:
+def test_what_is_too_large_is_reported_with_the_setting() -> None:
     stages = {stage.stage: stage for stage in estimate_stages(load_settings(None, {"model.preset": "paper"}, {}))}
     assert list(stages) == ["attributes", "train-sft", "embed", "train-agcl", "train-rar"]
     agcl = stages["train-agcl"]

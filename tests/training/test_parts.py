@@ -34,10 +34,10 @@ def test_sides_of_one_content_tie_whatever_the_batch_did_to_them() -> None:
     """Six products, the first two listed with the same words: for either query both stand equally near."""
     listings = [TrainListing(f"a{i}", f"p{i}", "", f"a {max(i, 1)}", (), {LISTING: ""}) for i in range(6)]
     sides = [Side(i, listing.text) for i, listing in enumerate(listings)]
-    rng, asked = np.random.default_rng(0), []
+    rng, sizes = np.random.default_rng(0), []
 
     def encode(some: Sequence[Side], instruction: str) -> NDArray[np.float32]:
-        asked.append(len(some))
+        sizes.append(len(some))
         words = [int(side.text.removeprefix("a ")) for side in some]
         noisy = np.eye(6, dtype=np.float32)[words] + rng.uniform(0, 1e-2, (len(some), 6)).astype(np.float32)
         return noisy
@@ -45,7 +45,7 @@ def test_sides_of_one_content_tie_whatever_the_batch_did_to_them() -> None:
     relevant = np.eye(6, dtype=bool)
     made = Validation(sides, sides, relevant, np.zeros_like(relevant), ("listings",), "none")
     assert made.recall(encode, load_settings(None, {}, {}))["recall@1"] == pytest.approx(5 / 6)
-    assert asked == [5, 5]
+    assert sizes == [5, 5]
 
 
 def make_state() -> tuple[dict[str, torch.nn.Parameter], torch.optim.AdamW]:
@@ -77,7 +77,7 @@ def test_state_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
         assert torch.equal(parameters[name], others[name])
 
 
-def test_a_damaged_state_is_told(tmp_path: Path) -> None:
+def test_a_damaged_state_is_reported(tmp_path: Path) -> None:
     parameters, optimizer = make_state()
     place = save_state(tmp_path, 1, parameters, optimizer, {})
     (place / "state.safetensors").write_bytes(b"half")
@@ -129,7 +129,7 @@ def test_the_curve_is_a_picture(loss: list[tuple[float, float]], recall: list[tu
     assert "nan" not in str(lines)
 
 
-def test_the_best_step_is_chosen_by_the_kind_of_query_that_is_judged() -> None:
+def test_the_best_step_is_chosen_by_the_kind_of_query_that_is_evaluated() -> None:
     photos = tuple(Photo(Path(f"{i}.png"), (9, 9), str(i)) for i in range(2))
 
     def listings(shared: int) -> list[TrainListing]:
@@ -138,7 +138,7 @@ def test_the_best_step_is_chosen_by_the_kind_of_query_that_is_judged() -> None:
         ]
         return made + [TrainListing(f"b{i}", f"b{i}", "", f"b {i}", photos, {LISTING: f"size: {i}"}) for i in range(8)]
 
-    def asked(shared: int, **changes: object) -> tuple[list[str], int, list[str]]:
+    def queried(shared: int, **changes: object) -> tuple[list[str], int, list[str]]:
         made = make_validation(listings(shared), load_settings(None, changes, {}))
         assert made is not None
         told = made.describe()
@@ -146,18 +146,18 @@ def test_the_best_step_is_chosen_by_the_kind_of_query_that_is_judged() -> None:
         return list(made.kinds), len(made.queries), [side.attributes for side in made.queries]
 
     # As `eval` does: listings that share a product, where these are products enough; else what asks about the most.
-    kinds, number, attributes = asked(40)
+    kinds, number, attributes = queried(40)
     assert (kinds, number) == (["listings"], 40) and all(attributes)
-    assert asked(40, **{"agcl.validation_enrich": "none"})[2] == [""] * 40
-    assert asked(6)[:2] == (["photos"], 14)
-    assert asked(0)[:2] == (["photos"], 8)
-    assert asked(4)[:2] == (["photos"], 12)
+    assert queried(40, **{"agcl.validation_enrich": "none"})[2] == [""] * 40
+    assert queried(6)[:2] == (["photos"], 14)
+    assert queried(0)[:2] == (["photos"], 8)
+    assert queried(4)[:2] == (["photos"], 12)
     # The gallery is every listing of the split, not only those that are asked for.
     for shared, pairs in ((6, "listings"), (40, "")):
         made = make_validation(listings(shared), load_settings(None, {"agcl.validation_pairs": pairs}, {}))
         assert made is not None and sorted(side.listing for side in made.gallery) == list(range(shared + 8))
-    assert asked(6, **{"agcl.validation_pairs": "image-text"})[:2] == (["image-text"], 14)
-    assert asked(6, **{"agcl.pairs": ["photos"]})[:2] == (["photos"], 14)
+    assert queried(6, **{"agcl.validation_pairs": "image-text"})[:2] == (["image-text"], 14)
+    assert queried(6, **{"agcl.pairs": ["photos"]})[:2] == (["photos"], 14)
 
 
 def test_a_row_with_the_words_that_ask_is_no_answer() -> None:

@@ -358,7 +358,7 @@ def test_generated_attributes_are_used(shop: CatalogFolder, settings: MakeSettin
     assert any("have no attributes" in line for line in heard.said)
 
 
-def test_a_category_of_one_product_is_told(shop: CatalogFolder, settings: MakeSettings) -> None:
+def test_a_category_of_one_product_is_reported(shop: CatalogFolder, settings: MakeSettings) -> None:
     lines = shop.catalog.read_text().splitlines()
     lines[1] = lines[1].replace("tops", "lonely")
     shop.catalog.write_text("\n".join(lines) + "\n")
@@ -367,7 +367,7 @@ def test_a_category_of_one_product_is_told(shop: CatalogFolder, settings: MakeSe
     assert any("1 categories have one product, such as lonely" in line for line in heard.said)
 
 
-def test_unreadable_photos_are_told_and_left_out(shop: CatalogFolder, settings: MakeSettings) -> None:
+def test_unreadable_photos_are_reported_and_left_out(shop: CatalogFolder, settings: MakeSettings) -> None:
     (shop.root / "images" / "3-0-0.png").write_bytes(b"no photo")
     heard = Heard()
     run(shop, settings(**{"agcl.steps": 2}), heard)
