@@ -89,8 +89,8 @@ def make_disk(tmp_path: Path) -> Iterator[MakeDisk]:
         mount = shutil.which("mount")
         if os.geteuid() != 0 or not mount:
             pytest.skip("mounting a small disk needs root")
-        told = [mount, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
-        done = subprocess.run(told, capture_output=True, text=True)
+        command = [mount, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"no mount here: {done.stderr.strip()}")
         mounted.append(disk)

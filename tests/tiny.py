@@ -54,7 +54,7 @@ def tiny_tokenizer() -> Any:
         vocab_size=VOCABULARY, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
     )
     raw.train_from_iterator(WORDS * 20, trainer)
-    # No padding_side: as in a hub model's folder, whoever opens it has to set it.
+    # No padding_side: as in a hub model's folder, the code that opens it has to set it.
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,
         eos_token="<|im_end|>",

@@ -1,4 +1,4 @@
-"""The schema: which answers pass, in which spelling, and what prompt and server are told."""
+"""The schema: which answers pass, in which spelling, and what prompt and server get."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fifteen stored pairs, more than the default allows, reach whoever reads stored attributes."""
+"""Fifteen stored pairs, more than the default allows, reach every reader of stored attributes."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_in_an_export(shop: CatalogFolder) -> None:
 def test_in_the_report_of_a_cycle(shop: CatalogFolder) -> None:
     settings = load_settings(shop.root, {}, {})
     task, generator = load_task(settings.attributes, shop.root), generator_id(settings, Checkpoints(shop.checkpoints))
-    told = _Shop(Workspace(shop, settings, Silent()), {"generator": generator, "prompt": task.id})
-    assert told.attributes("s0") == FIFTEEN
+    found = _Shop(Workspace(shop, settings, Silent()), {"generator": generator, "prompt": task.id})
+    assert found.attributes("s0") == FIFTEEN
 
 
 def test_in_dedupe(shop: CatalogFolder) -> None:

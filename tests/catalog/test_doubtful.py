@@ -1,4 +1,4 @@
-"""What is doubtful in an export is told, and read where that is safe."""
+"""What is doubtful in an export is reported, and read where that is safe."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def test_links_on_cells_of_a_workbook_and_formulas(tmp_path: Path) -> None:
     products, problems = read(tmp_path / "a.xlsx")
     assert photos_of(problems) == {"X1": "1.jpg", "X2": "2.jpg", "X3": "3.jpg"}
     assert products[0].title == "Oak bench"
-    (told,) = problems.first("formula")
-    assert told.row == 4 and "CONCATENATE" in told.message and told.severity == "error"
+    (problem,) = problems.first("formula")
+    assert problem.row == 4 and "CONCATENATE" in problem.message and problem.severity == "error"
 
 
 def test_paths_of_shops_are_found_below_the_folder(tmp_path: Path) -> None:
@@ -104,8 +104,8 @@ def test_paths_of_shops_are_found_below_the_folder(tmp_path: Path) -> None:
     file = write(tmp_path / "a.csv", "sku,title,image\n" + "".join(f"{i},t,{cell}\n" for i, cell in enumerate(cells)))
     products, problems = read(file, image_folder="mine")
     assert [[path.name for path in p.images] for p in products] == [[f"{x}.jpg"] for x in "abcdec"] + [[]]
-    (told,) = problems.first("missing image")
-    assert "pub/media/catalog/product" in told.message and problems.counts == {"missing image": 1}
+    (problem,) = problems.first("missing image")
+    assert "pub/media/catalog/product" in problem.message and problems.counts == {"missing image": 1}
 
 
 def test_a_folder_of_photos_adds_none_to_a_listing_that_names_its_own(tmp_path: Path) -> None:
@@ -134,22 +134,22 @@ def test_where_names_do_not_tell_what_columns_hold_decides_and_is_reported(tmp_p
     first = products[0]
     assert (first.id, first.title, first.category) == ("X0", "Yks kaks 0", "Aa > Bb")
     assert first.description.startswith("A long text") and first.product_id == "4006381333931"
-    told = [problem.message for problem in problems.first("guessed column")]
-    assert len(told) == 6 and any("catalog.columns.title = ['e']" in message for message in told)
+    messages = [problem.message for problem in problems.first("guessed column")]
+    assert len(messages) == 6 and any("catalog.columns.title = ['e']" in message for message in messages)
 
 
 def test_columns_that_nothing_reads_are_named_with_their_setting(tmp_path: Path) -> None:
     rows = "".join(f"A{i},Cup {i},https://i.test/{i}.jpg,{LONG}{i},{LONG}{i},4006381333931\n" for i in range(3))
     header = "sku,title,image,description,care_advice,supplier_gtin\n"
     summary = check(write(tmp_path / "a.csv", header + rows))
-    told = [problem.message for problem in summary.problems.first("unread column")]
-    assert told == ['it holds long text: catalog.columns.description = ["description", "care_advice"]']
+    messages = [problem.message for problem in summary.problems.first("unread column")]
+    assert messages == ['it holds long text: catalog.columns.description = ["description", "care_advice"]']
     header = "sku,title,hero_shot,description,x,supplier_gtin\n"
-    told = [
+    messages = [
         p.message
         for p in check(write(tmp_path / "a.csv", header + rows), columns={"image": "x"}).problems.first("unread column")
     ]
-    assert any("links or paths of photos: catalog.columns.image" in message for message in told)
+    assert any("links or paths of photos: catalog.columns.image" in message for message in messages)
 
 
 def test_own_columns_become_text_and_stay_filters(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def sample(name: str, folder: Path) -> Path:
 
 
 def links(file: Path) -> dict[str, list[str]]:
-    """The photos that each listing names: links are told, not fetched."""
+    """The photos that each listing names: links are reported, not fetched."""
     _, problems = read(file)
     by_listing: dict[str, list[str]] = {}
     for problem in problems.first("image url"):

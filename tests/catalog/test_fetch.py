@@ -123,7 +123,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """Whoever fetches hangs up on what is too big."""
+        """The client hangs up on what is too big."""
 
 
 @pytest.fixture
@@ -226,10 +226,10 @@ def test_what_is_no_photo_is_reported_with_its_row_and_leaves_nothing(
     done = CliRunner().invoke(app, ["fetch-images", str(tmp_path), "--private", "--json", *limits])
     content = json.loads(done.stdout)
     assert (content["schema"], content["fetched"], content["failed"]) == ("afmrl.fetch-images/1", 1, len(BAD) + 1)
-    told = {failure["row"]: failure for failure in content["first_failures"]}
+    failures = {failure["row"]: failure for failure in content["first_failures"]}
     for row, (name, words) in enumerate(BAD.items(), 3):
-        assert words in told[row]["message"] and told[row]["listing"] == str(row - 2), name
-    assert "no such host" in told[len(BAD) + 3]["message"]
+        assert words in failures[row]["message"] and failures[row]["listing"] == str(row - 2), name
+    assert "no such host" in failures[len(BAD) + 3]["message"]
     assert Shop.requested["/down"] == 4 and Shop.requested["/gone"] == 1
     assert len([path for path in (tmp_path / ".afmrl/images").rglob("*") if path.is_file()]) == 1
     assert found(read(file)[1]) == [("image url", row) for row in range(3, len(BAD) + 4)]

@@ -239,8 +239,8 @@ def test_a_jpeg_that_lacks_only_its_end_is_read_and_reported(progressive: bool, 
     problems = Problems()
     with PhotoCheck(SETTINGS, problems, open_photos=True) as check:
         check.add(Product("A", images=(path,), row=2))
-    (told,) = problems.first("mended image")
-    assert told.severity == "warning" and "its end is missing" in told.message
+    (problem,) = problems.first("mended image")
+    assert problem.severity == "warning" and "its end is missing" in problem.message
 
 
 @pytest.mark.parametrize("progressive", [False, True])

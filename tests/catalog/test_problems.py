@@ -40,7 +40,7 @@ def test_a_warning_is_never_fatal() -> None:
     problems.report(Problem("image url", 2, "a link"), "fail", Path("c.csv"))
     with pytest.raises(DataError, match=r"c\.csv: row 3: no id"):
         problems.report(Problem("no id", 3, "the id is empty"), "fail", Path("c.csv"))
-    assert problems.errors == 0  # what is raised is not told a second time
+    assert problems.errors == 0  # what is raised is not reported a second time
 
 
 def test_clipped() -> None:

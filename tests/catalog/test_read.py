@@ -341,7 +341,7 @@ def test_what_a_csv_writer_writes_is_read_back(rows: list[tuple[str, str]], deli
     with tempfile.TemporaryDirectory() as folder:
         file = write(Path(folder).resolve() / "catalog.csv", text.getvalue())
         products, problems = read(file)
-    assume("doubled encoding" not in problems.counts)  # told and mended, as it has tests of its own
+    assume("doubled encoding" not in problems.counts)  # reported and mended, as it has tests of its own
     assert not problems.counts.keys() - {"placeholder"}
     assert [(p.id, p.title, p.description) for p in products] == [
         (f"id {i}", filled(("t" + title).strip()), filled(title.strip())) for i, (title, _) in enumerate(rows)

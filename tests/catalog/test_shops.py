@@ -626,8 +626,11 @@ def test_an_export_gives_the_shops_listings(name: str, tmp_path: Path) -> None:
 
 def test_parents_and_store_views_are_reported_as_no_listings(tmp_path: Path) -> None:
     _, problems = read(write(tmp_path / "a.csv", "\n".join(SHOPS["Magento"].rows)))
-    (told,) = problems.first("folded rows")
-    assert told.message.endswith("parents of variants: 1, rows of other store views: 1") and told.severity == "warning"
+    (problem,) = problems.first("folded rows")
+    assert (
+        problem.message.endswith("parents of variants: 1, rows of other store views: 1")
+        and problem.severity == "warning"
+    )
 
 
 def test_a_parent_that_can_be_bought_itself_stays_a_listing(tmp_path: Path) -> None:

@@ -90,8 +90,8 @@ def test_what_the_evaluation_asks_with_is_described_by_the_view_queries(server, 
     (tmp_path / "queries.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (tmp_path / "qrels.trec").write_text("".join(f"q{i} 0 sku{i} 1\n" for i in range(3)))
     views = ("--views", "listing,queries")
-    told = json.loads(run(server, tmp_path, *views, "--dry-run", "--json").stdout)
-    assert (told["products"], told["views"], told["needed"]) == (4, 7, 6)
+    content = json.loads(run(server, tmp_path, *views, "--dry-run", "--json").stdout)
+    assert (content["products"], content["views"], content["needed"]) == (4, 7, 6)
     done = json.loads(run(server, tmp_path, *views, "--json").stdout)
     assert (done["views"], done["generated"], len(server.requests)) == (7, 7, 6)
     assert json.loads(run(server, tmp_path, *views, "--dry-run", "--json").stdout)["needed"] == 0
@@ -111,9 +111,9 @@ def test_the_earlier_key_for_photos_is_taken_for_both_models(server, tmp_path):
     assert "model.max_images is taken for model.generator_images and model.embedder_images" in " ".join(
         done.stderr.split()
     )
-    told = json.loads(CliRunner().invoke(app, ["config", str(tmp_path), "--json"]).stdout)
-    assert (told["settings"]["model"]["generator_images"], told["settings"]["model"]["embedder_images"]) == (1, 1)
-    assert told["origins"]["model.embedder_images"] == "afmrl.toml"
+    content = json.loads(CliRunner().invoke(app, ["config", str(tmp_path), "--json"]).stdout)
+    assert (content["settings"]["model"]["generator_images"], content["settings"]["model"]["embedder_images"]) == (1, 1)
+    assert content["origins"]["model.embedder_images"] == "afmrl.toml"
 
 
 def test_a_store_without_views_is_described_anew_and_shown_until_then(server, tmp_path):

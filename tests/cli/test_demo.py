@@ -53,11 +53,11 @@ def test_the_whole_loop_on_a_tiny_shop(tmp_path: Path, monkeypatch: pytest.Monke
     ours = next(each for each in steps["eval"]["systems"] if each["system"] == "embedder")
     assert ours["metrics"]["recall@1"] == pytest.approx(last["metrics"]["recall@1"])
     assert Path(content["report"]).is_file() and Path(content["report"]) == Path(steps["report"]["file"])
-    told = CliRunner().invoke(app, ["demo", str(shop), "--products", "60"])
-    assert told.exit_code == 0, told.stderr
-    assert told.stdout.rstrip().endswith(content["report"]) and "1-agcl" not in told.stderr
+    result = CliRunner().invoke(app, ["demo", str(shop), "--products", "60"])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.rstrip().endswith(content["report"]) and "1-agcl" not in result.stderr
     for stage in results:
-        assert f" {stage['name']} " in told.stdout
+        assert f" {stage['name']} " in result.stdout
     assert (shop / "afmrl.toml").is_file() and len(list((shop / "pages").glob("*.html"))) == 3
 
 

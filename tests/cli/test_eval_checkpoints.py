@@ -83,12 +83,12 @@ def by_default(*words: str) -> Result:
 
 def test_by_default_queries_are_about_what_a_checkpoint_never_saw(shop: Path) -> None:
     test = with_checkpoint("agcl-0", "--split", "test")
-    told = by_default("--json")
-    content = json.loads(told.stdout)
+    result = by_default("--json")
+    content = json.loads(result.stdout)
     assert content["split"] == "unseen" and content["seen"]["queries_seen"] == 0 < content["queries"] < 24
     assert content["queries"] == test["queries"] and ranking(content, "embedder") == ranking(test, "embedder")
     said = f"{content['queries']} of 24 queries are used: those about products that agcl-0 never saw in training"
-    assert said in " ".join(told.stderr.split())
+    assert said in " ".join(result.stderr.split())
     assert "about products unseen in training" in " ".join(by_default().stdout.split())
     every = with_checkpoint("agcl-0")
     assert (every["split"], every["queries"], every["seen"]["queries_seen"]) == ("all", 24, 24 - content["queries"])
@@ -113,10 +113,10 @@ def test_a_checkpoint_whose_training_products_are_unknown_says_so(shop: Path) ->
     manifest = json.loads(file.read_text())
     assert manifest.pop("products")["train"]
     file.write_text(json.dumps(manifest))
-    told = by_default("--json")
-    content = json.loads(told.stdout)
+    result = by_default("--json")
+    content = json.loads(result.stdout)
     assert (content["split"], content["queries"], content["seen"]["unknown"]) == ("all", 24, ["agcl-0"])
-    assert "the training products of agcl-0 are not known" in " ".join(told.stderr.split())
+    assert "the training products of agcl-0 are not known" in " ".join(result.stderr.split())
     file.write_text(json.dumps({**manifest, "products": {"train": "AAA=", "validation": "", "listings": [1, 0]}}))
     damaged = CliRunner().invoke(app, ["eval", "--set=model.embedder_checkpoint=agcl-0"])
     assert damaged.exit_code == 4 and "not a manifest of this afmrl" in damaged.stderr

@@ -50,8 +50,8 @@ def test_help_loads_nothing_heavy() -> None:
         "    os.waitpid(child, 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    told = [line for line in done.stdout.splitlines() if line.startswith("HELP")]
-    assert told == [f"HELP {command} 0 []" for command in ["afmrl", *COMMANDS]], done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("HELP")]
+    assert lines == [f"HELP {command} 0 []" for command in ["afmrl", *COMMANDS]], done.stderr
 
 
 def test_help_loads_no_command_and_none_of_the_rooms() -> None:

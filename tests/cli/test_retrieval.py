@@ -263,7 +263,7 @@ def test_search_before_embed(tmp_path: Path, tiny_model: Callable[[str], Path]) 
 
 
 def test_enrich_writes_attributes_for_the_query(shop: Path) -> None:
-    # A random model writes nonsense, which is told and not used; the search goes on.
+    # A random model writes nonsense, which is reported and not used; the search goes on.
     result = call("search", "red shirt", "--enrich", "-k", "1", "--set", "attributes.max_new_tokens=8")
     assert result.exit_code == 0, result.output
     assert "the generator's answer is not used" in " ".join(result.stderr.split())
@@ -272,14 +272,14 @@ def test_enrich_writes_attributes_for_the_query(shop: Path) -> None:
 def test_enrich_shows_the_generator_the_query_and_nothing_else(shop: Path) -> None:
     with chat_server() as server:
         server.script = lambda number, body: Reply(text="color: red")
-        told = document(
+        content = document(
             *("search", "a red one", "--enrich", "--image", "images/4.png", "--image", "images/5.png", "-k", "1"),
             *("--set", f"attributes.endpoint={server.url}", "--set", "attributes.endpoint_model=m"),
             *("--set", "model.generator_images=1"),
         )
         [request] = server.requests
     said = json.dumps(request)
-    assert told["question"]["attributes"] == "color: red"
+    assert content["question"]["attributes"] == "color: red"
     assert "Title: a red one" in said and said.count("data:image/jpeg") == 1
     assert not any(row["title"] in said for row in shop_rows(24))
 

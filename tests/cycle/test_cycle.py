@@ -79,9 +79,9 @@ def _check_changes(summary: CycleSummary, scored: list[dict[str, Any]], split: s
         assert change["low"] <= change["difference"] <= change["high"]
         record = json.loads((summary.run / "stages" / f"{scores['score'].rpartition('-')[0]}.json").read_text())
         for metric in ("mrr", "recall@1"):
-            told = other["metrics"][metric], scored[0][split]["metrics"][metric]
+            expected = other["metrics"][metric], scored[0][split]["metrics"][metric]
             found = (record["result"][to][metric]["other"] for to in ("differences", "from_base"))
-            assert tuple(found) == pytest.approx(told)
+            assert tuple(found) == pytest.approx(expected)
 
 
 def _queries(summary: CycleSummary, scores: dict[str, Any]) -> list[str]:
@@ -133,7 +133,7 @@ def test_a_finished_cycle_is_not_done_again(whole: tuple[CatalogFolder, CycleSum
     assert time.monotonic() - began < 10 and metrics(again) == metrics(whole[1])
     assert all(stage["done_before"] for stage in again.content["stages"])
     assert not [line for line in heard.said if line.startswith("==")]
-    # A checkpoint that somebody deleted comes back under its name, and nothing that came from it is done again.
+    # A checkpoint that was deleted comes back under its name, and nothing that came from it is done again.
     lost = again.content["leaderboard"][2]["embedder"]
     weights = (folder.checkpoints / lost / "adapter_model.safetensors").read_bytes()
     shutil.rmtree(folder.checkpoints / lost)
@@ -346,7 +346,7 @@ def test_what_is_refused(small: CatalogFolder) -> None:
 def test_the_command(whole: tuple[CatalogFolder, CycleSummary], tmp_path: Path) -> None:
     folder = copied(whole[0], tmp_path / "shop")
     settings = cycle_settings(**{"cycle.iterations": 2}).model_dump(exclude_defaults=True)
-    flags = [f"--set={section}.{key}={value}" for section, told in settings.items() for key, value in told.items()]
+    flags = [f"--set={section}.{key}={value}" for section, own in settings.items() for key, value in own.items()]
     result = CliRunner().invoke(app, ["cycle", str(folder.catalog), *flags, "--json"])
     assert result.exit_code == 0, result.output
     content = json.loads(result.stdout)
@@ -358,13 +358,13 @@ def test_the_command(whole: tuple[CatalogFolder, CycleSummary], tmp_path: Path) 
     trained = store.get(agcl["embedder"])
     assert trained.parent == first and trained.settings["agcl"]["share"] == 0.5
     assert trained.settings["agcl"]["seed"] == store.get(first).settings["agcl"]["seed"] + 1
-    told = CliRunner().invoke(app, ["cycle", str(folder.catalog), *flags])
-    assert "round 2: AGCL" in told.stdout and "chosen: embedder" in told.stdout
-    assert "validation, by which stages were accepted" in told.stdout and "test, not used for choosing" in told.stdout
+    done = CliRunner().invoke(app, ["cycle", str(folder.catalog), *flags])
+    assert "round 2: AGCL" in done.stdout and "chosen: embedder" in done.stdout
+    assert "validation, by which stages were accepted" in done.stdout and "test, not used for choosing" in done.stdout
     plan = CliRunner().invoke(app, ["cycle", str(folder.catalog), *flags, "--dry-run"])
     assert "all is done" in plan.stdout
-    told = CliRunner().invoke(app, ["report", str(folder.catalog), "--json"])
-    page = Path(json.loads(told.stdout)["file"]).read_text()
+    done = CliRunner().invoke(app, ["report", str(folder.catalog), "--json"])
+    page = Path(json.loads(done.stdout)["file"]).read_text()
     assert all(stage["name"] in page for stage in content["leaderboard"]) and "data:image/jpeg" in page
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "") and "https://" not in page
     assert page.count("Before: base") >= min(20, len(_queries(whole[1], content["leaderboard"][0]["test"])))
@@ -381,7 +381,7 @@ def test_the_command(whole: tuple[CatalogFolder, CycleSummary], tmp_path: Path) 
     chosen = folder.runs / whole[1].run.name / "settings.json"
     chosen.write_text(chosen.read_text().replace('"mask": false', '"mask": true'))
     CliRunner().invoke(app, ["report", str(folder.catalog)])
-    page = Path(json.loads(told.stdout)["file"]).read_text()
+    page = Path(json.loads(done.stdout)["file"]).read_text()
     assert "Masked: products in a batch that were more similar" in page and "The mask is off" not in page
     document = folder.runs / whole[1].run.name / "cycle.json"
     document.write_text(document.read_text()[:100])

@@ -28,8 +28,8 @@ def test_a_stage_that_is_too_large_is_named_with_what_to_lower(tmp_path: Path, m
         place = make_folder(folder.runs / "cycle-earlier" / "stages") / f"1-{kind}.json"
         record: dict[str, object] = {"name": f"1-{kind}", "kind": kind, "fingerprint": "", "inputs": {}, "result": {}}
         write_json(place, {**record, "seconds": 5.0, "peak_bytes": 2**30, "created": 1.0})
-    told = settings.model_dump(exclude_defaults=True)
-    flags = [f"--set={section}.{key}={value}" for section, own in told.items() for key, value in own.items()]
+    sections = settings.model_dump(exclude_defaults=True)
+    flags = [f"--set={section}.{key}={value}" for section, own in sections.items() for key, value in own.items()]
     command = ["cycle", str(folder.catalog), *flags, "--dry-run"]
     estimates = {each.stage: each.peak_bytes for each in estimate_stages(settings)}
 
@@ -54,7 +54,7 @@ def test_a_stage_that_is_too_large_is_named_with_what_to_lower(tmp_path: Path, m
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_measuring(tmp_path: Path) -> None:
-    """It would end the stage, too; only what the catalog has too little of is told and left out."""
+    """It would end the stage, too; only what the catalog has too little of is reported and left out."""
     folder = rendered(tmp_path / "shop", 2)
     settings = cycle_settings(**{"model.embedder": str(tmp_path / "nowhere")})
     with pytest.raises((ModelError, UsageError)):

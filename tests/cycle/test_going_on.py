@@ -69,7 +69,7 @@ def _files(folder: CatalogFolder) -> set[str]:
 
 
 class Changing(Heard):
-    """Somebody makes a `change` while the first stage is done; Ctrl-C comes with the stage after."""
+    """The user makes a `change` while the first stage is done; Ctrl-C comes with the stage after."""
 
     def __init__(self, change: Callable[[], object]) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ def test_what_counts_as_a_change(tmp_path: Path) -> None:
     own = {"sft.file": "right.csv", "dedupe.verdicts": ["said.csv"], "attributes.template": "asked.txt"}
     cycle = Cycle(Workspace(folder, cycle_settings(**own, **{"cycle.sft": "no"}), Silent()), dry=True)
     photo = next((root / "images").rglob("*.jpg"))
-    for change, told in (
+    for change, expected in (
         (lambda: [path.write_bytes(path.read_bytes()) for path in (catalog, photo)], []),
         (lambda: catalog.write_text(without_last(catalog)), ["the catalog or its photos", "the catalog's columns"]),
         (lambda: Image.new("RGB", (56, 56)).save(photo), ["the catalog or its photos"]),
@@ -129,7 +129,7 @@ def test_what_counts_as_a_change(tmp_path: Path) -> None:
         (lambda: None, []),
     ):
         change()
-        assert cycle._changed() == told
+        assert cycle._changed() == expected
 
 
 def test_a_damaged_checkpoint_is_named_and_not_used(whole: Whole, tmp_path: Path) -> None:
@@ -149,8 +149,8 @@ def test_a_damaged_database_is_named_and_attributes_are_written_again(whole: Who
         path.unlink()
     folder.database.write_bytes(b"no database at all" * 300)
     flags = cycle_settings().model_dump(exclude_defaults=True)
-    told = [f"--set={section}.{key}={value}" for section, each in flags.items() for key, value in each.items()]
-    result = CliRunner().invoke(app, ["cycle", str(folder.catalog), *told])
+    options = [f"--set={section}.{key}={value}" for section, each in flags.items() for key, value in each.items()]
+    result = CliRunner().invoke(app, ["cycle", str(folder.catalog), *options])
     assert result.exit_code == 3 and "afmrl.sqlite" in result.stderr and "move the file away" in result.stderr
     assert folder.database.read_bytes() == b"no database at all" * 300
     folder.database.unlink()

@@ -1,4 +1,4 @@
-"""A shop of near-twins, some of them listed twice in other words: text only, or with photos."""
+"""A shop of near-duplicates, some of them listed twice in other words: text only, or with photos."""
 
 from __future__ import annotations
 

@@ -27,9 +27,9 @@ def test_the_report_of_a_cycle_shows_what_the_last_run_found(tmp_path: Path) -> 
     for flags in (["--threshold", "0.99999999"], []):  # the later one counts, in the same second too
         result = CliRunner().invoke(app, ["dedupe", str(tmp_path), *flags])
         assert result.exit_code == 0, result.output
-    told = _duplicates(folder, shop)
-    assert told is not None
-    assert (told["found"], told["groups_found"], told["calibrated"]) == (1, 1, False)
-    [pair] = told["pairs"]
+    summary = _duplicates(folder, shop)
+    assert summary is not None
+    assert (summary["found"], summary["groups_found"], summary["calibrated"]) == (1, 1, False)
+    [pair] = summary["pairs"]
     assert [side["id"] for side in pair["sides"]] == ["p0", "again"]
     assert all(side["picture"].startswith("data:image/jpeg") for side in pair["sides"])

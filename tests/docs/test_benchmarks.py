@@ -23,10 +23,10 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 def test_all_of_them_tiny() -> None:
     done = run("--quick", "--json")
     assert done.returncode == 0, done.stderr[-4000:]
-    told = json.loads(done.stdout)
-    assert {"torch", "transformers", "faiss-cpu"} <= told["machine"]["versions"].keys()
-    figures = {figure["name"]: figure for figure in told["figures"]}
-    assert len(figures) == len(told["figures"]) >= 20
+    content = json.loads(done.stdout)
+    assert {"torch", "transformers", "faiss-cpu"} <= content["machine"]["versions"].keys()
+    figures = {figure["name"]: figure for figure in content["figures"]}
+    assert len(figures) == len(content["figures"]) >= 20
     for figure in figures.values():
         assert figure["ours"] > 0 or figure["name"].startswith("growth"), figure  # of tiny ones there is no slope
         assert figure["other"] is None or figure["ratio"] > 0, figure

@@ -1,4 +1,4 @@
-"""Servers that refuse a part of the request: requested again without it, once, and told."""
+"""Servers that refuse a part of the request: requested again without it, once, and reported."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def test_a_part_that_is_refused_is_left_out_from_then_on(server: ChatServer, par
     errors, heard = requested(server)
     assert errors == [None] * 20
     assert sum(part in request for request in server.requests) <= 4  # those that were under way
-    (told,) = heard.warnings
-    assert "requested again" in told and (part != "response_format" or "endpoint_schema=false" in told)
+    (warning,) = heard.warnings
+    assert "requested again" in warning and (part != "response_format" or "endpoint_schema=false" in warning)
     if part == "max_tokens":
         assert sum("max_completion_tokens" in request for request in server.requests) == 20
 

@@ -124,14 +124,14 @@ def test_the_same_shop_again_draws_only_what_is_missing(tmp_path):
     before = first.read_bytes()
     first.unlink()
     untouched = second.stat().st_mtime_ns
-    told = []
+    progress = []
 
     class Heard(Silent):
         def progress(self, what, done, total=None):
-            told.append((what, done, total))
+            progress.append((what, done, total))
 
     write_shop(tmp_path, plan, listener=Heard())
-    assert told == [("photos", 1, 1)]
+    assert progress == [("photos", 1, 1)]
     assert first.read_bytes() == before
     assert second.stat().st_mtime_ns == untouched
 

@@ -44,8 +44,8 @@ def test_a_collapse_stops_the_run_and_is_a_failed_check(root: Path) -> None:
     words = ["--from-base", "--steps", "9", "--learning-rate", "1", "--set", "rar.validate_every=1"]
     stopped = invoke(root, *words, "--json")
     assert stopped.exit_code == 1, stopped.output
-    told = json.loads(stopped.stdout)
-    assert "at the start" in told["collapsed"] and told["step"] < 9
+    content = json.loads(stopped.stdout)
+    assert "at the start" in content["collapsed"] and content["step"] < 9
     again = invoke(root, *words)
     assert again.exit_code == 1 and "error: the policy collapsed: " in again.stderr and "--beta" in again.stderr
 

@@ -74,14 +74,14 @@ def test_a_photo_asks_for_text_and_no_photo_is_there_to_be_found() -> None:
     gallery, queries = queried("photo-to-text")
     assert all(not row.photos for row in gallery)
     assert queries[0].positives == (0, 1)
-    assert (queries[2].positives, queries[2].hidden) == ((2,), (3,))  # the twin's same words can't be told apart
+    assert (queries[2].positives, queries[2].hidden) == ((2,), (3,))  # the variant's same words can't be told apart
 
 
 def test_text_asks_for_photos() -> None:
     gallery, queries = queried("text-to-photos")
     assert all(row.text == "" for row in gallery) and len(gallery) == 5
     assert queries[2].side == Side(2, "blue shirt", ()) and queries[2].category == "shirts"
-    assert (queries[2].positives, queries[2].hidden) == ((2,), ())  # twins of one title differ in photos: to be learnt
+    assert (queries[2].positives, queries[2].hidden) == ((2,), ())  # variants of one title differ in photos: learnt
     assert 4 not in queries
 
 

@@ -106,7 +106,7 @@ def test_auto_is_flat_up_to_the_limit() -> None:
 
 
 def test_cells_are_ranked_by_the_stored_vectors() -> None:
-    """Twins that 8 bits a number can't tell apart stand in their true order, with their true scores."""
+    """Vectors that 8 bits a number can't tell apart stand in their true order, with their true scores."""
     rng = np.random.default_rng(3)
     matrix = np.repeat(clustered(400), 8, axis=0) + 3e-3 * rng.standard_normal((3200, 32)).astype(np.float32)
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)

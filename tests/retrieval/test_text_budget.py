@@ -73,7 +73,7 @@ def by_encode(embedder: Embedder, settings: Settings, place: Path) -> list[np.nd
 
 
 def by_search(embedder: Embedder, settings: Settings, place: Path) -> list[np.ndarray]:
-    """What the question's vector is shows in its score against the axes."""
+    """What the query's vector is shows in its score against the axes."""
     axes = np.eye(embedder.dimension, dtype=np.float32)
     with ListingsWriter(place / "listings") as writer:
         for i in range(len(axes)):

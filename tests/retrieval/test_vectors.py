@@ -260,9 +260,9 @@ def test_vectors_that_are_not_what_was_written_are_reported_and_never_searched(
         before = path.read_bytes()
         assert content != before
         path.write_bytes(content)
-        with pytest.raises(ModelError, match=r"damaged.*") as told:
+        with pytest.raises(ModelError, match=r"damaged.*") as caught:
             load_vectors(work_of(folder, settings, summary.embedder))
-        assert "embed --force" in told.value.hint and str(folder.root) in str(told.value), content[:40]
+        assert "embed --force" in caught.value.hint and str(folder.root) in str(caught.value), content[:40]
         path.write_bytes(before)
     load_vectors(work_of(folder, settings, summary.embedder))
 

@@ -28,9 +28,9 @@ def test_dry_run_then_training_then_nothing_to_do(shop: CatalogFolder, invoke: C
     words = ["--source", "columns", "--steps", "2", "--set", "split.validation=0.2"]
     planned = invoke(*words, "--dry-run", "--json")
     assert planned.exit_code == 0, planned.output
-    told = json.loads(planned.stdout)
-    assert told["schema"] == "afmrl.train-sft/1" and told["plan"]["keys"] == ["colour", "neckline", "series"]
-    assert told["estimate"]["peak_bytes"] > 0 and told["settings"]["sft"]["batch_size"] == 4
+    content = json.loads(planned.stdout)
+    assert content["schema"] == "afmrl.train-sft/1" and content["plan"]["keys"] == ["colour", "neckline", "series"]
+    assert content["estimate"]["peak_bytes"] > 0 and content["settings"]["sft"]["batch_size"] == 4
     assert not shop.runs.exists()
 
     trained = invoke(*words, "--name", "first")

@@ -374,7 +374,7 @@ def test_bad_input(
 
 
 def test_words_that_the_base_cannot_tell_apart(shop: CatalogFolder, settings: MakeSettings) -> None:
-    """None at random weights; two rows of the output layer made the same are found, and told."""
+    """None at random weights; two rows of the output layer made the same are found, and reported."""
     from afmrl_cli.sft.vocabulary import indistinct, warn_of_indistinct
 
     _, generator, _ = collator_of(shop, settings())

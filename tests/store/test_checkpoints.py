@@ -67,7 +67,7 @@ def test_damage_is_found(store: Checkpoints, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=f"damaged: .*{words}") as caught:
             store.get(name)
         assert name in str(caught.value) and caught.value.exit_code == 4
-    # Two manifests can't be read; that files differ from their hashes is not seen before somebody uses them.
+    # Two manifests can't be read; that files differ from their hashes is not seen before they are used.
     found, damaged = store.survey()
     assert [m.name for m in found] == ["changed", "missing"] == [m.name for m in store.list()]
     assert sorted(damaged) == ["json", "other"] and "not a manifest" in str(damaged["json"])

@@ -158,11 +158,11 @@ def test_what_is_not_taken_in(store: Checkpoints, base: Base, tmp_path: Path) ->
     first = add_random(store, base, "embedder-1", 0)
     export_checkpoint(first, store, tmp_path / "good")
 
-    def changed(name: str, file: str, change: Callable[[bytes], bytes], told: bool = False) -> Path:
+    def changed(name: str, file: str, change: Callable[[bytes], bytes], sealed: bool = False) -> Path:
         folder = tmp_path / name
         shutil.copytree(tmp_path / "good", folder)
         (folder / file).write_bytes(change((folder / file).read_bytes() if (folder / file).exists() else b""))
-        if told:  # the manifest knows of the change
+        if sealed:  # the manifest knows of the change
             import hashlib
 
             content = json.loads((folder / "manifest.json").read_text())
@@ -174,14 +174,14 @@ def test_what_is_not_taken_in(store: Checkpoints, base: Base, tmp_path: Path) ->
     for folder, words in (
         (changed("bits", weights, lambda b: b[:-1] + bytes([b[-1] ^ 1])), "not what the manifest says"),
         (changed("more", "extra.bin", lambda b: b"x"), "does not know this file"),
-        (changed("cut", weights, lambda b: b[:-2], told=True), "cut off or damaged"),
-        (changed("pickle", weights, lambda b: b"\x80\x04K\x01.", told=True), "not a safetensors file"),
-        (changed("kind", config, lambda b: b.replace(b"LORA", b"LOHA"), told=True), "type 'LOHA'"),
+        (changed("cut", weights, lambda b: b[:-2], sealed=True), "cut off or damaged"),
+        (changed("pickle", weights, lambda b: b"\x80\x04K\x01.", sealed=True), "not a safetensors file"),
+        (changed("kind", config, lambda b: b.replace(b"LORA", b"LOHA"), sealed=True), "type 'LOHA'"),
         (
-            changed("rank", config, lambda b: b.replace(b'"r": 4', b'"r": 8'), told=True),
+            changed("rank", config, lambda b: b.replace(b'"r": 4', b'"r": 8'), sealed=True),
             "no matrix of a LoRA",
         ),
-        (changed("empty", weights, lambda b: save({}), told=True), "no tensors in it"),
+        (changed("empty", weights, lambda b: save({}), sealed=True), "no tensors in it"),
         (changed("json", "manifest.json", lambda b: b"{"), "not a manifest"),
     ):
         with pytest.raises(ModelError, match=words):

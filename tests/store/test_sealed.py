@@ -1,4 +1,4 @@
-"""Folders that say what lies in them: whatever is not what was stored is told."""
+"""Folders that say what lies in them: whatever is not what was stored is reported."""
 
 from __future__ import annotations
 

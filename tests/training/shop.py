@@ -1,4 +1,4 @@
-"""A shop small enough to train on in a test: products in families of near-identical ones, with twins' listings."""
+"""A shop small enough to train on in a test: products in families of near-identical ones, with listings of variants."""
 
 from __future__ import annotations
 

@@ -28,15 +28,15 @@ def invoke(shop: CatalogFolder, tiny_model: Callable[[str], Path]) -> Callable[.
 def test_dry_run_then_training_then_nothing_to_do(shop: CatalogFolder, invoke: Callable[..., Result]) -> None:
     planned = invoke("--attributes", "given", "--steps", "2", "--dry-run", "--json")
     assert planned.exit_code == 0, planned.output
-    told = json.loads(planned.stdout)
-    assert told["schema"] == "afmrl.train-agcl/1" and told["plan"]["steps"] == 2
-    assert told["estimate"]["peak_bytes"] > 0 and told["settings"]["agcl"]["batch_size"] == 8
+    content = json.loads(planned.stdout)
+    assert content["schema"] == "afmrl.train-agcl/1" and content["plan"]["steps"] == 2
+    assert content["estimate"]["peak_bytes"] > 0 and content["settings"]["agcl"]["batch_size"] == 8
     assert not shop.runs.exists()
 
     trained = invoke("--attributes", "given", "--steps", "2", "--name", "first")
     assert trained.exit_code == 0, trained.output
     assert "checkpoint first" in trained.stdout and "recall@10" in trained.stdout
-    held_out, tested, listings = (told["plan"][f"{side}_listings"] for side in ("validation", "test", "train"))
+    held_out, tested, listings = (content["plan"][f"{side}_listings"] for side in ("validation", "test", "train"))
     words = " ".join(trained.stdout.split())
     line = re.search(r"\(validation: (\d+) queries of the kind photos, no attributes, gallery of (\d+)\)", words)
     assert line and 5 <= int(line[1]) <= int(line[2]) == held_out

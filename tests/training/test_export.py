@@ -72,8 +72,8 @@ def test_peft_opens_the_checkpoint_itself(shop: CatalogFolder, trained: Settings
 
 
 def test_list_and_show(shop: CatalogFolder, trained: Settings) -> None:
-    told = json.loads(invoke(shop, trained, "list", "--json"))
-    assert [(row["name"], row["role"]) for row in told["checkpoints"]] == [("embedder-1", "embedder")]
+    content = json.loads(invoke(shop, trained, "list", "--json"))
+    assert [(row["name"], row["role"]) for row in content["checkpoints"]] == [("embedder-1", "embedder")]
     assert "embedder-1" in invoke(shop, trained, "list")
     shown = json.loads(invoke(shop, trained, "show", "embedder-1", "--json"))
     assert shown["settings"]["agcl"]["steps"] == 3 and "adapter_model.safetensors" in shown["files"]
@@ -84,9 +84,9 @@ def test_a_damaged_one_is_named_and_the_others_are_listed(shop: CatalogFolder, t
     (shop.checkpoints / "embedder-2" / "manifest.json").write_text("{")
     result = CliRunner().invoke(app, ["checkpoints", "list", "-c", str(shop.root), "--json"])
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert [row["name"] for row in told["checkpoints"]] == ["embedder-1"]
-    assert [row["name"] for row in told["damaged"]] == ["embedder-2"]
+    content = json.loads(result.stdout)
+    assert [row["name"] for row in content["checkpoints"]] == ["embedder-1"]
+    assert [row["name"] for row in content["damaged"]] == ["embedder-2"]
     assert "embedder-2/manifest.json: damaged: not a manifest" in result.stderr
     used = CliRunner().invoke(app, ["checkpoints", "show", "embedder-2", "-c", str(shop.root)])
     assert used.exit_code == 4 and "embedder-2/manifest.json: damaged" in used.stderr

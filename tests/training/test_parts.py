@@ -104,9 +104,14 @@ def test_negatives_are_counted_and_survive_a_kill(tmp_path: Path) -> None:
             ~np.eye(2, dtype=bool) & ~masked,
         )
     counted = Negatives.from_json(counted.as_json())
-    told = counted.summary()
-    assert (told["negatives"], told["masked_share"], told["known_share"], told["similar_pairs"]) == (4, 0.5, 0.5, 1)
-    assert told["bm25"]["count"][0] == 2 and sum(told["bm25"]["count"]) == 4, "the diagonal is not counted"
+    details = counted.summary()
+    assert (details["negatives"], details["masked_share"], details["known_share"], details["similar_pairs"]) == (
+        4,
+        0.5,
+        0.5,
+        1,
+    )
+    assert details["bm25"]["count"][0] == 2 and sum(details["bm25"]["count"]) == 4, "the diagonal is not counted"
     pair = counted.similar[4, 7]
     assert (pair.times, round(pair.similarity, 2), round(pair.positive, 2)) == (2, 0.82, 0.52)
 
@@ -141,8 +146,8 @@ def test_the_best_step_is_chosen_by_the_kind_of_query_that_is_evaluated() -> Non
     def queried(shared: int, **changes: object) -> tuple[list[str], int, list[str]]:
         made = make_validation(listings(shared), load_settings(None, changes, {}))
         assert made is not None
-        told = made.describe()
-        assert (told["queries"], told["gallery"]) == (len(made.queries), len(made.gallery))
+        summary = made.describe()
+        assert (summary["queries"], summary["gallery"]) == (len(made.queries), len(made.gallery))
         return list(made.kinds), len(made.queries), [side.attributes for side in made.queries]
 
     # As `eval` does: listings that share a product, where these are products enough; else what asks about the most.

@@ -65,7 +65,7 @@ def test_a_run_writes_a_checkpoint_that_the_embedder_uses(shop: CatalogFolder, s
     heard = Heard()
     summary = run(shop, settings(), heard)
     assert summary.checkpoint == "embedder-1" and isinstance(summary.plan["pairs"], dict)
-    assert any(line.startswith("pairs: ") and "photos" in line for line in heard.said), "the choice is told"
+    assert any(line.startswith("pairs: ") and "photos" in line for line in heard.said), "the choice is reported"
     rows = metrics_of(summary)
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
     assert [row["step"] for row in rows if "eval_recall@1" in row] == [0, 3, 6]
@@ -204,8 +204,8 @@ def test_a_loss_that_is_no_number_stops_with_step_products_and_last_state(
     with pytest.raises(ModelError, match=r"step 3: training broke down \(loss nan.*products S.*state-2") as error:
         run(shop, settings())
     assert error.value.exit_code == 4 and "learning_rate" in error.value.hint
-    told = json.loads(next(shop.runs.glob("*/failed-batch.json")).read_text())
-    assert told["step"] == 3 and len(told["products"]) == 8
+    content = json.loads(next(shop.runs.glob("*/failed-batch.json")).read_text())
+    assert content["step"] == 3 and len(content["products"]) == 8
     monkeypatch.undo()
     assert run(shop, settings()).resumed_from == 2, "the state before is good"
 
@@ -264,8 +264,8 @@ def test_a_training_that_gains_nothing_says_so(shop: CatalogFolder, settings: Ma
     heard = Heard()
     summary = run(shop, settings(**{"agcl.learning_rate": 1e-12}), heard)
     same = f"{summary.details['metrics']['recall@1']:.3f}"
-    told = f"warning: validation recall@1: {same} before training, {same} at the best step: nothing was gained"
-    assert any(line.startswith(told) for line in heard.said), heard.said
+    message = f"warning: validation recall@1: {same} before training, {same} at the best step: nothing was gained"
+    assert any(line.startswith(message) for line in heard.said), heard.said
 
 
 def test_dry_run_trains_nothing(shop: CatalogFolder, settings: MakeSettings) -> None:

@@ -5,7 +5,7 @@
 
 The first column that is named like a listing's number (id, sku, ...) says which listing a line is about. Columns named
 like an identity or a group are read as such (gtin, style_id, ...), all others are labels under their own name, without
-`attr_`. They judge: queries, relevant products, classes and slices go by them, and nothing of them becomes text.
+`attr_`. They decide: queries, relevant products, classes and slices go by them, and nothing of them becomes text.
 Placeholders (N/A, 0 as a GTIN) are no labels, as in the catalog, and numbers have the catalog's normal form.
 """
 

@@ -1,6 +1,6 @@
 """What a protocol makes: queries, the gallery that they search, and which answers are right.
 
-Labels (identity, group, category, attributes) come from the catalog's own columns or from a separate file; they judge
+Labels (identity, group, category, attributes) come from the catalog's own columns or from a separate file; they decide
 and never become text. The fields of queries and of the gallery can be narrowed (`query_fields`, `gallery_fields`,
 `hide`): such a listing is described anew from what remains. Attribute texts stand on either side only where they were
 written from the very view that it shows (`attributes.views`).
@@ -48,7 +48,9 @@ class Query:
 
 @dataclass(frozen=True)
 class Document:
-    """One listing as it may be seen: `product.images` lacks held-out photos, `row` fits that. `labels` judge it."""
+    """One listing as it may be seen: `product.images` lacks held-out photos, `row` fits that. `labels` decide
+    what is relevant.
+    """
 
     product: Product
     row: Listing
@@ -213,8 +215,8 @@ def without_fields(product: Product, hide: frozenset[str]) -> Product:
 
 
 def products_of(task: Task) -> Callable[[Query], list[Product]]:
-    """Return what a query is about, of the gallery's products: the listing that it is, else its judged answers; a wish
-    for another variant is about the listing that it shows too.
+    """Return what a query is about, of the gallery's products: the listing that it is, else its relevant
+    documents; a wish for another variant is about the listing that it shows too.
     """
     products = {document.id: document.product for document in task.documents}
 
@@ -280,7 +282,7 @@ def variants_of(task: Task, level: int) -> dict[str, frozenset[str]]:
 
     Queries without one are left out. A listing that is right itself, or taken out, is no variant.
     """
-    if task.label:  # judged by a label: all listings of a category are right, so that no variant is wrong
+    if task.label:  # relevant by a label: all listings of a category are right, so that no variant is wrong
         return {}
     by_group: dict[str, list[Document]] = {}
     by_id = {}
