@@ -136,7 +136,8 @@ def _in_words(error: ErrorDetails) -> str:
     """Say what is wrong with a value in the words of a setting, not in pydantic's."""
     if words := WORDS.get(error["type"]):
         limits = error.get("ctx", {})
-        return words.format(**{name: f"{x:g}" if isinstance(x, float) else x for name, x in limits.items()})
+        words = words.format(**{name: f"{x:g}" if isinstance(x, float) else x for name, x in limits.items()})
+        return words.replace("'', ", "")  # left open: nobody types that
     return error["msg"][:200].removeprefix("Value error, ")
 
 

@@ -75,7 +75,7 @@ class AgclSettings(TrainingSettings):
         ge=0,
         description="Pairs that are each other's negatives, over all processes; 0: by the catalog, 128 at most.",
     )
-    chunk_tokens: int = Field(4096, ge=1, description="Tokens in memory with a graph; lower it for less memory.")
+    chunk_tokens: int = Field(4096, ge=1, description="Tokens that are trained on at a time; lower it for less memory.")
     epochs: float = Field(
         0.0, ge=0, description="Times through all pairs; 0: 3, on a small catalog as many as make up 30 steps."
     )
@@ -169,7 +169,7 @@ class RarSettings(TrainingSettings):
         "dr_grpo", description="How token losses are summed; grpo prefers short right and long wrong answers."
     )
     from_base: bool = Field(False, description="Start from the bare base, without SFT.")
-    chunk_answers: int = Field(8, ge=1, description="Answers in memory with a graph; lower it for less memory.")
+    chunk_answers: int = Field(8, ge=1, description="Answers that are trained on at a time; lower it for less memory.")
     rollout_answers: int = Field(
         0,
         ge=0,

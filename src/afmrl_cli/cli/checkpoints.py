@@ -11,6 +11,7 @@ import typer
 from ..errors import UsageError
 from .errors import guarded
 from .options import Session, in_session
+from .output import plain_text
 
 if TYPE_CHECKING:
     from ..store.checkpoints import Checkpoints, Manifest
@@ -152,11 +153,7 @@ def diff(session: Session, first: Name, second: Name) -> None:
     if not found:
         session.out.text(f"{one.name} and {other.name} differ in nothing but name and time")
         return
-    session.out.table(["", one.name, other.name], [[what, _cell(a), _cell(b)] for what, a, b in found])
-
-
-def _cell(value: object) -> str:
-    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    session.out.table(["", one.name, other.name], [[what, plain_text(a), plain_text(b)] for what, a, b in found])
 
 
 def tree(session: Session) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PLAIN_PROGRESS_SECONDS = 5.0
 PIPED_WIDTH, LEAST_FOLDED, LEAST_WIDTH = 200, 10, 40
+HASH = re.compile(r"[0-9a-f]{64}")
+"""What people are shown the first ten signs of."""
 NUMBERS = re.compile(r"[-+]?[\d.,]+%?( to [-+]?[\d.,]+%?)?|-|")
 """A number, an interval, nothing: what is never folded."""
 
@@ -198,3 +200,18 @@ class Output:
         if self._bar is not None:
             self._bar.stop()
         self._bar, self._task, self._what = None, None, ""
+
+
+def plain_text(value: object) -> str:
+    """Return a setting as one would type it (5e-05 is not 0.0001), "-" for none."""
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{number:,} {name}" for name, number in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) and HASH.fullmatch(value):
+        return value[:10]
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import Session
+from .output import plain_text
 
 if TYPE_CHECKING:
     from ..training.estimate import Estimate
     from ..training.shell import TrainingSummary
 
-HASH = re.compile(r"[0-9a-f]{64}")
-"""What people are shown the first ten signs of."""
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and what it would take.")]
 Force = Annotated[bool, typer.Option("--force", help="Train again what is done, or afresh what was stopped.")]
 
@@ -65,8 +63,8 @@ def show_plan(session: Session, section: str, plan: Mapping[str, object]) -> Non
         key: value if isinstance(value, int) and isinstance(plan.get(key), str) else plan.get(key, value)
         for key, value in settings.items()
     }
-    session.out.table(["setting", "value"], [[f"{section}.{key}", _plain(value)] for key, value in chosen.items()])
-    session.out.table(["plan", ""], [[key, _plain(value)] for key, value in plan.items()])
+    session.out.table(["setting", "value"], [[f"{section}.{key}", plain_text(value)] for key, value in chosen.items()])
+    session.out.table(["plan", ""], [[key, plain_text(value)] for key, value in plan.items()])
 
 
 def show_estimate(session: Session, command: str, estimate: Estimate | None) -> None:
@@ -86,16 +84,3 @@ def show_estimate(session: Session, command: str, estimate: Estimate | None) -> 
         if each.stage == command:
             lower, most = ", then ".join(each.lower), each.beside(estimate.peak_bytes) / 2**30
             session.out.words(f"with the longest rows allowed, estimated: {most:.2f} GiB; for less, lower {lower}")
-
-
-def _plain(value: object) -> str:
-    """Return a setting as one would type it: 5e-05 is not 0.0001."""
-    if isinstance(value, dict):
-        return ", ".join(f"{number:,} {name}" for name, number in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str) and HASH.fullmatch(value):
-        return value[:10]
-    return f"{value:g}" if isinstance(value, float) else str(value)
