@@ -36,9 +36,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No AFMRL_* and no settings of the developer's own, and a working directory of the test's own."""
+    """No AFMRL_*, no width and no settings of the developer's own, and a working directory of the test's own."""
     for name in [name for name in os.environ if name.startswith("AFMRL_")]:
         monkeypatch.delenv(name)
+    monkeypatch.delenv("COLUMNS", raising=False)  # a test that wants a width says which
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "own-settings"))
     monkeypatch.chdir(tmp_path)
