@@ -60,12 +60,22 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     return make
 
 
+def alone(work: Callable[..., object], *arguments: object) -> None:
+    """Do `work` in a forked process: OpenMP's threads stayed behind, and waiting for them would never end."""
+    import faiss
+    import torch
+
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    work(*arguments)
+
+
 def kill_once(there: Callable[[], object], work: Callable[[], object]) -> None:
     """Do `work` in a process of its own and end that by SIGKILL as soon as `there()`.
 
     Forked: importing the libraries again would take longer than the work.
     """
-    process = multiprocessing.get_context("fork").Process(target=work)
+    process = multiprocessing.get_context("fork").Process(target=alone, args=(work,))
     process.start()
     try:
         while process.is_alive() and not there():

@@ -20,6 +20,7 @@ from afmrl_cli.training.gradcache import token_chunks
 from afmrl_cli.training.loss import choose_loss
 from afmrl_cli.training.parallel import World
 from afmrl_cli.training.step import batch_loss
+from tests.conftest import alone
 from tests.training.rig import Rig, make_rig, save_gradients
 
 MakeSettings = Callable[..., Settings]
@@ -104,8 +105,14 @@ def test_two_processes_equal_one(shop: CatalogFolder, settings: MakeSettings, tm
     # Forked: importing the libraries again takes longer than the step.
     processes = [
         multiprocessing.get_context("fork").Process(
-            target=save_gradients,
-            args=(shop, chosen, tmp_path / "out", place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}),
+            target=alone,
+            args=(
+                save_gradients,
+                shop,
+                chosen,
+                tmp_path / "out",
+                place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            ),
         )
         for rank in range(2)
     ]
