@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from .attributes.views import AttributeSource
     from .models.base import Bases
     from .models.embed_input import Encoder
-    from .settings import Settings
+    from .models.embedder import Embedder
+    from .settings import ModelSettings, Settings
 
 
 @dataclass
@@ -112,15 +113,13 @@ class Workspace:
 
         return Bases(Cache(self.folder.cache, self.settings.cache, self.listener))
 
-    @cached_property
-    def _embedder(self) -> Encoder:
+    def load_embedder(self, model: ModelSettings | None = None) -> Embedder:
+        """Load the embedder of `model`, by default the settings' own, on the weights in memory. Raises ModelError."""
         from .models.embedder import load_embedder
 
-        if self.load_encoder is not None:
-            return self.load_encoder()
         settings = self.settings
         return load_embedder(
-            settings.model,
+            model or settings.model,
             settings.embed,
             self.checkpoints,
             bases=self.bases,
@@ -128,8 +127,12 @@ class Workspace:
             listener=self.listener,
         )
 
+    @cached_property
+    def _embedder(self) -> Encoder:
+        return self.load_encoder() if self.load_encoder is not None else self.load_embedder()
+
     def embedder(self) -> Encoder:
-        """Return the embedder, loaded at the first call. Raises ModelError."""
+        """Return what makes the vectors, loaded at the first call. Raises ModelError."""
         return self._embedder
 
     def generator(self) -> Generator:

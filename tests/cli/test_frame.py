@@ -183,6 +183,7 @@ def test_config_says_where_each_value_comes_from_and_freezes_no_default(tmp_path
     (tmp_path / "afmrl.toml").write_text(done.stdout)
     again = json.loads(run("config", "--json", "--set", "model.preset=qwen3", cwd=tmp_path).stdout)["settings"]
     assert again["attributes"]["batch_size"] == 12 and again["agcl"]["seed"] == 3
+    assert "clip" not in again["agcl"]  # a constant, which nobody can set
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def _proposed(counts: _Counts) -> ProposedKey:
     spelled = {folded(part): part for part in reversed(list(parts))}
     if len(spelled) <= MOST_VALUES and sum(count > 1 for count in parts.values()) >= len(parts) / 2:
         return ProposedKey(list(reversed(spelled.values())), True)
-    # Commas stand inside of values, so several of them could not be told apart.
+    # Commas stand inside of values, so several of them could not be separated.
     return ProposedKey([] if counts.several else values, counts.several)
 
 

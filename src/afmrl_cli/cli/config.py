@@ -7,7 +7,7 @@ import functools
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..store.folder import SETTINGS_FILE, find_folder
@@ -47,11 +47,21 @@ def config(call: Call) -> None:
     if folder:
         here = with_split_shares(here, folder)
     origins = {key: Path(where).name for key, where in loaded.origins.items()}
-    out.document("afmrl.config/1", {"folder": root, "settings": here.model_dump(), "origins": origins})
+    out.document("afmrl.config/1", {"folder": root, "settings": _values(here), "origins": origins})
     if root:
         out.note(f"settings of {root / SETTINGS_FILE}" + ("" if (root / SETTINGS_FILE).is_file() else " (not there)"))
     for line in _toml_lines(loaded.settings, origins, _resolved(loaded.settings, here)):
         out.text(line)
+
+
+def _values(settings: Settings) -> dict[str, Any]:
+    """Return the settings as tables, without the constants that stand beside them: nobody can set those."""
+    from ..earlier_settings import fixed_keys
+
+    values = settings.model_dump()
+    for section, _, name in (key.partition(".") for key in fixed_keys()):
+        del values[section][name]
+    return values
 
 
 def _resolved(written: Settings, here: Settings) -> dict[str, str]:

@@ -135,6 +135,7 @@ def with_flags(*flags: SettingFlag, catalog: Where = "argument") -> Callable[[Co
     """
 
     def decorate(command: Command) -> Command:
+        """Return the command with the flags in its signature."""
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
         shared = {"catalog": (CATALOG[catalog], None), **SHARED} if catalog in CATALOG else SHARED
         added = {flag.parameter: (flag.annotation(), None) for flag in flags} | shared

@@ -49,6 +49,8 @@ def in_session(
     """
 
     def decorate(command: Command) -> Command:
+        """Return the command as one that starts its own session."""
+
         @with_flags(*flags, catalog=catalog)
         @functools.wraps(command)
         def run(call: Call, **own: Any) -> None:

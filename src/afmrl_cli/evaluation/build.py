@@ -110,6 +110,7 @@ def whole_task(work: Workspace, documents: list[Document], spec: TaskSpec, rows:
     made: dict[str, Task] = {}
 
     def counted() -> Iterator[tuple[str, int]]:
+        """Yield each protocol with the number of products that its queries are about."""
         for protocol in offers:
             try:
                 made[protocol] = _made(protocol, work, documents, spec, rows)

@@ -85,22 +85,15 @@ def model_system(entry: Entry, work: Workspace) -> RetrievalSystem:
 
 
 def _own_model(entry: Entry, work: Workspace) -> RetrievalSystem:
-    from ..models.embedder import load_embedder
     from ..models.presets import model_id
 
-    settings, listener = work.settings, work.listener
+    settings = work.settings
     model = settings.model.model_copy(update={"embedder_checkpoint": entry.argument})
-
-    @cache
-    def load() -> Encoder:
-        return load_embedder(
-            model, settings.embed, work.checkpoints, bases=work.bases, catalog=settings.catalog, listener=listener
-        )
 
     return RetrievalSystem(
         entry.name,
-        model_id(model, "embedder", work.checkpoints, listener),
-        load,
+        model_id(model, "embedder", work.checkpoints, work.listener),
+        cache(lambda: work.load_embedder(model)),
         query_instruction=settings.embed.query_instruction,
         target_instruction=settings.embed.target_instruction,
     )

@@ -248,7 +248,7 @@ def _draw_belt(d: _Drawing, belt: str, y: float, half: float) -> None:
 
 
 def _draw_badge(d: _Drawing) -> None:
-    """Draw a little mark that no attribute names: by it the very garment can be told from one with the same
+    """Draw a little mark that no attribute names: by it the very garment differs from one with the same
     attributes.
     """
     rng = Random(f"badge {d.garment.seed}")

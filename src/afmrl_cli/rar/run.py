@@ -17,7 +17,6 @@ import torch
 from ..catalog.problems import Problems
 from ..errors import ModelError, UsageError
 from ..listener import Listener
-from ..models.embedder import load_embedder
 from ..models.generator import load_generator
 from ..models.presets import NANO, name_of, resolve_adapter, resolve_base
 from ..settings import Settings
@@ -28,7 +27,7 @@ from ..training.card import generator_card
 from ..training.corpus import Corpus
 from ..training.estimate import Estimate, peak_bytes
 from ..training.resumable import train_resumably
-from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_training
+from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_alone
 from ..training.sizes import RAR_K
 from ..workspace import Workspace
 from .environment import make_environments, pose_all, read_corpus
@@ -49,10 +48,7 @@ def train_rar(work: Workspace, *, dry_run: bool = False, force: bool = False) ->
     `details`: plain, start and metrics are held-out metrics: without attributes, with those of the policy that training
     started from, with those of the best step; step (0: none was as good as the start), spread_by_k, collapsed.
     """
-    summary = run_training(RAR, work, dry_run=dry_run, force=force)
-    if summary is None:
-        raise RuntimeError("one process has the result")
-    return summary
+    return run_alone(RAR, work, dry_run=dry_run, force=force)
 
 
 def _plan(job: Job) -> Planned:
@@ -99,20 +95,13 @@ def _key(settings: Settings, names: list[str], corpus: Corpus) -> str:
 def _prepare(job: Job, planned: Planned, run: Path) -> Training:
     """Load generator and embedder, encode the gallery and choose the queries: sizes follow from what they rank."""
     work = job.work
-    settings, bases, problems = work.settings, work.bases, Problems()
+    settings, problems = work.settings, Problems()
     # The generator first: the model that TRL trains is then the one that PEFT makes for generators.
-    policy = Policy(load_generator(job.bare_model, settings.attributes, work.checkpoints, bases=bases))
+    policy = Policy(load_generator(job.bare_model, settings.attributes, work.checkpoints, bases=work.bases))
     # TRL switches activation checkpointing on and off by itself: it must be off in rollouts.
     own = settings.rar.model_copy(update={"activation_checkpointing": False})
     add_trainable(policy.generator, own, job.parent, work.checkpoints, "CAUSAL_LM")
-    embedder = load_embedder(
-        settings.model,
-        settings.embed,
-        work.checkpoints,
-        bases=bases,
-        catalog=settings.catalog,
-        listener=work.listener,
-    )
+    embedder = work.load_embedder()
     gallery = make_folder(work.folder.runs / GALLERY)
     environments = make_environments(work, embedder, gallery, problems, planned.content)
     plan = make_plan(environments, job.base, job.parent, job.model_id)

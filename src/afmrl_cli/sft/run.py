@@ -19,7 +19,7 @@ from ..training.card import generator_card
 from ..training.corpus import Corpus as TrainingCorpus
 from ..training.estimate import Estimate, measure
 from ..training.resumable import train_resumably
-from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_training, start_job
+from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_alone, start_job
 from ..workspace import Workspace
 from .corpus import load_corpus
 from .plan import NOT_THE_RESULT, Plan, describe, make_plan, run_key
@@ -32,10 +32,7 @@ def train_sft(work: Workspace, *, dry_run: bool = False, force: bool = False) ->
 
     `details`: before and best are the validation's metrics with step, keys (per key) and failures; {} without one.
     """
-    summary = run_training(SFT, work, dry_run=dry_run, force=force)
-    if summary is None:
-        raise RuntimeError("one process has the result")
-    return summary
+    return run_alone(SFT, work, dry_run=dry_run, force=force)
 
 
 def _plan(job: Job) -> Planned:

@@ -12,7 +12,7 @@ from ..attributes.views import LISTING, VIEWS
 from ..catalog.problems import Problems
 from ..listener import Listener
 from ..models.embed_input import Item
-from ..models.embedder import Embedder, load_embedder
+from ..models.embedder import Embedder
 from ..retrieval.encode import cut_message
 from ..settings import Settings
 from ..store.training_products import TrainingProducts, training_products
@@ -104,14 +104,7 @@ def _prepare(job: Job, planned: Planned, run: Path) -> Training:
 def _load(job: Job, settings: Settings, plan: Plan) -> Embedder:
     """Load the bare base as an embedder; the adapter comes on top, to be trained. Tell which texts are cut."""
     work = job.work.with_settings(settings)
-    embedder = load_embedder(
-        job.bare_model,
-        settings.embed,
-        work.checkpoints,
-        bases=work.bases,
-        catalog=settings.catalog,
-        listener=work.listener,
-    )
+    embedder = work.load_embedder(job.bare_model)
     _tell_cut(embedder, plan, work.listener)
     return embedder
 

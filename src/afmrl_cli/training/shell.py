@@ -169,6 +169,14 @@ def run_training(
         leave_world(world)
 
 
+def run_alone(method: Method, work: Workspace, *, dry_run: bool = False, force: bool = False) -> TrainingSummary:
+    """Train as `run_training` by a method that works in one process."""
+    summary = run_training(method, work, dry_run=dry_run, force=force)
+    if summary is None:
+        raise RuntimeError("one process has the result")
+    return summary
+
+
 def start_job(method: Method, work: Workspace, world: World | None = None) -> Job:
     """Resolve base and adapter of the model that `method` trains. Raises ModelError."""
     base = resolve_base(work.settings.model, method.role, work.listener)
