@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -158,6 +159,32 @@ def table(work: Path, among: str) -> None:
         runs = [each for each in results if json.dumps(each["set"]) == told]
         if len({each["shop"] for each in runs}) > 1:
             _show(f"all shops {told}", runs)
+    _compare_settings(results)
+
+
+def _compare_settings(results: list[dict[str, Any]]) -> None:
+    """Print the last stage under one set of settings against that under each other one, paired by shop, seed and query;
+    95 % over products.
+    """
+    last = {
+        (json.dumps(each["set"]), each["shop"], each["seed"]): (each["ladder"][-1]["queries"], each["identities"])
+        for each in results
+    }
+    for one, other in itertools.combinations(sorted({told for told, _, _ in last}), 2):
+        rows, groups = [], []
+        for told, shop, seed in last:
+            if told == one and (other, shop, seed) in last:
+                (ours, identities), (theirs, _) = last[one, shop, seed], last[other, shop, seed]
+                for query in sorted(ours.keys() & theirs.keys()):
+                    rows.append((ours[query], theirs[query]))
+                    groups.append(f"{shop} {identities.get(query, query)}")
+        if rows:
+            ours_all, theirs_all = np.array(rows).transpose(1, 0, 2)
+            found = differences(list(RECALLS), ours_all, theirs_all, groups, draws=2000, confidence=0.95, seed=0)
+            print(f"\nlast stage, {one} against {other}, {len(rows)} queries:")
+            for each in found:
+                ends = f"{100 * each.low:+.2f} to {100 * each.high:+.2f}"
+                print(f"- {each.metric} {100 * each.difference:+.2f} ({ends}), {each.verdict}")
 
 
 def _show(title: str, runs: list[dict[str, Any]]) -> None:
