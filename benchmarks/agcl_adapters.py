@@ -5,7 +5,7 @@
     python -m benchmarks.agcl_adapters table WORK                       # on test, to confirm it
 
 Every run is one line of WORK/runs.jsonl; one that stands there is not done again, so the command can be killed and
-started anew. 30 % of the styles are held out, wholly: colour twins are on one side. Of these every second style is for
+started anew. 30 % of the styles are held out: colour variants are on one side. Of these every second style is for
 validation, the others are the test; the gallery are the listings of both.
 
 shop          SHOP is what `afmrl_cli.nano.shop.write_shop` writes of `ShopPlan(3000)`: colour variants, 10 % twice. The
@@ -61,7 +61,7 @@ LOSSES: dict[str, dict[str, object]] = {
 
 
 @dataclass(frozen=True)
-class Question:
+class Query:
     """`right` are rows of the gallery; `product` is what bootstrap draws; `among` validation or test."""
 
     name: str
@@ -73,10 +73,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Held:
-    """One direction of asking: questions and what is asked."""
+    """One direction of asking: queries and what is asked."""
 
     name: str
-    questions: list[Question]
+    queries: list[Query]
     gallery: list[Item]
 
 
@@ -119,19 +119,19 @@ def without(row: dict[str, str], *columns: str) -> dict[str, str]:
     return {key: value for key, value in row.items() if key not in columns}
 
 
-def asking(rows: list[dict[str, str]], folder: Path, same: str, style: str, way: str) -> Held:
+def held_queries(rows: list[dict[str, str]], folder: Path, same: str, style: str, way: str) -> Held:
     """Photos ask for texts, or texts for photos; right are the listings with the same value of column `same`."""
     photos = [Item("", (folder / first_photo(row),)) for row in rows]
     texts = [Item(text_of(row)) for row in rows]
-    queries, gallery = (photos, texts) if way == "photo -> text" else (texts, photos)
+    asking, gallery = (photos, texts) if way == "photo -> text" else (texts, photos)
     holders: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
         holders.setdefault(row[same], []).append(i)
-    questions = [
-        Question(row["id"], row[same], role(row[style]), queries[i], frozenset(holders[row[same]]))
+    queries = [
+        Query(row["id"], row[same], role(row[style]), asking[i], frozenset(holders[row[same]]))
         for i, row in enumerate(rows)
     ]
-    return Held(way, questions, gallery)
+    return Held(way, queries, gallery)
 
 
 def shop(folder: Path, hidden: bool) -> Task:
@@ -140,7 +140,7 @@ def shop(folder: Path, hidden: bool) -> Task:
     if hidden:
         train = [without(row, "product_id", "group_id") for row in train]
     asked = [row for row in rows if held_out(row["group_id"])]
-    return Task(train, folder, "image-text", [asking(asked, folder, "product_id", "group_id", "photo -> text")])
+    return Task(train, folder, "image-text", [held_queries(asked, folder, "product_id", "group_id", "photo -> text")])
 
 
 def myntra(folder: Path) -> Task:
@@ -148,7 +148,7 @@ def myntra(folder: Path) -> Task:
     rows = [row | {"product_id": row["title"]} for row in read(folder)]
     asked = [row for row in rows if held_out(row["style_id"])]
     train = [without(row, "style_id", "family", "sha1", "year") for row in rows if not held_out(row["style_id"])]
-    return Task(train, folder, "image-text", [asking(asked, folder, "product_id", "style_id", "text -> photo")])
+    return Task(train, folder, "image-text", [held_queries(asked, folder, "product_id", "style_id", "text -> photo")])
 
 
 def luma(folder: Path, seed: int) -> Task:
@@ -162,14 +162,14 @@ def luma(folder: Path, seed: int) -> Task:
         if not held_out(row["style_id"], seed)
     ]
     asked = [row for row in shown if held_out(row["style_id"], seed)]
-    questions = [
-        Question(photo, row["product_id"], role(row["style_id"]), Item("", (folder / photo,)), frozenset({i}))
+    queries = [
+        Query(photo, row["product_id"], role(row["style_id"]), Item("", (folder / photo,)), frozenset({i}))
         for i, row in enumerate(asked)
         for photo in more.get(row["product_id"], "").split(";")
         if photo
     ]
     gallery = [Item(text_of(row), (folder / first_photo(row),)) for row in asked]
-    return Task(train, folder, "photos,image-text", [Held("photo -> listing", questions, gallery)])
+    return Task(train, folder, "photos,image-text", [Held("photo -> listing", queries, gallery)])
 
 
 def make_task(name: str, shop_folder: Path, data: Path, seed: int) -> Task:
@@ -191,11 +191,11 @@ def write_catalog(task: Task, place: Path) -> CatalogFolder:
 
 
 def first_right(embedder: Embedder, held: Held) -> list[int]:
-    """Of each question: how many listings stand before the first right one."""
-    queries = embedder.encode([question.item for question in held.questions], instruction="Find this product:")
+    """Of each query: how many listings stand before the first right one."""
+    vectors = embedder.encode([query.item for query in held.queries], instruction="Find this product:")
     gallery = embedder.encode(held.gallery, instruction="Represent this product:")
-    scores = queries @ gallery.T
-    right = np.array([[i in question.right for i in range(len(held.gallery))] for question in held.questions])
+    scores = vectors @ gallery.T
+    right = np.array([[i in query.right for i in range(len(held.gallery))] for query in held.queries])
     best = np.where(right, scores, -np.inf).max(1, keepdims=True)
     # A wrong one that scores the same stands before: equal texts are no success.
     return [int(n) for n in ((scores >= best) & ~right).sum(1)]
@@ -240,8 +240,8 @@ def one_run(name: str, loss: str, seed: int, wanted: argparse.Namespace) -> dict
     embedder = load_embedder(model, settings.embed, Checkpoints(folder.checkpoints), catalog=settings.catalog)
     found = {
         held.name: [
-            [question.name, question.product, question.among, place]
-            for question, place in zip(held.questions, first_right(embedder, held), strict=True)
+            [query.name, query.product, query.among, place]
+            for query, place in zip(held.queries, first_right(embedder, held), strict=True)
         ]
         for held in task.held
     }
@@ -286,7 +286,7 @@ def run(wanted: argparse.Namespace) -> None:
 
 
 def hits(runs: list[dict[str, Any]], way: str, among: str) -> dict[tuple[str, str], dict[int, NDArray[np.float64]]]:
-    """{(question, product): {seed: [hit@k]}}."""
+    """{(query, product): {seed: [hit@k]}}."""
     found: dict[tuple[str, str], dict[int, NDArray[np.float64]]] = {}
     for each in runs:
         for name, product, part, place in each["asked"][way]:
@@ -296,16 +296,16 @@ def hits(runs: list[dict[str, Any]], way: str, among: str) -> dict[tuple[str, st
 
 
 def compared(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], way: str, among: str) -> list[Difference]:
-    """Paired by question and seed; a question's figure is its mean over the seeds that asked it."""
+    """Paired by query and seed; a query's figure is its mean over the seeds that asked it."""
     left, right = hits(ours, way, among), hits(theirs, way, among)
     tables: tuple[list[Any], list[Any]] = ([], [])
     groups = []
-    for question in left:
-        seeds = left[question].keys() & right.get(question, {}).keys()
+    for query in left:
+        seeds = left[query].keys() & right.get(query, {}).keys()
         if seeds:
             for table, side in zip(tables, (left, right), strict=True):
-                table.append(np.mean([side[question][seed] for seed in seeds], axis=0))
-            groups.append(question[1])
+                table.append(np.mean([side[query][seed] for seed in seeds], axis=0))
+            groups.append(query[1])
     names = [f"R@{k}" for k in KS]
     first, second = np.array(tables[0]), np.array(tables[1])
     return differences(names, first, second, groups, draws=2000, confidence=0.95, seed=0)
@@ -325,7 +325,7 @@ def table(wanted: argparse.Namespace) -> None:
         here = [r for r in runs if (r["set"], r["steps"], r["batch_size"]) == (name, steps, batch)]
         asked = here[0]["asked"][way]
         count = sum(part == wanted.among for *_, part, _ in asked)
-        print(f"\n{name}, {way}: {steps} steps of {batch}, {count} questions ({wanted.among}), gallery {len(asked)}\n")
+        print(f"\n{name}, {way}: {steps} steps of {batch}, {count} queries ({wanted.among}), gallery {len(asked)}\n")
         against = " | ".join(f"R@{k} against InfoNCE" for k in KS)
         print(f"| loss | tau | seeds | R@1 | R@5 | R@10 | {against} |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")

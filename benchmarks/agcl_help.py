@@ -213,7 +213,7 @@ class Head(torch.nn.Module):
 
 
 def recalls(head: Head, task: Task) -> dict[str, NDArray[np.float64]]:
-    """{"R@1": [one number a question]}: 1 when a listing of the same product is among the first k."""
+    """{"R@1": [one number a query]}: 1 when a listing of the same product is among the first k."""
     with torch.no_grad():
         scores = (head(task.queries[task.asked]) @ head(task.targets[task.gallery]).T).numpy()
     if task.same_listing_excluded:
@@ -286,7 +286,7 @@ def train(task: Task, variant: Variant, seed: int, epochs: int, rate: float) -> 
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """95 % of the bootstrap over questions of the mean of `values` [seeds, questions]."""
+    """95 % of the bootstrap over queries of the mean of `values` [seeds, queries]."""
     rng, each = np.random.default_rng(0), values.mean(0)
     means = [each[rng.integers(len(each), size=len(each))].mean() for _ in range(BOOTSTRAPS)]
     return float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))
@@ -298,7 +298,7 @@ def compare(
     base = recalls(Head(task.queries.shape[1]), task)
     found: dict[str, dict[str, NDArray[np.float64]]] = {}
     rows: list[dict[str, Any]] = []
-    print(f"\n### {task_name}: {len(task.pairs)} pairs, {len(task.asked)} questions, gallery {len(task.gallery)}\n")
+    print(f"\n### {task_name}: {len(task.pairs)} pairs, {len(task.asked)} queries, gallery {len(task.gallery)}\n")
     print("| loss | R@1 | R@5 | R@10 | R@1 against the same InfoNCE (95 %) | masked, of these duplicates |")
     print("| --- | --- | --- | --- | --- | --- |")
     untrained = " | ".join(f"{100 * base[f'R@{k}'].mean():.1f}" for k in KS)

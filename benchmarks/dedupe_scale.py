@@ -2,7 +2,7 @@
 
     python -m benchmarks.dedupe_scale [--count 100000] [--photos]
 
-Listings are drawn: styles of eight near-twins that differ in colour, size or model number, every tenth product listed
+Listings are drawn: styles of eight variants that differ in colour, size or model number, every tenth product listed
 twice with other words, identities known for nine tenths. Vectors are drawn around style and product (256 numbers). With
 --photos each listing has a JPEG of 400 x 400 pixels of its own. Timed is the command as a process of its own, with its
 peak memory; with --photos a second time too, when what was seen of the photos is kept.
@@ -33,7 +33,7 @@ from afmrl_cli.workspace import Workspace
 from .figures import record
 from .search_latency import Drawn
 
-DIMENSION, TWINS = 256, 8
+DIMENSION, VARIANTS = 256, 8
 COLOURS = ["navy", "black", "white", "red", "olive", "sand", "grey", "rose"]
 KINDS = ["shirt", "trousers", "jacket", "lamp", "kettle", "speaker", "printer", "backpack", "boots", "blouse"]
 OTHER_WORDS = ["new", "original", "sale", "with warranty", "free shipping", "boxed", "2024", "for men", "pack"]
@@ -53,13 +53,13 @@ def write_catalog(root: Path, count: int, photos: bool) -> NDArray[np.int64]:
         writer.writerow(["id", "product_id", "title", "description", "brand", "category", "price", "color", "image"])
         product = 0
         while len(products) < count:
-            style = product // TWINS
+            style = product // VARIANTS
             of_style = random.Random(style)
             brand, kind = of_style.choice(names[:500]), of_style.choice(KINDS)
             line, code = of_style.choice(names), f"{of_style.choice(names)[:2]}{of_style.randrange(100, 999)}"
-            colour, size = COLOURS[product % TWINS], of_style.choice([8, 16, 32])
+            colour, size = COLOURS[product % VARIANTS], of_style.choice([8, 16, 32])
             for copy in range(2 if product % 10 == 0 else 1):
-                title = [brand, line, kind, colour, f"{code}-{product % TWINS}", f"{size}cm"]
+                title = [brand, line, kind, colour, f"{code}-{product % VARIANTS}", f"{size}cm"]
                 if copy:
                     title = [*rng.sample(title, k=5), rng.choice(OTHER_WORDS)]
                 text = " ".join([*of_style.choices(names, k=12), *rng.choices(OTHER_WORDS, k=3)])
@@ -89,10 +89,10 @@ def write_photos(root: Path, count: int) -> None:
 
 def draw_vectors(products: NDArray[np.int64]) -> NDArray[np.float32]:
     rng = np.random.default_rng(0)
-    styles = rng.standard_normal((int(products.max()) // TWINS + 1, DIMENSION), dtype=np.float32)
+    styles = rng.standard_normal((int(products.max()) // VARIANTS + 1, DIMENSION), dtype=np.float32)
     own = rng.standard_normal((int(products.max()) + 1, DIMENSION), dtype=np.float32)
     noise = rng.standard_normal((len(products), DIMENSION), dtype=np.float32)
-    matrix = styles[products // TWINS] + 0.3 * own[products] + 0.15 * noise
+    matrix = styles[products // VARIANTS] + 0.3 * own[products] + 0.15 * noise
     made: NDArray[np.float32] = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
     return made
 

@@ -3,7 +3,7 @@
     python -m benchmarks.rar_room WORK [--products 3000] [--seed 77] [--groups 128] [--kinds photos,text-to-photos]
                                        [--embedder NAME] [--generator NAME]
 
-Renders a shop with twins and duplicates into WORK/shop (kept for the next time) and prints, for each kind of query: the
+Renders a shop with variants and duplicates into WORK/shop (kept for next time) and prints, for each kind of query: the
 held-out queries' recall without attributes, with what the generator writes greedily from what the query shows, with the
 true attributes (all of them, and those that the query's text states) and with another product's; then, of groups of 8
 answers sampled at temperature 1.0 for queries of medium difficulty, the share of groups whose rewards differ, by k, and

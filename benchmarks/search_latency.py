@@ -4,11 +4,11 @@
                                         [--apart] [--cold] [--embedder FOLDER]
 
 The vectors are drawn as embedders make them: a direction that all share, a spectrum that falls as 1 / j, kinds of
-products, and in them groups of eight near-twins (similarity 0.96; of other groups the nearest 0.85). Of the nano
+products, and in them groups of eight near-duplicates (similarity 0.96; of other groups the nearest 0.85). Of the nano
 model's vectors of real catalogs 90 % lie in 11 to 16 dimensions, of these in about 100 of 256: a harder case.
 --apart draws groups that have nothing in common, in all dimensions, which no index but an exact one can find its way
-in. A question is a new twin of a stored vector; recall@10 is by score, against exact search. "exact" is a NumPy matrix
-product with a partial sort. A filtered search compares the tenth of the rows that pass. Time is of the clock; in
+in. A query is a new near-duplicate of a stored vector; recall@10 is by score, against exact search. "exact" is NumPy's
+product and a partial sort. A filtered search compares the tenth of the rows that pass. Time is of the clock; in
 brackets, processor time. Vectors lie in a file that is mapped, as in a catalog's folder.
 
 --cold writes a catalog of the first size with such vectors, and times `afmrl search --like` as a process of its own,
@@ -44,7 +44,7 @@ from afmrl_cli.workspace import Workspace
 
 from .figures import record
 
-TWINS, QUERIES, K = 8, 100, 10
+GROUP, QUERIES, K = 8, 100, 10
 PIECE = 8192
 """Groups that are drawn at a time."""
 TWIN_NOISE = 0.2
@@ -59,15 +59,15 @@ def drawn(out: NDArray[np.float32], apart: bool = False, seed: int = 0) -> None:
     spectrum = np.arange(1, dimension + 1, dtype=np.float32) ** (0.0 if apart else -0.5)
     shared = rng.standard_normal(dimension, dtype=np.float32)
     turn = np.linalg.qr(rng.standard_normal((dimension, dimension)))[0].astype(np.float32)
-    kinds = rng.standard_normal((count // TWINS // 100 + 1, dimension), dtype=np.float32)
-    for start in range(0, count, PIECE * TWINS):
-        rows = min(PIECE * TWINS, count - start)
-        groups: NDArray[np.float32] = rng.standard_normal((-(-rows // TWINS), dimension), dtype=np.float32)
+    kinds = rng.standard_normal((count // GROUP // 100 + 1, dimension), dtype=np.float32)
+    for start in range(0, count, PIECE * GROUP):
+        rows = min(PIECE * GROUP, count - start)
+        groups: NDArray[np.float32] = rng.standard_normal((-(-rows // GROUP), dimension), dtype=np.float32)
         if not apart:
             groups = shared + kinds[rng.integers(0, len(kinds), len(groups))] + 0.7 * groups
         groups = (groups * spectrum.astype(np.float32)) @ turn
         groups /= np.linalg.norm(groups, axis=1, keepdims=True)
-        piece = np.repeat(groups, TWINS, axis=0)[:rows]
+        piece = np.repeat(groups, GROUP, axis=0)[:rows]
         piece += TWIN_NOISE / math.sqrt(dimension) * rng.standard_normal((rows, dimension), dtype=np.float32)
         out[start : start + rows] = piece / np.linalg.norm(piece, axis=1, keepdims=True)
 
