@@ -14,7 +14,7 @@ from .options import Session, in_session
 from .output import plain_text
 
 if TYPE_CHECKING:
-    from ..store.checkpoints import Checkpoints, Manifest
+    from ..store.checkpoints import Checkpoints, Manifest, Role
     from ..store.provenance import Provenance
 
 checkpoints = typer.Typer(
@@ -268,13 +268,32 @@ def export(
 
 def import_(
     session: Session,
-    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="What `checkpoints export --to afmrl` wrote.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="What `checkpoints export --to afmrl` wrote, or any PEFT adapter.")
+    ],
     name: Annotated[str, typer.Option("--name", help="Another name for it here.")] = "",
+    role: Annotated[str, typer.Option("--role", help="Of an adapter made elsewhere: embedder or generator.")] = "",
 ) -> None:
-    """Take in a checkpoint of another catalog or machine: hashes, base and format are checked; no pickles.
+    """Take in a checkpoint of another catalog or machine, or an adapter that other programs trained; no pickles.
 
-    Example: afmrl checkpoints import ../other-shop/exported
+    Example: afmrl checkpoints import ../other-shop/exported; afmrl checkpoints import their-adapter --role embedder
     """
+    from ..store.checkpoints import MANIFEST, ROLES
+
+    if role not in ("", *ROLES):
+        raise UsageError(f"--role {role}: unknown", f"known: {', '.join(ROLES)}")
+    if (source / MANIFEST).exists():
+        _import_archive(session, source, name, role)
+    elif not role:
+        raise UsageError(
+            f"{source}: no {MANIFEST} in it, so not what `afmrl checkpoints export` wrote",
+            "for an adapter made elsewhere say --role embedder or --role generator",
+        )
+    else:
+        _import_adapter(session, source, name, "embedder" if role == "embedder" else "generator")
+
+
+def _import_archive(session: Session, source: Path, name: str, role: str) -> None:
     from ..models.presets import resolve_base
     from ..store.lock import writer_lock
     from ..store.transfer import import_checkpoint, read_foreign
@@ -282,12 +301,28 @@ def import_(
     store = _store(session)
     with session.out, writer_lock(session.folder.store, "afmrl checkpoints import"):
         manifest = read_foreign(source)
+        if role not in ("", manifest.role):
+            raise UsageError(f"{source}: a checkpoint of the {manifest.role}", "leave --role out")
         base = resolve_base(session.settings.model, manifest.role, session.out)
         before = {each.name for each in store.list()}
         stored = import_checkpoint(source, manifest, store, base.name, base.revision, name)
     here = stored.name in before
     session.out.document("afmrl.checkpoints-import/1", {"checkpoint": stored.name, "was_here": here})
     session.out.text(f"{stored.name}" + (": the same weights were here already" if here else ""))
+
+
+def _import_adapter(session: Session, source: Path, name: str, role: Role) -> None:
+    from ..models.import_adapter import import_adapter
+    from ..store.lock import writer_lock
+
+    store = _store(session)
+    with session.out, writer_lock(session.folder.store, "afmrl checkpoints import"):
+        done = import_adapter(source, role, session.settings.model, store, session.out, name)
+    told = {"tensors": done.tensors, "renamed": done.renamed}
+    content = {"checkpoint": done.manifest.name, "was_here": done.was_here, **told}
+    session.out.document("afmrl.checkpoints-import/1", content)
+    session.out.note(f"{done.tensors} tensors, {done.renamed} of them renamed; base {done.manifest.base}")
+    session.out.text(done.manifest.name + (": the same weights were here already" if done.was_here else ""))
 
 
 checkpoints.command("list")(guarded(in_session(catalog="option")(list_)))

@@ -27,7 +27,16 @@ from ..training.card import generator_card
 from ..training.corpus import Corpus
 from ..training.estimate import Estimate, peak_bytes
 from ..training.resumable import train_resumably
-from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_alone
+from ..training.shell import (
+    Job,
+    Method,
+    Outcome,
+    Planned,
+    Training,
+    TrainingSummary,
+    refuse_changed_tower,
+    run_alone,
+)
 from ..training.sizes import RAR_K
 from ..workspace import Workspace
 from .environment import make_environments, pose_all, read_corpus
@@ -59,6 +68,8 @@ def _plan(job: Job) -> Planned:
     _check_parent(job)
     base = resolve_base(settings.model, "embedder", work.listener)
     adapter = resolve_adapter(settings.model, "embedder", base, work.checkpoints)
+    if adapter is not None:
+        refuse_changed_tower(adapter, work.checkpoints)
     if adapter is None and base.name != NANO:
         work.listener.warn(f"the embedder is the bare {base.name}: is it made for embedding? (`afmrl train-agcl`)")
     embedder = name_of(settings.model, "embedder", base, adapter)

@@ -281,6 +281,11 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         raise ModelError(f"{file}: not a configuration that can be used: {error}", hint) from error
 
 
+def changes_tower(folder: Path) -> bool:
+    """Tell whether the adapter in `folder` changes the vision tower: those that are trained here never do."""
+    return any(".visual." in name for name in read_header(folder / WEIGHTS))
+
+
 def _damaged(path: Path, reason: str) -> ModelError:
     return ModelError(f"{path}: damaged: {reason}", "remove this checkpoint's folder, and train or copy it again")
 

@@ -82,6 +82,7 @@ class AdapterConfig(BaseModel):
     inference_mode: bool = False
     init_lora_weights: bool = True
     use_rslora: bool = False
+    use_dora: bool = False
     megatron_core: Literal["megatron.core"] | None = None
     qalora_group_size: int | None = None
 
@@ -96,6 +97,38 @@ class AdapterConfig(BaseModel):
     @classmethod
     def _nothing(cls, given: object) -> object:
         return {} if given is None else given
+
+
+class ForeignAdapterConfig(BaseModel):
+    """adapter_config.json of a LoRA that other programs trained. What PEFT is given is written anew from these fields
+    and from the tensors (`models/foreign_adapter.py`), so a pattern of layers may stand here: nobody compiles it.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    r: Rank
+    lora_alpha: Annotated[FiniteFloat, Field(gt=0, le=1e6)]
+    lora_dropout: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+    target_modules: Annotated[list[Text], Field(max_length=10_000)] | str | None = None
+    exclude_modules: Annotated[list[Text], Field(max_length=10_000)] | str | None = None
+    layers_to_transform: list[int] | int | None = None
+    rank_pattern: dict[Module, Rank] | None = None
+    alpha_pattern: dict[Module, Annotated[FiniteFloat, Field(gt=0, le=1e6)]] | None = None
+    use_rslora: bool = False
+    use_dora: bool = False
+    bias: Literal["none"] = "none"
+    init_lora_weights: bool | Literal["gaussian", "eva", "orthogonal"] | None = True
+    """How A and B began; what is not listed here changes the base's own weights, too (PiSSA, OLoRA, LoftQ, CorDA)."""
+    modules_to_save: Annotated[list[Word], Field(max_length=1000)] | None = None
+    base_model_name_or_path: Text | None = None
+    revision: Word | None = None
+
+
+WITHOUT_EFFECT = re.compile(
+    "auto_mapping|eva_config|inference_mode|layers_pattern|loftq_config|megatron_core|peft_(type|version)|"
+    "qalora_group_size|runtime_config|task_type"
+)
+"""Fields that say nothing about what an adapter of a `ForeignAdapterConfig` does, once its layers are known."""
 
 
 def read_strictly(file: Path) -> dict[str, Any]:
@@ -130,10 +163,25 @@ def check_manifest(content: dict[str, Any]) -> None:
 def check_adapter_config(content: dict[str, Any]) -> AdapterConfig:
     """Return the configuration; ValueError naming the first field that is not as `AdapterConfig` has it."""
     config = _check(AdapterConfig, content)
-    foreign = next((name for name, value in (config.model_extra or {}).items() if value), None)
-    if foreign is not None:
-        raise ValueError(f"{foreign[:60]}: can't be used")
+    _refuse_unknown(config.model_extra or {})
     return config
+
+
+def check_foreign_config(content: dict[str, Any]) -> ForeignAdapterConfig:
+    """Return the configuration; ValueError naming the first field that is not as `ForeignAdapterConfig` has it."""
+    config = _check(ForeignAdapterConfig, content)
+    if config.modules_to_save:
+        raise ValueError(f"modules_to_save: {', '.join(config.modules_to_save)[:100]}: whole layers can't be taken in")
+    extra = config.model_extra or {}
+    _refuse_unknown({name: value for name, value in extra.items() if not WITHOUT_EFFECT.fullmatch(name)})
+    return config
+
+
+def _refuse_unknown(fields: dict[str, Any]) -> None:
+    """Raise ValueError when a field that is not known says anything."""
+    said = next((name for name, value in fields.items() if value), None)
+    if said is not None:
+        raise ValueError(f"{said[:60]}: can't be used")
 
 
 def _check(model: type[Model], content: dict[str, Any]) -> Model:

@@ -63,11 +63,13 @@ def read_foreign(folder: Path) -> Manifest:
 
 
 def _check_format(folder: Path) -> None:
-    """Check that this is a LoRA: pairs of matrices A [r, in] and B [out, r]."""
+    """Check that this is a LoRA: pairs of matrices A [r, in] and B [out, r], and of a DoRA magnitudes [out] too."""
     config = read_adapter_config(folder)
     tensors: dict[str, Any] = read_header(folder / WEIGHTS)
     ranks = {config.r, *config.rank_pattern.values()}
     for name, entry in tensors.items():
+        if config.use_dora and name.endswith(".lora_magnitude_vector") and len(entry.get("shape", [])) == 1:
+            continue
         side = 0 if ".lora_A." in name else 1 if ".lora_B." in name else None
         shape = entry.get("shape", [])
         if side is None or entry.get("dtype") not in FLOATS or len(shape) != 2 or shape[side] not in ranks:

@@ -24,7 +24,7 @@ from ..errors import ModelError, UsageError
 from ..listener import Silent
 from ..models.presets import Base, name_of, resolve_adapter, resolve_base
 from ..settings import ModelSettings, Settings
-from ..store.checkpoints import Checkpoints, Manifest, Role
+from ..store.checkpoints import Checkpoints, Manifest, Role, changes_tower
 from ..store.files import make_folder, parse_json, reading, write_json
 from ..store.lineage import with_sources
 from ..store.lock import writer_lock
@@ -181,7 +181,18 @@ def start_job(method: Method, work: Workspace, world: World | None = None) -> Jo
     """Resolve base and adapter of the model that `method` trains. Raises ModelError."""
     base = resolve_base(work.settings.model, method.role, work.listener)
     parent = resolve_adapter(work.settings.model, method.role, base, work.checkpoints)
+    if parent is not None:
+        refuse_changed_tower(parent, work.checkpoints)
     return Job(method, work, base, parent, world or World())
+
+
+def refuse_changed_tower(adapter: Manifest, checkpoints: Checkpoints) -> None:
+    """Raise ModelError when `adapter` changes the vision tower, whose output training takes for the base's own."""
+    if changes_tower(checkpoints.path(adapter.name)):
+        raise ModelError(
+            f"checkpoint {adapter.name} changes the vision tower: training goes on from adapters of the language model",
+            "use it for attributes, embed, search and eval, or train on another one",
+        )
 
 
 def _run(job: Job, *, dry_run: bool, force: bool) -> TrainingSummary | None:
