@@ -95,15 +95,15 @@ def make(folder: Path, architecture: str, hidden: int = HIDDEN, layers: int = LA
     return folder
 
 
-def make_shop(root: Path, products: int = PRODUCTS) -> None:
-    """Pairs of listings with text of about 90 tokens, right answers of about 40, and a photo of SIDE x SIDE."""
+def make_shop(root: Path, products: int = PRODUCTS, side: int = SIDE) -> None:
+    """Pairs of listings with text of about 90 tokens, right answers of about 40, and a photo of `side` x `side`."""
     (root / "images").mkdir(parents=True)
     random = np.random.default_rng(0)
     colours = ("red", "navy", "green", "black")
     keys = ("color", "fit", "sleeve", "neckline", "material", "pattern", "closure", "style")
     lines = ["id,product_id,title,description,category,image," + ",".join(f"attr_{key}" for key in keys)]
     for i in range(products):
-        noise = random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+        noise = random.integers(0, 256, (side, side, 3), dtype=np.uint8)
         Image.fromarray(noise).save(root / "images" / f"{i}.png")
         words = " ".join(f"{colours[k % 4]} blouse {k} {i}" for k in range(12))
         values = ",".join(f"{colours[(i + k) % 4]} {colours[k % 4]}" for k in range(len(keys)))

@@ -19,7 +19,7 @@ import json
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from typing import Any
 from .figures import record
 
 GROUP, ANSWER = 8, 32
+NOTHING: Mapping[str, object] = {}
 PARTS = ("step", "rollout", "reward", "reference", "update")
 WIDE = {"hidden_size": 384, "intermediate_size": 1152, "num_hidden_layers": 6, "num_attention_heads": 6}
 TEXTS = [
@@ -71,8 +72,10 @@ class Clock:
 
     @contextmanager
     def running(self, part: str) -> Iterator[None]:
+        wait()
         begin = time.process_time(), time.perf_counter()
         yield
+        wait()
         self.spent[part][0] += time.process_time() - begin[0]
         self.spent[part][1] += time.perf_counter() - begin[1]
 
@@ -90,6 +93,14 @@ class Clock:
         """Since the last time it was asked."""
         found, self.spent = self.spent, Clock().spent
         return found
+
+
+def wait() -> None:
+    """Until the GPU, where there is one, has done what it was given."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 @dataclass
@@ -134,8 +145,10 @@ def make_wide(folder: Path) -> str:
     return str(folder)
 
 
-def make_world(work: Path, model: str, prompts: int, pixels: int, cache: Path | None = None) -> tuple[Any, Any]:
-    """(the plan, the policy) with a base of its own; with `cache`, photos are looked at once."""
+def make_world(
+    work: Path, model: str, prompts: int, pixels: int, cache: Path | None = None, more: Mapping[str, object] = NOTHING
+) -> tuple[Any, Any]:
+    """(the plan, the policy) with a base of its own; with `cache`, photos are looked at once. `more`: settings"""
     from afmrl_cli.attributes.request import Generation
     from afmrl_cli.catalog.problems import Problems
     from afmrl_cli.listener import Silent
@@ -152,7 +165,7 @@ def make_world(work: Path, model: str, prompts: int, pixels: int, cache: Path | 
     from afmrl_cli.training.adapter import add_trainable
     from afmrl_cli.workspace import Workspace
 
-    settings = load_settings(None, settings_of(model, prompts, pixels), {})
+    settings = load_settings(None, {**settings_of(model, prompts, pixels), **more}, {})
     folder, checkpoints = CatalogFolder(work / "shop" / "catalog.csv"), Checkpoints(work / "none")
     bases = Bases(Cache(cache, settings.cache, Silent()) if cache else None)
     generator = load_generator(settings.model, settings.attributes, checkpoints, bases=bases)
