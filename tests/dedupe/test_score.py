@@ -139,6 +139,23 @@ def test_pairs_without_weight_are_not_known() -> None:
         assert scorer.fitted == fitted_by, known
 
 
+def test_of_one_kind_of_pairs_alone_nothing_is_fitted() -> None:
+    pairs = np.stack([np.arange(200), np.arange(200) + 200], axis=1)
+    features = features_of(np.linspace(1, 0, 200))
+    for few in (29, 171):
+        labels = (np.arange(200) < few).astype(np.int8)
+        scorer = fit_scorer(features, pairs, labels, np.ones(200), [f"p{row}" for row in range(400)])
+        assert not scorer.fitted, few
+
+
+def test_only_the_ratio_of_weights_counts() -> None:
+    features, pairs, labels, _, _ = blocks(lambda a, b: not (a or b), 100)
+    identities = [f"p{row}" for row in range(int(pairs.max()) + 1)]
+    weights = np.where(labels == 1, 1.0, 3.0)
+    once, tenfold = (fit_scorer(features, pairs, labels, factor * weights, identities) for factor in (1.0, 10.0))
+    np.testing.assert_allclose(once.of_candidates, tenfold.of_candidates, rtol=1e-6)
+
+
 def test_the_first_look_is_fitted_once_a_fold_however_many_products_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     from sklearn.linear_model import LogisticRegression
 

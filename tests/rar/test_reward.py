@@ -27,6 +27,11 @@ def test_recall_is_a_hit_with_one_positive_and_a_fraction_with_several() -> None
         recall_at_k([], 1)
 
 
+def test_no_groups_have_no_share() -> None:
+    with pytest.raises(ValueError, match="no groups"):
+        share_with_variance([], 1)
+
+
 @pytest.mark.parametrize(
     ("ranks", "reward"),
     [

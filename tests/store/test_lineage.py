@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import save
 
-from afmrl_cli.errors import ModelError
+from afmrl_cli.errors import DataError, ModelError
 from afmrl_cli.models.presets import Base, resolve_base
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints, Manifest
@@ -139,6 +139,8 @@ def test_a_checkpoint_travels(store: Checkpoints, base: Base, tmp_path: Path) ->
     second = store.add(store.path("other"), child)
     export_checkpoint(first, store, tmp_path / "one")
     export_checkpoint(second, store, tmp_path / "two")
+    with pytest.raises(DataError, match="is there already"):
+        export_checkpoint(second, store, tmp_path / "one")
     there = Checkpoints(tmp_path / "there")
 
     def take(folder: str, name: str = "") -> Manifest:

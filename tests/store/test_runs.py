@@ -11,7 +11,7 @@ from afmrl_cli.cycle.report import find_cycle
 from afmrl_cli.errors import DataError
 from afmrl_cli.store.files import write_json
 from afmrl_cli.store.folder import CatalogFolder
-from afmrl_cli.store.runs import in_order, next_number
+from afmrl_cli.store.runs import in_order, new_run, next_number
 
 
 def cycle(folder: CatalogFolder, name: str, content: object, hour: int) -> Path:
@@ -48,3 +48,9 @@ def test_a_damaged_document_is_named(tmp_path: Path) -> None:
         find_cycle(folder)
     assert "remove this file" in caught.value.hint
     assert find_cycle(folder, "cycle-a").name == "cycle-a"
+
+
+def test_commands_in_one_second_get_a_folder_each(tmp_path: Path) -> None:
+    made = [new_run(tmp_path / "runs", "eval") for _ in range(4)]
+    assert len(set(made)) == 4 and all(folder.is_dir() for folder in made)
+    assert {folder.name.split("-")[1] for folder in made} == {"eval"}

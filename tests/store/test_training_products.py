@@ -37,6 +37,14 @@ def test_a_listing_is_known_by_its_product_or_by_its_own_id() -> None:
     assert not seen.seen("P1", "P1") and not seen.seen("L4", "L1")
 
 
+def test_together_they_count_the_larger_number_of_listings() -> None:
+    made = training_products([("L1", "P1"), ("L2", "P2")], [("L3", "P3")])
+    assert TrainingProducts().listings == (0, 0) and TrainingProducts().joined(made).listings == (2, 1)
+    other = training_products([("L4", "P4")], [("L5", "P5"), ("L6", "P6")])
+    both = made.joined(other)
+    assert both.listings == (2, 2) and both.seen("L4", "P4") and both.seen("L1", "P1") and both.seen("L3", "P3")
+
+
 @pytest.mark.parametrize(
     "content",
     [
