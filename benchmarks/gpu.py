@@ -32,6 +32,7 @@ GUESS = 25.0
 LAST = 3.0
 """Seconds kept back for the table."""
 MORE = (
+    "batch",
     "ratio",
     "stock_seconds",
     "batch_differs",
@@ -163,7 +164,7 @@ def implied(task: Task, rows: Sequence[Row]) -> Found | None:
     for row in rows:
         same = all(row[name] == getattr(task, name) for name in ("kind", "generator", "embedder", "precision"))
         if same and row["status"] == "ok" and row["cap_gib"] > task.cap_gib > row.get("reserved_gib", 1e9):
-            kept = ("seconds", "unit", "rate", "allocated_gib", "reserved_gib")
+            kept = ("seconds", "unit", "rate", "batch", "allocated_gib", "reserved_gib")
             return {
                 **{name: row[name] for name in kept if name in row},
                 "status": "ok",

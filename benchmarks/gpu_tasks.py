@@ -176,7 +176,7 @@ def attributes_rate(catalog: Path, settings: Any) -> Found:
     requests = requests_of(catalog, settings, 2 * settings.attributes.batch_size)
     generator.generate(requests[:2])
     taken = seconds(lambda: generator.generate(requests))
-    return {"seconds": taken, "unit": f"{len(requests)} products", "rate": len(requests) / taken}
+    return rate(len(requests), taken, generator)
 
 
 def requests_of(catalog: Path, settings: Any, most: int) -> list[Any]:
@@ -209,7 +209,12 @@ def embed_rate(catalog: Path, settings: Any) -> Found:
     items = [Item(product_text(product), product.images[:1]) for product in products]
     embedder.encode(items[:2], instruction=settings.embed.target_instruction)
     taken = seconds(lambda: embedder.encode(items, instruction=settings.embed.target_instruction))
-    return {"seconds": taken, "unit": f"{len(items)} products", "rate": len(items) / taken}
+    return rate(len(items), taken, embedder)
+
+
+def rate(products: int, taken: float, model: Any) -> Found:
+    """The row of a rate; where memory ran out, batches are smaller than they were to be."""
+    return {"seconds": taken, "unit": f"{products} products", "rate": products / taken, "batch": model._batches.size}
 
 
 def against_trl(task: Task, place: Path, tiny: bool) -> Found:

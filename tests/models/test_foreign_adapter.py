@@ -67,6 +67,11 @@ def change(folder: Path, rename: Callable[[str], str] = str, more: Tensors | Non
     return folder
 
 
+def change_config(folder: Path, like: Path) -> Path:
+    shutil.copyfile(like / CONFIG, folder / CONFIG)
+    return folder
+
+
 def merged(base: Path, adapter: Path, folder: Path) -> Path:
     """The base with the adapter (named as today) merged into its weights by the formula, as a model of its own."""
     model = AutoModelForImageTextToText.from_pretrained(base)
@@ -207,6 +212,8 @@ def test_the_manifest_says_where_it_is_from_and_the_same_again_is_one(tiny_model
     again = take(base, folder)
     assert (again["checkpoint"], again["was_here"]) == ("vlm", True)
     assert take(base, folder, role="generator")["checkpoint"] == "generator-1"
+    # The same weights count for more: vectors differ, so it is another one.
+    assert take(base, change(folder, lora_alpha=16))["was_here"] is False
     # What is stored goes out and comes in again, as an archive and as a plain adapter.
     for kind, role in (("afmrl", ""), ("peft", "embedder")):
         out = shop.parent / kind
@@ -291,6 +298,7 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"target_modules": [*LANGUAGE, "up_proj"]}, "2 layers that adapter_config.json names have no tensors"),
     ({"base_model_name_or_path": "Qwen/Qwen2-VL-7B-Instruct"}, "trained on Qwen/Qwen2-VL-7B-Instruct, here"),
     ({"base_model_name_or_path": "/nowhere/of/theirs"}, "trained on /nowhere/of/theirs, here the embedder is"),
+    ({"base_model_name_or_path": "\x1b[31mevil\nline"}, "base_model_name_or_path: String"),
     ({"revision": "files-0123456789abcdef"}, "trained on"),
 ]
 
@@ -376,6 +384,9 @@ def test_files_that_are_not_an_adapter(tiny_model: TinyModel, plain: Path, shop:
     for text in ("", "[]", "[" * 10_000, "{"):
         (cut / CONFIG).write_text(text)
         assert "not a configuration" in refused(base, cut)
+    raw = (plain / WEIGHTS).read_bytes()  # a header that contradicts itself
+    (cut / WEIGHTS).write_bytes(raw.replace(b"[0,1024]", b"[0,1023]"))
+    assert raw.count(b"[0,1024]") == 1 and "damaged" in refused(base, change_config(cut, plain))
     assert "say --role" in refused(base, plain, "--role", "", code=2)
     assert "--role judge: unknown" in refused(base, plain, "--role", "judge", code=2)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -219,11 +219,14 @@ def write_adapter(fitted: Fitted, base: Base, folder: Path) -> None:
     """
     source = fitted.adapter.folder
     tensors = {}
-    with safe_open(source / WEIGHTS, "pt") as file:
-        for key, name in sorted(fitted.tensors.items()):
-            tensors[_written(*key)] = tensor = file.get_tensor(name)
-            if not torch.isfinite(tensor).all():
-                raise ModelError(f"{source / WEIGHTS}: {name} holds values that are no numbers", "train it again")
+    try:
+        with safe_open(source / WEIGHTS, "pt") as file:
+            for key, name in sorted(fitted.tensors.items()):
+                tensors[_written(*key)] = tensor = file.get_tensor(name)
+                if not torch.isfinite(tensor).all():
+                    raise ModelError(f"{source / WEIGHTS}: {name} holds values that are no numbers", "train it again")
+    except SafetensorError as error:
+        raise ModelError(f"{source / WEIGHTS}: damaged: {str(error)[:200]}", "copy the adapter again") from error
     save_file(tensors, folder / WEIGHTS, {"format": "pt"})
     write_json(folder / CONFIG, _config_of_today(fitted, base))
     card = source / CARD

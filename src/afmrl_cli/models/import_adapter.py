@@ -10,9 +10,10 @@ from pathlib import Path
 from ..errors import ModelError
 from ..listener import Listener
 from ..settings import ModelSettings
-from ..store.checkpoints import WEIGHTS, Checkpoints, Manifest, Role
+from ..store.checkpoints import REQUIRED, Checkpoints, Manifest, Role
 from ..store.files import hash_file
 from ..store.strict import ForeignAdapterConfig
+from ..store.transfer import find_equal
 from .foreign_adapter import CONFIG, ForeignAdapter, fit, read_foreign_adapter, write_adapter
 from .presets import Base, base_name, resolve_base
 from .weights import find_snapshot
@@ -36,8 +37,8 @@ class Imported:
 def import_adapter(
     folder: Path, role: Role, settings: ModelSettings, checkpoints: Checkpoints, listener: Listener, name: str = ""
 ) -> Imported:
-    """Put the adapter in `folder`, as PEFT's save_pretrained writes it, into the store for `role`; the one with the
-    same weights, where that is there already. Call it under the store's lock.
+    """Put the adapter in `folder`, as PEFT's save_pretrained writes it, into the store for `role`; the one that is
+    equal, where that is there already. Call it under the store's lock.
 
     Raises ModelError, and stores nothing, when the adapter is for another base or is not understood to the last tensor.
     """
@@ -55,8 +56,8 @@ def import_adapter(
     with tempfile.TemporaryDirectory() as place:
         written = Path(place)
         write_adapter(fitted, base, written)
-        weights = hash_file(written / WEIGHTS)
-        before = next((m for m in checkpoints.list() if m.role == role and m.files[WEIGHTS] == weights), None)
+        files = {file: hash_file(written / file) for file in REQUIRED}
+        before = find_equal(checkpoints.list(), role, base.revision, files)
         manifest = before or checkpoints.add(
             written, Manifest(role, base.name, base.revision, name, settings={"imported": about})
         )

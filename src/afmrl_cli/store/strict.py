@@ -24,6 +24,7 @@ TARGETS = re.compile(r"\.\*language_model\.\*\\\.\([a-z0-9_]{1,40}(\|[a-z0-9_]{1
 
 Text = Annotated[str, Field(max_length=1000)]
 Word = Annotated[str, Field(max_length=200)]
+Line = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
 Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+){0,30}$", max_length=300)]
 Model = TypeVar("Model", bound=BaseModel)
@@ -119,8 +120,8 @@ class ForeignAdapterConfig(BaseModel):
     bias: Literal["none"] = "none"
     init_lora_weights: bool | Literal["gaussian", "eva", "orthogonal"] | None = True
     """How A and B began; what is not listed here changes the base's own weights, too (PiSSA, OLoRA, LoftQ, CorDA)."""
-    modules_to_save: Annotated[list[Word], Field(max_length=1000)] | None = None
-    base_model_name_or_path: Text | None = None
+    modules_to_save: Annotated[list[Line], Field(max_length=1000)] | None = None
+    base_model_name_or_path: Line | None = None
     revision: Word | None = None
 
 

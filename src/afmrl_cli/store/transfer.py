@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from .checkpoints import (
     WEIGHTS,
     Checkpoints,
     Manifest,
+    Role,
     read_adapter_config,
     read_header,
     read_manifest,
@@ -78,6 +80,14 @@ def _check_format(folder: Path) -> None:
         raise ModelError(f"{folder / WEIGHTS}: no tensors in it", HINT)
 
 
+def find_equal(known: Sequence[Manifest], role: Role, revision: str, files: Mapping[str, str]) -> Manifest | None:
+    """Return the checkpoint with the same weights and configuration (their hashes by file) on the same base."""
+    for each in known:
+        if each.role == role and each.base_revision == revision and all(each.files[f] == files[f] for f in REQUIRED):
+            return each
+    return None
+
+
 def import_checkpoint(
     folder: Path, manifest: Manifest, checkpoints: Checkpoints, base: str, revision: str, name: str
 ) -> Manifest:
@@ -94,9 +104,8 @@ def import_checkpoint(
             f"choose the base it was trained on (model.preset, model.{manifest.role})",
         )
     known = checkpoints.list()
-    for each in known:
-        if each.role == manifest.role and each.files[WEIGHTS] == manifest.files[WEIGHTS]:
-            return each
+    if (equal := find_equal(known, manifest.role, revision, manifest.files)) is not None:
+        return equal
     parent = next((each.name for each in known if each.files[WEIGHTS] == manifest.parent_weights), None)
     taken = checkpoints.path(manifest.name).exists()
     stored = dataclasses.replace(
