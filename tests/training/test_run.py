@@ -23,10 +23,11 @@ from afmrl_cli.settings import Settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database, StoredAttributes
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.training.adapter import trainable
 from afmrl_cli.training.run import train_agcl
 from afmrl_cli.training.shell import TrainingSummary
 from afmrl_cli.training.stop import stop_between_steps
-from afmrl_cli.training.trainer import Trainer
+from afmrl_cli.training.trainer import AgclTrainer
 from afmrl_cli.training_settings import AgclSettings
 from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
@@ -176,31 +177,38 @@ def test_ctrl_c_saves_and_the_run_goes_on(
     import signal
 
     chosen = settings(**{"agcl.save_every": 100, "agcl.validate_every": 100})
-    step = Trainer._step
+    step = AgclTrainer.gradients
 
-    def interrupted(self: Trainer, pairs: Any, number: int) -> dict[str, float]:
-        if number == 2:
+    def interrupted(self: AgclTrainer, *args: Any) -> torch.Tensor:
+        if self.state.global_step == 1:
             signal.raise_signal(signal.SIGINT)
-        return step(self, pairs, number)
+        return step(self, *args)
 
-    monkeypatch.setattr(Trainer, "_step", interrupted)
+    monkeypatch.setattr(AgclTrainer, "gradients", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(shop, chosen)
     monkeypatch.undo()
+    (counters,) = shop.runs.glob("*/state-2/trainer_state.json")
+    text = counters.read_text()
+    counters.unlink()
+    with pytest.raises(ModelError, match="state-2: can't go on from here: an earlier version saved it") as error:
+        run(shop, chosen)
+    assert "--force" in error.value.hint
+    counters.write_text(text)
     assert run(shop, chosen).resumed_from == 2
 
 
 def test_a_loss_that_is_no_number_stops_with_step_products_and_last_state(
     shop: CatalogFolder, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Trainer._step
+    step = AgclTrainer.gradients
 
-    def broken(self: Trainer, pairs: Any, number: int) -> dict[str, float]:
-        if number == 3:
-            next(iter(self.parameters.values())).data.fill_(float("nan"))
-        return step(self, pairs, number)
+    def broken(self: AgclTrainer, *args: Any) -> torch.Tensor:
+        if self.state.global_step == 2:
+            next(iter(trainable(self.model).values())).data.fill_(float("nan"))
+        return step(self, *args)
 
-    monkeypatch.setattr(Trainer, "_step", broken)
+    monkeypatch.setattr(AgclTrainer, "gradients", broken)
     with pytest.raises(ModelError, match=r"step 3: training broke down \(loss nan.*products S.*state-2") as error:
         run(shop, settings())
     assert error.value.exit_code == 4 and "learning_rate" in error.value.hint

@@ -12,7 +12,7 @@ from afmrl_cli.listener import Silent
 from afmrl_cli.settings import Settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.run import train_agcl
-from afmrl_cli.training.trainer import Trainer
+from afmrl_cli.training.trainer import AgclTrainer
 from afmrl_cli.workspace import Workspace
 
 pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
@@ -25,14 +25,14 @@ def test_events_are_those_of_metrics_jsonl_also_after_a_break(
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     chosen = settings(**{"agcl.tensorboard": True, "agcl.save_every": 2, "agcl.validate_every": 2})
-    step = Trainer._step
+    step = AgclTrainer.gradients
 
-    def broken(self: Trainer, pairs: Any, number: int) -> dict[str, float]:
-        if number == 4:
+    def broken(self: AgclTrainer, *args: Any) -> Any:
+        if self.state.global_step == 3:
             raise MemoryError
-        return step(self, pairs, number)
+        return step(self, *args)
 
-    monkeypatch.setattr(Trainer, "_step", broken)
+    monkeypatch.setattr(AgclTrainer, "gradients", broken)
     with pytest.raises(MemoryError):  # step 3 is written, and lies behind the last state
         train_agcl(Workspace(shop, chosen, Silent()))
     monkeypatch.undo()

@@ -26,7 +26,7 @@ from ..training.adapter import add_trainable, save_adapter
 from ..training.card import generator_card
 from ..training.corpus import Corpus
 from ..training.estimate import Estimate, peak_bytes
-from ..training.resumable import train_resumably
+from ..training.loop import train_resumably
 from ..training.shell import (
     Job,
     Method,

@@ -33,8 +33,7 @@ from ..errors import ModelError
 from ..listener import Listener, Silent
 from ..models.base import quiet
 from ..training.adapter import trainable
-from ..training.loop import write_metrics
-from ..training.resumable import Resumable, common_arguments, train_resumably
+from ..training.loop import Resumable, common_arguments, train_resumably, write_metrics
 from .held_out import HeldOut, Validation
 from .plan import Plan
 from .policy import REFERENCE, Policy, evaluating

@@ -18,7 +18,7 @@ from ..training.adapter import add_trainable
 from ..training.card import generator_card
 from ..training.corpus import Corpus as TrainingCorpus
 from ..training.estimate import Estimate, measure
-from ..training.resumable import train_resumably
+from ..training.loop import train_resumably
 from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_alone, start_job
 from ..workspace import Workspace
 from .corpus import load_corpus

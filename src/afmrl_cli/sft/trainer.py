@@ -11,7 +11,6 @@ beforehand.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from ..models.generator import LocalGenerator
 from ..models.presets import Base
 from ..settings import Settings
 from ..training.adapter import save_adapter
-from ..training.resumable import Resumable, common_arguments
+from ..training.loop import Resumable, common_arguments
 from .corpus import Example
 from .plan import Plan
 from .score import Score, score_generator
@@ -125,7 +124,6 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         self.save: Callable[[Path], None] = lambda folder: save_adapter(model, base, folder, card)
         self.before: dict[str, Any] = {}
         self.best: dict[str, Any] = {}
-        self._seconds_before, self._begin = 0.0, time.monotonic()
 
     def evaluate(self, *args: Any, **named: Any) -> dict[str, float]:
         """Answer about the validation products; keep the adapter when it is the best so far, of equals that with more
@@ -169,17 +167,11 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
 
     def extra_state(self) -> Mapping[str, Any]:
         """Return what the end of the run tells."""
-        return {"before": self.before, "best": self.best, "seconds": self.seconds}
-
-    @property
-    def seconds(self) -> float:
-        """Return the seconds of the run, those before it was stopped included."""
-        return self._seconds_before + time.monotonic() - self._begin
+        return {"before": self.before, "best": self.best}
 
     def load_extra_state(self, counters: Mapping[str, Any]) -> None:
         """Take it back."""
         self.before, self.best = counters["before"], counters["best"]
-        self._seconds_before, self._begin = counters["seconds"], time.monotonic()
 
 
 def _losses(score: Score) -> str:

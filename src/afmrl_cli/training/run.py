@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from .adapter import add_trainable
 from .card import model_card
 from .corpus import Corpus, load_corpus
 from .estimate import Estimate, measure
+from .loop import train_resumably
 from .pairs import KINDS, QUERIES_OF_KIND, mix
 from .parallel import World
 from .plan import NOT_THE_RESULT, Plan, describe, make_plan, queries_with_attributes, run_key
 from .shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_training, start_job
 from .step import Reader, accumulate, make_batch
-from .trainer import Trainer
+from .trainer import AgclTrainer
 
 MEASURED_PAIRS = 64
 
@@ -124,18 +126,27 @@ def _train(job: Job, plan: Plan, run: Path) -> Outcome:
     agcl = plan.settings.agcl
     embedder = _load(job, plan.settings, plan)
     model = add_trainable(embedder, agcl, job.parent, job.work.checkpoints)
-    trainer = Trainer(plan, embedder, model, job.base, run, job.world, job.work.listener)
-    resumed = trainer.train(model_card(job.base, plan, job.parent))
+    listener = job.work.listener
+    trainer = AgclTrainer(plan, embedder, model, job.base, run, model_card(job.base, plan, job.parent), listener)
+    if trainer.validation is None:
+        listener.warn(
+            "the validation split has too few pairs to measure recall: the last step's adapter is kept "
+            "(split.validation is its share)"
+        )
+    with contextlib.ExitStack() as closing:
+        closing.callback(lambda: trainer.board and trainer.board.close())
+        resumed = train_resumably(trainer, listener, steps_per_epoch=plan.steps_per_epoch, at_start=trainer.evaluate)
+    trainer.tell_gain()
     if job.world.first:
         trainer.negatives.write(run, plan.corpus.train, plan.corpus.tokens)
-    progress = trainer.progress
+    best = trainer.progress.best
     details = {
-        "metrics": progress.best,
+        "metrics": best,
         "negatives": trainer.negatives.summary(),
         "validation": trainer.validation.describe() if trainer.validation else {},
     }
-    curve = ("loss", agcl.best_by)
-    return Outcome(run / f"best-{progress.best_step}", progress.best, details, curve, resumed, progress.seconds)
+    adapter = run / f"best-{trainer.state.best_global_step}"
+    return Outcome(adapter, best, details, ("loss", agcl.best_by), resumed, trainer.seconds)
 
 
 def _measure(job: Job, plan: Plan) -> tuple[Estimate, dict[str, Any]]:

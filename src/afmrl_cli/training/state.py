@@ -54,10 +54,6 @@ def save_state(
     return place
 
 
-EITHER = frozenset({"progress", "scheduler"})
-"""Counters of which every state of an earlier version has one: AGCL's own loop, transformers' trainers."""
-
-
 def find_states(run: Path) -> list[Path]:
     """Return the states in a run's folder, the latest last."""
     return sorted(run.glob("state-*"), key=lambda path: int(path.name.removeprefix("state-")))
@@ -70,7 +66,7 @@ def read_counters(place: Path) -> dict[str, Any]:
         damage = find_damage(counters, place) if SEAL in counters else ""  # states of earlier versions have none
     except (OSError, DataError) as error:
         raise _unusable(place, error) from error
-    if SEAL not in counters and EITHER.isdisjoint(counters):
+    if SEAL not in counters and "scheduler" not in counters:
         damage = f"{COUNTERS} holds no counters"
     if damage:
         raise _unusable(place, damage)

@@ -1,15 +1,14 @@
-"""The loop of `train-agcl`: steps, validation, saved states, and stopping in good order.
+"""AGCL by transformers' Trainer: a step of the trainer is one whole batch, whose gradient is cached inside the step.
 
-A run's folder (`.afmrl/runs/train-agcl-<key>/`) holds state-<step> (what a killed run goes on from), best-<step> (the
-adapter with the best validation recall so far), metrics.jsonl, and at the end the reports. The key is a hash of
-everything that decides the result, so the same command finds its run again.
+Every process reads the batch's pairs from the plan, encodes its share of them, and computes the whole loss; gradients
+are summed over the processes, not averaged (`parallel`). So nothing here is wrapped for data parallelism, and no data
+loader divides anything. Adapters are kept by the validation's recall.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from peft import PeftModel
-from transformers import get_scheduler
+from transformers import Trainer, TrainingArguments
 
 from ..errors import UsageError
 from ..listener import Listener
@@ -25,123 +24,85 @@ from ..models.embedder import Embedder
 from ..models.presets import Base
 from .adapter import save_adapter, trainable
 from .agcl import Loss, false_negatives
-from .loop import RECENT, begin, break_down, drop_other_bests, find_fault, keep_best, write_metrics
+from .loop import RECENT, Resumable, common_arguments
 from .negatives import Negatives
 from .pairs import Pair
-from .parallel import World, gather_objects, sum_gradients
+from .parallel import gather_objects, sum_gradients
 from .plan import Plan
-from .state import load_state, save_state
 from .step import Batch, Reader, accumulate, item_of, make_batch
-from .stop import stop_between_steps
 from .validation import make_validation
 
 
 @dataclass
 class Progress:
-    """What a state holds beside tensors: where the run is, and the best so far."""
+    """What a state holds beside tensors: where the next batch stands, metrics of start and best step, last losses."""
 
-    step: int = 0
     epoch: int = 0
     at: int = 0
-    best: dict[str, float] = field(default_factory=dict)
-    best_step: int = 0
     start: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
     recent: list[float] = field(default_factory=list)
-    seconds: float = 0.0
 
 
-class Trainer:
-    """One run; `train` does it. Everything a step depends on is in the plan, the state and the step's number."""
+class AgclTrainer(Resumable, Trainer):  # type: ignore[misc]
+    """One run of `plan` in the folder `run`; everything a step depends on is in the plan, the state and its number."""
 
     def __init__(
-        self, plan: Plan, embedder: Embedder, model: PeftModel, base: Base, run: Path, world: World, listener: Listener
+        self, plan: Plan, embedder: Embedder, model: PeftModel, base: Base, run: Path, card: str, listener: Listener
     ) -> None:
         self.plan, self.settings, self.agcl = plan, plan.settings, plan.settings.agcl
-        self.embedder, self.model, self.base = embedder, model, base
-        self.run, self.world, self.listener = run, world, listener
-        self.parameters = trainable(model)
-        self.optimizer = torch.optim.AdamW(self.parameters.values(), weight_decay=self.agcl.weight_decay)
-        warmup = round(self.agcl.warmup * plan.steps)
-        # A factor of the peak rate that follows from the number of steps done: nothing of it is in a state.
-        self.schedule = get_scheduler(self.agcl.schedule, self.optimizer, warmup, plan.steps).lr_lambdas[0]
+        self.embedder, self.base, self.card, self.listener = embedder, base, card, listener
         self.reader = Reader(embedder, plan.settings)
         self.validation = make_validation(plan.corpus.validation, plan.settings)
         self.negatives = Negatives(masks=plan.loss.masked)
         self.progress = Progress()
+        self.pairs: list[Pair] = []
+        self.step_metrics: dict[str, float] = {}
+        self.recall: dict[str, float] = {}
         self.board: Any = None
-        if self.agcl.tensorboard and world.first:
+        device = embedder.loaded.device.type
+        arguments = common_arguments(self.agcl, run, steps=plan.steps, peak_rate=plan.peak_rate, device=device)
+        args = TrainingArguments(
+            eval_strategy="steps",
+            eval_steps=self.agcl.validate_every,
+            ignore_data_skip=True,  # the state says where the next batch stands
+            **arguments,
+        )
+        super().__init__(model, args=args, eval_dataset=plan.corpus.validation)
+        if self.agcl.tensorboard and self.world.first:
             _need_tensorboard()
 
-    def train(self, card: str) -> int:
-        """Go on from the last state to the last step; returns the step that it went on from (0: none). `card` is the
-        text of the adapter's model card, `progress` says afterwards what came of it.
+    def get_train_dataloader(self) -> Any:
+        """Return the plan's batches, the same in every process, from where the run stands when they are asked for."""
+        return _Batches(self)
 
-        Raises ModelError when the loss is no number or explodes, KeyboardInterrupt after a state was saved.
-        """
-        resumed = self._resume()
-        with self._tensorboard(resumed):
-            self._train(card, resumed)
-        return resumed
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        """Return the model in a shell: left bare, accelerate would put it into DDP, which averages."""
+        return torch.nn.ModuleList([model]) if model is self.model else model
 
-    def _train(self, card: str, resumed: int) -> None:
-        if self.validation is None:
-            self.listener.warn(
-                "the validation split has too few pairs to measure recall: the last step's adapter is kept "
-                "(split.validation is its share)"
-            )
-        if resumed == 0:
-            self.progress.start = self._validate(card)
-        began, before = time.monotonic(), self.progress.seconds
-        steps = self.plan.from_step(self.progress.epoch, self.progress.at)
-        self.listener.progress("training", self.progress.step, self.plan.steps)
-        with stop_between_steps() as stop:
-            while self.progress.step < self.plan.steps:
-                epoch, at, pairs = next(steps)
-                metrics = self._step(pairs, self.progress.step + 1)
-                self.progress.step, self.progress.epoch, self.progress.at = self.progress.step + 1, epoch, at
-                self.progress.seconds = before + time.monotonic() - began
-                step, last = self.progress.step, self.progress.step == self.plan.steps
-                self._log({"step": step, "epoch": self._epochs(), **metrics})
-                validates = last or step % self.agcl.validate_every == 0
-                recall = self._validate(card) if validates else {}
-                # The flag is agreed on, lest one process waits for another that has left.
-                stops = any(gather_objects(stop.wanted, self.world))
-                if validates or stops or step % self.agcl.save_every == 0:
-                    self._save()
-                    self._tell(metrics, recall)
-                self.listener.progress("training", step, self.plan.steps)
-                if stops:
-                    raise KeyboardInterrupt
-        self._tell_gain()
+    def entropy(self, step: int, part: int) -> tuple[int, ...]:
+        """Return what dropout follows from; every process draws its own."""
+        return self.args.seed, step + 1, self.args.process_index
 
-    def _step(self, pairs: list[Pair], step: int) -> dict[str, float]:
+    # Steps
+
+    def gradients(self, model: Any, inputs: Any, num_items_in_batch: Any) -> torch.Tensor:
+        """Leave the gradient of a whole batch, that of all processes, in the adapter's parameters; returns its loss."""
         began = time.monotonic()
-        batch = make_batch(pairs, self.plan.lexical, self.plan.corpus.train)
-        # Every process draws its own dropout; the state of a resumed run needs no random numbers.
-        seed = np.random.SeedSequence((self.agcl.seed, step, self.world.rank)).generate_state(1)[0]
-        torch.manual_seed(int(seed))
+        epoch, at, self.pairs = inputs
+        batch = make_batch(self.pairs, self.plan.lexical, self.plan.corpus.train)
         self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
         loss, tokens = accumulate(self.reader, batch, self.plan.loss, self.agcl.chunk_tokens, self.world)
-        sum_gradients(self.parameters.values(), self.world)
-        length = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.agcl.clip))
-        value = float(loss.value.detach())
-        self._check(step, value, length, pairs)
-        rate = self.plan.peak_rate * self.schedule(step - 1)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        sum_gradients(trainable(self.model).values(), self.world)
         self._count(batch, loss)
-        seconds = time.monotonic() - began
-        return {
-            "loss": value,
-            "grad_norm": length,
-            "learning_rate": rate,
+        self.progress.epoch, self.progress.at = epoch, at
+        self.step_metrics = {
             "positive_cosine": float(loss.cosines.diagonal().mean()),
             "masked": float(loss.too_similar.sum()) / loss.cosines.numel(),
             "num_tokens": float(tokens * self.world.size),
-            "samples_per_second": len(pairs) / seconds,
+            "samples_per_second": len(self.pairs) / (time.monotonic() - began),
         }
+        return loss.value.detach()
 
     def _count(self, batch: Batch, loss: Loss) -> None:
         query = np.array([pair.query.listing for pair in batch.pairs])
@@ -151,89 +112,81 @@ class Trainer:
         cosines, above, known = (each.cpu().numpy() for each in (loss.cosines, similar, loss.known))
         self.negatives.add(query, target, bm25, cosines, above & ~batch.rejected, known)
 
-    def _check(self, step: int, loss: float, length: float, pairs: list[Pair]) -> None:
-        """Stop before the optimiser takes over numbers that would spoil the weights."""
-        if fault := find_fault(loss, length, self.progress.recent):
-            train = self.plan.corpus.train
-            products = [train[pair.query.listing].id for pair in pairs]
-            raise break_down(self.run, step, fault, products, first=self.world.first)
-        self.progress.recent = [*self.progress.recent, loss][-RECENT:]
+    def products_of_step(self) -> list[str]:
+        """Return the ids of the products that ask in the step at hand."""
+        return [self.plan.corpus.train[pair.query.listing].id for pair in self.pairs]
 
-    def _validate(self, card: str) -> dict[str, float]:
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Write a line a step: transformers' metrics, and what the batch was like."""
+        if "loss" in logs:
+            self.step_metrics["loss"] = logs["loss"]
+            self.recent = self.progress.recent = [*self.progress.recent, logs["loss"]][-RECENT:]
+            logs = logs | self.step_metrics
+        super().log(logs, start_time)
+
+    def write_row(self, row: dict[str, Any]) -> None:
+        """Write it into TensorBoard's files, too, when they are wanted; what a killed run wrote from there on is
+        hidden.
+        """
+        super().write_row(row)
+        if self.agcl.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = self.board or SummaryWriter(str(self.run / "tensorboard"), purge_step=row["step"])
+            for name, value in row.items():
+                self.board.add_scalar(name, value, int(row["step"]))
+
+    # Validation
+
+    def evaluate(self, *args: Any, **named: Any) -> dict[str, float]:
         """Measure recall; keep the adapter when it is the best, or the only, one."""
-        recall: dict[str, float] = {}
+        step, name = self.state.global_step, self.agcl.best_by
+        self.recall = {}
         if self.validation is not None:
-            recall = self.validation.recall(self._encode, self.settings)
-            step = self.progress.step
-            self._log({"step": step, "epoch": self._epochs(), **{f"eval_{k}": v for k, v in recall.items()}})
-        name = self.agcl.best_by
-        last = self.progress.step == self.plan.steps
-        better = bool(recall) and recall[name] >= self.progress.best.get(name, -1.0)
-        if self.progress.step and (better or (last and not self.progress.best_step)):
-            self.progress.best, self.progress.best_step = recall, self.progress.step
-            self._keep(card)
-        return recall
+            self.recall = self.validation.recall(self._encode, self.settings)
+            self.log({f"eval_{key}": value for key, value in self.recall.items()})
+        if step == 0:
+            self.progress.start = self.recall
+        elif (self.recall and self.recall[name] >= self.progress.best.get(name, -1.0)) or (
+            step == self.plan.steps and not self.state.best_global_step
+        ):
+            self.progress.best = self.recall
+            self.keep_best(lambda folder: save_adapter(self.model, self.base, folder, self.card))
+        self.control.should_evaluate, self.control.should_save = False, step > 0
+        return {f"eval_{key}": value for key, value in self.recall.items()}
 
     def _encode(self, sides: Any, instruction: str) -> Any:
         """Return the vectors of `sides`, each process encoding its part."""
         self.model.eval()
-        part = range(self.world.rank, len(sides), self.world.size)
-        items = [item_of(sides[i]) for i in part]
+        rank, size = self.world.rank, self.world.size
+        items = [item_of(side) for side in sides[rank::size]]
         parts = gather_objects(self.embedder.encode(items, instruction=instruction), self.world)
         vectors = np.zeros((len(sides), self.embedder.dimension), np.float32)
-        for rank, rows in enumerate(parts):
-            vectors[rank :: self.world.size] = rows
+        for i, rows in enumerate(parts):
+            vectors[i::size] = rows
         return vectors
 
-    def _keep(self, card: str) -> None:
-        if self.world.first:
-            keep_best(
-                self.run, self.progress.best_step, lambda folder: save_adapter(self.model, self.base, folder, card)
-            )
+    # Saving and telling
 
-    def _save(self) -> None:
-        if not self.world.first:
-            return
-        counters = {"progress": asdict(self.progress), "negatives": self.negatives.as_json()}
-        save_state(self.run, self.progress.step, self.parameters, self.optimizer, counters)
-        drop_other_bests(self.run, self.progress.best_step)
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        name, step, found = self.agcl.best_by, self.step_metrics, ""
+        if self.recall:
+            found, self.recall = f", validation {name} {self.recall[name]:.3f}", {}
+        speed = f"{step['samples_per_second']:.1f} pairs a second"
+        self.listener.note(f"step {self.state.global_step}: loss {step['loss']:.4f}{found}, {speed}")
 
-    def _resume(self) -> int:
-        """Go on from the last state; the step after which it was saved, 0 for a new run."""
-        if state := begin(self.run, first=self.world.first):
-            counters = load_state(state, self.parameters, self.optimizer)
-            self.progress = Progress(**counters["progress"])
-            self.negatives = Negatives.from_json(counters["negatives"])
-            self.listener.note(f"going on after step {self.progress.step} of {self.plan.steps}")
-        return self.progress.step
+    def extra_state(self) -> Mapping[str, Any]:
+        """Return progress and what is counted of negatives."""
+        return {"progress": asdict(self.progress), "negatives": self.negatives.as_json()}
 
-    @contextlib.contextmanager
-    def _tensorboard(self, resumed: int) -> Iterator[None]:
-        """Write event files while it lasts, when they are wanted; what a killed run wrote after its last state is
-        hidden.
-        """
-        if not (self.agcl.tensorboard and self.world.first):
-            yield
-            return
-        from torch.utils.tensorboard import SummaryWriter
+    def load_extra_state(self, counters: Mapping[str, Any]) -> None:
+        """Restore what `extra_state` gave."""
+        self.progress = Progress(**counters["progress"])
+        self.recent = self.progress.recent
+        self.negatives = Negatives.from_json(counters["negatives"])
 
-        begin = resumed + 1 if resumed else 0
-        with SummaryWriter(str(self.run / "tensorboard"), purge_step=begin) as self.board:
-            yield
-        self.board = None
-
-    def _epochs(self) -> float:
-        return self.progress.step / self.plan.steps_per_epoch
-
-    def _log(self, row: dict[str, float]) -> None:
-        if not self.world.first:
-            return
-        write_metrics(self.run, row)
-        if self.board is not None:
-            for name, value in row.items():
-                self.board.add_scalar(name, value, int(row["step"]))
-
-    def _tell_gain(self) -> None:
+    def tell_gain(self) -> None:
         """Report whether training brought anything: the best step is kept even when it is worse than no training at
         all.
         """
@@ -248,11 +201,15 @@ class Trainer:
             hint = "train longer, lower agcl.learning_rate, or stay with what you had"
             self.listener.warn(f"{said}: nothing was gained; {hint}")
 
-    def _tell(self, metrics: dict[str, float], recall: dict[str, float]) -> None:
-        name = self.agcl.best_by
-        found = f", validation {name} {recall[name]:.3f}" if recall else ""
-        speed = f"{metrics['samples_per_second']:.1f} pairs a second"
-        self.listener.note(f"step {self.progress.step}: loss {metrics['loss']:.4f}{found}, {speed}")
+
+@dataclass(frozen=True)
+class _Batches:
+    """The batches from where `trainer` stands on, without end: (epoch, number of the next one in it, pairs)."""
+
+    trainer: AgclTrainer
+
+    def __iter__(self) -> Iterator[tuple[int, int, list[Pair]]]:
+        return self.trainer.plan.from_step(self.trainer.progress.epoch, self.trainer.progress.at)
 
 
 def _need_tensorboard() -> None:

@@ -22,7 +22,7 @@ from afmrl_cli.models.generator import LocalGenerator, load_generator
 from afmrl_cli.settings import Settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.training.adapter import ADAPTER_NAME, add_trainable, save_adapter, trainable
-from afmrl_cli.training.resumable import Resumable, common_arguments, train_resumably
+from afmrl_cli.training.loop import Resumable, common_arguments, train_resumably
 from afmrl_cli.training_settings import TrainingSettings
 
 from .test_run import MakeSettings, run
