@@ -49,6 +49,16 @@ def test_a_missing_one_names_those_that_are_there(name: str, store: Checkpoints,
     assert caught.value.hint == "there are: embedder-1" and caught.value.exit_code == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("embedder:latest", "train one"), ("embedder:best", "a finished `afmrl cycle`"), ("best", "write generator:best")],
+)
+def test_a_label_of_nothing_says_how_to_get_one(name: str, hint: str, store: Checkpoints) -> None:
+    with pytest.raises(ModelError) as caught:
+        store.find(name)
+    assert caught.value.hint is not None and caught.value.hint.startswith(hint)
+
+
 def test_damage_is_found(store: Checkpoints, tmp_path: Path) -> None:
     source = adapter(tmp_path / "adapter")
     for name in ("changed", "missing", "json", "renamed"):

@@ -19,7 +19,15 @@ from afmrl_cli.errors import DataError
 from afmrl_cli.retrieval.cache import VectorCache
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database
-from afmrl_cli.store.files import TEMPORARY_PREFIX, hash_json, make_folder, write_json, writing, writing_folder
+from afmrl_cli.store.files import (
+    TEMPORARY_PREFIX,
+    hash_json,
+    make_folder,
+    read_json,
+    write_json,
+    writing,
+    writing_folder,
+)
 from afmrl_cli.store.folder import CatalogFolder, find_folder
 from afmrl_cli.store.lock import _who, writer_lock
 
@@ -117,6 +125,14 @@ def test_writing_leaves_the_old_or_the_new(tmp_path: Path) -> None:
     assert (tmp_path / "folder" / "x").read_text() == "x"
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(file, {"a": float("nan")})
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1} 2', b"\xff"])
+def test_a_damaged_document_is_reported(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"plan.json: damaged") as caught:
+        read_json(tmp_path / "plan.json")
+    assert "makes it again" in str(caught.value.hint)
 
 
 def test_hashes_do_not_follow_the_order_of_keys() -> None:

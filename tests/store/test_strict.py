@@ -110,6 +110,8 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"lora_alpha": 1e300}, "lora_alpha"),
     ({"lora_alpha": "8"}, "lora_alpha"),
     ({"lora_dropout": 2.0}, "lora_dropout"),
+    ({"lora_dropout": 1.0}, "lora_dropout"),
+    ({"lora_dropout": -0.1}, "lora_dropout"),
     ({"rank_pattern": {"(a+)+$": 4}}, "rank_pattern"),
     ({"rank_pattern": {"q_proj": "4"}}, "rank_pattern"),
     ({"alpha_pattern": {".*": 4}}, "alpha_pattern"),
