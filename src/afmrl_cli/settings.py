@@ -172,6 +172,14 @@ class EmbedSettings(Section):
         ge=0,
         description="Products at a time; 0: 32, with other models than nano 16; halved when memory runs out.",
     )
+    dimensions: int = Field(
+        0,
+        ge=0,
+        description="Numbers of a vector that are kept, the first ones, for models trained so (Matryoshka); 0: all.",
+    )
+    vectors: Literal["fp32", "fp16", "int8"] = Field(
+        "fp32", description="How a number of a stored vector is kept: in 4 bytes, in 2 or in 1; recall is reported."
+    )
     index: Literal["auto", "flat", "hnsw", "ivf"] = Field(
         "auto", description="Kind of index; auto: flat up to 100,000 vectors of 256 numbers, then ivf."
     )

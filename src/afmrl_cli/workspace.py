@@ -60,10 +60,16 @@ class Workspace:
 
     @cached_property
     def embedder_id(self) -> str:
-        """Return the embedder's id: the base's name and revision, and the adapter's."""
+        """Return the embedder's id: the base's name and revision, the adapter's, and how many numbers are kept."""
+        return self.embedder_id_of(self.settings.model)
+
+    def embedder_id_of(self, model: ModelSettings) -> str:
+        """Return the id of the embedder of `model` with the other settings as they are; nothing is loaded."""
+        from .models.dimensions import shortened_id
         from .models.presets import model_id
 
-        return model_id(self.settings.model, "embedder", self.checkpoints, self.listener)
+        id = model_id(model, "embedder", self.checkpoints, self.listener)
+        return shortened_id(id, self.settings.embed.dimensions)
 
     @cached_property
     def generator_id(self) -> str:
@@ -114,7 +120,9 @@ class Workspace:
         return Bases(Cache(self.folder.cache, self.settings.cache, self.listener))
 
     def load_embedder(self, model: ModelSettings | None = None) -> Embedder:
-        """Load the embedder of `model`, by default the settings' own, on the weights in memory. Raises ModelError."""
+        """Load the embedder of `model`, by default the settings' own, on the weights in memory, with whole vectors: for
+        training. Raises ModelError.
+        """
         from .models.embedder import load_embedder
 
         settings = self.settings
@@ -127,9 +135,19 @@ class Workspace:
             listener=self.listener,
         )
 
+    def encoder(self, model: ModelSettings) -> Encoder:
+        """Load what makes the vectors of `model`, cut to `embed.dimensions`. Raises ModelError."""
+        from .models.dimensions import shortened
+
+        return shortened(self.load_embedder(model), self.settings.embed.dimensions)
+
     @cached_property
     def _embedder(self) -> Encoder:
-        return self.load_encoder() if self.load_encoder is not None else self.load_embedder()
+        from .models.dimensions import shortened
+
+        if self.load_encoder is None:
+            return self.encoder(self.settings.model)
+        return shortened(self.load_encoder(), self.settings.embed.dimensions)
 
     def embedder(self) -> Encoder:
         """Return what makes the vectors, loaded at the first call. Raises ModelError."""

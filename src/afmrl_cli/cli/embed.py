@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 @in_session(
     setting("embed.enrich"),
     setting("embed.index"),
+    setting("embed.dimensions"),
+    setting("embed.vectors"),
     setting("embed.batch_size"),
     setting("model.preset"),
     setting("model.embedder", metavar="NAME"),
@@ -55,4 +57,6 @@ def _show(session: Session, summary: EmbedSummary) -> None:
     if summary.left_out:
         out.text(f"  {summary.left_out:,} products left out: neither text nor a readable photo")
     out.text(f"  index: {summary.index}, recall@10 {summary.index_recall:.3f}")
+    if summary.vectors != "fp32":
+        out.text(f"  stored as {summary.vectors}: recall@10 {summary.vectors_recall:.3f} against fp32")
     out.text(f"  {summary.folder}")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..catalog.photo_check import SHARED_BY
 from ..catalog.product import Product
 from ..retrieval.index import build_index, search_index
+from ..retrieval.narrow import Matrix
 from .listings import ListingColumns
 from .words import Words
 
@@ -38,7 +39,7 @@ Rows = NDArray[np.int64]
 
 
 def find_candidates(
-    listings: ListingColumns, words: Words, vectors: NDArray[np.float32] | None, vector_row: Rows, k: int
+    listings: ListingColumns, words: Words, vectors: Matrix | None, vector_row: Rows, k: int
 ) -> NDArray[np.int64]:
     """Find pairs [p, 2] of rows, the lower first, each once, in order. `vectors` [m, d] may be None; `vector_row` [n]
     says which of them is a listing's, -1 for none.
@@ -57,7 +58,7 @@ def unique_pairs(pairs: Rows, count: int) -> Rows:
     return np.asarray(made[made[:, 0] != made[:, 1]])
 
 
-def vector_neighbours(vectors: NDArray[np.float32], vector_row: Rows, k: int) -> Rows:
+def vector_neighbours(vectors: Matrix, vector_row: Rows, k: int) -> Rows:
     """Return each listing with the k nearest others."""
     listing = np.full(len(vectors) + 1, -1, dtype=np.int64)  # of a vector; the last: FAISS's -1 for "no more"
     rows = np.flatnonzero(vector_row >= 0)
@@ -76,7 +77,7 @@ def vector_neighbours(vectors: NDArray[np.float32], vector_row: Rows, k: int) ->
     return np.concatenate(found)
 
 
-def _components(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def _components(vectors: Matrix) -> Matrix:
     """Return the vectors in at most COMPONENTS numbers, of length 1 again; made of some rows at a time."""
     if vectors.shape[1] <= COMPONENTS or len(vectors) <= COMPONENTS:
         return vectors

@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..retrieval.narrow import Matrix
 from .listings import ListingColumns
 from .photos import Photos
 from .variants import Facts
@@ -58,7 +59,7 @@ class Sources:
 
     listings: ListingColumns
     words: Words
-    vectors: NDArray[np.float32] | None
+    vectors: Matrix | None
     """The stored matrix [m, d], memory-mapped, never copied as a whole; None: no vectors."""
     vector_row: Rows
     """[n]: each listing's row in `vectors`, -1 for none."""

@@ -85,15 +85,13 @@ def model_system(entry: Entry, work: Workspace) -> RetrievalSystem:
 
 
 def _own_model(entry: Entry, work: Workspace) -> RetrievalSystem:
-    from ..models.presets import model_id
-
     settings = work.settings
     model = settings.model.model_copy(update={"embedder_checkpoint": entry.argument})
 
     return RetrievalSystem(
         entry.name,
-        model_id(model, "embedder", work.checkpoints, work.listener),
-        cache(lambda: work.load_embedder(model)),
+        work.embedder_id_of(model),
+        cache(lambda: work.encoder(model)),
         query_instruction=settings.embed.query_instruction,
         target_instruction=settings.embed.target_instruction,
     )

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from tokenize import TokenError
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,9 +101,9 @@ class VectorCache:
         self._place = {key: place for key, place in self._place.items() if self._chunks[place >> ROW_BITS] not in gone}
 
 
-def open_matrix(file: Path) -> NDArray[np.float32]:
-    """Open the float32 [n, d] in a .npy file, memory-mapped. ValueError when it holds anything else, OSError as
-    `open`.
+def open_matrix(file: Path, number: str = "<f4") -> NDArray[Any]:
+    """Open the matrix [n, d] of numbers of that type in a .npy file, memory-mapped. ValueError when it holds anything
+    else, OSError as `open`.
     """
     try:
         found = np.load(file, mmap_mode="r", allow_pickle=False)
@@ -115,8 +116,8 @@ def open_matrix(file: Path) -> NDArray[np.float32]:
         OverflowError,
     ) as error:  # what a damaged header leads to
         raise ValueError(str(error) or type(error).__name__) from error
-    if not isinstance(found, np.ndarray) or found.dtype != np.dtype("<f4") or found.ndim != 2:
-        raise ValueError("not a matrix of float32")
+    if not isinstance(found, np.ndarray) or found.dtype != np.dtype(number) or found.ndim != 2:
+        raise ValueError(f"not a matrix of {np.dtype(number).name}")
     return found
 
 

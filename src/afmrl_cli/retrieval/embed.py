@@ -39,10 +39,11 @@ from ..store.files import (
 )
 from ..store.lock import writer_lock
 from ..workspace import Workspace
-from .cache import VectorCache
+from .cache import VectorCache, open_matrix
 from .encode import Input, encode_missing
-from .index import build_index, choose_kind, save_index
+from .index import build_index, choose_kind, recall_between, save_index
 from .listings import Listing, Listings, ListingsWriter, row_bytes
+from .narrow import Form, Matrix, is_wider, open_form, write_form
 from .vectors import (
     CURRENT,
     INDEX,
@@ -65,6 +66,7 @@ from .vectors import (
 class EmbedSummary:
     """What `embed_catalog` did. `encoded` vectors were computed, the others were there; `left_out` products have
     neither text nor a readable photo; `removed` products were there before; `changed`: a new version was written.
+    `vectors_recall` is recall@10 of the stored form against fp32.
     """
 
     embedder: str
@@ -77,6 +79,8 @@ class EmbedSummary:
     without_attributes: int
     index: str
     index_recall: float
+    vectors: Form
+    vectors_recall: float
     changed: bool
     problems: dict[str, int]
     seconds: float
@@ -106,7 +110,7 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
         problems = Problems()
         with naming(place), tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=place) as scratch:
             state = catalog_state(folder)
-            seen = _Seen(Path(scratch) / LISTINGS, {} if before is None else _rows_by_key(before))
+            seen = _Seen(Path(scratch) / LISTINGS, _usable(before, settings.embed.vectors, listener))
             rows = RowMaker(work, views)
             described = described_products(work, rows, problems)
             there = len(pending)
@@ -132,7 +136,8 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
                 "left_out": len(seen.keys) - len(kept),
                 "catalog": state,
             }
-            now = _bring_up_to_date(work, place, seen, kept, pending, before, facts)
+            sources = _Sources(kept, seen.known, pending, before)
+            now = _bring_up_to_date(work, place, seen, sources, facts)
     problems.tell(listener)
     views.tell(listener)
     return EmbedSummary(
@@ -146,6 +151,8 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
         without_attributes=seen.without_attributes if settings.embed.enrich == "both" else 0,
         index=now.manifest["index"]["kind"],
         index_recall=now.manifest["index"]["recall"],
+        vectors=now.form,
+        vectors_recall=now.manifest.get("vectors_recall", 1.0),
         changed=before is None or now.folder != before.folder,
         problems={str(kind): count for kind, count in problems.counts.items()},
         seconds=time.monotonic() - started,
@@ -176,23 +183,67 @@ class _Seen:
                     listener.progress("products", len(self.keys), total)
 
 
-def _rows_by_key(vectors: Vectors) -> dict[str, int]:
-    return {key: row for row, key in enumerate(vectors.listings.column("key"))}
+def _usable(before: Vectors | None, form: Form, listener: Listener) -> dict[str, int]:
+    """Return the rows by key whose stored vectors need not be computed again: none where more is wanted than they
+    hold.
+    """
+    if before is None:
+        return {}
+    if is_wider(form, before.form):
+        listener.note(f"the vectors are stored as {before.form}, which holds less than {form}: computed again")
+        return {}
+    return {key: row for row, key in enumerate(before.listings.column("key"))}
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Where the vectors of the keys `kept` come from: rows of the version before, or the chunks of this run."""
+
+    kept: list[str]
+    known: dict[str, int]
+    pending: VectorCache
+    before: Vectors | None
+
+    def vector(self, key: str) -> NDArray[np.float32]:
+        """Return the vector [d] of one of `kept`."""
+        if self.before is not None and key in self.known:
+            return self.before.matrix[self.known[key]]
+        return self.pending.get(key)
+
+    def write(self, file: Path) -> None:
+        """Write the vectors of `kept` as fp32, one after the other: a full disk is an OSError here, and a crash in a
+        memory map.
+        """
+        with file.open("wb") as out:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (len(self.kept), len(self.vector(self.kept[0])))}
+            np.lib.format.write_array_header_1_0(out, header)
+            for key in self.kept:
+                out.write(np.ascontiguousarray(self.vector(key), dtype="<f4").tobytes())
+
+    def recall_before(self, form: Form) -> float | None:
+        """Return the recall of the version before where most of `kept` exist in no wider form any more."""
+        if self.before is None or self.before.form != form:
+            return None
+        again = sum(key in self.known for key in self.kept)
+        recall: float | None = self.before.manifest.get("vectors_recall")
+        return recall if 2 * again > len(self.kept) else None
 
 
 def _bring_up_to_date(
     work: Workspace,
     place: Path,
     seen: _Seen,
-    kept: list[str],
-    pending: VectorCache,
-    before: Vectors | None,
+    sources: _Sources,
     facts: dict[str, Any],
 ) -> Vectors:
-    """Return the version that holds `kept`: the one before when nothing has changed, else a new one, made current."""
-    dimension = len(_vector(kept[0], seen.known, pending, before))
+    """Return the version that holds what is kept: the one before when nothing has changed, else a new one, made
+    current.
+    """
+    kept, before, form = sources.kept, sources.before, work.settings.embed.vectors
+    dimension = len(sources.vector(kept[0]))
     kind = choose_kind(work.settings.embed.index, len(kept), dimension, work.settings.embed.flat_limit)
-    if before is not None and before.manifest["data"] == facts["data"] and before.manifest["index"]["kind"] == kind:
+    same = before is not None and before.manifest["data"] == facts["data"] and before.form == form
+    if before is not None and same and before.manifest["index"]["kind"] == kind:
         if before.manifest["catalog"] != facts["catalog"]:
             # Rewritten with the same content: remember its new time, so that search need not compare row by row.
             manifest = {**before.manifest, "catalog": facts["catalog"]}
@@ -201,8 +252,10 @@ def _bring_up_to_date(
     name = _next_version(place)
     with writing_folder(place / name) as folder:
         _copy_kept(seen, set(kept), folder / LISTINGS)
-        _write_matrix(folder / VECTORS, kept, seen.known, pending, before)
-        matrix = np.load(folder / VECTORS, mmap_mode="r")
+        matrix, form_recall = _write_vectors(folder / VECTORS, sources, form, seen.file.parent)
+        if form != "fp32":
+            work.listener.note(f"{form} vectors: recall@10 {form_recall:.3f} against fp32 on a sample")
+            facts = {**facts, "vectors": form, "vectors_recall": form_recall}
         effort, recall = 0, 1.0  # flat: the vectors themselves are what is searched
         if kind != "flat":
             work.listener.note(f"building the {kind} index over {len(kept):,} vectors")
@@ -225,7 +278,7 @@ def _bring_up_to_date(
     for old in place.glob("v*"):
         if old.name != name:
             shutil.rmtree(old, ignore_errors=True)
-    pending.prune(0)
+    sources.pending.prune(0)
     now = open_current(place)
     assert now is not None
     return now
@@ -246,22 +299,14 @@ def _copy_kept(seen: _Seen, kept: set[str], file: Path) -> None:
                 writer.add(row)
 
 
-def _write_matrix(
-    file: Path, kept: list[str], known: dict[str, int], pending: VectorCache, before: Vectors | None
-) -> None:
-    """Write the vectors of `kept`, one after the other: a full disk is an OSError here, and a crash in a memory
-    map.
-    """
-    first = _vector(kept[0], known, pending, before)
-    with file.open("wb") as out:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (len(kept), len(first))}
-        np.lib.format.write_array_header_1_0(out, header)
-        for key in kept:
-            out.write(np.ascontiguousarray(_vector(key, known, pending, before), dtype="<f4").tobytes())
-
-
-def _vector(key: str, known: dict[str, int], pending: VectorCache, before: Vectors | None) -> NDArray[np.float32]:
-    if before is not None and key in known:
-        row: NDArray[np.float32] = before.matrix[known[key]]
-        return row
-    return pending.get(key)
+def _write_vectors(file: Path, sources: _Sources, form: Form, scratch: Path) -> tuple[Matrix, float]:
+    """Write the vectors in their form and return them, opened, with recall@10 against fp32."""
+    if form == "fp32":
+        sources.write(file)
+        return open_form(file, form), 1.0
+    whole = scratch / VECTORS
+    sources.write(whole)
+    exact = open_matrix(whole)
+    write_form(exact, form, file)
+    stored, recall = open_form(file, form), sources.recall_before(form)
+    return stored, recall_between(stored, exact) if recall is None else recall

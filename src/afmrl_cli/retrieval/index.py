@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from ..scores import TIE, best_first
 from ..store.files import writing
+from .narrow import Matrix
 
 Kind = Literal["flat", "hnsw", "ivf"]
 HNSW_LINKS = 32
@@ -37,6 +38,7 @@ CANDIDATES = 4
 FLAT_DIMENSION = 256
 RECALL_AIM = 0.99
 SAMPLE = 200
+NEAREST = 10
 ADD_ROWS = 65_536
 SCORES = 2**24
 """Scores that exact search holds at a time: 64 MiB."""
@@ -52,7 +54,7 @@ class Index:
     effort: int
     recall: float
     faiss: Any
-    matrix: NDArray[np.float32]
+    matrix: Matrix
 
 
 def choose_kind(wanted: Literal["auto", "flat", "hnsw", "ivf"], count: int, dimension: int, flat_limit: int) -> Kind:
@@ -62,7 +64,7 @@ def choose_kind(wanted: Literal["auto", "flat", "hnsw", "ivf"], count: int, dime
     return "flat" if count * dimension <= flat_limit * FLAT_DIMENSION else "ivf"
 
 
-def build_index(matrix: NDArray[np.float32], kind: Kind, seed: int = 0) -> Index:
+def build_index(matrix: Matrix, kind: Kind, seed: int = 0) -> Index:
     """Index the rows of `matrix` [n, d] (may be memory-mapped); n is at least 1."""
     import faiss
 
@@ -95,12 +97,12 @@ def build_index(matrix: NDArray[np.float32], kind: Kind, seed: int = 0) -> Index
     return _tune(index, kind, matrix, first, last, seed)
 
 
-def _add(index: Any, matrix: NDArray[np.float32]) -> None:
+def _add(index: Any, matrix: Matrix) -> None:
     for start in range(0, len(matrix), ADD_ROWS):
         index.add(np.ascontiguousarray(matrix[start : start + ADD_ROWS], dtype=np.float32))
 
 
-def _tune(index: Any, kind: Kind, matrix: NDArray[np.float32], first: int, last: int, seed: int) -> Index:
+def _tune(index: Any, kind: Kind, matrix: Matrix, first: int, last: int, seed: int) -> Index:
     rows = np.sort(np.random.default_rng(seed).choice(len(matrix), size=min(SAMPLE, len(matrix)), replace=False))
     queries = np.ascontiguousarray(matrix[rows])
     k = min(11, len(matrix))
@@ -133,7 +135,7 @@ def save_index(index: Index, path: Path) -> None:
         faiss.write_index(index.faiss, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
 
 
-def load_index(path: Path, kind: Kind, effort: int, recall: float, matrix: NDArray[np.float32]) -> Index:
+def load_index(path: Path, kind: Kind, effort: int, recall: float, matrix: Matrix) -> Index:
     """Read an index over the rows of `matrix` [n, d] back. ModelError when it is missing, damaged or of others."""
     import faiss
 
@@ -192,7 +194,7 @@ def _lists(
 
 
 def exact_search(
-    matrix: NDArray[np.float32], queries: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None = None
+    matrix: Matrix, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return scores and rows [q, min(k, rows)] by comparing with every row of `matrix` [n, d], or only with `rows`.
 
@@ -214,3 +216,23 @@ def exact_search(
             scores[:, at : at + ADD_ROWS] = part @ np.asarray(piece, dtype=np.float32).T
         best[start : start + step], found[start : start + step] = _lists(list(scores), [chosen] * len(part), k)
     return best, found
+
+
+def recall_between(stored: Matrix, exact: NDArray[np.float32], seed: int = 0) -> float:
+    """Return recall@10 of searching `stored` instead of the same vectors `exact` [n, d] in fp32: the mean over a
+    sample of them, each without itself; 1.0 where there is but one.
+    """
+    k = min(NEAREST, len(exact) - 1)
+    if k < 1:
+        return 1.0
+    rows = np.sort(np.random.default_rng(seed).choice(len(exact), size=min(SAMPLE, len(exact)), replace=False))
+    queries = np.ascontiguousarray(exact[rows])
+    scores, right = exact_search(exact, queries, k + 1)
+    _, found = exact_search(stored, queries, k + 1)
+    shares = []
+    for i, own in enumerate(rows):
+        # By score, not by row: of equal vectors either one is right.
+        worst = scores[i][right[i] != own][k - 1]
+        others = found[i][found[i] != own][:k]
+        shares.append(float(np.mean(np.asarray(exact[others]) @ queries[i] >= worst - TIE)))
+    return float(np.mean(shares))

@@ -2,8 +2,8 @@
 
 .afmrl/embeddings/<embedder>-<plain|enriched>-<instruction>/
     current         the name of the version that counts
-    v7/             vectors.npy (float32 [n, d]), listings.arrow, manifest.json, and index.faiss unless
-                    the index is flat
+    v7/             vectors.npy (float32 [n, d], or fewer bytes: see `narrow`), listings.arrow, manifest.json, and
+                    index.faiss unless the index is flat
     pending/        finished chunks of a run that has not ended yet
 
 A vector is made from the product's text and photos, the attribute text with `enrich = both`, the embedder and the
@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..attributes.views import StoredViews
 from ..catalog.problems import Problems
@@ -36,9 +35,9 @@ from ..errors import DataError, ModelError
 from ..store.files import find_damage, hash_json, read_object
 from ..store.folder import CatalogFolder
 from ..workspace import Workspace
-from .cache import open_matrix
 from .index import Index, Kind, load_index
 from .listings import Listing, Listings, make_listing
+from .narrow import FORMS, Form, Matrix, open_form
 
 SCHEMA = "afmrl.vectors/2"
 UNSEALED = "afmrl.vectors/1"
@@ -57,10 +56,10 @@ FORCE_HINT = "run `afmrl embed --force`"
 
 @dataclass(frozen=True)
 class Vectors:
-    """The stored vectors of a catalog, opened. `matrix` is float32 [n, d], memory-mapped, rows of length 1."""
+    """The stored vectors of a catalog, opened. `matrix` is [n, d], memory-mapped; its rows are float32 of length 1."""
 
     folder: Path
-    matrix: NDArray[np.float32]
+    matrix: Matrix
     listings: Listings
     manifest: dict[str, Any]
 
@@ -68,6 +67,11 @@ class Vectors:
     def ids(self) -> list[str]:
         """Return the listings' ids, in the order of the rows."""
         return self.listings.column("id")
+
+    @property
+    def form(self) -> Form:
+        """Return how the numbers are stored."""
+        return form_of(self.manifest)
 
     @property
     def index_kind(self) -> Kind:
@@ -154,7 +158,7 @@ def _open_version(folder: Path) -> Vectors:
         _check_manifest(folder, manifest)
         if manifest["schema"] == SCHEMA and (damage := find_damage(manifest, folder)):
             raise _damaged(folder, damage)
-        matrix = open_matrix(folder / VECTORS)
+        matrix = open_form(folder / VECTORS, form_of(manifest))
     except (OSError, ValueError, DataError) as error:
         raise _damaged(folder, error) from error
     _check_matrix(folder, matrix, manifest)
@@ -176,12 +180,20 @@ def _check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         and index.get("kind") in ("flat", "hnsw", "ivf")
         and type(index.get("effort")) is int
         and type(index.get("recall")) in (int, float)
+        and manifest.get("vectors", "fp32") in FORMS
+        and type(manifest.get("vectors_recall", 1.0)) in (int, float)
     )
     if not fits:
         raise _damaged(folder / MANIFEST, "not a manifest of this afmrl")
 
 
-def _check_matrix(folder: Path, matrix: NDArray[np.float32], manifest: dict[str, Any]) -> None:
+def form_of(manifest: dict[str, Any]) -> Form:
+    """Return how the vectors of a manifest are stored: earlier ones know only fp32."""
+    form: Form = manifest.get("vectors", "fp32")
+    return form
+
+
+def _check_matrix(folder: Path, matrix: Matrix, manifest: dict[str, Any]) -> None:
     """Raise ModelError unless `matrix` is [count, dimension] with rows of length 1, all of them numbers."""
     if matrix.shape != (manifest["count"], manifest["dimension"]):
         wanted = [manifest["count"], manifest["dimension"]]
