@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -12,6 +12,10 @@ from .section import Names, Section, as_number
 class TrainingSettings(Section):
     """What every training has: optimiser, adapter, states."""
 
+    role: ClassVar[Literal["embedder", "generator"]]
+    """What is trained."""
+    rates: ClassVar[tuple[float, float]]
+    """The peak learning rate of the built-in model and of all others: the smaller a model, the larger its steps."""
     schedule: ClassVar[Literal["linear", "cosine"]] = "linear"
     """The learning rate rises over the warm-up, then falls to 0 along a line."""
     weight_decay: ClassVar[float] = 0.0
@@ -33,10 +37,17 @@ class TrainingSettings(Section):
     save_every: int = Field(20, ge=1, description="Steps between two saved states: what a kill can cost.")
     seed: int = Field(0, description="Seed: another seed, another run.")
 
+    @classmethod
+    def constants(cls) -> dict[str, Any]:
+        """Return what was a setting once: role and rates never were."""
+        return {name: value for name, value in super().constants().items() if name not in ("role", "rates")}
+
 
 class AgclSettings(TrainingSettings):
     """Training of the embedder: loss, pairs, batches, optimiser."""
 
+    role = "embedder"
+    rates = (1e-3, 5e-5)
     mask_margin: ClassVar[float] = 0.1
     """delta: by how much more similar than the positive a negative must be, in cosine, to be masked or reported."""
     bm25_tokens: ClassVar[Literal["values", "pairs"]] = "values"
@@ -99,6 +110,8 @@ class AgclSettings(TrainingSettings):
 class SftSettings(TrainingSettings):
     """Teaching the generator by examples: targets, batches, optimiser."""
 
+    role = "generator"
+    rates = (4e-3, 1e-4)
     key_dropout: ClassVar[float] = 0.2
     """Of targets from columns a key is dropped this often, times the share of listings without it."""
 
@@ -134,6 +147,8 @@ class SftSettings(TrainingSettings):
 class RarSettings(TrainingSettings):
     """Training of the generator by the embedder's reward: environment, reward, GRPO, watchdog."""
 
+    role = "generator"
+    rates = (1e-4, 1e-5)
     eta: ClassVar[float] = -0.1
     """Reward of an invalid answer, in place of the recall."""
     resample: ClassVar[int] = 0

@@ -317,13 +317,25 @@ def test_where_right_answers_come_from(changes: dict[str, object], source: str, 
     assert Cycle(Workspace(small, cycle_settings(**changes), Silent()), dry=True).targets == source
 
 
-def test_a_generator_that_unlearnt_to_answer_is_left_out(tmp_path: Path) -> None:
-    """Nothing could be trained on what it writes: the cycle goes on with the one that it had."""
+def test_a_generator_that_unlearnt_to_answer_or_got_worse_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cycle goes on with the one that it had, and its leaderboard says so."""
     folder = rendered(tmp_path / "shop", 8)
     heard = Heard()
     cycle = Cycle(Workspace(folder, cycle_settings(**{"sft.learning_rate": 10.0}), heard), dry=False)
+    cycle.results.append(StageResult("base", 0, System()))
     assert cycle._teach("") == ("", "attributes")
     assert "SFT is left out: no answer of the taught generator is valid" in heard.said[-1]
+
+    worse = {"checkpoint": "generator-1", "before": {"accuracy": 0.5}, "metrics": {"accuracy": 0.4, "valid": 1.0}}
+    monkeypatch.setattr(Cycle, "_trained", lambda *_: worse)
+    assert cycle._teach("") == ("generator-1", "SFT attributes"), "cycle.keep_worse"
+    kept = cycle.settings.cycle.model_copy(update={"keep_worse": False})
+    cycle.settings = cycle.settings.model_copy(update={"cycle": kept})
+    assert cycle._teach("") == ("", "attributes") and not cycle.results[-1].accepted
+    content = json.loads((cycle.place / "cycle.json").read_text())
+    assert "validation accuracy fell from 0.500 to 0.400" in content["leaderboard"][-1]["note"]
 
 
 def test_what_is_refused(small: CatalogFolder) -> None:

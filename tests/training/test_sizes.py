@@ -7,7 +7,6 @@ import pytest
 from afmrl_cli.methods import METHODS
 from afmrl_cli.settings import Settings
 from afmrl_cli.training.sizes import (
-    RATES,
     batch_size,
     epoch_steps,
     interval,
@@ -78,4 +77,6 @@ def test_rar_asks_each_query_three_times() -> None:
 
 
 def test_each_method_has_learning_rates_of_the_model_that_it_trains() -> None:
-    assert {name: role for name, (role, _, _) in RATES.items()} == {m.name: m.role for m in METHODS.values()}
+    assert all(getattr(Settings(), m.name).role == m.role for m in METHODS.values())
+    assert all(0 < rate < 0.1 for m in METHODS.values() for rate in getattr(Settings(), m.name).rates)
+    assert not {"role", "rates"} & Settings().sft.model_dump().keys(), "keys of earlier runs stay as they are"

@@ -71,13 +71,15 @@ def _resolved(written: Settings, here: Settings) -> dict[str, str]:
     from ..models.presets import base_name
     from ..reference import known_keys
     from ..settings import BUILT_IN
-    from ..training.sizes import RATES, peak_rate
+    from ..training.sizes import peak_rate
+    from ..training_settings import TrainingSettings
 
     model = written.model
     found: dict[str, object] = {f"model.{role}": base_name(model, role) for role in ("generator", "embedder")}
     built_in = {role: found[f"model.{role}"] == BUILT_IN for role in ("generator", "embedder")}
-    for section, (role, _, _) in RATES.items():
-        found[f"{section}.learning_rate"] = f"{peak_rate(written, section, built_in=built_in[role]):g}"
+    for section, own in written:
+        if isinstance(own, TrainingSettings):
+            found[f"{section}.learning_rate"] = f"{peak_rate(written, section, built_in=built_in[own.role]):g}"
     with contextlib.suppress(ModelError):  # no such device here: the command that needs it says so
         found |= {"model.device": device_of(model), "model.precision": precision_of(model)}
     found = {key: value for key, value in found.items() if _value_of(written, key) in ("", "auto", 0.0)}

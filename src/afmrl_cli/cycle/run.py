@@ -312,8 +312,15 @@ class Cycle:
         if not self.targets:
             return generator, "attributes"
         made = self._trained("1-sft", SFT, self._with("", generator, sft={"source": self.targets}))
-        if made.get("metrics", {}).get("valid") == 0:
-            self.listener.warn("SFT is left out: no answer of the taught generator is valid; more sft.epochs may help")
+        by, before, after = self.settings.sft.best_by, made.get("before", {}), made.get("metrics", {})
+        why = ""
+        if after.get("valid") == 0:
+            why = "no answer of the taught generator is valid"
+        elif by in before and by in after and after[by] < before[by] and not self.settings.cycle.keep_worse:
+            why = f"validation {by} fell from {before[by]:.3f} to {after[by]:.3f}"
+        if why:
+            last, note = self.last, f"SFT is left out: {why}; more sft.epochs may help"
+            self._add(StageResult("SFT", 1, last.system, "", None, last.name, False, note=note))
             return generator, "attributes"
         return str(made["checkpoint"]), "SFT attributes"
 

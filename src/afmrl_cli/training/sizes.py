@@ -18,27 +18,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..settings import Settings
-from ..store.checkpoints import Role
+from ..training_settings import TrainingSettings
 
 BATCHES_AN_EPOCH, EPOCHS = 3, 3.0
 AGCL_BATCH, AGCL_STEPS = 128, 30
 SFT_BATCH, SFT_STEPS = 32, 40
 RAR_PASSES, RAR_STEPS, RAR_MOST_STEPS, RAR_K = 3, 10, 200, 50
 VALIDATIONS, APART, RAR_APART = 6, 50, 25
-RATES: dict[str, tuple[Role, float, float]] = {
-    "agcl": ("embedder", 1e-3, 5e-5),
-    "sft": ("generator", 4e-3, 1e-4),
-    "rar": ("generator", 1e-4, 1e-5),
-}
-"""What is trained, and the peak learning rate of the built-in model and of all others: the smaller a model, the larger
-its steps."""
 
 
 def peak_rate(settings: Settings, section: str, *, built_in: bool) -> float:
     """Return the learning rate that is set for a training, else the one of the model that it trains."""
-    own: float = getattr(settings, section).learning_rate
-    _, nano, other = RATES[section]
-    return own or (nano if built_in else other)
+    own: TrainingSettings = getattr(settings, section)
+    nano, other = own.rates
+    return own.learning_rate or (nano if built_in else other)
 
 
 def batch_size(products: int, most: int) -> int:
