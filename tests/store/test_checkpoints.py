@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
 
 from afmrl_cli.errors import ModelError
 from afmrl_cli.store.checkpoints import Checkpoints, versions
+from afmrl_cli.store.files import TEMPORARY_PREFIX
 
 from .adapters import adapter, manifest
 
@@ -27,8 +29,19 @@ def test_added_listed_and_found_again(store: Checkpoints, tmp_path: Path) -> Non
     assert [m.name for m in store.list()] == ["embedder-1", "embedder-2", "generator-1", "summer-2"]
     assert [first, second, other, named] == store.list() == [store.get(m.name) for m in store.list()]
     assert sorted(first.files) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    assert store.find("summer-2") == named and store.find("latest", "generator") == other
     assert first.versions == versions() and first.versions["python"]
     assert sorted(p.name for p in store.path("embedder-1").iterdir()) == [*sorted(first.files), "manifest.json"]
+
+
+def test_what_a_killed_removal_left_does_not_stand_in_the_way(store: Checkpoints, tmp_path: Path) -> None:
+    source = adapter(tmp_path / "adapter")
+    store.add(source, manifest())
+    shutil.copytree(
+        store.path("embedder-1"), store.path("embedder-1").with_name(f"{TEMPORARY_PREFIX}removed-embedder-1")
+    )
+    store.remove("embedder-1")
+    assert store.list() == [] and not list(store.folder.glob("*embedder-1*"))
 
 
 def test_a_number_is_not_used_again_while_a_later_one_stands(store: Checkpoints, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from afmrl_cli.attributes.views import LISTING
+from afmrl_cli.attributes.views import LISTING, TEXT
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.errors import DataError
 from afmrl_cli.listener import Silent
@@ -25,6 +25,7 @@ from afmrl_cli.training.pairs import (
     find_positives,
     indistinguishable,
     mix,
+    query_views,
     rejected,
 )
 from afmrl_cli.workspace import Workspace
@@ -129,6 +130,13 @@ def test_attributes_are_dropped_from_about_half_of_the_queries() -> None:
     assert {pair.target.words for pair in draws(positive, listings)} == {"shirt"}
     assert {pair.target.words for pair in draws(positive, listings, enrich="both")} == {"shirt\nAttributes: size: b"}
     assert {pair.query.words for pair in draws(positive, listings, enrich="none")} == {"shirt"}
+
+
+def test_which_views_ask_follows_from_the_kind() -> None:
+    shown = listing("a", photos="1 2")
+    assert query_views(Positive("listings", 0), shown) == [LISTING]
+    assert query_views(Positive("photos", 0), shown) == [("photos", "1"), ("photos", "2")]
+    assert query_views(Positive("image-text", 0), shown) == [TEXT, ("photos", "1"), ("photos", "2")]
 
 
 def test_a_draw_is_decided_by_its_seed_alone() -> None:
