@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
+HYBRID = "qwen3_5"
+"""Its first layer is a gated delta net, with 8 linear layers instead of 7; states of prompts are not shared."""
+SHARING = tuple(name for name in ARCHITECTURES if name != HYBRID)
 LAYERS, HIDDEN, VOCABULARY, MAX_POSITIONS = 2, 64, 512, 1024
 LINEAR_LAYERS = 7 * LAYERS
 """q, k, v, o, gate, up, down in each layer of the language model."""
@@ -31,6 +34,12 @@ CHAT_TEMPLATE = (
     "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+THINKING = (
+    "{% if add_generation_prompt %}"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n"
+    "{% else %}<think>\n{% endif %}{% endif %}"
+)
+"""What Qwen3.5's template ends with."""
 WORDS = [
     "red cotton shirt with short sleeves and a round neckline",
     "Find this product: blue denim jacket, regular fit",
@@ -66,7 +75,7 @@ def tiny_tokenizer() -> Any:
 
 def tiny_config(architecture: str, hidden: int = HIDDEN, layers: int = LAYERS) -> Any:
     """The configuration of a small `architecture`."""
-    from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen3VLConfig
+    from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen3_5Config, Qwen3VLConfig
 
     number = tiny_tokenizer().convert_tokens_to_ids
     half = hidden // 8
@@ -106,6 +115,13 @@ def tiny_config(architecture: str, hidden: int = HIDDEN, layers: int = LAYERS) -
     if architecture == "qwen2_5_vl":
         vision |= {"patch_size": 14, "fullatt_block_indexes": [1], "window_size": 56}
         return Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids)
+    if architecture == HYBRID:
+        delta = {"linear_num_key_heads": 2, "linear_num_value_heads": 2}
+        delta |= {"linear_key_head_dim": hidden // 4, "linear_value_head_dim": hidden // 4}
+        text |= delta | {"layer_types": ["linear_attention"] * (layers - 1) + ["full_attention"]}
+        return Qwen3_5Config(
+            text_config=text, vision_config=vision | {"patch_size": 16, "num_position_embeddings": 16}, **ids
+        )
     vision |= {"patch_size": 16, "deepstack_visual_indexes": [0], "num_position_embeddings": 16}
     return Qwen3VLConfig(text_config=text, vision_config=vision, **ids)
 
@@ -122,18 +138,21 @@ def make_tiny(architecture: str, folder: Path, *, seed: int = 0, hidden: int = H
     model.generation_config.update(do_sample=True, temperature=0.01, top_p=0.001, top_k=1, repetition_penalty=1.5)
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
-    stock = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor", "qwen3_vl": "Qwen3VLProcessor"}
+    if architecture == HYBRID:
+        (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE + THINKING, "utf-8")
+    stock = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor"}
+    patches16 = architecture not in stock
     pictures: dict[str, Any] = {
-        "patch_size": 16 if architecture == "qwen3_vl" else 14,
+        "patch_size": 16 if patches16 else 14,
         "merge_size": 2,
         "temporal_patch_size": 2,
-        "image_mean": [0.5, 0.5, 0.5] if architecture == "qwen3_vl" else [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.5, 0.5, 0.5] if architecture == "qwen3_vl" else [0.26862954, 0.26130258, 0.27577711],
+        "image_mean": [0.5, 0.5, 0.5] if patches16 else [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.5, 0.5, 0.5] if patches16 else [0.26862954, 0.26130258, 0.27577711],
         "image_processor_type": "Qwen2VLImageProcessorFast",
-        "processor_class": stock[architecture],
+        "processor_class": stock.get(architecture, "Qwen3VLProcessor"),
     }
     limits: dict[str, Any] = {"min_pixels": 3136, "max_pixels": 12845056}
-    if architecture == "qwen3_vl":
+    if patches16:
         limits = {"size": {"shortest_edge": 4096, "longest_edge": 16777216}}
     (folder / "preprocessor_config.json").write_text(json.dumps(pictures | limits), "utf-8")
     video = pictures | limits | {"video_processor_type": "Qwen2VLVideoProcessor"}

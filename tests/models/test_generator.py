@@ -14,7 +14,7 @@ from afmrl_cli.errors import ModelError
 from afmrl_cli.models.families import FAMILIES
 from afmrl_cli.models.generator import LocalGenerator, load_generator
 from afmrl_cli.settings import AttributeSettings
-from tests.tiny import photo
+from tests.tiny import HYBRID, photo
 
 from .conftest import NO_CHECKPOINTS, settings_for
 
@@ -40,7 +40,7 @@ def test_batched_is_single(tiny_model: TinyModel, architecture: str) -> None:
     answers = generator.generate(REQUESTS)
     assert answers == [generator.generate([request])[0] for request in REQUESTS]
     assert answers == generator_of(tiny_model(architecture), batch_size=5).generate(REQUESTS[::-1])[::-1]
-    assert len({answer.text for answer in answers}) >= 4
+    assert len({answer.text for answer in answers}) >= (2 if architecture == HYBRID else 4)
     assert generator.generate([]) == []
 
 

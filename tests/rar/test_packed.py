@@ -24,7 +24,7 @@ from afmrl_cli.rar.trainer import RarTrainer, Rollouts
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import trainable
 from tests.rar.rig import Rig, add_slight, make_rig, rar_settings
-from tests.tiny import ARCHITECTURES
+from tests.tiny import HYBRID, SHARING
 from tests.training.shop import write_shop
 
 TinyModel = Callable[[str], Path]
@@ -68,7 +68,7 @@ def make(shop: CatalogFolder, run: Path, model: str, changes: Changes | None = N
     return rig
 
 
-@pytest.fixture(scope="module", params=[*ARCHITECTURES, NANO])
+@pytest.fixture(scope="module", params=[*SHARING, NANO])
 def rig(request: pytest.FixtureRequest, shop: CatalogFolder, tiny_model: TinyModel, tmp_path_factory: Any) -> Rig:
     model = request.param if request.param == NANO else str(tiny_model(request.param))
     return make(shop, tmp_path_factory.mktemp("run"), model)
@@ -195,11 +195,24 @@ def test_answers_sampled_a_group_at_a_time(trainer: RarTrainer) -> None:
         handle.remove()
 
 
+def test_a_model_that_shares_nothing_gets_the_prompts_of_afmrl_attributes(
+    shop: CatalogFolder, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    """TRL writes them itself then: thinking is closed in them, too."""
+    rig = make(shop, tmp_path, str(tiny_model(HYBRID)))
+    assert not rig.trainer.shared_prefix
+    scored = rig.trainer._generate_and_score_completions([{"query": i} for i in range(4) for _ in range(4)])
+    for i in range(4):
+        ours = rig.trainer.prompt_tokens(i)
+        assert scored["prompt_ids"][4 * i, -len(ours) :].tolist() == ours
+        assert scored["prompt_mask"][4 * i].sum() == len(ours)
+
+
 ROUNDED = 5e-3
 """Of what comes from features of 11 bits."""
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", SHARING)
 def test_a_step_with_stored_pictures(name: str, shop: CatalogFolder, tiny_model: TinyModel, tmp_path: Path) -> None:
     """The policy's photos come from the store that the gallery has filled: same step but for rounding, and the tower
     sees none of them; without what is stored, the very same numbers again.

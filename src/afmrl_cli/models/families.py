@@ -19,6 +19,10 @@ IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
 IMAGE_SLOT = f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>"
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """All linear layers of the language model, none of the vision tower, whose layers share some of these names."""
+HYBRID_TARGETS = LORA_TARGETS[:-1] + "|in_proj_qkv|in_proj_z|out_proj)"
+"""Those of the gated delta nets beside them: three of four layers of Qwen3.5 have no attention. Left as they are: the
+convolutions, and the two layers that give a number a head (in_proj_a, in_proj_b).
+"""
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,20 @@ FAMILIES: dict[str, Family] = {
         Family("qwen2_vl", "Qwen2-VL", "Qwen2VLProcessor", token_side=14 * 2),
         Family("qwen2_5_vl", "Qwen2.5-VL", "Qwen2_5_VLProcessor", token_side=14 * 2),
         Family("qwen3_vl", "Qwen3-VL", "Qwen3VLProcessor", token_side=16 * 2),
+        Family(
+            "qwen3_5",
+            "Qwen3.5",
+            "Qwen3VLProcessor",
+            token_side=16 * 2,
+            gpu_precision="bf16",
+            lora_targets=HYBRID_TARGETS,
+            shared_prefix=False,
+        ),
     )
 }
 
 
 def titles() -> str:
-    """Name the families in a sentence: "Qwen2-VL, Qwen2.5-VL or Qwen3-VL"."""
+    """Name the families in a sentence: "Qwen2-VL, Qwen2.5-VL, Qwen3-VL or Qwen3.5"."""
     *first, last = (family.title for family in FAMILIES.values())
     return f"{', '.join(first)} or {last}"

@@ -23,6 +23,11 @@ from .batching import Batches
 if TYPE_CHECKING:
     from ..catalog.pictures import Picture
 
+TEMPLATE_OPTIONS = {"enable_thinking": False}
+"""What a chat template is told: models that think before they answer find the thought closed in the prompt, so that all
+of their tokens are the answer's. Other templates know nothing of it.
+"""
+
 
 class LocalGenerator:
     """A base with its adapter, as a `Generator`. `load_generator` makes it."""
@@ -113,7 +118,7 @@ class LocalGenerator:
         Special tokens are taken out of the prompt, and the product's part of it is cut to `max_text_tokens`.
         """
         made: str = self.processor.inner.apply_chat_template(
-            self.messages(request), add_generation_prompt=True, tokenize=False
+            self.messages(request), add_generation_prompt=True, tokenize=False, **TEMPLATE_OPTIONS
         )
         return made
 

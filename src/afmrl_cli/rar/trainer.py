@@ -32,6 +32,7 @@ from ..attributes.request import Request
 from ..errors import ModelError
 from ..listener import Listener, Silent
 from ..models.base import quiet
+from ..models.generator import TEMPLATE_OPTIONS
 from ..training.adapter import trainable
 from ..training.loop import Resumable, common_arguments, train_resumably, write_metrics
 from .held_out import HeldOut, Validation
@@ -344,6 +345,7 @@ def grpo_arguments(plan: Plan, policy: Policy, run: Path) -> dict[str, Any]:
         "loss_type": rar.loss,
         "scale_rewards": rar.scale,
         "max_completion_length": policy.generator.max_new_tokens,
+        "chat_template_kwargs": TEMPLATE_OPTIONS,
         "generation_kwargs": {"suppress_tokens": policy.generator.never},
         "disable_dropout": True,
         "shuffle_dataset": False,
