@@ -122,7 +122,17 @@ class SchemaKey(Section):
     description: str = Field("", description="What the key means, for the generator.")
 
 
-class AttributeSettings(Section):
+class EndpointSettings(Section):
+    """A server that works in place of a local model."""
+
+    endpoint: str = Field("", description="URL of an OpenAI-compatible server in place of a local model.")
+    endpoint_model: str = Field("", description="The model's name at the endpoint.")
+    concurrency: int = Field(8, ge=1, description="Requests at a time to the endpoint.")
+    retries: int = Field(4, ge=0, description="Retries of one request, after 429, 5xx, timeouts and cut connections.")
+    timeout: float = Field(60.0, gt=0, description="Seconds for one request.")
+
+
+class AttributeSettings(EndpointSettings):
     """The schema and how attributes are generated."""
 
     top_p: ClassVar[float] = 1.0
@@ -146,22 +156,18 @@ class AttributeSettings(Section):
         ge=0,
         description="Products at a time; 0: 32, with other models than nano 12; halved when memory runs out.",
     )
-    endpoint: str = Field(
-        "", description="URL of an OpenAI-compatible server that writes attributes in place of a local model."
-    )
-    endpoint_model: str = Field("", description="The model's name at the endpoint.")
     endpoint_schema: bool = Field(True, description="Ask the endpoint for JSON by a schema (response_format).")
-    concurrency: int = Field(8, ge=1, description="Requests at a time to the endpoint.")
-    retries: int = Field(4, ge=0, description="Retries of one request, after 429, 5xx, timeouts and cut connections.")
-    timeout: float = Field(60.0, gt=0, description="Seconds for one request.")
 
 
-class EmbedSettings(Section):
+class EmbedSettings(EndpointSettings):
     """Vectors and index."""
 
     flat_limit: ClassVar[int] = 100_000
     """Vectors of 256 numbers (of longer ones, fewer) up to which the index is flat."""
 
+    endpoint_photos: bool = Field(
+        True, description="Send the endpoint photos, as chat messages; false: text alone, as plain input."
+    )
     enrich: Literal["none", "query", "both"] = Field("query", description="Which side gets attribute text.")
     query_instruction: str = Field("Find this product:", description="Instruction that the embedder gets with a query.")
     target_instruction: str = Field(

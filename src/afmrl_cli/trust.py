@@ -84,8 +84,8 @@ def mark_foreign(settings: Settings, keys: Container[str], file: Path) -> None:
     hub = {name for key in ("model.generator", "model.embedder") for name in values(key)}
     systems = [name.partition(":") for name in values("eval.systems")]
     compared = {name.strip() for kind, _, name in systems if kind.strip() in HUB_SYSTEMS}
-    endpoint = set(values("attributes.endpoint"))
-    if not (doors or files or hub or compared or endpoint) or _trusted(root):
+    endpoints = {section: set(values(f"{section}.endpoint")) for section in ("attributes", "embed")}
+    if not (doors or files or hub or compared or any(endpoints.values())) or _trusted(root):
         return
     for key in doors:
         hint = f"your own word counts: --set {key}=true, {_variable(key)}=true, or trusted_folders in {own_file()}"
@@ -93,13 +93,14 @@ def mark_foreign(settings: Settings, keys: Container[str], file: Path) -> None:
     for key, name in files:
         hint = f"copy the file there, or say it yourself: --set {key}=..., or trusted_folders in {own_file()}"
         raise UsageError(f"{file}: {key}: {name[:200]} lies outside of the catalog's folder", hint)
-    settings.attributes.mark(endpoint)
+    settings.attributes.mark(endpoints["attributes"])
+    settings.embed.mark(endpoints["embed"])
     settings.model.mark(hub)
     settings.eval.mark(compared)
 
 
-def check_endpoint(settings: Section, address: str) -> bool:
-    """Return whether `address` is the user's own word, not only a folder's.
+def check_endpoint(settings: Section, address: str, section: str) -> bool:
+    """Return whether `address`, the endpoint of the settings' `section`, is the user's own word, not only a folder's.
 
     Raises UsageError when a folder named it and the user's own settings do not allow its host.
     """
@@ -108,7 +109,7 @@ def check_endpoint(settings: Section, address: str) -> bool:
     host = _host(address)
     if not any(_same_host(allowed, address) for allowed in own_settings().allowed_hosts):
         raise UsageError(
-            f"attributes.endpoint in this folder's {SETTINGS_FILE} would send its photos and texts to {address[:200]}",
+            f"{section}.endpoint in this folder's {SETTINGS_FILE} would send its photos and texts to {address[:200]}",
             f"if that is what you want: --endpoint {address[:200]}, or allowed_hosts = [{host!r}] in {own_file()}",
         )
     return False

@@ -61,6 +61,11 @@ class Workspace:
     @cached_property
     def embedder_id(self) -> str:
         """Return the embedder's id: the base's name and revision, the adapter's, and how many numbers are kept."""
+        if self.settings.embed.endpoint:
+            from .models.dimensions import shortened_id
+            from .models.embedding_endpoint import embedding_endpoint_id
+
+            return shortened_id(embedding_endpoint_id(self.settings), self.settings.embed.dimensions)
         return self.embedder_id_of(self.settings.model)
 
     def embedder_id_of(self, model: ModelSettings) -> str:
@@ -145,9 +150,13 @@ class Workspace:
     def _embedder(self) -> Encoder:
         from .models.dimensions import shortened
 
-        if self.load_encoder is None:
-            return self.encoder(self.settings.model)
-        return shortened(self.load_encoder(), self.settings.embed.dimensions)
+        if self.load_encoder is not None:
+            loaded = self.load_encoder()
+        else:
+            from .models.backends import load_encoder
+
+            loaded = load_encoder(self)
+        return shortened(loaded, self.settings.embed.dimensions)
 
     def embedder(self) -> Encoder:
         """Return what makes the vectors, loaded at the first call. Raises ModelError."""

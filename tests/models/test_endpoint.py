@@ -17,7 +17,7 @@ from PIL import Image
 from afmrl_cli.attributes.request import Generation, Request
 from afmrl_cli.attributes.schema import AttributeSchema
 from afmrl_cli.errors import ModelError, UsageError
-from afmrl_cli.models import endpoint as module
+from afmrl_cli.models import server as server_module
 from afmrl_cli.models.endpoint import Endpoint, endpoint_id
 from afmrl_cli.settings import AttributeSettings, ModelSettings
 from tests.chat_server import ChatServer, Reply, chat_server
@@ -198,7 +198,7 @@ def test_a_slow_server_is_not_waited_for(server, reply):
 
 
 def test_a_huge_answer_is_not_read_to_its_end(server, monkeypatch):
-    monkeypatch.setattr(module, "MAX_BODY_BYTES", 2**20)
+    monkeypatch.setattr(server_module, "MAX_BODY_BYTES", 2**20)
     server.script = lambda number, body: Reply(text="x" * 3 * 2**20)
     assert ask(server, retries=0).error == "an answer of more than 1 MiB"
 

@@ -22,7 +22,8 @@ def built_in_warning(folder: CatalogFolder, settings: Settings, roles: tuple[Rol
     "".
     """
     model = settings.model
-    local = [role for role in roles if role == "embedder" or not settings.attributes.endpoint]
+    served = {"generator": settings.attributes.endpoint, "embedder": settings.embed.endpoint}
+    local = [role for role in roles if not served[role]]
     built_in = any((getattr(model, role) or model.preset) == BUILT_IN for role in local)
     if not built_in or is_rendered(folder, settings):
         return ""

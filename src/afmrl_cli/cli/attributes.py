@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ import typer
 
 from ..errors import UsageError
 from .flags import setting
-from .options import Session, in_session
+from .options import Session, in_session, warn_of_plain_http
 
 if TYPE_CHECKING:
     from ..attributes.export import ExportSummary
@@ -145,10 +144,7 @@ def _check_flags(session: Session, limit: int | None, sample: int | None) -> Non
     if limit and sample:
         raise UsageError("--limit and --sample exclude each other", "--limit takes the first, --sample any products")
     check_view_names(settings.views, PROTOCOLS)
-    address = settings.endpoint
-    local = any(f"//{host}" in address for host in ("localhost", "127.", "[::1]"))
-    if address.startswith("http:") and not local and os.environ.get("AFMRL_API_KEY"):
-        session.out.warn("the key in AFMRL_API_KEY goes over plain http to another machine: use https where you can")
+    warn_of_plain_http(session, settings.endpoint)
 
 
 def _show_plan(session: Session, generator: str, products: int, views: int, needed: int) -> None:

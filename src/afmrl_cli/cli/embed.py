@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .flags import setting
-from .options import Session, in_session, warn_of_two_faiss
+from .options import Session, in_session, warn_of_plain_http, warn_of_two_faiss
 
 if TYPE_CHECKING:
     from ..retrieval.embed import EmbedSummary
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     setting("embed.dimensions"),
     setting("embed.vectors"),
     setting("embed.batch_size"),
+    setting("embed.endpoint", metavar="URL"),
+    setting("embed.endpoint_model", "--model", metavar="NAME"),
     setting("model.preset"),
     setting("model.embedder", metavar="NAME"),
     roles=("embedder",),
@@ -30,7 +32,7 @@ def embed(
 ) -> None:
     """Compute each product's vector and build the index; only new and changed products cost anything.
 
-    Interrupted, the same command goes on where it was.
+    Interrupted, the same command goes on where it was. The key for an endpoint is read from AFMRL_API_KEY.
 
     Example: afmrl embed catalog.csv --enrich both
     """
@@ -38,6 +40,7 @@ def embed(
     from ..retrieval.embed import embed_catalog
 
     warn_of_two_faiss(session)
+    warn_of_plain_http(session, session.settings.embed.endpoint)
     with session.out:
         summary = embed_catalog(session.work, force=force)
     _show(session, summary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -95,6 +96,13 @@ def warn_of_two_faiss(session: Session) -> None:
 
     if conflict := faiss_conflict():
         session.out.warn(f"{conflict.message}: {' && '.join(conflict.commands)}")
+
+
+def warn_of_plain_http(session: Session, address: str) -> None:
+    """Warn before the key goes to the endpoint `address` where others can read it."""
+    local = any(f"//{host}" in address for host in ("localhost", "127.", "[::1]"))
+    if address.startswith("http:") and not local and os.environ.get("AFMRL_API_KEY"):
+        session.out.warn("the key in AFMRL_API_KEY goes over plain http to another machine: use https where you can")
 
 
 def with_split_shares(settings: Settings, folder: CatalogFolder) -> Settings:

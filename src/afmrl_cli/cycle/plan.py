@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import UsageError
 from ..evaluation.metrics import metric_names
 from ..methods import METHODS
+from ..models.backends import check_trainable
 from ..settings import Settings
 from ..sft.run import SFT
 from ..store.checkpoints import BEST, LATEST
@@ -35,8 +36,7 @@ def refuse(settings: Settings) -> None:
         raise UsageError("cycle works in one process", "start it without torchrun")
     if settings.embed.enrich == "none":
         raise UsageError("embed.enrich = none: a cycle needs attributes on the queries", "set it to query or both")
-    if settings.attributes.endpoint:
-        raise UsageError("attributes.endpoint is set, but only a local generator can be trained", "leave it empty")
+    check_trainable(settings, "generator", "embedder")
     known = metric_names(settings.eval.ks)
     if settings.cycle.metric not in known:
         message = f"cycle.metric = {settings.cycle.metric}: not measured"

@@ -80,7 +80,8 @@ class RetrievalSystem:
     ) -> dict[str, NDArray[np.float32]]:
         """Encode all inputs of which something can be read, by key; those that are cached are not encoded again."""
         instruction = self.target_instruction if side == "products" else self.query_instruction
-        cache = VectorCache(work.folder.embeddings / f"cache-{self.id}-{hash_json(instruction)[:8]}")
+        dimension = 0 if self.stored is None else self.stored.matrix.shape[1]
+        cache = VectorCache(work.folder.embeddings / f"cache-{self.id}-{hash_json(instruction)[:8]}", dimension)
         encode_missing(work, inputs, cache, self.load, instruction, problems, f"{self.name}: {side}")
         found = {wanted.key: np.array(cache.get(wanted.key)) for wanted in inputs if wanted.key in cache}
         cache.prune(CACHED_VECTORS)

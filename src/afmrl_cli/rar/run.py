@@ -17,6 +17,7 @@ import torch
 from ..catalog.problems import Problems
 from ..errors import ModelError, UsageError
 from ..listener import Listener
+from ..models.backends import check_trainable
 from ..models.generator import load_generator
 from ..models.presets import NANO, name_of, resolve_adapter, resolve_base
 from ..settings import Settings
@@ -63,8 +64,7 @@ def train_rar(work: Workspace, *, dry_run: bool = False, force: bool = False) ->
 def _plan(job: Job) -> Planned:
     work, problems = job.work, Problems()
     settings = work.settings
-    if settings.attributes.endpoint:
-        raise UsageError("attributes.endpoint is set, but only a local generator can be trained", "leave it empty")
+    check_trainable(settings, "generator", "embedder")
     _check_parent(job)
     base = resolve_base(settings.model, "embedder", work.listener)
     adapter = resolve_adapter(settings.model, "embedder", base, work.checkpoints)

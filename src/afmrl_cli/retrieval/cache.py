@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, ModelError
 from ..store.files import checksum, hash_json, make_folder, read_object, write_json, writing
 
 OPEN_CHUNKS = 8
@@ -28,10 +28,12 @@ ROW_BITS = 32
 
 
 class VectorCache:
-    """The chunks in a folder, which need not exist yet. Only their keys are kept in memory."""
+    """The chunks in a folder, which need not exist yet. Only their keys are kept in memory. With a `dimension`, chunks
+    of other vectors do not count.
+    """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, dimension: int = 0) -> None:
+        self.folder, self.dimension = folder, dimension
         self._chunks: list[str] = []
         self._place: dict[str, int] = {}
         # The number of a chunk and a row in it, in one integer: a pair takes twice as much, for every listing.
@@ -44,10 +46,12 @@ class VectorCache:
             content, place = read_object(file), file.with_suffix(".npy")
             keys, vectors = content["keys"], open_matrix(place)
             named = isinstance(keys, list) and file.stem == _name(keys) and all(isinstance(key, str) for key in keys)
-            fits = named and len(vectors) == len(keys) and checksum(place) == content["crc32"]
+            known = vectors.shape[1] == (self.dimension or vectors.shape[1])
+            fits = named and known and len(vectors) == len(keys) and checksum(place) == content["crc32"]
         except (OSError, DataError, ValueError, KeyError):
             fits = False
         if fits:
+            self.dimension = vectors.shape[1]
             self._put(file.stem, keys)
         else:  # half a chunk after a power cut, or bits that have changed
             file.unlink(missing_ok=True)
@@ -69,7 +73,10 @@ class VectorCache:
         return len(self._place)
 
     def add(self, keys: Sequence[str], vectors: NDArray[np.float32]) -> None:
-        """Keep `vectors` [n, d] under `keys`; on disk when this returns."""
+        """Keep `vectors` [n, d] under `keys`; on disk when this returns. ModelError when others have another length."""
+        if vectors.shape[1] != (self.dimension or vectors.shape[1]):
+            raise other_dimension(vectors.shape[1], self.dimension)
+        self.dimension = vectors.shape[1]
         make_folder(self.folder)
         name = _name(keys)
         with writing(self.folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
@@ -99,6 +106,14 @@ class VectorCache:
             file.unlink(missing_ok=True)
             file.with_suffix(".npy").unlink(missing_ok=True)
         self._place = {key: place for key, place in self._place.items() if self._chunks[place >> ROW_BITS] not in gone}
+
+
+def other_dimension(made: int, stored: int) -> ModelError:
+    """Return the error of a model whose vectors are longer or shorter than they were."""
+    return ModelError(
+        f"the model gives vectors of {made} numbers now, those stored here have {stored}",
+        "another model under the same name? `afmrl embed --force` computes all vectors anew",
+    )
 
 
 def open_matrix(file: Path, number: str = "<f4") -> NDArray[Any]:

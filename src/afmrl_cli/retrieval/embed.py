@@ -104,7 +104,8 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
         make_folder(place)
         remove_leftovers(place)
         before = None if force else open_current(place)
-        pending = VectorCache(place / PENDING)
+        dimension = 0 if before is None else before.matrix.shape[1]
+        pending = VectorCache(place / PENDING, dimension)
         if force:
             pending.prune(0)
         problems = Problems()

@@ -26,6 +26,7 @@ from ..errors import DataError
 from ..models.embed_input import Item
 from ..workspace import Workspace
 from .bm25 import tokenize
+from .cache import other_dimension
 from .filters import Filters, check_keys, passes
 from .index import exact_search, search_index
 from .listings import Listing
@@ -89,6 +90,8 @@ def search(work: Workspace, vectors: Vectors, query: Item, like: str = "", filte
         encoded = np.asarray(vectors.matrix[own])[None]
     else:
         encoded = work.embedder().encode([query], instruction=work.settings.embed.query_instruction)
+    if encoded.shape[1] != vectors.matrix.shape[1]:
+        raise other_dimension(encoded.shape[1], vectors.matrix.shape[1])
     scores, rows = _nearest(vectors, encoded, k + (own is not None), filters or {})
     found = [(float(score), int(row)) for score, row in zip(scores, rows, strict=True) if row >= 0 and row != own][:k]
     listings = [vectors.listings.listing(row) for _, row in found]

@@ -12,6 +12,7 @@ import torch
 from ..attributes.views import LISTING, VIEWS
 from ..catalog.problems import Problems
 from ..listener import Listener
+from ..models.backends import check_trainable
 from ..models.embed_input import Item
 from ..models.embedder import Embedder
 from ..retrieval.encode import cut_message
@@ -44,6 +45,7 @@ def train_agcl(work: Workspace, *, dry_run: bool = False, force: bool = False) -
 
 def _plan(job: Job) -> Planned:
     work, problems = job.work, Problems()
+    check_trainable(work.settings, "embedder")
     # Nothing is needed of a generator where the catalog's own columns are the attributes.
     source = None if work.settings.agcl.attributes == "given" else work.source
     corpus = load_corpus(work, source, problems)
