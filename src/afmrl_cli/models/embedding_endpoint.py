@@ -208,7 +208,8 @@ def read_vectors(content: bytes, count: int) -> NDArray[np.float32]:
         raise ValueError("a vector holds infinite or missing numbers")
     if not norms.all():
         raise ValueError("a vector of zeros")
-    return (vectors / norms).astype(np.float32)
+    unit: NDArray[np.float32] = (vectors / norms).astype(np.float32)
+    return unit
 
 
 def _part(text: str) -> dict[str, Any]:
