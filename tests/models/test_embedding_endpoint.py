@@ -194,7 +194,7 @@ def test_what_is_stored_is_searched_and_evaluated_by_the_same_server(server, sho
         assert run(*words).exit_code == 2 and len(server.requests) == asked
     assert run("eval", shop.root, "--set", "split.test=0.5", *named).exit_code == 0
     found = run("search", "red shirt", "--catalog", shop.root, "--json", *named)
-    assert found.exit_code == 0 and len(json.loads(found.stdout)["results"]) == 8
+    assert found.exit_code == 0 and len(json.loads(found.stdout)["hits"]) == 8
     assert run("search", "--like", "s0", "--catalog", shop.root, *named).exit_code == 0
 
 
