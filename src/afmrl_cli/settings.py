@@ -102,7 +102,8 @@ class ModelSettings(Section):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device; auto: CUDA where there is one.")
     precision: Literal["auto", "nf4", "bf16", "fp32"] = Field(
-        "auto", description="Precision of the weights; auto: nf4 on CUDA, fp32 on CPU."
+        "auto",
+        description="Precision of the weights; auto: what fits on CUDA (`afmrl doctor` says why), fp32 on CPU.",
     )
     min_pixels: int = Field(0, ge=0, description="Scale smaller images up to so many pixels; 0: the preset's.")
     max_pixels: int = Field(0, ge=0, description="Scale larger images down to so many pixels; 0: the preset's.")

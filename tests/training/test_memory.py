@@ -11,6 +11,7 @@ import pytest
 from benchmarks import memory
 
 from afmrl_cli.models.base import load_base
+from afmrl_cli.models.precision import Choice
 from afmrl_cli.models.presets import Base, family_of, nano_folder
 from afmrl_cli.sources import load_settings
 from afmrl_cli.training.memory import (
@@ -31,6 +32,7 @@ SMALL = Shape(numbers=10_000, hidden=8, layers=3, mlp=32, query=8, keys=4, words
 
 def model(**changes: object) -> Model:
     fields: dict[str, object] = {"shape": SMALL, "bytes": 4, "four_bit": False, "image_tokens": 2, "cuda": False}
+    fields |= {"shared_prefix": True, "chosen": Choice("fp32", "")}
     return Model(**(fields | changes))  # type: ignore[arg-type]
 
 
@@ -77,7 +79,7 @@ def test_four_bit_weights_take_what_is_estimated(tmp_path: Path) -> None:
         if (state := getattr(parameter, "quant_state", None)) is not None:
             real += state.absmax.nbytes + state.state2.absmax.nbytes
     own = {"model.embedder": str(folder), "model.precision": "nf4", "model.device": "cpu"}
-    estimated = load_model(load_settings(None, own, {}), "embedder")
+    estimated = load_model(load_settings(None, own, {}), "embedder", training=False)
     assert estimated is not None and estimated.weights == pytest.approx(real, rel=0.02)
 
 

@@ -67,7 +67,7 @@ def _values(settings: Settings) -> dict[str, Any]:
 def _resolved(written: Settings, here: Settings) -> dict[str, str]:
     """Return what settings that are left open come to here, as far as it does not hang on the catalog's content."""
     from ..errors import ModelError
-    from ..models.device import device_of, precision_of
+    from ..models.device import device_of
     from ..models.presets import base_name
     from ..reference import known_keys
     from ..settings import BUILT_IN
@@ -81,7 +81,9 @@ def _resolved(written: Settings, here: Settings) -> dict[str, str]:
         if isinstance(own, TrainingSettings):
             found[f"{section}.learning_rate"] = f"{peak_rate(written, section, built_in=built_in[own.role]):g}"
     with contextlib.suppress(ModelError):  # no such device here: the command that needs it says so
-        found |= {"model.device": device_of(model), "model.precision": precision_of(model)}
+        device = device_of(model)
+        found |= {"model.device": device}
+        found["model.precision"] = "fp32" if device == "cpu" else "by what fits, see `afmrl doctor`"
     found = {key: value for key, value in found.items() if _value_of(written, key) in ("", "auto", 0.0)}
     for key in known_keys():
         if (value := _value_of(here, key)) != _value_of(written, key):

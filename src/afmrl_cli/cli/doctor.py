@@ -44,6 +44,7 @@ def doctor(call: Call) -> None:
     settings = load_settings(root, flags)
     versions, device, models, troubles = _versions(), _device(settings), _models(settings), find_troubles(settings)
     memory = _memory(settings, out)
+    device["precision"] = " and ".join(dict.fromkeys(each["precision"] for each in memory))
     content = {
         "ok": not troubles,
         "versions": versions,
@@ -58,8 +59,11 @@ def doctor(call: Call) -> None:
     out.table(
         ("preset", "role", "model", "at hand"), [(m["preset"], m["role"], m["model"], m["state"]) for m in models]
     )
-    rows = [(m["stage"], f"{m['peak_bytes'] / GIB:.1f} GiB", m["advice"] or "fits") for m in memory]
-    out.table(("stage", "estimated peak memory", "here"), rows)
+    rows = [(m["stage"], m["precision"], f"{m['peak_bytes'] / GIB:.1f} GiB", m["advice"] or "fits") for m in memory]
+    out.table(("stage", "precision", "estimated peak", "here"), rows)
+    for precision, why in dict.fromkeys((m["precision"], m["why"]) for m in memory):
+        stages = ", ".join(m["stage"] for m in memory if (m["precision"], m["why"]) == (precision, why))
+        out.text(f"{precision} for {stages}: {why}")
     for trouble in troubles:
         out.text(f"wrong: {trouble.what}")
         for command in trouble.mend:
@@ -123,14 +127,13 @@ def _versions() -> dict[str, str]:
 
 
 def _device(settings: Settings) -> dict[str, Any]:
-    """Describe the device and precision that models would use; memory in bytes."""
-    from ..models.device import cuda_devices, device_of, precision_of, torch_build
+    """Describe the device that models would use; memory in bytes."""
+    from ..models.device import cuda_devices, device_of, torch_build
 
     # A device that the settings name and that is absent is listed as a trouble; the table shows what there is.
     model = settings.model if settings.model.device == "cpu" else settings.model.model_copy(update={"device": "auto"})
     found: dict[str, Any] = {
         "used": device_of(model),
-        "precision": precision_of(model),
         "processors": os.cpu_count(),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "torch_cuda": torch_build() or "none (a CPU build)",
@@ -163,6 +166,8 @@ def _memory(settings: Settings, out: Output) -> list[dict[str, Any]]:
             "stage": each.stage,
             "peak_bytes": each.peak_bytes,
             "weights": each.weight_bytes,
+            "precision": each.chosen.precision,
+            "why": each.chosen.why,
             "advice": "no GPU here" if there is None else each.advice(there),
         }
         for each in stages

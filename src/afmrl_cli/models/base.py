@@ -25,9 +25,10 @@ from ..listener import Listener, Silent
 from ..settings import CacheSettings, ModelSettings
 from ..store.checkpoints import WEIGHTS, Checkpoints, Manifest, Role, read_adapter_config
 from .batching import is_out_of_memory
-from .device import Device, Precision, device_of, precision_of
+from .device import Device, device_of
 from .features import FeatureStore
-from .presets import Base, name_of, resolve_adapter, resolve_base
+from .precision import Precision
+from .presets import Base, base_precision, name_of, resolve_adapter, resolve_base
 from .processor import Processor, load_processor
 from .vision import Vision
 
@@ -107,7 +108,7 @@ class Bases:
         """Return `base` in memory, loaded at the first call. ModelError when it can't be, OutOfMemory when it doesn't
         fit.
         """
-        precision, device = precision_of(settings, base.family.gpu_precision), device_of(settings)
+        precision, device = base_precision(settings, base).precision, device_of(settings)
         key = (base.revision, precision, device)
         if key not in self._loaded:
             self._loaded[key] = LoadedBase(base, load_base(base, precision, device), cache=self._cache)

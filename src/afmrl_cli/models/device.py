@@ -1,4 +1,4 @@
-"""Which device and precision will be used, found without importing torch: ids and messages need it before any model."""
+"""Which device will be used and how large it is, found without torch: ids and messages need it before any model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from ..errors import ModelError
 from ..settings import ModelSettings
 
 Device = Literal["cpu", "cuda"]
-Precision = Literal["nf4", "bf16", "fp32"]
 
 
 def torch_build() -> str:
@@ -58,21 +57,19 @@ def device_of(settings: ModelSettings) -> Device:
     return "cpu"
 
 
-def precision_of(settings: ModelSettings, on_gpu: Precision = "nf4") -> Precision:
-    """Resolve `model.precision`: auto is `on_gpu` (the family's) on CUDA, and fp32 on the CPU, where bf16 is a hundred
-    times slower.
-    """
-    if settings.precision != "auto":
-        return settings.precision
-    return on_gpu if device_of(settings) == "cuda" else "fp32"
+@functools.cache
+def device_memory() -> int | None:
+    """Return all bytes of the first GPU, as the driver counts them; None without one."""
+    if not cuda_devices():
+        return None
+    driver, number, size = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(0), ctypes.c_size_t(0)
+    if driver.cuDeviceGet(ctypes.byref(number), 0) or driver.cuDeviceTotalMem_v2(ctypes.byref(size), number):
+        raise ModelError("the driver does not say how large the GPU's memory is", "set model.precision")
+    return size.value
 
 
 def memory_here(settings: ModelSettings) -> int | None:
     """Return the bytes of the device that models would use, all of it; None where a GPU is set and absent."""
     if settings.device == "cpu" or (settings.device == "auto" and not cuda_devices()):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if not cuda_devices():
-        return None
-    import torch
-
-    return torch.cuda.mem_get_info(0)[1]
+    return device_memory()

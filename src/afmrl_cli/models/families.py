@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .device import Precision
+from .precision import Precision
 
 IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
 IMAGE_SLOT = f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>"
@@ -54,8 +54,8 @@ class Family:
 
     full_precision: tuple[str, ...] = ("model.visual", "lm_head")
     """Not quantised, as full paths: "visual" alone matches nothing, and a list without lm_head quantises the head."""
-    gpu_precision: Precision = "nf4"
-    """What model.precision = auto means on a GPU."""
+    trained_in: Precision = "nf4"
+    """bf16: an adapter on 4 bits learns worse, so it is trained on them only where nothing else fits (precision.py)."""
     lora_targets: str = LORA_TARGETS
     """What LoRA is put on: a pattern of the form that `store.strict` lets a checkpoint have."""
     shared_prefix: bool = True
@@ -73,7 +73,7 @@ FAMILIES: dict[str, Family] = {
             "Qwen3.5",
             "Qwen3VLProcessor",
             token_side=16 * 2,
-            gpu_precision="bf16",
+            trained_in="bf16",
             lora_targets=HYBRID_TARGETS,
             shared_prefix=False,
         ),

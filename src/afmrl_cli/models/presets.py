@@ -17,9 +17,9 @@ from ..store.checkpoints import REQUIRED as ADAPTER_FILES
 from ..store.checkpoints import Checkpoints, Manifest, Role
 from ..store.files import hash_json, parse_json
 from ..trust import check_download
-from .device import precision_of
 from .families import FAMILIES, Family, titles
-from .weights import download, find_snapshot, fingerprint_files, missing_weights
+from .precision import Choice, choose_precision
+from .weights import count_numbers, download, find_snapshot, fingerprint_files, missing_weights
 
 NANO = BUILT_IN
 PRESETS: dict[str, dict[Role, str]] = {
@@ -115,7 +115,7 @@ def name_of(settings: ModelSettings, role: Role, base: Base, adapter: Manifest |
     parts: dict[str, Any] = {
         "revision": base.revision,
         "pixels": [base.min_pixels, base.max_pixels],
-        "precision": precision_of(settings, base.family.gpu_precision),
+        "precision": base_precision(settings, base).precision,
         "images": settings.embedder_images if role == "embedder" else generator_photos(settings),
         "text": settings.max_text_tokens,
     }
@@ -127,6 +127,11 @@ def name_of(settings: ModelSettings, role: Role, base: Base, adapter: Manifest |
         name += f"-{adapter.name}"
     readable = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "model"
     return f"{readable[:60]}-{hash_json(parts)[:10]}"
+
+
+def base_precision(settings: ModelSettings, base: Base, *, training: bool = False) -> Choice:
+    """Return the precision that the settings mean for `base`, to read with it or to train on it."""
+    return choose_precision(settings, base.family.trained_in, lambda: count_numbers(base.folder), training=training)
 
 
 def generator_photos(settings: ModelSettings) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -30,6 +32,22 @@ def missing_weights(folder: Path) -> str:
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ModelError(f"{index}: not an index of weights: {error}", "fetch or copy the model again") from error
     return next((name for name in names if not (folder / name).is_file()), "")
+
+
+@functools.cache
+def count_numbers(folder: Path) -> int:
+    """Return how many numbers the safetensors files in `folder` hold, by their headers. Raises ModelError."""
+    from safetensors import SafetensorError, safe_open
+
+    found = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "np") as weights:
+                found += sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            reason = str(error).strip().split("\n", 1)[0][:200]
+            raise ModelError(f"{file}: can't be read: {reason}", "fetch or copy the model again") from error
+    return found
 
 
 def find_snapshot(name: str, revision: str = "") -> Path | None:

@@ -72,7 +72,7 @@ def _plan(job: Job) -> Planned:
         refuse_changed_tower(adapter, work.checkpoints)
     if adapter is None and base.name != NANO:
         work.listener.warn(f"the embedder is the bare {base.name}: is it made for embedding? (`afmrl train-agcl`)")
-    embedder = name_of(settings.model, "embedder", base, adapter)
+    embedder = name_of(job.model, "embedder", base, adapter)
     corpus = read_corpus(work, problems)
     problems.tell(work.listener)
     # All of both splits: products without a query stand in a gallery, and ranks reward by that too.
@@ -112,7 +112,7 @@ def _prepare(job: Job, planned: Planned, run: Path) -> Training:
     # TRL switches activation checkpointing on and off by itself: it must be off in rollouts.
     own = settings.rar.model_copy(update={"activation_checkpointing": False})
     add_trainable(policy.generator, own, job.parent, work.checkpoints, "CAUSAL_LM")
-    embedder = work.load_embedder()
+    embedder = work.load_embedder(job.model)
     gallery = make_folder(work.folder.runs / GALLERY)
     environments = make_environments(work, embedder, gallery, problems, planned.content)
     plan = make_plan(environments, job.base, job.parent, job.model_id)

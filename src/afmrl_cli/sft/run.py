@@ -37,7 +37,7 @@ def train_sft(work: Workspace, *, dry_run: bool = False, force: bool = False) ->
 
 def _plan(job: Job) -> Planned:
     work, problems = job.work, Problems()
-    corpus = load_corpus(work, load_processor(job.base), job.model_id, problems)
+    corpus = load_corpus(work, load_processor(job.base), job.reading_id, problems)
     problems.tell(work.listener)
     plan = make_plan(corpus, work.task, work.settings, job.base)
     work.listener.note(

@@ -29,17 +29,16 @@ halve their batch by themselves when memory runs out, training does not.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from safetensors import SafetensorError, safe_open
-
 from ..errors import ModelError
-from ..models.device import device_of, precision_of
+from ..models.device import device_of
 from ..models.families import FAMILIES
+from ..models.precision import Choice, choose_precision
 from ..models.presets import MAX_TOKENS, base_name, local_folder, pixel_limits, read_config
+from ..models.weights import count_numbers
 from ..settings import Settings
 from ..store.checkpoints import Role
 from ..training_settings import TrainingSettings
@@ -64,6 +63,7 @@ each pair, on a GPU a fused kernel holds none.
 LIBRARIES = 600 * 2**20
 """Bytes that a process on the CPU holds before any model is loaded."""
 Stage = Literal["attributes", "embed", "train-agcl", "train-sft", "train-rar"]
+ROLES: tuple[Role, Role] = ("generator", "embedder")
 LOWER: dict[Stage, tuple[str, ...]] = {
     "attributes": ("attributes.batch_size", "model.max_pixels"),
     "embed": ("embed.batch_size", "model.max_pixels"),
@@ -81,7 +81,9 @@ class StageMemory:
     peak_bytes: int
     weight_bytes: int
     lower: tuple[str, ...]
-    cuda: bool = False
+    cuda: bool
+    chosen: Choice
+    """Of the weights, and why."""
 
     def beside(self, measured: int) -> int:
         """Put the estimate in the terms of a measured peak, to be shown beside it: on the CPU that is of the whole
@@ -129,7 +131,8 @@ class Model:
     four_bit: bool
     image_tokens: int
     cuda: bool
-    shared_prefix: bool = True
+    shared_prefix: bool
+    chosen: Choice
 
     @property
     def weights(self) -> int:
@@ -180,8 +183,10 @@ class Model:
         return pairs * (self.bytes + (0 if self.cuda else HEAD_BYTES))
 
 
-def load_model(settings: Settings, role: Role) -> Model | None:
-    """Read the shape of `role`'s model from its files or the presets'; None where neither is at hand."""
+def load_model(settings: Settings, role: Role, *, training: bool) -> Model | None:
+    """Read the shape of `role`'s model from its files or the presets'; None where neither is at hand. The precision is
+    that of a training or of reading.
+    """
     name = base_name(settings.model, role)
     folder = local_folder(settings.model, role)
     if folder is not None:
@@ -193,21 +198,18 @@ def load_model(settings: Settings, role: Role) -> Model | None:
     # A card that the settings name counts, whether it is there or not.
     family = FAMILIES[kind]
     cuda = settings.model.device == "cuda" or device_of(settings.model) == "cuda"
-    auto = settings.model.precision == "auto" and cuda
-    precision = family.gpu_precision if auto else precision_of(settings.model, family.gpu_precision)
+    chosen = choose_precision(settings.model, family.trained_in, lambda: shape.numbers, training=training)
+    precision = chosen.precision
     half = precision == "bf16" or (precision == "nf4" and cuda)
     unit = family.token_side**2
     most = pixel_limits(folder, settings.model)[1] if folder else settings.model.max_pixels or MAX_TOKENS * unit
-    return Model(shape, 2 if half else 4, precision == "nf4", max(1, most // unit), cuda, family.shared_prefix)
+    return Model(shape, 2 if half else 4, precision == "nf4", max(1, most // unit), cuda, family.shared_prefix, chosen)
 
 
 def read_shape(folder: Path, name: str) -> Shape:
     """Read a model's shape from its config.json, and count the numbers in its safetensors files. Raises ModelError."""
-    config, numbers = read_config(folder, name), 0
+    config, numbers = read_config(folder, name), count_numbers(folder)
     try:
-        for file in sorted(folder.glob("*.safetensors")):
-            with safe_open(file, "np") as weights:
-                numbers += sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
         text, vision = config.get("text_config") or config, config["vision_config"]
         hidden, heads = text["hidden_size"], text["num_attention_heads"]
         head = text.get("head_dim") or hidden // heads
@@ -221,7 +223,7 @@ def read_shape(folder: Path, name: str) -> Shape:
             text["vocab_size"],
             vision.get("embed_dim") or vision["hidden_size"],
         )
-    except (KeyError, TypeError, AttributeError, ZeroDivisionError, SafetensorError, OSError) as error:
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         reason = f"{type(error).__name__}: {error}"[:200]
         raise ModelError(f"{name}: its shape can't be read: {reason}", "fetch or copy the model again") from error
 
@@ -231,25 +233,30 @@ def estimate_stages(settings: Settings, photos: int = PHOTOS) -> list[StageMemor
 
     `photos` is the number of a listing's photos where the settings say that a model reads all of them.
     """
-    generator, embedder = load_model(settings, "generator"), load_model(settings, "embedder")
+    generator, embedder = (load_model(settings, role, training=False) for role in ROLES)
+    policy, learner = (load_model(settings, role, training=True) for role in ROLES)
     found: list[StageMemory] = []
 
     def add(stage: Stage, model: Model, above: int, weights: int = 0) -> None:
         weights = weights or model.weights
-        found.append(StageMemory(stage, weights + above, weights, LOWER[stage], model.cuda))
+        found.append(StageMemory(stage, weights + above, weights, LOWER[stage], model.cuda, model.chosen))
 
     shown, seen = settings.model.generator_images or photos, settings.model.embedder_images or photos
-    if generator is not None:
+    if generator is not None and policy is not None:
         add("attributes", generator, _attributes(settings, generator, shown))
-        add("train-sft", generator, _sft(settings, generator, shown))
-    if embedder is not None:
+        add("train-sft", policy, _sft(settings, policy, shown))
+    if embedder is not None and learner is not None:
         rows = settings.embed.batch_size
         add("embed", embedder, embedder.forward(rows * _item(settings, embedder, seen), rows * seen))
-        add("train-agcl", embedder, _agcl(settings, embedder, seen))
-    if generator is not None and embedder is not None:
+        add("train-agcl", learner, _agcl(settings, learner, seen))
+    if policy is not None and embedder is not None:
+        # Both models are loaded as the one that is trained, so that they can be one.
+        model = settings.model.model_copy(update={"precision": policy.chosen.precision})
+        rewarder = load_model(settings.model_copy(update={"model": model}), "embedder", training=True)
         shared = base_name(settings.model, "generator") == base_name(settings.model, "embedder")
-        weights = generator.weights + (0 if shared else embedder.weights)
-        add("train-rar", generator, _rar(settings, generator, embedder, shown, seen), weights)
+        if rewarder is not None:
+            weights = policy.weights + (0 if shared else rewarder.weights)
+            add("train-rar", policy, _rar(settings, policy, rewarder, shown, seen), weights)
     return found
 
 

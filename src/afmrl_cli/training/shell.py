@@ -22,7 +22,7 @@ from typing import Any
 
 from ..errors import ModelError, UsageError
 from ..listener import Silent
-from ..models.presets import Base, name_of, resolve_adapter, resolve_base
+from ..models.presets import Base, base_precision, name_of, resolve_adapter, resolve_base
 from ..settings import ModelSettings, Settings
 from ..store.checkpoints import Checkpoints, Manifest, Role, changes_tower
 from ..store.files import make_folder, parse_json, reading, write_json
@@ -96,12 +96,23 @@ class Job:
     @property
     def model_id(self) -> str:
         """Return the id of the model that training starts from."""
+        return name_of(self.model, self.method.role, self.base, self.parent)
+
+    @property
+    def reading_id(self) -> str:
+        """Return the id under which what the same model wrote is stored: it may read in another precision."""
         return name_of(self.work.settings.model, self.method.role, self.base, self.parent)
 
     @property
+    def model(self) -> ModelSettings:
+        """Return the model settings with the precision that the base is trained in, for all models of the training."""
+        settings = self.work.settings.model
+        return settings.model_copy(update={"precision": base_precision(settings, self.base, training=True).precision})
+
+    @property
     def bare_model(self) -> ModelSettings:
-        """Return the model settings without the checkpoint: its adapter, or a new one, is put on top to be trained."""
-        return self.work.settings.model.model_copy(update={f"{self.method.role}_checkpoint": ""})
+        """Return the same without the checkpoint: its adapter, or a new one, is put on top to be trained."""
+        return self.model.model_copy(update={f"{self.method.role}_checkpoint": ""})
 
 
 @dataclass(frozen=True)
