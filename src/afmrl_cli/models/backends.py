@@ -1,20 +1,25 @@
-"""Which generator and which embedder the settings mean: a local model, or a server's."""
+"""Which generator the settings mean: a local model, or a server's; and which kind of model embeds."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from ..attributes.request import Generator
-from ..errors import UsageError
+from ..errors import ModelError, UsageError
 from ..listener import Listener
-from ..settings import Settings
+from ..settings import ModelSettings, Settings
 from ..store.checkpoints import Checkpoints, Role
-from .presets import model_id
+from ..trust import check_download
+from .families import FAMILIES
+from .presets import LIGHT, NANO, PICTURE_MODELS, base_name, local_folder, model_id, read_json
 
 if TYPE_CHECKING:
     from ..workspace import Workspace
     from .base import Bases
     from .embed_input import Encoder
+
+EmbedderKind = Literal["qwen", "light", "pictures", "sentences"]
 
 
 def generator_id(settings: Settings, checkpoints: Checkpoints, listener: Listener | None = None) -> str:
@@ -44,6 +49,70 @@ def load_backend(
     return load_generator(settings.model, settings.attributes, checkpoints, bases=bases, listener=listener)
 
 
+def kind_of_embedder(settings: ModelSettings, listener: Listener | None = None) -> EmbedderKind:
+    """Return which kind of model embeds: a Qwen-VL, `light`, a CLIP or SigLIP ("pictures"), or a sentence-transformers
+    model; a hub model that was never here is fetched. ModelError when it can't be had.
+    """
+    name = base_name(settings, "embedder")
+    if name in (LIGHT, NANO):
+        return "light" if name == LIGHT else "qwen"
+    folder = local_folder(settings, "embedder")
+    if folder is None and name.count("/") == 1:
+        from ..listener import Silent
+        from .weights import download
+
+        check_download(settings, name)
+        folder = download(name, settings.embedder_revision, listener or Silent())
+    if folder is None or not (folder / "config.json").is_file():
+        return "qwen"  # which says what is wrong
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind in FAMILIES:
+        return "qwen"
+    if kind in PICTURE_MODELS:
+        return "pictures"
+    return "sentences" if (folder / "modules.json").is_file() else "qwen"
+
+
+def embedder_id(settings: ModelSettings, checkpoints: Checkpoints, light: Path, listener: Listener) -> str:
+    """Return the id under which vectors of the settings' embedder are stored; `light` is the folder of the fit."""
+    kind = kind_of_embedder(settings, listener)
+    if kind == "qwen":
+        return model_id(settings, "embedder", checkpoints, listener)
+    _refuse_checkpoint(settings)
+    if kind == "light":
+        from .light_fit import light_id
+
+        return light_id(light, settings.embedder_images)
+    from .outside import find_model
+
+    return find_model(base_name(settings, "embedder"), listener, settings.embedder_revision)[1]
+
+
+def load_other_encoder(settings: Settings, light: Path, listener: Listener) -> Encoder:
+    """Load an embedder that is no Qwen-VL. Raises ModelError when it can't be had."""
+    model = settings.model
+    kind = kind_of_embedder(model, listener)
+    if kind == "light":
+        from .light import LightEncoder
+        from .light_fit import read_fit
+
+        return LightEncoder(read_fit(light), settings)
+    from .outside import PictureTextEncoder, SentenceEncoder, find_model
+
+    folder, id = find_model(base_name(model, "embedder"), listener, model.embedder_revision)
+    made = PictureTextEncoder if kind == "pictures" else SentenceEncoder
+    return made(folder, id, model, settings.embed.batch_size or 16)
+
+
+def _refuse_checkpoint(settings: ModelSettings) -> None:
+    if settings.embedder_checkpoint:
+        raise ModelError(
+            f"model.embedder_checkpoint = {settings.embedder_checkpoint} is of a Qwen-VL, the embedder is "
+            f"{base_name(settings, 'embedder')}",
+            "leave one of them out",
+        )
+
+
 def load_encoder(work: Workspace) -> Encoder:
     """Return what makes the vectors. Raises as `embedder.load_embedder`, and UsageError at a bad endpoint."""
     if work.settings.embed.endpoint:
@@ -52,6 +121,8 @@ def load_encoder(work: Workspace) -> Encoder:
         endpoint = EmbeddingEndpoint(work.settings)
         work.listener.note(endpoint.destination)
         return endpoint
+    if kind_of_embedder(work.settings.model, work.listener) != "qwen":
+        return load_other_encoder(work.settings, work.folder.light, work.listener)
     return work.load_embedder()
 
 

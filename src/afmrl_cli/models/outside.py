@@ -1,4 +1,4 @@
-"""Other people's models as encoders, to compare with: CLIP and SigLIP, and sentence-transformers.
+"""Other people's models as encoders, as the embedder or to compare with: CLIP and SigLIP, and sentence-transformers.
 
     CLIP, SigLIP            v = unit(text features) or unit(mean of unit(photo features)); of both: unit(their sum)
     sentence-transformers   v = unit(pooled last hidden states), pooled as the model's 1_Pooling/config.json says:
@@ -23,22 +23,23 @@ from numpy.typing import NDArray
 from ..catalog.images import open_image
 from ..catalog.pictures import Picture, opened
 from ..catalog.product import enriched_text
-from ..errors import ModelError
+from ..errors import DataError, ModelError
 from ..listener import Listener
 from ..settings import CatalogSettings, ModelSettings
 from .base import quiet
 from .device import device_of
 from .embed_input import Item, fitted_text
+from .presets import PICTURE_MODELS
 from .weights import download, find_snapshot, fingerprint_files, missing_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PICTURE_MODELS = ("clip", "siglip", "siglip2")
+NO_PHOTOS = "name an embedder that sees photos, such as model.preset = light or a CLIP"
 KNOWN_LAYERS = ("Transformer", "Pooling", "Normalize")
 
 
-def find_model(name: str, listener: Listener) -> tuple[Path, str]:
+def find_model(name: str, listener: Listener, revision: str = "") -> tuple[Path, str]:
     """Return folder and id of the model `name`, a folder or a hub name. ModelError when it can't be had."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -46,7 +47,7 @@ def find_model(name: str, listener: Listener) -> tuple[Path, str]:
             raise ModelError(
                 f"{name}: no such folder", "give a folder, or a hub name such as openai/clip-vit-base-patch32"
             )
-        folder = find_snapshot(name) or download(name, "", listener)
+        folder = find_snapshot(name, revision) or download(name, revision, listener)
     if missing := missing_weights(folder):
         raise ModelError(f"{name}: {missing} is missing in {folder}", "only safetensors are loaded")
     files = [path for path in sorted(folder.iterdir()) if path.suffix in {".json", ".safetensors", ".txt"}]
@@ -141,6 +142,8 @@ class SentenceEncoder:
         """
         import torch
 
+        if any(not item.text.strip() and not item.attributes for item in items):
+            raise DataError(f"{self.id} reads texts alone: a photo without a text says nothing to it", NO_PHOTOS)
         words = [_words(self._tokenizer, item, self._length) for item in items]
         order = sorted(range(len(items)), key=lambda i: len(words[i]))  # alike lengths: little padding
         parts = []

@@ -21,12 +21,15 @@ from .families import FAMILIES, Family, titles
 from .precision import Choice, choose_precision
 from .weights import count_numbers, download, find_snapshot, fingerprint_files, missing_weights
 
-NANO = BUILT_IN
+NANO, LIGHT = BUILT_IN, "light"
 PRESETS: dict[str, dict[Role, str]] = {
     "nano": {"generator": NANO, "embedder": NANO},
     "paper": {"generator": "Qwen/Qwen2.5-VL-3B-Instruct", "embedder": "Qwen/Qwen2-VL-2B-Instruct"},
     "qwen3": {"generator": "Qwen/Qwen3-VL-2B-Instruct", "embedder": "Qwen/Qwen3-VL-2B-Instruct"},
+    "light": {"generator": LIGHT, "embedder": LIGHT},  # the latter alone: see resolve_base and models/light.py
 }
+PICTURE_MODELS = ("clip", "siglip", "siglip2")
+"""Models of texts and photos that embed and do nothing else."""
 MIN_TOKENS, MAX_TOKENS = 4, 512
 """Tokens of one picture: the least where the model says nothing, and the most, whatever the model would allow."""
 
@@ -66,6 +69,8 @@ def local_folder(settings: ModelSettings, role: Role) -> Path | None:
     """
     name = base_name(settings, role)
     folder = nano_folder() if name == NANO else Path(name).expanduser()
+    if name == LIGHT:
+        return None
     if name == NANO or folder.is_dir():
         return folder
     revision = settings.generator_revision if role == "generator" else settings.embedder_revision
@@ -79,6 +84,8 @@ def resolve_base(settings: ModelSettings, role: Role, listener: Listener | None 
     when it can't be had, is no Qwen-VL or has no safetensors; UsageError when the pixel limits contradict each other.
     """
     name = base_name(settings, role)
+    if name == LIGHT:
+        raise _light_is_no_base(role)
     revision = settings.generator_revision if role == "generator" else settings.embedder_revision
     folder = nano_folder() if name == NANO else Path(name).expanduser()
     if name == NANO or folder.is_dir():
@@ -98,6 +105,18 @@ def resolve_base(settings: ModelSettings, role: Role, listener: Listener | None 
         base = Base(name, snapshot.name, snapshot, 0, 0, family)
     low, high = pixel_limits(base.folder, settings)
     return replace(base, min_pixels=low, max_pixels=high)
+
+
+def _light_is_no_base(role: Role) -> ModelError:
+    if role == "generator":
+        return ModelError(
+            "the preset light has no generator: nothing here writes attributes",
+            "name a server (--endpoint), or a generator (model.generator); columns of the catalog are attributes, too",
+        )
+    return ModelError(
+        "the embedder light can't be trained: it is fitted to the catalog by `afmrl embed`",
+        'name another one to train: model.preset = "qwen3" (`afmrl doctor` says what fits this machine)',
+    )
 
 
 def model_id(settings: ModelSettings, role: Role, checkpoints: Checkpoints, listener: Listener | None = None) -> str:
@@ -169,11 +188,11 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
         raise ModelError(f"{name}: no config.json in {folder}", "a model's folder holds config.json and *.safetensors")
-    config = _read_json(file)
+    config = read_json(file)
     kind = config.get("model_type")
     if kind not in FAMILIES:
-        hint = f"the generator and the embedder must be a {titles()}"
-        raise ModelError(f"{name}: a model of type {kind!r} can't be used", hint)
+        hint = f"that takes a {titles()}; other models only embed (embed, search, dedupe, eval)"
+        raise ModelError(f"{name}: a model of type {kind!r} can't write or be trained", hint)
     return config
 
 
@@ -200,12 +219,13 @@ def pixel_limits(folder: Path, settings: ModelSettings) -> tuple[int, int]:
 def _image_config(folder: Path) -> dict[str, Any]:
     """Return the image processor's settings, in the place of transformers 5 or in the older one."""
     new, old = folder / "processor_config.json", folder / "preprocessor_config.json"
-    if new.is_file() and isinstance(inner := _read_json(new).get("image_processor"), dict):
+    if new.is_file() and isinstance(inner := read_json(new).get("image_processor"), dict):
         return inner
-    return _read_json(old) if old.is_file() else {}
+    return read_json(old) if old.is_file() else {}
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the JSON object in `file`. Raises ModelError."""
     try:
         content = parse_json(file.read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -25,6 +25,7 @@ from ..catalog.product import Product
 from ..catalog.read import count_rows
 from ..errors import DataError, ModelError
 from ..listener import Listener
+from ..models.backends import kind_of_embedder
 from ..models.embed_input import Item
 from ..store.checkpoints import versions
 from ..store.files import (
@@ -95,6 +96,8 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
     """
     started = time.monotonic()
     folder, settings, listener = work.folder, work.settings, work.listener
+    if not settings.embed.endpoint and kind_of_embedder(settings.model, listener) == "light":
+        work = _fitted(work, force)
     source = work.source_on_disk if settings.embed.enrich == "both" else None
     if settings.embed.enrich == "both" and source is None:
         raise ModelError("embed.enrich = both needs the generator that wrote the attributes", "see the note above")
@@ -158,6 +161,16 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
         problems={str(kind): count for kind, count in problems.counts.items()},
         seconds=time.monotonic() - started,
     )
+
+
+def _fitted(work: Workspace, force: bool) -> Workspace:
+    """Fit `light` to the catalog where it has no fit yet, or anew with `force`; return the workspace that knows it."""
+    from .light_fit import fit_light, has_fit
+
+    if force or not has_fit(work):
+        with writer_lock(work.folder.store, "afmrl embed"):
+            fit_light(work)
+    return work.with_settings(work.settings)
 
 
 class _Seen:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SIDE = 48
 LEVELS = 8
 DIMENSION = LEVELS**3
+FINE_SIDE, FINE_LEVELS, FINE = 96, 32, 1024
+_CELLS = np.arange(FINE_LEVELS**3, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+_BUCKET, _SIGN = (_CELLS >> np.uint64(40)) % np.uint64(FINE), np.where(_CELLS >> np.uint64(63), 1.0, -1.0)
 
 
 def color_histogram(image: Image) -> NDArray[np.float32]:
@@ -37,4 +40,21 @@ def mean_histogram(images: Sequence[Image]) -> NDArray[np.float32]:
     """Return the colours of all photos of a product, [512], length 1; `images` is not empty."""
     mean = np.mean([color_histogram(image) for image in images], axis=0)
     unit: NDArray[np.float32] = (mean / np.linalg.norm(mean)).astype(np.float32)
+    return unit
+
+
+def fine_histogram(image: Image) -> NDArray[np.float32]:
+    """Return finer colours of an RGB photo, [1024], length 1: shades that one cell of `color_histogram` holds apart.
+
+    The square roots of the shares of 32 x 32 x 32 cells, added up with signs in 1,024 buckets by a hash of the cell:
+    inner products stay what they were, with an error of about 1 / sqrt(1024).
+    """
+    from PIL.Image import Resampling
+
+    small = image.convert("RGB").resize((FINE_SIDE, FINE_SIDE), Resampling.BOX)
+    pixels = np.asarray(small, dtype=np.int64) * FINE_LEVELS // 256
+    cells = (pixels[..., 0] * FINE_LEVELS + pixels[..., 1]) * FINE_LEVELS + pixels[..., 2]
+    roots = np.sqrt(np.bincount(cells.ravel(), minlength=FINE_LEVELS**3))
+    made = np.bincount(_BUCKET.astype(np.int64), weights=_SIGN * roots, minlength=FINE)
+    unit: NDArray[np.float32] = (made / np.linalg.norm(made)).astype(np.float32)
     return unit

@@ -56,6 +56,11 @@ class CatalogFolder:
         return self.store / "embeddings"
 
     @property
+    def light(self) -> Path:
+        """Return the folder of what the embedder `light` was fitted to in this catalog."""
+        return self.store / "light"
+
+    @property
     def cache(self) -> Path:
         """Return the folder of what can be computed again; anything in it may be deleted at any time."""
         return self.store / "cache"

