@@ -207,8 +207,8 @@ def embed_rate(catalog: Path, settings: Any) -> Found:
     embedder = load_embedder(settings.model, settings.embed, Checkpoints(catalog.parent / "none"))
     products = read_products(CatalogFolder(catalog), settings.catalog, Problems())
     items = [Item(product_text(product), product.images[:1]) for product in products]
-    embedder.encode(items[:2], instruction=settings.embed.target_instruction)
-    taken = seconds(lambda: embedder.encode(items, instruction=settings.embed.target_instruction))
+    embedder.encode(items[:2], instruction=embedder.template.target_instruction)
+    taken = seconds(lambda: embedder.encode(items, instruction=embedder.template.target_instruction))
     return rate(len(items), taken, embedder)
 
 

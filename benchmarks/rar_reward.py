@@ -27,8 +27,9 @@ from PIL import Image
 from afmrl_cli.attributes.parse import write_attributes
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.batching import Batches
-from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, Item
+from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.embedder import Embedder, load_embedder
+from afmrl_cli.models.templates import QUERY_INSTRUCTION
 from afmrl_cli.nano.garment import random_garment
 from afmrl_cli.nano.shop import Listing, ShopPlan, write_shop
 from afmrl_cli.rar.frozen import frozen

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from afmrl_cli.attributes.parse import write_attributes
 from afmrl_cli.attributes.prompt import attribute_prompt, chat_messages
 from afmrl_cli.catalog.product import Product, enriched_text, product_text
-from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION, Item, embedder_text
+from afmrl_cli.models.embed_input import Item, embedder_text
 from afmrl_cli.models.families import FAMILIES
+from afmrl_cli.models.templates import QUERY_INSTRUCTION, TARGET_INSTRUCTION
 from afmrl_cli.nano.garment import CATEGORIES, KEYS, Garment, random_garment, values_of
 from afmrl_cli.nano.wording import BRANDS, DEPARTMENTS, listing_words, query_words
 

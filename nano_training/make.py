@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 
-from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION
+from afmrl_cli.models.templates import QUERY_INSTRUCTION, TARGET_INSTRUCTION
 from afmrl_cli.nano.garment import colour_variants
 
 from .batches import BatchSampler, tokenizer_texts

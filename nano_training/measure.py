@@ -11,7 +11,7 @@ from PIL import Image
 
 from afmrl_cli.attributes.parse import InvalidAttributes, parse_attributes, write_attributes
 from afmrl_cli.catalog.product import Product, enriched_text, product_text
-from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION
+from afmrl_cli.models.templates import QUERY_INSTRUCTION, TARGET_INSTRUCTION
 from afmrl_cli.nano.shop import Listing, Shop, ShopPlan, Shot, write_shop
 from afmrl_cli.nano.wording import DEPARTMENTS
 from afmrl_cli.retrieval.index import exact_search

@@ -106,6 +106,9 @@ class ModelSettings(Section):
     embedder_checkpoint: str = Field(
         "", description="Adapter of the embedder, from the checkpoint store; empty: none, the bare base."
     )
+    embed_template: Literal["auto", "plain", "qwen3-vl-embedding", "gme"] = Field(
+        "auto", description="How the embedder's input is written; auto: as the model or its adapter was trained."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device; auto: CUDA where there is one.")
     precision: Literal["auto", "nf4", "bf16", "fp32"] = Field(
         "auto",
@@ -176,9 +179,11 @@ class EmbedSettings(EndpointSettings):
         True, description="Send the endpoint photos, as chat messages; false: text alone, as plain input."
     )
     enrich: Literal["none", "query", "both"] = Field("query", description="Which side gets attribute text.")
-    query_instruction: str = Field("Find this product:", description="Instruction that the embedder gets with a query.")
+    query_instruction: str = Field(
+        "", description="Instruction that the embedder gets with a query; empty: that of its template."
+    )
     target_instruction: str = Field(
-        "Represent this product:", description="Instruction that the embedder gets with a product."
+        "", description="Instruction that the embedder gets with a product; empty: that of its template."
     )
     batch_size: int = Field(
         0,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .models.base import Bases
     from .models.embed_input import Encoder
     from .models.embedder import Embedder
-    from .settings import ModelSettings, Settings
+    from .settings import EmbedSettings, ModelSettings, Settings
 
 
 @dataclass
@@ -75,6 +75,29 @@ class Workspace:
 
         id = embedder_id(model, self.checkpoints, self.folder.light, self.listener)
         return shortened_id(id, self.settings.embed.dimensions)
+
+    @cached_property
+    def embed(self) -> EmbedSettings:
+        """Return the settings of `[embed]` with the instructions of the embedder's template where they are left open.
+        An endpoint's model is known by its name. Raises ModelError as `embedder_id` does.
+        """
+        from .models.templates import served_template, with_instructions
+
+        own = self.settings.embed
+        if own.endpoint:
+            return with_instructions(own, served_template(own.endpoint_model))
+        return self.embed_of(self.settings.model)
+
+    def embed_of(self, model: ModelSettings) -> EmbedSettings:
+        """Return `embed` for the embedder of `model`; nothing is loaded."""
+        from .models.backends import embedder_template
+        from .models.templates import with_instructions
+
+        return with_instructions(self.settings.embed, embedder_template(model, self.checkpoints, self.listener))
+
+    def with_instructions(self) -> Workspace:
+        """Return a workspace whose settings say the instructions that its embedder gets."""
+        return self.with_settings(self.settings.model_copy(update={"embed": self.embed}))
 
     @cached_property
     def generator_id(self) -> str:

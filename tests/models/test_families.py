@@ -32,8 +32,8 @@ from .conftest import NO_CHECKPOINTS, settings_for
 
 SOURCES = Path(afmrl_cli.__file__).parent
 ASKS_FOR_A_TYPE = re.compile(r"qwen\d_\d|qwen[\d_]+.*vl|<\|(image|video|vision)_\w+\|>", re.I)
-OF_OTHERS = {"attributes/answers.py", "training/memory.py"}
-"""Names every model's special tokens, which a server's answer may hold; knows the presets' shapes."""
+OF_OTHERS = {"attributes/answers.py", "training/memory.py", "models/templates.py", "settings.py"}
+"""Names every model's special tokens, which a server's answer may hold; knows the presets' shapes; templates' names."""
 
 
 def strings(file: Path) -> Iterator[str]:
@@ -74,9 +74,9 @@ def test_a_base_knows_its_family(tmp_path: Path) -> None:
 
 
 def test_the_embedders_text_follows_the_row() -> None:
-    turns = replace(FAMILIES["qwen3_vl"], embed_template="<s>{instruction}</s>{images}{text}", embed_end="<end>")
+    slots = replace(FAMILIES["qwen3_vl"], image_slot="<picture>")
     item = Item("red {shirt} ", (Path("a"), Path("b")))
-    assert embedder_text(item, "Find:", turns) == f"<s>Find:</s>{IMAGE_SLOT * 2}red {{shirt}}<end>"
+    assert embedder_text(item, "Find:", slots) == "<picture><picture>Find: red {shirt}\n"
     assert embedder_text(item, "Find:", FAMILIES["qwen2_vl"]) == f"{IMAGE_SLOT * 2}Find: red {{shirt}}\n"
 
 

@@ -151,6 +151,7 @@ def test_the_vectors_are_those_of_the_merged_model(
         "schema": "afmrl.checkpoints-import/1",
         "checkpoint": "embedder-1",
         "was_here": False,
+        "template": "plain",
         "tensors": number,
         "renamed": 0 if layout == "today" else number,
     }

@@ -14,8 +14,8 @@ from transformers import AutoModel, AutoModelForImageTextToText, AutoTokenizer
 
 from afmrl_cli.attributes.parse import parse_attributes
 from afmrl_cli.attributes.prompt import attribute_prompt, chat_messages
-from afmrl_cli.models.embed_input import QUERY_INSTRUCTION, TARGET_INSTRUCTION
 from afmrl_cli.models.presets import nano_folder
+from afmrl_cli.models.templates import QUERY_INSTRUCTION, TARGET_INSTRUCTION
 from afmrl_cli.nano.garment import Garment, colour_variants, random_garment
 from afmrl_cli.nano.render import render_photo
 

@@ -39,7 +39,8 @@ NAVY, RED = (f"colour: {colour}; neckline: v-neck; closure: buttons" for colour 
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    return load_settings(None, {"model.device": "cpu", "model.precision": "fp32"}, {})
+    said = {"model.device": "cpu", "model.precision": "fp32", "embed.query_instruction": "Find this product:"}
+    return load_settings(None, said, {})
 
 
 @pytest.fixture(scope="module")

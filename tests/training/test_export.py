@@ -51,8 +51,8 @@ def test_sentence_transformers_gives_the_same_vectors(shop: CatalogFolder, train
     theirs = sentence_transformers.SentenceTransformer(str(tmp_path / "out"), device="cpu")
     ours = load_embedder(trained.model, trained.embed, Checkpoints(shop.checkpoints))
     for prompt, instruction in (
-        ("query", trained.embed.query_instruction),
-        ("document", trained.embed.target_instruction),
+        ("query", ours.template.query_instruction),
+        ("document", ours.template.target_instruction),
     ):
         expected = ours.encode([Item(text) for text in TEXTS], instruction=instruction)
         found = theirs.encode(TEXTS, prompt_name=prompt)

@@ -256,12 +256,12 @@ def export(
             export_peft(manifest, store, out_folder)
         else:
             from ..models.export import export_sentence_transformers
-            from ..models.presets import resolve_adapter, resolve_base
+            from ..models.presets import embed_template, resolve_base
 
             base = resolve_base(settings.model, "embedder", session.out)
             chosen = settings.model.model_copy(update={"embedder_checkpoint": manifest.name})
-            resolve_adapter(chosen, "embedder", base, store)
-            export_sentence_transformers(manifest, base, settings.embed, store, out_folder)
+            template = embed_template(chosen, store, session.out)
+            export_sentence_transformers(manifest, base, template, settings.embed, store, out_folder)
     session.out.document("afmrl.checkpoints-export/1", {"checkpoint": manifest.name, "to": to, "folder": out_folder})
     session.out.text(str(out_folder))
 
@@ -273,16 +273,26 @@ def import_(
     ],
     name: Annotated[str, typer.Option("--name", help="Another name for it here.")] = "",
     role: Annotated[str, typer.Option("--role", help="Of an adapter made elsewhere: embedder or generator.")] = "",
+    template: Annotated[
+        str, typer.Option("--template", help="Embed template it was trained with; without it, its base's.")
+    ] = "",
 ) -> None:
     """Take in a checkpoint of another catalog or machine, or an adapter that other programs trained; no pickles.
 
     Example: afmrl checkpoints import ../other-shop/exported; afmrl checkpoints import their-adapter --role embedder
     """
+    from ..models.templates import TEMPLATES
     from ..store.checkpoints import MANIFEST, ROLES
 
     if role not in ("", *ROLES):
         raise UsageError(f"--role {role}: unknown", f"known: {', '.join(ROLES)}")
+    if template not in ("", *TEMPLATES):
+        raise UsageError(f"--template {template}: unknown", f"known: {', '.join(TEMPLATES)}")
+    if template and role == "generator":
+        raise UsageError("--template is of embedders", "leave it out")
     if (source / MANIFEST).exists():
+        if template:
+            raise UsageError(f"{source}: its {MANIFEST} says which template it has", "leave --template out")
         _import_archive(session, source, name, role)
     elif not role:
         raise UsageError(
@@ -290,7 +300,7 @@ def import_(
             "for an adapter made elsewhere say --role embedder or --role generator",
         )
     else:
-        _import_adapter(session, source, name, "embedder" if role == "embedder" else "generator")
+        _import_adapter(session, source, name, "embedder" if role == "embedder" else "generator", template)
 
 
 def _import_archive(session: Session, source: Path, name: str, role: str) -> None:
@@ -311,17 +321,21 @@ def _import_archive(session: Session, source: Path, name: str, role: str) -> Non
     session.out.text(f"{stored.name}" + (": the same weights were here already" if here else ""))
 
 
-def _import_adapter(session: Session, source: Path, name: str, role: Role) -> None:
+def _import_adapter(session: Session, source: Path, name: str, role: Role, template: str) -> None:
     from ..models.import_adapter import import_adapter
     from ..store.lock import writer_lock
 
-    store = _store(session)
+    store, model = _store(session), session.settings.model
+    model = model.model_copy(update={"embed_template": template or model.embed_template})
     with session.out, writer_lock(session.folder.store, "afmrl checkpoints import"):
-        done = import_adapter(source, role, session.settings.model, store, session.out, name)
-    told = {"tensors": done.tensors, "renamed": done.renamed}
+        done = import_adapter(source, role, model, store, session.out, name)
+    told: dict[str, object] = {"tensors": done.tensors, "renamed": done.renamed}
+    if role == "embedder":
+        told["template"] = done.manifest.embed_template
+    reads = f"; reads the template {done.manifest.embed_template}" if role == "embedder" else ""
     content = {"checkpoint": done.manifest.name, "was_here": done.was_here, **told}
     session.out.document("afmrl.checkpoints-import/1", content)
-    session.out.note(f"{done.tensors} tensors, {done.renamed} of them renamed; base {done.manifest.base}")
+    session.out.note(f"{done.tensors} tensors, {done.renamed} of them renamed; base {done.manifest.base}{reads}")
     session.out.text(done.manifest.name + (": the same weights were here already" if done.was_here else ""))
 
 

@@ -149,8 +149,6 @@ def _encoding(work: Workspace) -> Callable[[Sequence[Product]], None]:
         load_image = image_loader(embedder, settings.catalog)
         photos = (load_photos(each.images, load_image, settings.model.embedder_images).photos for each in products)
         items = [Item(product_text(each), tuple(shown)) for each, shown in zip(products, photos, strict=True)]
-        embedder.encode(
-            [item for item in items if item.text or item.images], instruction=settings.embed.target_instruction
-        )
+        embedder.encode([item for item in items if item.text or item.images], instruction=work.embed.target_instruction)
 
     return encode

@@ -93,8 +93,8 @@ def _short(content: Any) -> str:
     return hash_json(content)[:SHORT]
 
 
-def _texts(settings: Settings) -> str:
-    embed = settings.embed
+def _texts(work: Workspace) -> str:
+    embed = work.embed
     return _short([embed.enrich, embed.query_instruction, embed.target_instruction])
 
 
@@ -153,7 +153,7 @@ class Inputs:
         found |= self._embedder(work) if "embedder" in uses else {}
         found |= {"columns": self.catalog.columns} if "columns" in uses else {}
         found |= {"targets file": self.catalog.targets} if "targets" in uses else {}
-        found |= {"embed settings": _texts(settings)} if "texts" in uses else {}
+        found |= {"embed settings": _texts(work)} if "texts" in uses else {}
         # Verdicts join listings for training; without any, stages of earlier versions stand.
         verdicts = "verdicts" in uses and settings.dedupe.verdicts
         return found | ({"verdicts": self.catalog.verdicts} if verdicts else {})
@@ -168,7 +168,7 @@ class Inputs:
         return {
             **found,
             **self._evaluation(settings),
-            "embed settings": _texts(settings),
+            "embed settings": _texts(work),
             "split": split,
             "stage before": against,
         }

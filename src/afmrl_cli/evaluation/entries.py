@@ -85,13 +85,12 @@ def model_system(entry: Entry, work: Workspace) -> RetrievalSystem:
 
 
 def _own_model(entry: Entry, work: Workspace) -> RetrievalSystem:
-    settings = work.settings
-    model = settings.model.model_copy(update={"embedder_checkpoint": entry.argument})
-
+    model = work.settings.model.model_copy(update={"embedder_checkpoint": entry.argument})
+    embed = work.embed_of(model)
     return RetrievalSystem(
         entry.name,
         work.embedder_id_of(model),
         cache(lambda: work.encoder(model)),
-        query_instruction=settings.embed.query_instruction,
-        target_instruction=settings.embed.target_instruction,
+        query_instruction=embed.query_instruction,
+        target_instruction=embed.target_instruction,
     )

@@ -94,8 +94,8 @@ def measure(work: Workspace, request: EvalRequest, place: Path | None = None) ->
         "embedder",
         work.embedder_id,
         work.embedder,
-        query_instruction=embed.query_instruction,
-        target_instruction=embed.target_instruction,
+        query_instruction=work.embed.query_instruction,
+        target_instruction=work.embed.target_instruction,
         stored=vectors,
         attributes=texts,
     )

@@ -12,7 +12,8 @@ from ..settings import ModelSettings, Settings
 from ..store.checkpoints import Checkpoints, Role
 from ..trust import check_download
 from .families import FAMILIES
-from .presets import LIGHT, NANO, PICTURE_MODELS, base_name, local_folder, model_id, read_json
+from .presets import LIGHT, NANO, PICTURE_MODELS, base_name, embed_template, local_folder, model_id, read_json
+from .templates import PLAIN, Template
 
 if TYPE_CHECKING:
     from ..workspace import Workspace
@@ -86,6 +87,21 @@ def embedder_id(settings: ModelSettings, checkpoints: Checkpoints, light: Path, 
     from .outside import find_model
 
     return find_model(base_name(settings, "embedder"), listener, settings.embedder_revision)[1]
+
+
+def embedder_template(settings: ModelSettings, checkpoints: Checkpoints, listener: Listener) -> Template:
+    """Return the template whose instructions the settings' embedder gets; plain for one that is no Qwen-VL. ModelError
+    when the settings say another one for such a model.
+    """
+    if kind_of_embedder(settings, listener) == "qwen":
+        return embed_template(settings, checkpoints, listener)
+    if settings.embed_template in ("auto", PLAIN.name):
+        return PLAIN
+    name = base_name(settings, "embedder")
+    raise ModelError(
+        f"{name}: the embed template {settings.embed_template} does not fit: it is no Qwen-VL",
+        "leave model.embed_template = auto",
+    )
 
 
 def load_other_encoder(settings: Settings, light: Path, listener: Listener) -> Encoder:

@@ -1,7 +1,8 @@
 """Loading a base once, in NF4, bf16 or fp32, and hanging adapters on it that are switched, not copied.
 
-Every base is loaded with its vocabulary head. The generator uses all of it; the embedder calls the trunk inside, so no
-vocabulary scores are computed for vectors, and both share the memory when they share the base.
+Every base is loaded with its vocabulary head, where its folder has one. The generator uses all of it; the embedder
+calls the trunk inside, so no vocabulary scores are computed for vectors, and both share the memory when they share the
+base.
 
 PEFT and bitsandbytes are imported where an adapter or 4 bits are wanted: they take a quarter of a command's start.
 """
@@ -63,6 +64,11 @@ class LoadedBase:
     def trunk(self) -> Any:
         """Return the model without its vocabulary head: forward gives the last layer's hidden states [n, length, d]."""
         return self.causal.model
+
+    @property
+    def writes(self) -> bool:
+        """Tell whether there is a vocabulary head: an embedder's folder may lack it."""
+        return not isinstance(self.causal.lm_head, torch.nn.Identity)
 
     @property
     def device(self) -> torch.device:
@@ -129,6 +135,8 @@ class Opened:
     base: Base
     loaded: LoadedBase
     adapter: str | None
+    manifest: Manifest | None
+    """Of the adapter."""
 
 
 def open_role(
@@ -139,11 +147,16 @@ def open_role(
     adapter = resolve_adapter(settings, role, base, checkpoints)
     loaded = (bases or Bases()).get(base, settings)
     name = add_adapter(loaded, adapter, checkpoints.path(adapter.name)) if adapter else None
-    return Opened(name_of(settings, role, base, adapter), base, loaded, name)
+    if role == "generator" and not loaded.writes:
+        raise ModelError(
+            f"{base.name}: the weights lack the vocabulary head (lm_head.weight), so it makes vectors and can't write",
+            "choose another model.generator",
+        )
+    return Opened(name_of(settings, role, base, adapter), base, loaded, name, adapter)
 
 
 def load_base(base: Base, precision: Precision, device: Device) -> Any:
-    """Return the model of `base` with its vocabulary head, in eval mode.
+    """Return the model of `base` in eval mode, with its vocabulary head where the folder has one.
 
     nf4: all linear layers of the language model in NF4 with double quantisation, computing in bf16 on CUDA and fp32 on
     the CPU; vision tower and head in that type. Only safetensors, no code from the model's folder, no network.
@@ -178,7 +191,10 @@ def load_base(base: Base, precision: Precision, device: Device) -> Any:
             raise OutOfMemory(f"{base.name} does not fit into memory in {precision}", hint) from error
         reason = str(error).strip().split("\n", 1)[0][:200]
         raise ModelError(f"{base.name}: can't be loaded: {reason}", "fetch or copy the model again") from error
-    if missing := sorted(report["missing_keys"]):
+    missing = sorted(report["missing_keys"])
+    if missing == ["lm_head.weight"]:
+        model.lm_head, missing = torch.nn.Identity(), []  # what was made up in its place must never be used
+    if missing:
         message = f"{base.name}: the weights lack {len(missing)} tensors, such as {missing[0]}"
         raise ModelError(message, "fetch or copy the model again")
     if precision == "nf4":

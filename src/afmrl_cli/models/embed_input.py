@@ -1,4 +1,4 @@
-"""What the embedder reads: pictures, instruction, text; raw, without a chat template, as in VLM2Vec.
+"""What the embedder reads: pictures, instruction, text, put together by the base's template (`templates`).
 
     <picture> ... <picture> instruction product text
     Attributes: key: value; key: value
@@ -6,9 +6,9 @@
 Attributes always stand whole: they are what tells near-identical products apart. Product text is cut to what they leave
 of `model.max_text_tokens`.
 
-VLM2Vec writes `<image token> instruction text` and a line break, and takes the hidden state of the last token.
-We depart in one thing: every picture's placeholder stands between the model's own vision start and end tokens, which
-Qwen-VL was pre-trained with and without which two pictures in a row would be read as one.
+We depart from VLM2Vec's template, `plain`, in one thing: every picture's placeholder stands between the model's own
+vision start and end tokens, which Qwen-VL was pre-trained with and without which two pictures in a row would be read as
+one.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from numpy.typing import NDArray
 
 from ..catalog.product import enriched_text
 from .families import Family
+from .templates import PLAIN, Template
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..catalog.pictures import Picture
 
-QUERY_INSTRUCTION = "Find this product:"
-TARGET_INSTRUCTION = "Represent this product:"
 LONGEST_TOKEN_CHARS = 64
 """Text is cut to this many characters a token before it is tokenised, so that a megabyte of text costs nothing."""
 
@@ -68,11 +67,10 @@ class Encoder(Protocol):
         """Return the unit vectors [n, d] in the order of `items`."""
 
 
-def embedder_text(item: Item, instruction: str, family: Family) -> str:
+def embedder_text(item: Item, instruction: str, family: Family, template: Template = PLAIN) -> str:
     """Write the string that is tokenised for `item`; its last token's hidden state becomes the vector."""
     text = enriched_text(item.text, item.attributes)
-    images = family.image_slot * len(item.images)
-    return family.embed_template.format(images=images, instruction=instruction, text=text).rstrip() + family.embed_end
+    return template.text(family.image_slot * len(item.images), instruction, text)
 
 
 def fitted_text(tokenizer: Any, text: str, attributes: str, most: int) -> str:

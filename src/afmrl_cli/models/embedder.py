@@ -25,6 +25,7 @@ from ..store.checkpoints import Checkpoints
 from .base import Bases, Opened, active_adapter, open_role
 from .batching import Batches
 from .embed_input import Item, embedder_text, fitted_text
+from .templates import Template, fit_template, template_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,6 +44,7 @@ class Embedder:
         self,
         opened: Opened,
         *,
+        template: Template,
         max_text_tokens: int,
         batch_size: int,
         catalog: CatalogSettings,
@@ -53,6 +55,8 @@ class Embedder:
         self.dimension = int(self.loaded.causal.config.get_text_config().hidden_size)
         self.vision = self.loaded.vision(opened.base)
         self.processor = self.vision.processor
+        self.template = template
+        self._written = fit_template(template, self.processor, opened.base.name)
         self.max_text_tokens = max_text_tokens
         self.texts_cut = 0
         self.photos_left_out = 0
@@ -120,7 +124,7 @@ class Embedder:
             whole, attributes = clean(item.text), clean(item.attributes)
             text = fitted_text(tokenizer, whole, attributes, self.max_text_tokens)
             self.texts_cut += text != whole
-            made.append(embedder_text(Item(text, item.images, attributes), clean(instruction), family))
+            made.append(embedder_text(Item(text, item.images, attributes), clean(instruction), family, self._written))
         return made
 
     def forward(self, batch: dict[str, Any]) -> NDArray[np.float32]:
@@ -174,6 +178,7 @@ def load_embedder(
     opened = open_role(settings, "embedder", checkpoints, bases, listener)
     return Embedder(
         opened,
+        template=template_of(settings.embed_template, opened.base.name, opened.base.folder, opened.manifest),
         max_text_tokens=settings.max_text_tokens,
         batch_size=embed.batch_size or value_by_model("embed.batch_size", opened.base.name),
         catalog=catalog or CatalogSettings(),

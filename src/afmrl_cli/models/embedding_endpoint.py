@@ -39,8 +39,8 @@ from .server import (
     first_error,
     readable_name,
 )
+from .templates import served_template
 
-OWN_TURNS = "qwen3-vl-embedding"
 MOST_NUMBERS = 65_536
 """A longer vector is nobody's, and would fill the disk."""
 TEXTS = 32
@@ -105,12 +105,13 @@ class EmbeddingEndpoint:
         content: list[dict[str, Any]] = [
             {"type": "image_url", "image_url": {"url": data_url(picture, self._max_pixels)}} for picture in pictures
         ]
-        if OWN_TURNS not in self._embed.endpoint_model.lower():
+        template = served_template(self._embed.endpoint_model)
+        if not template.end_token:
             words = "\n".join(filter(None, (instruction, text)))
             return {"messages": [{"role": "user", "content": [*content, _part(words)]}]}
         if text or not content:
-            content.append(_part(text))
-        turns = [("system", [_part(instruction)]), ("user", content), ("assistant", [_part("")])]
+            content.append(_part(text or template.empty))
+        turns = [("system", [_part(template.instruction(instruction))]), ("user", content), ("assistant", [_part("")])]
         messages = [{"role": role, "content": said} for role, said in turns]
         return {"messages": messages, "continue_final_message": True, "add_special_tokens": True}
 

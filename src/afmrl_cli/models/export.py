@@ -1,8 +1,8 @@
 """An embedder's adapter as something other programs open: the plain PEFT folder, or one for sentence-transformers.
 
-The latter holds the base with the adapter merged in (fp32, no vocabulary head), a tokenizer that ends every text with
-the line break that the embedder was trained with, pooling of the last token, and both instructions as prompts. It reads
-text: without torchvision sentence-transformers can't prepare pictures for a Qwen-VL.
+The latter holds the base with the adapter merged in (fp32, no vocabulary head), a tokenizer that ends every text as the
+embedder's template does, pooling of the last token, and what the template writes before a text, with either
+instruction, as prompts. It reads text: without torchvision sentence-transformers can't prepare pictures for a Qwen-VL.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from tokenizers import Regex, normalizers
+from tokenizers import Regex, normalizers, processors
 from transformers import AutoTokenizer
 
 from ..errors import DataError
@@ -22,6 +22,8 @@ from ..store.checkpoints import MANIFEST, Checkpoints, Manifest
 from ..store.files import writing_folder
 from .base import load_base, quiet
 from .presets import Base
+from .processor import load_processor
+from .templates import Template, fit_template, with_instructions
 
 PLAIN_TOKENIZER = "PreTrainedTokenizerFast"
 MODULES = (
@@ -41,42 +43,54 @@ def export_peft(manifest: Manifest, checkpoints: Checkpoints, out: Path) -> None
 
 
 def export_sentence_transformers(
-    manifest: Manifest, base: Base, embed: EmbedSettings, checkpoints: Checkpoints, out: Path
+    manifest: Manifest, base: Base, template: Template, embed: EmbedSettings, checkpoints: Checkpoints, out: Path
 ) -> None:
     """Write the new folder `out` for `sentence_transformers.SentenceTransformer(out)`.
 
     `model.encode(texts, prompt_name="query")` or "document" then gives what `Embedder.encode` gives with the query or
     target instruction, for texts of up to `model.max_text_tokens` tokens. Needs memory for the base in fp32.
-    `base` is the one that it was trained on (`presets.resolve_adapter`). DataError when `out` exists.
+    `base` and `template` are those that it was trained on (`presets.embed_template`). DataError when `out` exists,
+    ModelError when the template does not fit the base.
     """
     _refuse_existing(out)
+    fit_template(template, load_processor(base), base.name)
     model = load_base(base, "fp32", "cpu")
     with quiet():
         merged: Any = PeftModel.from_pretrained(model, str(checkpoints.path(manifest.name))).merge_and_unload()
         tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True, padding_side="left")
     tokenizer.chat_template = None  # with one, texts would be wrapped into turns
-    _end_texts(tokenizer, base.family.embed_end)
+    _end_texts(tokenizer, template)
     width = int(merged.config.get_text_config().hidden_size)
     with writing_folder(out) as folder:
         with quiet():
             merged.model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         open_as_it_is(folder / "tokenizer_config.json")
-        before = base.family.embed_template.partition("{text}")[0]
+        embed = with_instructions(embed, template)
         given = {"query": embed.query_instruction, "document": embed.target_instruction}
-        prompts = {name: before.format(images="", instruction=instruction) for name, instruction in given.items()}
-        write_modules(folder, width, prompts)
+        write_modules(folder, width, {name: template.opening(instruction) for name, instruction in given.items()})
         card = checkpoints.path(manifest.name) / "README.md"
         if card.is_file():
             shutil.copyfile(card, folder / card.name)
 
 
-def _end_texts(tokenizer: Any, end: str) -> None:
-    """Make `tokenizer` take the blanks off a text's end and write `end` there."""
+def _end_texts(tokenizer: Any, template: Template) -> None:
+    """Make `tokenizer` end a text as `template` does.
+
+    Plain: blanks at the end are taken off, and what follows is written. Turns: their tokens are added to the text's.
+    Normalising sees the piece between two special tokens, so "user" and a line break begin the one that is the text.
+    """
     inner = tokenizer.backend_tokenizer
-    own = [inner.normalizer] if inner.normalizer is not None else []
-    ending = [normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(r"\z"), end)]
-    inner.normalizer = normalizers.Sequence([*own, *ending])
+    changes: list[Any] = [inner.normalizer] if inner.normalizer is not None else []
+    if template.end_token:
+        ids = tokenizer(template.after, add_special_tokens=False)["input_ids"]
+        ending = {"id": "END", "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)}
+        inner.post_processor = processors.TemplateProcessing(single="$A END", special_tokens=[ending])
+        if template.empty:
+            changes.append(normalizers.Replace(Regex(r"\Auser\n\s*\z"), f"user\n{template.empty}"))
+    else:
+        changes += [normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(r"\z"), template.after)]
+    inner.normalizer = normalizers.Sequence(changes)
 
 
 def write_modules(folder: Path, width: int, prompts: dict[str, str]) -> None:
@@ -85,10 +99,10 @@ def write_modules(folder: Path, width: int, prompts: dict[str, str]) -> None:
     """
     _write(folder / "modules.json", [_module(i, path, kind) for i, (path, kind) in enumerate(MODULES)])
     _write(folder / "sentence_bert_config.json", {"max_seq_length": None, "do_lower_case": False})
-    pooling = {"word_embedding_dimension": width, "pooling_mode_lasttoken": True, "include_prompt": True}
+    pooling = {"embedding_dimension": width, "pooling_mode": "lasttoken", "include_prompt": True}
     (folder / "1_Pooling").mkdir()
     (folder / "2_Normalize").mkdir()
-    _write(folder / "1_Pooling" / "config.json", pooling | {"pooling_mode_mean_tokens": False})
+    _write(folder / "1_Pooling" / "config.json", pooling)
     about = {"prompts": prompts, "default_prompt_name": "document", "similarity_fn_name": "cosine"}
     _write(folder / "config_sentence_transformers.json", about)
 

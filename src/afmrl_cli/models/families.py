@@ -47,11 +47,6 @@ class Family:
     never_written: tuple[str, ...] = (IMAGE_TOKEN, VIDEO_TOKEN, "<|vision_start|>", "<|vision_end|>", "<|im_start|>")
     """Tokens that would break an answer when it is read again as a prompt."""
 
-    embed_template: str = "{images}{instruction} {text}"
-    """What the embedder reads; blanks at its end are taken off."""
-    embed_end: str = "\n"
-    """What follows it. The last token's hidden state becomes the vector."""
-
     full_precision: tuple[str, ...] = ("model.visual", "lm_head")
     """Not quantised, as full paths: "visual" alone matches nothing, and a list without lm_head quantises the head."""
     trained_in: Precision = "nf4"

@@ -10,12 +10,14 @@ from pathlib import Path
 from ..errors import ModelError
 from ..listener import Listener
 from ..settings import ModelSettings
-from ..store.checkpoints import REQUIRED, Checkpoints, Manifest, Role
+from ..store.checkpoints import EMBED_TEMPLATE, REQUIRED, Checkpoints, Manifest, Role
 from ..store.files import hash_file
 from ..store.strict import ForeignAdapterConfig
 from ..store.transfer import find_equal
 from .foreign_adapter import CONFIG, ForeignAdapter, fit, read_foreign_adapter, write_adapter
 from .presets import Base, base_name, resolve_base
+from .processor import load_processor
+from .templates import PLAIN, fit_template, template_of
 from .weights import find_snapshot
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -38,13 +40,20 @@ def import_adapter(
     folder: Path, role: Role, settings: ModelSettings, checkpoints: Checkpoints, listener: Listener, name: str = ""
 ) -> Imported:
     """Put the adapter in `folder`, as PEFT's save_pretrained writes it, into the store for `role`; the one that is
-    equal, where that is there already. Call it under the store's lock.
+    equal, where that is there already. An embedder keeps the template that `settings` say, or its base's. Call it
+    under the store's lock.
 
-    Raises ModelError, and stores nothing, when the adapter is for another base or is not understood to the last tensor.
+    Raises ModelError, and stores nothing, when the adapter is for another base, is not understood to the last tensor,
+    or the template does not fit the base.
     """
     adapter = read_foreign_adapter(folder)
     base = base_of(adapter, settings, role, listener)
     fitted = fit(adapter, base)
+    template, own = PLAIN, {}
+    if role == "embedder":
+        template = template_of(settings.embed_template, base.name, base.folder, None)
+        fit_template(template, load_processor(base), base.name)
+        own = {EMBED_TEMPLATE: template.name}
     about = {
         "origin": "imported",
         "name": folder.absolute().name[:200],
@@ -57,9 +66,9 @@ def import_adapter(
         written = Path(place)
         write_adapter(fitted, base, written)
         files = {file: hash_file(written / file) for file in REQUIRED}
-        before = find_equal(checkpoints.list(), role, base.revision, files)
+        before = find_equal(checkpoints.list(), role, base.revision, files, template.name)
         manifest = before or checkpoints.add(
-            written, Manifest(role, base.name, base.revision, name, settings={"imported": about})
+            written, Manifest(role, base.name, base.revision, name, settings={"imported": about, **own})
         )
     return Imported(manifest, before is not None, len(fitted.tensors), fitted.renamed)
 

@@ -19,6 +19,7 @@ from ..store.files import hash_json, parse_json
 from ..trust import check_download
 from .families import FAMILIES, Family, titles
 from .precision import Choice, choose_precision
+from .templates import PLAIN, Template, template_of
 from .weights import count_numbers, download, find_snapshot, fingerprint_files, missing_weights
 
 NANO, LIGHT = BUILT_IN, "light"
@@ -129,6 +130,13 @@ def model_id(settings: ModelSettings, role: Role, checkpoints: Checkpoints, list
     return name_of(settings, role, base, resolve_adapter(settings, role, base, checkpoints))
 
 
+def embed_template(settings: ModelSettings, checkpoints: Checkpoints, listener: Listener | None = None) -> Template:
+    """Return the template of the embedder that the settings mean. Raises as `model_id` does."""
+    base = resolve_base(settings, "embedder", listener)
+    adapter = resolve_adapter(settings, "embedder", base, checkpoints)
+    return template_of(settings.embed_template, base.name, base.folder, adapter)
+
+
 def name_of(settings: ModelSettings, role: Role, base: Base, adapter: Manifest | None) -> str:
     """Return `model_id` of what has been resolved."""
     parts: dict[str, Any] = {
@@ -140,6 +148,9 @@ def name_of(settings: ModelSettings, role: Role, base: Base, adapter: Manifest |
     }
     if role == "embedder":
         parts["input"] = EMBEDDER_INPUT
+        template = template_of(settings.embed_template, base.name, base.folder, adapter)
+        if template != PLAIN:  # whose ids are those of versions that knew no other
+            parts["template"] = template.name
     name = Path(base.name).name
     if adapter is not None:
         parts["adapter"] = [adapter.name, *(adapter.files[file] for file in ADAPTER_FILES)]

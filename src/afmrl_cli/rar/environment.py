@@ -251,6 +251,7 @@ def make_environments(
 
     Raises as `read_corpus` does, and DataError when nothing asks or answers or the gallery is too small for `rar.k`.
     """
+    work = work.with_instructions()
     settings = work.settings
     rar = settings.rar
     posed = pose_all(corpus or read_corpus(work, problems), settings)

@@ -62,7 +62,7 @@ def train_rar(work: Workspace, *, dry_run: bool = False, force: bool = False) ->
 
 
 def _plan(job: Job) -> Planned:
-    work, problems = job.work, Problems()
+    work, problems = job.work.with_instructions(), Problems()
     settings = work.settings
     check_trainable(settings, "generator", "embedder")
     _check_parent(job)

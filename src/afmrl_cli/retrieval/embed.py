@@ -123,7 +123,7 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
                 seen.missing(described, count_rows(folder, settings.catalog), listener),
                 pending,
                 work.embedder,
-                settings.embed.target_instruction,
+                work.embed.target_instruction,
                 problems,
             )
             encoded = len(pending) - there
@@ -133,7 +133,7 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
             facts = {
                 "embedder": work.embedder_id,
                 "model": settings.model.model_dump(),
-                "instruction": settings.embed.target_instruction,
+                "instruction": work.embed.target_instruction,
                 "enriched": settings.embed.enrich == "both",
                 "attributes": asdict(source) if source else None,
                 "data": seen.digest.hexdigest(),

@@ -89,7 +89,7 @@ def search(work: Workspace, vectors: Vectors, query: Item, like: str = "", filte
             raise _unknown(like, vectors)
         encoded = np.asarray(vectors.matrix[own])[None]
     else:
-        encoded = work.embedder().encode([query], instruction=work.settings.embed.query_instruction)
+        encoded = work.embedder().encode([query], instruction=work.embed.query_instruction)
     if encoded.shape[1] != vectors.matrix.shape[1]:
         raise other_dimension(encoded.shape[1], vectors.matrix.shape[1])
     scores, rows = _nearest(vectors, encoded, k + (own is not None), filters or {})

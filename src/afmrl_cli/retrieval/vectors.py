@@ -87,7 +87,7 @@ class Vectors:
 
 def vectors_folder(work: Workspace) -> Path:
     """Return the folder for the vectors of this embedder with these settings."""
-    embed = work.settings.embed
+    embed = work.embed
     side = "enriched" if embed.enrich == "both" else "plain"
     return work.folder.embeddings / f"{work.embedder_id}-{side}-{hash_json(embed.target_instruction)[:8]}"
 

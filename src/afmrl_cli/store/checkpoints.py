@@ -36,6 +36,7 @@ ALLOWED_SUFFIXES = (".safetensors", ".json", ".md", ".txt")
 """Pickles (.bin, .pt, .pkl) run code when they are loaded, so that they never get in."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 ROLES: tuple[Role, ...] = ("generator", "embedder")
+EMBED_TEMPLATE = "embed_template"
 LATEST, BEST = "latest", "best"
 BEST_FILE = "best.json"
 TICK = 1e-3
@@ -78,6 +79,13 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=versions)
     created: float = field(default_factory=time.time)
     files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def embed_template(self) -> str:
+        """Return the name of the template (`models.templates`) that an embedder was trained under; versions that knew
+        one only did not write it down.
+        """
+        return str(self.settings.get(EMBED_TEMPLATE, "plain"))
 
     def training_products(self) -> TrainingProducts | None:
         """Return the products that it has seen; None where they are unknown. ValueError when the manifest is

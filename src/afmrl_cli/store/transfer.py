@@ -80,10 +80,15 @@ def _check_format(folder: Path) -> None:
         raise ModelError(f"{folder / WEIGHTS}: no tensors in it", HINT)
 
 
-def find_equal(known: Sequence[Manifest], role: Role, revision: str, files: Mapping[str, str]) -> Manifest | None:
-    """Return the checkpoint with the same weights and configuration (their hashes by file) on the same base."""
+def find_equal(
+    known: Sequence[Manifest], role: Role, revision: str, files: Mapping[str, str], template: str
+) -> Manifest | None:
+    """Return the checkpoint with the same weights and configuration (their hashes by file) on the same base, which
+    reads the same embed template.
+    """
     for each in known:
-        if each.role == role and each.base_revision == revision and all(each.files[f] == files[f] for f in REQUIRED):
+        same = (each.role, each.base_revision, each.embed_template) == (role, revision, template)
+        if same and all(each.files[f] == files[f] for f in REQUIRED):
             return each
     return None
 
@@ -104,7 +109,7 @@ def import_checkpoint(
             f"choose the base it was trained on (model.preset, model.{manifest.role})",
         )
     known = checkpoints.list()
-    if (equal := find_equal(known, manifest.role, revision, manifest.files)) is not None:
+    if (equal := find_equal(known, manifest.role, revision, manifest.files, manifest.embed_template)) is not None:
         return equal
     parent = next((each.name for each in known if each.files[WEIGHTS] == manifest.parent_weights), None)
     taken = checkpoints.path(manifest.name).exists()

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..models.presets import Base
+from ..models.templates import Template, with_instructions
 from ..store.checkpoints import Manifest, versions
 from .plan import Plan, describe
 
 
-def model_card(base: Base, plan: Plan, parent: Manifest | None) -> str:
-    """Return the card of an embedder."""
+def model_card(base: Base, plan: Plan, parent: Manifest | None, template: Template) -> str:
+    """Return the card of an embedder that was trained under `template`."""
     settings = plan.settings
+    embed = with_instructions(settings.embed, template)
+    instructions = {"queries": embed.query_instruction, "products": embed.target_instruction}
     agcl = {key: value for key, value in settings.agcl.model_dump().items() if key != "name"}
     return adapter_card(
         base,
@@ -23,12 +26,17 @@ def model_card(base: Base, plan: Plan, parent: Manifest | None) -> str:
         trained=f"`afmrl train-agcl` ({plan.loss.title}) on {len(plan.corpus.train):,} listings of one catalog",
         use=[
             "With afmrl: `model.embedder_checkpoint` in afmrl.toml. Elsewhere it is a plain PEFT adapter: hang it on",
-            f"the base, write `{settings.embed.query_instruction} <text>` (queries) or",
-            f"`{settings.embed.target_instruction} <text>` (products) and a line break,",
+            "the base, write the text as follows (`\\n` is a line break),",
             "take the last token's hidden state in the last layer, and divide it by its length.",
+            "",
+            *(f"- {side}: `{_written(template, instruction)}`" for side, instruction in instructions.items()),
         ],
         content={"plan": describe(plan), "agcl": agcl},
     )
+
+
+def _written(template: Template, instruction: str) -> str:
+    return template.text("", instruction, "TEXT").replace("\n", "\\n")
 
 
 def generator_card(

@@ -44,7 +44,7 @@ def train_agcl(work: Workspace, *, dry_run: bool = False, force: bool = False) -
 
 
 def _plan(job: Job) -> Planned:
-    work, problems = job.work, Problems()
+    work, problems = job.work.with_instructions(), Problems()
     check_trainable(work.settings, "embedder")
     # Nothing is needed of a generator where the catalog's own columns are the attributes.
     source = None if work.settings.agcl.attributes == "given" else work.source
@@ -129,7 +129,8 @@ def _train(job: Job, plan: Plan, run: Path) -> Outcome:
     embedder = _load(job, plan.settings, plan)
     model = add_trainable(embedder, agcl, job.parent, job.work.checkpoints)
     listener = job.work.listener
-    trainer = AgclTrainer(plan, embedder, model, job.base, run, model_card(job.base, plan, job.parent), listener)
+    card = model_card(job.base, plan, job.parent, embedder.template)
+    trainer = AgclTrainer(plan, embedder, model, job.base, run, card, listener)
     if trainer.validation is None:
         listener.warn(
             "the validation split has too few pairs to measure recall: the last step's adapter is kept "

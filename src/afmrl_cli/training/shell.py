@@ -23,8 +23,9 @@ from typing import Any
 from ..errors import ModelError, UsageError
 from ..listener import Silent
 from ..models.presets import Base, base_precision, name_of, resolve_adapter, resolve_base
+from ..models.templates import Template, template_of
 from ..settings import ModelSettings, Settings
-from ..store.checkpoints import Checkpoints, Manifest, Role, changes_tower
+from ..store.checkpoints import EMBED_TEMPLATE, Checkpoints, Manifest, Role, changes_tower
 from ..store.files import make_folder, parse_json, reading, write_json
 from ..store.lineage import with_sources
 from ..store.lock import writer_lock
@@ -112,7 +113,16 @@ class Job:
     @property
     def bare_model(self) -> ModelSettings:
         """Return the same without the checkpoint: its adapter, or a new one, is put on top to be trained."""
-        return self.model.model_copy(update={f"{self.method.role}_checkpoint": ""})
+        own = {EMBED_TEMPLATE: self.template.name} if self.template else {}
+        return self.model.model_copy(update={f"{self.method.role}_checkpoint": "", **own})
+
+    @property
+    def template(self) -> Template | None:
+        """Return the template that the embedder is trained under, its adapter's own; None for a generator."""
+        model, base = self.work.settings.model, self.base
+        if self.method.role != "embedder":
+            return None
+        return template_of(model.embed_template, base.name, base.folder, self.parent)
 
 
 @dataclass(frozen=True)
@@ -263,6 +273,7 @@ def _manifest(job: Job, planned: Planned, training: Training, outcome: Outcome, 
             method.name: own.model_dump(),
             beside: getattr(settings, beside).model_dump(),
             "plan": training.description,
+            **({EMBED_TEMPLATE: job.template.name} if job.template else {}),
         },
         metrics=outcome.metrics,
     )

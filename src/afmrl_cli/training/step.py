@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..models.embed_input import Item
 from ..models.embedder import Embedder
+from ..models.templates import with_instructions
 from ..settings import CatalogSettings, Settings
 from .agcl import Loss
 from .gradcache import cached_gradients, token_chunks
@@ -37,7 +38,8 @@ class Reader:
 
     def __init__(self, embedder: Embedder, settings: Settings) -> None:
         self.embedder = embedder
-        self.query, self.target = settings.embed.query_instruction, settings.embed.target_instruction
+        embed = with_instructions(settings.embed, embedder.template)
+        self.query, self.target = embed.query_instruction, embed.target_instruction
         self.catalog: CatalogSettings = settings.catalog
 
     def texts(self, pairs: Sequence[Pair]) -> tuple[list[Side], list[str]]:
