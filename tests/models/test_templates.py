@@ -15,12 +15,17 @@ from typer.testing import CliRunner
 
 from afmrl_cli.cli.app import app
 from afmrl_cli.errors import ModelError
+from afmrl_cli.listener import Silent
+from afmrl_cli.models.batching import Batches
 from afmrl_cli.models.embed_input import Item, embedder_text
 from afmrl_cli.models.embedder import Embedder, load_embedder
+from afmrl_cli.models.export import export_sentence_transformers
 from afmrl_cli.models.families import FAMILIES, IMAGE_SLOT
 from afmrl_cli.models.generator import load_generator
 from afmrl_cli.models.presets import embed_template, model_id, resolve_base
 from afmrl_cli.models.templates import GME, PLAIN, QWEN3, template_of
+from afmrl_cli.rar.frozen import frozen
+from afmrl_cli.rar.prefix import encode_groups, split_group
 from afmrl_cli.settings import AttributeSettings, EmbedSettings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.files import hash_json
@@ -273,3 +278,66 @@ def test_a_checkpoint_of_before_reads_plain(places: dict[str, Path], tmp_path: P
     add_random(checkpoints, resolve_base(settings, "embedder"), "old", 0)
     with_it = settings.model_copy(update={"embedder_checkpoint": "old"})
     assert embed_template(settings, checkpoints) is GME and embed_template(with_it, checkpoints) is PLAIN
+
+
+@pytest.mark.parametrize("name", ["qwen3-vl-embedding", "gme"])
+def test_sentence_transformers_gives_the_same_vectors(places: dict[str, Path], name: str, tmp_path: Path) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    checkpoints, settings = Checkpoints(tmp_path / "store"), settings_for(places[name], embed_template=name)
+    base = resolve_base(settings, "embedder")
+    manifest = add_random(checkpoints, base, "own", 0)
+    ours = load_embedder(settings.model_copy(update={"embedder_checkpoint": "own"}), EmbedSettings(), checkpoints)
+    out = tmp_path / "out"
+    export_sentence_transformers(manifest, base, ours.template, EmbedSettings(), checkpoints, out)
+    theirs = sentence_transformers.SentenceTransformer(str(out), device="cpu")
+    texts = [
+        "red v-neck shirt",
+        "Title: Blue Shirt (2).\nBrand: Ünité",
+        " 黑色 连衣裙",
+        "blanks and dots...  ",
+        "a " * 60,
+    ]
+    sides = {"query": ours.template.query_instruction, "document": ours.template.target_instruction}
+    for prompt, instruction in sides.items():
+        expected = ours.encode([Item(text) for text in texts], instruction=instruction)
+        np.testing.assert_allclose(theirs.encode(texts, prompt_name=prompt), expected, atol=1e-5)
+    if ours.template.empty:
+        np.testing.assert_allclose(theirs.encode(""), theirs.encode(ours.template.empty), atol=1e-6)
+    pooling = json.loads((out / "1_Pooling" / "config.json").read_text("utf-8"))
+    assert pooling["pooling_mode"] == "lasttoken"
+
+
+@pytest.mark.parametrize("name", ["qwen3-vl-embedding", "gme"])
+def test_texts_that_begin_alike_share_their_turns_beginning(places: dict[str, Path], name: str) -> None:
+    embedder = opened(places[name])
+    items = [Item("red shirt", (photo(1),), f"colour: {colour}") for colour in ("red", "blue", "navy blue")]
+    group = split_group(embedder, items, "Find it")
+    assert group.prefix and all(len(rest) > 1 for rest in group.rests)
+    with frozen(embedder):
+        (shared,) = encode_groups(embedder, [items], instruction="Find it", batches=Batches(8, Silent(), "reward"))
+    assert np.abs(shared - embedder.encode(items, instruction="Find it")).max() < 1e-5
+
+
+def test_an_imported_adapter_keeps_its_template(tiny_model: TinyModel, tmp_path: Path) -> None:
+    base = resolve_base(settings_for(tiny_model("qwen2_vl")), "embedder")
+    there = Checkpoints(tmp_path / "elsewhere")
+    folder = there.path(add_random(there, base, "theirs", 0).name)
+    (folder / "manifest.json").unlink()
+    (tmp_path / "catalog.csv").write_text("id,title\na,red shirt\n", "utf-8")
+
+    def take(*words: str, code: int = 0) -> Any:
+        chosen = ["-c", str(tmp_path), "--set", f"model.embedder={base.folder}"]
+        done = CliRunner().invoke(app, ["checkpoints", "import", str(folder), *words, *chosen, "--json"])
+        assert done.exit_code == code, done.output
+        return json.loads(done.stdout)
+
+    assert "known: plain" in str(take("--role", "embedder", "--template", "other", code=2))
+    assert "of embedders" in str(take("--role", "generator", "--template", "gme", code=2))
+    first = take("--role", "embedder", "--template", "gme")
+    assert first["template"] == "gme" and take("--role", "embedder", "--template", "gme")["was_here"]
+    second = take("--role", "embedder")
+    assert second["template"] == "plain" and not second["was_here"], "the same weights read otherwise"
+    store = Checkpoints(tmp_path / ".afmrl" / "checkpoints")
+    for taken, template in ((first, GME), (second, PLAIN)):
+        settings = settings_for(base.folder, embedder_checkpoint=taken["checkpoint"])
+        assert embed_template(settings, store) is template
