@@ -17,6 +17,8 @@ BY_MODEL: dict[str, tuple[str, Any, Any]] = {
     "agcl.activation_checkpointing": ("embedder", False, True),
     "sft.chunk_size": ("generator", 8, 2),
     "sft.activation_checkpointing": ("generator", False, True),
+    "rerank.chunk_size": ("generator", 8, 1),
+    "rerank.activation_checkpointing": ("generator", False, True),
     "rar.rollout_answers": ("generator", 1024, 16),
     "rar.activation_checkpointing": ("generator", False, True),
 }

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from .section import Names, Section, as_list
-from .training_settings import AgclSettings, RarSettings, SftSettings
+from .training_settings import AgclSettings, RarSettings, RerankSettings, SftSettings
 
 BUILT_IN = "nano"
 """The name of the model that comes with the tool, which no folder of that name takes."""
@@ -105,6 +105,9 @@ class ModelSettings(Section):
     )
     embedder_checkpoint: str = Field(
         "", description="Adapter of the embedder, from the checkpoint store; empty: none, the bare base."
+    )
+    reranker_checkpoint: str = Field(
+        "", description="Reranker, an adapter on the generator's base, from the checkpoint store; empty: none."
     )
     embed_template: Literal["auto", "plain", "qwen3-vl-embedding", "gme"] = Field(
         "auto", description="How the embedder's input is written; auto: as the model or its adapter was trained."
@@ -214,6 +217,9 @@ class SearchSettings(Section):
     """Search."""
 
     k: int = Field(10, ge=1, description="How many results.")
+    rerank: int = Field(
+        0, ge=0, description="Read so many of the first results again with the trained reranker, in pairs; 0: none."
+    )
 
 
 class DedupeSettings(Section):
@@ -229,6 +235,9 @@ class DedupeSettings(Section):
         description="Share of right pairs to aim at; the threshold is chosen by it on known identities.",
     )
     threshold: float = Field(0.0, ge=0, le=1, description="Take pairs from this score on; 0: chosen by precision.")
+    rerank: bool = Field(
+        False, description="Ask the trained reranker about the pairs that the other evidence leaves open."
+    )
     verdicts: Names = Field(
         [], description="CSV files with confirmed and rejected pairs, relative to this folder; training respects them."
     )
@@ -314,6 +323,7 @@ class Settings(Section):
     agcl: AgclSettings = AgclSettings()
     sft: SftSettings = SftSettings()
     rar: RarSettings = RarSettings()
+    rerank: RerankSettings = RerankSettings()
     cycle: CycleSettings = CycleSettings()
     search: SearchSettings = SearchSettings()
     dedupe: DedupeSettings = DedupeSettings()

@@ -1,4 +1,4 @@
-"""The settings of the trainings: what all have, and the sections [agcl], [sft] and [rar] of `afmrl.toml`."""
+"""The settings of the trainings: what all have, and the sections [agcl], [sft], [rar], [rerank] of `afmrl.toml`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class TrainingSettings(Section):
     """What every training has: optimiser, adapter, states."""
 
     role: ClassVar[Literal["embedder", "generator"]]
-    """What is trained."""
+    """Whose base is trained."""
     rates: ClassVar[tuple[float, float]]
     """The peak learning rate of the built-in model and of all others: the smaller a model, the larger its steps."""
     schedule: ClassVar[Literal["linear", "cosine"]] = "linear"
@@ -199,3 +199,33 @@ class RarSettings(TrainingSettings):
     validation_queries: int = Field(500, ge=1, description="Most held-out queries, of the validation split.")
     margin: float = Field(0.1, gt=0, description="Stop when the valid share or held-out recall drops by this much.")
     name: str = Field("", description="Name of the checkpoint; empty: generator-1, generator-2, ...")
+
+
+class RerankSettings(TrainingSettings):
+    """Training of the reranker: pairs, batches, optimiser."""
+
+    role = "generator"
+    rates = (2e-3, 1e-4)
+    best_by: ClassVar[Literal["mrr"]] = "mrr"
+    """hit@1 of a few dozen queries goes up and down by whole points; the reciprocal rank tells more of each."""
+
+    pairs: Names = Field([], description="listings, photos, image-text; empty: the best that each listing offers.")
+    negatives: int = Field(1, ge=1, description="Near listings of other products that each query is compared with.")
+    candidates: int = Field(
+        20, ge=2, description="Nearest listings, by the embedder, that these are sampled from, and validation reranks."
+    )
+    batch_size: int = Field(0, ge=0, description="Queries in a step; 0: by the catalog, 16 at most.")
+    chunk_size: int = Field(
+        0,
+        ge=0,
+        description="Queries in memory at a time; 0: 8, with other models than nano 1.",
+    )
+    epochs: float = Field(
+        0.0, ge=0, description="Times through all queries; 0: 3, on a small catalog as many as make up 60 steps."
+    )
+    learning_rate: float = Field(0.0, ge=0, description="Peak learning rate; 0: 2e-3 for nano, 1e-4 for all others.")
+    validate_every: int = Field(
+        0, ge=0, description="Steps between two validations; 0: six in a run, 50 steps apart at most."
+    )
+    validation_queries: int = Field(200, ge=1, description="Most validation queries.")
+    name: str = Field("", description="Name of the checkpoint; empty: reranker-1, reranker-2, ...")

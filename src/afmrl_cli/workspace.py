@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .models.base import Bases
     from .models.embed_input import Encoder
     from .models.embedder import Embedder
+    from .models.reranker import Reranker
     from .settings import EmbedSettings, ModelSettings, Settings
 
 
@@ -192,3 +193,9 @@ class Workspace:
         from .models.backends import load_backend
 
         return load_backend(self.settings, self.checkpoints, bases=self.bases, listener=self.listener)
+
+    def reranker(self) -> Reranker:
+        """Load the trained reranker that the settings name. Raises ModelError, too where they name none."""
+        from .models.reranker import load_reranker
+
+        return load_reranker(self.settings, self.checkpoints, self.bases, self.listener)

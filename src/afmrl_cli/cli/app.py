@@ -57,6 +57,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Train",
         "Train the generator to write the attributes by which the frozen embedder finds products (RAR, GRPO).",
     ),
+    "train-rerank": (
+        "Train",
+        "Teach the generator's base to say whether two listings are one product: a second stage for search.",
+    ),
     "cycle": (
         "Train",
         "Run the whole loop: attributes, AGCL, RAR, new attributes, ...; stages are accepted by the validation split.",

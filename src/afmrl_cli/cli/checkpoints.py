@@ -196,6 +196,7 @@ def prune(
 
     Example: afmrl checkpoints prune; then afmrl checkpoints prune --yes
     """
+    from ..store.checkpoints import ROLES
     from ..store.lineage import needed
     from ..store.lock import writer_lock
     from ..store.provenance import wanted_checkpoints
@@ -203,8 +204,7 @@ def prune(
     store = _store(session)
     with writer_lock(session.folder.store, "afmrl checkpoints prune"):
         found, model = store.list(), session.settings.model
-        keys = ("generator_checkpoint", "embedder_checkpoint")
-        chosen = {f"model.{key}": getattr(model, key) for key in keys}
+        chosen = {f"model.{role}_checkpoint": getattr(model, f"{role}_checkpoint") for role in ROLES}
         kept = needed(found, wanted_checkpoints(session.folder, store, chosen))
         gone = [m for m in found if m.name not in kept]
         sizes = {m.name: store.size(m.name) for m in gone}
@@ -294,10 +294,11 @@ def import_(
         if template:
             raise UsageError(f"{source}: its {MANIFEST} says which template it has", "leave --template out")
         _import_archive(session, source, name, role)
-    elif not role:
+    elif role not in ("embedder", "generator"):
         raise UsageError(
             f"{source}: no {MANIFEST} in it, so not what `afmrl checkpoints export` wrote",
-            "for an adapter made elsewhere say --role embedder or --role generator",
+            "an adapter made elsewhere can be --role embedder or --role generator, but no reranker: nothing in it says "
+            "how it wants to be asked",
         )
     else:
         _import_adapter(session, source, name, "embedder" if role == "embedder" else "generator", template)

@@ -21,6 +21,7 @@ SHOWN = 20
 @in_session(
     setting("dedupe.precision"),
     setting("dedupe.threshold"),
+    setting("dedupe.rerank"),
     setting("dedupe.verdicts", metavar="FILE", repeat=True, from_here=True),
     writes=True,
 )
@@ -86,7 +87,12 @@ def _show(session: Session, result: Result, files: Mapping[str, Path | None]) ->
         sides = [f"{one.id}\n{other.id}", f"{one.title}\n{other.title}"]
         alike = ", ".join(
             f"{name} {value:.2f}"
-            for name, value in (("vectors", evidence.vector), ("photos", evidence.photo), ("text", evidence.text))
+            for name, value in (
+                ("vectors", evidence.vector),
+                ("photos", evidence.photo),
+                ("text", evidence.text),
+                ("reranker", evidence.reranker),
+            )
             if value is not None
         )
         rows.append(

@@ -59,6 +59,7 @@ Github = Annotated[bool, typer.Option("--github", help="Annotate the GitHub work
     setting("eval.merge", metavar="RUN", repeat=True),
     setting("eval.max_drop", metavar="METRIC=X", repeat=True),
     setting("eval.slices", metavar="KEYS"),
+    setting("search.rerank"),
     roles=("embedder",),
     writes=True,
 )
@@ -120,7 +121,7 @@ def _check(session: Session, spec: TaskSpec, files: Mapping[str, Path | None]) -
 
 
 def _measure(session: Session, spec: TaskSpec, baselines: bool, fail_under: list[str]) -> Report:
-    from ..evaluation.entries import parse_entries
+    from ..evaluation.entries import RERANKED, Entry, parse_entries
     from ..evaluation.report import EvalRequest, measure
     from ..evaluation.seen import seen_by, with_fit
     from ..evaluation.thresholds import parse_thresholds
@@ -128,6 +129,8 @@ def _measure(session: Session, spec: TaskSpec, baselines: bool, fail_under: list
 
     settings, work = session.settings, session.work
     entries = tuple(parse_entries(settings.eval.systems, baselines))
+    if settings.search.rerank:
+        entries = (Entry(RERANKED, "", RERANKED), *entries)
     described = settings.embed.enrich != "none" and work.source_on_disk is not None
     seen = seen_by(trained_by(settings, entries, described=described), work.checkpoints)
     if not settings.embed.endpoint and kind_of_embedder(settings.model, work.listener) == "light":
@@ -140,6 +143,8 @@ def trained_by(settings: Settings, entries: Sequence[Entry], *, described: bool)
     model, rows = settings.model, [entry for entry in entries if entry.kind == "checkpoint"]
     found: list[tuple[Role, str]] = [("embedder", model.embedder_checkpoint)]
     found += [("embedder", entry.argument) for entry in rows]
+    if any(entry.kind == "reranked" for entry in entries):
+        found.append(("reranker", model.reranker_checkpoint))
     if described and not settings.attributes.endpoint:
         found.append(("generator", model.generator_checkpoint))
     return found

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PAGE_SUFFIXES = (".html", ".htm")
 
 
-@in_session(setting("search.k", "-k"), catalog="option")
+@in_session(setting("search.k", "-k"), setting("search.rerank"), catalog="option")
 def search(
     session: Session,
     text: Annotated[str, typer.Argument(help="The query, in words.", show_default=False)] = "",
@@ -148,7 +148,7 @@ def _show(out: Output, found: Found, wide: bool) -> None:
     elif wide:
         columns = ["", "score", "id", "title", "brand", "price", "attributes", "words in common", "link"]
         cells = ((h.brand, h.price, _attributes(h), ", ".join(h.words), h.link) for h in hits)
-        heads = ((h.rank, round(h.score, 4), h.id, h.title) for h in hits)
+        heads = ((h.rank, round(h.score, 4), h.id, "  ".join(filter(None, (h.title, _verdict(h))))) for h in hits)
         out.table(columns, [(*head, *rest) for head, rest in zip(heads, cells, strict=True)])
     else:
         for hit in hits:
@@ -157,12 +157,16 @@ def _show(out: Output, found: Found, wide: bool) -> None:
 
 def _lines(hit: Hit, width: int) -> list[str]:
     """Return what is shown of a listing, each line no longer than `width`: what it is, its attributes, its link."""
-    around = [hit.id, *(part for part in (hit.brand, hit.price) if part)]
+    around = [hit.id, *(part for part in (hit.brand, hit.price, _verdict(hit)) if part)]
     title = _clipped(hit.title, max(20, width - len("  ".join(around)) - 2))
     lines = ["  ".join(part for part in (hit.id, title, *around[1:]) if part)]
     if hit.attributes:
         lines.append(_clipped(_attributes(hit), width))
     return [*lines, hit.link] if hit.link else lines
+
+
+def _verdict(hit: Hit) -> str:
+    return "" if hit.same is None else f"same {hit.same:.2f}"
 
 
 def _clipped(text: str, width: int) -> str:

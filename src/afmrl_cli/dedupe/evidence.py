@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,8 @@ class Evidence:
     attributes: dict[str, str]
     other_attributes: dict[str, tuple[str, str]]
     prices: tuple[float, float] | None
+    reranker: float | None = None
+    """How probable the reranker finds that both are one product; None where it was not asked."""
 
     @property
     def conflicts(self) -> str:
@@ -42,8 +44,8 @@ class Evidence:
 class EvidenceBuilder:
     """Gives evidence on pairs of a catalog."""
 
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
+    def __init__(self, sources: Sources, reranked: Mapping[Pair, float] | None = None) -> None:
+        self._sources, self._reranked = sources, reranked or {}
         self.products: list[Product] = sources.listings.products
 
     def build(self, pairs: Sequence[Pair]) -> list[Evidence]:
@@ -91,6 +93,7 @@ class EvidenceBuilder:
             same,
             other,
             None if np.isnan(prices).any() else (float(prices[0]), float(prices[1])),
+            self._reranked.get((a, b)),
         )
 
     def _titles_words(self, row: int) -> list[str]:

@@ -22,6 +22,7 @@ attribute       share of the attributes filled on both sides that agree, by rari
 price           ratio of the prices, 0 when one is half of the other;  price_other: the opposite
 photo_same      the same picture (also in another size or compression)
 photo_shape, photo_colour  of the two most alike photos;  photo_other: both have photos, and none are alike
+reranker        how probable the trained reranker finds it (reread.py);  reranker_other: that it is not
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ _NAMES = (
     "attribute attribute_other price price_other photo_same photo_shape photo_colour photo_other"
 )
 NAMES = tuple(_NAMES.split())
+RERANKER_NAMES = ("reranker", "reranker_other")
+"""Two columns more, where the reranker was asked."""
 ROWS = 100_000
 NUMBERS = 16_000_000
 """Numbers of vectors that are taken at a time for either side: 64 MB."""

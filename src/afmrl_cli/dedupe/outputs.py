@@ -25,7 +25,7 @@ SCHEMA = "afmrl.dedupe/1"
 PAIRS, MANIFEST, SETTINGS = "pairs.csv", "dedupe.json", "settings.json"
 _COLUMNS = (
     "group score status id other_id verdict title other_title vector photo text shared_words words other_words "
-    "shared_codes shared_attributes conflicting_attributes price other_price"
+    "shared_codes shared_attributes conflicting_attributes price other_price reranker"
 )
 COLUMNS = tuple(_COLUMNS.split())
 
@@ -84,6 +84,7 @@ def table_rows(result: Result) -> list[dict[str, object]]:
                 "conflicting_attributes": evidence.conflicts,
                 "price": f"{evidence.prices[0]:g}" if evidence.prices else "",
                 "other_price": f"{evidence.prices[1]:g}" if evidence.prices else "",
+                "reranker": _number(evidence.reranker),
             }
         )
     return rows
@@ -119,6 +120,7 @@ def _pair(found: Found, ids: Sequence[str]) -> dict[str, Any]:
         "confirmed": found.status == CONFIRMED,
         "group": found.group + 1 if found.group >= 0 else None,
         "similarity": {"vector": evidence.vector, "photo": evidence.photo, "text": evidence.text},
+        "reranker": evidence.reranker,
         "shared_words": list(evidence.words),
         "other_words": [list(words) for words in evidence.other_words],
         "shared_codes": list(evidence.codes),

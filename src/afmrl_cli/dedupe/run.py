@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.verdicts import Verdicts, pair_of, read_verdicts
 from ..errors import DataError
-from ..listener import Listener
+from ..listener import Listener, Silent
 from ..retrieval.vectors import Vectors
 from ..settings import Settings
 from ..workspace import Workspace
@@ -37,6 +37,7 @@ from .measure import (
     what_is_known,
 )
 from .photos import Photos, load_signatures
+from .reread import Reread, open_pairs, reread
 from .score import Scorer, fit_scorer
 from .variants import alike_in_all
 from .words import read_words
@@ -78,6 +79,7 @@ class Compared:
     sources: Sources
     pairs: NDArray[np.int64]
     features: NDArray[np.float32]
+    reread: Reread | None = None
 
 
 def compare_catalog(work: Workspace, vectors: Vectors | None) -> Compared:
@@ -114,8 +116,12 @@ def find_duplicates(work: Workspace, vectors: Vectors | None) -> Result:
     compared = compare_catalog(work, vectors)
     products, pairs = compared.sources.listings.products, compared.pairs
     known = what_is_known(products, pairs, verdicts, settings.split)
-    scorer = fit_scorer(compared.features, pairs, known.labels, known.training_weights(pairs), known.identities)
-    scores = scorer.scores(compared.features, pairs, scorer.of_candidates)
+    scorer, scores = _scored(compared, known)
+    if settings.dedupe.rerank:
+        choice, _ = _threshold(settings, scorer, scores, pairs, known, Silent())
+        said = reread(work, products, open_pairs(pairs, scores, choice.threshold))
+        compared = replace(compared, features=np.hstack([compared.features, said.columns(pairs)]), reread=said)
+        scorer, scores = _scored(compared, known)
     choice, how = _threshold(settings, scorer, scores, pairs, known, listener)
     threshold = choice.threshold
     reliable = reliability(scores, known, pairs) if scorer.fitted else None
@@ -126,7 +132,7 @@ def find_duplicates(work: Workspace, vectors: Vectors | None) -> Result:
     _complete(verified, joined, rejected, threshold, compared, scorer)
     groups = complete_link(verified, joined, rejected)
     status = PROBABLE if choice.reached else TO_REVIEW
-    found, groups = _new_ones(verified, joined, groups, status, EvidenceBuilder(compared.sources), verdicts)
+    found, groups = _new_ones(verified, joined, groups, status, _builder(compared), verdicts)
     content = {
         "listings": len(products),
         "embedder": None if vectors is None else vectors.manifest["embedder"],
@@ -144,11 +150,23 @@ def find_duplicates(work: Workspace, vectors: Vectors | None) -> Result:
         "held_out": held_out(scores, pairs, known, threshold),
         "verdicts": {"confirmed": len(verdicts.confirmed), "rejected": len(verdicts.rejected)},
         "variants_left_out": left_out,
+        "reranked": compared.reread.summary if compared.reread else None,
         "found": len(found),
         "groups_found": len(groups),
         "seconds": time.monotonic() - started,
     }
     return Result(compared.sources.listings, found, groups, known, content)
+
+
+def _builder(compared: Compared) -> EvidenceBuilder:
+    return EvidenceBuilder(compared.sources, compared.reread.probabilities if compared.reread else {})
+
+
+def _scored(compared: Compared, known: Known) -> tuple[Scorer, NDArray[np.float64]]:
+    """Fit the scorer on what is known, and score all candidates."""
+    features, pairs = compared.features, compared.pairs
+    scorer = fit_scorer(features, pairs, known.labels, known.training_weights(pairs), known.identities)
+    return scorer, scorer.scores(features, pairs, scorer.of_candidates)
 
 
 def _threshold(
@@ -260,6 +278,8 @@ def _complete(
         return
     pairs = np.array(missing, dtype=np.int64)
     features = pair_features(compared.sources, pairs, compared.pairs, compared.features)
+    if compared.reread is not None:
+        features = np.hstack([features, compared.reread.columns(pairs)])
     scores = scorer.scores(features, pairs)
     products = compared.sources.listings.products
     wanted = (scores >= threshold) & ~_variants(products, pairs, features)

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .features import NAMES
+from .features import NAMES, RERANKER_NAMES
 
 MOST_PAIRS = 60_000
 ROWS = 20_000
@@ -59,6 +59,8 @@ BY_HAND = {
     "price_other": -2.0,
     "photo_same": 4.0,
     "photo_other": -60.0,
+    "reranker": 4.0,
+    "reranker_other": -4.0,
 }
 Floats = NDArray[np.float64]
 
@@ -147,7 +149,7 @@ def fit_scorer(
 
 def by_hand(features: NDArray[np.float32]) -> Floats:
     """Return log-odds by weights that are set by hand."""
-    weights = np.array([BY_HAND.get(name, 0.0) for name in NAMES])
+    weights = np.array([BY_HAND.get(name, 0.0) for name in (*NAMES, *RERANKER_NAMES)][: features.shape[1]])
     return np.asarray(features @ weights + BY_HAND[""], dtype=np.float64)
 
 

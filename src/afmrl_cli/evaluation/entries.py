@@ -9,6 +9,7 @@ checkpoint:NAME    the embedder with another checkpoint, such as one trained wit
 clip:NAME          a CLIP or SigLIP, a folder or a hub name
 text:NAME          a sentence-transformers model, a folder or a hub name
 run:FILE           a TREC run that another tool wrote
+reranked           the embedder's first `search.rerank` products in the reranker's order: with --rerank, not by name
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..trust import check_download
 from ..workspace import Workspace
 from .systems import RetrievalSystem
 
+RERANKED = "reranked"
 PLAIN = ("bm25", "bm25-attributes", "colors", "fusion", "base")
 NAMED = ("checkpoint", "clip", "text", "run")
 BASELINES = ("bm25", "bm25-attributes", "colors", "fusion", "base")

@@ -24,9 +24,11 @@ from ..store.runs import new_run
 from ..workspace import Workspace
 from .build import TaskSpec, build_task, labels_file, tuning_task, whole_task
 from .earlier import Earlier, find_run, outside_run
-from .entries import Entry, model_system
+from .entries import RERANKED, Entry, model_system
+from .fusion import Pair
 from .labels import read_labels
 from .metrics import Evaluation, Run, best_possible, metric_names
+from .reranked import reranked_run
 from .score import compare_all, queries_of, score, slice_metrics, system_metrics
 from .slices import check_slices
 from .systems import (
@@ -268,12 +270,14 @@ def _answers(
     first = vector_run(task, own, work, problems)
     answers, notes = [first], list[str]()
     for entry in entries:
-        if entry.kind == "bm25":
+        if entry.kind == RERANKED:
+            second, note = reranked_run(first, task, work, problems)
+            answers, notes = [*answers, second], [*notes, note]
+        elif entry.kind == "bm25":
             answers.append(lexical())
         elif entry.kind == "fusion":
-            validation = None
-            if tuning and first.readable and lexical().readable:
-                validation = pair_of(vector_run(tuning, own, work, problems), bm25_run(tuning, depth), tuning)
+            able = bool(first.readable and lexical().readable)
+            validation = _tuning_pair(tuning, own, work, problems) if tuning and able else None
             answers.append(fusion_run(first, lexical(), task, validation, work.settings))
         elif entry.kind == "bm25-attributes":
             answers += _attribute_run(entry, task, texts, depth)
@@ -289,6 +293,11 @@ def _answers(
             answers.append(vector_run(task, rival, work, problems))
             notes += [f"{entry.name} is the embedder itself: its row says nothing new"] if rival.id == own.id else []
     return answers, notes
+
+
+def _tuning_pair(tuning: Task, own: RetrievalSystem, work: Workspace, problems: Problems) -> Pair:
+    """Rank the queries that a fusion is tuned on, by the embedder and by BM25."""
+    return pair_of(vector_run(tuning, own, work, problems), bm25_run(tuning, work.settings.eval.depth), tuning)
 
 
 def _attribute_run(entry: Entry, task: Task, texts: Mapping[str, str], depth: int) -> list[SystemRun]:

@@ -14,7 +14,7 @@ from ..errors import ModelError, UsageError
 from ..listener import Listener, Silent
 from ..settings import BUILT_IN, ModelSettings
 from ..store.checkpoints import REQUIRED as ADAPTER_FILES
-from ..store.checkpoints import Checkpoints, Manifest, Role
+from ..store.checkpoints import Checkpoints, Manifest, Role, base_role
 from ..store.files import hash_json, parse_json
 from ..trust import check_download
 from .families import FAMILIES, Family, titles
@@ -35,8 +35,9 @@ MIN_TOKENS, MAX_TOKENS = 4, 512
 """Tokens of one picture: the least where the model says nothing, and the most, whatever the model would allow."""
 
 
-EMBEDDER_INPUT = 2
-"""Counts the ways in which `embed_input` has written what the embedder reads: another way, other vectors."""
+EMBEDDER_INPUT, RERANKER_INPUT = 2, 1
+"""Count the ways in which `embed_input` and `reranker` have written what these models read: another way, other
+results."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ def nano_folder() -> Path:
 
 
 def base_name(settings: ModelSettings, role: Role) -> str:
-    """Return what the settings name for `role`: "nano", a hub name or a folder."""
-    own = settings.generator if role == "generator" else settings.embedder
-    return own or PRESETS[settings.preset][role]
+    """Return what the settings name for `role`: "nano", a hub name or a folder. A reranker's is the generator's."""
+    of = base_role(role)
+    return getattr(settings, of) or PRESETS[settings.preset][of]
 
 
 def local_folder(settings: ModelSettings, role: Role) -> Path | None:
@@ -74,7 +75,7 @@ def local_folder(settings: ModelSettings, role: Role) -> Path | None:
         return None
     if name == NANO or folder.is_dir():
         return folder
-    revision = settings.generator_revision if role == "generator" else settings.embedder_revision
+    revision: str = getattr(settings, f"{base_role(role)}_revision")
     return find_snapshot(name, revision) if name.count("/") == 1 else None
 
 
@@ -87,7 +88,7 @@ def resolve_base(settings: ModelSettings, role: Role, listener: Listener | None 
     name = base_name(settings, role)
     if name == LIGHT:
         raise _light_is_no_base(role)
-    revision = settings.generator_revision if role == "generator" else settings.embedder_revision
+    revision: str = getattr(settings, f"{base_role(role)}_revision")
     folder = nano_folder() if name == NANO else Path(name).expanduser()
     if name == NANO or folder.is_dir():
         family = family_of(folder, name)
@@ -151,6 +152,8 @@ def name_of(settings: ModelSettings, role: Role, base: Base, adapter: Manifest |
         template = template_of(settings.embed_template, base.name, base.folder, adapter)
         if template != PLAIN:  # whose ids are those of versions that knew no other
             parts["template"] = template.name
+    elif role == "reranker":
+        parts["input"] = RERANKER_INPUT
     name = Path(base.name).name
     if adapter is not None:
         parts["adapter"] = [adapter.name, *(adapter.files[file] for file in ADAPTER_FILES)]
@@ -176,7 +179,7 @@ def resolve_adapter(settings: ModelSettings, role: Role, base: Base, checkpoints
 
     Raises ModelError when it is missing, damaged, of the other role or trained on other weights than `base`.
     """
-    name = settings.generator_checkpoint if role == "generator" else settings.embedder_checkpoint
+    name: str = getattr(settings, f"{role}_checkpoint")
     if not name:
         return None
     adapter = checkpoints.find(name, role)
@@ -185,11 +188,12 @@ def resolve_adapter(settings: ModelSettings, role: Role, base: Base, checkpoints
             f"checkpoint {adapter.name} belongs to the {adapter.role}, not to the {role}",
             f"mend model.{role}_checkpoint",
         )
+    of = base_role(role)
     if adapter.base_revision != base.revision:
         raise ModelError(
             f"checkpoint {adapter.name} was trained on {adapter.base} ({adapter.base_revision[:16]}), "
             f"the base is {base.name} ({base.revision[:16]})",
-            f"choose the base it was trained on (model.preset, model.{role}, model.{role}_revision)",
+            f"choose the base it was trained on (model.preset, model.{of}, model.{of}_revision)",
         )
     return adapter
 

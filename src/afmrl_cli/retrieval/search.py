@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from .cache import other_dimension
 from .filters import Filters, check_keys, passes
 from .index import exact_search, search_index
 from .listings import Listing
+from .rerank import Ranked, listing_item, rerank_first
 from .vectors import Vectors
 
 MIN_WORD = 2
@@ -55,6 +56,8 @@ class Hit:
     brand: str = ""
     price: str = ""
     link: str = ""
+    same: float | None = None
+    """The probability that it is the query's product, by the reranker; None where it was not asked."""
 
     @property
     def why(self) -> str:
@@ -77,12 +80,13 @@ class Found:
 
 def search(work: Workspace, vectors: Vectors, query: Item, like: str = "", filters: Filters | None = None) -> Found:
     """Find the `search.k` listings nearest to `query`, or to the listing `like` (fewer when the catalog or the filter
-    holds fewer), best first.
+    holds fewer), best first; the first `search.rerank` in the reranker's order.
 
     The embedder is loaded when the query needs a model. Raises DataError for an unknown `like`, UsageError for an
-    unknown filter key.
+    unknown filter key, ModelError without the reranker that is wanted.
     """
     own, k = None, work.settings.search.k
+    wanted = max(k, work.settings.search.rerank)
     if like:
         own = vectors.listings.row_of(like)
         if own is None:
@@ -92,16 +96,21 @@ def search(work: Workspace, vectors: Vectors, query: Item, like: str = "", filte
         encoded = work.embedder().encode([query], instruction=work.embed.query_instruction)
     if encoded.shape[1] != vectors.matrix.shape[1]:
         raise other_dimension(encoded.shape[1], vectors.matrix.shape[1])
-    scores, rows = _nearest(vectors, encoded, k + (own is not None), filters or {})
-    found = [(float(score), int(row)) for score, row in zip(scores, rows, strict=True) if row >= 0 and row != own][:k]
-    listings = [vectors.listings.listing(row) for _, row in found]
+    scores, rows = _nearest(vectors, encoded, wanted + (own is not None), filters or {})
+    found = [(float(score), int(row)) for score, row in zip(scores, rows, strict=True) if row >= 0 and row != own]
+    ranked: list[Ranked] = [(score, vectors.listings.listing(row), None) for score, row in found[:wanted]]
     liked = None if own is None else vectors.listings.listing(own)
+    if work.settings.search.rerank:
+        asked = listing_item(liked, work.folder.root) if liked else query
+        ranked = rerank_first(work, asked, ranked)
+    ranked = ranked[:k]
+    listings = [listing for _, listing, _ in ranked]
     texts = _stored_texts(work, [*listings, *([liked] if liked else [])])
     terms = QueryTerms.of_listing(liked, texts) if liked else QueryTerms.of_query(query)
     root = work.folder.root
     hits = [
-        _hit((rank, score), listing, texts.get(listing.id, ""), terms, root)
-        for rank, ((score, _), listing) in enumerate(zip(found, listings, strict=True), 1)
+        replace(_hit((rank, score), listing, texts.get(listing.id, ""), terms, root), same=same)
+        for rank, (score, listing, same) in enumerate(ranked, 1)
     ]
     nothing = QueryTerms(frozenset(), {})
     shown = _hit((0, 1.0), liked, texts.get(liked.id, ""), nothing, root) if liked else None
@@ -203,7 +212,7 @@ def _words(text: str) -> frozenset[str]:
 
 def fields_shown(hits: Sequence[Hit]) -> list[dict[str, object]]:
     """Return hits for a JSON document."""
-    shown = ("rank", "id", "title", "brand", "price", "link", "attributes", "matching", "words", "why")
+    shown = ("rank", "id", "title", "brand", "price", "link", "attributes", "matching", "words", "why", "same")
     return [
         {name: getattr(hit, name) for name in shown}
         | {"score": round(hit.score, 6), "images": [str(path) for path in hit.images]}

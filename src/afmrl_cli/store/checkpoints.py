@@ -27,7 +27,7 @@ from .files import TEMPORARY_PREFIX, hash_file, parse_json, write_json, writing_
 from .strict import AdapterConfig, check_adapter_config, check_manifest, read_strictly
 from .training_products import TrainingProducts, read_training_products
 
-Role = Literal["generator", "embedder"]
+Role = Literal["generator", "embedder", "reranker"]
 
 MANIFEST = "manifest.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -35,13 +35,20 @@ REQUIRED = (WEIGHTS, "adapter_config.json")
 ALLOWED_SUFFIXES = (".safetensors", ".json", ".md", ".txt")
 """Pickles (.bin, .pt, .pkl) run code when they are loaded, so that they never get in."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-ROLES: tuple[Role, ...] = ("generator", "embedder")
+ROLES: tuple[Role, ...] = ("generator", "embedder", "reranker")
 EMBED_TEMPLATE = "embed_template"
 LATEST, BEST = "latest", "best"
 BEST_FILE = "best.json"
 TICK = 1e-3
 """Seconds between two checkpoints at least: a clock that went backwards must not make the newest one an old one."""
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors", "trl")
+
+
+def base_role(role: Role) -> Role:
+    """Return which of `model.generator` and `model.embedder` names the base of `role`: a reranker's is the
+    generator's.
+    """
+    return "generator" if role == "reranker" else role
 
 
 def versions() -> dict[str, str]:
@@ -159,7 +166,7 @@ class Checkpoints:
         if label not in (LATEST, BEST):
             return self.get(name)
         if wanted is None:
-            raise ModelError(f"{label}: of which role?", f"write generator:{label} or embedder:{label}")
+            raise ModelError(f"{label}: of which role?", f"write {' or '.join(f'{each}:{label}' for each in ROLES)}")
         found = self.labels().get(f"{wanted}:{label}")
         if found is None:
             how = "a finished `afmrl cycle` or `afmrl checkpoints best NAME` sets it" if label == BEST else "train one"

@@ -21,6 +21,7 @@ from .checkpoints import (
     Checkpoints,
     Manifest,
     Role,
+    base_role,
     read_adapter_config,
     read_header,
     read_manifest,
@@ -106,7 +107,7 @@ def import_checkpoint(
         raise ModelError(
             f"{folder}: trained on {manifest.base} ({manifest.base_revision[:16]}), here the {manifest.role} is {base} "
             f"({revision[:16]})",
-            f"choose the base it was trained on (model.preset, model.{manifest.role})",
+            f"choose the base it was trained on (model.preset, model.{base_role(manifest.role)})",
         )
     known = checkpoints.list()
     if (equal := find_equal(known, manifest.role, revision, manifest.files, manifest.embed_template)) is not None:

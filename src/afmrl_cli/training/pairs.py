@@ -249,6 +249,16 @@ def indistinguishable(pairs: Sequence[Pair], listings: Sequence[TrainListing]) -
     return found
 
 
+def no_negatives(pair: Pair, sides: Sequence[Side], listings: Sequence[TrainListing]) -> NDArray[np.bool_]:
+    """Return bool [n]: a side is no negative of the query of `pair`, for what `indistinguishable` goes by."""
+    shown, queries = [side.plain for side in sides], [pair.query]
+    identity = listings[pair.query.listing].identity
+    same = np.array([listings[side.listing].identity == identity for side in sides], dtype=np.bool_)
+    found = (same & ~rejected(queries, sides, listings)[0]) | _same([pair.target.plain], shown)[0]
+    found |= _same([pair.query.plain], shown)[0] | _shows_the_photo(queries, shown)[0]
+    return np.asarray(found)
+
+
 def rejected(queries: Sequence[Side], targets: Sequence[Side], listings: Sequence[TrainListing]) -> NDArray[np.bool_]:
     """Return bool [n, m]: a person called the listings of query i and target j different products."""
     found = np.zeros((len(queries), len(targets)), dtype=np.bool_)

@@ -23,6 +23,7 @@ from ..training_settings import TrainingSettings
 BATCHES_AN_EPOCH, EPOCHS = 3, 3.0
 AGCL_BATCH, AGCL_STEPS = 128, 30
 SFT_BATCH, SFT_STEPS = 32, 40
+RERANK_BATCH, RERANK_STEPS = 16, 60
 RAR_PASSES, RAR_STEPS, RAR_MOST_STEPS, RAR_K = 3, 10, 200, 50
 VALIDATIONS, APART, RAR_APART = 6, 50, 25
 
@@ -76,6 +77,16 @@ def with_sft_sizes(settings: Settings, products: int) -> Settings:
     steps = sft.steps or epoch_steps(sft.epochs, products / size, SFT_STEPS)
     every = sft.validate_every or interval(steps)
     return _with(settings, "sft", batch_size=size, steps=steps, validate_every=every)
+
+
+def with_rerank_sizes(settings: Settings, queries: int) -> Settings:
+    """Return the settings with batch size, steps and the distance of validations for so many queries to learn from."""
+    rerank = settings.rerank
+    size = rerank.batch_size or batch_size(queries, RERANK_BATCH)
+    steps = rerank.steps or epoch_steps(rerank.epochs, queries / size, RERANK_STEPS)
+    return _with(
+        settings, "rerank", batch_size=size, steps=steps, validate_every=rerank.validate_every or interval(steps)
+    )
 
 
 def with_rar_k(settings: Settings, ranks: Sequence[int]) -> Settings:

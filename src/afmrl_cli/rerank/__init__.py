@@ -1,0 +1,1 @@
+"""Teaching the reranker: whether two listings are one product."""

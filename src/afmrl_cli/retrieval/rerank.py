@@ -1,0 +1,80 @@
+"""The first results of a query, read again in pairs with it, and put into another order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..catalog.pictures import image_loader, load_photos
+from ..catalog.problems import Problems
+from ..models.embed_input import Item
+from ..scores import best_first
+from ..settings import Settings
+from ..workspace import Workspace
+from .listings import Listing
+
+if TYPE_CHECKING:
+    from ..models.reranker import Reranker
+
+Ranked = tuple[float, Listing, float | None]
+"""Cosine, listing, and the probability that it is the query's product (None: not asked)."""
+
+
+@dataclass(frozen=True)
+class Reranked:
+    """The places of the candidates, best first, with their fused scores in this order, and for each candidate, in the
+    order that was given, the probability that it is the query's product.
+    """
+
+    order: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+
+
+def rerank(reranker: Reranker, query: Item, candidates: Sequence[Item], cosines: NDArray[np.floating]) -> Reranked:
+    """Read `query` in pairs with each of `candidates`, whose photos are loaded (`with_photos`), and order these by the
+    scores fused with the embedder's `cosines`; ties keep the order that is given.
+    """
+    from ..models.reranker import fuse, probabilities
+
+    scores = reranker.score([(query, candidate) for candidate in candidates])
+    fused = fuse(scores, cosines, reranker.weight)
+    order, _ = best_first(fused, len(fused))
+    return Reranked(order, fused[order], probabilities(scores))
+
+
+def with_photos(item: Item, name: str, reranker: Reranker, settings: Settings, problems: Problems) -> Item:
+    """Return `item` with those of its photos loaded that the reranker reads; `name` is shown of one that can't be
+    opened.
+    """
+    paths = [image for image in item.images if isinstance(image, Path)]
+    if len(paths) < len(item.images):  # a query's photos, which are opened
+        return item
+    found = load_photos(paths, image_loader(reranker, settings.catalog), settings.model.generator_images)
+    found.report(name, 0, settings.catalog, problems)
+    return replace(item, images=tuple(found.photos), attributes="")
+
+
+def rerank_first(work: Workspace, query: Item, ranked: Sequence[Ranked]) -> list[Ranked]:
+    """Return `ranked` with the first `search.rerank` of them in the reranker's order. Raises ModelError without one."""
+    settings, problems, reranker = work.settings, Problems(), work.reranker()
+    head, rest = ranked[: settings.search.rerank], ranked[settings.search.rerank :]
+    if not head:
+        return list(ranked)
+    root = work.folder.root
+    items = [with_photos(listing_item(each, root), each.id, reranker, settings, problems) for _, each, _ in head]
+    asked = with_photos(query, "the query", reranker, settings, problems)
+    problems.tell(work.listener)
+    found = rerank(reranker, asked, items, np.array([score for score, _, _ in head]))
+    ordered = [(*head[place][:2], float(found.probabilities[place])) for place in found.order]
+    return [*ordered, *rest]
+
+
+def listing_item(listing: Listing, root: Path) -> Item:
+    """Return what a model reads of a stored listing."""
+    return Item(listing.text, tuple(root / name for name in listing.images))
