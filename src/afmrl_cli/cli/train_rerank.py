@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     writes=True,
 )
 def train_rerank(session: Session, dry_run: DryRun = False, force: Force = False) -> None:
-    """Teach the generator's base to say whether two listings are one product; `search --rerank` puts results in order.
+    """Teach the generator's base to say whether two listings are one product: a second stage for search.
 
+    `search`, `eval` and `dedupe` ask it with --rerank; near listings to learn from are those of the embedder.
     Interrupted or killed, the same command goes on from the last saved step.
 
     Example: afmrl train-rerank; then afmrl eval --rerank 20 --set model.reranker_checkpoint=reranker-1
