@@ -26,8 +26,8 @@ from ..training.adapter import add_trainable
 from ..training.card import adapter_card
 from ..training.corpus import Corpus, load_corpus
 from ..training.estimate import Estimate, measure
+from ..training.loop import train_resumably
 from ..training.pairs import KINDS, Kind, Side, find_positives, mix
-from ..training.resumable import train_resumably
 from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_alone, start_job
 from ..training.sizes import peak_rate, with_rerank_sizes
 from ..training.step import item_of

@@ -22,7 +22,7 @@ from ..listener import Listener
 from ..models.presets import Base
 from ..models.reranker import Reranker, Scores
 from ..training.adapter import save_adapter
-from ..training.resumable import Resumable, common_arguments
+from ..training.loop import Resumable, common_arguments
 from ..training.step import item_of
 from .groups import Group, Groups
 from .validation import Ranking, metrics_of
@@ -92,7 +92,6 @@ class RerankTrainer(Resumable, Trainer):  # type: ignore[misc]
         )
         self.plan, self.ranking, self.reranker, self.save, self.listener = plan, ranking, reranker, save, listener
         self.best: dict[str, float] = {}
-        self._seconds_before, self._begin = 0.0, time.monotonic()
 
     def evaluate(self, *args: Any, **named: Any) -> dict[str, float]:
         """Rerank the validation queries; keep the adapter when its mrr is the best so far, of equals by auc."""
@@ -135,17 +134,11 @@ class RerankTrainer(Resumable, Trainer):  # type: ignore[misc]
 
     def extra_state(self) -> Mapping[str, Any]:
         """Return what the end of the run tells."""
-        return {"best": self.best, "seconds": self.seconds}
-
-    @property
-    def seconds(self) -> float:
-        """Return the seconds of the run, those before it was stopped included."""
-        return self._seconds_before + time.monotonic() - self._begin
+        return {"best": self.best}
 
     def load_extra_state(self, counters: Mapping[str, Any]) -> None:
         """Take it back."""
         self.best = counters["best"]
-        self._seconds_before, self._begin = counters["seconds"], time.monotonic()
 
 
 def rerank_validation(ranking: Ranking, reranker: Reranker, listener: Listener) -> list[Scores]:
