@@ -297,7 +297,7 @@ def import_(
     elif role not in ("embedder", "generator"):
         raise UsageError(
             f"{source}: no {MANIFEST} in it, so not what `afmrl checkpoints export` wrote",
-            "an adapter made elsewhere can be --role embedder or --role generator, but no reranker: nothing in it says "
+            "for an adapter made elsewhere say --role embedder or --role generator; a reranker made elsewhere does not say "
             "how it wants to be asked",
         )
     else:
