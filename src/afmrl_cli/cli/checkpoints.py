@@ -297,8 +297,8 @@ def import_(
     elif role not in ("embedder", "generator"):
         raise UsageError(
             f"{source}: no {MANIFEST} in it, so not what `afmrl checkpoints export` wrote",
-            "for an adapter made elsewhere say --role embedder or --role generator; a reranker made elsewhere does not say "
-            "how it wants to be asked",
+            "for an adapter made elsewhere say --role embedder or --role generator; a reranker of another program does "
+            "not say how it wants to be asked",
         )
     else:
         _import_adapter(session, source, name, "embedder" if role == "embedder" else "generator", template)
