@@ -52,7 +52,7 @@ def train_rerank(work: Workspace, *, dry_run: bool = False, force: bool = False)
 
 
 def _plan(job: Job) -> Planned:
-    work, problems = job.work, Problems()
+    work, problems = job.work.with_instructions(), Problems()
     words = words_of(job.parent) if job.parent else choose_words(load_processor(job.base).tokenizer, job.base.name)
     rerank = work.settings.rerank
     if unknown := [kind for kind in rerank.pairs if kind not in KINDS]:
