@@ -10,6 +10,7 @@ PEFT and bitsandbytes are imported where an adapter or 4 bits are wanted: they t
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -165,6 +166,8 @@ def load_base(base: Base, precision: Precision, device: Device) -> Any:
         raise ModelError(
             "torch can't use the GPU that the driver offers", "see `afmrl doctor`, or set model.device=cpu"
         )
+    if device == "cpu":  # kernels that Qwen3.5's delta nets could have are for GPUs
+        logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
     full = torch.bfloat16 if precision == "bf16" or (precision == "nf4" and device == "cuda") else torch.float32
     options: dict[str, Any] = {"dtype": full, "device_map": {"": device}}
     if precision == "nf4":

@@ -23,8 +23,9 @@
 
 Rows are taken as long as the settings allow: all photos that a model sees at `model.max_pixels`, all of
 `model.max_text_tokens`. Left out: the libraries (0.6 GiB of a process on the CPU, which `beside` adds; 0.3 to 0.5 GiB
-of a CUDA context) and what allocators lose. docs/lab/benchmarks.md compares it with real peaks. Attributes and embed
-halve their batch by themselves when memory runs out, training does not.
+of a CUDA context) and what allocators lose; Qwen3.5's delta nets are taken for layers with attention.
+docs/lab/benchmarks.md compares it with real peaks. Attributes and embed halve their batch by themselves when memory
+runs out, training does not.
 """
 
 from __future__ import annotations
