@@ -118,6 +118,8 @@ class Bases:
         precision, device = base_precision(settings, base).precision, device_of(settings)
         key = (base.revision, precision, device)
         if key not in self._loaded:
+            if device == "cpu":  # kernels that Qwen3.5's delta nets could have are for GPUs
+                logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
             self._loaded[key] = LoadedBase(base, load_base(base, precision, device), cache=self._cache)
         return self._loaded[key]
 
@@ -166,8 +168,6 @@ def load_base(base: Base, precision: Precision, device: Device) -> Any:
         raise ModelError(
             "torch can't use the GPU that the driver offers", "see `afmrl doctor`, or set model.device=cpu"
         )
-    if device == "cpu":  # kernels that Qwen3.5's delta nets could have are for GPUs
-        logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
     full = torch.bfloat16 if precision == "bf16" or (precision == "nf4" and device == "cuda") else torch.float32
     options: dict[str, Any] = {"dtype": full, "device_map": {"": device}}
     if precision == "nf4":
