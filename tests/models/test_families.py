@@ -84,7 +84,7 @@ def test_a_type_that_has_no_row_is_refused(tmp_path: Path) -> None:
     folder = make_tiny("qwen3_vl", tmp_path)
     config = json.loads((folder / "config.json").read_text("utf-8"))
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "qwen9_vl"}), "utf-8")
-    with pytest.raises(ModelError, match="a model of type 'qwen9_vl' can't be used"):
+    with pytest.raises(ModelError, match="a model of type 'qwen9_vl' can't"):
         resolve_base(settings_for(folder), "embedder")
 
 
