@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afmrl_cli.errors import DataError, ModelError
+from afmrl_cli.errors import DataError, ModelError, UsageError
+from afmrl_cli.listener import Silent
 from afmrl_cli.models.backends import embedder_id, kind_of_embedder
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.joint import bucket_idf, canonical, combined, unit, word_vectors, words_of
@@ -12,6 +13,10 @@ from afmrl_cli.models.light import LightEncoder
 from afmrl_cli.models.light_fit import FIT, UNFITTED, Fit, light_id, read_fit, write_fit
 from afmrl_cli.models.presets import resolve_base
 from afmrl_cli.settings import ModelSettings, Settings
+from afmrl_cli.sources import load_settings
+from afmrl_cli.store.checkpoints import Checkpoints
+from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 
 LIGHT = ModelSettings(preset="light")
 
@@ -80,7 +85,14 @@ def test_light_writes_nothing_and_is_not_trained(role, words):
 def test_light_takes_no_checkpoint(tmp_path):
     assert kind_of_embedder(LIGHT) == "light"
     with pytest.raises(ModelError, match="is of a Qwen-VL"):
-        embedder_id(LIGHT.model_copy(update={"embedder_checkpoint": "agcl"}), None, tmp_path, None)
+        embedder_id(LIGHT.model_copy(update={"embedder_checkpoint": "agcl"}), Checkpoints(tmp_path), tmp_path, Silent())
+
+
+def test_vectors_of_light_are_not_cut(tmp_path):
+    settings = load_settings(None, {"model.preset": "light", "embed.dimensions": "64"}, {})
+    work = Workspace(CatalogFolder(tmp_path / "catalog.csv"), settings, Silent())
+    with pytest.raises(UsageError, match="parts side by side"):
+        _ = work.embedder_id
 
 
 def test_photos_and_texts_have_vectors_of_one_length_and_like_ones_lie_near():
