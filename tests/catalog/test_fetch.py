@@ -292,7 +292,9 @@ def test_one_clock_runs_over_a_whole_request(server: str, tmp_path: Path, monkey
 @pytest.mark.parametrize("name", [*DRIPS, "interim"])
 def test_interrupting_ends_a_fetch_from_a_server_that_never_does(server: str, tmp_path: Path, name: str) -> None:
     catalog(tmp_path, f"{server}/{name}")
-    program = "from afmrl_cli.cli.app import main; main()"
+    # A shell that put the tests into the background had Ctrl-C ignored, which processes inherit.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{heed}; from afmrl_cli.cli.app import main; main()"
     command = [sys.executable, "-c", program, "fetch-images", str(tmp_path), "--private", "--quiet"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as fetching:
         try:

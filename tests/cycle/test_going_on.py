@@ -201,7 +201,7 @@ def lose(folder: CatalogFolder, run_folder: Path, stage: str) -> None:
     [
         pytest.param("1-sft", "training", 1, "weights", marks=pytest.mark.slow),  # the state, written by transformers
         ("1-rar-attributes", "", 0, "afmrl.sqlite"),
-        pytest.param("1-agcl", "training", 2, "negatives.json", marks=pytest.mark.slow),
+        pytest.param("1-agcl", "training", 2, "best-2", marks=pytest.mark.slow),  # the adapter of the last step
         ("1-agcl-score", "embedding", 28, "embeddings"),
         pytest.param("1-agcl-score", "statistics", 0, "scores", marks=pytest.mark.slow),
     ],
