@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from afmrl_cli.settings import Settings
+from afmrl_cli.sources import load_settings
 
 ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 HYBRID = "qwen3_5"
@@ -164,3 +168,14 @@ def photo(seed: int, width: int = 56, height: int = 56) -> Image.Image:
     """A picture of coloured noise."""
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(noise)
+
+
+def tiny_settings(model: Path, defaults: Mapping[str, object]) -> Callable[..., Settings]:
+    """Return `settings(**{"agcl.steps": 4})`: `model` for both roles, on the CPU in fp32, and `defaults`."""
+    both = dict.fromkeys(("model.generator", "model.embedder"), str(model))
+    base: dict[str, object] = {**both, "model.device": "cpu", "model.precision": "fp32", **defaults}
+
+    def make(**changes: object) -> Settings:
+        return load_settings(None, base | changes, {})
+
+    return make

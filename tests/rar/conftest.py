@@ -13,11 +13,10 @@ from afmrl_cli.models.base import Bases
 from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.rar.environment import Environments, make_environments
 from afmrl_cli.settings import Settings
-from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
-from tests.tiny import ARCHITECTURES
+from tests.tiny import ARCHITECTURES, tiny_settings
 from tests.training.shop import write_shop
 
 Make = Callable[..., Environments]
@@ -37,20 +36,13 @@ def shop(tmp_path: Path) -> CatalogFolder:
 @pytest.fixture
 def settings(tiny_model: Callable[[str], Path]) -> Callable[..., Settings]:
     """`settings(**{"rar.k": 2})`: a tiny Qwen2-VL for both roles, fp32, half of the products for validation."""
-    model = str(tiny_model("qwen2_vl"))
-
-    def make(**changes: object) -> Settings:
-        flags: dict[str, object] = {
-            "model.embedder": model,
-            "model.generator": model,
-            "model.device": "cpu",
-            "model.precision": "fp32",
+    return tiny_settings(
+        tiny_model("qwen2_vl"),
+        {
             "split.validation": 0.4,
             "rar.k": 3,
-        }
-        return load_settings(None, flags | changes, {})
-
-    return make
+        },
+    )
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from afmrl_cli.settings import Settings
-from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
+from tests.tiny import tiny_settings
 from tests.training.shop import write_shop
 
 
@@ -22,14 +22,9 @@ def shop(tmp_path: Path) -> CatalogFolder:
 @pytest.fixture
 def settings(tiny_model: Callable[[str], Path]) -> Callable[..., Settings]:
     """`settings(**{"rerank.steps": 4})`: a tiny Qwen2-VL, fp32, four queries a step, two in memory at a time."""
-    model = str(tiny_model("qwen2_vl"))
-
-    def make(**changes: object) -> Settings:
-        flags: dict[str, object] = {
-            "model.generator": model,
-            "model.embedder": model,
-            "model.device": "cpu",
-            "model.precision": "fp32",
+    return tiny_settings(
+        tiny_model("qwen2_vl"),
+        {
             "split.validation": 0.25,
             "split.test": 0.25,
             "rerank.batch_size": 4,
@@ -40,7 +35,5 @@ def settings(tiny_model: Callable[[str], Path]) -> Callable[..., Settings]:
             "rerank.steps": 4,
             "rerank.validate_every": 2,
             "rerank.save_every": 1,
-        }
-        return load_settings(None, flags | changes, {})
-
-    return make
+        },
+    )

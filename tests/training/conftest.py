@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from afmrl_cli.settings import Settings
-from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
+from tests.tiny import tiny_settings
 from tests.training.shop import write_shop
 
 
@@ -22,14 +22,9 @@ def shop(tmp_path: Path) -> CatalogFolder:
 @pytest.fixture
 def settings(tiny_model: Callable[[str], Path]) -> Callable[..., Settings]:
     """`settings(**{"agcl.steps": 4})`: a tiny Qwen2-VL, fp32, weights from the catalog's own columns, batches of 8."""
-    model = str(tiny_model("qwen2_vl"))
-
-    def make(**changes: object) -> Settings:
-        flags: dict[str, object] = {
-            "model.embedder": model,
-            "model.generator": model,
-            "model.device": "cpu",
-            "model.precision": "fp32",
+    return tiny_settings(
+        tiny_model("qwen2_vl"),
+        {
             "split.validation": 0.25,
             "agcl.attributes": "given",
             "agcl.batch_size": 8,
@@ -38,7 +33,5 @@ def settings(tiny_model: Callable[[str], Path]) -> Callable[..., Settings]:
             "agcl.steps": 6,
             "agcl.validate_every": 3,
             "agcl.save_every": 1,
-        }
-        return load_settings(None, flags | changes, {})
-
-    return make
+        },
+    )

@@ -330,11 +330,11 @@ def _import_adapter(session: Session, source: Path, name: str, role: Role, templ
     model = model.model_copy(update={"embed_template": template or model.embed_template})
     with session.out, writer_lock(session.folder.store, "afmrl checkpoints import"):
         done = import_adapter(source, role, model, store, session.out, name)
-    told: dict[str, object] = {"tensors": done.tensors, "renamed": done.renamed}
+    details: dict[str, object] = {"tensors": done.tensors, "renamed": done.renamed}
     if role == "embedder":
-        told["template"] = done.manifest.embed_template
+        details["template"] = done.manifest.embed_template
     reads = f"; reads the template {done.manifest.embed_template}" if role == "embedder" else ""
-    content = {"checkpoint": done.manifest.name, "was_here": done.was_here, **told}
+    content = {"checkpoint": done.manifest.name, "was_here": done.was_here, **details}
     session.out.document("afmrl.checkpoints-import/1", content)
     session.out.note(f"{done.tensors} tensors, {done.renamed} of them renamed; base {done.manifest.base}{reads}")
     session.out.text(done.manifest.name + (": the same weights were here already" if done.was_here else ""))

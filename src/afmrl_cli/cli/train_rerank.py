@@ -1,4 +1,4 @@
-"""`afmrl train-rerank`: teaches the reranker, a second look at the first results."""
+"""`afmrl train-rerank`: teaches the reranker, the second stage of search."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ..catalog.pictures import Picture
 
 TEMPLATE_OPTIONS = {"enable_thinking": False}
-"""What a chat template is told: models that think before they answer find the thought closed in the prompt, so that all
-of their tokens are the answer's. Other templates know nothing of it.
+"""Options of chat templates: they close the thought of models that think before they answer, so that all of their
+tokens are the answer's. Other templates know nothing of it.
 """
 
 

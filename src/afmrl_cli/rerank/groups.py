@@ -25,7 +25,7 @@ from ..training.corpus import Corpus
 from ..training.pairs import Pair, Positive, Side, draw_pair, first_photos_of, no_negatives, view_side
 
 FAR = 0.3
-"""A negative whose cosine is lower than that of the query's own listing by more than this is told apart already."""
+"""A negative whose cosine is lower than that of the query's own listing by more than this is distinguished already."""
 
 Encode = Callable[[Sequence[Side], str], NDArray[np.float32]]
 """Sides and an instruction -> unit vectors."""
