@@ -1,5 +1,7 @@
 """The embedder `light`: joint space, words in buckets, stored fit; the real encoders on small photos."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +14,7 @@ from afmrl_cli.models.joint import bucket_idf, canonical, combined, unit, word_v
 from afmrl_cli.models.light import LightEncoder
 from afmrl_cli.models.light_fit import FIT, UNFITTED, Fit, light_id, read_fit, write_fit
 from afmrl_cli.models.presets import resolve_base
+from afmrl_cli.retrieval.light_fit import Shares
 from afmrl_cli.settings import ModelSettings, Settings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
@@ -74,6 +77,12 @@ def test_a_damaged_fit_is_named(tmp_path):
     (tmp_path / FIT).write_bytes(content)
     with pytest.raises(ModelError, match="damaged"):
         read_fit(tmp_path)
+
+
+def test_a_fit_without_a_joint_space_is_read_with_the_weights_that_were_chosen_for_it(tmp_path):
+    fit = replace(fit_of(), weights=Shares(colors=0.1).weights(joint=False))
+    write_fit(tmp_path, fit)
+    assert read_fit(tmp_path).weights == fit.weights and fit.weights["joint"] == 0
 
 
 @pytest.mark.parametrize(("role", "words"), [("generator", "no generator"), ("embedder", "can't be trained")])

@@ -45,7 +45,8 @@ class Fit:
     def id(self) -> str:
         """Return a hash of all that changes a vector."""
         arrays = {name: [str(a.dtype), list(a.shape), a.tobytes().hex()] for name, a in self.arrays().items()}
-        return hash_json([SCHEMA, ENCODERS, arrays, self.weights])[:10]
+        weights = {name: float(weight) for name, weight in self.weights.items()}  # 0 and 0.0 are one weight
+        return hash_json([SCHEMA, ENCODERS, arrays, weights])[:10]
 
 
 def write_fit(folder: Path, fit: Fit) -> None:
