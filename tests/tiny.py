@@ -16,8 +16,8 @@ from afmrl_cli.sources import load_settings
 
 ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 HYBRID = "qwen3_5"
-"""Its first layer is a gated delta net, with 8 linear layers instead of 7; states of prompts are not shared."""
-SHARING = tuple(name for name in ARCHITECTURES if name != HYBRID)
+"""Its first layer is a gated delta net, with 8 linear layers instead of 7; a row can't hold several answers."""
+PACKING = tuple(name for name in ARCHITECTURES if name != HYBRID)
 LAYERS, HIDDEN, VOCABULARY, MAX_POSITIONS = 2, 64, 512, 1024
 LINEAR_LAYERS = 7 * LAYERS
 """q, k, v, o, gate, up, down in each layer of the language model."""
@@ -52,29 +52,35 @@ WORDS = [
 ]
 
 
+THOUGHT = ("<think>", "</think>")
+
+
 @functools.cache
-def tiny_tokenizer() -> Any:
-    """A byte-level BPE of 512 tokens with Qwen's special tokens."""
+def tiny_tokenizer(*, thinks: bool = False) -> Any:
+    """A byte-level BPE of 512 tokens with Qwen's special tokens; `thinks`: and Qwen3.5's, which are not special."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
+    learnt = VOCABULARY - len(THOUGHT) * thinks
     raw = Tokenizer(models.BPE())
     raw.normalizer = normalizers.NFC()
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+        vocab_size=learnt, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
     )
     raw.train_from_iterator(WORDS * 20, trainer)
     # No padding_side: as in a hub model's folder, the code that opens it has to set it.
-    return PreTrainedTokenizerFast(
+    made = PreTrainedTokenizerFast(
         tokenizer_object=raw,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         extra_special_tokens=[t for t in SPECIAL if t not in ("<|im_end|>", "<|endoftext|>")],
         chat_template=CHAT_TEMPLATE,
     )
+    made.add_tokens(list(THOUGHT) * thinks)
+    return made
 
 
 def tiny_config(architecture: str, hidden: int = HIDDEN, layers: int = LAYERS) -> Any:
@@ -141,7 +147,7 @@ def make_tiny(architecture: str, folder: Path, *, seed: int = 0, hidden: int = H
     model = AutoModelForImageTextToText.from_config(tiny_config(architecture, hidden, layers))
     model.generation_config.update(do_sample=True, temperature=0.01, top_p=0.001, top_k=1, repetition_penalty=1.5)
     model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    tiny_tokenizer(thinks=architecture == HYBRID).save_pretrained(folder)
     if architecture == HYBRID:
         (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE + THINKING, "utf-8")
     stock = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor"}

@@ -17,16 +17,14 @@ from afmrl_cli.attributes.prompt import attribute_prompt
 from afmrl_cli.attributes.request import Request
 from afmrl_cli.errors import ModelError
 from afmrl_cli.models.embed_input import Item, embedder_text
-from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.models.families import FAMILIES, IMAGE_SLOT, titles
 from afmrl_cli.models.generator import load_generator
 from afmrl_cli.models.presets import resolve_base
 from afmrl_cli.models.processor import load_processor
-from afmrl_cli.rar.prefix import split_group
-from afmrl_cli.settings import AttributeSettings, EmbedSettings, Settings
+from afmrl_cli.settings import AttributeSettings, Settings
 from afmrl_cli.store.strict import TARGETS
 from afmrl_cli.training.adapter import add_trainable
-from tests.tiny import ARCHITECTURES, make_tiny, photo, tiny_config
+from tests.tiny import ARCHITECTURES, make_tiny, tiny_config
 
 from .conftest import NO_CHECKPOINTS, settings_for
 
@@ -102,26 +100,17 @@ def test_lora_is_on_every_large_layer_of_a_hybrid_model_and_on_no_other(tmp_path
     assert {name.rsplit(".lora_A", 1)[0] for name in touched} == large and len(large) == 13
 
 
-def test_thinking_is_closed_in_the_prompt(tmp_path: Path) -> None:
-    generator = load_generator(
-        settings_for(make_tiny("qwen3_5", tmp_path)), AttributeSettings(batch_size=1), NO_CHECKPOINTS
-    )
-    text = generator.text(Request(attribute_prompt("red shirt"), (), product="red shirt"))
-    assert text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
-
-
-def test_prompts_are_run_for_each_answer_where_states_can_not_be_shared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-
-    folder = make_tiny("qwen2_vl", tmp_path)
-    items = [Item("red shirt", (photo(1),), attributes) for attributes in ("colour: red", "colour: blue")]
-    embedder = load_embedder(settings_for(folder), EmbedSettings(), NO_CHECKPOINTS)
-    assert split_group(embedder, items, "Find:").prefix
-    monkeypatch.setitem(FAMILIES, "qwen2_vl", replace(FAMILIES["qwen2_vl"], shared_prefix=False))
-    embedder = load_embedder(settings_for(folder), EmbedSettings(), NO_CHECKPOINTS)
-    group = split_group(embedder, items, "Find:")
-    assert not group.prefix and len(group.rests) == 2
+def test_thinking_is_closed_in_the_prompt_and_never_opened_in_an_answer(tmp_path: Path) -> None:
+    attributes = AttributeSettings(batch_size=1, temperature=100.0, max_new_tokens=300)
+    generator = load_generator(settings_for(make_tiny("qwen3_5", tmp_path)), attributes, NO_CHECKPOINTS)
+    request = Request(attribute_prompt("red <think>shirt"), (), product="red <think>shirt")
+    text = generator.text(request)
+    assert text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n") and text.count("think>") == 2
+    batch = generator.processor.tensors([text], [[]])
+    made = generator.loaded.causal.generate(**batch, generation_config=generator._config(), num_return_sequences=8)
+    thoughts = set(generator.processor.tokenizer.convert_tokens_to_ids(["<think>", "</think>"]))
+    assert len(thoughts) == 2 and thoughts <= set(batch["input_ids"][0].tolist())
+    assert not thoughts & set(made[:, batch["input_ids"].shape[1] :].flatten().tolist())
 
 
 def test_the_table_is_what_a_saved_processor_is_named_by(tmp_path: Path) -> None:

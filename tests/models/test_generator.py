@@ -50,7 +50,7 @@ def test_it_is_the_plain_greedy_search(tiny_model: TinyModel, architecture: str)
     generator = generator_of(folder)
     processor, never = (
         generator.processor,
-        generator.processor.tokenizer.convert_tokens_to_ids(list(FAMILIES["qwen2_vl"].never_written)),
+        generator.processor.tokenizer.convert_tokens_to_ids(list(FAMILIES[architecture].never_written)),
     )
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     for request, answer in zip(REQUESTS, generator.generate(REQUESTS), strict=True):
@@ -133,6 +133,16 @@ def test_a_model_without_a_chat_template(tmp_path: Path) -> None:
     folder = make_tiny("qwen2_vl", tmp_path)
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match="chat template"):
+        generator_of(folder)
+
+
+def test_a_model_that_can_not_but_think(tmp_path: Path) -> None:
+    from tests.tiny import CHAT_TEMPLATE, make_tiny
+
+    folder = make_tiny("qwen3_vl", tmp_path)
+    opens = "{% if add_generation_prompt %}<think>\n{% endif %}"
+    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE + opens, "utf-8")
+    with pytest.raises(ModelError, match="opens a thought"):
         generator_of(folder)
 
 

@@ -9,12 +9,14 @@ import shutil
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from trl import GRPOTrainer
+from trl.data_utils import prepare_multimodal_messages
 from trl.trainer.utils import add_fused_lm_head
 
 from afmrl_cli.models.presets import NANO
@@ -24,7 +26,7 @@ from afmrl_cli.rar.trainer import RarTrainer, Rollouts
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import trainable
 from tests.rar.rig import Rig, add_slight, make_rig, rar_settings
-from tests.tiny import HYBRID, SHARING
+from tests.tiny import HYBRID, PACKING
 from tests.training.shop import write_shop
 
 TinyModel = Callable[[str], Path]
@@ -68,7 +70,7 @@ def make(shop: CatalogFolder, run: Path, model: str, changes: Changes | None = N
     return rig
 
 
-@pytest.fixture(scope="module", params=[*SHARING, NANO])
+@pytest.fixture(scope="module", params=[*PACKING, NANO])
 def rig(request: pytest.FixtureRequest, shop: CatalogFolder, tiny_model: TinyModel, tmp_path_factory: Any) -> Rig:
     model = request.param if request.param == NANO else str(tiny_model(request.param))
     return make(shop, tmp_path_factory.mktemp("run"), model)
@@ -159,13 +161,26 @@ def test_a_step_is_that_of_trl(rig: Rig, trainer: RarTrainer) -> None:
         assert_equal_steps(trainer, rollouts)
 
 
+def sample_by_trl(trainer: RarTrainer, numbers: list[int]) -> list[list[int]]:
+    """Answers as TRL samples them, each with a prompt of its own."""
+    shares, trainer.shared_prefix = trainer.shared_prefix, False
+    prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in trainer._rows(numbers)]
+    ids, images, fields = trainer._tokenize_prompts(prompts)
+    trainer.shared_prefix = shares
+    made: list[list[int]] = GRPOTrainer._generate_single_turn(trainer, ids, images, fields, trainer.num_generations)[0]
+    return made
+
+
 def test_answers_are_those_of_trl(rig: Rig, trainer: RarTrainer) -> None:
+    assert_equal_answers(rig, trainer)
+
+
+def assert_equal_answers(rig: Rig, trainer: RarTrainer) -> None:
     """By the same random numbers, and every token drawn from the same scores."""
     head = rig.policy.generator.loaded.causal.lm_head
     seen: list[list[torch.Tensor]] = []
     made = []
-    for draw in (trainer._sample, trainer._sample_by_trl):
-        trainer.shared_prefix = draw == trainer._sample
+    for draw in (trainer._sample, partial(sample_by_trl, trainer)):
         seen.append([])
         handle = head.register_forward_hook(lambda _, __, output: seen[-1].append(output[:, -1].detach()))
         torch.manual_seed(5)
@@ -180,6 +195,10 @@ def test_answers_are_those_of_trl(rig: Rig, trainer: RarTrainer) -> None:
 
 
 def test_answers_sampled_a_group_at_a_time(trainer: RarTrainer) -> None:
+    assert_equal_group_by_group(trainer)
+
+
+def assert_equal_group_by_group(trainer: RarTrainer) -> None:
     kept, calls = trainer.rar, []
     head = trainer.policy.generator.loaded.causal.lm_head
     handle = head.register_forward_hook(lambda _, __, output: calls.append(len(output)))
@@ -195,10 +214,10 @@ def test_answers_sampled_a_group_at_a_time(trainer: RarTrainer) -> None:
         handle.remove()
 
 
-def test_a_model_that_shares_nothing_gets_the_prompts_of_afmrl_attributes(
-    shop: CatalogFolder, tiny_model: TinyModel, tmp_path: Path
-) -> None:
-    """TRL writes them itself then: thinking is closed in them, too."""
+def test_a_model_whose_rows_hold_one_answer(shop: CatalogFolder, tiny_model: TinyModel, tmp_path: Path) -> None:
+    """It samples as all do: the prompt once, as many answers at once as `rar.rollout_answers` allows. TRL writes the
+    prompts that it learns from: those of `afmrl attributes`, thinking closed.
+    """
     rig = make(shop, tmp_path, str(tiny_model(HYBRID)))
     assert not rig.trainer.shared_prefix
     scored = rig.trainer._generate_and_score_completions([{"query": i} for i in range(4) for _ in range(4)])
@@ -206,13 +225,15 @@ def test_a_model_that_shares_nothing_gets_the_prompts_of_afmrl_attributes(
         ours = rig.trainer.prompt_tokens(i)
         assert scored["prompt_ids"][4 * i, -len(ours) :].tolist() == ours
         assert scored["prompt_mask"][4 * i].sum() == len(ours)
+    assert_equal_answers(rig, rig.trainer)
+    assert_equal_group_by_group(rig.trainer)
 
 
 ROUNDED = 5e-3
 """Of what comes from features of 11 bits."""
 
 
-@pytest.mark.parametrize("name", SHARING)
+@pytest.mark.parametrize("name", PACKING)
 def test_a_step_with_stored_pictures(name: str, shop: CatalogFolder, tiny_model: TinyModel, tmp_path: Path) -> None:
     """The policy's photos come from the store that the gallery has filled: same step but for rounding, and the tower
     sees none of them; without what is stored, the very same numbers again.

@@ -18,7 +18,7 @@ from afmrl_cli.settings import EmbedSettings
 from afmrl_cli.store.checkpoints import Checkpoints
 from tests.models.adapters import add_random
 from tests.models.conftest import NO_CHECKPOINTS, settings_for
-from tests.tiny import SHARING, photo
+from tests.tiny import photo
 
 TinyModel = Callable[[str], Path]
 FIND = "Find this product:"
@@ -101,7 +101,6 @@ def test_nothing_shared_is_encoded_in_full(tiny_model: TinyModel) -> None:
     assert farthest(embedder, [apart, GROUPS[2], same], instruction="") < 1e-5
 
 
-@pytest.mark.parametrize("architecture", SHARING)
 def test_pictures_and_what_is_shared_run_once_for_a_group(tiny_model: TinyModel, architecture: str) -> None:
     embedder = load(tiny_model(architecture))
     patches: list[int] = []

@@ -32,7 +32,7 @@ SMALL = Shape(numbers=10_000, hidden=8, layers=3, mlp=32, query=8, keys=4, words
 
 def model(**changes: object) -> Model:
     fields: dict[str, object] = {"shape": SMALL, "bytes": 4, "four_bit": False, "image_tokens": 2, "cuda": False}
-    fields |= {"shared_prefix": True, "chosen": Choice("fp32", "")}
+    fields |= {"packs_answers": True, "chosen": Choice("fp32", "")}
     return Model(**(fields | changes))  # type: ignore[arg-type]
 
 

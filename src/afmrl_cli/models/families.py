@@ -17,6 +17,8 @@ from .precision import Precision
 
 IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
 IMAGE_SLOT = f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>"
+THOUGHT = ("<think>", "</think>")
+UNREADABLE = (IMAGE_TOKEN, VIDEO_TOKEN, "<|vision_start|>", "<|vision_end|>", "<|im_start|>")
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """All linear layers of the language model, none of the vision tower, whose layers share some of these names."""
 HYBRID_TARGETS = LORA_TARGETS[:-1] + "|in_proj_qkv|in_proj_z|out_proj)"
@@ -44,8 +46,8 @@ class Family:
     """What stands for one picture in a text; its image token is repeated for each token of the picture."""
     end_tokens: tuple[str, ...] = ("<|im_end|>", "<|endoftext|>")
     """Any of them ends an answer; targets of training end with the first."""
-    never_written: tuple[str, ...] = (IMAGE_TOKEN, VIDEO_TOKEN, "<|vision_start|>", "<|vision_end|>", "<|im_start|>")
-    """Tokens that would break an answer when it is read again as a prompt."""
+    never_written: tuple[str, ...] = UNREADABLE
+    """Tokens that would break an answer when it is read again as a prompt, and those that open and close a thought."""
 
     full_precision: tuple[str, ...] = ("model.visual", "lm_head")
     """Not quantised, as full paths: "visual" alone matches nothing, and a list without lm_head quantises the head."""
@@ -53,8 +55,9 @@ class Family:
     """bf16: an adapter on 4 bits learns worse, so it is trained on them only where nothing else fits (precision.py)."""
     lora_targets: str = LORA_TARGETS
     """What LoRA is put on: a pattern of the form that `store.strict` lets a checkpoint have."""
-    shared_prefix: bool = True
-    """Whether the states of a prompt can be handed to several answers. Where not, RAR runs the prompt for each."""
+    packs_answers: bool = True
+    """Whether a mask can keep several answers to a prompt apart in one row. Where not, RAR learns from a row an answer.
+    """
 
 
 FAMILIES: dict[str, Family] = {
@@ -68,9 +71,10 @@ FAMILIES: dict[str, Family] = {
             "Qwen3.5",
             "Qwen3VLProcessor",
             token_side=16 * 2,
+            never_written=UNREADABLE + THOUGHT,
             trained_in="bf16",
             lora_targets=HYBRID_TARGETS,
-            shared_prefix=False,
+            packs_answers=False,
         ),
     )
 }

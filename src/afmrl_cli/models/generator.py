@@ -19,6 +19,7 @@ from ..settings import AttributeSettings, CatalogSettings, ModelSettings
 from ..store.checkpoints import Checkpoints
 from .base import Bases, Opened, active_adapter, open_role
 from .batching import Batches
+from .families import THOUGHT
 
 if TYPE_CHECKING:
     from ..catalog.pictures import Picture
@@ -57,6 +58,11 @@ class LocalGenerator:
         if not self.processor.inner.chat_template:
             raise ModelError(
                 f"{base.name}: no chat template, so it can't be prompted", "use an instruction-tuned model"
+            )
+        if self.text(Request("What?")).rstrip().endswith(THOUGHT[0]):
+            raise ModelError(
+                f"{base.name}: its chat template opens a thought, and enable_thinking=false does not close it",
+                "use an instruction-tuned model that answers without thinking",
             )
         known = tokenizer.get_vocab()
         ends = {known[token] for token in base.family.end_tokens if token in known}

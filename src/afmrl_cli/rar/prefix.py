@@ -1,6 +1,6 @@
 """Vectors of texts that begin alike: the shared beginning runs through the embedder once, each rest goes on from it.
 
-    h(prefix + rest_g) = forward(rest_g | keys and values of the prefix),   g = 1..G
+    h(prefix + rest_g) = forward(rest_g | states of the prefix),   g = 1..G
 
 The answers to one query share its pictures, the instruction, the product text and often their first pairs. What is
 shared is found in the tokens: every text is tokenised whole, as the embedder does, and the prefix is the longest run of
@@ -85,7 +85,7 @@ def split_group(embedder: Embedder, items: Sequence[Item], instruction: str) -> 
     """Return the tokens that all of `items` begin with, and how each goes on: at least one token, for there the vector
     is.
 
-    No prefix where nothing is gained (a single text, or not even the first token in common), or the family can't share.
+    No prefix where nothing is gained: a single text, or not even the first token in common.
     """
     if any(item.images != items[0].images for item in items):
         raise ValueError("the items of a group must show the same pictures")
@@ -95,7 +95,7 @@ def split_group(embedder: Embedder, items: Sequence[Item], instruction: str) -> 
     ids: list[list[int]] = embedder.processor.tokenizer(embedder.texts(items, instruction))["input_ids"]
     shortest = min(len(row) for row in ids) - 1
     length = next((i for i in range(shortest) if len({row[i] for row in ids}) > 1), shortest)
-    if not embedder.processor.family.shared_prefix or len(set(map(tuple, ids))) == 1:
+    if len(set(map(tuple, ids))) == 1:
         length = 0
     rests = list(dict.fromkeys(tuple(row[length:]) for row in ids))
     number = {rest: i for i, rest in enumerate(rests)}
@@ -141,7 +141,7 @@ def _forward(embedder: Embedder, batch: Batch) -> list[NDArray[np.float32]]:
 
     sizes = [len(group.rests) for group in batch.groups]
     owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).to(device)
-    cache.batch_select_indices(owner)
+    cache.reorder_cache(owner)  # the one way that delta nets' states know, too
     rests = [rest for group in batch.groups for rest in group.rests]
     ends = torch.tensor([len(rest) - 1 for rest in rests], device=device)
     ids = torch.nn.utils.rnn.pad_sequence(

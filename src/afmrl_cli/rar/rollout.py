@@ -41,7 +41,7 @@ def sample(
             use_cache=True,
             **pictures,
         ).past_key_values
-        cache.batch_repeat_interleave(group)
+        cache.reorder_cache(torch.arange(len(ids)).repeat_interleave(group))  # what delta nets' states know, too
         text = prompt_positions(trunk, ids, mask, None)[:1]
         made = causal.generate(
             input_ids=ids.repeat_interleave(group, dim=0),

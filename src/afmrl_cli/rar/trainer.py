@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 from trl import GRPOConfig
-from trl.data_utils import prepare_multimodal_messages
 
 from ..attributes.request import Request
 from ..errors import ModelError
@@ -86,7 +85,7 @@ class RarTrainer(Resumable, SharedPrefix):
         self.progress = Progress()
         self.vision = VisionOnce(policy.generator.loaded.trunk)
         self.trunk = policy.generator.loaded.trunk
-        self.shared_prefix = self.rar.shared_prefix and policy.generator.processor.family.shared_prefix
+        self.shared_prefix = policy.generator.processor.family.packs_answers
         self.rollouts = Rollouts([], [], [])
         self.chunk_tokens = []
         self._requests: dict[int, Request] = {}
@@ -161,7 +160,7 @@ class RarTrainer(Resumable, SharedPrefix):
     def _roll_out(self, numbers: list[int]) -> Rollouts:
         """Sample answers and rewards for a batch of queries."""
         begin = time.perf_counter()
-        tokens = self._sample(numbers) if self.shared_prefix else self._sample_by_trl(numbers)
+        tokens = self._sample(numbers)
         between = time.perf_counter()
         answers = [self.policy.generator.generation(row) for row in tokens]
         query_of_answer = [number for number in numbers for _ in range(self.num_generations)]
@@ -183,13 +182,6 @@ class RarTrainer(Resumable, SharedPrefix):
                 made += sample(loaded.causal, there, size, self.generation_config, self.eos_token_ids)
         self.policy.generator.vision.flush()
         return made
-
-    def _sample_by_trl(self, numbers: Sequence[int]) -> list[list[int]]:
-        """Sample answers, each with a prompt of its own."""
-        prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in self._rows(numbers)]
-        ids, images, fields = self._tokenize_prompts(prompts)
-        tokens: list[list[int]] = super()._generate_single_turn(ids, images, fields, self.num_generations)[0]
-        return tokens
 
     def _generate_single_turn(self, *_: Any, **__: Any) -> tuple[list[list[int]], None]:
         """Return what has been rolled out already, for TRL to score."""

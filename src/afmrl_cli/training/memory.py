@@ -132,7 +132,7 @@ class Model:
     four_bit: bool
     image_tokens: int
     cuda: bool
-    shared_prefix: bool
+    packs_answers: bool
     chosen: Choice
 
     @property
@@ -204,7 +204,7 @@ def load_model(settings: Settings, role: Role, *, training: bool) -> Model | Non
     half = precision == "bf16" or (precision == "nf4" and cuda)
     unit = family.token_side**2
     most = pixel_limits(folder, settings.model)[1] if folder else settings.model.max_pixels or MAX_TOKENS * unit
-    return Model(shape, 2 if half else 4, precision == "nf4", max(1, most // unit), cuda, family.shared_prefix, chosen)
+    return Model(shape, 2 if half else 4, precision == "nf4", max(1, most // unit), cuda, family.packs_answers, chosen)
 
 
 def read_shape(folder: Path, name: str) -> Shape:
@@ -303,7 +303,7 @@ def _rar(settings: Settings, generator: Model, embedder: Model, shown: int, seen
     sampled += generator.cache(answers * (prompt + new)) + generator.scores(answers)
     rewarded = embedder.forward(rows * (new + EMBED_TOKENS), seen) + embedder.cache(rows * item)
     tokens, images = groups * (prompt + rar.group * new), groups * shown
-    if not generator.shared_prefix:
+    if not generator.packs_answers:
         tokens, images = rar.chunk_answers * (prompt + new), rar.chunk_answers * shown
     learnt = generator.training(rar, tokens, images)
     learnt += generator.chunked_scores(max(rar.group, rar.chunk_answers) * new)
