@@ -103,6 +103,32 @@ def test_text_alone_goes_as_input_and_is_ordered_by_index(server) -> None:
         endpoint(server, endpoint_photos=False).encode([Item("", (Image.new("RGB", (9, 9)),))], instruction="")
 
 
+def test_products_of_photos_alone_are_counted_named_and_left_out_where_no_photos_are_sent(server, shop) -> None:
+    words = ["--set", "embed.endpoint_photos=false"]
+    rows = shop_rows(8)
+    bare = [{**row, "title": "", "description": "", "category": "", "brand": ""} for row in rows]
+    write_shop(shop.root, [*rows[:6], *bare[6:]])
+    (shop.root / "images" / "6.png").write_bytes(b"no photo, and nobody opens it")
+    done = embed(server, shop, *words)
+    said = " ".join(done.stderr.split())
+    assert done.exit_code == 0 and "photos alone: row 8 (id s6): it has photos alone" in said and "1 more" in said
+    assert "unreadable" not in said and "2 products left out" in done.stdout
+    assert len(server.requests) == 1 and len(server.requests[0]["input"]) == 6 and "messages" not in server.requests[0]
+    again = json.loads(embed(server, shop, *words, "--json").stdout)
+    assert (again["products"], again["left_out"], again["changed"]) == (6, 2, False)
+    assert again["problems"]["photos alone"] == 2 and len(server.requests) == 1
+    named = ["--set", f"embed.endpoint={server.url}", "--set", "embed.endpoint_model=m", *words]
+    judged = ["eval", shop.root, "--protocol", "identity", "--split", "all", *named]
+    assert run(*judged).exit_code == 0 and all("messages" not in body for body in server.requests)
+    assert run("search", "shirt", "--catalog", shop.root, *named).exit_code == 0
+    by_photo = run("search", "--image", shop.root / "images" / "0.png", "--catalog", shop.root, *named)
+    assert by_photo.exit_code == 3 and "sends no photos" in " ".join(by_photo.stderr.split())
+    write_shop(shop.root, bare)
+    done = embed(server, shop, *words)
+    assert done.exit_code == 3 and "no product has text, and the embedder reads nothing else" in done.stderr
+    assert "Traceback" not in done.stderr and done.stderr.count("error: ") == 1
+
+
 def test_qwen3_vl_embedding_gets_its_own_turns(server) -> None:
     endpoint(server, endpoint_model="Qwen/Qwen3-VL-Embedding-2B").encode([Item("skirt")], instruction="Find:")
     body = server.requests[0]

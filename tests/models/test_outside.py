@@ -11,11 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from afmrl_cli.errors import ModelError
+from afmrl_cli.errors import DataError, ModelError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.outside import PictureTextEncoder, SentenceEncoder, find_model, pooling_of
+from afmrl_cli.retrieval.embed import embed_catalog
+from afmrl_cli.retrieval.search import search
+from afmrl_cli.retrieval.vectors import load_vectors
 from afmrl_cli.settings import ModelSettings
+from afmrl_cli.workspace import Workspace
+from tests.retrieval.shop import settings_of, shop_rows, write_shop
 from tests.tiny import tiny_tokenizer
 
 SETTINGS = ModelSettings(device="cpu")
@@ -126,6 +131,18 @@ def test_sentence_models_pool_as_they_say(tmp_path: Path, mode: str) -> None:
             hidden = model(**tiny_tokenizer()([text], return_tensors="pt")).last_hidden_state[0].numpy()
         alone = {"mean": hidden.mean(0), "cls": hidden[0], "lasttoken": hidden[-1]}[mode]
         assert row == pytest.approx(alone / np.linalg.norm(alone), abs=1e-4)  # padding has no say
+
+
+def test_a_sentence_model_leaves_products_of_photos_alone_out_of_the_vectors(tmp_path: Path) -> None:
+    save_bert(tmp_path / "model", {"pooling_mode_mean_tokens": True})
+    rows = shop_rows(4)
+    rows[3] |= {"title": "", "description": "", "category": "", "brand": ""}
+    folder = write_shop(tmp_path / "shop", rows)
+    work = Workspace(folder, settings_of(tmp_path / "model"), Silent())
+    summary = embed_catalog(work)
+    assert (summary.products, summary.left_out, summary.problems["photos alone"]) == (3, 1, 1)
+    with pytest.raises(DataError, match="reads texts alone"):
+        search(work, load_vectors(work), Item("", (RED,)))
 
 
 def test_models_that_cannot_be_used(tmp_path: Path) -> None:

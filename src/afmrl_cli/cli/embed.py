@@ -58,7 +58,7 @@ def _show(session: Session, summary: EmbedSummary) -> None:
     if summary.removed:
         out.text(f"  {summary.removed:,} products are no longer in the catalog")
     if summary.left_out:
-        out.text(f"  {summary.left_out:,} products left out: neither text nor a readable photo")
+        out.text(f"  {summary.left_out:,} products left out: neither text nor a photo that can be read")
     out.text(f"  index: {summary.index}, recall@10 {summary.index_recall:.3f}")
     if summary.vectors != "fp32":
         out.text(f"  stored as {summary.vectors}: recall@10 {summary.vectors_recall:.3f} against fp32")

@@ -16,6 +16,7 @@ from ..attributes.views import QUERIES, AttributeSource, open_views
 from ..catalog.problems import Problems
 from ..catalog.product import Product, product_text
 from ..errors import DataError, UsageError
+from ..models.backends import reads_photos
 from ..retrieval.vectors import RowMaker, described_products, load_vectors
 from ..settings import EvalSettings, Settings
 from ..store.checkpoints import versions
@@ -96,6 +97,7 @@ def measure(work: Workspace, request: EvalRequest, place: Path | None = None) ->
         "embedder",
         work.embedder_id,
         work.embedder,
+        photos=reads_photos(settings, listener),
         query_instruction=work.embed.query_instruction,
         target_instruction=work.embed.target_instruction,
         stored=vectors,

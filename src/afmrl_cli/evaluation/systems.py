@@ -117,10 +117,10 @@ def vector_run(task: Task, system: RetrievalSystem, work: Workspace, problems: P
 
 def _document_input(document: Document, system: RetrievalSystem) -> Input | None:
     row, product = document.row, document.product
+    images = product.images if system.photos else ()
     if system.attributes is not None:
-        return Input(row.key, Item(row.text, product.images, row.attributes), product.id, product.row)
-    text = row.text if system.text else ""
-    return _input(document.id, text, product.images if system.photos else ())
+        return Input(row.key, Item(row.text, images, row.attributes), product.id, product.row)
+    return _input(document.id, row.text if system.text else "", images)
 
 
 def _query_input(query: Query, system: RetrievalSystem) -> Input | None:

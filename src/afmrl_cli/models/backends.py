@@ -74,6 +74,15 @@ def kind_of_embedder(settings: ModelSettings, listener: Listener | None = None) 
     return "sentences" if (folder / "modules.json").is_file() else "qwen"
 
 
+def reads_photos(settings: Settings, listener: Listener | None = None) -> bool:
+    """Tell whether the settings' embedder is shown photos: a sentence-transformers model can't be, and an endpoint not
+    with `embed.endpoint_photos = false`.
+    """
+    if settings.embed.endpoint:
+        return settings.embed.endpoint_photos
+    return kind_of_embedder(settings.model, listener) != "sentences"
+
+
 def embedder_id(settings: ModelSettings, checkpoints: Checkpoints, light: Path, listener: Listener) -> str:
     """Return the id under which vectors of the settings' embedder are stored; `light` is the folder of the fit."""
     kind = kind_of_embedder(settings, listener)

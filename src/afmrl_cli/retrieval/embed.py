@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..attributes.views import open_views
-from ..catalog.problems import Problems
+from ..catalog.problems import MEND, Problem, Problems
 from ..catalog.product import Product
 from ..catalog.read import count_rows
 from ..errors import DataError, ModelError
 from ..listener import Listener
-from ..models.backends import kind_of_embedder
+from ..models.backends import kind_of_embedder, reads_photos
 from ..models.embed_input import Item
 from ..store.checkpoints import versions
 from ..store.files import (
@@ -66,8 +66,8 @@ from .vectors import (
 @dataclass(frozen=True)
 class EmbedSummary:
     """What `embed_catalog` did. `encoded` vectors were computed, the others were there; `left_out` products have
-    neither text nor a readable photo; `removed` products were there before; `changed`: a new version was written.
-    `vectors_recall` is recall@10 of the stored form against fp32.
+    nothing that the embedder reads, neither text nor a photo; `removed` products were there before; `changed`: a new
+    version was written. `vectors_recall` is recall@10 of the stored form against fp32.
     """
 
     embedder: str
@@ -114,7 +114,8 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
         problems = Problems()
         with naming(place), tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=place) as scratch:
             state = catalog_state(folder)
-            seen = _Seen(Path(scratch) / LISTINGS, _usable(before, settings.embed.vectors, listener))
+            photos = reads_photos(settings, listener)
+            seen = _Seen(Path(scratch) / LISTINGS, _usable(before, settings.embed.vectors, listener), photos, problems)
             rows = RowMaker(work, views)
             described = described_products(work, rows, problems)
             there = len(pending)
@@ -129,7 +130,7 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
             encoded = len(pending) - there
             kept = [key for key in seen.keys if key not in empty]
             if not kept:
-                raise DataError(f"{folder.catalog}: no product has text or a readable photo", "run `afmrl check`")
+                raise _nothing_to_embed(folder.catalog, photos=photos)
             facts = {
                 "embedder": work.embedder_id,
                 "model": settings.model.model_dump(),
@@ -173,12 +174,21 @@ def _fitted(work: Workspace, force: bool) -> Workspace:
     return work.with_settings(work.settings)
 
 
-class _Seen:
-    """What one pass over the catalog finds: the rows, written to `file`, and which keys have no vector yet."""
+def _nothing_to_embed(catalog: Path, *, photos: bool) -> DataError:
+    if photos:
+        return DataError(f"{catalog}: no product has text or a readable photo", "run `afmrl check`")
+    return DataError(f"{catalog}: no product has text, and the embedder reads nothing else", MEND["photos alone"])
 
-    def __init__(self, file: Path, known: dict[str, int]) -> None:
+
+class _Seen:
+    """What one pass over the catalog finds: the rows, written to `file`, and which keys have no vector yet. Without
+    `photos` the embedder is shown texts alone, and products without any are `problems`.
+    """
+
+    def __init__(self, file: Path, known: dict[str, int], photos: bool, problems: Problems) -> None:
         self.file = file
         self.known = known
+        self._photos, self._problems = photos, problems
         self.keys: list[str] = []
         self.digest = hashlib.sha256()
         self.without_attributes = 0
@@ -192,9 +202,16 @@ class _Seen:
                 self.keys.append(row.key)
                 self.without_attributes += not row.attributes
                 if row.key not in self.known:
-                    yield Input(row.key, Item(row.text, product.images, row.attributes), product.id, product.row)
+                    yield self._input(product, row)
                 if len(self.keys) % LOOKUP_ROWS == 0:
                     listener.progress("products", len(self.keys), total)
+
+    def _input(self, product: Product, row: Listing) -> Input:
+        images = product.images if self._photos else ()
+        if product.images and not (images or row.text or row.attributes):
+            said = "it has photos alone, and the embedder reads texts"
+            self._problems.add(Problem("photos alone", product.row, said, listing=product.id))
+        return Input(row.key, Item(row.text, images, row.attributes), product.id, product.row)
 
 
 def _usable(before: Vectors | None, form: Form, listener: Listener) -> dict[str, int]:
