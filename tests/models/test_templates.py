@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from typer.testing import CliRunner
 
 from afmrl_cli.cli.app import app
@@ -217,6 +219,38 @@ def test_a_template_that_does_not_fit_is_told(tiny_model: TinyModel, tmp_path: P
     with pytest.raises(ModelError, match="no system turn with a picture: no system turn"):
         opened(strict, embed_template="gme")
     opened(other)  # plain
+    thinks = laid_out(
+        tiny_model("qwen3_vl"), tmp_path / "thinks", QWEN3_CHAT.replace("assistant\\n", "assistant\\n<think>\\n")
+    )
+    with pytest.raises(ModelError, match=r"chat template writes '<think>\\n' after '.*<\|im_start\|>assistant\\n'"):
+        opened(thinks)
+    mute = laid_out(tiny_model("qwen3_vl"), tmp_path / "mute", QWEN3_CHAT.partition("{%- if add_generation_prompt")[0])
+    with pytest.raises(ModelError, match=r"chat template ends after '.*shirt<\|im_end\|>\\n'"):
+        opened(mute)
+    whole = QWEN3_CHAT.replace("assistant\\n'", "assistant\\n<|endoftext|>'")
+    opened(laid_out(tiny_model("qwen3_vl"), tmp_path / "whole", whole))
+
+
+def test_what_a_tokenizer_adds_by_itself_is_not_written_twice(places: dict[str, Path], tmp_path: Path) -> None:
+    expected = opened(places["gme"]).encode([Item("red shirt", (photo(1),))], instruction="")
+    for place, added, adds in (
+        ("turn", ["<|im_end|>", "\n", "<|im_start|>", "assistant", "\n", "<|endoftext|>"], True),
+        ("first", ["<|im_start|>"], False),
+        ("other", ["<|im_end|>"], True),
+    ):
+        folder = Path(shutil.copytree(places["gme"], tmp_path / place))
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        ids = [number for part in added for number in tokenizer.encode(part, add_special_tokens=False).ids]
+        ending = {"id": "OWN", "ids": ids, "tokens": [tokenizer.id_to_token(number) for number in ids]}
+        order = "$A OWN" if adds else "OWN $A"
+        tokenizer.post_processor = TemplateProcessing(single=order, special_tokens=[ending])  # type: ignore[assignment]
+        tokenizer.save(str(folder / "tokenizer.json"))
+        if place == "turn":
+            vectors = opened(folder).encode([Item("red shirt", (photo(1),))], instruction="")
+            np.testing.assert_allclose(vectors, expected, atol=1e-6)
+        else:
+            with pytest.raises(ModelError, match=r"gme does not fit: the tokenizer makes '.*<\|im_.*' of the text 'x'"):
+                opened(folder)
 
 
 def without_token(model: Path, place: Path, token: str) -> Path:

@@ -9,8 +9,8 @@ The vector is the last token's, so an embedder gives the vectors it was trained 
 `plain` is VLM2Vec's (arXiv 2410.05160). The other two are ChatML with an empty turn of the assistant, as the makers of
 Qwen3-VL-Embedding (arXiv 2601.04720) and GME (arXiv 2412.16855) have it. Qwen3-VL-Embedding's instructions end with a
 full stop, and nothing to read is "NULL" there. A tokenizer that writes the end token by itself, as that model's does,
-has it left to it. That it stands at the end, once, is checked when the model is loaded, and so are the turns, against
-the folder's own chat template.
+has it left to it. That it stands at the end, once, is checked when the model is loaded, and so are the turns, the
+assistant's too, against the folder's own chat template.
 
 Which one holds: `model.embed_template`; where that is auto, the adapter's own (trained by a version without templates:
 plain), else the base's: by its name (NAMES), else by its folder (`_by_folder`).
@@ -38,6 +38,8 @@ TURN, END_OF_TURN, END = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 BEFORE = f"{TURN}system\n{{instruction}}{END_OF_TURN}\n{TURN}user\n{{images}}"
 AFTER = f"{END_OF_TURN}\n{TURN}assistant\n{END}"
 ASSISTANT = "You are a helpful assistant."
+SHOWN = 80
+"""How many characters of what is wrong are shown."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +161,11 @@ def with_instructions(embed: EmbedSettings, template: Template) -> EmbedSettings
 
 
 def fit_template(template: Template, processor: Any, base: str) -> Template:
-    """Return `template` as it is written for this `Processor`: without an end token that its tokenizer adds by itself.
+    """Return `template` as it is written for this `Processor`: without what its tokenizer adds to every text by itself,
+    the end token or more of the ending.
 
-    ModelError when the tokenizer does not give the end token, once and last, or when the folder's chat template writes
-    other turns.
+    ModelError when the tokens are not the template's, end token once and last, or when the folder's chat template
+    writes other turns.
     """
     if not template.end_token:
         return template
@@ -171,20 +174,25 @@ def fit_template(template: Template, processor: Any, base: str) -> Template:
     known = tokenizer.get_added_vocab()
     if lacking := [token for token in (TURN, END_OF_TURN, END) if token not in known]:
         raise ModelError(f"{said}: the tokenizer has no token {lacking[0]}", hint)
-    end = known[template.end_token]
-    if end in tokenizer("x")["input_ids"]:
-        template = replace(template, after=template.after.removesuffix(template.end_token))
     sample = template.text(processor.family.image_slot, "Find.", "shirt")
-    ids = tokenizer(sample)["input_ids"]
+    bare, whole = (tokenizer("x", add_special_tokens=special)["input_ids"] for special in (False, True))
+    added = tokenizer.decode(whole[len(bare) :], clean_up_tokenization_spaces=False)
+    written = replace(template, after=template.after.removesuffix(added))
+    ids = tokenizer(written.text(processor.family.image_slot, "Find.", "shirt"))["input_ids"]
+    if ids != tokenizer(sample, add_special_tokens=False)["input_ids"]:
+        raise ModelError(f"{said}: the tokenizer makes {tokenizer.decode(whole)[:80]!r} of the text 'x'", hint)
+    end = known[template.end_token]
     if ids.count(end) != 1 or ids[-1] != end:
         raise ModelError(f"{said}: the tokenizer does not end a text with {template.end_token}", hint)
-    if processor.inner.chat_template and not sample.startswith(turns := _turns(processor.inner)):
-        raise ModelError(f"{said}: the folder's own chat template writes {turns[:80]!r}", hint)
-    return template
+    if processor.inner.chat_template and (other := _other_turns(processor.inner, sample)):
+        raise ModelError(f"{said}: the folder's own chat template {other}", hint)
+    return written
 
 
-def _turns(processor: Any) -> str:
-    """Return the turns of `fit_template`'s sample as the chat template writes them, or why it can't."""
+def _other_turns(processor: Any, sample: str) -> str:
+    """Say what the chat template writes in place of `fit_template`'s sample, or why it can't; "" where that is the
+    same, with the end token or before it.
+    """
     from jinja2 import TemplateError
 
     user = [{"type": "image"}, {"type": "text", "text": "shirt"}]
@@ -193,6 +201,12 @@ def _turns(processor: Any) -> str:
         {"role": "user", "content": user},
     ]
     try:
-        return str(processor.apply_chat_template(turns, tokenize=False))
+        made = str(processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
     except (TemplateError, ValueError, TypeError) as error:
-        return f"no system turn with a picture: {str(error).strip()}"
+        return f"writes no system turn with a picture: {str(error).strip()}"
+    bare = sample.removesuffix(END)
+    if made in (sample, bare):
+        return ""
+    same = next((i for i, char in enumerate(bare) if char != made[i : i + 1]), len(bare))
+    where = f" after {made[max(0, same - SHOWN // 2) : same]!r}" if same else ""
+    return (f"writes {made[same : same + SHOWN]!r}" if made[same:] else "ends") + where
