@@ -46,9 +46,9 @@ from afmrl_cli.workspace import Workspace
 
 KS = (1, 5, 10)
 SETS = ("shop", "shop-hidden", "luma", "myntra")
-PAPER: dict[str, object] = {"weight_positive": True, "mask": True, "mask_margin": 0.1, "bm25_normalise": False}
+PAPER: dict[str, object] = {"weights": "paper", "mask": True, "mask_margin": 0.1, "bm25_normalise": False}
 FIXED = ("mask_margin", "bm25_normalise")
-NEGATIVES = PAPER | {"weight_positive": False}
+NEGATIVES = PAPER | {"weights": "negatives"}
 LOSSES: dict[str, dict[str, object]] = {
     "infonce": {"loss": "infonce"},
     "agcl": PAPER,
@@ -57,6 +57,9 @@ LOSSES: dict[str, dict[str, object]] = {
     "agcl, positive unweighted, margin 0.2": NEGATIVES | {"mask_margin": 0.2},
     "agcl, positive unweighted, B normalised": NEGATIVES | {"bm25_normalise": True},
     "agcl, mask off": PAPER | {"mask": False},
+    "constant margin": {"weights": "constant"},
+    "agcl, graded": {"weights": "graded"},
+    "agcl, graded, mask on": {"weights": "graded", "mask": True},
 }
 
 

@@ -35,6 +35,8 @@ from afmrl_cli.catalog.product import Product, product_text
 from afmrl_cli.training.agcl import contrastive_loss, false_negatives, log_weights
 from afmrl_cli.training.batches import Strategy, plan_batches
 from afmrl_cli.training.lexical import Tokens, attribute_tokens, build_lexical
+from afmrl_cli.training.margin import Margin
+from afmrl_cli.training_settings import Weights
 
 KS = (1, 5, 10)
 TEXT_SETS = ("text_abtbuy", "text_amazongoogle", "text_wdc_computers")
@@ -46,8 +48,7 @@ BOOTSTRAPS = 2000
 class Variant:
     """What is changed against the default form; both temperature and batch size are the set's unless given."""
 
-    weights: bool = True
-    weight_positive: bool = True
+    weights: Weights | None = "paper"
     delta: float | None = 0.1
     normalise: bool = False
     scale: float = 1.0
@@ -58,23 +59,26 @@ class Variant:
     symmetric: bool = False
     agreed: float = 0.0
     """The mask only takes candidates whose BM25 is at least this share of the query's own."""
-    constant: float = 0.0
-    """Instead of weights by attributes: every negative e^constant times heavier, whatever its attributes."""
 
 
-PLAIN = Variant(weights=False, delta=None)
+PLAIN = Variant(weights=None, delta=None)
 VARIANTS = {
     "InfoNCE": PLAIN,
     "AGCL": Variant(),
-    "AGCL, positive unweighted": Variant(weight_positive=False),
-    "InfoNCE, all negatives x e^1.5": replace(PLAIN, constant=1.5),
-    "AGCL, positive unweighted, mask off": Variant(weight_positive=False, delta=None),
-    "AGCL, positive unweighted, mask margin 0.2": Variant(weight_positive=False, delta=0.2),
-    "AGCL, positive unweighted, mask if 80 % of B": Variant(weight_positive=False, agreed=0.8),
-    "AGCL, positive unweighted, mask margin 0 if 80 % of B": Variant(weight_positive=False, delta=0.0, agreed=0.8),
-    "AGCL, positive unweighted, B normalised": Variant(weight_positive=False, normalise=True),
+    "AGCL, positive unweighted": Variant(weights="negatives"),
+    "InfoNCE, all negatives x e^1.5": replace(PLAIN, weights="constant"),
+    "AGCL, positive unweighted, mask off": Variant(weights="negatives", delta=None),
+    "AGCL, positive unweighted, mask margin 0.2": Variant(weights="negatives", delta=0.2),
+    "AGCL, positive unweighted, mask if 80 % of B": Variant(weights="negatives", agreed=0.8),
+    "AGCL, positive unweighted, mask margin 0 if 80 % of B": Variant(weights="negatives", delta=0.0, agreed=0.8),
+    "AGCL, positive unweighted, B normalised": Variant(weights="negatives", normalise=True),
+    "AGCL, graded": Variant(weights="graded", delta=None),
+    "AGCL, graded, mask on": Variant(weights="graded"),
+    "AGCL, graded, mask if 80 % of B": Variant(weights="graded", agreed=0.8),
+    "AGCL, graded, mask margin 0 if 80 % of B": Variant(weights="graded", delta=0.0, agreed=0.8),
+    "AGCL, graded, tau 0.1": Variant(weights="graded", delta=None, temperature=0.1),
     "AGCL, mask off": Variant(delta=None),
-    "mask only": Variant(weights=False),
+    "mask only": Variant(weights=None),
     "AGCL, mask margin 0": Variant(delta=0.0),
     "AGCL, B normalised": Variant(normalise=True),
     "AGCL, B normalised x 3": Variant(normalise=True, scale=3.0),
@@ -83,12 +87,12 @@ VARIANTS = {
     "AGCL, symmetric": Variant(symmetric=True),
     "InfoNCE, tau 0.02": replace(PLAIN, temperature=0.02),
     "AGCL, tau 0.02": Variant(temperature=0.02),
-    "AGCL, positive unweighted, tau 0.02": Variant(weight_positive=False, temperature=0.02),
+    "AGCL, positive unweighted, tau 0.02": Variant(weights="negatives", temperature=0.02),
     "InfoNCE, tau 0.1": replace(PLAIN, temperature=0.1),
     "AGCL, tau 0.1": Variant(temperature=0.1),
-    "AGCL, positive unweighted, tau 0.1": Variant(weight_positive=False, temperature=0.1),
-    "AGCL, positive unweighted, mask off, tau 0.1": Variant(weight_positive=False, delta=None, temperature=0.1),
-    "InfoNCE, all negatives x e^1.5, tau 0.1": replace(PLAIN, constant=1.5, temperature=0.1),
+    "AGCL, positive unweighted, tau 0.1": Variant(weights="negatives", temperature=0.1),
+    "AGCL, positive unweighted, mask off, tau 0.1": Variant(weights="negatives", delta=None, temperature=0.1),
+    "InfoNCE, all negatives x e^1.5, tau 0.1": replace(PLAIN, weights="constant", temperature=0.1),
     "InfoNCE, batch 256": replace(PLAIN, batch_size=256),
     "AGCL, batch 256": Variant(batch_size=256),
     "InfoNCE, random batches": replace(PLAIN, batches="random"),
@@ -249,12 +253,11 @@ def train(task: Task, variant: Variant, seed: int, epochs: int, rate: float) -> 
     batches = [batch for plan in plans for batch in plan]
     products = np.unique(task.products, return_inverse=True)[1]
     masked = right = false = 0
+    margin = Margin()
     for step, batch in enumerate(batches, 1):
         queries, targets = (np.array([task.pairs[i][side] for i in batch]) for side in (0, 1))
         bm25 = torch.as_tensor(lexical.scores(queries, targets), dtype=torch.float32)
-        weights = log_weights(bm25, weight_positive=variant.weight_positive) if variant.weights else None
-        if variant.constant:
-            weights = variant.constant * (1 - torch.eye(len(batch)))
+        weights = log_weights(bm25, variant.weights) if variant.weights else None
         both = head(task.queries[queries]), head(task.targets[targets])
         known, delta = None, variant.delta
         if variant.agreed and delta is not None:
@@ -262,6 +265,7 @@ def train(task: Task, variant: Variant, seed: int, epochs: int, rate: float) -> 
             alike = torch.as_tensor(lexical.bm25.pairs(queries, targets) / own[:, None] >= variant.agreed)
             known, delta = false_negatives(both[0] @ both[1].T, delta) & alike, None
         loss = contrastive_loss(*both, temperature=variant.temperature, log_weight=weights, delta=delta, known=known)
+        margin.add(loss, variant.temperature)
         value = loss.value
         if variant.symmetric:  # candidates ask for queries, too
             back = contrastive_loss(
@@ -282,7 +286,8 @@ def train(task: Task, variant: Variant, seed: int, epochs: int, rate: float) -> 
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-    return head, {"steps": len(batches), "masked": masked, "masked_duplicates": right, "duplicates": false}
+    counts = {"steps": len(batches), "masked": masked, "masked_duplicates": right, "duplicates": false}
+    return head, counts | {"margin_cosine": (margin.summary() or {"cosine": 1.0})["cosine"]}
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:

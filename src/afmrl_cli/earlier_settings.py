@@ -11,7 +11,12 @@ from .section import Section
 from .settings import Settings
 
 MAX_IMAGES, BOTH = "model.max_images", ("model.generator_images", "model.embedder_images")
-RENAMED = {"eval.ask": "eval.query_fields", "eval.show": "eval.gallery_fields"}
+RENAMED = {
+    "eval.ask": ("eval.query_fields", "rename it"),
+    "eval.show": ("eval.gallery_fields", "rename it"),
+    "agcl.weight_positive": ("agcl.weights", 'write agcl.weights = "paper" for true, "negatives" for false'),
+}
+"""Keys that have another name now: (the new one, what to do)."""
 
 
 def fixed_keys() -> dict[str, Any]:
@@ -29,9 +34,9 @@ def without_earlier_keys(tree: dict[str, Any], origin: dict[str, str]) -> list[s
     """Take keys of earlier versions out of `tree`, whose values come from where `origin` says; return notes for the
     user. Raises UsageError that names the new key, or the value that is fixed now."""
     notes = _one_number_for_both(tree, origin)
-    for key, new in RENAMED.items():
+    for key, (new, what) in RENAMED.items():
         if key in origin:
-            raise UsageError(f"{_written(key, origin)}: {key} is {new} now", "rename it")
+            raise UsageError(f"{_written(key, origin)}: {key} is {new} now", what)
     for key, fixed in fixed_keys().items():
         section, _, name = key.partition(".")
         table = tree.get(section)

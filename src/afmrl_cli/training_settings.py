@@ -8,6 +8,8 @@ from pydantic import BeforeValidator, Field
 
 from .section import Names, Section, as_number
 
+Weights = Literal["paper", "negatives", "graded", "constant"]
+
 
 class TrainingSettings(Section):
     """What every training has: optimiser, adapter, states."""
@@ -61,8 +63,10 @@ class AgclSettings(TrainingSettings):
 
     loss: Literal["agcl", "infonce"] = Field("agcl", description="Loss; infonce: all negatives weigh the same.")
     temperature: float = Field(0.05, gt=0, description="Temperature tau of the loss; VLM2Vec's is 0.02.")
-    weight_positive: bool = Field(
-        False, description="Weight the positive in the denominator, too, as the paper's formula does."
+    weights: Weights = Field(
+        "negatives",
+        description="How attributes weigh negatives; paper: the positive too; graded: by how much each shares with the "
+        "query, over three nats; constant: all alike, without attributes.",
     )
     mask: bool = Field(
         False, description="Leave out negatives that are more similar than the positive by 0.1, as the paper does."

@@ -30,6 +30,7 @@ def test_each_setting_is_described_in_a_sentence(key: str) -> None:
     ("toml", "flags", "environment", "message", "hint"),
     [
         ("[eval]\nask = 'text'", {}, {}, "afmrl.toml: eval.ask is eval.query_fields now", "rename it"),
+        ("[agcl]\nweight_positive = true", {}, {}, "agcl.weight_positive is agcl.weights now", '"paper" for true'),
         ("", {"eval.show": "text"}, {}, "--set: eval.show is eval.gallery_fields now", "rename it"),
         ("[agcl]\nclip = 2", {}, {}, "agcl.clip is no setting any more: it is always 1.0", "remove it"),
         ("", {}, {"AFMRL_RAR_UPDATES": "2"}, "AFMRL_RAR_UPDATES: rar.updates is no setting any more", "remove it"),

@@ -30,7 +30,7 @@ def test_two_by_two_by_hand() -> None:
     s = [[1.0, 0.0], [0.5, math.sqrt(3) / 2]]
     e = [[w[i][j] * math.exp(s[i][j] / TAU) for j in range(2)] for i in range(2)]
     expected = -(math.log(e[0][0] / (e[0][0] + e[0][1])) + math.log(e[1][1] / (e[1][1] + e[1][0]))) / 2
-    loss = contrastive_loss(q, c, temperature=TAU, log_weight=log_weights(bm25))
+    loss = contrastive_loss(q, c, temperature=TAU, log_weight=log_weights(bm25, "paper"))
     assert loss.value.item() == pytest.approx(expected, abs=1e-12)
     # the same with numbers instead of a formula: w = e^1.9640, e^1.4621, e^1, e^1.7616
     assert loss.value.item() == pytest.approx((0.078746 + 0.202574) / 2, abs=2e-6)
@@ -39,17 +39,32 @@ def test_two_by_two_by_hand() -> None:
 def test_positive_unweighted_by_hand() -> None:
     q, c = two()
     bm25 = torch.tensor([[2.0, 0.5], [0.0, 1.0]], dtype=torch.float64)
-    loss = contrastive_loss(q, c, temperature=TAU, log_weight=log_weights(bm25, weight_positive=False))
+    loss = contrastive_loss(q, c, temperature=TAU, log_weight=log_weights(bm25, "negatives"))
     first = math.log(1 + math.exp(1 + math.tanh(0.5)) * math.exp((0.0 - 1.0) / TAU))
     second = math.log(1 + math.exp(1) * math.exp((0.5 - math.sqrt(3) / 2) / TAU))
     assert loss.value.item() == pytest.approx((first + second) / 2, abs=1e-12)
+
+
+def test_graded_weights_by_hand() -> None:
+    """The negative that shares most weighs e^3, the others by their share of that; a known one is no measure."""
+    bm25 = torch.tensor([[9.0, 4.0, 1.0, 0.0], [2.0, 9.0, 2.0, 8.0], [0.0, 0.0, 9.0, 0.0], [1.0, 2.0, 3.0, 9.0]])
+    known = torch.zeros(4, 4, dtype=torch.bool)
+    known[1, 3] = True
+    expected = [[0.0, 3.0, 0.75, 0.0], [3.0, 0.0, 3.0, 0.0], [0.0, 0.0, 0.0, 0.0], [1.0, 2.0, 3.0, 0.0]]
+    assert log_weights(bm25, "graded", known).tolist() == expected
+    assert log_weights(bm25, "graded")[1].tolist() == [0.75, 0.0, 0.75, 3.0], "a duplicate that nobody knows of"
+
+
+def test_a_constant_margin_needs_no_attributes() -> None:
+    for bm25 in (torch.zeros(2, 2), torch.tensor([[1.0, 2.0], [3.0, 4.0]])):
+        assert log_weights(bm25, "constant").tolist() == [[0.0, 1.5], [1.5, 0.0]]
 
 
 def test_three_by_three_with_a_masked_negative() -> None:
     # Row 0: positive at 60° (0.5), a negative at 0° (1.0 > 0.5 + 0.1: masked), one at 90° (0).
     q, c = unit([0.0, 0.0, math.pi / 2]), unit([math.pi / 3, 0.0, math.pi / 2])
     bm25 = torch.tensor([[1.0, 3.0, 0.2], [0.1, 2.0, 0.0], [0.4, 0.0, 1.0]], dtype=torch.float64)
-    loss = contrastive_loss(q, c, temperature=TAU, log_weight=log_weights(bm25), delta=0.1)
+    loss = contrastive_loss(q, c, temperature=TAU, log_weight=log_weights(bm25, "paper"), delta=0.1)
     assert loss.too_similar.tolist() == [[False, True, False], [False, False, False], [False, False, False]]
     rows = []
     cosine = [[0.5, 1.0, 0.0], [0.5, 1.0, 0.0], [math.sqrt(3) / 2, 0.0, 1.0]]
@@ -85,7 +100,7 @@ def test_equal_weights_and_no_mask_are_infonce() -> None:
     q, c = (torch.nn.functional.normalize(torch.randn(8, 5, dtype=torch.float64), dim=1) for _ in range(2))
     plain = torch.nn.functional.cross_entropy(q @ c.T / 0.02, torch.arange(8))
     for bm25 in (torch.zeros(8, 8, dtype=torch.float64), torch.full((8, 8), 3.0, dtype=torch.float64)):
-        weighted = contrastive_loss(q, c, temperature=0.02, log_weight=log_weights(bm25))
+        weighted = contrastive_loss(q, c, temperature=0.02, log_weight=log_weights(bm25, "paper"))
         assert weighted.value.item() == pytest.approx(plain.item(), rel=1e-12)
     assert contrastive_loss(q, c, temperature=0.02).value.item() == pytest.approx(plain.item(), rel=1e-12)
 
@@ -109,7 +124,7 @@ def test_finite_loss_and_gradient_when_all_is_masked() -> None:
 def test_weights_and_mask_carry_no_gradient() -> None:
     q, c = unit([0.0, 0.4, 1.0]).requires_grad_(), unit([0.3, 0.5, 1.4])
     bm25 = torch.tensor([[1.0, 0.2, 0.0], [0.3, 2.0, 0.1], [0.0, 0.4, 0.9]], dtype=torch.float64, requires_grad=True)
-    contrastive_loss(q, c, temperature=TAU, log_weight=log_weights(bm25), delta=0.01).value.backward()
+    contrastive_loss(q, c, temperature=TAU, log_weight=log_weights(bm25, "paper"), delta=0.01).value.backward()
     assert bm25.grad is None
     # d/dq of the loss with constant weights, from the softmax
     with torch.no_grad():

@@ -41,7 +41,7 @@ def model() -> torch.nn.Module:
 def loss_of(vectors: Tensor) -> Tensor:
     bm25 = torch.linspace(0, 3, N * N).reshape(N, N)
     unit = torch.nn.functional.normalize(vectors, dim=1)
-    return contrastive_loss(unit[:N], unit[N:], temperature=0.1, log_weight=log_weights(bm25), delta=0.1).value
+    return contrastive_loss(unit[:N], unit[N:], temperature=0.1, log_weight=log_weights(bm25, "paper"), delta=0.1).value
 
 
 def cached(vectors: Tensor) -> tuple[float, Tensor]:

@@ -98,7 +98,7 @@ def test_negatives_are_counted_and_survive_a_kill(tmp_path: Path) -> None:
         counted.add(
             np.array([4, 7]),
             np.array([4, 7]),
-            bm25,
+            (bm25, 1 + np.tanh(bm25)),
             cosines + 0.01 * np.float32(times),
             masked,
             ~np.eye(2, dtype=bool) & ~masked,
@@ -121,7 +121,7 @@ def test_negatives_are_counted_and_survive_a_kill(tmp_path: Path) -> None:
     assert lines[1] == "S4,S7,0.8200,0.5200,2,n1 red,shirt 4,shirt 7"
     page = (tmp_path / "negatives.md").read_text()
     assert "| S4 | S7 | 0.8200 | 0.5200 | 2 | n1 red |" in page
-    assert "| 2.72 | 50.00% |" in page and "| 6.69 | 50.00% |" in page, "e^(1 + tanh 0) and e^(1 + tanh 3)"
+    assert "| 2.72 | 50.00% |" in page and "| 5.75 | 50.00% |" in page, "e^(1 + tanh 0) and e^(1 + tanh 3)"
 
 
 @pytest.mark.parametrize(

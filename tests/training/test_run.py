@@ -81,7 +81,9 @@ def test_a_run_writes_a_checkpoint_that_the_embedder_uses(shop: CatalogFolder, s
     assert manifest.role == "embedder" and manifest.settings["agcl"]["loss"] == "agcl"
     assert set(manifest.metrics) == {"recall@1", "recall@5", "recall@10"}
     card = (shop.checkpoints / "embedder-1" / "README.md").read_text()
-    assert "AGCL" in card and str(shop.root) not in card
+    assert "AGCL, weights negatives" in card and str(shop.root) not in card
+    margin = summary.details["nearest_margin"]
+    assert 0 < margin["cosine"] <= 1 and json.dumps(margin["cosine"]) in card, "the last step is the best one here"
 
     used = settings(**{"model.embedder_checkpoint": "embedder-1"})
     trained = load_embedder(used.model, used.embed, Checkpoints(shop.checkpoints))
@@ -157,6 +159,7 @@ def test_killed_and_going_on_gives_the_same_weights(
         for summary in (whole, resumed)
     ]
     assert timeless[0] == timeless[1]
+    assert whole.details["nearest_margin"] == resumed.details["nearest_margin"] is not None
     for name in ("negatives.json", "similar_pairs.csv"):
         assert (whole.run / name).read_text() == (resumed.run / name).read_text()
 
@@ -222,7 +225,7 @@ def test_a_loss_that_is_no_number_stops_with_step_products_and_last_state(
 def test_infonce_has_the_same_batches(shop: CatalogFolder, settings: MakeSettings) -> None:
     agcl = run(shop, settings())
     plain = run(shop, settings(**{"agcl.loss": "infonce"}))
-    assert plain.run != agcl.run and plain.plan | {"loss": ""} == agcl.plan | {"loss": ""}
+    assert plain.run != agcl.run and plain.plan | (same := {"loss": "", "weights": ""}) == agcl.plan | same
     unweighted = plain.details["negatives"]
     assert unweighted["masked_share"] == 0 and sum(unweighted["bm25"]["count"]) == 0
     negatives = agcl.details["negatives"]

@@ -155,7 +155,7 @@ def test_our_default_and_the_papers_form(shop: CatalogFolder, settings: MakeSett
     assert above.any() and not rig.batch.known.any()
     ours = cosines / 0.05 + weights.masked_fill(eye, 0.0)
     papers = (cosines / 0.02 + weights).masked_fill(above, -torch.inf)
-    flags = {"agcl.weight_positive": True, "agcl.mask": True, "agcl.temperature": 0.02}
+    flags = {"agcl.weights": "paper", "agcl.mask": True, "agcl.temperature": 0.02}
     for logits, chosen in ((ours, settings()), (papers, settings(**flags))):
         loss, _ = batch_loss(vectors, rig.batch, choose_loss(chosen.agcl), ALONE)
         expected = torch.nn.functional.cross_entropy(logits, torch.arange(n))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 @in_session(
     setting("agcl.loss"),
+    setting("agcl.weights"),
     setting("agcl.epochs"),
     setting("agcl.steps"),
     setting("agcl.batch_size"),
@@ -55,6 +56,8 @@ def _show(session: Session, summary: TrainingSummary) -> None:
     rows: list[list[object]] = [[key, value] for key, value in details["metrics"].items()]
     rows += [["masked share of negatives", float(negatives["masked_share"])]]
     rows += [["share of negatives above the answer by the margin", float(negatives["too_similar_share"])]]
+    if margin := details.get("nearest_margin"):  # runs of earlier versions have none
+        rows += [["gradient's cosine with a constant margin's", float(margin["cosine"])]]
     out.table(["validation", "value"], rows)
     show_checkpoint(
         session, summary, "curve, metrics and the report on negatives", "embed --set model.embedder_checkpoint"

@@ -12,8 +12,12 @@ from ..store.checkpoints import Manifest, versions
 from .plan import Plan, describe
 
 
-def model_card(base: Base, plan: Plan, parent: Manifest | None, template: Template) -> str:
-    """Return the card of an embedder that was trained under `template`."""
+def model_card(
+    base: Base, plan: Plan, parent: Manifest | None, template: Template, margin: Mapping[str, float] | None
+) -> str:
+    """Return the card of an embedder that was trained under `template`; `margin` says how far the loss was from a
+    constant margin.
+    """
     settings = plan.settings
     embed = with_instructions(settings.embed, template)
     instructions = {"queries": embed.query_instruction, "products": embed.target_instruction}
@@ -31,7 +35,7 @@ def model_card(base: Base, plan: Plan, parent: Manifest | None, template: Templa
             "",
             *(f"- {side}: `{_written(template, instruction)}`" for side, instruction in instructions.items()),
         ],
-        content={"plan": describe(plan), "agcl": agcl},
+        content={"plan": describe(plan), "agcl": agcl} | ({"nearest_margin": margin} if margin else {}),
     )
 
 

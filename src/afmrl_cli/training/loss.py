@@ -40,12 +40,19 @@ class Objective:
     weighted: bool = False
     masked: bool = False
 
+    @property
+    def plain(self) -> bool:
+        """Tell whether attributes and mask change nothing: InfoNCE."""
+        return not self.weighted and not self.masked
+
 
 def choose_loss(agcl: AgclSettings) -> Objective:
     """Choose the loss that the settings name."""
     if agcl.loss == "infonce":
         return Objective("plain InfoNCE", partial(_infonce, agcl))
-    return Objective("AGCL", partial(_agcl, agcl), weighted=True, masked=agcl.mask)
+    weighted = agcl.weights != "constant"
+    title = f"AGCL, weights {agcl.weights}" if weighted else "InfoNCE with a constant margin"
+    return Objective(title, partial(_agcl, agcl), weighted=weighted, masked=agcl.mask)
 
 
 def _infonce(agcl: AgclSettings, queries: Tensor, targets: Tensor, facts: Facts) -> Loss:
@@ -67,7 +74,7 @@ def _agcl(agcl: AgclSettings, queries: Tensor, targets: Tensor, facts: Facts) ->
         queries,
         targets,
         temperature=agcl.temperature,
-        log_weight=log_weights(facts.bm25, weight_positive=agcl.weight_positive),
+        log_weight=log_weights(facts.bm25, agcl.weights, facts.known),
         delta=agcl.mask_margin if agcl.mask else None,
         known=facts.known,
         rejected=facts.rejected,

@@ -21,8 +21,8 @@ from .pairs import TrainListing
 
 B_EDGES = (0.0, 1e-9, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Edges of the histogram of B; the first bin holds those that share nothing, the last all from 32 up."""
-W_EDGES = tuple(round(0.1 * i, 1) for i in range(10))
-"""Edges of the histogram of tanh(B) = ln(w) - 1, w the weight of a negative."""
+W_EDGES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5)
+"""Edges of the histogram of ln(w), w the weight of a negative."""
 KEEP = 20_000
 SHOW = 20
 
@@ -52,20 +52,21 @@ class Negatives:
         self,
         query: NDArray[np.int64],
         target: NDArray[np.int64],
-        bm25: NDArray[np.float64] | None,
+        weights: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
         cosines: NDArray[np.float32],
         too_similar: NDArray[np.bool_],
         known: NDArray[np.bool_],
     ) -> None:
-        """Count one batch: `query` and `target` [n] are listing numbers, the rest is [n, n]; no `bm25` for InfoNCE."""
+        """Count one batch: `query` and `target` [n] are listing numbers, the rest is [n, n]. `weights` are B and ln w;
+        None where attributes weigh nothing.
+        """
         other = ~np.eye(len(query), dtype=bool)
         self.negatives += int(other.sum())
         self.too_similar += int(too_similar.sum())
         self.known += int(known.sum())
-        if bm25 is not None:
-            values = bm25[other]
-            _count(self.b_counts, B_EDGES, values)
-            _count(self.w_counts, W_EDGES, np.tanh(values))
+        if weights is not None:
+            _count(self.b_counts, B_EDGES, weights[0][other])
+            _count(self.w_counts, W_EDGES, weights[1][other])
         for i, j in zip(*np.nonzero(too_similar), strict=True):
             first, second = sorted((int(query[i]), int(target[j])))
             seen = self.similar.setdefault((first, second), SimilarPair(0, -1.0, 0.0))
@@ -100,7 +101,7 @@ class Negatives:
             "known_share": self.known / total,
             "similar_pairs": len(self.similar),
             "bm25": {"from": list(B_EDGES), "count": self.b_counts},
-            "tanh_bm25": {"from": list(W_EDGES), "count": self.w_counts},
+            "log_weight": {"from": list(W_EDGES), "count": self.w_counts},
         }
 
     def write(self, run: Path, listings: Sequence[TrainListing], tokens: Sequence[Sequence[str]]) -> None:
@@ -133,8 +134,8 @@ class Negatives:
         ]
         counted = max(1, sum(self.b_counts))
         lines += [f"| {edge:g} | {n / counted:.2%} |" for edge, n in zip(B_EDGES, self.b_counts, strict=True)]
-        lines += ["", "| weight from (e = 2.72: shares nothing; e^2 = 7.39: the most) | share |", "| --- | --- |"]
-        edges = [float(np.exp(1 + edge)) for edge in W_EDGES]
+        lines += ["", "| weight from | share |", "| --- | --- |"]
+        edges = [float(np.exp(edge)) for edge in W_EDGES]
         lines += [f"| {edge:.2f} | {n / counted:.2%} |" for edge, n in zip(edges, self.w_counts, strict=True)]
         lines += [
             "",

@@ -119,8 +119,11 @@ def _some(positives: list[Positive], corpus: Corpus, settings: Settings) -> list
 def run_key(plan: Plan, embedder_id: str, source: AttributeSource | None, processes: int) -> str:
     """Hash all that decides what is learnt: the same key, the same run."""
     settings = plan.settings
+    own = settings.agcl.model_dump(exclude=NOT_THE_RESULT | ({"share"} if settings.agcl.share == 1 else set()))
+    if own["weights"] in ("negatives", "paper"):  # as earlier versions, whose runs are found again, wrote it
+        own["weight_positive"] = own.pop("weights") == "paper"
     content = {
-        "agcl": settings.agcl.model_dump(exclude=NOT_THE_RESULT | ({"share"} if settings.agcl.share == 1 else set())),
+        "agcl": own,
         "instructions": [settings.embed.query_instruction, settings.embed.target_instruction, settings.embed.enrich],
         "embedder": embedder_id,
         "attributes": [source.generator, source.prompt] if source else "given",
@@ -148,6 +151,7 @@ def describe(plan: Plan) -> dict[str, object]:
     train = plan.corpus.train
     return {
         "loss": plan.settings.agcl.loss,
+        "weights": plan.settings.agcl.weights if plan.settings.agcl.loss == "agcl" else "equal",
         "train_listings": len(train),
         "validation_listings": len(plan.corpus.validation),
         "test_listings": plan.corpus.others,

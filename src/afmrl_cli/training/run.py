@@ -24,6 +24,7 @@ from .card import model_card
 from .corpus import Corpus, load_corpus
 from .estimate import Estimate, measure
 from .loop import train_resumably
+from .margin import message
 from .pairs import KINDS, QUERIES_OF_KIND, mix
 from .parallel import World
 from .plan import NOT_THE_RESULT, Plan, describe, make_plan, queries_with_attributes, run_key
@@ -129,7 +130,7 @@ def _train(job: Job, plan: Plan, run: Path) -> Outcome:
     embedder = _load(job, plan.settings, plan)
     model = add_trainable(embedder, agcl, job.parent, job.work.checkpoints)
     listener = job.work.listener
-    card = model_card(job.base, plan, job.parent, embedder.template)
+    card = partial(model_card, job.base, plan, job.parent, embedder.template)
     trainer = AgclTrainer(plan, embedder, model, job.base, run, card, listener)
     if trainer.validation is None:
         listener.warn(
@@ -142,10 +143,13 @@ def _train(job: Job, plan: Plan, run: Path) -> Outcome:
     trainer.tell_gain()
     if job.world.first:
         trainer.negatives.write(run, plan.corpus.train, plan.corpus.tokens)
-    best = trainer.progress.best
+    best, margin = trainer.progress.best, trainer.margin.summary()
+    if margin:
+        listener.note(message(margin))
     details = {
         "metrics": best,
         "negatives": trainer.negatives.summary(),
+        "nearest_margin": margin,
         "validation": trainer.validation.describe() if trainer.validation else {},
     }
     adapter = run / f"best-{trainer.state.best_global_step}"

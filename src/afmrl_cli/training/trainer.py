@@ -8,7 +8,7 @@ loader divides anything. Adapters are kept by the validation's recall.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ..models.presets import Base
 from .adapter import save_adapter, trainable
 from .agcl import Loss, false_negatives
 from .loop import RECENT, Resumable, common_arguments
+from .margin import Margin
 from .negatives import Negatives
 from .pairs import Pair
 from .parallel import gather_objects, sum_gradients
@@ -48,13 +49,21 @@ class AgclTrainer(Resumable, Trainer):  # type: ignore[misc]
     """One run of `plan` in the folder `run`; everything a step depends on is in the plan, the state and its number."""
 
     def __init__(
-        self, plan: Plan, embedder: Embedder, model: PeftModel, base: Base, run: Path, card: str, listener: Listener
+        self,
+        plan: Plan,
+        embedder: Embedder,
+        model: PeftModel,
+        base: Base,
+        run: Path,
+        card: Callable[[Mapping[str, float] | None], str],
+        listener: Listener,
     ) -> None:
         self.plan, self.settings, self.agcl = plan, plan.settings, plan.settings.agcl
         self.embedder, self.base, self.card, self.listener = embedder, base, card, listener
         self.reader = Reader(embedder, plan.settings)
         self.validation = make_validation(plan.corpus.validation, plan.settings)
         self.negatives = Negatives(masks=plan.loss.masked)
+        self.margin = Margin()
         self.progress = Progress()
         self.pairs: list[Pair] = []
         self.step_metrics: dict[str, float] = {}
@@ -107,10 +116,14 @@ class AgclTrainer(Resumable, Trainer):  # type: ignore[misc]
     def _count(self, batch: Batch, loss: Loss) -> None:
         query = np.array([pair.query.listing for pair in batch.pairs])
         target = np.array([pair.target.listing for pair in batch.pairs])
-        bm25 = batch.bm25 if self.plan.loss.weighted else None
+        weights = None
+        if self.plan.loss.weighted and loss.log_weight is not None:
+            weights = batch.bm25, loss.log_weight.double().cpu().numpy()
         similar = false_negatives(loss.cosines, self.agcl.mask_margin) & ~loss.known
         cosines, above, known = (each.cpu().numpy() for each in (loss.cosines, similar, loss.known))
-        self.negatives.add(query, target, bm25, cosines, above & ~batch.rejected, known)
+        self.negatives.add(query, target, weights, cosines, above & ~batch.rejected, known)
+        if not self.plan.loss.plain:
+            self.margin.add(loss, self.agcl.temperature)
 
     def products_of_step(self) -> list[str]:
         """Return the ids of the products that ask in the step at hand."""
@@ -151,9 +164,12 @@ class AgclTrainer(Resumable, Trainer):  # type: ignore[misc]
             step == self.plan.steps and not self.state.best_global_step
         ):
             self.progress.best = self.recall
-            self.keep_best(lambda folder: save_adapter(self.model, self.base, folder, self.card))
+            self.keep_best(self._save_best)
         self.control.should_evaluate, self.control.should_save = False, step > 0
         return {f"eval_{key}": value for key, value in self.recall.items()}
+
+    def _save_best(self, folder: Path) -> None:
+        save_adapter(self.model, self.base, folder, self.card(self.margin.summary()))
 
     def _encode(self, sides: Any, instruction: str) -> Any:
         """Return the vectors of `sides`, each process encoding its part."""
@@ -177,14 +193,16 @@ class AgclTrainer(Resumable, Trainer):  # type: ignore[misc]
         self.listener.note(f"step {self.state.global_step}: loss {step['loss']:.4f}{found}, {speed}")
 
     def extra_state(self) -> Mapping[str, Any]:
-        """Return progress and what is counted of negatives."""
-        return {"progress": asdict(self.progress), "negatives": self.negatives.as_json()}
+        """Return progress, what is counted of negatives, and what is summed of the loss's gradient."""
+        counted = {"negatives": self.negatives.as_json(), "margin": asdict(self.margin)}
+        return {"progress": asdict(self.progress), **counted}
 
     def load_extra_state(self, counters: Mapping[str, Any]) -> None:
         """Restore what `extra_state` gave."""
         self.progress = Progress(**counters["progress"])
         self.recent = self.progress.recent
         self.negatives = Negatives.from_json(counters["negatives"])
+        self.margin = Margin(**counters.get("margin", {}))  # states of earlier versions have none
 
     def tell_gain(self) -> None:
         """Report whether training brought anything: the best step is kept even when it is worse than no training at
