@@ -1,6 +1,6 @@
 """The peak memory that is estimated from settings and configurations against what each stage on the CPU really takes.
 
-    python -m benchmarks.memory [--architectures qwen2_vl,qwen2_5_vl,qwen3_vl] [--stages embed,...] [--set a.b=c ...]
+    python -m benchmarks.memory [--architectures qwen2_vl,...,qwen3_5] [--stages embed,...] [--set a.b=c ...]
 
 A small model of random weights and a shop whose every text and photo is as large as the settings allow: `attributes`
 writes two batches, `embed` all products, the trainings do their dry run's two steps. Each architecture is a process of
@@ -31,7 +31,7 @@ from PIL import Image
 
 from .figures import record
 
-ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 STAGES = ("attributes", "train-sft", "embed", "train-agcl", "train-rar")
 PRODUCTS, SIDE, HIDDEN, LAYERS = 32, 224, 384, 4
 SETTINGS: dict[str, object] = {
@@ -78,6 +78,11 @@ def make(folder: Path, architecture: str, hidden: int = HIDDEN, layers: int = LA
     text.num_attention_heads, text.num_key_value_heads, text.head_dim = hidden // 64, hidden // 128, 64
     text.vocab_size, text.max_position_embeddings, text.initializer_range = 20_000, 4096, 0.02
     text.layer_types, text.rope_parameters["mrope_section"] = ["full_attention"] * layers, [8, 12, 12]
+    if architecture == "qwen3_5":  # all but every fourth, and the last one
+        full = {*range(3, layers, 4), layers - 1}
+        text.layer_types = ["full_attention" if i in full else "linear_attention" for i in range(layers)]
+        text.linear_num_key_heads = text.linear_num_value_heads = hidden // 64
+        text.linear_key_head_dim = text.linear_value_head_dim = 64
     width = hidden // 2
     vision.num_heads, vision.depth = width // 32, 4
     vision.hidden_size, vision.intermediate_size, vision.out_hidden_size = width, 4 * width, hidden

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,20 @@ def make_tiny(architecture: str, folder: Path, *, seed: int = 0, hidden: int = H
     (folder / "preprocessor_config.json").write_text(json.dumps(pictures | limits), "utf-8")
     video = pictures | limits | {"video_processor_type": "Qwen2VLVideoProcessor"}
     (folder / "video_preprocessor_config.json").write_text(json.dumps(video), "utf-8")
+    return folder
+
+
+def without_head(model: Path, place: Path) -> Path:
+    """A copy of `model` as an embedder is published: weights that are not tied, and no vocabulary head among them."""
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(model, place))
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop("lm_head.weight", None)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     return folder
 
 

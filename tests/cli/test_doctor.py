@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from afmrl_cli.cli.app import app
+from afmrl_cli.cli.doctor import _kernels
 from afmrl_cli.retrieval.faiss_install import faiss_conflict, installed_faiss
+from afmrl_cli.sources import load_settings
 
 
 def doctor(*arguments: str, extra: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -53,6 +56,22 @@ def test_a_model_whose_shape_cannot_be_read_is_reported(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"junk")
     done = in_process("doctor", f"--set=model.embedder={tmp_path}")
     assert done.exit_code == 0 and "memory can't be estimated" in done.stderr.replace("\n", "")
+
+
+def test_what_runs_delta_nets(
+    tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {"model.embedder": str(tiny_model("qwen3_5")), "model.device": "cpu"}
+    done = in_process("doctor", "--json", *(f"--set={name}={value}" for name, value in chosen.items()))
+    assert json.loads(done.stdout)["device"]["delta_nets"] == "by PyTorch: their kernels are for GPUs"
+    settings = load_settings(None, chosen, {})
+    lacking = "by PyTorch, slower: pip install flash-linear-attention causal-conv1d"
+    assert _kernels(settings, "cuda") == {"delta_nets": lacking}
+    for name in ("flash-linear-attention", "causal-conv1d"):
+        install(tmp_path, name, "1.0")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert _kernels(settings, "cuda") == {"delta_nets": "by kernels"}
+    assert _kernels(load_settings(None, {}, {}), "cuda") == {}
 
 
 def test_two_faiss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

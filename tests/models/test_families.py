@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -16,6 +17,7 @@ import afmrl_cli
 from afmrl_cli.attributes.prompt import attribute_prompt
 from afmrl_cli.attributes.request import Request
 from afmrl_cli.errors import ModelError
+from afmrl_cli.models.base import load_base
 from afmrl_cli.models.embed_input import Item, embedder_text
 from afmrl_cli.models.families import FAMILIES, IMAGE_SLOT, titles
 from afmrl_cli.models.generator import load_generator
@@ -111,6 +113,13 @@ def test_thinking_is_closed_in_the_prompt_and_never_opened_in_an_answer(tmp_path
     thoughts = set(generator.processor.tokenizer.convert_tokens_to_ids(["<think>", "</think>"]))
     assert len(thoughts) == 2 and thoughts <= set(batch["input_ids"][0].tolist())
     assert not thoughts & set(made[:, batch["input_ids"].shape[1] :].flatten().tolist())
+
+
+def test_kernels_that_are_not_installed_are_no_message(tmp_path: Path) -> None:
+    said = logging.getLogger("transformers.integrations.hub_kernels")
+    said.setLevel(logging.NOTSET)
+    load_base(resolve_base(settings_for(make_tiny("qwen3_5", tmp_path)), "embedder"), "fp32", "cpu")
+    assert not said.isEnabledFor(logging.WARNING)
 
 
 def test_the_table_is_what_a_saved_processor_is_named_by(tmp_path: Path) -> None:

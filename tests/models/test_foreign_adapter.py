@@ -29,7 +29,7 @@ from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import add_trainable, save_adapter
 from afmrl_cli.training_settings import AgclSettings
 from tests.retrieval.shop import shop_rows, write_shop
-from tests.tiny import HYBRID, photo
+from tests.tiny import HYBRID, photo, without_head
 
 from .conftest import settings_for
 
@@ -210,6 +210,8 @@ def test_the_manifest_says_where_it_is_from_and_the_same_again_is_one(tiny_model
     assert about["origin"] == "imported" and about["name"] == "their-adapter"
     assert about["source"] == hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     assert set(manifest.files) == {WEIGHTS, CONFIG, "README.md"}
+    shown = CliRunner().invoke(app, ["checkpoints", "show", "vlm"]).stdout
+    assert f"came from: their-adapter (imported, SHA-256 {about['source'][:12]})" in shown
     assert manifest.base_revision == resolve_base(settings_for(base), "embedder").revision
     again = take(base, folder)
     assert (again["checkpoint"], again["was_here"]) == ("vlm", True)
@@ -243,10 +245,34 @@ def test_a_generator_answers_as_the_merged_one(tiny_model: TinyModel, shop: Path
     assert answers(base, generator_checkpoint="generator-1") == expected != answers(base)
 
 
+def test_a_base_without_a_head_takes_one_embeds_and_trains_on(
+    tiny_model: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.training.shop import write_shop as write_larger
+
+    whole = tiny_model("qwen3_vl")
+    base = without_head(whole, tmp_path / "headless")
+    monkeypatch.chdir(write_larger(tmp_path / "shop", 24))
+    folder = theirs(whole, tmp_path / "theirs")
+    expected = vectors(merged(whole, folder, tmp_path / "merged"))
+    take(base, change(folder, LAYOUTS["without head"], base_model_name_or_path=str(base)))
+    assert np.abs(vectors(base, embedder_checkpoint="embedder-1") - expected).max() < 1e-5
+    chosen = [f"--set=model.embedder={base}", "--set=model.embedder_checkpoint=embedder-1", "--set=model.device=cpu"]
+    short = ["--attributes=given", "--steps=1", "--batch-size=8", "--set=split.validation=0.3"]
+    for words in (["embed"], ["train-agcl", *short]):
+        done = CliRunner().invoke(app, [*words, *chosen])
+        assert done.exit_code == 0, done.output
+    assert Checkpoints(Path(".afmrl/checkpoints")).get("embedder-2").parent == "embedder-1"
+
+
 @pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
 def test_training_goes_on_from_it(tiny_model: TinyModel, dora: bool, shop: Path) -> None:
     base = tiny_model("qwen2_vl")
-    take(base, change(theirs(base, shop.parent / "theirs", use_dora=dora), before_4_52))
+    folder = change(theirs(base, shop.parent / "theirs", use_dora=dora), before_4_52)
+    told = CliRunner().invoke(
+        app, ["checkpoints", "import", str(folder), "--role=embedder", f"--set=model.embedder={base}"]
+    )
+    assert told.stderr.count("tensors of a DoRA, which runs slower; ") == dora and "renamed" in told.stderr
     store = Checkpoints(shop / ".afmrl/checkpoints")
     embedder = load_embedder(settings_for(base), EmbedSettings(), store)
     model = add_trainable(embedder, AgclSettings(), store.get("embedder-1"), store)

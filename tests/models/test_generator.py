@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from afmrl_cli.errors import ModelError
 from afmrl_cli.models.families import FAMILIES
 from afmrl_cli.models.generator import LocalGenerator, load_generator
 from afmrl_cli.settings import AttributeSettings
-from tests.tiny import HYBRID, photo
+from tests.tiny import CHAT_TEMPLATE, HYBRID, photo
 
 from .conftest import NO_CHECKPOINTS, settings_for
 
@@ -136,13 +138,25 @@ def test_a_model_without_a_chat_template(tmp_path: Path) -> None:
         generator_of(folder)
 
 
-def test_a_model_that_can_not_but_think(tmp_path: Path) -> None:
-    from tests.tiny import CHAT_TEMPLATE, make_tiny
-
-    folder = make_tiny("qwen3_vl", tmp_path)
-    opens = "{% if add_generation_prompt %}<think>\n{% endif %}"
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE + opens, "utf-8")
-    with pytest.raises(ModelError, match="opens a thought"):
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (
+            CHAT_TEMPLATE + "{% if add_generation_prompt %}<think>\n{% endif %}",
+            "opens a thought and can't leave it out",
+        ),
+        ("{% for message in messages %}{{ message['content'][-1]['text'] }}{% endfor %}", "of a picture and 'What?'"),
+        ("{{ raise_exception('only system turns') }}", "its chat template fails: TemplateError: only system turns"),
+        ("{% for i in range(1000000) %}x{% endfor %}", "its chat template fails: OverflowError"),
+        ("{{ 1 / 0 }}", "its chat template fails: ZeroDivisionError"),
+        ("{% if", "its chat template fails: TemplateSyntaxError"),
+    ],
+    ids=["thinks", "no picture", "raises", "endless", "breaks", "damaged"],
+)
+def test_a_chat_template_that_can_not_prompt(tiny_model: TinyModel, tmp_path: Path, template: str, words: str) -> None:
+    folder = Path(shutil.copytree(tiny_model("qwen3_vl"), tmp_path / "theirs"))
+    (folder / "chat_template.jinja").write_text(template, "utf-8")
+    with pytest.raises(ModelError, match=re.escape(words)):
         generator_of(folder)
 
 

@@ -31,7 +31,7 @@ from afmrl_cli.rar.prefix import encode_groups, split_group
 from afmrl_cli.settings import AttributeSettings, EmbedSettings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.files import hash_json
-from tests.tiny import photo
+from tests.tiny import photo, without_head
 
 from .adapters import add_random
 from .conftest import NO_CHECKPOINTS, settings_for
@@ -268,20 +268,6 @@ def test_the_end_token_must_be_there(tiny_model: TinyModel, tmp_path: Path) -> N
         ModelError, match=r"qwen3-vl-embedding does not fit: the tokenizer has no token <\|endoftext\|>"
     ):
         opened(folder)
-
-
-def without_head(model: Path, place: Path) -> Path:
-    """A copy of `model` as an embedder is published: weights that are not tied, and no vocabulary head among them."""
-    from safetensors.torch import load_file, save_file
-
-    folder = Path(shutil.copytree(model, place))
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False
-    (folder / "config.json").write_text(json.dumps(config), "utf-8")
-    tensors = load_file(folder / "model.safetensors")
-    tensors.pop("lm_head.weight", None)
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    return folder
 
 
 @pytest.mark.parametrize("precision", ["fp32", "nf4"])

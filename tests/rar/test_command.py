@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from afmrl_cli.cli.app import app
+from afmrl_cli.models.presets import model_id
+from afmrl_cli.sources import load_settings
+from afmrl_cli.store.checkpoints import Checkpoints
 from tests.training.shop import write_shop
 
 
@@ -37,6 +41,19 @@ def test_training_then_nothing_to_do(root: Path) -> None:
 
     again = json.loads(invoke(root, *words, "--json").stdout)
     assert again["schema"] == "afmrl.train-rar/1" and again["already_done"] is True and again["checkpoint"] == "first"
+
+
+def test_it_is_rewarded_by_an_embedder_that_reads_turns(root: Path, tiny_model: Callable[[str], Path]) -> None:
+    chosen = {"model.embedder": str(tiny_model("qwen3_vl")), "model.embed_template": "qwen3-vl-embedding"}
+    words = ["--from-base", "--steps", "1", "--learning-rate", "1e-9", "--json"]
+    trained = invoke(root, *words, *(f"--set={name}={value}" for name, value in chosen.items()))
+    assert trained.exit_code == 0, trained.output
+    manifest = Checkpoints(root / ".afmrl" / "checkpoints").get(json.loads(trained.stdout)["checkpoint"])
+    ids = []
+    for template in ("plain", chosen["model.embed_template"]):
+        settings = load_settings(root, chosen | {"model.embed_template": template, "model.device": "cpu"}, {})
+        ids.append(model_id(settings.model, "embedder", Checkpoints(root)))
+    assert ids[0] != manifest.inputs["embedder"] == ids[1]
 
 
 @pytest.mark.slow

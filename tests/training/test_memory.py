@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from benchmarks import memory
+from safetensors import safe_open
 
 from afmrl_cli.models.base import load_base
 from afmrl_cli.models.precision import Choice
@@ -17,6 +21,7 @@ from afmrl_cli.sources import load_settings
 from afmrl_cli.training.memory import (
     KNOWN,
     LIBRARIES,
+    Deltas,
     Model,
     Shape,
     StageMemory,
@@ -66,6 +71,34 @@ def test_a_training_by_hand() -> None:
     assert above(model(bytes=2, cuda=True)) == 10 * 3 * half
     assert above(model(bytes=2, cuda=True), lora_dropout=0.1) == 10 * 3 * (half + inputs)
     assert above(model(), activation_checkpointing=True) == 10 * (3 * 4 * 8 + plain)
+
+
+def test_delta_nets_by_hand() -> None:
+    """Two of three layers: 2 value heads of 4 with keys of 2 for each, so e = 4, w = 8, c = 2 x 2 + 8."""
+    deltas = Deltas(layers=2, keys=4, values=8, mixed=12, chunk=128, state=16)
+    shape = replace(SMALL, numbers=100_000, deltas=deltas)
+    attention, net, mlp = 8 * 16 + 2 * 8 * 4 + 8 * 8, 8 * 12 + 8 * 8 + 8 * 8, 3 * 8 * 32
+    linear, packed = attention + 2 * net + 3 * mlp, 0.5 + 1 / 64 + 1 / 4096
+    hybrid = model(shape=shape)
+    assert model(shape=shape, bytes=2, four_bit=True).weights == round(2 * (100_000 - linear) + linear * packed)
+    assert hybrid.adapter(8) == 16 * 8 * (24 + 2 * 12 + 16 + 2 * (20 + 16 + 16) + 3 * 3 * 40)
+    rule = 4 * (5 * 4 + 4 * 8 + 3 * 128) + 4 * (12 + 8 + 2 * 8)
+    assert hybrid.forward(10, 0) == 10 * rule and rule > 3 * 4 * (8 + 32)
+    assert hybrid.cache(10, 3) == 2 * 4 * 4 * 1 * 10 + 3 * 2 * (4 * 16 + 4 * 4 * 12)
+    settings = AgclSettings.model_validate({"rank": 8, "lora_dropout": 0.0})
+    above = hybrid.training(settings, 10, 0) - hybrid.adapter(8) - hybrid.forward(10, 0)
+    own = 8 * 8 + 4 * (12 + 2 * 8 + 3 * 32) + 4 * (2 * 8 + 32) + 4 * (8 * 4 + 6 * 8 + 5 * 128 + 16 // 64)
+    assert above == 10 * (8 * 8 + 4 * (4 * 8 + 3 * 32) + 4 * (2 * 8 + 32) + 2 * own)
+
+
+def test_the_shape_of_delta_nets_is_that_of_their_files(tiny_model: Callable[[str], Path]) -> None:
+    shape = read_shape(tiny_model("qwen3_5"), "tiny")
+    assert shape.deltas == Deltas(layers=1, keys=32, values=32, mixed=96, chunk=128, state=512) and shape.layers == 2
+    with safe_open(tiny_model("qwen3_5") / "model.safetensors", "np") as file:
+        real = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    large = [each for name, each in real.items() if re.search(r"\d\.\w+\.(\w+_proj|in_proj_(qkv|z))\.weight", name)]
+    assert sum(times * inputs * outputs for times, inputs, outputs in shape.linears()) == sum(a * b for a, b in large)
+    assert sum(times for times, *_ in shape.linears()) == len(large) == 13
 
 
 def test_the_shape_of_the_built_in_model_is_that_of_its_files() -> None:

@@ -27,6 +27,13 @@ MakeSettings = Callable[..., Settings]
 ALONE = World()
 
 
+def read(rig: Rig) -> list[str]:
+    """What the embedder reads in a step."""
+    sides, texts = rig.reader.texts(rig.batch.pairs)
+    assert len(sides) == len(texts)
+    return list(texts)
+
+
 def big_batch(rig: Rig, settings: Settings) -> dict[str, torch.Tensor]:
     """Gradients of the same chunks with all their graphs in memory at once, and plain backpropagation."""
     sides, texts = rig.reader.texts(rig.batch.pairs)
@@ -43,10 +50,14 @@ def big_batch(rig: Rig, settings: Settings) -> dict[str, torch.Tensor]:
     return dict(zip(names, torch.autograd.grad(vectors, list(rig.parameters.values()), gradient), strict=True))
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_chunks_equal_the_big_batch(shop: CatalogFolder, settings: MakeSettings, checkpointing: bool) -> None:
-    chosen = settings(**{"agcl.lora_dropout": 0.3, "agcl.activation_checkpointing": checkpointing})
+@pytest.mark.parametrize(("checkpointing", "template"), [(False, "plain"), (True, "plain"), (False, "gme")])
+def test_chunks_equal_the_big_batch(
+    shop: CatalogFolder, settings: MakeSettings, checkpointing: bool, template: str
+) -> None:
+    own = {"agcl.activation_checkpointing": checkpointing, "model.embed_template": template}
+    chosen = settings(**{"agcl.lora_dropout": 0.3, **own})
     rig = make_rig(shop, chosen)
+    assert all(text.endswith(("\n", "assistant\n<|endoftext|>")[template == "gme"]) for text in read(rig))
     expected = big_batch(rig, chosen)
     _, found = rig.gradients(chosen, ALONE)
     assert max(float(g.abs().max()) for g in expected.values()) > 1e-3

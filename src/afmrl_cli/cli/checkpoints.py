@@ -111,7 +111,7 @@ def show(session: Session, name: Name) -> None:
     chain = _plain(dataclasses.asdict(provenance))
     session.out.document("afmrl.checkpoint/1", {**content, **about, "chain": chain})
     session.out.text(json.dumps(content, ensure_ascii=False, indent=2))
-    for words, things in _summary(provenance):
+    for words, things in _summary(provenance, manifest):
         session.out.text(f"{words}: {', '.join(things) if things else 'none'}")
     session.out.note(f"files: {store.path(manifest.name)}")
 
@@ -127,9 +127,15 @@ def _plain(chain: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _summary(provenance: Provenance) -> list[tuple[str, list[str]]]:
+def _summary(provenance: Provenance, manifest: Manifest) -> list[tuple[str, list[str]]]:
+    sources = [f"{name} ({how})" for how, name in provenance.sources]
+    imported = manifest.settings.get("imported")
+    if isinstance(imported, dict):
+        source = imported.get("source")
+        what = f"imported, SHA-256 {str(source)[:12]}" if source else "imported"
+        sources.append(f"{str(imported.get('name'))[:200]} ({what})")
     return [
-        ("came from", [f"{name} ({how})" for how, name in provenance.sources]),
+        ("came from", sources),
         ("attributes", [f"{number:,} by {model}" for model, number in provenance.attributes.items()]),
         ("vectors", [f"{path.parent.name}/{path.name}" for path in provenance.vectors]),
         ("evaluations", [path.name for path in provenance.evaluations]),
@@ -336,7 +342,8 @@ def _import_adapter(session: Session, source: Path, name: str, role: Role, templ
     reads = f"; reads the template {done.manifest.embed_template}" if role == "embedder" else ""
     content = {"checkpoint": done.manifest.name, "was_here": done.was_here, **details}
     session.out.document("afmrl.checkpoints-import/1", content)
-    session.out.note(f"{done.tensors} tensors, {done.renamed} of them renamed; base {done.manifest.base}{reads}")
+    kind = "tensors of a DoRA, which runs slower" if done.manifest.settings["imported"]["dora"] else "tensors"
+    session.out.note(f"{done.tensors} {kind}; {done.renamed} renamed; base {done.manifest.base}{reads}")
     session.out.text(done.manifest.name + (": the same weights were here already" if done.was_here else ""))
 
 

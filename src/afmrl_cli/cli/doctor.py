@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ def doctor(call: Call) -> None:
         "memory": memory,
         "troubles": [{"what": trouble.what, "mend": list(trouble.mend)} for trouble in troubles],
     }
+    _tell_licences(settings, out)
     out.document("afmrl.doctor/1", content)
     out.table(("package", "version"), list(versions.items()))
     out.table(("device", ""), [(name.replace("_", " "), _shown(value)) for name, value in device.items()])
@@ -155,7 +157,46 @@ def _device(settings: Settings) -> dict[str, Any]:
             free, total = torch.cuda.mem_get_info(i)
             found[f"gpu_{i}"] = torch.cuda.get_device_name(i)
             found[f"gpu_{i}_memory"], found[f"gpu_{i}_free"] = total, free
-    return found
+    return found | _kernels(settings, found["used"])
+
+
+def _tell_licences(settings: Settings, out: Output) -> None:
+    """Say which of the settings' models may not be used by a shop."""
+    from ..models.licence import tell_licence
+    from ..models.presets import base_name, local_folder
+    from ..store.checkpoints import ROLES
+
+    for role in ROLES:
+        if folder := local_folder(settings.model, role):
+            tell_licence(base_name(settings.model, role), folder, out)
+
+
+def _kernels(settings: Settings, device: str) -> dict[str, str]:
+    """Say which kernels the settings' models could have on `device`, where they could have any and are at hand."""
+    from ..errors import ModelError
+    from ..models.presets import family_of, local_folder
+    from ..store.checkpoints import ROLES
+
+    packages: dict[str, None] = {}
+    for role in ROLES:
+        with contextlib.suppress(ModelError):  # what is wrong with it stands in the table of models
+            if folder := local_folder(settings.model, role):
+                packages |= dict.fromkeys(family_of(folder, str(folder)).kernels)
+    lacking = [name for name in packages if not _is_installed(name)]
+    if not packages:
+        return {}
+    if device == "cpu":
+        return {"delta_nets": "by PyTorch: their kernels are for GPUs"}
+    return {"delta_nets": f"by PyTorch, slower: pip install {' '.join(lacking)}" if lacking else "by kernels"}
+
+
+def _is_installed(package: str) -> bool:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
 
 
 def _memory(settings: Settings, out: Output) -> list[dict[str, Any]]:

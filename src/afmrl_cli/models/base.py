@@ -118,8 +118,6 @@ class Bases:
         precision, device = base_precision(settings, base).precision, device_of(settings)
         key = (base.revision, precision, device)
         if key not in self._loaded:
-            if device == "cpu":  # kernels that Qwen3.5's delta nets could have are for GPUs
-                logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
             self._loaded[key] = LoadedBase(base, load_base(base, precision, device), cache=self._cache)
         return self._loaded[key]
 
@@ -178,6 +176,8 @@ def load_base(base: Base, precision: Precision, device: Device) -> Any:
             bnb_4bit_compute_dtype=full,
             llm_int8_skip_modules=list(base.family.full_precision),
         )
+    # Which kernels a model could have it says at the first forward, in a line each; `afmrl doctor` says it in one.
+    logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
     try:
         with quiet():
             model, report = AutoModelForImageTextToText.from_pretrained(

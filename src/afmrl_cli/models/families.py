@@ -55,6 +55,8 @@ class Family:
     """bf16: an adapter on 4 bits learns worse, so it is trained on them only where nothing else fits (precision.py)."""
     lora_targets: str = LORA_TARGETS
     """What LoRA is put on: a pattern of the form that `store.strict` lets a checkpoint have."""
+    kernels: tuple[str, ...] = ()
+    """Packages that make it quicker on a GPU, by their names for pip; without them it is PyTorch's work."""
     packs_answers: bool = True
     """Whether a mask can keep several answers to a prompt apart in one row. Where not, RAR learns from a row an answer.
     """
@@ -74,6 +76,7 @@ FAMILIES: dict[str, Family] = {
             never_written=UNREADABLE + THOUGHT,
             trained_in="bf16",
             lora_targets=HYBRID_TARGETS,
+            kernels=("flash-linear-attention", "causal-conv1d"),
             packs_answers=False,
         ),
     )

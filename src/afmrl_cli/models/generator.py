@@ -13,21 +13,14 @@ from transformers import GenerationConfig
 from ..attributes.prompt import chat_messages
 from ..attributes.request import Generation, Request
 from ..by_model import value_by_model
-from ..errors import ModelError
 from ..listener import Listener, Silent
 from ..settings import AttributeSettings, CatalogSettings, ModelSettings
 from ..store.checkpoints import Checkpoints
 from .base import Bases, Opened, active_adapter, open_role
 from .batching import Batches
-from .families import THOUGHT
 
 if TYPE_CHECKING:
     from ..catalog.pictures import Picture
-
-TEMPLATE_OPTIONS = {"enable_thinking": False}
-"""Options of chat templates: they close the thought of models that think before they answer, so that all of their
-tokens are the answer's. Other templates know nothing of it.
-"""
 
 
 class LocalGenerator:
@@ -55,15 +48,7 @@ class LocalGenerator:
             attributes.batch_size or value_by_model("attributes.batch_size", base.name), listener, "generating"
         )
         tokenizer = self.processor.tokenizer
-        if not self.processor.inner.chat_template:
-            raise ModelError(
-                f"{base.name}: no chat template, so it can't be prompted", "use an instruction-tuned model"
-            )
-        if self.text(Request("What?")).rstrip().endswith(THOUGHT[0]):
-            raise ModelError(
-                f"{base.name}: its chat template opens a thought, and enable_thinking=false does not close it",
-                "use an instruction-tuned model that answers without thinking",
-            )
+        self.processor.check_prompts(base.name)
         known = tokenizer.get_vocab()
         ends = {known[token] for token in base.family.end_tokens if token in known}
         self.ends = sorted(ends | {tokenizer.eos_token_id})
@@ -123,10 +108,7 @@ class LocalGenerator:
 
         Special tokens are taken out of the prompt, and the product's part of it is cut to `max_text_tokens`.
         """
-        made: str = self.processor.inner.apply_chat_template(
-            self.messages(request), add_generation_prompt=True, tokenize=False, **TEMPLATE_OPTIONS
-        )
-        return made
+        return self.processor.prompt(self.messages(request))
 
     def messages(self, request: Request) -> list[dict[str, object]]:
         """Return the conversation that `text` writes down: one turn, a slot per picture and the prompt."""

@@ -18,6 +18,7 @@ from ..store.checkpoints import Checkpoints, Manifest, Role, base_role
 from ..store.files import hash_json, parse_json
 from ..trust import check_download
 from .families import FAMILIES, Family, titles
+from .licence import tell_licence
 from .precision import Choice, choose_precision
 from .templates import PLAIN, Template, template_of
 from .weights import count_numbers, download, find_snapshot, fingerprint_files, missing_weights
@@ -105,6 +106,7 @@ def resolve_base(settings: ModelSettings, role: Role, listener: Listener | None 
         family = family_of(snapshot, name)
         _check_weights(snapshot, name)
         base = Base(name, snapshot.name, snapshot, 0, 0, family)
+    tell_licence(name, base.folder, listener)
     low, high = pixel_limits(base.folder, settings)
     return replace(base, min_pixels=low, max_pixels=high)
 

@@ -8,9 +8,8 @@ itself.
 from __future__ import annotations
 
 import itertools
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,15 +20,20 @@ from transformers import AutoTokenizer, ProcessorMixin, Qwen2VLImageProcessorPil
 from transformers.image_utils import make_flat_list_of_images
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+from ..attributes.prompt import chat_messages
 from ..catalog.pictures import Picture, opened
 from ..errors import ModelError
 from .embed_input import cut_text
-from .families import Family
-from .presets import Base, read_config
+from .families import THOUGHT, Family
+from .presets import Base, read_config, read_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+TEMPLATE_OPTIONS = {"enable_thinking": False}
+"""Options of chat templates: they close the thought of models that think before they answer, so that all of their
+tokens are the answer's. Other templates know nothing of it.
+"""
 MAX_ASPECT = 200
 """Qwen's resizing refuses pictures that are longer than this many times their width."""
 
@@ -88,6 +92,30 @@ class Processor:
         turn or stand for a picture.
         """
         return self._special.sub(" ", text)
+
+    def prompt(self, messages: Sequence[Mapping[str, object]]) -> str:
+        """Return the string that the chat template makes of `messages`, with the answer's turn opened in it."""
+        made: str = self.inner.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=False, **TEMPLATE_OPTIONS
+        )
+        return made
+
+    def check_prompts(self, name: str) -> None:
+        """Raise ModelError when the model `name` can't be prompted: no chat template, one that has no place for a
+        picture or fails, or a thought that it opens and leaves open.
+        """
+        hint = "use an instruction-tuned model that answers without thinking"
+        if not self.inner.chat_template:
+            raise ModelError(f"{name}: no chat template, so it can't be prompted", hint)
+        try:
+            made = self.prompt(chat_messages("What?", 1))
+        except Exception as error:  # it is a program of whoever made the folder
+            reason = str(error).strip().split("\n", 1)[0][:200]
+            raise ModelError(f"{name}: its chat template fails: {type(error).__name__}: {reason}", hint) from error
+        if made.count(self.family.image_slot) != 1 or "What?" not in made:
+            raise ModelError(f"{name}: its chat template writes {made[:80]!r} of a picture and 'What?'", hint)
+        if made.rstrip().endswith(THOUGHT[0]):
+            raise ModelError(f"{name}: its chat template opens a thought and can't leave it out", hint)
 
     def cut(self, text: str, tokens: int) -> str:
         """Return the longest beginning of `text` of at most `tokens` tokens; `text` itself when it is short enough."""
@@ -274,7 +302,7 @@ def without_video(family: Family, image_processor: Any, tokenizer: Any, chat_tem
 def _old_chat_template(base: Base) -> str | None:
     """Return where processors kept their template before transformers 5."""
     file = base.folder / "chat_template.json"
-    return json.loads(file.read_text("utf-8")).get("chat_template") if file.is_file() else None
+    return read_json(file).get("chat_template") if file.is_file() else None
 
 
 def _wide_enough(image: Image) -> tuple[int, int]:

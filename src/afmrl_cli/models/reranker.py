@@ -76,8 +76,7 @@ class Reranker:
         self.adapter, self.loaded = opened.adapter, opened.loaded
         self.vision = self.loaded.vision(opened.base)
         self.processor = self.vision.processor
-        if not self.processor.inner.chat_template:
-            raise ModelError(f"{opened.base.name}: no chat template, so it can't be asked", "use an instruct model")
+        self.processor.check_prompts(opened.base.name)
         self.words, self.weight = words, weight
         self._tokens = [self.processor.tokenizer.get_vocab()[word] for word in words]
         self.max_text_tokens = max_text_tokens
@@ -121,10 +120,7 @@ class Reranker:
             slots = [{"type": "image"} for _ in side.photos]
             content += [{"type": "text", "text": head}, *slots, {"type": "text", "text": side.text}]
         content.append({"type": "text", "text": QUESTION.format(yes=yes, no=no)})
-        made: str = self.processor.inner.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
-        return made
+        return self.processor.prompt([{"role": "user", "content": content}])
 
     def _side(self, item: Item) -> Side:
         photos = [self.load_image(each, self._catalog) if isinstance(each, Path) else each for each in item.images]

@@ -31,7 +31,7 @@ from ..attributes.request import Request
 from ..errors import ModelError
 from ..listener import Listener, Silent
 from ..models.base import quiet
-from ..models.generator import TEMPLATE_OPTIONS
+from ..models.processor import TEMPLATE_OPTIONS
 from ..training.adapter import trainable
 from ..training.loop import Resumable, common_arguments, train_resumably, write_metrics
 from .held_out import HeldOut, Validation

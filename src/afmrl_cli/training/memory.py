@@ -21,9 +21,19 @@
     cache      2 b k L a token
     words      16 V bytes for each token that is chosen, or learnt by SFT: the scores in fp32, four copies of them
 
+Where D of the L layers are gated delta nets (Qwen3.5), L - D have attention, whose queries come with a gate as large
+(q_proj has 2 q outputs). Of a delta net: w of the values, e of a key a value head, c before the convolution over four
+tokens, and m = 64 numbers a value head, for tokens are taken 64 at a time; t numbers of its state, in fp32. As PyTorch
+computes them: kernels (flash-linear-attention) take less.
+
+    Q, adapter its layers d -> c, d -> w, w -> d in place of q, k, v, o
+    forward    the larger of an MLP's and a delta net's, 4 (5 e + 4 w + 3 m) + b (c + w + 2 d) a token
+    K          c + 2 w in place of the 4 q; and 4 (8 e + 6 w + 5 m + t / 64): what the rule keeps in fp32
+    cache      D (4 t + 4 b c) a row
+
 Rows are taken as long as the settings allow: all photos that a model sees at `model.max_pixels`, all of
 `model.max_text_tokens`. Left out: the libraries (0.6 GiB of a process on the CPU, which `beside` adds; 0.3 to 0.5 GiB
-of a CUDA context) and what allocators lose; Qwen3.5's delta nets are taken for layers with attention.
+of a CUDA context) and what allocators lose.
 docs/lab/benchmarks.md compares it with real peaks. Attributes and embed halve their batch by themselves when memory
 runs out, training does not.
 """
@@ -32,7 +42,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import ModelError
 from ..models.device import device_of
@@ -61,6 +71,8 @@ HEAD_TOKENS, HEAD_WORDS, HEAD_BYTES = 4096, 2**15, 29
 """TRL works out log-probabilities of so many tokens and words at a time. On the CPU its backward holds so many bytes of
 each pair, on a GPU a fused kernel holds none.
 """
+CHUNK = 64
+"""Tokens that a delta net takes at a time."""
 LIBRARIES = 600 * 2**20
 """Bytes that a process on the CPU holds before any model is loaded."""
 Stage = Literal["attributes", "embed", "train-agcl", "train-sft", "train-rar"]
@@ -102,8 +114,20 @@ class StageMemory:
 
 
 @dataclass(frozen=True)
+class Deltas:
+    """D, e, w, c, m, t of the formula."""
+
+    layers: int = 0
+    keys: int = 0
+    values: int = 0
+    mixed: int = 0
+    chunk: int = 0
+    state: int = 0
+
+
+@dataclass(frozen=True)
 class Shape:
-    """P, d, L, f, q, k, V of the formula, and the width of the vision tower."""
+    """P, d, L, f, q, k, V of the formula, the width of the vision tower, and the delta nets among the layers."""
 
     numbers: int
     hidden: int
@@ -113,6 +137,22 @@ class Shape:
     keys: int
     words: int
     tower: int
+    deltas: Deltas = Deltas()
+
+    @property
+    def attention(self) -> int:
+        """Return how many layers have attention."""
+        return self.layers - self.deltas.layers
+
+    def linears(self) -> list[tuple[int, int, int]]:
+        """Return the linear layers of the language model: how many there are, their inputs and outputs."""
+        d, delta = self.hidden, self.deltas
+        queries = self.query * (2 if delta.layers else 1)
+        attention = ((d, queries), (d, self.keys), (d, self.keys), (self.query, d))
+        net = ((d, delta.mixed), (d, delta.values), (delta.values, d))
+        mlp = ((d, self.mlp), (d, self.mlp), (self.mlp, d))
+        kinds = ((self.attention, attention), (delta.layers, net), (self.layers, mlp))
+        return [(times, *sides) for times, layers in kinds for sides in layers]
 
 
 KNOWN: dict[str, tuple[str, Shape]] = {
@@ -139,40 +179,55 @@ class Model:
     def weights(self) -> int:
         """Return the bytes of the weights."""
         s = self.shape
-        linear = s.layers * (2 * s.hidden * (s.query + s.keys) + 3 * s.hidden * s.mlp) if self.four_bit else 0
+        linear = sum(times * inputs * outputs for times, inputs, outputs in s.linears()) if self.four_bit else 0
         return round(self.bytes * (s.numbers - linear) + NF4_BYTES * linear)
 
     def adapter(self, rank: int) -> int:
         """Return the bytes of an adapter in training: weights, gradients and AdamW's moments."""
-        s = self.shape
-        sides = 2 * (s.hidden + s.query) + 2 * (s.hidden + s.keys) + 3 * (s.hidden + s.mlp)
-        return ADAPTER_BYTES * rank * s.layers * sides
+        return ADAPTER_BYTES * rank * sum(times * (inputs + outputs) for times, inputs, outputs in self.shape.linears())
 
     def forward(self, tokens: int, images: int) -> int:
         """Return bytes above the weights of reading `tokens`, `images` photos among them."""
         s = self.shape
-        layer = 3 * self.bytes * tokens * (s.hidden + s.mlp)
+        delta = s.deltas
+        layer = 3 * self.bytes * (s.hidden + s.mlp)
+        if delta.layers:
+            rule = 4 * (5 * delta.keys + 4 * delta.values + 3 * delta.chunk)
+            layer = max(layer, rule + self.bytes * (delta.mixed + delta.values + 2 * s.hidden))
         unpacked = self.bytes * s.hidden * s.mlp if self.four_bit else 0
         patches = images * self.image_tokens * PATCHES
-        return max(layer + unpacked, 20 * self.bytes * patches * s.tower) + patches * PATCH_BYTES
+        return max(layer * tokens + unpacked, 20 * self.bytes * patches * s.tower) + patches * PATCH_BYTES
 
     def training(self, training: TrainingSettings, tokens: int, images: int) -> int:
         """Return bytes above the weights of learning from `tokens`: the adapter, a forward, and what it keeps for the
         backward (K of each layer; with activation checkpointing each layer's input, and one K).
         """
-        s, dropout = self.shape, bool(training.lora_dropout)
-        copied = 5 * s.hidden + s.query + s.mlp
-        kept = 8 * s.hidden + self.bytes * (4 * s.query + 3 * s.mlp)
-        kept += 4 * copied if dropout or self.bytes == 2 else self.bytes * (2 * s.hidden + s.mlp)
-        kept += (1 if self.cuda else 4) * copied if dropout else 0
-        layers = s.layers * kept
+        s, delta = self.shape, self.shape.deltas
+        kept = [(s.attention, self._kept(training, 4 * s.query, 5 * s.hidden + s.query))]
+        if delta.layers:
+            rule = 4 * (8 * delta.keys + 6 * delta.values + 5 * delta.chunk + delta.state // CHUNK)
+            own = self._kept(training, delta.mixed + 2 * delta.values, 4 * s.hidden + delta.values)
+            kept.append((delta.layers, own + rule))
+        layers = sum(times * each for times, each in kept)
         if training.activation_checkpointing:
-            layers = s.layers * self.bytes * s.hidden + kept
+            layers = s.layers * self.bytes * s.hidden + max(each for _, each in kept)
         return self.adapter(training.rank) + self.forward(tokens, images) + tokens * layers
 
-    def cache(self, tokens: int) -> int:
-        """Return the bytes of keys and values."""
-        return 2 * self.bytes * self.shape.keys * self.shape.layers * tokens
+    def _kept(self, training: TrainingSettings, mixer: int, inputs: int) -> int:
+        """Return K but for the delta rule, of a layer in whose attention or delta net so many numbers are kept;
+        `inputs` are those of its LoRA layers but for the MLP's last.
+        """
+        s, dropout = self.shape, bool(training.lora_dropout)
+        copied = inputs + s.mlp
+        kept = 8 * s.hidden + self.bytes * (mixer + 3 * s.mlp)
+        kept += 4 * copied if dropout or self.bytes == 2 else self.bytes * (2 * s.hidden + s.mlp)
+        return kept + ((1 if self.cuda else 4) * copied if dropout else 0)
+
+    def cache(self, tokens: int, rows: int) -> int:
+        """Return the bytes of keys and values of so many tokens, and of the states of so many rows."""
+        s = self.shape
+        states = s.deltas.layers * (4 * s.deltas.state + 4 * self.bytes * s.deltas.mixed)
+        return 2 * self.bytes * s.keys * s.attention * tokens + states * rows
 
     def scores(self, tokens: int) -> int:
         """Return the bytes of the scores of all words, for so many tokens."""
@@ -223,10 +278,20 @@ def read_shape(folder: Path, name: str) -> Shape:
             text.get("num_key_value_heads", heads) * head,
             text["vocab_size"],
             vision.get("embed_dim") or vision["hidden_size"],
+            _deltas(text),
         )
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         reason = f"{type(error).__name__}: {error}"[:200]
         raise ModelError(f"{name}: its shape can't be read: {reason}", "fetch or copy the model again") from error
+
+
+def _deltas(text: dict[str, Any]) -> Deltas:
+    """Read the shape of a language model's delta nets."""
+    if not (layers := (text.get("layer_types") or []).count("linear_attention")):
+        return Deltas()
+    heads, key, value = (text[f"linear_{name}"] for name in ("num_value_heads", "key_head_dim", "value_head_dim"))
+    keys = text["linear_num_key_heads"] * key
+    return Deltas(layers, heads * key, heads * value, 2 * keys + heads * value, CHUNK * heads, heads * key * value)
 
 
 def estimate_stages(settings: Settings, photos: int = PHOTOS) -> list[StageMemory]:
@@ -274,7 +339,7 @@ def _item(settings: Settings, model: Model, photos: int) -> int:
 
 def _attributes(settings: Settings, model: Model, photos: int) -> int:
     rows, prompt = settings.attributes.batch_size, _prompt(settings, model, photos)
-    written = model.cache(rows * (prompt + settings.attributes.max_new_tokens)) + model.scores(rows)
+    written = model.cache(rows * (prompt + settings.attributes.max_new_tokens), rows) + model.scores(rows)
     return model.forward(rows * prompt, rows * photos) + written
 
 
@@ -300,8 +365,8 @@ def _rar(settings: Settings, generator: Model, embedder: Model, shown: int, seen
     prompts, groups = min(rar.prompts, max(1, rar.rollout_answers // rar.group)), max(1, rar.chunk_answers // rar.group)
     answers, rows = prompts * rar.group, settings.embed.batch_size
     sampled = generator.forward(prompts * prompt, prompts * shown)
-    sampled += generator.cache(answers * (prompt + new)) + generator.scores(answers)
-    rewarded = embedder.forward(rows * (new + EMBED_TOKENS), seen) + embedder.cache(rows * item)
+    sampled += generator.cache(answers * (prompt + new), answers) + generator.scores(answers)
+    rewarded = embedder.forward(rows * (new + EMBED_TOKENS), seen) + embedder.cache(rows * item, rows)
     tokens, images = groups * (prompt + rar.group * new), groups * shown
     if not generator.packs_answers:
         tokens, images = rar.chunk_answers * (prompt + new), rar.chunk_answers * shown
