@@ -243,7 +243,7 @@ def test_what_a_tokenizer_adds_by_itself_is_not_written_twice(places: dict[str, 
         ids = [number for part in added for number in tokenizer.encode(part, add_special_tokens=False).ids]
         ending = {"id": "OWN", "ids": ids, "tokens": [tokenizer.id_to_token(number) for number in ids]}
         order = "$A OWN" if adds else "OWN $A"
-        tokenizer.post_processor = TemplateProcessing(single=order, special_tokens=[ending])  # type: ignore[assignment]
+        tokenizer.post_processor = TemplateProcessing(single=order, special_tokens=[ending])
         tokenizer.save(str(folder / "tokenizer.json"))
         if place == "turn":
             vectors = opened(folder).encode([Item("red shirt", (photo(1),))], instruction="")
