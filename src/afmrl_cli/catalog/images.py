@@ -186,12 +186,18 @@ def open_small(path: Path, settings: CatalogSettings, side: int = 32) -> Image.I
     """Open as `open_image`, in less time: a JPEG is decoded at the smallest eighth of its size that has `side`
     pixels.
     """
+    return open_reduced(path, settings, side)[0]
 
-    def small(image: Image.Image) -> Image.Image:
+
+def open_reduced(path: Path, settings: CatalogSettings, side: int) -> tuple[Image.Image, int]:
+    """Open as `open_small`, and return with the photo how many pixels the file has."""
+
+    def reduced(image: Image.Image) -> tuple[Image.Image, int]:
+        pixels = image.width * image.height
         image.draft("RGB", (side, side))
-        return _shown(image)
+        return _shown(image), pixels
 
-    return _decoded(path, settings, small)[0]
+    return _decoded(path, settings, reduced)[0]
 
 
 def check_image(path: Path, settings: CatalogSettings) -> CheckedImage:

@@ -92,7 +92,8 @@ def vector_run(task: Task, system: RetrievalSystem, work: Workspace, problems: P
     """Rank by the inner product of query and product vectors.
 
     Stored vectors are used where they are of the product as the task shows it; others (changed since `afmrl embed`, a
-    photo held out) are encoded and cached. Listings and queries of which the system can read nothing are left out.
+    photo held out) are encoded and cached. Listings and queries of which the system can read nothing are left out, and
+    queries that it can compare with no listing.
     """
     stored = {key: row for row, key in enumerate(system.stored.listings.column("key"))} if system.stored else {}
     inputs = {d.id: _document_input(d, system) for d in task.documents}
@@ -250,5 +251,7 @@ def _rank_vectors(
     for (query, _), found, where in zip(encoded, scores, rows, strict=True):
         out = [places[id] for id in query.exclude if id in places]
         keep = ~np.isin(where, out) if out else slice(None)
+        if not found.any():
+            continue  # a text among photos, of an encoder that has no common space: all would be tied at 0
         run[query.id] = Ranked(ids, where[keep][:depth], found[keep][:depth].astype(np.float64).round(SCORE_DECIMALS))
     return run

@@ -113,15 +113,18 @@ def embedder_template(settings: ModelSettings, checkpoints: Checkpoints, listene
     )
 
 
-def load_other_encoder(settings: Settings, light: Path, listener: Listener) -> Encoder:
+def load_other_encoder(work: Workspace) -> Encoder:
     """Load an embedder that is no Qwen-VL. Raises ModelError when it can't be had."""
+    settings, listener = work.settings, work.listener
     model = settings.model
     kind = kind_of_embedder(model, listener)
     if kind == "light":
+        from .base import Cache
         from .light import LightEncoder
         from .light_fit import read_fit
 
-        return LightEncoder(read_fit(light), settings)
+        fit = read_fit(work.folder.light)
+        return LightEncoder(fit, settings, Cache(work.folder.cache, settings.cache, listener))
     from .outside import PictureTextEncoder, SentenceEncoder, find_model
 
     folder, id = find_model(base_name(model, "embedder"), listener, model.embedder_revision)
@@ -147,7 +150,7 @@ def load_encoder(work: Workspace) -> Encoder:
         work.listener.note(endpoint.destination)
         return endpoint
     if kind_of_embedder(work.settings.model, work.listener) != "qwen":
-        return load_other_encoder(work.settings, work.folder.light, work.listener)
+        return load_other_encoder(work)
     return work.load_embedder()
 
 

@@ -14,6 +14,7 @@ from ..errors import ModelError
 from ..settings import ModelSettings
 
 Device = Literal["cpu", "cuda"]
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def torch_build() -> str:
@@ -55,6 +56,19 @@ def device_of(settings: ModelSettings) -> Device:
         why = "no NVIDIA GPU was found" if torch_build() else "the installed torch is a CPU build"
         raise ModelError(f"model.device = cuda, but {why}", "set model.device=cpu, or see `afmrl doctor`")
     return "cpu"
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Have the C library keep large blocks that are freed, up to 256 MiB, for the next layer. glibc gives them back to
+    the system and gets them again page by page, which is a third of a small network's time. Others are left alone.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):  # another C library
+        return
+    mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
+    mallopt(M_TRIM_THRESHOLD, 256 * 2**20)
 
 
 @functools.cache

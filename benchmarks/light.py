@@ -1,0 +1,163 @@
+"""The table of docs/lab/light.md: the preset `light` beside what it is made of, BM25 and the built-in model.
+
+    python -m benchmarks.light DATA WORK [NAME ...]
+
+DATA holds a folder a catalog (its layout: docs/lab/evidence.md); each is copied into WORK, where what has been computed
+is taken up again. Half of the products are the test split (split.test = 0.5): their photos, titles and pairs
+teach nothing, and all queries that count are about them. Every system answers the same queries:
+
+    light          as it comes, fitted to the other half
+    MiniLM         its texts alone, EfficientNet its photos alone (other weights in the same fit)
+    nano           the built-in model
+    BM25, colours  as in `afmrl eval`
+
+Printed is Markdown: recall@1 with its interval (Wilson's, over products) and recall@10; then whether light differs from
+each of the others at both (one test, corrected, over products).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from afmrl_cli.errors import DataError
+from afmrl_cli.evaluation.build import TaskSpec
+from afmrl_cli.evaluation.entries import parse_entries
+from afmrl_cli.evaluation.report import EvalRequest, measure
+from afmrl_cli.listener import Silent
+from afmrl_cli.models.light_fit import Fit, read_fit, write_fit
+from afmrl_cli.retrieval.embed import embed_catalog
+from afmrl_cli.sources import load_settings
+from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
+
+METRICS = ("recall@1", "recall@10")
+ALONE = {"MiniLM": "text", "EfficientNet": "photo"}
+NAMES = {"embedder": "light", "bm25": "BM25", "colors": "colours"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: its title, the queries' file ("": listings of the catalog ask), and settings of `eval`."""
+
+    title: str
+    queries: str = ""
+    gallery: tuple[str, ...] = ("split=gallery",)
+    eval: Mapping[str, str] = field(default_factory=dict)
+
+
+PHOTOS = {"eval.query_fields": "photos", "eval.gallery_fields": "photos"}
+CATALOGS: Mapping[str, Sequence[Table]] = {
+    "luma": (
+        Table("One photo → its variant", "queries_photo.jsonl"),
+        Table("Listing → the same variant", "queries.jsonl"),
+    ),
+    "myntra": (Table("Title → photo", "queries.jsonl", (), {"eval.gallery_fields": "photos"}),),
+    "grocery": (Table("Phone photo → packshot", eval=PHOTOS), Table("Phone photo → listing with text")),
+    "text_abtbuy": (Table("Listing → the other shop's", "queries.jsonl"),),
+    "text_amazongoogle": (Table("Listing → the other shop's", "queries.jsonl"),),
+    "text_wdc_computers": (Table("Offer → offers of other shops", "queries.jsonl", ()),),
+    "chorus_icecat": (Table("Typed query → product", "queries.jsonl", ()),),
+}
+
+
+def run(data: Path, work: Path, names: Iterable[str]) -> None:
+    """Measure the catalogs and print their tables as they are done."""
+    for name in names:
+        place = work / name
+        if not place.exists():
+            shutil.copytree(data / name, place, ignore=shutil.ignore_patterns(".afmrl"))
+        started = time.monotonic()
+        light = _embedded(place, "light", {})
+        fit = read_fit(light.folder.light)
+        print(
+            f"### {name}\n\nFit: {fit.facts}; weights {fit.weights}; {time.monotonic() - started:.0f} s\n", flush=True
+        )
+        for table in CATALOGS[name]:
+            try:
+                print("\n".join([*_markdown(table, _measured(place, table, fit)), ""]), flush=True)
+            except DataError as error:
+                print(f"{table.title}: {error}\n", flush=True)
+
+
+def _workspace(place: Path, preset: str, flags: Mapping[str, str]) -> Workspace:
+    own = {"model.preset": preset, "split.test": "0.5", "split.validation": "0.1", **flags}
+    return Workspace(CatalogFolder(place / "catalog.csv"), load_settings(None, own, {}), Silent())
+
+
+def _embedded(place: Path, preset: str, flags: Mapping[str, str]) -> Workspace:
+    embed_catalog(_workspace(place, preset, flags))
+    return _workspace(place, preset, flags)
+
+
+def _measured(place: Path, table: Table, fit: Fit) -> Mapping[str, Any]:
+    """Return the report of light with all others beside it."""
+    queries = place / table.queries if table.queries else None
+    spec = TaskSpec(None if queries else "identity", queries, gallery=table.gallery, split="test")
+    runs = []
+    try:
+        for system, block in ALONE.items():
+            write_fit(place / ".afmrl" / "light", replace(fit, weights=dict.fromkeys(fit.weights, 0.0) | {block: 1.0}))
+            runs += _answers(_embedded(place, "light", table.eval), spec, system)
+    finally:
+        write_fit(place / ".afmrl" / "light", fit)
+    runs += _answers(_embedded(place, "nano", table.eval), spec, "nano")
+    entries = parse_entries(["bm25", "colors", *(f"run:{file}" for file in runs)], False)
+    return measure(_embedded(place, "light", table.eval), EvalRequest(spec, tuple(entries))).content
+
+
+def _answers(work: Workspace, spec: TaskSpec, system: str) -> list[Path]:
+    """Return the file of a system's rankings; none where it can read nothing."""
+    try:
+        report = measure(work, EvalRequest(spec))
+    except DataError:
+        return []
+    file = report.folder / f"{system}.trec"
+    shutil.copy(report.folder / "run-embedder.trec", file)
+    return [file]
+
+
+def _markdown(table: Table, content: Mapping[str, Any]) -> list[str]:
+    counted = f"{content['queries']:,} queries about {content['groups']:,} products, gallery of {content['gallery']:,}"
+    lines = [f"{table.title}: {counted}; at most {content['possible']['recall@1']:.3f} at recall@1", ""]
+    lines += ["| system | recall@1 | recall@10 | light against it |", "| --- | ---: | ---: | --- |"]
+    against = {each["against"]: each for each in content["comparisons"]}
+    for system in content["systems"]:
+        name = str(system["system"])
+        shown = NAMES.get(name, name.removeprefix("run-").removesuffix(".trec"))
+        cells = ["-", "-"]
+        if system["readable"]:
+            cells = [_cell(system, metric) for metric in METRICS]
+        lines.append("| " + " | ".join([shown, *cells, _verdict(against.get(name))]) + " |")
+    return lines
+
+
+def _cell(system: Mapping[str, Any], metric: str) -> str:
+    low, high = system["intervals"][metric]
+    return f"{system['metrics'][metric]:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _verdict(comparison: Mapping[str, Any] | None) -> str:
+    if comparison is None:
+        return ""
+    said = {each["metric"]: each["verdict"] for each in comparison["differences"]}
+    return ", ".join(f"{metric} {said[metric]}" for metric in METRICS if metric in said)
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("names", nargs="*", choices=[*CATALOGS, []], help="all by default")
+    given = parser.parse_args()
+    run(given.data, given.work, given.names or CATALOGS)
+
+
+if __name__ == "__main__":
+    main()
