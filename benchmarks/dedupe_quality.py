@@ -53,6 +53,7 @@ from afmrl_cli.settings import SplitSettings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
+from benchmarks import BUILT_IN
 
 SHOWN = ("id", "product_id", "title", "description", "category", "brand", "price", "image", "sizes")
 THRESHOLDS = (0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
@@ -82,7 +83,7 @@ def copy_catalog(source: Path, work: Path) -> CatalogFolder:
 
 
 def compare(folder: CatalogFolder, embed: bool) -> Compared:
-    work = Workspace(folder, load_settings(folder.root, {}, {}), Silent())
+    work = Workspace(folder, load_settings(folder.root, {}, BUILT_IN), Silent())
     if embed:
         subprocess.run([sys.executable, "-m", "afmrl_cli", "embed", str(folder.root), "--quiet"], check=True)
     vectors: Vectors | None = None

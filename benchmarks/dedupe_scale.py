@@ -29,6 +29,7 @@ from afmrl_cli.retrieval.embed import embed_catalog
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
+from benchmarks import BUILT_IN
 
 from .figures import record
 from .search_latency import Drawn
@@ -123,7 +124,10 @@ def main() -> None:
         products = write_catalog(root, given.count, given.photos)
         if given.photos:
             write_photos(root, len(products))
-        folder, settings = CatalogFolder(root / "catalog.csv"), load_settings(root, {"embed.batch_size": 2048}, {})
+        folder, settings = (
+            CatalogFolder(root / "catalog.csv"),
+            load_settings(root, {"embed.batch_size": 2048}, BUILT_IN),
+        )
         encoder = Drawn(draw_vectors(products))
         embed_catalog(Workspace(folder, settings, Silent(), load_encoder=lambda: encoder))
         what = f"{len(products):,} listings{', a photo each' if given.photos else ''}"

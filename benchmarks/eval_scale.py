@@ -31,6 +31,7 @@ from afmrl_cli.retrieval.embed import embed_catalog
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
+from benchmarks import BUILT_IN
 
 from .figures import record
 
@@ -75,7 +76,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = CatalogFolder(Path(scratch) / "catalog.csv")
         write_catalog(folder.catalog, chosen.products)
-        settings = load_settings(None, {"eval.max_queries": chosen.queries, "embed.batch_size": 512}, {})
+        settings = load_settings(None, {"eval.max_queries": chosen.queries, "embed.batch_size": 512}, BUILT_IN)
         began = time.perf_counter()
         work = Workspace(folder, settings, Silent(), load_encoder=Words)
         embed_catalog(work)

@@ -34,6 +34,7 @@ from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
+from benchmarks import BUILT_IN
 
 from .rar_help import Told
 from .sft_catalogs import copy_catalog
@@ -49,7 +50,7 @@ def settings_of(folder: CatalogFolder, flags: dict[str, object]) -> Settings:
         "catalog.allow_outside": True,
         "split.test": 0.2,
     }
-    return load_settings(folder.root, {**common, **flags}, {})
+    return load_settings(folder.root, {**common, **flags}, BUILT_IN)
 
 
 def teach(photos: CatalogFolder, texts: CatalogFolder, flags: dict[str, object]) -> None:

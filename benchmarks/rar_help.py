@@ -43,6 +43,7 @@ from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
+from benchmarks import BUILT_IN
 
 KS = (1, 10, 50)
 COMMON: dict[str, object] = {
@@ -85,7 +86,7 @@ def variants() -> dict[str, dict[str, object]]:
 
 
 def settings_of(changes: Mapping[str, object]) -> Settings:
-    return load_settings(None, {**COMMON, **changes}, {})
+    return load_settings(None, {**COMMON, **changes}, BUILT_IN)
 
 
 class Told(Silent):
@@ -125,7 +126,9 @@ def cold_start(shop: Path) -> None:
         "SFT of what is stated": {"sft.source": "file", "sft.file": "stated.csv"},
     }
     for given, source in sources.items():
-        settings = load_settings(None, {"model.device": "cpu", "sft.steps": 120, "sft.name": SFT[given], **source}, {})
+        settings = load_settings(
+            None, {"model.device": "cpu", "sft.steps": 120, "sft.name": SFT[given], **source}, BUILT_IN
+        )
         made = train_sft(Workspace(CatalogFolder(place / "catalog.csv"), settings, Told()))
         print(given, made.checkpoint, made.details["before"], made.details["best"], f"{made.seconds:.0f} s", flush=True)
         found = Checkpoints(place / ".afmrl" / "checkpoints")

@@ -36,6 +36,7 @@ from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
+from benchmarks import BUILT_IN
 
 G, KS = 8, (1, 10, 50, 100)
 PHOTO_SIZE = 112  # what the built-in model reduces photos to anyway
@@ -131,7 +132,7 @@ def main() -> None:
             "model.embedder_checkpoint": wanted.embedder,
             "model.generator_checkpoint": wanted.generator,
         }
-        settings = load_settings(None, flags, {})
+        settings = load_settings(None, flags, BUILT_IN)
         embedder = load_embedder(settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog)
         begin = time.monotonic()
         work = Workspace(folder, settings, Silent())

@@ -35,6 +35,7 @@ from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
+from benchmarks import BUILT_IN
 
 TEMPLATE = "{product}\nThe attributes of this product, in one line, key: value; key: value."
 
@@ -120,7 +121,7 @@ def main() -> None:
         "split.test": 0.2,
         **dict(pair.split("=", 1) for pair in chosen.set),
     }
-    settings = load_settings(folder.root, flags, {})
+    settings = load_settings(folder.root, flags, BUILT_IN)
     out = Output()
     summary = train_sft(Workspace(folder, settings, out), dry_run=chosen.dry_run)
     print(json.dumps(summary.plan, ensure_ascii=False))

@@ -17,6 +17,9 @@ class Listener(Protocol):
     def warn(self, message: str) -> None:
         """Warn of something that the user should check."""
 
+    def ask(self, question: str) -> bool:
+        """Return whether a person says yes; no where there is nobody to ask."""
+
 
 class Silent:
     """A listener that does nothing; for tests and for use as a library."""
@@ -29,3 +32,7 @@ class Silent:
 
     def warn(self, message: str) -> None:
         """Do nothing."""
+
+    def ask(self, question: str) -> bool:
+        """Say no."""
+        return False

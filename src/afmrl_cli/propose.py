@@ -134,7 +134,7 @@ def settings_text(found: Proposal) -> str:
     lines += [
         "",
         "[model]",
-        'preset = "nano"  # for real photos: "qwen3" or "paper"; `afmrl doctor` says what fits here',
+        '# preset = "auto"  # what this machine can run: `afmrl doctor` says it',
     ]
     lines += ["", "[attributes]", *_language(found.languages)]
     if len(found.keys) > MAX_PAIRS:

@@ -7,6 +7,7 @@ the descriptions here, which are the flags' help, too.
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -87,10 +88,15 @@ class SplitSettings(Section):
 class ModelSettings(Section):
     """Which models, how precise, and how much they see."""
 
-    preset: Literal["nano", "paper", "qwen3", "light"] = Field(
-        "nano",
-        description="nano: built in, for drawn shops; paper: Qwen2-VL-2B embedder, Qwen2.5-VL-3B generator; qwen3: "
-        "Qwen3-VL-2B; light: small encoders of photos and texts, for a CPU, no generator.",
+    preset: Literal["auto", "nano", "light", "qwen3", "qwen3.5", "paper"] = Field(
+        "auto",
+        description="Models of both roles; auto: by shop and machine; nano: for drawn shops; light: no GPU, no "
+        "generator; qwen3, qwen3.5: generators of 2B, Qwen3-VL-Embedding-2B; paper: the paper's.",
+    )
+    fetch: Literal["ask", "yes", "no"] = Field(
+        "ask",
+        description="Fetching of models that are not on this disk; ask: their size is shown, and a person at a "
+        "terminal says yes.",
     )
     generator: str = Field("", description="Generator: hub name or folder of a Qwen-VL; empty: the preset's.")
     embedder: str = Field(
@@ -328,3 +334,7 @@ class Settings(Section):
     search: SearchSettings = SearchSettings()
     dedupe: DedupeSettings = DedupeSettings()
     eval: EvalSettings = EvalSettings()
+
+    def value_of(self, key: str) -> object:
+        """Return the value of a dotted key, such as "model.preset"."""
+        return functools.reduce(getattr, key.split("."), self)

@@ -27,9 +27,11 @@ from .store.folder import SETTINGS_FILE
 
 KEY_HOST_VARIABLE = "AFMRL_API_KEY_HOST"
 OPEN_DOORS = {
-    "catalog.allow_outside": "reads photos from anywhere on this disk",
-    "catalog.fetch_private": "reaches into private networks and this machine",
+    "catalog.allow_outside": (True, "reads photos from anywhere on this disk"),
+    "catalog.fetch_private": (True, "reaches into private networks and this machine"),
+    "model.fetch": ("yes", "fetches gigabytes without asking"),
 }
+"""The value that opens a door, and what it lets in."""
 FILES = ("sft.file", "dedupe.verdicts", "eval.labels")
 HUB_SYSTEMS = ("clip", "text")
 
@@ -78,18 +80,23 @@ def mark_foreign(settings: Settings, keys: Container[str], file: Path) -> None:
         names = as_list(getattr(getattr(settings, section), name)) if key in keys else []
         return names if isinstance(names, list) else []
 
-    doors = [key for key in OPEN_DOORS if key in keys and getattr(settings.catalog, key.partition(".")[2])]
+    opened = (key for key, (value, _) in OPEN_DOORS.items() if key in keys and settings.value_of(key) == value)
+    door = next(opened, None)
     root = file.parent.resolve()
     files = [(key, name) for key in FILES for name in values(key) if not _lies_in(root / name, root)]
     hub = {name for key in ("model.generator", "model.embedder") for name in values(key)}
     systems = [name.partition(":") for name in values("eval.systems")]
     compared = {name.strip() for kind, _, name in systems if kind.strip() in HUB_SYSTEMS}
     endpoints = {section: set(values(f"{section}.endpoint")) for section in ("attributes", "embed")}
-    if not (doors or files or hub or compared or any(endpoints.values())) or _trusted(root):
+    if not (door or files or hub or compared or any(endpoints.values())) or _trusted(root):
         return
-    for key in doors:
-        hint = f"your own word counts: --set {key}=true, {_variable(key)}=true, or trusted_folders in {own_file()}"
-        raise UsageError(f"{file}: {key} = true {OPEN_DOORS[key]}: a folder can't allow that by itself", hint)
+    if door:
+        value = str(OPEN_DOORS[door][0]).lower()
+        hint = (
+            f"your own word counts: --set {door}={value}, {_variable(door)}={value}, or trusted_folders in {own_file()}"
+        )
+        message = f"{file}: {door} = {value} {OPEN_DOORS[door][1]}: a folder can't allow that by itself"
+        raise UsageError(message, hint)
     for key, name in files:
         hint = f"copy the file there, or say it yourself: --set {key}=..., or trusted_folders in {own_file()}"
         raise UsageError(f"{file}: {key}: {name[:200]} lies outside of the catalog's folder", hint)

@@ -150,7 +150,7 @@ def test_failures_are_shown_and_retried_on_demand(server, tmp_path):
         (["--endpoint", ""], 2, "no endpoint"),
         (["--endpoint", "http://127.0.0.1:9"], 4, "can't connect"),
         (["--batch-size", "-1"], 2, "--batch-size: must be 0 or more (got '-1')"),
-        (["--preset", "nanoo"], 2, "'nano', 'paper', 'qwen3' or 'light'"),
+        (["--preset", "nanoo"], 2, "'auto', 'nano', 'light', 'qwen3', 'qwen3.5' or 'paper'"),
         (["--set", "attributes.template=no.txt"], 2, "No such file"),
         (["--limit", "0"], 2, "limit"),
     ],

@@ -45,7 +45,7 @@ def test_a_sound_installation() -> None:
     assert content["ok"] is True and content["troubles"] == []
     assert content["versions"]["torch"] == version("torch")
     assert content["device"]["memory"] > 1 << 30
-    assert {row["preset"] for row in content["models"]} == {"nano", "paper", "qwen3", "light"}
+    assert {row["preset"] for row in content["models"]} == {"nano", "light", "qwen3", "qwen3.5", "paper"}
     table = in_process("doctor", "--set=model.device=cpu").stdout
     assert "fp32 for attributes, train-sft, embed, train-agcl, train-rar: bf16 is slow" in table
     assert "Qwen/Qwen2-VL-2B-Instruct" in table and "GiB" in table

@@ -138,7 +138,7 @@ def test_model_folders_in_the_file_are_relative_to_it(tmp_path: Path, monkeypatc
         ("[embed\n", {}, [], "not valid TOML"),
         ("", {"AFMRL_EMBED_BATCHSIZE": "1"}, [], "did you mean AFMRL_EMBED_BATCH_SIZE?"),
         ("", {}, ["--set", "model.presett=nano"], "did you mean model.preset?"),
-        ("", {}, ["--set", "model.preset=nanoo"], "'nano', 'paper', 'qwen3' or 'light'"),
+        ("", {}, ["--set", "model.preset=nanoo"], "'auto', 'nano', 'light', 'qwen3', 'qwen3.5' or 'paper'"),
         ("", {}, ["--set", "model"], "not of the form KEY=VALUE"),
     ],
 )

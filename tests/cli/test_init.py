@@ -110,7 +110,7 @@ def test_hostile_names_stay_comments(tmp_path: Path) -> None:
     header = 'id,title,"a\n[model]\npreset = ""paper""\x7f","b""\\u0000"\n'
     write(tmp_path / "catalog.csv", header + "".join(f'{i},t {i},"x\n[embed]",y\n' for i in range(4)))
     run(str(tmp_path), "--yes")
-    assert proposed(tmp_path)["model"] == {"preset": "nano"} and "embed" not in proposed(tmp_path)
+    assert proposed(tmp_path)["model"] == {} and "embed" not in proposed(tmp_path)
 
 
 def test_what_is_no_catalog(tmp_path: Path) -> None:

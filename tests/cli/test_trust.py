@@ -168,8 +168,8 @@ def test_no_model_is_fetched_because_a_folder_names_it(tmp_path, monkeypatch) ->
     def fetch(*_: object, **__: object) -> Path:
         raise AssertionError("fetched")
 
-    for module in ("presets", "weights"):  # the second is what tells one kind of embedder from another
-        monkeypatch.setattr(f"afmrl_cli.models.{module}.download", fetch)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", fetch)  # the first that it asks
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     root = shop(tmp_path, "[model]", 'embedder = "somebody/model"', 'generator = "somebody/model"')
     done = run("embed", root)
     assert done.exit_code == 2 and "somebody/model: is not on this disk, and is not fetched" in said(done)

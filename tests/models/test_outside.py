@@ -65,7 +65,7 @@ def save_clip(folder: Path, kind: str) -> Any:
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_picture_models_equal_transformers(tmp_path: Path, kind: str) -> None:
     model = save_clip(tmp_path, kind)
-    folder, id = find_model(str(tmp_path), Silent())
+    folder, id = find_model(SETTINGS, str(tmp_path), Silent())
     encoder = PictureTextEncoder(folder, id, SETTINGS, 2)
     items = [
         Item("red shirt"),
@@ -122,7 +122,7 @@ def save_bert(
 def test_sentence_models_pool_as_they_say(tmp_path: Path, mode: str) -> None:
     key = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken"}[mode]
     model = save_bert(tmp_path, {"word_embedding_dimension": 32, f"pooling_mode_{key}": True, "include_prompt": True})
-    folder, id = find_model(str(tmp_path), Silent())
+    folder, id = find_model(SETTINGS, str(tmp_path), Silent())
     encoder = SentenceEncoder(folder, id, SETTINGS, 2)
     texts = ["red shirt", "blue denim jacket, regular fit", "x"]
     made = encoder.encode([Item(text, (RED,)) for text in texts], instruction="ignored")
@@ -147,9 +147,9 @@ def test_a_sentence_model_leaves_products_of_photos_alone_out_of_the_vectors(tmp
 
 def test_models_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such folder"):
-        find_model(str(tmp_path / "none"), Silent())
+        find_model(SETTINGS, str(tmp_path / "none"), Silent())
     with pytest.raises(ModelError, match="safetensors is missing"):
-        find_model(str(tmp_path), Silent())
+        find_model(SETTINGS, str(tmp_path), Silent())
     save_bert(tmp_path, {"pooling_mode_max_tokens": True}, ("Transformer", "Pooling"))
     with pytest.raises(ModelError, match="pooling max_tokens can't be used"):
         pooling_of(tmp_path)

@@ -28,8 +28,8 @@ def built_in_warning(folder: CatalogFolder, settings: Settings, roles: tuple[Rol
     if not built_in or is_rendered(folder, settings):
         return ""
     return (
-        f"the built-in model ({BUILT_IN}) has only seen drawn clothes and is of little use on this catalog: set "
-        'model.preset = "qwen3" (afmrl doctor says what fits this machine)'
+        f"the built-in model ({BUILT_IN}) has only seen drawn clothes and is of little use on this catalog: leave "
+        'model.preset = "auto", or see `afmrl doctor` for what fits this machine'
     )
 
 

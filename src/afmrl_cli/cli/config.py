@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,6 +28,7 @@ def config(call: Call) -> None:
     Example: afmrl config --set model.preset=qwen3
     """
     from ..by_model import with_values_by_model
+    from ..models.auto import choose_preset
     from ..sources import load_as_written
 
     flags, out = call.chosen, call.out
@@ -43,9 +43,12 @@ def config(call: Call) -> None:
     loaded = load_as_written(root, flags)
     for note in loaded.notes:
         out.note(note)
-    here = with_values_by_model(loaded.settings)
+    chosen = choose_preset(loaded.settings, folder)
+    here = with_values_by_model(chosen.settings)
     if folder:
         here = with_split_shares(here, folder)
+    if chosen.why:
+        out.note(chosen.line)
     origins = {key: Path(where).name for key, where in loaded.origins.items()}
     out.document("afmrl.config/1", {"folder": root, "settings": _values(here), "origins": origins})
     if root:
@@ -74,8 +77,9 @@ def _resolved(written: Settings, here: Settings) -> dict[str, str]:
     from ..training.sizes import peak_rate
     from ..training_settings import TrainingSettings
 
-    model = written.model
-    found: dict[str, object] = {f"model.{role}": base_name(model, role) for role in ("generator", "embedder")}
+    model = here.model
+    found: dict[str, object] = {"model.preset": model.preset}
+    found |= {f"model.{role}": base_name(model, role) for role in ("generator", "embedder")}
     built_in = {role: found[f"model.{role}"] == BUILT_IN for role in ("generator", "embedder")}
     for section, own in written:
         if isinstance(own, TrainingSettings):
@@ -84,15 +88,11 @@ def _resolved(written: Settings, here: Settings) -> dict[str, str]:
         device = device_of(model)
         found |= {"model.device": device}
         found["model.precision"] = "fp32" if device == "cpu" else "by what fits, see `afmrl doctor`"
-    found = {key: value for key, value in found.items() if _value_of(written, key) in ("", "auto", 0.0)}
+    found = {key: value for key, value in found.items() if written.value_of(key) in ("", "auto", 0.0)}
     for key in known_keys():
-        if (value := _value_of(here, key)) != _value_of(written, key):
+        if (value := here.value_of(key)) != written.value_of(key):
             found[key] = _toml_value(value)
     return {key: f": here {value}" for key, value in found.items()}
-
-
-def _value_of(settings: Settings, key: str) -> object:
-    return functools.reduce(getattr, key.split("."), settings)
 
 
 def _toml_lines(

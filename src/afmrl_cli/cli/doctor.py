@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckFailed, DataError
-from ..store.folder import find_folder
+from ..store.folder import CatalogFolder, find_folder
 from .flags import Call, with_flags
 
 if TYPE_CHECKING:
@@ -35,19 +35,22 @@ def doctor(call: Call) -> None:
 
     Exit code 1 when something is wrong. Example: afmrl doctor --json
     """
-    from ..sources import load_settings
+    from ..by_model import with_values_by_model
+    from ..models.auto import choose_preset
+    from ..sources import load_as_written
 
     flags, out = call.chosen, call.out
-    try:
-        root = find_folder(None, lambda root: load_settings(root, flags).catalog.path).root
-    except DataError:
-        root = None  # not in a catalog's folder: flags, environment and defaults
-    settings = load_settings(root, flags)
+    folder: CatalogFolder | None = None
+    with contextlib.suppress(DataError):  # not in a catalog's folder: flags, environment and defaults
+        folder = find_folder(None, lambda root: load_as_written(root, flags).settings.catalog.path)
+    chosen = choose_preset(load_as_written(folder.root if folder else None, flags).settings, folder)
+    settings = with_values_by_model(chosen.settings)
     versions, device, models, troubles = _versions(), _device(settings), _models(settings), find_troubles(settings)
     memory = _memory(settings, out)
     device["precision"] = " and ".join(dict.fromkeys(each["precision"] for each in memory))
     content = {
         "ok": not troubles,
+        "preset": {"name": settings.model.preset, "why": chosen.why},
         "versions": versions,
         "device": device,
         "models": models,
@@ -61,6 +64,7 @@ def doctor(call: Call) -> None:
     out.table(
         ("preset", "role", "model", "at hand"), [(m["preset"], m["role"], m["model"], m["state"]) for m in models]
     )
+    out.words(chosen.line or f"model.preset = {settings.model.preset}")
     rows = [(m["stage"], m["precision"], f"{m['peak_bytes'] / GIB:.1f} GiB", m["advice"] or "fits") for m in memory]
     out.table(("stage", "precision", "estimated peak", "here"), rows)
     for precision, why in dict.fromkeys((m["precision"], m["why"]) for m in memory):
@@ -236,7 +240,8 @@ def _models(settings: Settings) -> list[dict[str, str]]:
     chosen = [(preset, ModelSettings.model_validate({"preset": preset})) for preset in PRESETS]
     if settings.model.generator or settings.model.embedder:
         chosen.append(("(settings)", settings.model))
-    absent = "no, and HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "no: fetched at first use"
+    fetched = {"ask": "no: fetched after a yes", "yes": "no: fetched at first use", "no": "no, and model.fetch = no"}
+    absent = "no, and HF_HUB_OFFLINE is set" if constants.is_offline_mode() else fetched[settings.model.fetch]
     found = []
     for preset, model in chosen:
         for role in PRESETS[NANO]:

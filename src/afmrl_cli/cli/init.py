@@ -28,7 +28,7 @@ def init(call: Call, yes: Yes = False, force: Force = False) -> None:
 
     Example: afmrl init my-shop --yes
     """
-    from ..catalog.rendered import built_in_warning
+    from ..models.auto import choose_preset
     from ..propose import propose, settings_text
     from ..sources import load_settings
     from ..store.files import writing
@@ -48,8 +48,8 @@ def init(call: Call, yes: Yes = False, force: Force = False) -> None:
             with writing(file) as target:
                 target.write_text(text, "utf-8")
         out.document("afmrl.init/1", {"catalog": found.file, "settings": text, "path": file, "written": write})
-        if warning := built_in_warning(CatalogFolder(found.file), proposed, ("generator", "embedder")):
-            out.warn(warning)
+        if told := choose_preset(proposed, CatalogFolder(found.file)).line:
+            out.note(told)
         if write:
             out.text(f"written to {file}; next: afmrl check")
         else:

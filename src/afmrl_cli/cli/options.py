@@ -56,7 +56,7 @@ def in_session(
         @functools.wraps(command)
         def run(call: Call, **own: Any) -> None:
             """Start a session and run the command in it."""
-            session = start(call)
+            session = start(call, roles)
             warn_of_built_in(session, roles)
             if writes and not own.get("dry_run"):
                 keep_catalog(session.folder)
@@ -67,9 +67,12 @@ def in_session(
     return decorate
 
 
-def start(call: Call) -> Session:
-    """Find the catalog's folder and resolve the settings. Raises DataError and UsageError."""
+def start(call: Call, roles: tuple[Role, ...] = ()) -> Session:
+    """Find the catalog's folder and resolve the settings, and say which preset that is where it decides the models of
+    `roles`. Raises DataError and UsageError.
+    """
     from ..by_model import with_values_by_model
+    from ..models.auto import choose_preset, open_roles
     from ..sources import load_as_written
 
     folder = find_folder(
@@ -78,7 +81,12 @@ def start(call: Call) -> Session:
     loaded = load_as_written(folder.root, call.chosen, names=call.names)
     for note in loaded.notes:
         call.out.note(note)
-    settings = with_split_shares(with_values_by_model(loaded.settings), folder)
+    chosen = choose_preset(loaded.settings, folder)
+    if chosen.why:
+        call.out.preset = {"name": chosen.settings.model.preset, "why": chosen.why}
+        if open_roles(chosen.settings, roles):
+            call.out.note(chosen.line)
+    settings = with_split_shares(with_values_by_model(chosen.settings), folder)
     return Session(Workspace(folder, settings, call.out), call.out, frozenset(call.chosen))
 
 

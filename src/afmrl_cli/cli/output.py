@@ -45,6 +45,8 @@ class Output:
         self.json_mode = json_mode
         self.quiet = quiet
         self.verbose = verbose
+        self.preset: dict[str, str] = {}
+        """What `model.preset = auto` came to, and why: part of every document; empty where the settings name one."""
         self._err: Console | None = None
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -80,7 +82,7 @@ class Output:
         if self.json_mode:
             # Where the terminal is not UTF-8, escapes keep every character.
             ascii_only = (sys.stdout.encoding or "").replace("-", "").lower() != "utf8"
-            tree = {"schema": schema, **content}
+            tree = {"schema": schema, **content, **({"preset": self.preset} if self.preset else {})}
             document = json.dumps(tree, ensure_ascii=ascii_only, default=_jsonable, allow_nan=False)
             print(json_text(document), flush=True)
 
@@ -158,6 +160,15 @@ class Output:
     def warn(self, message: str) -> None:
         """Warn of something to check; shown even with --quiet."""
         self._say(f"warning: {message}", "yellow")
+
+    def ask(self, question: str) -> bool:
+        """Ask a person at a terminal, on standard error, and return whether the answer is yes; no elsewhere."""
+        self.end_progress()
+        if self.json_mode or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return False
+        import typer
+
+        return typer.confirm(log_text(printable(question)), default=False, err=True)
 
     def annotate(self, line: str) -> None:
         """Print a workflow command for the CI that runs this, unescaped; on standard error: --json is one document."""

@@ -25,6 +25,7 @@ EVERY_ROUND = [method for method in METHODS.values() if method is not SFT]
 SECTIONS = ("split", "model", "attributes", "embed", *METHODS, "eval", "cycle")
 NOT_THE_CYCLE = {
     "cycle": {"iterations"},
+    "model": {"fetch"},
     **{name: method.not_the_result for name, method in METHODS.items()},
 }
 """Settings with which a cycle is still the same one: more rounds go on from those that are done."""

@@ -75,7 +75,7 @@ def model_system(entry: Entry, work: Workspace) -> RetrievalSystem:
     settings, name = work.settings, entry.argument
     if name in settings.eval.foreign and not Path(name).expanduser().is_dir() and find_snapshot(name) is None:
         check_download(settings.eval, name)
-    folder, id = find_model(entry.argument, work.listener)
+    folder, id = find_model(settings.model, entry.argument, work.listener)
     reads_photos = entry.kind == "clip"
     encoder = PictureTextEncoder if reads_photos else SentenceEncoder
 

@@ -10,7 +10,6 @@ from ..errors import ModelError, UsageError
 from ..listener import Listener
 from ..settings import ModelSettings, Settings
 from ..store.checkpoints import Checkpoints, Role
-from ..trust import check_download
 from .families import FAMILIES
 from .presets import LIGHT, NANO, PICTURE_MODELS, base_name, embed_template, local_folder, model_id, read_json
 from .templates import PLAIN, Template
@@ -60,10 +59,9 @@ def kind_of_embedder(settings: ModelSettings, listener: Listener | None = None) 
     folder = local_folder(settings, "embedder")
     if folder is None and name.count("/") == 1:
         from ..listener import Silent
-        from .weights import download
+        from .download import download
 
-        check_download(settings, name)
-        folder = download(name, settings.embedder_revision, listener or Silent())
+        folder = download(settings, name, settings.embedder_revision, listener or Silent())
     if folder is None or not (folder / "config.json").is_file():
         return "qwen"  # which says what is wrong
     kind = read_json(folder / "config.json").get("model_type")
@@ -95,7 +93,7 @@ def embedder_id(settings: ModelSettings, checkpoints: Checkpoints, light: Path, 
         return light_id(light, settings.embedder_images)
     from .outside import find_model
 
-    return find_model(base_name(settings, "embedder"), listener, settings.embedder_revision)[1]
+    return find_model(settings, base_name(settings, "embedder"), listener, settings.embedder_revision)[1]
 
 
 def embedder_template(settings: ModelSettings, checkpoints: Checkpoints, listener: Listener) -> Template:
@@ -127,7 +125,7 @@ def load_other_encoder(work: Workspace) -> Encoder:
         return LightEncoder(fit, settings, Cache(work.folder.cache, settings.cache, listener))
     from .outside import PictureTextEncoder, SentenceEncoder, find_model
 
-    folder, id = find_model(base_name(model, "embedder"), listener, model.embedder_revision)
+    folder, id = find_model(model, base_name(model, "embedder"), listener, model.embedder_revision)
     made = PictureTextEncoder if kind == "pictures" else SentenceEncoder
     return made(folder, id, model, settings.embed.batch_size or 16)
 

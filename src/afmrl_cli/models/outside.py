@@ -28,10 +28,11 @@ from ..listener import Listener
 from ..settings import CatalogSettings, ModelSettings
 from .base import quiet
 from .device import device_of
+from .download import download
 from .embed_input import Item, fitted_text
 from .licence import tell_licence
 from .presets import PICTURE_MODELS
-from .weights import download, find_snapshot, fingerprint_files, missing_weights
+from .weights import find_snapshot, fingerprint_files, missing_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,7 +41,7 @@ NO_PHOTOS = "name an embedder that sees photos, such as model.preset = light or 
 KNOWN_LAYERS = ("Transformer", "Pooling", "Normalize")
 
 
-def find_model(name: str, listener: Listener, revision: str = "") -> tuple[Path, str]:
+def find_model(settings: ModelSettings, name: str, listener: Listener, revision: str = "") -> tuple[Path, str]:
     """Return folder and id of the model `name`, a folder or a hub name. ModelError when it can't be had."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -48,7 +49,7 @@ def find_model(name: str, listener: Listener, revision: str = "") -> tuple[Path,
             raise ModelError(
                 f"{name}: no such folder", "give a folder, or a hub name such as openai/clip-vit-base-patch32"
             )
-        folder = find_snapshot(name, revision) or download(name, revision, listener)
+        folder = find_snapshot(name, revision) or download(settings, name, revision, listener)
     if missing := missing_weights(folder):
         raise ModelError(f"{name}: {missing} is missing in {folder}", "only safetensors are loaded")
     tell_licence(name, folder, listener)

@@ -16,20 +16,22 @@ from ..settings import BUILT_IN, ModelSettings
 from ..store.checkpoints import REQUIRED as ADAPTER_FILES
 from ..store.checkpoints import Checkpoints, Manifest, Role, base_role
 from ..store.files import hash_json, parse_json
-from ..trust import check_download
+from .download import download
 from .families import FAMILIES, Family, titles
 from .licence import tell_licence
 from .precision import Choice, choose_precision
 from .templates import PLAIN, Template, template_of
-from .weights import count_numbers, download, find_snapshot, fingerprint_files, missing_weights
+from .weights import count_numbers, find_snapshot, fingerprint_files, missing_weights
 
 NANO, LIGHT = BUILT_IN, "light"
 PRESETS: dict[str, dict[Role, str]] = {
     "nano": {"generator": NANO, "embedder": NANO},
-    "paper": {"generator": "Qwen/Qwen2.5-VL-3B-Instruct", "embedder": "Qwen/Qwen2-VL-2B-Instruct"},
-    "qwen3": {"generator": "Qwen/Qwen3-VL-2B-Instruct", "embedder": "Qwen/Qwen3-VL-2B-Instruct"},
     "light": {"generator": LIGHT, "embedder": LIGHT},  # the latter alone: see resolve_base and models/light.py
+    "qwen3": {"generator": "Qwen/Qwen3-VL-2B-Instruct", "embedder": "Qwen/Qwen3-VL-Embedding-2B"},
+    "qwen3.5": {"generator": "Qwen/Qwen3.5-2B", "embedder": "Qwen/Qwen3-VL-Embedding-2B"},
+    "paper": {"generator": "Qwen/Qwen2.5-VL-3B-Instruct", "embedder": "Qwen/Qwen2-VL-2B-Instruct"},
 }
+"""What `auto` comes to one of (auto.py)."""
 PICTURE_MODELS = ("clip", "siglip", "siglip2")
 """Models of texts and photos that embed and do nothing else."""
 MIN_TOKENS, MAX_TOKENS = 4, 512
@@ -63,7 +65,10 @@ def nano_folder() -> Path:
 def base_name(settings: ModelSettings, role: Role) -> str:
     """Return what the settings name for `role`: "nano", a hub name or a folder. A reranker's is the generator's."""
     of = base_role(role)
-    return getattr(settings, of) or PRESETS[settings.preset][of]
+    named: str = getattr(settings, of)
+    if not named and settings.preset not in PRESETS:
+        raise UsageError(f"model.preset = {settings.preset} stands for no model yet", "resolve it: auto.choose_preset")
+    return named or PRESETS[settings.preset][of]
 
 
 def local_folder(settings: ModelSettings, role: Role) -> Path | None:
@@ -83,7 +88,7 @@ def local_folder(settings: ModelSettings, role: Role) -> Path | None:
 def resolve_base(settings: ModelSettings, role: Role, listener: Listener | None = None) -> Base:
     """Return the base that the settings mean, with its files on this disk.
 
-    A hub model that is not in the local cache is fetched, unless HF_HUB_OFFLINE is set. Raises ModelError with a hint
+    A hub model that is not in the local cache is fetched as `download` says. Raises ModelError with a hint
     when it can't be had, is no Qwen-VL or has no safetensors; UsageError when the pixel limits contradict each other.
     """
     name = base_name(settings, role)
@@ -101,8 +106,7 @@ def resolve_base(settings: ModelSettings, role: Role, listener: Listener | None 
     else:
         snapshot = find_snapshot(name, revision)
         if snapshot is None:
-            check_download(settings, name)
-            snapshot = download(name, revision, listener or Silent())
+            snapshot = download(settings, name, revision, listener or Silent())
         family = family_of(snapshot, name)
         _check_weights(snapshot, name)
         base = Base(name, snapshot.name, snapshot, 0, 0, family)

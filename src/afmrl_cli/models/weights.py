@@ -1,4 +1,4 @@
-"""A model's files: where the hub's cache keeps them, how they are fetched, and a fast fingerprint of gigabytes."""
+"""A model's files: where the hub's cache keeps them, how many numbers they hold, a fast fingerprint of gigabytes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ import functools
 import hashlib
 import math
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ModelError
-from ..listener import Listener
 from ..store.files import parse_json
-
-PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
-"""What is fetched from the hub: never code, never pickled weights."""
 
 WHOLE_FILE_BYTES = 64 << 20
 EDGE_BYTES = 1 << 20
@@ -66,40 +61,6 @@ def find_snapshot(name: str, revision: str = "") -> Path | None:
         return None
     folder = Path(config).parent
     return None if missing_weights(folder) else folder
-
-
-def download(name: str, revision: str, listener: Listener) -> Path:
-    """Fetch hub model `name` into the local cache; ModelError with one clear reason when that can't be done."""
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    hint = f"fetch it where there is a network (hf download {name}), or name a folder in model.embedder and .generator"
-    if constants.is_offline_mode():
-        raise ModelError(
-            f"{name} is not in the local cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE is set", hint
-        )
-    if not sys.stderr.isatty():
-        disable_progress_bars()
-    listener.note(f"fetching {name} from {constants.ENDPOINT} into {constants.HF_HUB_CACHE}")
-    try:
-        folder = snapshot_download(name, revision=revision or None, allow_patterns=PATTERNS, etag_timeout=5)
-    except GatedRepoError as error:
-        raise ModelError(f"{name}: the hub wants you to log in or to accept its licence", "hf auth login") from error
-    except RevisionNotFoundError as error:
-        raise ModelError(f"{name}: the hub has no revision {revision!r}", "see the model's page") from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(f"{name}: no such folder here and no such model on the hub", "check the spelling") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{name} is not in the local cache and can't be fetched: {reason[:200]}", hint) from error
-    return Path(folder)
 
 
 def fingerprint_files(files: Sequence[Path]) -> str:

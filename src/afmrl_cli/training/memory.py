@@ -159,6 +159,7 @@ KNOWN: dict[str, tuple[str, Shape]] = {
     "Qwen/Qwen2.5-VL-3B-Instruct": ("qwen2_5_vl", Shape(3_755_000_000, 2048, 36, 11008, 2048, 256, 151_936, 1280)),
     "Qwen/Qwen2-VL-2B-Instruct": ("qwen2_vl", Shape(2_209_000_000, 1536, 28, 8960, 1536, 256, 151_936, 1280)),
     "Qwen/Qwen3-VL-2B-Instruct": ("qwen3_vl", Shape(2_128_000_000, 2048, 28, 6144, 2048, 1024, 151_936, 1024)),
+    "Qwen/Qwen3-VL-Embedding-2B": ("qwen3_vl", Shape(2_128_000_000, 2048, 28, 6144, 2048, 1024, 151_936, 1024)),
 }
 """The presets' models, for before they are fetched: type and shape, from their published files."""
 
