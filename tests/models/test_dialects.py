@@ -11,6 +11,7 @@ from PIL import Image
 
 from afmrl_cli.attributes.request import Request
 from afmrl_cli.attributes.schema import AttributeSchema
+from afmrl_cli.listener import Silent
 from afmrl_cli.models.endpoint import Endpoint
 from afmrl_cli.settings import AttributeSettings, ModelSettings
 from tests.chat_server import ChatServer, Reply, chat_server
@@ -18,13 +19,9 @@ from tests.chat_server import ChatServer, Reply, chat_server
 SCHEMA = AttributeSchema({}).json_schema("")
 
 
-class Heard:
+class Heard(Silent):
     def __init__(self) -> None:
         self.warnings: list[str] = []
-
-    def progress(self, what: str, done: int, total: int | None = None) -> None: ...
-
-    def note(self, message: str) -> None: ...
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)

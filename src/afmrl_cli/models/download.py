@@ -64,12 +64,14 @@ def _in_words(name: str, revision: str, by_hand: str) -> Iterator[None]:
     """Turn what the hub's library raises into a ModelError of one line."""
     from huggingface_hub.errors import (
         GatedRepoError,
-        HTTPError,  # of the library of HTTP that this version of the hub's stands on: no answer, a broken one
+        HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
+    # Of the library of HTTP that this version of the hub's stands on: no answer, or a broken one.
+    http_error: type[Exception] = HfHubHTTPError.__bases__[0]
     try:
         yield
     except GatedRepoError as error:
@@ -78,6 +80,6 @@ def _in_words(name: str, revision: str, by_hand: str) -> Iterator[None]:
         raise ModelError(f"{name}: the hub has no revision {revision!r}", "see the model's page") from error
     except RepositoryNotFoundError as error:
         raise ModelError(f"{name}: no such folder here and no such model on the hub", "check the spelling") from error
-    except (HTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (http_error, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{name} is not in the local cache and can't be fetched: {reason[:200]}", by_hand) from error

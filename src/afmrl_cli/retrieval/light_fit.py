@@ -176,7 +176,7 @@ def _choose(fit: Fit, products: Sequence[Product], whole: Features, last: Featur
     if not products:
         return shares, {"photo": 0, "listing": 0}
     of_products, of_photos = blocks_of(whole, fit), blocks_of(last, fit)
-    photo = _some(last.photo.any(axis=1))
+    photo = _some(np.asarray(last.photo.any(axis=1)))
     _, place, counts = np.unique([product.identity for product in products], return_inverse=True, return_counts=True)
     listing = _some(np.asarray(counts[place] > 1))
     right = place[:, None] == place[None]

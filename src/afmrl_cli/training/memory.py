@@ -160,6 +160,10 @@ KNOWN: dict[str, tuple[str, Shape]] = {
     "Qwen/Qwen2-VL-2B-Instruct": ("qwen2_vl", Shape(2_209_000_000, 1536, 28, 8960, 1536, 256, 151_936, 1280)),
     "Qwen/Qwen3-VL-2B-Instruct": ("qwen3_vl", Shape(2_128_000_000, 2048, 28, 6144, 2048, 1024, 151_936, 1024)),
     "Qwen/Qwen3-VL-Embedding-2B": ("qwen3_vl", Shape(2_128_000_000, 2048, 28, 6144, 2048, 1024, 151_936, 1024)),
+    "Qwen/Qwen3.5-2B": (
+        "qwen3_5",
+        Shape(2_274_000_000, 2048, 24, 6144, 2048, 512, 248_320, 1024, Deltas(18, 2048, 2048, 6144, 1024, 262_144)),
+    ),
 }
 """The presets' models, for before they are fetched: type and shape, from their published files."""
 
