@@ -18,7 +18,6 @@ from afmrl_cli.sources import load_settings
 ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 HYBRID = "qwen3_5"
 """Its first layer is a gated delta net, with 8 linear layers instead of 7; a row can't hold several answers."""
-PACKING = tuple(name for name in ARCHITECTURES if name != HYBRID)
 LAYERS, HIDDEN, VOCABULARY, MAX_POSITIONS = 2, 64, 512, 1024
 LINEAR_LAYERS = 7 * LAYERS
 """q, k, v, o, gate, up, down in each layer of the language model."""

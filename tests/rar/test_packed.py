@@ -26,7 +26,7 @@ from afmrl_cli.rar.trainer import RarTrainer, Rollouts
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import trainable
 from tests.rar.rig import Rig, add_slight, make_rig, rar_settings
-from tests.tiny import HYBRID, PACKING
+from tests.tiny import ARCHITECTURES
 from tests.training.shop import write_shop
 
 TinyModel = Callable[[str], Path]
@@ -70,7 +70,7 @@ def make(shop: CatalogFolder, run: Path, model: str, changes: Changes | None = N
     return rig
 
 
-@pytest.fixture(scope="module", params=[*PACKING, NANO])
+@pytest.fixture(scope="module", params=[*ARCHITECTURES, NANO])
 def rig(request: pytest.FixtureRequest, shop: CatalogFolder, tiny_model: TinyModel, tmp_path_factory: Any) -> Rig:
     model = request.param if request.param == NANO else str(tiny_model(request.param))
     return make(shop, tmp_path_factory.mktemp("run"), model)
@@ -172,10 +172,6 @@ def sample_by_trl(trainer: RarTrainer, numbers: list[int]) -> list[list[int]]:
 
 
 def test_answers_are_those_of_trl(rig: Rig, trainer: RarTrainer) -> None:
-    assert_equal_answers(rig, trainer)
-
-
-def assert_equal_answers(rig: Rig, trainer: RarTrainer) -> None:
     """By the same random numbers, and every token drawn from the same scores."""
     head = rig.policy.generator.loaded.causal.lm_head
     seen: list[list[torch.Tensor]] = []
@@ -195,10 +191,6 @@ def assert_equal_answers(rig: Rig, trainer: RarTrainer) -> None:
 
 
 def test_answers_sampled_a_group_at_a_time(trainer: RarTrainer) -> None:
-    assert_equal_group_by_group(trainer)
-
-
-def assert_equal_group_by_group(trainer: RarTrainer) -> None:
     kept, calls = trainer.rar, []
     head = trainer.policy.generator.loaded.causal.lm_head
     handle = head.register_forward_hook(lambda _, __, output: calls.append(len(output)))
@@ -214,26 +206,21 @@ def assert_equal_group_by_group(trainer: RarTrainer) -> None:
         handle.remove()
 
 
-def test_a_model_whose_rows_hold_one_answer(shop: CatalogFolder, tiny_model: TinyModel, tmp_path: Path) -> None:
-    """It samples as all do: the prompt once, as many answers at once as `rar.rollout_answers` allows. TRL writes the
-    prompts that it learns from: those of `afmrl attributes`, thinking closed.
-    """
-    rig = make(shop, tmp_path, str(tiny_model(HYBRID)))
-    assert not rig.trainer.shared_prefix
-    scored = rig.trainer._generate_and_score_completions([{"query": i} for i in range(4) for _ in range(4)])
-    for i in range(4):
-        ours = rig.trainer.prompt_tokens(i)
-        assert scored["prompt_ids"][4 * i, -len(ours) :].tolist() == ours
-        assert scored["prompt_mask"][4 * i].sum() == len(ours)
-    assert_equal_answers(rig, rig.trainer)
-    assert_equal_group_by_group(rig.trainer)
+def test_prompts_are_those_of_afmrl_attributes(trainer: RarTrainer) -> None:
+    """Written by TRL itself, too: thinking is closed in them."""
+    for trainer.shared_prefix in (True, False):
+        scored = trainer._generate_and_score_completions([{"query": i} for i in range(4) for _ in range(4)])
+        for i in range(4):
+            ours = trainer.prompt_tokens(i)
+            assert scored["prompt_ids"][4 * i, -len(ours) :].tolist() == ours
+            assert scored["prompt_mask"][4 * i].sum() == len(ours)
 
 
 ROUNDED = 5e-3
 """Of what comes from features of 11 bits."""
 
 
-@pytest.mark.parametrize("name", PACKING)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_step_with_stored_pictures(name: str, shop: CatalogFolder, tiny_model: TinyModel, tmp_path: Path) -> None:
     """The policy's photos come from the store that the gallery has filled: same step but for rounding, and the tower
     sees none of them; without what is stored, the very same numbers again.
@@ -266,7 +253,9 @@ def test_a_step_with_stored_pictures(name: str, shop: CatalogFolder, tiny_model:
 
 
 def test_a_group_runs_its_prompt_once(trainer: RarTrainer) -> None:
-    """Tokens that run, padding included, in sampling and in the reference's log-probabilities."""
+    """Tokens that run, padding included, in sampling and in the reference's log-probabilities (delta nets: there each
+    answer's own).
+    """
     rollouts = some_answers(trainer)
     loaded = trainer.policy.generator.loaded
     trunk: list[int] = []
@@ -283,8 +272,9 @@ def test_a_group_runs_its_prompt_once(trainer: RarTrainer) -> None:
     finally:
         del trainer._roll_out
         hook.remove()
-    longest = max(sum(map(len, rollouts.tokens[i : i + 4])) - 4 for i in range(0, 16, 4))
-    assert len(trunk) == 2 and sum(trunk) <= 4 * (width + 1 + longest), "the reference's pass: two groups at a time"
+    rows, answers = (4, 4) if trainer.packs_answers else (16, 1)
+    longest = max(sum(map(len, rollouts.tokens[i : i + answers])) - answers for i in range(0, 16, answers))
+    assert len(trunk) == 2 and sum(trunk) <= rows * (width + 1 + longest), "the reference's pass: two groups at a time"
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("nf4", marks=pytest.mark.slow)])

@@ -82,7 +82,7 @@ def test_delta_nets_by_hand() -> None:
     hybrid = model(shape=shape)
     assert model(shape=shape, bytes=2, four_bit=True).weights == round(2 * (100_000 - linear) + linear * packed)
     assert hybrid.adapter(8) == 16 * 8 * (24 + 2 * 12 + 16 + 2 * (20 + 16 + 16) + 3 * 3 * 40)
-    rule = 4 * (5 * 4 + 4 * 8 + 3 * 128) + 4 * (12 + 8 + 2 * 8)
+    rule = 4 * (5 * 4 + 5 * 8 + 3 * 128) + 4 * (12 + 8 + 2 * 8)
     assert hybrid.forward(10, 0) == 10 * rule and rule > 3 * 4 * (8 + 32)
     assert hybrid.cache(10, 3) == 2 * 4 * 4 * 1 * 10 + 3 * 2 * (4 * 16 + 4 * 4 * 12)
     settings = AgclSettings.model_validate({"rank": 8, "lora_dropout": 0.0})

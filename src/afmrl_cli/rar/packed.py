@@ -15,7 +15,8 @@ Departures from TRL's forward, with equal results but for rounding: the vocabula
 entropy) is applied to what predicts an answer's token and to nothing else, which is done by a hook between trunk and
 head; where prompts are padded, text positions begin at 0 instead of at the padding (rotary positions are relative). A
 chunk holds whole groups instead of shuffled answers, so `kl` and `entropy`, which are logged as means over chunks, are
-weighted a little otherwise. The mask keeps attention from flash kernels.
+weighted a little otherwise. The mask keeps attention from flash kernels. A delta net (Qwen3.5) reads a row from its
+beginning to its end, whatever a mask says: there each answer has a row with the prompt of its own, all else being so.
 """
 
 from __future__ import annotations
@@ -68,17 +69,21 @@ class Packed:
     """[rows, answer]: the answers' tokens; -100 for padding."""
 
 
-def groups_of(rows: Rows) -> list[list[int]]:
-    """Return the rows of the same query, in the order in which the queries first come."""
+def groups_of(rows: Rows, *, together: bool = True) -> list[list[int]]:
+    """Return the rows of the same query, in the order in which the queries first come; not `together`: each alone."""
+    if not together:
+        return [[i] for i in range(len(rows))]
     found: dict[int, list[int]] = {}
     for i, query in enumerate(rows.query_numbers):
         found.setdefault(query, []).append(i)
     return list(found.values())
 
 
-def pack(rows: Rows, trunk: Any, dtype: torch.dtype, pictures: Pictures) -> Packed:
-    """Return pack one row a group; `trunk` counts positions, `dtype` is that of the mask."""
-    groups, width, device = groups_of(rows), rows.prompt, rows.ids.device
+def pack(rows: Rows, trunk: Any, dtype: torch.dtype, pictures: Pictures, *, together: bool = True) -> Packed:
+    """Pack one row a group, or a row an answer where they can't be kept apart in one; `trunk` counts positions, `dtype`
+    is that of the mask.
+    """
+    groups, width, device = groups_of(rows, together=together), rows.prompt, rows.ids.device
     first = torch.tensor([group[0] for group in groups], device=device)
     shown = pictures([rows.query_numbers[group[0]] for group in groups])
     grids = shown.get("image_grid_thw")
@@ -107,7 +112,7 @@ def pack(rows: Rows, trunk: Any, dtype: torch.dtype, pictures: Pictures) -> Pack
     segments_ = pad([part[2] for part in parts], batch_first=True, padding_value=-1)
     inputs: dict[str, Any] = {
         "input_ids": pad([part[0] for part in parts], batch_first=True),
-        "attention_mask": _mask(segments_, dtype),
+        "attention_mask": _mask(segments_, dtype) if together else (segments_ >= 0).long(),
         "position_ids": pad([part[1] for part in parts], batch_first=True).permute(2, 0, 1),
         **shown,
     }
@@ -139,12 +144,14 @@ def _mask(segments: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros(seen.shape, dtype=dtype, device=segments.device).masked_fill_(~seen, lowest)[:, None]
 
 
-def packed_logps(model: Any, trunk: Any, rows: Rows, pictures: Pictures) -> tuple[torch.Tensor, torch.Tensor]:
+def packed_logps(
+    model: Any, trunk: Any, rows: Rows, pictures: Pictures, *, together: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the log-probabilities and entropies [rows, answer] of the answers' tokens, 0 where there are none.
 
     `model` has TRL's fused head, `trunk` is what is under it.
     """
-    packed = pack(rows, trunk, trunk.get_input_embeddings().weight.dtype, pictures)
+    packed = pack(rows, trunk, trunk.get_input_embeddings().weight.dtype, pictures, together=together)
     with _picking(trunk, packed):
         made = model(**packed.inputs, shift_labels=packed.labels, fused_lm_head=True)
     return made.log_probs, made.entropy

@@ -26,15 +26,16 @@ EXTREMES: dict[str, Callable[[list[float]], float]] = {"clip_ratio/low_min": min
 
 
 class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
-    """`shared_prefix` False: TRL's own passes. `trunk` is the policy's model without its vocabulary head;
-    `query_numbers` are the queries of the rows at hand; `prompt_tokens` gives the prompt about a query, image tokens
-    included; `pictures` is as `packed.Pictures`; `chunk_tokens` are the tokens answered in each chunk that the loss was
-    computed of since `pool_metrics`.
+    """`shared_prefix` False: TRL's own passes, to be compared with. `packs_answers`: a group is one row. `trunk` is the
+    policy's model without its vocabulary head; `query_numbers` are the queries of the rows at hand; `prompt_tokens`
+    gives the prompt about a query, image tokens included; `pictures` is as `packed.Pictures`; `chunk_tokens` are the
+    tokens answered in each chunk that the loss was computed of since `pool_metrics`.
 
     For Qwen-VL models without experts, in one process.
     """
 
-    shared_prefix: bool
+    shared_prefix: bool = True
+    packs_answers: bool
     trunk: Any
     query_numbers: list[int]
     prompt_tokens: Callable[[int], list[int]]
@@ -116,7 +117,8 @@ class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
         step = batch_size or len(rows)
         with self.accelerator.autocast():
             made = [
-                packed_logps(model, self.trunk, rows[i : i + step], self.pictures) for i in range(0, len(rows), step)
+                packed_logps(model, self.trunk, rows[i : i + step], self.pictures, together=self.packs_answers)
+                for i in range(0, len(rows), step)
             ]
         logps, entropies = (torch.cat(each) for each in zip(*made, strict=True))
         return logps, entropies if compute_entropy else None, None

@@ -85,7 +85,7 @@ class RarTrainer(Resumable, SharedPrefix):
         self.progress = Progress()
         self.vision = VisionOnce(policy.generator.loaded.trunk)
         self.trunk = policy.generator.loaded.trunk
-        self.shared_prefix = policy.generator.processor.family.packs_answers
+        self.packs_answers = policy.generator.processor.family.packs_answers
         self.rollouts = Rollouts([], [], [])
         self.chunk_tokens = []
         self._requests: dict[int, Request] = {}

@@ -27,7 +27,7 @@ tokens, and m = 64 numbers a value head, for tokens are taken 64 at a time; t nu
 computes them: kernels (flash-linear-attention) take less.
 
     Q, adapter its layers d -> c, d -> w, w -> d in place of q, k, v, o
-    forward    the larger of an MLP's and a delta net's, 4 (5 e + 4 w + 3 m) + b (c + w + 2 d) a token
+    forward    the larger of an MLP's and a delta net's, 4 (5 e + 5 w + 3 m) + b (c + w + 2 d) a token
     K          c + 2 w in place of the 4 q; and 4 (8 e + 6 w + 5 m + t / 64): what the rule keeps in fp32
     cache      D (4 t + 4 b c) a row
 
@@ -197,7 +197,7 @@ class Model:
         delta = s.deltas
         layer = 3 * self.bytes * (s.hidden + s.mlp)
         if delta.layers:
-            rule = 4 * (5 * delta.keys + 4 * delta.values + 3 * delta.chunk)
+            rule = 4 * (5 * delta.keys + 5 * delta.values + 3 * delta.chunk)
             layer = max(layer, rule + self.bytes * (delta.mixed + delta.values + 2 * s.hidden))
         unpacked = self.bytes * s.hidden * s.mlp if self.four_bit else 0
         patches = images * self.image_tokens * PATCHES
