@@ -3,11 +3,12 @@
     python -m benchmarks.light DATA WORK [NAME ...]
 
 DATA holds a folder a catalog (its layout: docs/lab/evidence.md); each is copied into WORK, where what has been computed
-is taken up again. Half of the products are the test split (split.test = 0.5): their photos, titles and pairs
-teach nothing, and all queries that count are about them. Every system answers the same queries:
+is taken up again. Half of the products are the test split (split.test = 0.5): their photos, titles and pairs teach
+nothing, and the queries are about them (typed queries, which teach nothing, are asked all). Every system answers the
+same queries:
 
     light          as it comes, fitted to the other half
-    MiniLM         its texts alone, EfficientNet its photos alone (other weights in the same fit)
+    MiniLM         its texts alone; EfficientNet: its photos alone
     nano           the built-in model
     BM25, colours  as in `afmrl eval`
 
@@ -18,26 +19,41 @@ each of the others at both (one test, corrected, over products).
 from __future__ import annotations
 
 import argparse
+import csv
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from afmrl_cli.catalog.pictures import Picture
+from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.errors import DataError
 from afmrl_cli.evaluation.build import TaskSpec
 from afmrl_cli.evaluation.entries import parse_entries
 from afmrl_cli.evaluation.report import EvalRequest, measure
+from afmrl_cli.evaluation.systems import RetrievalSystem, vector_run
+from afmrl_cli.evaluation.trec import write_run
 from afmrl_cli.listener import Silent
-from afmrl_cli.models.light_fit import Fit, read_fit, write_fit
+from afmrl_cli.models.base import Cache
+from afmrl_cli.models.embed_input import Item
+from afmrl_cli.models.light import LightFeatures
+from afmrl_cli.models.light_fit import read_fit
 from afmrl_cli.retrieval.embed import embed_catalog
+from afmrl_cli.settings import CatalogSettings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
 
 METRICS = ("recall@1", "recall@10")
 ALONE = {"MiniLM": "text", "EfficientNet": "photo"}
+JUDGED_ALONE = "chorus_icecat"
+"""Of 19,406 products the 2,500 that people have judged: what nobody judged counts as wrong."""
 NAMES = {"embedder": "light", "bm25": "BM25", "colors": "colours"}
 
 
@@ -48,6 +64,7 @@ class Table:
     title: str
     queries: str = ""
     gallery: tuple[str, ...] = ("split=gallery",)
+    split: Literal["test", "all"] = "test"
     eval: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -57,12 +74,12 @@ CATALOGS: Mapping[str, Sequence[Table]] = {
         Table("One photo → its variant", "queries_photo.jsonl"),
         Table("Listing → the same variant", "queries.jsonl"),
     ),
-    "myntra": (Table("Title → photo", "queries.jsonl", (), {"eval.gallery_fields": "photos"}),),
+    "myntra": (Table("Title → photo", "queries.jsonl", (), "test", {"eval.gallery_fields": "photos"}),),
     "grocery": (Table("Phone photo → packshot", eval=PHOTOS), Table("Phone photo → listing with text")),
     "text_abtbuy": (Table("Listing → the other shop's", "queries.jsonl"),),
     "text_amazongoogle": (Table("Listing → the other shop's", "queries.jsonl"),),
     "text_wdc_computers": (Table("Offer → offers of other shops", "queries.jsonl", ()),),
-    "chorus_icecat": (Table("Typed query → product", "queries.jsonl", ()),),
+    "chorus_icecat": (Table("Typed query → product, judged products alone", "queries.jsonl", (), "all"),),
 }
 
 
@@ -72,6 +89,8 @@ def run(data: Path, work: Path, names: Iterable[str]) -> None:
         place = work / name
         if not place.exists():
             shutil.copytree(data / name, place, ignore=shutil.ignore_patterns(".afmrl"))
+            if name == JUDGED_ALONE:
+                _leave_judged(place)
         started = time.monotonic()
         light = _embedded(place, "light", {})
         fit = read_fit(light.folder.light)
@@ -80,9 +99,23 @@ def run(data: Path, work: Path, names: Iterable[str]) -> None:
         )
         for table in CATALOGS[name]:
             try:
-                print("\n".join([*_markdown(table, _measured(place, table, fit)), ""]), flush=True)
+                print("\n".join([*_markdown(table, _measured(place, table)), ""]), flush=True)
             except DataError as error:
                 print(f"{table.title}: {error}\n", flush=True)
+
+
+def _leave_judged(place: Path) -> None:
+    """Leave the products in the copied catalog that the judgements are about."""
+    judged = {line.split()[2] for line in (place / "qrels.trec").read_text("utf-8").splitlines()}
+    file = place / "catalog.csv"
+    with file.open(newline="", encoding="utf-8") as source:
+        reader = csv.DictReader(source)
+        rows, columns = [row for row in reader if row["id"] in judged], list(reader.fieldnames or [])
+    file.chmod(0o644)
+    with file.open("w", newline="", encoding="utf-8") as target:
+        writer = csv.DictWriter(target, columns)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _workspace(place: Path, preset: str, flags: Mapping[str, str]) -> Workspace:
@@ -95,31 +128,46 @@ def _embedded(place: Path, preset: str, flags: Mapping[str, str]) -> Workspace:
     return _workspace(place, preset, flags)
 
 
-def _measured(place: Path, table: Table, fit: Fit) -> Mapping[str, Any]:
+def _measured(place: Path, table: Table) -> Mapping[str, Any]:
     """Return the report of light with all others beside it."""
     queries = place / table.queries if table.queries else None
-    spec = TaskSpec(None if queries else "identity", queries, gallery=table.gallery, split="test")
-    runs = []
-    try:
-        for system, block in ALONE.items():
-            write_fit(place / ".afmrl" / "light", replace(fit, weights=dict.fromkeys(fit.weights, 0.0) | {block: 1.0}))
-            runs += _answers(_embedded(place, "light", table.eval), spec, system)
-    finally:
-        write_fit(place / ".afmrl" / "light", fit)
-    runs += _answers(_embedded(place, "nano", table.eval), spec, "nano")
-    entries = parse_entries(["bm25", "colors", *(f"run:{file}" for file in runs)], False)
-    return measure(_embedded(place, "light", table.eval), EvalRequest(spec, tuple(entries))).content
+    spec = TaskSpec(None if queries else "identity", queries, gallery=table.gallery, split=table.split)
+    work, nano = _embedded(place, "light", table.eval), _embedded(place, "nano", table.eval)
+    report = measure(work, EvalRequest(spec))
+    runs = {"nano": measure(nano, EvalRequest(spec)).runs["embedder"]}
+    cache = Cache(work.folder.cache, work.settings.cache, work.listener)
+    for name, block in ALONE.items():
+        alone = Alone(LightFeatures(work.settings, cache), block)
+        system = RetrievalSystem(name, alone.id, partial(_itself, alone), block == "text", block == "photo")
+        runs[name] = vector_run(report.task, system, work, Problems()).run
+    entries = ["bm25", "colors"]
+    for name, ranking in runs.items():
+        if ranking:
+            write_run(report.folder / f"{name}.trec", ranking, name)
+            entries.append(f"run:{report.folder / name}.trec")
+    return measure(work, EvalRequest(spec, tuple(parse_entries(entries, False)))).content
 
 
-def _answers(work: Workspace, spec: TaskSpec, system: str) -> list[Path]:
-    """Return the file of a system's rankings; none where it can read nothing."""
-    try:
-        report = measure(work, EvalRequest(spec))
-    except DataError:
-        return []
-    file = report.folder / f"{system}.trec"
-    shutil.copy(report.folder / "run-embedder.trec", file)
-    return [file]
+def _itself(alone: Alone) -> Alone:
+    return alone
+
+
+class Alone:
+    """One of the encoders of `light`, by the name of its features."""
+
+    texts_cut = 0
+
+    def __init__(self, features: LightFeatures, block: str) -> None:
+        self.id, self._features, self._block = f"light-{block}-alone", features, block
+
+    def load_image(self, path: Path, catalog: CatalogSettings) -> Picture:
+        """Open the photo at `path` as light does."""
+        return self._features.load_image(path, catalog)
+
+    def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
+        """Return the unit vectors [n, d] of the encoder."""
+        made: NDArray[np.float32] = getattr(self._features.of(items), self._block)
+        return made
 
 
 def _markdown(table: Table, content: Mapping[str, Any]) -> list[str]:

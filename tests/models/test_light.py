@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from afmrl_cli.errors import DataError, ModelError, UsageError
+from afmrl_cli.evaluation.build import TaskSpec
+from afmrl_cli.evaluation.report import EvalRequest, measure
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.backends import embedder_id, kind_of_embedder
 from afmrl_cli.models.base import Cache
@@ -191,3 +193,7 @@ def test_words_that_nothing_joins_to_photos_are_one_error_and_no_list_of_zeros(s
         search(work, load_vectors(work), Item("red shirt"))
     found = search(work, load_vectors(work), Item("", (Image.new("RGB", (40, 40), (40, 210, 90)),)))
     assert found.hits[0].id == "p1"
+    (work.folder.root / "queries.jsonl").write_text('{"qid": "q1", "text": "red shirt"}\n')
+    (work.folder.root / "qrels.trec").write_text("q1 0 p1 1\n")
+    with pytest.raises(DataError, match="can read none of the queries"):
+        measure(again(work), EvalRequest(TaskSpec("queries", split="all")))

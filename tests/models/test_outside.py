@@ -90,6 +90,8 @@ def test_picture_models_equal_transformers(tmp_path: Path, kind: str) -> None:
     both = photo + text[0]
     assert made[2] == pytest.approx(both / np.linalg.norm(both), abs=1e-4)
     assert made[4] == pytest.approx(blue, abs=1e-4)
+    for one, alone in zip(made[:2], items[:2], strict=True):  # a query is one of a kind
+        assert encoder.encode([alone], instruction="")[0] == pytest.approx(one, abs=1e-5)
 
 
 def features(made: Any) -> np.ndarray:

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..catalog.fingerprints import photo_hash
-from ..catalog.images import open_image, open_reduced
-from ..catalog.pictures import Picture, opened
+from ..catalog.images import open_reduced
+from ..catalog.pictures import Picture
 from ..catalog.product import enriched_text
 from ..errors import DataError, ModelError
 from ..retrieval.histogram import DIMENSION, FINE, color_histogram, fine_histogram
@@ -162,7 +162,9 @@ class LightFeatures:
         return made
 
     def _opened(self, image: Path | Image | Picture) -> Image:
-        return small(open_image(image, self._settings.catalog) if isinstance(image, Path) else opened(image))
+        if isinstance(image, Picture):
+            image = image.image or image.path
+        return small(open_reduced(image, self._settings.catalog, DECODED_SIDE)[0] if isinstance(image, Path) else image)
 
 
 def _store(cache: Cache | None, settings: Settings, kind: str) -> FeatureStore | None:

@@ -91,9 +91,11 @@ class PictureTextEncoder:
         pictures = self._features(photos, self._photo_features)
         width = (texts if len(texts) else pictures).shape[1]
         total = np.zeros((len(items), width), np.float32)
-        np.add.at(total, owners, pictures)
-        total = _unit(total)
-        total[with_text] += texts
+        if photos:
+            np.add.at(total, owners, pictures)
+            total = _unit(total)
+        if with_text:
+            total[with_text] += texts
         return _unit(total)
 
     def _features(self, inputs: Sequence[Any], features: Any) -> NDArray[np.float32]:

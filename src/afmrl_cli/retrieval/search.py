@@ -98,8 +98,8 @@ def search(work: Workspace, vectors: Vectors, query: Item, like: str = "", filte
         raise other_dimension(encoded.shape[1], vectors.matrix.shape[1])
     scores, rows = _nearest(vectors, encoded, wanted + (own is not None), filters or {})
     found = [(float(score), int(row)) for score, row in zip(scores, rows, strict=True) if row >= 0 and row != own]
-    if found and own is None and not any(score for score, _ in found):
-        raise _nothing_in_common(query)
+    if found and not any(score for score, _ in found):
+        raise _nothing_in_common(query, like)
     ranked: list[Ranked] = [(score, vectors.listings.listing(row), None) for score, row in found[:wanted]]
     liked = None if own is None else vectors.listings.listing(own)
     if work.settings.search.rerank:
@@ -160,14 +160,16 @@ def _nearest(
     return scores[0], found[0]
 
 
-def _nothing_in_common(query: Item) -> DataError:
+def _nothing_in_common(query: Item, like: str) -> DataError:
     """Return the error of a query that an encoder without a common space of texts and photos can compare with
     nothing.
     """
-    asked, lacks = ("text", "text") if not query.images else ("photo", "photos")
+    asked, kind = ("this photo", "a photo") if query.images else ("this text", "a text")
+    if like:
+        asked, kind = like, "the same"
     return DataError(
-        f"the embedder can't compare this {asked} with any listing: none has {lacks} that it reads",
-        "ask with a photo" if asked == "text" else "ask with words",
+        f"the embedder can't compare {asked} with any listing: it reads texts and photos apart, and none has {kind}",
+        "ask with words" if query.images else "ask with a photo",
     )
 
 
