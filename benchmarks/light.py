@@ -1,4 +1,4 @@
-"""The table of docs/lab/light.md: the preset `light` beside what it is made of, BM25 and the built-in model.
+"""The tables of docs/lab/light.md: the preset `light` beside what it is made of and BM25.
 
     python -m benchmarks.light DATA WORK [NAME ...]
 
@@ -9,11 +9,10 @@ same queries:
 
     light          as it comes, fitted to the other half
     MiniLM         its texts alone; EfficientNet: its photos alone
-    nano           the built-in model
     BM25, colours  as in `afmrl eval`
 
 Printed is Markdown: recall@1 with its interval (Wilson's, over products) and recall@10; then whether light differs from
-each of the others at both (one test, corrected, over products).
+each of the others at both (one test, corrected, over products). nano stands in docs/lab/evidence.md.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.errors import DataError
 from afmrl_cli.evaluation.build import TaskSpec
 from afmrl_cli.evaluation.entries import parse_entries
+from afmrl_cli.evaluation.metrics import Run
 from afmrl_cli.evaluation.report import EvalRequest, measure
 from afmrl_cli.evaluation.systems import RetrievalSystem, vector_run
 from afmrl_cli.evaluation.trec import write_run
@@ -92,7 +92,7 @@ def run(data: Path, work: Path, names: Iterable[str]) -> None:
             if name == JUDGED_ALONE:
                 _leave_judged(place)
         started = time.monotonic()
-        light = _embedded(place, "light", {})
+        light = _embedded(place, {})
         fit = read_fit(light.folder.light)
         print(
             f"### {name}\n\nFit: {fit.facts}; weights {fit.weights}; {time.monotonic() - started:.0f} s\n", flush=True
@@ -118,23 +118,22 @@ def _leave_judged(place: Path) -> None:
         writer.writerows(rows)
 
 
-def _workspace(place: Path, preset: str, flags: Mapping[str, str]) -> Workspace:
-    own = {"model.preset": preset, "split.test": "0.5", "split.validation": "0.1", **flags}
+def _workspace(place: Path, flags: Mapping[str, str]) -> Workspace:
+    own = {"model.preset": "light", "split.test": "0.5", "split.validation": "0.1", **flags}
     return Workspace(CatalogFolder(place / "catalog.csv"), load_settings(None, own, {}), Silent())
 
 
-def _embedded(place: Path, preset: str, flags: Mapping[str, str]) -> Workspace:
-    embed_catalog(_workspace(place, preset, flags))
-    return _workspace(place, preset, flags)
+def _embedded(place: Path, flags: Mapping[str, str]) -> Workspace:
+    embed_catalog(_workspace(place, flags))
+    return _workspace(place, flags)
 
 
 def _measured(place: Path, table: Table) -> Mapping[str, Any]:
     """Return the report of light with all others beside it."""
     queries = place / table.queries if table.queries else None
     spec = TaskSpec(None if queries else "identity", queries, gallery=table.gallery, split=table.split)
-    work, nano = _embedded(place, "light", table.eval), _embedded(place, "nano", table.eval)
-    report = measure(work, EvalRequest(spec))
-    runs = {"nano": measure(nano, EvalRequest(spec)).runs["embedder"]}
+    work = _embedded(place, table.eval)
+    report, runs = measure(work, EvalRequest(spec)), dict[str, Run]()
     cache = Cache(work.folder.cache, work.settings.cache, work.listener)
     for name, block in ALONE.items():
         alone = Alone(LightFeatures(work.settings, cache), block)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from afmrl_cli.errors import DataError, ModelError, UsageError
 from afmrl_cli.evaluation.build import TaskSpec
+from afmrl_cli.evaluation.entries import parse_entries
 from afmrl_cli.evaluation.report import EvalRequest, measure
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.backends import embedder_id, kind_of_embedder
@@ -197,3 +198,13 @@ def test_words_that_nothing_joins_to_photos_are_one_error_and_no_list_of_zeros(s
     (work.folder.root / "qrels.trec").write_text("q1 0 p1 1\n")
     with pytest.raises(DataError, match="can read none of the queries"):
         measure(again(work), EvalRequest(TaskSpec("queries", split="all")))
+
+
+def test_the_base_of_light_is_light_itself_and_loads_nothing_else(shop):
+    work = shop(["", "", ""])
+    embed_catalog(work)
+    (work.folder.root / "queries.jsonl").write_text('{"qid": "q1", "images": ["images/1.png"]}\n')
+    (work.folder.root / "qrels.trec").write_text("q1 0 p1 1\n")
+    entries = tuple(parse_entries(["base"], False))
+    report = measure(again(work), EvalRequest(TaskSpec("queries", split="all"), entries))
+    assert [system["metrics"]["recall@1"] for system in report.content["systems"]] == [1, 1]

@@ -289,12 +289,22 @@ def _answers(
             run = outside_run(_run_file(entry.argument, work.folder.root), task, depth)
             answers.append(SystemRun(entry.name, run, frozenset(run)))
         elif not entry.optional or work.settings.model.embedder_checkpoint:  # without one, the base is the embedder
-            rival = model_system(entry, work)
-            if entry.kind in ("base", "checkpoint"):  # they read the same fields as the embedder
-                rival = replace(rival, attributes=texts)
-            answers.append(vector_run(task, rival, work, problems))
-            notes += [f"{entry.name} is the embedder itself: its row says nothing new"] if rival.id == own.id else []
+            answer = _model_run(entry, task, own, first, work, problems)
+            answers.append(answer)
+            notes += [f"{entry.name} is the embedder itself: its row says nothing new"] if answer.id == own.id else []
     return answers, notes
+
+
+def _model_run(
+    entry: Entry, task: Task, own: RetrievalSystem, first: SystemRun, work: Workspace, problems: Problems
+) -> SystemRun:
+    """Rank by the model of an entry; `first` is what the embedder itself, `own`, found."""
+    rival = model_system(entry, work)
+    if rival.id == own.id:
+        return replace(first, system=entry.name)
+    if entry.kind in ("base", "checkpoint"):  # they read the same fields as the embedder
+        rival = replace(rival, attributes=own.attributes or {})
+    return vector_run(task, rival, work, problems)
 
 
 def _tuning_pair(tuning: Task, own: RetrievalSystem, work: Workspace, problems: Problems) -> Pair:
