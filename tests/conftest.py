@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests import NANO
+
 # The same examples each time: a test that fails here fails everywhere. `benchmarks.fuzz` looks for new ones.
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
@@ -21,9 +23,7 @@ settings.load_profile("fixed")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-# Shops of tests are small, not always drawn, and worked on by the built-in model; tests/models/test_auto.py unsets it.
-PRESET = "AFMRL_MODEL_PRESET"
-os.environ[PRESET] = "nano"
+os.environ |= NANO  # tests/models/test_auto.py unsets it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No AFMRL_*, no width and no settings of the developer's own, and a working directory of the test's own."""
-    for name in [name for name in os.environ if name.startswith("AFMRL_") and name != PRESET]:
+    for name in [name for name in os.environ if name.startswith("AFMRL_") and name not in NANO]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("COLUMNS", raising=False)  # a test that wants a width says which
     monkeypatch.setenv("NO_COLOR", "1")

@@ -14,6 +14,7 @@ from PIL import Image
 
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
+from tests import NANO
 
 ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 HYBRID = "qwen3_5"
@@ -196,6 +197,6 @@ def tiny_settings(model: Path, defaults: Mapping[str, object]) -> Callable[..., 
     base: dict[str, object] = {**both, "model.device": "cpu", "model.precision": "fp32", **defaults}
 
     def make(**changes: object) -> Settings:
-        return load_settings(None, base | changes, {})
+        return load_settings(None, base | changes, NANO)
 
     return make

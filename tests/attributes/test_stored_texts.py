@@ -25,6 +25,7 @@ from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import Database, StoredAttributes
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
+from tests import NANO
 from tests.attributes.shop import write_catalog
 
 FIFTEEN = {f"key {i}": f"value {i}" for i in range(15)}
@@ -38,7 +39,7 @@ def shop(tmp_path: Path) -> CatalogFolder:
     write_catalog(tmp_path, [(f"s{i}", title, title, "", "", "") for i, title in enumerate(titles)])
     (tmp_path / "afmrl.toml").write_text("[attributes]\nmax_pairs = 20\n")
     folder = CatalogFolder(tmp_path / "catalog.csv")
-    settings = load_settings(folder.root, {}, {})
+    settings = load_settings(folder.root, {}, NANO)
     task, generator = (
         load_task(settings.attributes, folder.root),
         generator_id(settings, Checkpoints(folder.checkpoints)),
@@ -65,7 +66,7 @@ def test_in_an_export(shop: CatalogFolder) -> None:
 
 
 def test_in_the_report_of_a_cycle(shop: CatalogFolder) -> None:
-    settings = load_settings(shop.root, {}, {})
+    settings = load_settings(shop.root, {}, NANO)
     task, generator = load_task(settings.attributes, shop.root), generator_id(settings, Checkpoints(shop.checkpoints))
     found = _Shop(Workspace(shop, settings, Silent()), {"generator": generator, "prompt": task.id})
     assert found.attributes("s0") == FIFTEEN

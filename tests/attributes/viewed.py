@@ -26,6 +26,7 @@ from afmrl_cli.store.files import hash_file
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.pairs import Side
 from afmrl_cli.workspace import Workspace
+from tests import NANO
 from tests.tiny import photo
 
 GENERATOR, PROMPT = "g", "p"
@@ -116,7 +117,7 @@ def write(place: Path, rows: list[Row], earlier: bool, **changes: object) -> Sho
         "agcl.loss": "infonce",
         "catalog.columns.text": ["material"],
     } | changes
-    shop = Shop(CatalogFolder(place / "catalog.csv"), load_settings(None, flags, {}))
+    shop = Shop(CatalogFolder(place / "catalog.csv"), load_settings(None, flags, NANO))
     views: list[Product] = []
     for product in read_products(shop.folder, shop.settings.catalog, Problems()):
         views += listing_views(product, VIEWS, [hash_file(path) for path in product.images]).values()

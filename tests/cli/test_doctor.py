@@ -17,6 +17,7 @@ from afmrl_cli.cli.app import app
 from afmrl_cli.cli.doctor import _kernels
 from afmrl_cli.retrieval.faiss_install import faiss_conflict, installed_faiss
 from afmrl_cli.sources import load_settings
+from tests import NANO
 
 
 def doctor(*arguments: str, extra: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -64,14 +65,14 @@ def test_what_runs_delta_nets(
     chosen = {"model.embedder": str(tiny_model("qwen3_5")), "model.device": "cpu"}
     done = in_process("doctor", "--json", *(f"--set={name}={value}" for name, value in chosen.items()))
     assert json.loads(done.stdout)["device"]["delta_nets"] == "by PyTorch: their kernels are for GPUs"
-    settings = load_settings(None, chosen | {"model.preset": "nano"}, {})
+    settings = load_settings(None, chosen | {"model.preset": "nano"}, NANO)
     lacking = "by PyTorch, slower: pip install flash-linear-attention causal-conv1d"
     assert _kernels(settings, "cuda") == {"delta_nets": lacking}
     for name in ("flash-linear-attention", "causal-conv1d"):
         install(tmp_path, name, "1.0")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert _kernels(settings, "cuda") == {"delta_nets": "by kernels"}
-    assert _kernels(load_settings(None, {"model.preset": "nano"}, {}), "cuda") == {}
+    assert _kernels(load_settings(None, {"model.preset": "nano"}, NANO), "cuda") == {}
 
 
 def test_two_faiss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

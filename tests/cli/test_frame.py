@@ -18,6 +18,7 @@ from afmrl_cli.cli.app import COMMANDS, app
 from afmrl_cli.cli.errors import guarded
 from afmrl_cli.errors import AfmrlError, CheckFailed, DataError, ModelError, OutOfMemory, UsageError
 from afmrl_cli.sources import load_settings
+from tests import NANO
 
 HEAVY = ("torch", "transformers", "pandas", "faiss", "peft", "pyarrow", "numpy", "PIL")
 
@@ -123,7 +124,7 @@ def test_model_folders_in_the_file_are_relative_to_it(tmp_path: Path, monkeypatc
     assert (found.model.generator, found.model.embedder) == ("nano", ours)
     assert found.eval.systems == [f"text:{ours}", "clip:openai/clip", f"run:{shop / 'run.trec'}", "bm25"]
     # A flag means the folder where one stands, as everywhere in a shell.
-    assert load_settings(shop, {"model.embedder": "models/ours"}, {}).model.embedder == "models/ours"
+    assert load_settings(shop, {"model.embedder": "models/ours"}, NANO).model.embedder == "models/ours"
     (shop / "afmrl.toml").write_text('[model]\nembedder = "Qwen/Qwen2-VL-2B-Instruct"\n')
     assert load_settings(shop, environment={}).model.embedder == "Qwen/Qwen2-VL-2B-Instruct"
 

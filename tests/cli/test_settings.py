@@ -11,6 +11,7 @@ from afmrl_cli.reference import field_of, known_keys, rewritten
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_as_written, load_settings
 from afmrl_cli.training_settings import AgclSettings
+from tests import NANO
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -60,14 +61,14 @@ def test_keys_of_earlier_versions_name_what_holds_now(
     ],
 )
 def test_a_key_that_says_what_is_fixed_now_is_ignored_with_a_note(key: str, value: object) -> None:
-    loaded = load_as_written(None, {key: value}, {})
+    loaded = load_as_written(None, {key: value}, NANO)
     assert loaded.settings == Settings()
     [note] = loaded.notes
     assert f"{key} is no setting any more" in note and note.endswith("leave it out"), "a flag has no line"
 
 
 def test_the_one_number_of_photos_is_taken_for_both_models() -> None:
-    loaded = load_as_written(None, {"model.max_images": "2", "model.embedder_images": "1"}, {})
+    loaded = load_as_written(None, {"model.max_images": "2", "model.embedder_images": "1"}, NANO)
     assert (loaded.settings.model.generator_images, loaded.settings.model.embedder_images) == (2, 1)
     assert loaded.notes[0].startswith("--set: model.max_images is taken for"), "the key once"
 

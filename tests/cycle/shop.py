@@ -15,6 +15,7 @@ from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
+from tests import NANO
 
 
 def rendered(root: Path, products: int = 14) -> CatalogFolder:
@@ -56,7 +57,7 @@ def cycle_settings(**changes: object) -> Settings:
         "cycle.infonce": True,
         "cycle.keep_worse": True,
     }
-    return load_settings(None, flags | changes, {})
+    return load_settings(None, flags | changes, NANO)
 
 
 def run(folder: CatalogFolder, listener: Silent | None = None, /, **changes: Any) -> CycleSummary:

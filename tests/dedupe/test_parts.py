@@ -32,6 +32,7 @@ from afmrl_cli.intervals import interval_of_share
 from afmrl_cli.listener import Silent
 from afmrl_cli.settings import CatalogSettings, SplitSettings
 from afmrl_cli.sources import load_settings
+from tests import NANO
 from tests.dedupe.shop import picture
 
 
@@ -217,7 +218,7 @@ def test_components() -> None:
 
 def verdict_file(root: Path, *lines: str, header: str = "id,other_id,verdict") -> Verdicts:
     (root / "v.csv").write_text("\n".join([header, *lines]) + "\n", "utf-8")
-    return read_verdicts(load_settings(None, {"dedupe.verdicts": "v.csv"}, {}), root)
+    return read_verdicts(load_settings(None, {"dedupe.verdicts": "v.csv"}, NANO), root)
 
 
 def test_verdicts_are_read_in_any_order_of_columns_and_by_several_words(tmp_path: Path) -> None:

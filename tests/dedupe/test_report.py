@@ -12,6 +12,7 @@ from afmrl_cli.listener import Silent
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
+from tests import NANO
 from tests.dedupe.shop import picture, write
 
 
@@ -21,7 +22,7 @@ def test_the_report_of_a_cycle_shows_what_the_last_run_found(tmp_path: Path) -> 
         for i in range(12)
     ]
     write(tmp_path, [*listed, {**listed[0], "id": "again"}])
-    folder, settings = CatalogFolder(tmp_path / "catalog.csv"), load_settings(tmp_path, {}, {})
+    folder, settings = CatalogFolder(tmp_path / "catalog.csv"), load_settings(tmp_path, {}, NANO)
     shop = _Shop(Workspace(folder, settings, Silent()), None)
     assert _duplicates(folder, shop) is None
     for flags in (["--threshold", "0.99999999"], []):  # the later one counts, in the same second too

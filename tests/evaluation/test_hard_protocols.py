@@ -17,6 +17,7 @@ from afmrl_cli.evaluation.systems import bm25_attributes_run, bm25_run
 from afmrl_cli.evaluation.task import Labels, Task, documents_of, variants_of
 from afmrl_cli.retrieval.vectors import described_products
 from afmrl_cli.sources import load_settings
+from tests import NANO
 from tests.retrieval.shop import Row, rows_of, shop_rows, work_of, write_shop
 
 # s0 s1 and s2 s3 are two products of one style (red, green), s4 s5 and s6 s7 of another, and so on.
@@ -27,7 +28,7 @@ def make(
     root: Path, protocol: str, labels: dict[str, Labels] | None = None, rows: list[Row] | None = None, **set_: object
 ) -> Task:
     folder = write_shop(root, rows or shop_rows(12))
-    settings = load_settings(None, {f"eval.{key}": value for key, value in set_.items()}, {})
+    settings = load_settings(None, {f"eval.{key}": value for key, value in set_.items()}, NANO)
     with rows_of(folder) as made:
         described = described_products(work_of(folder, settings), made, Problems())
         documents = documents_of(described, GROUPS if labels is None else labels)
@@ -184,7 +185,7 @@ def test_bm25_over_attributes_reads_only_queries_that_have_some(tmp_path: Path) 
 
 def test_fusion_is_tuned_on_validation_queries_of_which_none_is_scored(tmp_path: Path) -> None:
     folder = write_shop(tmp_path, shop_rows(48))
-    settings = load_settings(None, {"split.test": 0.3, "split.validation": 0.3, "eval.max_queries": 4}, {})
+    settings = load_settings(None, {"split.test": 0.3, "split.validation": 0.3, "eval.max_queries": 4}, NANO)
     with rows_of(folder) as made:
         documents = documents_of(described_products(work_of(folder, settings), made, Problems()))
     products = {document.id: document.product for document in documents}

@@ -23,6 +23,7 @@ from afmrl_cli.settings import SplitSettings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.files import hash_file
 from afmrl_cli.store.folder import CatalogFolder
+from tests import NANO
 from tests.retrieval.shop import Row, rows_of, shop_rows, work_of, write_shop
 
 Catalog = tuple[list[Document], CatalogFolder]
@@ -167,7 +168,7 @@ def test_a_split_is_not_queried_by_its_few_duplicates(tmp_path: Path) -> None:
     for i, row in enumerate(rows):
         row |= {"product_id": f"q{max(i, 2) // 2 * 2 if i < 4 else i}", "image": f"images/{i}.png|images/{i}b.png"}
     folder = write_shop(tmp_path, rows)
-    settings = load_settings(None, {"split.validation": 0.3, "split.test": 0.3}, {})
+    settings = load_settings(None, {"split.validation": 0.3, "split.test": 0.3}, NANO)
     with rows_of(folder) as made:
         documents = documents_of(described_products(work_of(folder, settings), made, Problems()))
 

@@ -18,6 +18,7 @@ from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.embedding_endpoint import EmbeddingEndpoint, embedding_endpoint_id, read_vectors
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
+from tests import NANO
 from tests.chat_server import ChatServer, Reply, chat_server
 from tests.retrieval.shop import shop_rows, write_shop
 
@@ -51,7 +52,7 @@ def answering(dimension: int = 6) -> Script:
 def endpoint(server: ChatServer, api_key: str = "", **changed: object) -> EmbeddingEndpoint:
     flags = {"endpoint": server.url, "endpoint_model": "m", "retries": 1, "timeout": 5.0, **changed}
     return EmbeddingEndpoint(
-        load_settings(None, {f"embed.{key}": value for key, value in flags.items()}, {}),
+        load_settings(None, {f"embed.{key}": value for key, value in flags.items()}, NANO),
         api_key=api_key,
         first_wait=0.01,
     )
@@ -250,7 +251,7 @@ def test_redirects_and_refusals_of_everything_end_at_once(server, status) -> Non
 
 def test_the_id_names_the_model_and_all_that_it_is_shown_but_not_the_address() -> None:
     def id_of(**changed: object) -> str:
-        return embedding_endpoint_id(load_settings(None, {"embed.endpoint_model": "org/M", **changed}, {}))
+        return embedding_endpoint_id(load_settings(None, {"embed.endpoint_model": "org/M", **changed}, NANO))
 
     assert id_of().startswith("m-")
     assert id_of() == id_of(**{"embed.endpoint": "http://127.0.0.1:1"})

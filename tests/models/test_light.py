@@ -27,6 +27,7 @@ from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
+from tests import NANO
 
 LIGHT = ModelSettings(preset="light")
 
@@ -105,7 +106,7 @@ def test_light_takes_no_checkpoint(tmp_path):
 
 
 def test_vectors_of_light_are_not_cut(tmp_path):
-    settings = load_settings(None, {"model.preset": "light", "embed.dimensions": "64"}, {})
+    settings = load_settings(None, {"model.preset": "light", "embed.dimensions": "64"}, NANO)
     work = Workspace(CatalogFolder(tmp_path / "catalog.csv"), settings, Silent())
     with pytest.raises(UsageError, match="parts side by side"):
         _ = work.embedder_id
@@ -146,7 +147,7 @@ def shop(tmp_path):
             Image.new("RGB", (40, 40), (40 * i, 250 - 40 * i, 90)).save(tmp_path / "images" / f"{i}.png")
             rows.append(f"p{i},{title},images/{i}.png")
         (tmp_path / "catalog.csv").write_text("\n".join(rows))
-        settings = load_settings(None, {"model.preset": "light"}, {})
+        settings = load_settings(None, {"model.preset": "light"}, NANO)
         return Workspace(CatalogFolder(tmp_path / "catalog.csv"), settings, Silent())
 
     return made

@@ -17,6 +17,7 @@ from afmrl_cli.sft.run import SFT
 from afmrl_cli.sources import load_settings
 from afmrl_cli.training.memory import estimate_stages
 from afmrl_cli.training.shell import Job
+from tests import NANO
 
 from .conftest import NO_CHECKPOINTS, settings_for
 
@@ -102,7 +103,7 @@ def test_a_training_has_its_own_precision_and_id_and_what_is_stored_keeps_its_ow
     from afmrl_cli.workspace import Workspace
 
     model = str(tiny_model("qwen3_vl"))
-    settings = load_settings(None, {"model.generator": model, "model.embedder": model}, {})
+    settings = load_settings(None, {"model.generator": model, "model.embedder": model}, NANO)
     base = resolve_base(settings.model, "generator")
     card(2 * 3 * count_numbers(base.folder) + precision.CONTEXT)
     catalog = Path("catalog.csv")

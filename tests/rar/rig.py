@@ -27,6 +27,7 @@ from afmrl_cli.store.checkpoints import Checkpoints, Manifest, Role
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import add_trainable
 from afmrl_cli.workspace import Workspace
+from tests import NANO
 
 
 def rar_settings(**changes: object) -> Settings:
@@ -49,7 +50,7 @@ def rar_settings(**changes: object) -> Settings:
         "rar.validate_every": 3,
         "rar.save_every": 1,
     }
-    return load_settings(None, flags | changes, {})
+    return load_settings(None, flags | changes, NANO)
 
 
 def add_slight(folder: CatalogFolder, settings: Settings, name: str, role: Role, size: float = 0.02) -> Manifest:

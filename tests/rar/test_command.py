@@ -13,6 +13,7 @@ from afmrl_cli.cli.app import app
 from afmrl_cli.models.presets import model_id
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
+from tests import NANO
 from tests.training.shop import write_shop
 
 
@@ -51,7 +52,7 @@ def test_it_is_rewarded_by_an_embedder_that_reads_turns(root: Path, tiny_model: 
     manifest = Checkpoints(root / ".afmrl" / "checkpoints").get(json.loads(trained.stdout)["checkpoint"])
     ids = []
     for template in ("plain", chosen["model.embed_template"]):
-        settings = load_settings(root, chosen | {"model.embed_template": template, "model.device": "cpu"}, {})
+        settings = load_settings(root, chosen | {"model.embed_template": template, "model.device": "cpu"}, NANO)
         ids.append(model_id(settings.model, "embedder", Checkpoints(root)))
     assert ids[0] != manifest.inputs["embedder"] == ids[1]
 

@@ -23,6 +23,7 @@ from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
+from tests import NANO
 
 COLORS = ("red", "green", "blue", "black", "orange", "purple")
 COLUMNS = ("id", "product_id", "title", "description", "category", "brand", "image", "attr_color", "price")
@@ -74,7 +75,7 @@ def write_shop(root: Path, rows: Sequence[Row]) -> CatalogFolder:
 
 def settings_of(model: Path, **flags: object) -> Settings:
     base = {"model.embedder": str(model), "model.device": "cpu", "model.max_pixels": 56 * 56}
-    return load_settings(None, {**base, **flags}, {})
+    return load_settings(None, {**base, **flags}, NANO)
 
 
 class Counting:
@@ -113,7 +114,7 @@ def embedder_id(folder: CatalogFolder, settings: Settings) -> str:
 
 
 def work_of(folder: CatalogFolder, settings: Settings | None = None, embedder_id: str = "") -> Workspace:
-    work = Workspace(folder, settings or load_settings(None, {}, {}), Silent())
+    work = Workspace(folder, settings or load_settings(None, {}, NANO), Silent())
     if embedder_id:
         work.embedder_id = embedder_id
     return work

@@ -21,6 +21,7 @@ from afmrl_cli.retrieval.encode import Input, encode_missing
 from afmrl_cli.settings import CacheSettings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
+from tests import NANO
 from tests.retrieval.shop import work_of
 
 FIRST, ALL = 3_000, 9_000
@@ -56,7 +57,7 @@ def test_half_a_kilobyte_a_product(tmp_path: Path) -> None:
 
     tracemalloc.start()
     try:
-        work = work_of(CatalogFolder(tmp_path / "c.csv"), load_settings(None, {"embed.batch_size": 75}, {}))
+        work = work_of(CatalogFolder(tmp_path / "c.csv"), load_settings(None, {"embed.batch_size": 75}, NANO))
         encode_missing(work, inputs(), VectorCache(tmp_path / "vectors"), lambda: encoder, "", Problems())
     finally:
         tracemalloc.stop()

@@ -23,6 +23,7 @@ from afmrl_cli.sources import load_settings
 from afmrl_cli.store.database import Database, StoredAttributes
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
+from tests import NANO
 from tests.retrieval.shop import counting, embed, settings_of, shop_rows, write_shop
 
 TEXTS = "color: red; sleeves: short"
@@ -165,7 +166,7 @@ def test_page_needs_no_network_and_escapes(tmp_path: Path) -> None:
     page = tmp_path / "out.html"
     query = Item('"><img src=x>', (Image.new("RGB", (10, 10)),))
     (tmp_path / "c<d.csv").touch()
-    work = Workspace(CatalogFolder(tmp_path / "c<d.csv"), load_settings(None, {}, {}), Silent())
+    work = Workspace(CatalogFolder(tmp_path / "c<d.csv"), load_settings(None, {}, NANO), Silent())
     work.embedder_id = "e"
     write_search_page(page, Found(query, hits, filters=["a=<b>"]), work)
     text = page.read_text("utf-8")

@@ -30,6 +30,7 @@ from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.pairs import Pair, Side
 from afmrl_cli.training.step import Reader
 from afmrl_cli.workspace import Workspace
+from tests import NANO
 from tests.retrieval.shop import work_of
 
 PRODUCT = Product("a", title="Blouse", description="soft cotton for long days in the office " * 110)
@@ -40,7 +41,7 @@ NAVY, RED = (f"colour: {colour}; neckline: v-neck; closure: buttons" for colour 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
     said = {"model.device": "cpu", "model.precision": "fp32", "embed.query_instruction": "Find this product:"}
-    return load_settings(None, said, {})
+    return load_settings(None, said, NANO)
 
 
 @pytest.fixture(scope="module")

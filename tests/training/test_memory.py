@@ -30,6 +30,7 @@ from afmrl_cli.training.memory import (
     read_shape,
 )
 from afmrl_cli.training_settings import AgclSettings
+from tests import NANO
 
 ROOT = Path(__file__).parents[2]
 SMALL = Shape(numbers=10_000, hidden=8, layers=3, mlp=32, query=8, keys=4, words=100, tower=16)
@@ -112,7 +113,7 @@ def test_four_bit_weights_take_what_is_estimated(tmp_path: Path) -> None:
         if (state := getattr(parameter, "quant_state", None)) is not None:
             real += state.absmax.nbytes + state.state2.absmax.nbytes
     own = {"model.embedder": str(folder), "model.precision": "nf4", "model.device": "cpu"}
-    estimated = load_model(load_settings(None, own, {}), "embedder", training=False)
+    estimated = load_model(load_settings(None, own, NANO), "embedder", training=False)
     assert estimated is not None and estimated.weights == pytest.approx(real, rel=0.02)
 
 
@@ -128,7 +129,7 @@ def test_a_real_process_takes_what_is_estimated(monkeypatch: pytest.MonkeyPatch)
 def test_estimates_need_neither_torch_nor_transformers() -> None:
     code = (
         "import sys; from afmrl_cli.sources import load_settings; from afmrl_cli.training.memory import *; "
-        "assert len(estimate_stages(load_settings(None, {'model.preset': 'nano', 'model.device': 'cpu'}, {}))) == 5; "
+        "assert len(estimate_stages(load_settings(None, {'model.preset': 'nano', 'model.device': 'cpu'}, NANO))) == 5; "
         "print({'torch', 'transformers', 'peft'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -146,7 +147,7 @@ def test_the_presets_fit_small_cards_as_they_are(preset: str, card: int, photos:
         "model.generator_images": photos,
         "model.embedder_images": photos,
     }
-    settings = load_settings(None, flags | {"agcl.batch_size": 256}, {})
+    settings = load_settings(None, flags | {"agcl.batch_size": 256}, NANO)
     assert settings.rar.group == 8
     stages = estimate_stages(settings)
     assert len(stages) == 5
@@ -155,7 +156,7 @@ def test_the_presets_fit_small_cards_as_they_are(preset: str, card: int, photos:
 
 def test_defaults_follow_the_models() -> None:
     nano, paper, mixed = (
-        load_settings(None, {"model.preset": "nano"} | flags, {})
+        load_settings(None, {"model.preset": "nano"} | flags, NANO)
         for flags in ({}, {"model.preset": "paper"}, {"model.embedder": "Qwen/Qwen2-VL-2B-Instruct"})
     )
     assert (nano.attributes.batch_size, nano.embed.batch_size, nano.sft.chunk_size) == (32, 32, 8)
@@ -167,12 +168,12 @@ def test_defaults_follow_the_models() -> None:
     chosen = load_settings(None, own, {"AFMRL_EMBED_BATCH_SIZE": "40"})
     assert (chosen.sft.chunk_size, chosen.embed.batch_size) == (4, 40)
     assert chosen.sft.activation_checkpointing and not chosen.agcl.activation_checkpointing
-    back = load_settings(None, {"model.preset": "paper", "model.generator": "nano", "model.embedder": "nano"}, {})
+    back = load_settings(None, {"model.preset": "paper", "model.generator": "nano", "model.embedder": "nano"}, NANO)
     assert back.sft == nano.sft and back.agcl == nano.agcl
 
 
 def test_what_is_too_large_is_reported_with_the_setting() -> None:
-    stages = {stage.stage: stage for stage in estimate_stages(load_settings(None, {"model.preset": "paper"}, {}))}
+    stages = {stage.stage: stage for stage in estimate_stages(load_settings(None, {"model.preset": "paper"}, NANO))}
     assert list(stages) == ["attributes", "train-sft", "embed", "train-agcl", "train-rar"]
     agcl = stages["train-agcl"]
     assert agcl.advice(agcl.peak_bytes) == ""
@@ -183,13 +184,13 @@ def test_what_is_too_large_is_reported_with_the_setting() -> None:
 
 def test_a_model_that_is_not_at_hand_and_unknown_is_left_out() -> None:
     flags = {"model.generator": "someone/unknown-model", "model.embedder": next(iter(KNOWN))}
-    assert [each.stage for each in estimate_stages(load_settings(None, flags, {}))] == ["embed", "train-agcl"]
+    assert [each.stage for each in estimate_stages(load_settings(None, flags, NANO))] == ["embed", "train-agcl"]
 
 
 def test_beside_a_measured_peak_stands_no_smaller_estimate() -> None:
     """On the CPU the measured one is of the whole process; a card's holds what torch has allocated there."""
     for device in ("cpu", "cuda"):
-        stages = estimate_stages(load_settings(None, {"model.preset": "nano", "model.device": device}, {}))
+        stages = estimate_stages(load_settings(None, {"model.preset": "nano", "model.device": device}, NANO))
         assert len(stages) == 5
         for stage in stages:
             assert stage.beside(0) - stage.peak_bytes == (0 if device == "cuda" else LIBRARIES)

@@ -29,6 +29,7 @@ from afmrl_cli.training.pairs import (
     rejected,
 )
 from afmrl_cli.workspace import Workspace
+from tests import NANO
 from tests.training.shop import write_shop
 
 
@@ -205,10 +206,10 @@ def test_a_row_that_shows_the_photo_that_asks_is_no_negative() -> None:
 def test_confirmed_pairs_are_positives_and_never_negatives(tmp_path: Path) -> None:
     """Of the file that `dedupe.verdicts` names; a pair across two splits joins nothing."""
     root = write_shop(tmp_path / "shop", 40)
-    settings = load_settings(None, {"agcl.attributes": "given", "catalog.bad_images": "skip"}, {})
+    settings = load_settings(None, {"agcl.attributes": "given", "catalog.bad_images": "skip"}, NANO)
 
     def corpus(**flags: object) -> Corpus:
-        chosen = settings.model_copy(update={"dedupe": load_settings(None, flags, {}).dedupe})
+        chosen = settings.model_copy(update={"dedupe": load_settings(None, flags, NANO).dedupe})
         folder = CatalogFolder(root / "catalog.csv")
         return load_corpus(Workspace(folder, chosen, Silent()), None, Problems())
 

@@ -19,6 +19,7 @@ from afmrl_cli.training.negatives import Negatives
 from afmrl_cli.training.pairs import Photo, Side, TrainListing
 from afmrl_cli.training.state import find_states, load_state, save_state
 from afmrl_cli.training.validation import Validation, make_validation, recall_at
+from tests import NANO
 
 
 def test_recall_by_hand() -> None:
@@ -44,7 +45,7 @@ def test_sides_of_one_content_tie_whatever_the_batch_did_to_them() -> None:
 
     relevant = np.eye(6, dtype=bool)
     made = Validation(sides, sides, relevant, np.zeros_like(relevant), ("listings",), "none")
-    assert made.recall(encode, load_settings(None, {}, {}))["recall@1"] == pytest.approx(5 / 6)
+    assert made.recall(encode, load_settings(None, {}, NANO))["recall@1"] == pytest.approx(5 / 6)
     assert sizes == [5, 5]
 
 
@@ -144,7 +145,7 @@ def test_the_best_step_is_chosen_by_the_kind_of_query_that_is_evaluated() -> Non
         return made + [TrainListing(f"b{i}", f"b{i}", "", f"b {i}", photos, {LISTING: f"size: {i}"}) for i in range(8)]
 
     def queried(shared: int, **changes: object) -> tuple[list[str], int, list[str]]:
-        made = make_validation(listings(shared), load_settings(None, changes, {}))
+        made = make_validation(listings(shared), load_settings(None, changes, NANO))
         assert made is not None
         summary = made.describe()
         assert (summary["queries"], summary["gallery"]) == (len(made.queries), len(made.gallery))
@@ -159,7 +160,7 @@ def test_the_best_step_is_chosen_by_the_kind_of_query_that_is_evaluated() -> Non
     assert queried(4)[:2] == (["photos"], 12)
     # The gallery is every listing of the split, not only those that are asked for.
     for shared, pairs in ((6, "listings"), (40, "")):
-        made = make_validation(listings(shared), load_settings(None, {"agcl.validation_pairs": pairs}, {}))
+        made = make_validation(listings(shared), load_settings(None, {"agcl.validation_pairs": pairs}, NANO))
         assert made is not None and sorted(side.listing for side in made.gallery) == list(range(shared + 8))
     assert queried(6, **{"agcl.validation_pairs": "image-text"})[:2] == (["image-text"], 14)
     assert queried(6, **{"agcl.pairs": ["photos"]})[:2] == (["photos"], 14)
@@ -169,7 +170,7 @@ def test_a_row_with_the_words_that_ask_is_no_answer() -> None:
     """Listings of one product under one title: the text of the other one would be found at once."""
     photos = [tuple(Photo(Path(f"{i}{side}.png"), (9, 9), f"{i}{side}") for side in "ab") for i in range(20)]
     listings = [TrainListing(f"a{i}", f"p{i // 2}", "", f"title {i // 2}", photos[i]) for i in range(20)]
-    made = make_validation(listings, load_settings(None, {"agcl.validation_pairs": "image-text"}, {}))
+    made = make_validation(listings, load_settings(None, {"agcl.validation_pairs": "image-text"}, NANO))
     assert made is not None
     same_words = np.array(
         [[bool(row.text) and row.text == query.text for row in made.gallery] for query in made.queries]

@@ -20,6 +20,7 @@ from afmrl_cli.training.estimate import Estimate
 from afmrl_cli.training.loop import write_metrics
 from afmrl_cli.training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_training
 from afmrl_cli.workspace import Workspace
+from tests import NANO
 from tests.training.shop import write_shop
 
 
@@ -71,7 +72,9 @@ def folder(tmp_path: Path) -> CatalogFolder:
 
 
 def run(fifth: Fifth, folder: CatalogFolder, /, dry_run: bool = False, force: bool = False, **flags: object) -> Any:
-    work = Workspace(folder, load_settings(None, {f"sft.{name}": value for name, value in flags.items()}, {}), Silent())
+    work = Workspace(
+        folder, load_settings(None, {f"sft.{name}": value for name, value in flags.items()}, NANO), Silent()
+    )
     summary = run_training(fifth.method(), work, dry_run=dry_run, force=force)
     assert isinstance(summary, TrainingSummary)
     return summary
