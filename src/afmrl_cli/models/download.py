@@ -13,8 +13,8 @@ from ..listener import Listener
 from ..settings import ModelSettings
 from ..trust import check_download
 
-PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja", "README.md"]
-"""What is fetched from the hub: never code, never pickled weights. README.md names the licence."""
+PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja", "README.md", "LICENSE*"]
+"""What is fetched from the hub: never code, never pickled weights. README.md and LICENSE tell the licence."""
 GB = 1_000_000_000
 SECONDS = 5
 
