@@ -2,6 +2,7 @@
 
     python -m benchmarks.dedupe_quality FOLDER ... [--work DIR] [--embed] [--salts 3]
     python -m benchmarks.dedupe_quality FOLDER ... --forms [--work DIR] [--embed] [--salts 5]
+    python -m benchmarks.dedupe_quality FOLDER ... --rerank CHECKPOINT
 
 Each FOLDER holds catalog.csv, with `product_id` for the known duplicates. What a shop would not have (splits, labels,
 sellers) is left out of a copy in DIR; --embed makes vectors of it with the built-in model first (kept in DIR).
@@ -17,6 +18,10 @@ predicted and observed lie apart on held-out pairs that score 0.1 and more (cali
 
 --forms prints what the form of the score and its features were chosen by: AP on the validation identities, of which no
 pair was fitted on, for several forms and for the chosen one without some features. No test identity is looked at.
+
+--rerank measures `dedupe --rerank` beside dedupe without it, with the vectors and the reranker that lie in each FOLDER
+(`benchmarks.rerank run` leaves such shops): on the one split that the reranker was trained under, test identities of
+all folders together. Systems see the same candidates; the change of F1 has the interval of the same draws.
 """
 
 from __future__ import annotations
@@ -32,6 +37,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from afmrl_cli.catalog.read import count_rows
+from afmrl_cli.catalog.splits import with_shares
 from afmrl_cli.catalog.verdicts import Verdicts
 from afmrl_cli.dedupe.features import NAMES
 from afmrl_cli.dedupe.measure import (
@@ -45,6 +52,7 @@ from afmrl_cli.dedupe.measure import (
     reliability,
     what_is_known,
 )
+from afmrl_cli.dedupe.reread import open_pairs, reread
 from afmrl_cli.dedupe.run import Compared, compare_catalog
 from afmrl_cli.dedupe.score import CHOSEN, Form, by_hand, fit_scorer
 from afmrl_cli.listener import Silent
@@ -125,12 +133,17 @@ def parts_of_f1(values: Scores, compared: Compared, known: Known, threshold: flo
 
 def f1_interval(splits: list[dict[str, NDArray[np.float64]]]) -> list[float]:
     """F1 of all splits together, and the ends of its interval: an identity is drawn with all that it did in any."""
+    f1 = f1_draws(splits)
+    return [float(f1[0]), *map(float, np.quantile(f1[1:], [0.025, 0.975]))]
+
+
+def f1_draws(splits: list[dict[str, NDArray[np.float64]]]) -> Scores:
+    """F1 of all splits together, then of each draw; the same identities are drawn whatever the system."""
     names = sorted({name for split in splits for name in split})
     table = np.array([sum((split.get(name, np.zeros(3)) for split in splits), np.zeros(3)) for name in names])
     drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=1000)
     right, found, same = (np.concatenate([table.sum(axis=0)[None], drawn @ table])).T
-    f1 = 2 * right / np.maximum(found + same, 1e-9)
-    return [float(f1[0]), *map(float, np.quantile(f1[1:], [0.025, 0.975]))]
+    return np.asarray(2 * right / np.maximum(found + same, 1e-9))
 
 
 def simple_systems(compared: Compared) -> dict[str, Scores]:
@@ -176,6 +189,46 @@ def measure(name: str, compared: Compared, salts: int) -> None:
         f"chosen for precision 0.95: threshold {at[0]:.2f}, precision {at[1]:.3f}, recall {at[2]:.3f}; reached on "
         f"validation in {at[4] * salts:.0f} of {salts} splits, {at[5]:.3f} there"
     )
+
+
+def measure_reranked(folders: list[Path], checkpoint: str, temporary: Path) -> None:
+    """Print dedupe without and with the verdicts of `checkpoint`, over the test identities of all folders."""
+    areas: list[list[float]] = []
+    parts: list[list[dict[str, NDArray[np.float64]]]] = [[], []]
+    for place in folders:
+        folder = copy_catalog(place, temporary)
+        for part in ("checkpoints", "embeddings"):
+            shutil.copytree(place / ".afmrl" / part, folder.store / part, dirs_exist_ok=True)
+        settings = load_settings(folder.root, {"model.reranker_checkpoint": checkpoint}, BUILT_IN)
+        split = with_shares(settings.split, count_rows(folder, settings.catalog))
+        work = Workspace(folder, settings, Silent())
+        compared = compare_catalog(work, load_vectors(work))
+        products, pairs = compared.sources.listings.products, compared.pairs
+        known = what_is_known(products, pairs, Verdicts({}, {}), split)
+        features, scores = compared.features, list[Scores]()
+        for step in ("without", "with"):
+            if step == "with":
+                choice = choose_threshold(_validation(scores[0], compared, known), settings.dedupe.precision)
+                said = reread(work, products, open_pairs(pairs, scores[0], choice.threshold))
+                features = np.hstack([features, said.columns(pairs)])
+            scorer = fit_scorer(features, pairs, known.labels, known.training_weights(pairs), known.identities)
+            scores.append(scorer.scores(features, pairs, scorer.of_candidates))
+        for values, found in zip(scores, parts, strict=True):
+            validation = _validation(values, compared, known)
+            best = float(validation.scores[int(np.argmax(f1_of(validation)))])
+            own = parts_of_f1(values, compared, known, best)
+            found.append({f"{place} {name}": part for name, part in own.items()})
+        areas.append([average_precision(held_out_curve(values, pairs, known)) for values in scores])
+        told = ", ".join(f"{name} {value:.3g}" for name, value in said.summary.items() if name != "reranker")
+        print(f"{place.name}: AP {areas[-1][0]:.3f} without, {areas[-1][1]:.3f} with; {len(pairs)} candidates; {told}")
+    print("\n| system | AP, mean of folders | F1 (95 %) |\n| --- | ---: | ---: |")
+    draws = [f1_draws(found) for found in parts]
+    for name, area, f1 in zip(("dedupe", "dedupe --rerank"), np.mean(areas, 0), draws, strict=True):
+        low, high = np.quantile(f1[1:], [0.025, 0.975])
+        print(f"| {name} | {area:.3f} | {f1[0]:.3f} ({low:.3f} to {high:.3f}) |")
+    apart, (low, high) = draws[1] - draws[0], np.quantile((draws[1] - draws[0])[1:], [0.025, 0.975])
+    identities = sum(map(len, parts[0]))
+    print(f"change of F1 {apart[0]:+.3f} ({low:+.3f} to {high:+.3f}); {identities} test identities")
 
 
 FORMS = {
@@ -262,8 +315,12 @@ def main() -> None:
     parser.add_argument("--embed", action="store_true")
     parser.add_argument("--salts", type=int, default=3)
     parser.add_argument("--forms", action="store_true")
+    parser.add_argument("--rerank", metavar="CHECKPOINT")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
+        if given.rerank:
+            measure_reranked(given.folders, given.rerank, given.work or Path(temporary))
+            return
         for source in given.folders:
             compared = compare(copy_catalog(source, given.work or Path(temporary)), given.embed)
             if given.forms:

@@ -32,7 +32,7 @@ from PIL import Image
 from .figures import record
 
 ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
-STAGES = ("attributes", "train-sft", "embed", "train-agcl", "train-rar")
+STAGES = ("attributes", "train-sft", "embed", "train-agcl", "train-rar", "train-rerank")
 PRODUCTS, SIDE, HIDDEN, LAYERS = 32, 224, 384, 4
 SETTINGS: dict[str, object] = {
     "model.precision": "fp32",
@@ -59,6 +59,9 @@ SETTINGS: dict[str, object] = {
     "rar.prompts": 2,
     "rar.group": 8,
     "rar.activation_checkpointing": False,
+    "rerank.batch_size": 4,
+    "rerank.chunk_size": 2,
+    "rerank.activation_checkpointing": False,
 }
 
 
@@ -129,6 +132,7 @@ def works(catalog: Path, settings: Any) -> dict[str, Callable[[], object]]:
     """The stages, as their commands do them."""
     from afmrl_cli.listener import Silent
     from afmrl_cli.rar.run import train_rar
+    from afmrl_cli.rerank.run import train_rerank
     from afmrl_cli.retrieval.embed import embed_catalog
     from afmrl_cli.sft.run import train_sft
     from afmrl_cli.store.folder import CatalogFolder
@@ -142,6 +146,7 @@ def works(catalog: Path, settings: Any) -> dict[str, Callable[[], object]]:
         "embed": lambda: embed_catalog(work),
         "train-agcl": lambda: train_agcl(work, dry_run=True),
         "train-rar": lambda: train_rar(work, dry_run=True),
+        "train-rerank": lambda: train_rerank(work, dry_run=True),
     }
 
 

@@ -48,8 +48,25 @@ def test_a_sound_installation() -> None:
     assert content["device"]["memory"] > 1 << 30
     assert {row["preset"] for row in content["models"]} == {"nano", "light", "qwen3", "qwen3.5", "paper"}
     table = in_process("doctor", "--set=model.device=cpu").stdout
-    assert "fp32 for attributes, train-sft, embed, train-agcl, train-rar: bf16 is slow" in table
+    assert "fp32 for attributes, train-sft, embed, train-agcl, train-rar" in table
     assert "Qwen/Qwen2-VL-2B-Instruct" in table and "GiB" in table
+
+
+def test_what_stands_behind_an_endpoint_is_told_in_place_of_the_presets_model() -> None:
+    named = [
+        f"--set={key}"
+        for key in ("model.preset=nano", "embed.endpoint=http://u:secret@127.0.0.1:9", "embed.endpoint_model=org/M")
+    ]
+    content = json.loads(in_process("doctor", "--json", *named).stdout)
+    told = [(row["role"], row["model"], row["state"]) for row in content["models"] if row["preset"] == "(settings)"]
+    assert told == [("embedder", "org/M", "behind an endpoint, which is not asked here")]
+    assert [each["stage"] for each in content["memory"]] == ["attributes", "train-sft", "train-rerank"], (
+        "what runs here"
+    )
+    shown = in_process("config", *named)
+    assert '# embedder = ""  # default: here org/M behind the endpoint' in shown.stdout
+    both = in_process("doctor", *named, "--set=attributes.endpoint=http://127.0.0.1:9")
+    assert "fits" not in both.stdout and "secret" not in both.output and both.exit_code == 0
 
 
 def test_a_model_whose_shape_cannot_be_read_is_reported(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 from tests import NANO
 from tests.chat_server import ChatServer, Reply, chat_server
+from tests.conftest import kill_once
 from tests.retrieval.shop import shop_rows, write_shop
 
 KEY = "sk-not-a-real-key-0123456789"
@@ -159,7 +161,7 @@ def test_special_tokens_in_product_text_are_taken_out_and_long_text_is_cut(serve
         (b'{"data": [{"index": 0, "embedding": [true, false]}]}', "something else than numbers"),
         (b'{"data": [{"index": 0, "embedding": [0, 0.0]}]}', "a vector of zeros"),
         (b'{"data": [{"index": 0, "embedding": []}]}', "no list"),
-        (b'{"data": [{"index": 0, "embedding": "AAAA"}]}', "no list"),
+        (b'{"data": [{"index": 0, "embedding": "AACAPwAAAEA="}]}', "a vector is text, such as base64"),
         (b'{"data": [{"index": 0, "embedding": [[1, 2]]}]}', "something else than numbers"),
     ],
 )
@@ -207,6 +209,31 @@ def test_an_interrupted_run_goes_on_where_it_was(server, shop) -> None:
     done = embed(server, shop, *words)
     assert done.exit_code == 0 and len(server.requests) - before == 4, "the first group of four is kept"
     assert run("embed", shop.root, "--endpoint", "http://127.0.0.1:9", "--model", "m").exit_code == 0, "nothing to ask"
+
+
+def test_killed_in_the_middle_the_same_command_goes_on_and_gives_the_same_vectors(server, shop, tmp_path) -> None:
+    whole = write_shop(tmp_path / "whole", shop_rows(8))
+    words = ["--batch-size", "1", "--set", "embed.concurrency=1"]
+    assert embed(server, whole, *words).exit_code == 0
+    begun, stuck = len(server.requests), threading.Event()
+
+    def answer_six(number: int, body: dict[str, Any]) -> Reply:
+        if number >= begun + 6:
+            stuck.wait(60)
+        return answering()(number, body)
+
+    server.script = answer_six
+    kill_once(
+        lambda: list(shop.embeddings.glob("*/pending/*.json")) and len(server.requests) > begun + 6,
+        lambda: embed(server, shop, *words),
+    )
+    stuck.set()
+    assert not stored(shop)
+    before = len(server.requests)
+    done = embed(server, shop, *words)
+    assert done.exit_code == 0 and len(server.requests) - before == 4, "the four of the chunk are not asked for again"
+    one, other = (np.load(next(each.embeddings.glob("*/v*/vectors.npy"))) for each in (whole, shop))
+    assert (one == other).all()
 
 
 def test_what_is_stored_is_searched_and_evaluated_by_the_same_server(server, shop) -> None:

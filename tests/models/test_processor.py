@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from afmrl_cli.errors import ModelError
 from afmrl_cli.models.families import IMAGE_SLOT
 from afmrl_cli.models.presets import Base, resolve_base
 from afmrl_cli.models.processor import Processor, load_processor
+from afmrl_cli.settings import ModelSettings
 from tests.tiny import MAX_POSITIONS, SPECIAL, make_tiny, photo
 
 from .conftest import settings_for
@@ -130,6 +132,17 @@ def test_shop_text_can_not_become_special_tokens(processor: Processor) -> None:
         assert not special & set(processor.tokenizer(clean)["input_ids"])
         assert clean.startswith("red ") and clean.endswith(" shirt")
     assert processor.clean("a <|b|> <c>") == "a <|b|> <c>"
+
+
+def test_prompts_of_a_template_without_thoughts_are_written_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("transformers")
+    log.addHandler(caplog.handler)
+    try:
+        nano = load_processor(resolve_base(ModelSettings(preset="nano"), "generator"))
+        assert "What?" in nano.prompt([{"role": "user", "content": [{"type": "text", "text": "What?"}]}])
+    finally:
+        log.removeHandler(caplog.handler)
+    assert not caplog.records, "transformers tells of options that a template does not read, at each prompt"
 
 
 def test_text_is_cut_by_tokens(processor: Processor) -> None:

@@ -73,8 +73,11 @@ def test_a_dry_run_writes_nothing_and_the_second_run_has_nothing_to_do(shop: Pat
 def test_search_puts_the_first_results_in_the_rerankers_order(shop: Path) -> None:
     query = ["search", "red v-neck shirt number 0", "-k", "6"]
     plain = document(*query)["hits"]
-    assert all(hit["same"] is None for hit in plain)
-    reranked = document(*query, "--rerank", "4", *CHOSEN)["hits"]
+    assert all(hit["same"] is None for hit in plain) and document(*query)["reranked"] is None
+    told = document(*query, "--rerank", "4", *CHOSEN)
+    reranked, took = told["hits"], told["reranked"]
+    assert took["pairs"] == 4 and took["seconds"] > 0 and took["position_bias"] > 0 and 0 <= took["flipped"] <= 1
+    assert "products a second" in " ".join(call(*query, "--rerank", "4", *CHOSEN).stderr.split())
     assert [hit["rank"] for hit in reranked] == [1, 2, 3, 4, 5, 6]
     assert {hit["id"] for hit in reranked[:4]} == {hit["id"] for hit in plain[:4]}
     assert [hit["id"] for hit in reranked[4:]] == [hit["id"] for hit in plain[4:]]
@@ -95,7 +98,8 @@ def test_eval_shows_the_reranked_system_beside_the_embedder(shop: Path) -> None:
     assert names == ["embedder", "reranked"]
     assert content["seen"]["checkpoints"] == ["reranker-1"], "it is asked about products that no model has seen"
     note = next(note for note in content["notes"] if note.startswith("reranked: "))
-    assert "the embedder's first 5 by" in note and "ms a pair" in note
+    assert "the embedder's first 5 by" in note and "products a second" in note
+    assert "logits, and give another verdict in" in note, "what the order of a pair does"
     one, other = ((Path(content["folder"]) / f"run-{name}.trec").read_text().splitlines() for name in names)
     first, second = (
         [line.split()[2] for line in lines if line.split()[0] == one[0].split()[0]] for lines in (one, other)
@@ -149,6 +153,8 @@ def test_checkpoints_know_the_role(shop: Path) -> None:
         (["eval", "--rerank", "3", "--protocol", "coarse", "--label", "neckline", *CHOSEN], 2, "--rerank: coarse asks"),
         (["dedupe", "--rerank"], 4, "no reranker: model.reranker_checkpoint names none"),
         (["search", "red", "--rerank", "3", "--set", "model.generator=nano", *CHOSEN], 4, "was trained on"),
+        (["train-rerank", "--generator", "light"], 4, "light has no generator, on which a reranker would be trained"),
+        (["search", "red", "--rerank", "3", "--set", "model.generator=light", *CHOSEN], 4, "light has no generator"),
         (["train-rerank", "--pairs", "twins"], 2, "rerank.pairs: 'twins' is no kind of pair"),
         (["train-rerank", "--set", "model.reranker_checkpoint=nothing"], 4, "no checkpoint 'nothing'"),
     ],

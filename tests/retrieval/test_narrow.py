@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from afmrl_cli.cli.app import app
 from afmrl_cli.errors import ModelError
 from afmrl_cli.models.embed_input import Encoder, Item
 from afmrl_cli.retrieval.index import build_index, exact_search, recall_between, search_index
@@ -63,6 +66,8 @@ def test_recall_between_forms_is_measured_not_said(tmp_path: Path) -> None:
     assert recall_between(exact, exact) == 1
     assert recall_between(some_vectors()[::-1], exact) < 0.2, "other vectors, other neighbours"
     assert recall_between(exact[:1], exact[:1]) == 1
+    halves, few = (recall_between(unit(exact[:, :most]), exact) for most in (32, 4))
+    assert few < halves < 1, "of vectors without an order of their numbers, every number that is cut is missed"
 
 
 def test_stored_vectors_become_narrower_without_a_model_and_wider_with_one(folder: CatalogFolder, model: Path) -> None:
@@ -106,6 +111,31 @@ def test_search_goes_through_int8_vectors(folder: CatalogFolder, model: Path) ->
     assert "s0" not in [hit.id for hit in liked.hits] and all(hit.score <= 1 for hit in liked.hits)
 
 
+@pytest.mark.parametrize("form", ["fp16", "int8"])
+def test_eval_and_dedupe_go_through_narrow_vectors_and_find_nearly_the_same(
+    folder: CatalogFolder, model: Path, form: str
+) -> None:
+    (folder.root / "afmrl.toml").write_text(f'[model]\nembedder = "{model}"\ndevice = "cpu"\nmax_pixels = 3136\n')
+
+    def told(*words: str) -> dict[str, Any]:
+        done = CliRunner().invoke(app, [words[0], str(folder.root), *words[1:], "--json"])
+        assert done.exit_code == 0, done.output
+        content: dict[str, Any] = json.loads(done.stdout)
+        return content
+
+    def read() -> tuple[dict[str, float], dict[str, Any]]:
+        judged = told("eval", "--protocol", "identity", "--split", "all")
+        return judged["systems"][0]["metrics"], told("dedupe", "--set", "dedupe.threshold=0.01")
+
+    told("embed")
+    exact, pairs = read()
+    narrowed = told("embed", "--vectors", form)
+    assert narrowed["encoded"] == 0 and load_vectors(work_of(folder, settings_of(model))).form == form
+    found, again = read()
+    assert found == pytest.approx(exact, abs=0.1) and again["candidates"] == pairs["candidates"]
+    assert again["embedder"] == pairs["embedder"] is not None
+
+
 def test_fewer_dimensions_are_the_first_numbers_and_another_store(folder: CatalogFolder, model: Path) -> None:
     embed(folder, settings_of(model))
     whole = load_vectors(work_of(folder, settings_of(model)))
@@ -115,9 +145,13 @@ def test_fewer_dimensions_are_the_first_numbers_and_another_store(folder: Catalo
     summary = embed(folder, short)
     vectors = load_vectors(work_of(folder, short))
     assert (summary.dimension, summary.encoded) == (8, 12) and summary.embedder != whole.manifest["embedder"]
+    # Of 12 products 10 are the nearest ones, so that nearly all are right.
+    assert summary.dimensions_recall == recall_between(vectors.matrix, np.array(whole.matrix)) > 0.8
     np.testing.assert_allclose(vectors.matrix[:], unit(np.array(whole.matrix[:, :8])), atol=1e-6)
     assert len(search(work_of(folder, short), vectors, Item("Red shirt")).hits) == 10
     assert load_vectors(work_of(folder, settings_of(model))).folder == whole.folder
+    narrower = embed(folder, settings_of(model, **{"embed.dimensions": 8, "embed.vectors": "fp16"}), must_not_load)
+    assert narrower.dimensions_recall == summary.dimensions_recall, "kept, where nothing is computed again"
 
 
 def test_more_dimensions_than_the_model_has_are_refused_and_nothing_is_stored(

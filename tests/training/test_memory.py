@@ -102,6 +102,17 @@ def test_the_shape_of_delta_nets_is_that_of_their_files(tiny_model: Callable[[st
     assert sum(times for times, *_ in shape.linears()) == len(large) == 13
 
 
+def test_a_row_of_the_reranker_is_two_listings() -> None:
+    flags: dict[str, object] = {"model.preset": "nano", "model.device": "cpu", "model.generator_images": 2}
+    settings = load_settings(None, flags | {"rerank.chunk_size": 3, "rerank.negatives": 4}, NANO)
+    own = load_model(settings, "generator", training=True)
+    assert own is not None
+    stage = next(each for each in estimate_stages(settings) if each.stage == "train-rerank")
+    rows, row = 3 * (1 + 4), 2 * (2 * own.image_tokens + settings.model.max_text_tokens) + 64
+    above = own.training(settings.rerank, rows * row, rows * 4) + 16 * 2560 * rows
+    assert (stage.weight_bytes, stage.peak_bytes) == (own.weights, own.weights + above)
+
+
 def test_the_shape_of_the_built_in_model_is_that_of_its_files() -> None:
     assert read_shape(nano_folder(), "nano") == Shape(5_452_992, 192, 4, 576, 192, 96, 2560, 192)
 
@@ -129,7 +140,7 @@ def test_a_real_process_takes_what_is_estimated(monkeypatch: pytest.MonkeyPatch)
 def test_estimates_need_neither_torch_nor_transformers() -> None:
     code = (
         "import sys; from afmrl_cli.sources import load_settings; from afmrl_cli.training.memory import *; "
-        "assert len(estimate_stages(load_settings(None, {'model.preset': 'nano', 'model.device': 'cpu'}, NANO))) == 5; "
+        "assert len(estimate_stages(load_settings(None, {'model.preset': 'nano', 'model.device': 'cpu'}, {}))) == 6; "
         "print({'torch', 'transformers', 'peft'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -150,7 +161,7 @@ def test_the_presets_fit_small_cards_as_they_are(preset: str, card: int, photos:
     settings = load_settings(None, flags | {"agcl.batch_size": 256}, NANO)
     assert settings.rar.group == 8
     stages = estimate_stages(settings)
-    assert len(stages) == 5
+    assert len(stages) == 6
     assert {each.stage: each.peak_bytes / 2**30 for each in stages if each.peak_bytes > (card - 0.5) * 2**30} == {}
 
 
@@ -174,7 +185,7 @@ def test_defaults_follow_the_models() -> None:
 
 def test_what_is_too_large_is_reported_with_the_setting() -> None:
     stages = {stage.stage: stage for stage in estimate_stages(load_settings(None, {"model.preset": "paper"}, NANO))}
-    assert list(stages) == ["attributes", "train-sft", "embed", "train-agcl", "train-rar"]
+    assert list(stages) == ["attributes", "train-sft", "embed", "train-agcl", "train-rar", "train-rerank"]
     agcl = stages["train-agcl"]
     assert agcl.advice(agcl.peak_bytes) == ""
     assert agcl.advice(agcl.peak_bytes - 1).startswith("lower agcl.chunk_tokens")
@@ -191,7 +202,7 @@ def test_beside_a_measured_peak_stands_no_smaller_estimate() -> None:
     """On the CPU the measured one is of the whole process; a card's holds what torch has allocated there."""
     for device in ("cpu", "cuda"):
         stages = estimate_stages(load_settings(None, {"model.preset": "nano", "model.device": device}, NANO))
-        assert len(stages) == 5
+        assert len(stages) == 6
         for stage in stages:
             assert stage.beside(0) - stage.peak_bytes == (0 if device == "cuda" else LIBRARIES)
             assert stage.beside(stage.peak_bytes * 10) == stage.peak_bytes * 10

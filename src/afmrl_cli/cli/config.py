@@ -70,16 +70,18 @@ def _values(settings: Settings) -> dict[str, Any]:
 def _resolved(written: Settings, here: Settings) -> dict[str, str]:
     """Return what settings that are left open come to here, as far as it does not hang on the catalog's content."""
     from ..errors import ModelError
+    from ..models.backends import server_of
     from ..models.device import device_of
     from ..models.presets import base_name
     from ..reference import known_keys
     from ..settings import BUILT_IN
+    from ..training.memory import ROLES
     from ..training.sizes import peak_rate
     from ..training_settings import TrainingSettings
 
     model = here.model
     found: dict[str, object] = {"model.preset": model.preset}
-    found |= {f"model.{role}": base_name(model, role) for role in ("generator", "embedder")}
+    found |= {f"model.{role}": base_name(model, role) for role in ROLES}
     built_in = {role: found[f"model.{role}"] == BUILT_IN for role in ("generator", "embedder")}
     for section, own in written:
         if isinstance(own, TrainingSettings):
@@ -89,6 +91,11 @@ def _resolved(written: Settings, here: Settings) -> dict[str, str]:
         found |= {"model.device": device}
         found["model.precision"] = "fp32" if device == "cpu" else "by what fits, see `afmrl doctor`"
     found = {key: value for key, value in found.items() if written.value_of(key) in ("", "auto", 0.0)}
+    found |= {
+        f"model.{role}": f"{server.endpoint_model or 'a model'} behind the endpoint"
+        for role in ROLES
+        if (server := server_of(written, role))
+    }
     for key in known_keys():
         if (value := here.value_of(key)) != written.value_of(key):
             found[key] = _toml_value(value)

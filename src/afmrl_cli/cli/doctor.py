@@ -47,7 +47,7 @@ def doctor(call: Call) -> None:
     settings = with_values_by_model(chosen.settings)
     versions, device, models, troubles = _versions(), _device(settings), _models(settings), find_troubles(settings)
     memory = _memory(settings, out)
-    device["precision"] = " and ".join(dict.fromkeys(each["precision"] for each in memory))
+    device["precision"] = " and ".join(dict.fromkeys(each["precision"] for each in memory)) or "-"
     content = {
         "ok": not troubles,
         "preset": {"name": settings.model.preset, "why": chosen.why},
@@ -66,7 +66,8 @@ def doctor(call: Call) -> None:
     )
     out.words(chosen.line or f"model.preset = {settings.model.preset}")
     rows = [(m["stage"], m["precision"], f"{m['peak_bytes'] / GIB:.1f} GiB", m["advice"] or "fits") for m in memory]
-    out.table(("stage", "precision", "estimated peak", "here"), rows)
+    if rows:
+        out.table(("stage", "precision", "estimated peak", "here"), rows)
     for precision, why in dict.fromkeys((m["precision"], m["why"]) for m in memory):
         stages = ", ".join(m["stage"] for m in memory if (m["precision"], m["why"]) == (precision, why))
         out.text(f"{precision} for {stages}: {why}")
@@ -233,6 +234,7 @@ def _models(settings: Settings) -> list[dict[str, str]]:
     from huggingface_hub import constants
 
     from ..errors import ModelError
+    from ..models.backends import server_of
     from ..models.presets import LIGHT, NANO, PRESETS, base_name, resolve_base
     from ..models.weights import find_snapshot
     from ..settings import ModelSettings
@@ -258,6 +260,11 @@ def _models(settings: Settings) -> list[dict[str, str]]:
             except ModelError as error:
                 state = f"no: {error}"
             found.append({"preset": preset, "role": role, "model": name, "state": state})
+    for role in PRESETS[NANO]:
+        if server := server_of(settings, role):
+            name = server.endpoint_model or "(endpoint_model is empty)"
+            state = "behind an endpoint, which is not asked here"
+            found.append({"preset": "(settings)", "role": role, "model": name, "state": state})
     return found
 
 

@@ -62,4 +62,8 @@ def _show(session: Session, summary: EmbedSummary) -> None:
     out.text(f"  index: {summary.index}, recall@10 {summary.index_recall:.3f}")
     if summary.vectors != "fp32":
         out.text(f"  stored as {summary.vectors}: recall@10 {summary.vectors_recall:.3f} against fp32")
+    if summary.dimensions_recall is not None:
+        out.text(
+            f"  first {summary.dimension} numbers: recall@10 {summary.dimensions_recall:.3f} against whole vectors"
+        )
     out.text(f"  {summary.folder}")

@@ -108,7 +108,8 @@ def _document(session: Session, found: Found, html: Path | None) -> None:
     }
     # "question" is the key that afmrl.search/1 was published with.
     content = {"catalog": session.folder.catalog, "embedder": session.work.embedder_id, "question": shown}
-    session.out.document("afmrl.search/1", {**content, "hits": fields_shown(found.hits), "html": html})
+    content |= {"hits": fields_shown(found.hits), "reranked": found.reranked, "html": html}
+    session.out.document("afmrl.search/1", content)
 
 
 def _query(session: Session, text: str, files: Sequence[Path], enrich: bool) -> Item:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..catalog.problems import Problems
 from ..catalog.product import Product, product_text
 from ..models.embed_input import Item
-from ..retrieval.rerank import with_photos
+from ..retrieval.rerank import cost, with_photos
 from ..workspace import Workspace
 from .groups import Pair
 
@@ -57,7 +57,7 @@ def _log_odds(scores: Any) -> Any:
 
 def reread(work: Workspace, products: Sequence[Product], pairs: NDArray[np.int64]) -> Reread:
     """Ask the trained reranker about `pairs` of rows, both orders of each. Raises ModelError where there is none."""
-    from ..models.reranker import position_bias, probabilities
+    from ..models.reranker import probabilities
 
     reranker, problems, began = work.reranker(), Problems(), time.monotonic()
 
@@ -74,8 +74,6 @@ def reread(work: Workspace, products: Sequence[Product], pairs: NDArray[np.int64
     problems.tell(work.listener)
     both = np.concatenate(scores) if scores else np.empty((0, 2))
     said = dict(zip(map(tuple, pairs.tolist()), probabilities(both).tolist(), strict=True))
-    seconds = time.monotonic() - began
-    summary = {"reranker": reranker.id, "pairs": len(pairs), "seconds": seconds, **position_bias(both)}
-    each = 1000 * seconds / max(1, len(pairs))
-    work.listener.note(f"reranker: {len(pairs):,} pairs that are open, in {seconds:.0f} s ({each:.0f} ms a pair)")
-    return Reread(said, summary)
+    told, words = cost(both, time.monotonic() - began)
+    work.listener.note(f"the reranker on what is open: {words}")
+    return Reread(said, {"reranker": reranker.id, **told})

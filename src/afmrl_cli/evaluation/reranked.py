@@ -9,7 +9,7 @@ import numpy as np
 from ..catalog.problems import Problems
 from ..errors import UsageError
 from ..models.embed_input import Item
-from ..retrieval.rerank import rerank, with_photos
+from ..retrieval.rerank import cost, rerank, with_photos
 from ..workspace import Workspace
 from .entries import RERANKED
 from .systems import COMPOSED, SystemRun
@@ -29,7 +29,8 @@ def reranked_run(first: SystemRun, task: Task, work: Workspace, problems: Proble
             "a reranker tells whether two listings are one product: leave --rerank out, or choose another --protocol",
         )
     settings, reranker, began = work.settings, work.reranker(), time.monotonic()
-    documents, run, pairs = {document.id: document for document in task.documents}, {}, 0
+    documents, run = {document.id: document for document in task.documents}, {}
+    both = [np.empty((0, 2))]
     for done, query in enumerate(task.queries):
         work.listener.progress("reranking", done, len(task.queries))
         ranking = first.run.get(query.id)
@@ -46,10 +47,8 @@ def reranked_run(first: SystemRun, task: Task, work: Workspace, problems: Proble
         raised = (found.scores - found.scores.min() + cosines.min()).round(SCORE_DECIMALS)
         ordered = [(head[place][0], float(score)) for place, score in zip(found.order, raised, strict=True)]
         run[query.id] = [*ordered, *ranking[len(head) :]]
-        pairs += len(head)
-    seconds = time.monotonic() - began
-    note = (
-        f"{RERANKED}: the embedder's first {settings.search.rerank} by {reranker.id}, its weight {reranker.weight:g}; "
-        f"{pairs:,} pairs, both orders of each, in {seconds:.0f} s ({1000 * seconds / max(1, pairs):.0f} ms a pair)"
-    )
+        both.append(found.both)
+    _, words = cost(np.concatenate(both), time.monotonic() - began)
+    by = f"the embedder's first {settings.search.rerank} by {reranker.id}, its weight {reranker.weight:g}"
+    note = f"{RERANKED}: {by}; {words}"
     return SystemRun(RERANKED, run, frozenset(run), reranker.id), note

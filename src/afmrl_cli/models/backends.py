@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from ..attributes.request import Generator
 from ..errors import ModelError, UsageError
 from ..listener import Listener
-from ..settings import ModelSettings, Settings
+from ..settings import EndpointSettings, ModelSettings, Settings
 from ..store.checkpoints import Checkpoints, Role
 from .families import FAMILIES
 from .presets import LIGHT, NANO, PICTURE_MODELS, base_name, embed_template, local_folder, model_id, read_json
@@ -152,10 +152,16 @@ def load_encoder(work: Workspace) -> Encoder:
     return work.load_embedder()
 
 
+def server_of(settings: Settings, role: Role) -> EndpointSettings | None:
+    """Return the section whose endpoint stands in for the local model of `role`; None where that itself is used."""
+    sections: dict[Role, EndpointSettings] = {"generator": settings.attributes, "embedder": settings.embed}
+    section = sections.get(role)
+    return section if section and section.endpoint else None
+
+
 def check_trainable(settings: Settings, *roles: Role) -> None:
     """Raise UsageError where one of `roles` is to be trained, or to reward, and stands behind an endpoint."""
-    sections = {"generator": ("attributes", settings.attributes), "embedder": ("embed", settings.embed)}
     for role in roles:
-        name, section = sections[role]
-        if section.endpoint:
+        if server_of(settings, role):
+            name = "attributes" if role == "generator" else "embed"
             raise UsageError(f"{name}.endpoint is set, but only a local {role} can be trained", "leave it empty")

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ..catalog.pictures import Picture
 
 
+SAMPLE = 1_000
+
+
 def shortened_id(model_id: str, dimensions: int) -> str:
     """Return the id of a model whose vectors are cut to `dimensions` numbers (0: all): same name, another digest."""
     if not dimensions:
@@ -38,11 +41,29 @@ def shortened(encoder: Encoder, dimensions: int) -> Encoder:
 
 
 class Shortened:
-    """An encoder whose vectors are cut and brought to length 1 again."""
+    """An encoder whose vectors are cut and brought to length 1 again. It keeps a sample of the whole ones, by which to
+    tell what that cost.
+    """
 
     def __init__(self, encoder: Encoder, dimensions: int) -> None:
         self.id = shortened_id(encoder.id, dimensions)
         self._encoder, self._dimensions = encoder, dimensions
+        self._sample, self._met, self._random = list[NDArray[np.float32]](), 0, np.random.default_rng(0)
+
+    @property
+    def sample(self) -> NDArray[np.float32]:
+        """Return whole vectors [s, d] of those that were encoded: all, or a sample of SAMPLE."""
+        return np.stack(self._sample)
+
+    def _keep(self, vectors: NDArray[np.float32]) -> None:
+        """Take each of all vectors so far into the sample with the same probability (Algorithm R)."""
+        for vector in vectors:
+            self._met += 1
+            place = int(self._random.integers(self._met))
+            if len(self._sample) < SAMPLE:
+                self._sample.append(vector.copy())
+            elif place < SAMPLE:
+                self._sample[place] = vector.copy()
 
     @property
     def texts_cut(self) -> int:
@@ -69,5 +90,6 @@ class Shortened:
             raise ModelError(
                 f"embed.dimensions = {self._dimensions}: the first numbers of a vector are all 0", "set it higher"
             )
+        self._keep(vectors)
         made: NDArray[np.float32] = first / lengths
         return made

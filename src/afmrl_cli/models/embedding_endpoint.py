@@ -181,23 +181,7 @@ def read_vectors(content: bytes, count: int) -> NDArray[np.float32]:
     """Return the unit vectors [count, d] of an answer, in the order of their `index`. ValueError, in words for the
     user, when they are not there.
     """
-    try:
-        body = json.loads(content.decode("utf-8-sig"))
-        data = body["data"]
-        rows = [(each.get("index", place), each["embedding"]) for place, each in enumerate(data)]
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"no embeddings: {error_text(content[:200])}") from error
-    if len(rows) != count:
-        raise ValueError(f"{len(rows)} vectors for {count} input{'s' if count > 1 else ''}")
-    by_index = {index: numbers for index, numbers in rows if type(index) is int}
-    if set(by_index) != set(range(count)):
-        raise ValueError(f"the vectors' indices are not 0 to {count - 1}, each once")
-    lengths = {len(numbers) if isinstance(numbers, list) else -1 for numbers in by_index.values()}
-    if len(lengths) > 1:
-        raise ValueError("vectors of different lengths")
-    if not 0 < lengths.pop() <= MOST_NUMBERS:
-        raise ValueError(f"a vector is no list of 1 to {MOST_NUMBERS} numbers")
-    flat = [number for place in range(count) for number in by_index[place]]
+    flat = [number for numbers in _read_numbers(content, count) for number in numbers]
     if not all(type(number) in (int, float) for number in flat):
         raise ValueError("a vector holds something else than numbers")
     try:
@@ -211,6 +195,29 @@ def read_vectors(content: bytes, count: int) -> NDArray[np.float32]:
         raise ValueError("a vector of zeros")
     unit: NDArray[np.float32] = (vectors / norms).astype(np.float32)
     return unit
+
+
+def _read_numbers(content: bytes, count: int) -> list[list[Any]]:
+    """Return the `count` lists of an answer, of one length, in the order of their `index`."""
+    try:
+        body = json.loads(content.decode("utf-8-sig"))
+        data = body["data"]
+        rows = [(each.get("index", place), each["embedding"]) for place, each in enumerate(data)]
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"no embeddings: {error_text(content[:200])}") from error
+    if len(rows) != count:
+        raise ValueError(f"{len(rows)} vectors for {count} input{'s' if count > 1 else ''}")
+    by_index = {index: numbers for index, numbers in rows if type(index) is int}
+    if set(by_index) != set(range(count)):
+        raise ValueError(f"the vectors' indices are not 0 to {count - 1}, each once")
+    if any(isinstance(numbers, str) for numbers in by_index.values()):
+        raise ValueError("a vector is text, such as base64, where numbers were asked for (encoding_format = float)")
+    lengths = {len(numbers) if isinstance(numbers, list) else -1 for numbers in by_index.values()}
+    if len(lengths) > 1:
+        raise ValueError("vectors of different lengths")
+    if not 0 < lengths.pop() <= MOST_NUMBERS:
+        raise ValueError(f"a vector is no list of 1 to {MOST_NUMBERS} numbers")
+    return [by_index[place] for place in range(count)]
 
 
 def _part(text: str) -> dict[str, Any]:

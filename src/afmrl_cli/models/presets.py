@@ -121,6 +121,11 @@ def _light_is_no_base(role: Role) -> ModelError:
             "the preset light has no generator: nothing here writes attributes",
             "name a server (--endpoint), or a generator (model.generator); columns of the catalog are attributes, too",
         )
+    if role == "reranker":
+        return ModelError(
+            "the preset light has no generator, on which a reranker would be trained",
+            'name one: --set model.generator=nano, or model.preset = "qwen3" (see `afmrl doctor`)',
+        )
     return ModelError(
         "the embedder light can't be trained: it is fitted to the catalog by `afmrl embed`",
         'name another one to train: model.preset = "qwen3" (`afmrl doctor` says what fits this machine)',

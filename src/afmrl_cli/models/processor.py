@@ -95,8 +95,10 @@ class Processor:
 
     def prompt(self, messages: Sequence[Mapping[str, object]]) -> str:
         """Return the string that the chat template makes of `messages`, with the answer's turn opened in it."""
+        # transformers warns of an option that the template does not read, once for each prompt.
+        options = TEMPLATE_OPTIONS if all(name in str(self.inner.chat_template) for name in TEMPLATE_OPTIONS) else {}
         made: str = self.inner.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=False, **TEMPLATE_OPTIONS
+            list(messages), add_generation_prompt=True, tokenize=False, **options
         )
         return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,23 +20,22 @@ from ..models.embed_input import Encoder
 from ..models.presets import NANO
 from ..models.processor import load_processor
 from ..models.reranker import EQUAL_WEIGHT, FIRST, QUESTION, SECOND, Reranker, choose_words, make_reranker, words_of
-from ..settings import Settings
 from ..store.files import hash_json
 from ..store.training_products import training_products
 from ..training.adapter import add_trainable
 from ..training.card import adapter_card
-from ..training.corpus import Corpus, load_corpus
+from ..training.corpus import load_corpus
 from ..training.estimate import Estimate, measure
 from ..training.loop import train_resumably
 from ..training.pairs import KINDS, Kind, Side, find_positives, mix
-from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_alone, start_job
+from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_alone
 from ..training.sizes import peak_rate, with_rerank_sizes
 from ..training.step import item_of
 from ..training.validation import Validation, make_validation
 from ..workspace import Workspace
 from .groups import Groups, Near, Plan, key_of, mine, need_others
 from .trainer import Collator, RerankTrainer, loss_of, save_as
-from .validation import make_ranking
+from .validation import Ranking, make_ranking
 
 NOT_THE_RESULT = {"save_every", "chunk_size", "name"}
 """Settings that do not change what is learnt."""
@@ -133,10 +133,8 @@ def _load(job: Job, plan: Plan, bases: Bases) -> Reranker:
 
 def _train(job: Job, plan: Plan, run: Path) -> Outcome:
     work, listener = job.work, job.work.listener
-    encode = partial(_encode, work.embedder(), listener)
-    groups = Groups(plan, mine(plan, encode))
-    validation = _validation(plan)
-    ranking = make_ranking(validation, encode, plan.settings) if validation is not None else None
+    groups, ranking = _find(work, plan)
+    gc.collect()  # the embedder's weights, before those that are trained are loaded
     if ranking is None:
         listener.warn(
             "the validation split offers too few queries: the last step's adapter is kept, and fused with the "
@@ -153,6 +151,15 @@ def _train(job: Job, plan: Plan, run: Path) -> Outcome:
     metrics = {key: float(value) for key, value in best.items() if key != "step"}
     adapter = run / f"best-{trainer.state.best_global_step}"
     return Outcome(adapter, metrics, {"metrics": metrics}, ("loss", "mrr"), resumed, trainer.seconds)
+
+
+def _find(work: Workspace, plan: Plan) -> tuple[Groups, Ranking | None]:
+    """Let the embedder find near listings for the training queries, and the candidates of the validation (None: too few
+    queries); it is in memory no longer than that.
+    """
+    encode = partial(_encode, work.with_settings(work.settings).embedder(), work.listener)
+    groups, validation = Groups(plan, mine(plan, encode)), _validation(plan)
+    return groups, make_ranking(validation, encode, plan.settings) if validation is not None else None
 
 
 def _encode(embedder: Encoder, listener: Listener, sides: Sequence[Side], instruction: str) -> NDArray[np.float32]:
@@ -227,27 +234,4 @@ def _any_listings(plan: Plan) -> Near:
     return near
 
 
-def _check(work: Workspace, corpus: Corpus) -> None:
-    _plan(start_job(RERANK, work))
-
-
-def _trial(settings: Settings) -> Settings:
-    return settings
-
-
-def _uses(settings: Settings) -> frozenset[str]:
-    return frozenset({"generator", "embedder", "verdicts"})
-
-
-RERANK = Method(
-    "rerank",
-    "reranker",
-    "reranker",
-    _plan,
-    _prepare,
-    check=_check,
-    trial=_trial,
-    uses=_uses,
-    samples="candidates",
-    not_the_result=NOT_THE_RESULT,
-)
+RERANK = Method("rerank", "reranker", "reranker", _plan, _prepare)

@@ -26,6 +26,7 @@ from ..catalog.read import count_rows
 from ..errors import DataError, ModelError
 from ..listener import Listener
 from ..models.backends import kind_of_embedder, reads_photos
+from ..models.dimensions import Shortened
 from ..models.embed_input import Item
 from ..store.checkpoints import versions
 from ..store.files import (
@@ -44,7 +45,7 @@ from .cache import VectorCache, open_matrix
 from .encode import Input, encode_missing
 from .index import build_index, choose_kind, recall_between, save_index
 from .listings import Listing, Listings, ListingsWriter, row_bytes
-from .narrow import Form, Matrix, is_wider, open_form, write_form
+from .narrow import Form, Matrix, is_wider, open_form, unit, write_form
 from .vectors import (
     CURRENT,
     INDEX,
@@ -67,7 +68,8 @@ from .vectors import (
 class EmbedSummary:
     """What `embed_catalog` did. `encoded` vectors were computed, the others were there; `left_out` products have
     nothing that the embedder reads, neither text nor a photo; `removed` products were there before; `changed`: a new
-    version was written. `vectors_recall` is recall@10 of the stored form against fp32.
+    version was written. `vectors_recall` is recall@10 of the stored form against fp32,
+    `dimensions_recall` of cut vectors against whole ones (None where nothing is cut, or no whole ones were at hand).
     """
 
     embedder: str
@@ -82,6 +84,7 @@ class EmbedSummary:
     index_recall: float
     vectors: Form
     vectors_recall: float
+    dimensions_recall: float | None
     changed: bool
     problems: dict[str, int]
     seconds: float
@@ -141,6 +144,8 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
                 "left_out": len(seen.keys) - len(kept),
                 "catalog": state,
             }
+            if settings.embed.dimensions:
+                facts["dimensions_recall"] = _dimensions_recall(work, before, encoded, len(kept))
             sources = _Sources(kept, seen.known, pending, before)
             now = _bring_up_to_date(work, place, seen, sources, facts)
     problems.tell(listener)
@@ -158,6 +163,7 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
         index_recall=now.manifest["index"]["recall"],
         vectors=now.form,
         vectors_recall=now.manifest.get("vectors_recall", 1.0),
+        dimensions_recall=now.manifest.get("dimensions_recall"),
         changed=before is None or now.folder != before.folder,
         problems={str(kind): count for kind, count in problems.counts.items()},
         seconds=time.monotonic() - started,
@@ -313,6 +319,23 @@ def _bring_up_to_date(
     now = open_current(place)
     assert now is not None
     return now
+
+
+def _dimensions_recall(work: Workspace, before: Vectors | None, encoded: int, count: int) -> float | None:
+    """Return recall@10 of the cut vectors against the whole ones, among a sample of those that were encoded now; the
+    figure of the version before where most of `count` are from it. None where no whole ones were at hand.
+    """
+    earlier: float | None = before.manifest.get("dimensions_recall") if before else None
+    if earlier is not None and 2 * encoded < count:
+        return earlier
+    encoder = work.embedder() if encoded else None
+    if not isinstance(encoder, Shortened):
+        return None
+    whole, first = encoder.sample, work.settings.embed.dimensions
+    recall = recall_between(unit(whole[:, :first]), whole)
+    told = f"recall@10 {recall:.3f} against all {whole.shape[1]}, among {len(whole):,} products"
+    work.listener.note(f"the first {first} numbers of a vector: {told}")
+    return recall
 
 
 def _next_version(place: Path) -> str:

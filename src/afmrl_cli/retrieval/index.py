@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from ..scores import TIE, best_first
 from ..store.files import writing
-from .narrow import Matrix
+from .narrow import Matrix, unit
 
 Kind = Literal["flat", "hnsw", "ivf"]
 HNSW_LINKS = 32
@@ -37,7 +37,7 @@ CANDIDATES = 4
 """How many times k vectors of an IVF index are scored again with the stored vectors."""
 FLAT_DIMENSION = 256
 RECALL_AIM = 0.99
-SAMPLE = 200
+SAMPLE, RECALL_SAMPLE = 200, 1_000
 NEAREST = 10
 ADD_ROWS = 65_536
 SCORES = 2**24
@@ -219,16 +219,17 @@ def exact_search(
 
 
 def recall_between(stored: Matrix, exact: NDArray[np.float32], seed: int = 0) -> float:
-    """Return recall@10 of searching `stored` instead of the same vectors `exact` [n, d] in fp32: the mean over a
-    sample of them, each without itself; 1.0 where there is but one.
+    """Return recall@10 of searching `stored` instead of the same vectors `exact` [n, d], whole and in fp32: the mean
+    over a sample of them, each without itself; 1.0 where there is but one. Where `stored` has fewer numbers, so has
+    what asks.
     """
     k = min(NEAREST, len(exact) - 1)
     if k < 1:
         return 1.0
-    rows = np.sort(np.random.default_rng(seed).choice(len(exact), size=min(SAMPLE, len(exact)), replace=False))
+    rows = np.sort(np.random.default_rng(seed).choice(len(exact), size=min(RECALL_SAMPLE, len(exact)), replace=False))
     queries = np.ascontiguousarray(exact[rows])
     scores, right = exact_search(exact, queries, k + 1)
-    _, found = exact_search(stored, queries, k + 1)
+    _, found = exact_search(stored, unit(queries[:, : stored.shape[1]]), k + 1)
     shares = []
     for i, own in enumerate(rows):
         # By score, not by row: of equal vectors either one is right.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,12 +29,13 @@ Ranked = tuple[float, Listing, float | None]
 @dataclass(frozen=True)
 class Reranked:
     """The places of the candidates, best first, with their fused scores in this order, and for each candidate, in the
-    order that was given, the probability that it is the query's product.
+    order that was given, the probability that it is the query's product, and the scores of both orders [n, 2].
     """
 
     order: NDArray[np.int64]
     scores: NDArray[np.float64]
     probabilities: NDArray[np.float64]
+    both: NDArray[np.float64]
 
 
 def rerank(reranker: Reranker, query: Item, candidates: Sequence[Item], cosines: NDArray[np.floating]) -> Reranked:
@@ -45,7 +47,20 @@ def rerank(reranker: Reranker, query: Item, candidates: Sequence[Item], cosines:
     scores = reranker.score([(query, candidate) for candidate in candidates])
     fused = fuse(scores, cosines, reranker.weight)
     order, _ = best_first(fused, len(fused))
-    return Reranked(order, fused[order], probabilities(scores))
+    return Reranked(order, fused[order], probabilities(scores), scores)
+
+
+def cost(both: NDArray[np.float64], seconds: float) -> tuple[dict[str, float], str]:
+    """Return what reading pairs took and how far their two orders [n, 2] lie apart: for documents, and in words."""
+    from ..models.reranker import position_bias
+
+    bias, rate = position_bias(both), len(both) / max(seconds, 1e-9)
+    told = {"pairs": len(both), "seconds": seconds, **bias}
+    words = (
+        f"{len(both):,} pairs, both orders of each, in {seconds:.1f} s ({rate:.1f} products a second); the orders "
+        f"differ by {bias['position_bias']:.2f} logits, and give another verdict in {bias['flipped']:.1%}"
+    )
+    return told, words
 
 
 def with_photos(item: Item, name: str, reranker: Reranker, settings: Settings, problems: Problems) -> Item:
@@ -60,19 +75,24 @@ def with_photos(item: Item, name: str, reranker: Reranker, settings: Settings, p
     return replace(item, images=tuple(found.photos), attributes="")
 
 
-def rerank_first(work: Workspace, query: Item, ranked: Sequence[Ranked]) -> list[Ranked]:
-    """Return `ranked` with the first `search.rerank` of them in the reranker's order. Raises ModelError without one."""
+def rerank_first(work: Workspace, query: Item, ranked: Sequence[Ranked]) -> tuple[list[Ranked], dict[str, float]]:
+    """Return `ranked` with the first `search.rerank` of them in the reranker's order, and what that took, which is
+    noted, too. Raises ModelError without a reranker.
+    """
     settings, problems, reranker = work.settings, Problems(), work.reranker()
     head, rest = ranked[: settings.search.rerank], ranked[settings.search.rerank :]
     if not head:
-        return list(ranked)
+        return list(ranked), cost(np.empty((0, 2)), 0.0)[0]
+    began = time.monotonic()
     root = work.folder.root
     items = [with_photos(listing_item(each, root), each.id, reranker, settings, problems) for _, each, _ in head]
     asked = with_photos(query, "the query", reranker, settings, problems)
     problems.tell(work.listener)
     found = rerank(reranker, asked, items, np.array([score for score, _, _ in head]))
     ordered = [(*head[place][:2], float(found.probabilities[place])) for place in found.order]
-    return [*ordered, *rest]
+    told, words = cost(found.both, time.monotonic() - began)
+    work.listener.note(f"reranked by {reranker.id}: {words}")
+    return [*ordered, *rest], told
 
 
 def listing_item(listing: Listing, root: Path) -> Item:

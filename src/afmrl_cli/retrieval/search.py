@@ -69,13 +69,14 @@ class Hit:
 @dataclass(frozen=True)
 class Found:
     """What a search found: `hits`, best first. `liked` is the listing that they are like, None for a `query`; `filters`
-    are as given.
+    are as given; `reranked` is what the reranker took, None where it was not asked.
     """
 
     query: Item
     hits: Sequence[Hit]
     liked: Hit | None = None
     filters: Sequence[str] = ()
+    reranked: dict[str, float] | None = None
 
 
 def search(work: Workspace, vectors: Vectors, query: Item, like: str = "", filters: Filters | None = None) -> Found:
@@ -101,10 +102,10 @@ def search(work: Workspace, vectors: Vectors, query: Item, like: str = "", filte
     if found and not any(score for score, _ in found):
         raise _nothing_in_common(query, like)
     ranked: list[Ranked] = [(score, vectors.listings.listing(row), None) for score, row in found[:wanted]]
-    liked = None if own is None else vectors.listings.listing(own)
+    liked, took = None if own is None else vectors.listings.listing(own), None
     if work.settings.search.rerank:
         asked = listing_item(liked, work.folder.root) if liked else query
-        ranked = rerank_first(work, asked, ranked)
+        ranked, took = rerank_first(work, asked, ranked)
     ranked = ranked[:k]
     listings = [listing for _, listing, _ in ranked]
     texts = _stored_texts(work, [*listings, *([liked] if liked else [])])
@@ -116,7 +117,7 @@ def search(work: Workspace, vectors: Vectors, query: Item, like: str = "", filte
     ]
     nothing = QueryTerms(frozenset(), {})
     shown = _hit((0, 1.0), liked, texts.get(liked.id, ""), nothing, root) if liked else None
-    return Found(query, hits, shown)
+    return Found(query, hits, shown, reranked=took)
 
 
 def _stored_texts(work: Workspace, listings: Sequence[Listing]) -> dict[str, str]:

@@ -182,6 +182,7 @@ def _check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         and type(index.get("recall")) in (int, float)
         and manifest.get("vectors", "fp32") in FORMS
         and type(manifest.get("vectors_recall", 1.0)) in (int, float)
+        and type(manifest.get("dimensions_recall")) in (int, float, type(None))
     )
     if not fits:
         raise _damaged(folder / MANIFEST, "not a manifest of this afmrl")

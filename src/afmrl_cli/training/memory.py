@@ -45,6 +45,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ModelError
+from ..models.backends import server_of
 from ..models.device import device_of
 from ..models.families import FAMILIES
 from ..models.precision import Choice, choose_precision
@@ -63,8 +64,8 @@ PATCHES = 4
 """A token's."""
 PHOTOS = 3
 """Of a listing, where the catalog is not known."""
-PROMPT_TOKENS, EMBED_TOKENS = 72, 24
-"""Of the generator's instructions and chat marks, without those of a schema; of the embedder's."""
+PROMPT_TOKENS, EMBED_TOKENS, PAIR_TOKENS = 72, 24, 64
+"""Of the generator's instructions and chat marks, without those of a schema; of the embedder's; of the reranker's."""
 WORD_BYTES = 4 * 4
 """Of a word's score: its copies in fp32."""
 HEAD_TOKENS, HEAD_WORDS, HEAD_BYTES = 4096, 2**15, 29
@@ -75,7 +76,7 @@ CHUNK = 64
 """Tokens that a delta net takes at a time."""
 LIBRARIES = 600 * 2**20
 """Bytes that a process on the CPU holds before any model is loaded."""
-Stage = Literal["attributes", "embed", "train-agcl", "train-sft", "train-rar"]
+Stage = Literal["attributes", "embed", "train-agcl", "train-sft", "train-rar", "train-rerank"]
 ROLES: tuple[Role, Role] = ("generator", "embedder")
 LOWER: dict[Stage, tuple[str, ...]] = {
     "attributes": ("attributes.batch_size", "model.max_pixels"),
@@ -83,6 +84,7 @@ LOWER: dict[Stage, tuple[str, ...]] = {
     "train-agcl": ("agcl.chunk_tokens", "agcl.activation_checkpointing=true", "model.max_pixels"),
     "train-sft": ("sft.chunk_size", "sft.activation_checkpointing=true", "model.max_pixels"),
     "train-rar": ("rar.chunk_answers", "rar.activation_checkpointing=true", "rar.rollout_answers"),
+    "train-rerank": ("rerank.chunk_size", "rerank.activation_checkpointing=true", "model.max_pixels"),
 }
 
 
@@ -300,12 +302,13 @@ def _deltas(text: dict[str, Any]) -> Deltas:
 
 
 def estimate_stages(settings: Settings, photos: int = PHOTOS) -> list[StageMemory]:
-    """Estimate the stages whose models are known, in the order of a cycle.
+    """Estimate the stages whose models are known and run here, not behind an endpoint, in the order of a cycle.
 
     `photos` is the number of a listing's photos where the settings say that a model reads all of them.
     """
-    generator, embedder = (load_model(settings, role, training=False) for role in ROLES)
-    policy, learner = (load_model(settings, role, training=True) for role in ROLES)
+    here = {role for role in ROLES if server_of(settings, role) is None}
+    generator, embedder = (load_model(settings, role, training=False) if role in here else None for role in ROLES)
+    policy, learner = (load_model(settings, role, training=True) if role in here else None for role in ROLES)
     found: list[StageMemory] = []
 
     def add(stage: Stage, model: Model, above: int, weights: int = 0) -> None:
@@ -328,6 +331,8 @@ def estimate_stages(settings: Settings, photos: int = PHOTOS) -> list[StageMemor
         if rewarder is not None:
             weights = policy.weights + (0 if shared else rewarder.weights)
             add("train-rar", policy, _rar(settings, policy, rewarder, shown, seen), weights)
+    if policy is not None:  # the embedder that finds near listings is gone by then
+        add("train-rerank", policy, _rerank(settings, policy, shown))
     return found
 
 
@@ -353,6 +358,15 @@ def _sft(settings: Settings, model: Model, photos: int) -> int:
     new = settings.attributes.max_new_tokens
     tokens = rows * (_prompt(settings, model, photos) + new)
     return model.training(settings.sft, tokens, rows * photos) + model.scores(rows * (new + 1))
+
+
+def _rerank(settings: Settings, model: Model, photos: int) -> int:
+    """Return the bytes of a chunk: each query in a row with its positive and each negative, a row two listings; of the
+    scores the verdict's alone.
+    """
+    rows = settings.rerank.chunk_size * (1 + settings.rerank.negatives)
+    tokens = rows * (2 * (photos * model.image_tokens + settings.model.max_text_tokens) + PAIR_TOKENS)
+    return model.training(settings.rerank, tokens, 2 * rows * photos) + model.scores(rows)
 
 
 def _agcl(settings: Settings, model: Model, photos: int) -> int:

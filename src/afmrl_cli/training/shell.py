@@ -129,11 +129,11 @@ class Job:
 class Method:
     """A way to train. `name` is its section of the settings and its command, `title` what people call it.
 
-    `not_the_result` are settings that do not change what is learnt. `parallel`: several processes can share a batch.
-    `writes_dry`: a dry run writes into the store, too. The rest is for `cycle`: `check` raises what `plan` would raise,
-    before the attributes of earlier stages are there; `trial` gives the settings under which a part of a step can be
-    measured then, in seconds; `uses` names what the result depends on (`cycle.inputs`), `samples` the setting that says
-    how much is learnt from.
+    `parallel`: several processes can share a batch. `writes_dry`: a dry run writes into the store, too. The rest is for
+    `cycle`, and left out by a method that is in none: `check` raises what `plan` would raise, before the attributes of
+    earlier stages are there; `trial` gives the settings under which a part of a step can be measured then, in seconds;
+    `uses` names what the result depends on (`cycle.inputs`), `samples` the setting that says how much is learnt from;
+    `not_the_result` are settings that do not change what is learnt.
     """
 
     name: str
@@ -141,11 +141,11 @@ class Method:
     role: Role
     plan: Callable[[Job], Planned]
     prepare: Callable[[Job, Planned, Path], Training]
-    check: Callable[[Workspace, Corpus], None]
-    trial: Callable[[Settings], Settings]
-    uses: Callable[[Settings], frozenset[str]]
-    samples: str
-    not_the_result: set[str]
+    check: Callable[[Workspace, Corpus], None] = lambda work, corpus: None
+    trial: Callable[[Settings], Settings] = lambda settings: settings
+    uses: Callable[[Settings], frozenset[str]] = lambda settings: frozenset()
+    samples: str = ""
+    not_the_result: set[str] = field(default_factory=set)
     parallel: bool = False
     writes_dry: bool = False
 
