@@ -84,7 +84,7 @@ def hostile_shop(root: Path, orders: list[str]) -> CatalogFolder:
 def test_the_nano_model_stays_in_the_schema(temperature: float, orders: list[str], tmp_path: Path) -> None:
     folder = hostile_shop(tmp_path, orders)
     attributes = {"keys": KEYS, "temperature": temperature, "batch_size": 32, "min_pairs": 1}
-    rows = generated(folder, Settings.model_validate({"attributes": attributes}))
+    rows = generated(folder, Settings.model_validate({"model": {"preset": "nano"}, "attributes": attributes}))
     assert len(rows) == len(orders) * len(SAID)
     valid_and_inside(rows)
 

@@ -10,7 +10,7 @@ from afmrl_cli.cli.options import Session
 from afmrl_cli.cli.output import Output
 from afmrl_cli.cli.training import show_estimate, show_plan
 from afmrl_cli.listener import Silent
-from afmrl_cli.settings import Settings
+from afmrl_cli.settings import ModelSettings, Settings
 from afmrl_cli.store.folder import find_folder
 from afmrl_cli.training.estimate import Estimate
 from afmrl_cli.workspace import Workspace
@@ -20,7 +20,9 @@ from afmrl_cli.workspace import Workspace
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     monkeypatch.setenv("COLUMNS", "80")
     (tmp_path / "catalog.csv").write_text("id,title\n1,Shorts\n", "utf-8")
-    return Session(Workspace(find_folder(tmp_path), Settings(), Silent()), Output(), frozenset())
+    return Session(
+        Workspace(find_folder(tmp_path), Settings(model=ModelSettings(preset="nano")), Silent()), Output(), frozenset()
+    )
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(69.0, "1.1 min in all"), (5400.0, "1.5 h in all")])

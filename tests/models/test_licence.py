@@ -58,7 +58,7 @@ CARDS = [
     ("license: [mit, cc-by-nc-4.0]", "(mit cc-by-nc-4.0) forbids"),
     ("license:", ""),
     ("license: once", ""),
-    ("license: \x1b[31m nc\x1b", "([31m nc) forbids"),
+    ("license: \x1b[31m nc\x1b", "(31m nc) forbids"),
 ]
 
 

@@ -56,7 +56,7 @@ def cache_in(place: Path, listener: Silent | None = None, **settings: object) ->
 
 def model_of(name: str, tiny_model: TinyModel) -> ModelSettings:
     if name == "nano":
-        return ModelSettings.model_validate({"device": "cpu"})
+        return ModelSettings.model_validate({"preset": "nano", "device": "cpu"})
     return settings_for(tiny_model(name))
 
 

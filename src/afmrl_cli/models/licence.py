@@ -16,8 +16,8 @@ LARGEST = 1 << 20
 """Bytes that are read of a file."""
 FORBIDS = re.compile(r"non-?commercial|(?<![a-z])nc(?![a-z])|(?<![a-z])research(?![a-z])", re.I)
 """In a licence's name: cc-by-nc-4.0, qwen-research, ..."""
-BY_NAME = {"qwen2.5-vl-3b-instruct": "qwen-research"}
-"""Models of the presets, by their names without the account; a cache of before has no cards."""
+BY_NAME = {"Qwen/Qwen2.5-VL-3B-Instruct": "qwen-research"}
+"""Models of the presets, also as folders of that name; a cache of before has no cards."""
 _told: set[str] = set()
 
 
@@ -43,7 +43,8 @@ def licence_of(name: str, folder: Path) -> str:
     for file in ("LICENSE", "LICENSE.txt", "LICENSE.md"):
         if found := re.search(r"non-?commercial", _text(folder / file), re.I):
             return f"{file}: {_plain(found[0])}"
-    return BY_NAME.get(re.split(r"[\\/]", name.rstrip("\\/"))[-1].lower(), "")
+    last = re.split(r"[\\/]", name.rstrip("\\/"))[-1].lower()
+    return next((licence for known, licence in BY_NAME.items() if known.lower().endswith(f"/{last}")), "")
 
 
 def _card(folder: Path) -> list[str]:
