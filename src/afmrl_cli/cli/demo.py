@@ -40,6 +40,7 @@ PHOTO_SIZE = 224
 SETTINGS = """\
 # The demo's: a small shop, minutes on two cores. A real shop needs none of it.
 [model]
+preset = "nano"
 generator_images = 1
 embedder_images = 1
 
