@@ -165,6 +165,14 @@ class AttributeSettings(EndpointSettings):
         description="What is described: listing, text, photos (each alone), all-photos, rest (without each photo), "
         "queries (those of `eval`).",
     )
+    agreement: Literal["together", "vote", "majority"] = Field(
+        "together",
+        description="together: one answer from all photos; vote: one from each photo, and of each key the most "
+        "frequent value; majority: only what more than half of the photos say.",
+    )
+    min_confidence: float = Field(
+        0.0, ge=0, le=1, description="Leave out stored pairs that the generator was less sure of; 0: none."
+    )
     min_pairs: int = Field(1, ge=1, description="Fewest pairs of a valid answer.")
     max_pairs: int = Field(12, ge=1, description="Most pairs of a valid answer.")
     max_new_tokens: int = Field(64, ge=8, description="Longest answer, in tokens.")
@@ -176,6 +184,15 @@ class AttributeSettings(EndpointSettings):
         description="Products at a time; 0: 32, with other models than nano 12; halved when memory runs out.",
     )
     endpoint_schema: bool = Field(True, description="Ask the endpoint for JSON by a schema (response_format).")
+
+    @model_validator(mode="after")
+    def _somebody_tells_the_confidence(self) -> Self:
+        if self.min_confidence and self.endpoint and self.agreement == "together":
+            raise ValueError(
+                "min_confidence: an endpoint does not tell how sure it is of one answer; agreement = vote or majority "
+                "asks it about each photo"
+            )
+        return self
 
 
 class EmbedSettings(EndpointSettings):

@@ -122,7 +122,10 @@ class Workspace:
         """Return the ids under which attribute texts of these settings are stored."""
         from .attributes.views import AttributeSource
 
-        return AttributeSource(self.generator_id, self.task.id, self.settings.model.generator_images)
+        settings = self.settings
+        return AttributeSource(
+            self.generator_id, self.task.id, settings.model.generator_images, settings.attributes.min_confidence
+        )
 
     @cached_property
     def source_on_disk(self) -> AttributeSource | None:

@@ -54,7 +54,7 @@ def stored(folder: CatalogFolder) -> dict[str, StoredAttributes]:
         pass
     connection = sqlite3.connect(folder.database)
     rows = connection.execute(
-        "SELECT fingerprint, generator, prompt, listing, text, failure, created, viewed FROM attributes"
+        "SELECT fingerprint, generator, prompt, listing, text, failure, created, viewed, confidence FROM attributes"
     ).fetchall()
     connection.close()
     return {row[3]: StoredAttributes(*row) for row in rows}

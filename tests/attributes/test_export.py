@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,10 +22,10 @@ from afmrl_cli.store.database import Database, StoredAttributes
 from afmrl_cli.store.folder import CatalogFolder
 from tests.attributes.shop import make_shop
 
-ANSWERS: list[tuple[str, str | None] | None] = [
-    ("color: navy; id: 7", None),
-    ("fit: slim; color: röd; ratio: 16:9", None),
-    ("chatter", "unparsable"),
+ANSWERS: list[tuple[Any, ...] | None] = [
+    ("color: navy; id: 7", None, 0.0, True, "color: 0.9000; id: 0.5000; fit: 0.2000"),
+    ("fit: slim; color: röd; ratio: 16:9", None, 0.0),
+    ("chatter", "unparsable", 0.0),
     None,
 ]
 
@@ -38,7 +39,7 @@ def export(root: Path, name: str, keys: dict[str, dict[str, str]] | None = None)
         products = list(read_products(folder, settings.catalog, Problems()))
         database.put_attributes(
             [
-                StoredAttributes(fingerprinter.of(product), "g", task.id, product.id, stored[0], stored[1], 0.0)
+                StoredAttributes(fingerprinter.of(product), "g", task.id, product.id, *stored)
                 for product, stored in zip(products, ANSWERS, strict=True)
                 if stored
             ]
@@ -54,10 +55,10 @@ def test_csv(tmp_path):
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [
-        ["id", "attributes", "attr_color", "attr_fit", "attr_id", "attr_ratio", "failure"],
-        ["sku0", "color: navy; id: 7", "navy", "", "7", "", ""],
-        ["sku1", "fit: slim; color: röd; ratio: 16:9", "röd", "slim", "", "16:9", ""],
-        ["sku2", "", "", "", "", "", "unparsable"],
+        ["id", "attributes", "attr_color", "attr_fit", "attr_id", "attr_ratio", "failure", "confidence"],
+        ["sku0", "color: navy; id: 7", "navy", "", "7", "", "", "color: 0.9000; id: 0.5000; fit: 0.2000"],
+        ["sku1", "fit: slim; color: röd; ratio: 16:9", "röd", "slim", "", "16:9", "", ""],
+        ["sku2", "", "", "", "", "", "unparsable", ""],
     ]
 
 
@@ -69,7 +70,9 @@ def test_jsonl(tmp_path):
         "attributes": "fit: slim; color: röd; ratio: 16:9",
         "pairs": {"fit": "slim", "color": "röd", "ratio": "16:9"},
         "failure": "",
+        "confidence": {},
     }
+    assert rows[0]["confidence"] == {"color": 0.9, "id": 0.5, "fit": 0.2}
     assert [row["failure"] for row in rows] == ["", "", "unparsable"]
 
 
@@ -78,7 +81,16 @@ def test_parquet(tmp_path):
 
     export(tmp_path, "out.parquet")
     table = read_table(tmp_path / "out.parquet").to_pydict()
-    assert list(table) == ["id", "attributes", "attr_color", "attr_fit", "attr_id", "attr_ratio", "failure"]
+    assert list(table) == [
+        "id",
+        "attributes",
+        "attr_color",
+        "attr_fit",
+        "attr_id",
+        "attr_ratio",
+        "failure",
+        "confidence",
+    ]
     assert table["attr_color"] == ["navy", "röd", ""]
 
 

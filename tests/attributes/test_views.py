@@ -28,7 +28,7 @@ from afmrl_cli.models.embed_input import Item
 from afmrl_cli.rar.queries import KINDS as RAR_KINDS
 from afmrl_cli.rar.queries import pose
 from afmrl_cli.retrieval.embed import embed_catalog
-from afmrl_cli.retrieval.search import stored_texts
+from afmrl_cli.retrieval.search import stored_attributes
 from afmrl_cli.retrieval.vectors import RowMaker, described_products, load_vectors
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.files import hash_file
@@ -237,7 +237,8 @@ def test_texts_of_an_earlier_version_are_found_where_the_generator_looks_at_fewe
         assert not any(views.attributes(products)) and len(views.without_view) == 16
         rows = RowMaker(work_of(shop.folder, shop.settings), views).make(products)
         shown = {product.id: f"{EARLIER} {number % 2}" for number, product in enumerate(products)}
-        assert stored_texts(rows, views, place) == shown
+        stored = stored_attributes(rows, views, place)
+        assert {id: row.text for id, row in stored.items()} == shown
         work = work_of(shop.folder, shop.settings)
         work.source_on_disk = shop.source
         listings = load_listings(work, Problems())

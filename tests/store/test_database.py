@@ -5,6 +5,8 @@ import subprocess
 import sys
 import textwrap
 import time
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,8 +43,12 @@ def test_whose_texts_there_are_and_how_many_failed(tmp_path: Path) -> None:
         database.put_attributes(rows)
         assert list(database.attribute_sources().items()) == [("z", 3), ("also few", 1), ("few", 1)]
         assert [database.invalid_attributes(name) for name in ("few", "z")] == [5, 0]
-        assert sorted(database.attribute_texts("z", "p")) == ["number: 0", "number: 1", "number: 2"]
-        assert database.attribute_texts("few", "q") == []
+        assert sorted(row.text for row in database.valid_attributes("z", "p")) == [
+            "number: 0",
+            "number: 1",
+            "number: 2",
+        ]
+        assert database.valid_attributes("few", "q") == []
 
 
 def test_many_fingerprints_at_once(tmp_path: Path) -> None:
@@ -93,6 +99,45 @@ def test_a_store_of_the_first_version_is_brought_up_to_date_in_place(tmp_path: P
     connection.close()
 
 
+def version_2(path: Path) -> None:
+    """A store as the second version wrote it: a row with its checksum and a damaged one, no confidence."""
+    version_1(path)
+    checksum = zlib.crc32(b"'f1'\0'g'\0'p'\0'A'\0'color: navy'\0None\x001.5\x001.0")
+    connection = sqlite3.connect(path)
+    connection.executescript(f"""
+        DROP TABLE attributes;
+        CREATE TABLE attributes (
+            fingerprint TEXT NOT NULL, generator TEXT NOT NULL, prompt TEXT NOT NULL,
+            listing TEXT NOT NULL, text TEXT NOT NULL, failure TEXT, created REAL NOT NULL, viewed INTEGER NOT NULL,
+            crc32 INTEGER, PRIMARY KEY (fingerprint, generator, prompt)) WITHOUT ROWID;
+        ALTER TABLE images ADD COLUMN crc32 INTEGER;
+        INSERT INTO attributes VALUES ('f1', 'g', 'p', 'A', 'color: navy', NULL, 1.5, 1, {checksum});
+        INSERT INTO attributes VALUES ('f2', 'g', 'p', 'A', 'color: damaged', NULL, 1.5, 1, 7);
+        PRAGMA user_version = 2;
+    """)
+    connection.close()
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_store_of_the_second_version_is_read_and_knows_of_no_confidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writable: bool
+) -> None:
+    version_2(tmp_path / "db.sqlite")
+    if not writable:
+        monkeypatch.setattr("os.access", lambda path, mode: False)
+    with Database(tmp_path / "db.sqlite") as database:
+        assert database.writable == writable
+        row = attributes("f1", listing="A", text="color: navy", created=1.5)
+        assert database.attributes("g", "p", ["f1", "f2"]) == {"f1": row}
+        assert database.valid_attributes("g", "p") == [row]
+        if writable:
+            told = replace(row, confidence="color: 0.5000")
+            database.put_attributes([told])
+            assert database.attributes("g", "p", ["f1"]) == {"f1": told}
+            database._connection.execute("UPDATE attributes SET confidence = 'color: 0.9000' WHERE fingerprint = 'f1'")
+            assert database.attributes("g", "p", ["f1"]) == {}  # damaged
+
+
 def test_a_store_of_the_first_version_that_can_not_be_written_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +177,7 @@ WRITER = """
         connection = database._connection
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("INSERT INTO attributes SELECT 'open', generator, prompt, listing, text, failure, "
-            "created, viewed, NULL FROM attributes")
+            "created, viewed, NULL, NULL FROM attributes")
         print("open", flush=True)
         sys.stdin.readline()
         connection.execute("COMMIT")

@@ -1,8 +1,8 @@
 """Stored attributes as a file: CSV, JSONL or Parquet, one row per product of the catalog as it is now.
 
-The columns are id, attributes (the text), `attr_<key>` for each key, failure. The prefix is the one by which catalogs
-mark given attributes, so that an exported column can be pasted into the catalog, and no key collides with `id`.
-JSONL has the pairs as one object under `pairs`.
+The columns are id, attributes (the text), `attr_<key>` for each key, failure, confidence (of each pair, also of those
+left out as too low). The prefix is the one by which catalogs mark given attributes, so that an exported column can be
+pasted into the catalog, and no key collides with `id`. JSONL has the pairs as one object under `pairs`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ..store.database import StoredAttributes
 from ..store.files import writing
 from ..store.folder import CatalogFolder, check_output
 from ..store.written import PARQUET_MARK
+from .agreement import read_confidence, write_confidence
 from .parse import read_stored
 from .task import AttributeTask
 from .views import StoredViews
@@ -85,6 +86,7 @@ def _row(product: Product, stored: StoredAttributes, task: AttributeTask) -> dic
         "attributes": stored.text if valid else "",
         "pairs": read_stored(stored.text) if valid else {},
         "failure": stored.failure or "",
+        "confidence": read_confidence(stored),
     }
 
 
@@ -96,11 +98,17 @@ def _columns(keys: Counter[str], schema: list[str]) -> list[str]:
 
 def _cells(line: str, columns: list[str]) -> list[str]:
     row = json.loads(line)
-    return [row["id"], row["attributes"], *(row["pairs"].get(key, "") for key in columns), row["failure"]]
+    return [
+        row["id"],
+        row["attributes"],
+        *(row["pairs"].get(key, "") for key in columns),
+        row["failure"],
+        write_confidence(row["confidence"]),
+    ]
 
 
 def _names(columns: list[str]) -> list[str]:
-    return ["id", "attributes", *(f"attr_{key}" for key in columns), "failure"]
+    return ["id", "attributes", *(f"attr_{key}" for key in columns), "failure", "confidence"]
 
 
 def _write_jsonl(spool: IO[str], target: Path, columns: list[str]) -> None:

@@ -9,6 +9,7 @@ one, and a run with nothing to do opens no photo and loads no model.
 from __future__ import annotations
 
 import heapq
+import itertools
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -24,12 +25,13 @@ from ..settings import Settings
 from ..store.database import StoredAttributes
 from ..store.files import hash_json
 from ..workspace import Workspace
+from .agreement import REFUSED, Reading, confident, looks, read_confidence, read_together, write_confidence
 from .open_requests import open_requests
+from .parse import read_stored
 from .request import Generation, Generator, Request, Stopped
 from .views import StoredViews
 
 ENDPOINT_ERROR = "endpoint error"
-REFUSED = "refused"
 NOTHING_TO_READ = "nothing to read"
 """Failures beside those of the parser: the server gave no answer; the model or a filter declined; no text, and no photo
 that can be opened."""
@@ -56,7 +58,9 @@ class AttributeSummary:
     """Requests that the generator answered: listings of the same content share one."""
     request_seconds: float = 0.0
     """Photos, generation, storing; without reading the catalog and loading the model."""
-    examples: list[tuple[Product, str]] = field(default_factory=list)
+    examples: list[tuple[Product, StoredAttributes]] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Pairs below `attributes.min_confidence`, by key."""
     failed: dict[str, tuple[Product, str]] = field(default_factory=dict)
     """The first product of each kind of failure, and what the model or the server said."""
 
@@ -80,8 +84,9 @@ class AttributeSummary:
             self.failed.setdefault(row.failure, (product, row.text))
             return
         self.valid += 1
+        self.left_out.update(read_confidence(row).keys() - read_stored(row.text).keys())
         if len(self.examples) < EXAMPLES:
-            self.examples.append((product, row.text))
+            self.examples.append((product, row))
 
 
 def sample_products(products: Iterable[Product], number: int, seed: int) -> list[Product]:
@@ -190,7 +195,8 @@ class _Run:
             begin = time.monotonic()
         opened = open_requests(self.work.task, list(firsts.values()), settings, self.problems, self.generator)
         requests = dict(zip(firsts, opened, strict=True))
-        made = {key: request for key, request in requests.items() if request is not None}
+        agreement = settings.attributes.agreement
+        made = {key: looks(request, agreement) for key, request in requests.items() if request is not None}
         answers, stopped = self._answers(made)
         rows = [
             self._row(fingerprint, product, answers.get(fingerprint))
@@ -205,41 +211,54 @@ class _Run:
         self.summary.request_seconds += time.monotonic() - begin
         if len(self.done) > REMEMBERED:
             self.done.clear()
-        for row in rows:
+        for written in rows:
+            row = confident(written, settings.attributes.min_confidence)
+            assert row is not None  # `AttributeSettings` sees to it that somebody tells the confidence
             self.done[row.fingerprint] = row
             for product in self.waiting[row.fingerprint]:
                 self.summary.count(product, row, new=True)
         self.waiting.clear()
         self.valid_before.clear()
 
-    def _answers(self, requests: dict[str, Request]) -> tuple[dict[str, Generation], Stopped | None]:
-        """Return the answers by fingerprint, and why there are no more when the generator could not go on."""
+    def _answers(self, requests: dict[str, list[Request]]) -> tuple[dict[str, list[Generation]], Stopped | None]:
+        """Return the answers to each product's requests by fingerprint, if there are all, and why there are no more
+        when the generator could not go on.
+        """
         if not requests or self.generator is None:
             return {}, None
         stopped = None
         try:
-            said: Sequence[Generation | None] = self.generator.generate(list(requests.values()))
+            said: Sequence[Generation | None] = self.generator.generate(
+                [one for own in requests.values() for one in own]
+            )
         except Stopped as error:
             stopped, said = error, error.answers
-        answers = {key: answer for key, answer in zip(requests, said, strict=True) if answer is not None}
-        errors = [answer.error for answer in answers.values() if answer.error is not None]
+        each = iter(said)
+        grouped = {key: list(itertools.islice(each, len(own))) for key, own in requests.items()}
+        answers = {key: found for key, own in grouped.items() if len(found := [a for a in own if a]) == len(own)}
+        errors = [answer.error for answer in itertools.chain(*answers.values()) if answer.error is not None]
         self.summary.requests += len(answers)
-        self.unanswered += len(errors)
+        self.unanswered += sum(all(answer.error is not None for answer in own) for own in answers.values())
         self.last_error = errors[-1] if errors else self.last_error
         return answers, stopped
 
-    def _row(self, fingerprint: str, product: Product, answer: Generation | None) -> StoredAttributes:
-        failure: str | None
-        if answer is None:
-            text, failure = None, NOTHING_TO_READ
-        elif answer.error is not None:
-            text, failure = None, REFUSED if answer.refused else ENDPOINT_ERROR
+    def _row(self, fingerprint: str, product: Product, answers: list[Generation] | None) -> StoredAttributes:
+        if answers is None:
+            reading, said = Reading(None, NOTHING_TO_READ), ""
+        elif broken := next((a.error for a in answers if a.error is not None and not a.refused), None):
+            reading, said = Reading(None, ENDPOINT_ERROR), broken
         else:
-            text, failure = self.work.task.read(answer, product)
-        if text is None:
-            text = _storable((answer.error or answer.text) if answer else "")
-        name, task = self.work.generator_id, self.work.task.id
-        return StoredAttributes(fingerprint, name, task, product.id, text, failure, time.time())
+            reading, said = read_together(answers, product, self.work.task), answers[0].error or answers[0].text
+        return StoredAttributes(
+            fingerprint,
+            self.work.generator_id,
+            self.work.task.id,
+            product.id,
+            reading.text if reading.text is not None else _storable(said),
+            reading.failure,
+            time.time(),
+            confidence=None if reading.confidence is None else write_confidence(reading.confidence),
+        )
 
 
 def _something_to_read(product: Product, settings: Settings) -> bool:

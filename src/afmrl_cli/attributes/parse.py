@@ -31,6 +31,7 @@ _SEMICOLONS = "\uff1b\ufe54\ufe14\u061b\u037e\u1364\u2e35"
 _STOPS = " .\u3002\uff0e\uff61"
 _WIDE = str.maketrans(_COLONS + _SEMICOLONS, ":" * len(_COLONS) + ";" * len(_SEMICOLONS))
 _WIDE_COLON = re.compile(rf"[{_COLONS}](?!\d)|(?<!\d)[{_COLONS}]")
+_WRITTEN = re.compile(rf"([^:;{_COLONS}{_SEMICOLONS}]+)[:{_COLONS}]([^;{_SEMICOLONS}]+)")
 
 
 class InvalidAttributes(ValueError):
@@ -74,6 +75,13 @@ def parse_attributes(text: str, *, max_pairs: int = MAX_PAIRS) -> dict[str, str]
     if len(found) > max_pairs:
         raise InvalidAttributes("too many pairs", f"{len(found)} pairs, at most {max_pairs}")
     return found
+
+
+def value_spans(text: str) -> dict[str, tuple[int, int]]:
+    """Return where each pair's value stands in `text`, first and last character + 1, by key; for valid text the keys
+    are those that `parse_attributes` gives.
+    """
+    return {" ".join(found[1].lower().split()): found.span(2) for found in _WRITTEN.finditer(text)}
 
 
 def read_stored(text: str) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ModelError
@@ -32,13 +32,15 @@ class Request:
 class Generation:
     """One answer. `cut_off`: the budget of new tokens ended before the model did. `error`: there is no answer (only
     an endpoint says so: network, server); then `text` is empty and the same request may work later, unless it was
-    `refused`, by the model or a filter.
+    `refused`, by the model or a filter. `confidence`: the probability of each pair's value, by key, where the
+    generator tells it.
     """
 
     text: str
     cut_off: bool
     error: str | None = None
     refused: bool = False
+    confidence: Mapping[str, float] | None = field(default=None, compare=False)
 
 
 class Stopped(ModelError):

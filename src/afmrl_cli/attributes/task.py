@@ -47,6 +47,8 @@ class AttributeTask:
             "max_new_tokens": settings.max_new_tokens,
             "sampling": [settings.temperature, settings.top_p, settings.seed] if settings.temperature > 0 else "greedy",
         }
+        if settings.agreement != "together":
+            parts["agreement"] = settings.agreement
         return hash_json(parts)[:16]
 
     def request(self, product: Product, images: Sequence[Image | Picture]) -> Request:

@@ -13,7 +13,7 @@ by, and stand on no side.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -24,6 +24,7 @@ from ..catalog.product import Product, product_text
 from ..errors import UsageError
 from ..listener import Listener
 from ..store.database import Database, StoredAttributes
+from .agreement import confident
 
 if TYPE_CHECKING:
     from ..workspace import Workspace
@@ -46,12 +47,13 @@ LOOKUP_PRODUCTS = 256
 @dataclass(frozen=True)
 class AttributeSource:
     """Whose stored attribute texts are used: the generator's id, the prompt's hash, and how many photos of a view the
-    generator is shown (0: all).
+    generator is shown (0: all). Pairs below `min_confidence` are left out of them.
     """
 
     generator: str
     prompt: str
     photos: int = 0
+    min_confidence: float = 0.0
 
 
 def first_photos(view: Product, most: int) -> Product:
@@ -128,10 +130,11 @@ def stored_rows(
 ) -> list[StoredAttributes | None]:
     """Return what is stored of views, by their `fingerprint_pairs`, None for nothing: the one lookup.
 
-    Rows of earlier versions stand under the whole view and are found, too: see `StoredAttributes.viewed`.
+    Rows of earlier versions stand under the whole view and are found, too: see `StoredAttributes.viewed`. With
+    `min_confidence` a row without confidence is none.
     """
     keys = sorted({each for pair in prints for each in pair} - {""})
-    stored = database.attributes(source.generator, source.prompt, keys)
+    stored = _confident(database.attributes(source.generator, source.prompt, keys), source)
     earlier = {key: row for key, row in stored.items() if not row.viewed}
     return [stored.get(shown) or earlier.get(whole) for shown, whole in prints]
 
@@ -150,6 +153,8 @@ class StoredViews:
         self.database, self.fingerprinter, self.source = database, fingerprinter, source
         self.without_view: set[str] = set()
         """Fingerprints searched whose text is of a store that did not record what was seen."""
+        self.without_confidence: set[str] = set()
+        """Fingerprints searched whose text nobody told a confidence of, where one is asked for."""
         self._earlier: dict[str, set[str]] = {}
         """Such whole views by what the generator is shown of them, where that is less."""
 
@@ -172,10 +177,12 @@ class StoredViews:
         if self.source is None:
             return {}
         keys = sorted({*fingerprints} - {""})
-        rows = self.database.attributes(self.source.generator, self.source.prompt, keys)
+        stored = self.database.attributes(self.source.generator, self.source.prompt, keys)
+        rows = _confident(stored, self.source)
+        self.without_confidence |= stored.keys() - rows.keys()
         self.without_view |= {key for key, row in rows.items() if _unviewed(row)}
         self.without_view |= {whole for key in keys if key not in rows for whole in self._earlier.get(key, ())}
-        return {key: row.text for key, row in rows.items() if row.viewed and row.failure is None}
+        return {key: row.text for key, row in rows.items() if row.viewed and row.failure is None and row.text}
 
     def stored(self, products: Iterable[Product]) -> Iterator[tuple[Product, str, StoredAttributes | None]]:
         """Give each product with the fingerprint of what the generator is shown of it, and its `stored_rows`."""
@@ -219,6 +226,11 @@ class StoredViews:
                 f"{len(self.without_view):,} stored attribute texts are of an earlier version, which did not record "
                 "what was shown: they enrich nothing; run `afmrl attributes` to write them anew"
             )
+        if self.without_confidence:
+            listener.note(
+                f"{len(self.without_confidence):,} stored attribute texts have no confidence, which "
+                "attributes.min_confidence asks for: they enrich nothing; run `afmrl attributes` to write them anew"
+            )
 
 
 @contextmanager
@@ -226,6 +238,12 @@ def open_views(work: Workspace, source: AttributeSource | None) -> Iterator[Stor
     """Open the catalog's database for the attribute texts of `source`; photos hashed meanwhile are remembered in it."""
     with work.database() as database, Fingerprinter(database) as fingerprinter:
         yield StoredViews(database, fingerprinter, source)
+
+
+def _confident(stored: Mapping[str, StoredAttributes], source: AttributeSource) -> dict[str, StoredAttributes]:
+    """Return the rows of which somebody told the confidence that `source` asks for, without the pairs below it."""
+    rows = {key: confident(row, source.min_confidence) for key, row in stored.items()}
+    return {key: row for key, row in rows.items() if row is not None}
 
 
 def _unviewed(row: StoredAttributes | None) -> TypeGuard[StoredAttributes]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..workspace import Workspace
 
 EXAMPLES = 3
+LEFT_OUT_KEYS = 8
 
 
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N products that need work.")]
@@ -36,6 +37,8 @@ Out = Annotated[
 @in_session(
     setting("attributes.batch_size"),
     setting("attributes.views", metavar="NAMES"),
+    setting("attributes.agreement"),
+    setting("attributes.min_confidence"),
     setting("attributes.language"),
     setting("attributes.endpoint", metavar="URL"),
     setting("attributes.endpoint_model", "--model", metavar="NAME"),
@@ -168,6 +171,8 @@ def _show(
     problems: Problems,
     exported: ExportSummary | None,
 ) -> None:
+    from ..attributes.agreement import read_confidence
+
     out, generator = session.out, session.work.generator_id
     document: dict[str, Any] = {
         "generator": generator,
@@ -180,8 +185,15 @@ def _show(
         "failures": dict(summary.failures.most_common()),
         "problems": {str(kind): count for kind, count in problems.counts.items()},
         "products_per_second": summary.products_per_second,
+        "left_out": dict(summary.left_out.most_common()),
         "examples": [
-            {"id": product.id, "title": product.title, "attributes": text} for product, text in summary.examples
+            {
+                "id": product.id,
+                "title": product.title,
+                "attributes": row.text,
+                "confidence": read_confidence(row) if row.confidence is not None else None,
+            }
+            for product, row in summary.examples
         ],
         "out": None,
     }
@@ -196,13 +208,18 @@ def _show(
             out.note(f"two tables lie in {session.folder.root} now: name the catalog in catalog.path of afmrl.toml")
     out.document("afmrl.attributes/1", document)
     if summary.examples:
-        out.table(["id", "title", "attributes"], [[p.id, p.title, text] for p, text in summary.examples])
+        out.table(["id", "title", "attributes"], [[p.id, p.title, row.text] for p, row in summary.examples])
     columns, row = _counted(session, products, summary.products)
     rate = f"{summary.products_per_second:.1f}" if summary.requests else "-"
     out.table(
         [*columns, "generated", "done before", "valid", f"{columns[-1]}/s", "generator"],
         [[*row, summary.generated, summary.skipped, f"{summary.valid_share:.1%}", rate, generator]],
     )
+    if summary.left_out:
+        least, keys = session.settings.attributes.min_confidence, summary.left_out.most_common()
+        named = ", ".join(f"{key} {number:,}" for key, number in keys[:LEFT_OUT_KEYS])
+        more = ", ..." if len(keys) > LEFT_OUT_KEYS else ""
+        out.note(f"{summary.left_out.total():,} pairs below attributes.min_confidence = {least:g}: {named}{more}")
     if summary.failures:
         firsts = {kind: (product.id, text[:80]) for kind, (product, text) in summary.failed.items()}
         rows = [[kind, number, *firsts[kind]] for kind, number in summary.failures.most_common()]

@@ -124,17 +124,22 @@ def _written_attributes(session: Session, text: str, images: Sequence[Image]) ->
     """Let the generator write attributes for the query; DataError when it gives no answer, a note when it is not
     valid.
     """
+    from ..attributes.agreement import looks, read_together, surest
     from ..catalog.product import Product
 
-    product = Product("query", title=text)
+    product, settings = Product("query", title=text), session.settings.attributes
     limit = session.settings.model.generator_images or len(images)
-    [answer] = session.work.generator().generate([session.work.task.request(product, images[:limit])])
-    if answer.error:
-        raise DataError(f"--enrich: the generator gave no answer: {answer.error}", "search without --enrich")
-    written, failure = session.work.task.read(answer, product)
-    if written is None:
-        session.out.note(f"--enrich: the generator's answer is not used ({failure}): {answer.text[:120]!r}")
-    return written or ""
+    request = session.work.task.request(product, images[:limit])
+    answers = session.work.generator().generate(looks(request, settings.agreement))
+    if error := next((answer.error for answer in answers if answer.error), None):
+        raise DataError(f"--enrich: the generator gave no answer: {error}", "search without --enrich")
+    reading = read_together(answers, product, session.work.task)
+    if reading.text is None:
+        said = answers[0].text[:120]
+        session.out.note(f"--enrich: the generator's answer is not used ({reading.failure}): {said!r}")
+        return ""
+    least = settings.min_confidence
+    return surest(reading.text, reading.confidence or {}, least) if least else reading.text
 
 
 def _show(out: Output, found: Found, wide: bool) -> None:

@@ -105,11 +105,13 @@ class Inputs:
         self.catalog = catalog
 
     def _generator(self, work: Workspace) -> dict[str, str]:
-        return {
+        found = {
             "generator": work.generator_id,
             "prompt": work.task.id,
             "generator photos": str(work.settings.model.generator_images),
         }
+        least = work.settings.attributes.min_confidence  # without one, stages of earlier versions stand
+        return found | ({"min confidence": str(least)} if least else {})
 
     def _embedder(self, work: Workspace) -> dict[str, str]:
         return {"embedder": work.embedder_id}

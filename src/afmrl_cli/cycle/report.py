@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..attributes.agreement import confident
 from ..attributes.parse import count_pairs, read_stored
 from ..attributes.views import AttributeSource, StoredViews
 from ..catalog.fingerprints import Fingerprinter
@@ -287,11 +288,18 @@ def _rounds(
                 "characters": None,
             }
             source = read_json(place / "scores" / result["score"] / "metrics.json")["attributes"]
-            if source and (texts := database.attribute_texts(source["generator"], source["prompt"])):
+            if source and (texts := _texts(database, source)):
                 row["pairs"] = sum(map(count_pairs, texts)) / len(texts)
                 row["characters"] = sum(map(len, texts)) / len(texts)
             rows.append(row)
     return rows
+
+
+def _texts(database: Database, source: Mapping[str, Any]) -> list[str]:
+    """Return the attribute texts of a source that are used."""
+    rows = database.valid_attributes(source["generator"], source["prompt"])
+    kept = (confident(row, source.get("min_confidence", 0.0)) for row in rows)
+    return [row.text for row in kept if row is not None]
 
 
 def _curves(content: Mapping[str, Any], folder: CatalogFolder) -> list[dict[str, str]]:

@@ -147,8 +147,6 @@ def _with_attributes(work: Workspace, queries: Any, source: AttributeSource | No
     """Return how many queries have attributes."""
     if source is None:
         return 0
-    with work.database() as database:
-        prints = sorted({query.fingerprint for query in queries if query.fingerprint})
-        rows = database.attributes(source.generator, source.prompt, prints)
-    valid = {fingerprint for fingerprint, row in rows.items() if row.viewed and row.failure is None}
-    return sum(query.fingerprint in valid for query in queries)
+    with open_views(work, source) as views:
+        texts = views.texts([query.fingerprint for query in queries])
+    return sum(query.fingerprint in texts for query in queries)

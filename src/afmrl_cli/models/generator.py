@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import GenerationConfig
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from ..attributes.parse import value_spans
 from ..attributes.prompt import chat_messages
 from ..attributes.request import Generation, Request
 from ..by_model import value_by_model
@@ -79,7 +82,7 @@ class LocalGenerator:
             made = self._batches.run(lengths, prepare, self._tokens)
         self.vision.flush()
         # Decoded only now: a tokenizer must not be used while the other thread prepares a batch with it.
-        return [self.generation(tokens) for tokens in made]
+        return [self.generation(tokens, sure) for tokens, sure in made]
 
     def _fitting(self, request: Request) -> Request:
         """Return `request` with as many of its first photos as the model has positions for; warned of once."""
@@ -129,19 +132,58 @@ class LocalGenerator:
             **how,
         )
 
-    def _tokens(self, batch: dict[str, Any]) -> list[list[int]]:
-        """Generate the new tokens of each row."""
+    def _tokens(self, batch: dict[str, Any]) -> list[tuple[list[int], list[float]]]:
+        """Generate the new tokens of each row, with their probabilities."""
         there = self.vision.inputs(batch, self.loaded.device)
+        sure = _Probabilities()
         with torch.inference_mode(), active_adapter(self.loaded.peft, self.adapter):
-            tokens = self.loaded.causal.generate(**there, generation_config=self._config())
-        made: list[list[int]] = tokens[:, batch["input_ids"].shape[1] :].tolist()
-        return made
+            tokens = self.loaded.causal.generate(
+                **there, generation_config=self._config(), logits_processor=LogitsProcessorList([sure])
+            )
+            new = tokens[:, batch["input_ids"].shape[1] :]
+            return list(zip(new.tolist(), sure.of(tokens).tolist(), strict=True))
 
-    def generation(self, tokens: list[int]) -> Generation:
-        """Return what the model wrote, as an answer: the text up to its first end token."""
+    def generation(self, tokens: list[int], sure: Sequence[float] = ()) -> Generation:
+        """Return what the model wrote, as an answer: the text up to its first end token. `sure`: the tokens'
+        probabilities.
+        """
         end = next((i for i, token in enumerate(tokens) if token in self.ends), None)
         text = self.processor.tokenizer.decode(tokens[:end], skip_special_tokens=True)
-        return Generation(text.strip(), cut_off=end is None)
+        confidence = self._confidence(tokens[:end], sure, text) if sure else None
+        return Generation(text.strip(), cut_off=end is None, confidence=confidence)
+
+    def _confidence(self, tokens: list[int], sure: Sequence[float], text: str) -> dict[str, float]:
+        """Return the probability of each pair's value, the product of its tokens', by key."""
+        prefixes = [tokens[: i + 1] for i in range(len(tokens))]
+        ends = [len(part) for part in self.processor.tokenizer.batch_decode(prefixes, skip_special_tokens=True)]
+        spans = list(zip([0, *ends], ends, sure, strict=False))
+        return {
+            key: math.prod(p for begin, end, p in spans if begin < last and end > first)
+            for key, (first, last) in value_spans(text).items()
+        }
+
+
+class _Probabilities(LogitsProcessor):
+    """Remembers how probable each token was that `generate` chose; it changes nothing."""
+
+    def __init__(self) -> None:
+        self._chosen: list[Tensor] = []
+        self._scores: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Take the last token's probability from the scores before it, and keep these scores for the next."""
+        self._remember(input_ids)
+        self._scores = scores
+        return scores
+
+    def _remember(self, input_ids: Tensor) -> None:
+        if self._scores is not None:
+            self._chosen.append(self._scores.float().softmax(-1).gather(1, input_ids[:, -1:]))
+
+    def of(self, tokens: Tensor) -> Tensor:
+        """Return the probabilities of the new ones of `tokens` [rows, new]; call once, at the end."""
+        self._remember(tokens)
+        return torch.cat(self._chosen, 1)
 
 
 def load_generator(

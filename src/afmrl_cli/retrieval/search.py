@@ -19,11 +19,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..attributes.agreement import read_confidence
 from ..attributes.parse import read_stored, write_attributes
 from ..attributes.views import StoredViews, open_views, stored_rows, text_to_show
 from ..catalog.product import Product
 from ..errors import DataError
 from ..models.embed_input import Item
+from ..store.database import StoredAttributes
 from ..workspace import Workspace
 from .bm25 import tokenize
 from .cache import other_dimension
@@ -58,6 +60,8 @@ class Hit:
     link: str = ""
     same: float | None = None
     """The probability that it is the query's product, by the reranker; None where it was not asked."""
+    confidence: dict[str, float] = field(default_factory=dict)
+    """How sure the generator was of each attribute, where it told."""
 
     @property
     def why(self) -> str:
@@ -108,30 +112,30 @@ def search(work: Workspace, vectors: Vectors, query: Item, like: str = "", filte
         ranked, took = rerank_first(work, asked, ranked)
     ranked = ranked[:k]
     listings = [listing for _, listing, _ in ranked]
-    texts = _stored_texts(work, [*listings, *([liked] if liked else [])])
+    texts = _stored_attributes(work, [*listings, *([liked] if liked else [])])
     terms = QueryTerms.of_listing(liked, texts) if liked else QueryTerms.of_query(query)
     root = work.folder.root
     hits = [
-        replace(_hit((rank, score), listing, texts.get(listing.id, ""), terms, root), same=same)
+        replace(_hit((rank, score), listing, texts.get(listing.id), terms, root), same=same)
         for rank, (score, listing, same) in enumerate(ranked, 1)
     ]
     nothing = QueryTerms(frozenset(), {})
-    shown = _hit((0, 1.0), liked, texts.get(liked.id, ""), nothing, root) if liked else None
+    shown = _hit((0, 1.0), liked, texts.get(liked.id), nothing, root) if liked else None
     return Found(query, hits, shown, reranked=took)
 
 
-def _stored_texts(work: Workspace, listings: Sequence[Listing]) -> dict[str, str]:
-    """Read the attribute texts of listings by id, as far as the store has any to show; nothing is made where it has no
+def _stored_attributes(work: Workspace, listings: Sequence[Listing]) -> dict[str, StoredAttributes]:
+    """Read the attributes of listings by id, as far as the store has any to show; nothing is made where it has no
     database yet.
     """
     if not work.folder.database.is_file() or (source := work.source_on_disk) is None:
         return {}
     with open_views(work, source) as views:
-        return stored_texts(listings, views, work.folder.root)
+        return stored_attributes(listings, views, work.folder.root)
 
 
-def stored_texts(listings: Sequence[Listing], views: StoredViews, root: Path) -> dict[str, str]:
-    """Read the attribute texts of listings by id, as far as the store has any to show."""
+def stored_attributes(listings: Sequence[Listing], views: StoredViews, root: Path) -> dict[str, StoredAttributes]:
+    """Read the attributes of listings by id, as far as the store has any to show."""
     source, prints = views.source, []
     assert source is not None
     for listing in listings:
@@ -142,7 +146,7 @@ def stored_texts(listings: Sequence[Listing], views: StoredViews, root: Path) ->
             whole = views.fingerprinter.of(Product(listing.id, images=photos, text=lines))
         prints.append((listing.fingerprint, whole))
     rows = stored_rows(views.database, source, prints)
-    return {listing.id: text for listing, row in zip(listings, rows, strict=True) if (text := text_to_show(row))}
+    return {listing.id: row for listing, row in zip(listings, rows, strict=True) if row and text_to_show(row)}
 
 
 def _nearest(
@@ -193,22 +197,37 @@ class QueryTerms:
         return QueryTerms(_words(f"{query.text} {query.attributes}"), read_stored(query.attributes))
 
     @staticmethod
-    def of_listing(listing: Listing, texts: Mapping[str, str]) -> QueryTerms:
+    def of_listing(listing: Listing, stored: Mapping[str, StoredAttributes]) -> QueryTerms:
         """Take those of the listing that the results are like."""
-        return QueryTerms(_words(listing.title), read_stored(texts.get(listing.id, "")))
+        return QueryTerms(_words(listing.title), read_stored(text_to_show(stored.get(listing.id))))
 
 
-def _hit(place: tuple[int, float], listing: Listing, text: str, terms: QueryTerms, root: Path) -> Hit:
+def _hit(
+    place: tuple[int, float], listing: Listing, row: StoredAttributes | None, terms: QueryTerms, root: Path
+) -> Hit:
     rank, score = place
-    attributes = read_stored(text)
+    attributes = read_stored(text_to_show(row))
     matching = [key for key, value in attributes.items() if _matches(key, value, terms)]
     shared = [word for word in dict.fromkeys(tokenize(listing.text)) if word in terms.words]
     images = tuple(root / name for name in listing.images)
     fields: dict[str, str] = json.loads(listing.fields)
     brand, price, link = (_first(fields, names) for names in (("brand",), PRICES, LINKS))
     link = link if link.startswith(("http://", "https://")) else ""
+    known = read_confidence(row) if row else {}
+    confidence = {key: known[key] for key in attributes if key in known}
     return Hit(
-        rank, score, listing.id, listing.title, attributes, tuple(matching), tuple(shared), images, brand, price, link
+        rank,
+        score,
+        listing.id,
+        listing.title,
+        attributes,
+        tuple(matching),
+        tuple(shared),
+        images,
+        brand,
+        price,
+        link,
+        confidence=confidence,
     )
 
 
@@ -228,7 +247,20 @@ def _words(text: str) -> frozenset[str]:
 
 def fields_shown(hits: Sequence[Hit]) -> list[dict[str, object]]:
     """Return hits for a JSON document."""
-    shown = ("rank", "id", "title", "brand", "price", "link", "attributes", "matching", "words", "why", "same")
+    shown = (
+        "rank",
+        "id",
+        "title",
+        "brand",
+        "price",
+        "link",
+        "attributes",
+        "matching",
+        "words",
+        "why",
+        "same",
+        "confidence",
+    )
     return [
         {name: getattr(hit, name) for name in shown}
         | {"score": round(hit.score, 6), "images": [str(path) for path in hit.images]}

@@ -87,7 +87,9 @@ def load_corpus(work: Workspace, processor: Processor, student: str, problems: P
     total = count_rows(folder, settings.catalog)
     with open_views(work, None) as views, open_catalog(folder, settings.catalog, problems) as catalog:
         source = open_source(work, catalog, views.database, student)
-        views.source = AttributeSource(source.teacher, task.id, settings.model.generator_images)
+        views.source = AttributeSource(
+            source.teacher, task.id, settings.model.generator_images, settings.attributes.min_confidence
+        )
         wanted = (product for product in catalog.products if split_of(product, settings.split) != "test")
         for number, (example, seen) in enumerate(_with_targets(views.stored(wanted), source, task, processor, reading)):
             reading.examples[split_of(example.product, settings.split)].append((example, seen))

@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import DataError
 from .files import make_folder
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_SECONDS = 30.0
 LOOKUP_CHUNK = 500
 """Fingerprints or paths in one query: SQLite allows 999 variables in old builds."""
@@ -28,12 +28,12 @@ LOOKUP_CHUNK = 500
 ATTRIBUTES = """CREATE TABLE attributes (
         fingerprint TEXT NOT NULL, generator TEXT NOT NULL, prompt TEXT NOT NULL,
         listing TEXT NOT NULL, text TEXT NOT NULL, failure TEXT, created REAL NOT NULL, viewed INTEGER NOT NULL,
-        crc32 INTEGER, PRIMARY KEY (fingerprint, generator, prompt)) WITHOUT ROWID"""
-COLUMNS = "fingerprint, generator, prompt, listing, text, failure, created, viewed, crc32"
-EARLIER = """SELECT fingerprint, generator, prompt, listing, text, failure, created, 0 AS viewed, NULL AS crc32
-    FROM {} WHERE sample = 0"""
+        crc32 INTEGER, confidence TEXT, PRIMARY KEY (fingerprint, generator, prompt)) WITHOUT ROWID"""
+COLUMNS = "fingerprint, generator, prompt, listing, text, failure, created, viewed, confidence, crc32"
+EARLIER = """SELECT fingerprint, generator, prompt, listing, text, failure, created, 0 AS viewed, NULL AS confidence,
+    NULL AS crc32 FROM {} WHERE sample = 0"""
 """The rows of version 1, which had several samples in mind, did not know what a text was written from, and had no
-checksums."""
+checksums. Version 2 had no confidence."""
 SCHEMA = (
     ATTRIBUTES,
     """CREATE TABLE images (
@@ -47,7 +47,8 @@ class StoredAttributes:
     """One generated text. `fingerprint` is that of what the generator was shown (`attributes.views`), `generator` the
     model's id, `prompt` the prompt's hash, `listing` the product's id (for people), `created` seconds since 1970.
     `failure` None: `text` is valid attribute text; else the failure's name, and `text` what the model wrote. Without
-    `viewed` the row is of an earlier version, under the whole product, and what the generator saw is not known."""
+    `viewed` the row is of an earlier version, under the whole product, and what the generator saw is not known.
+    `confidence`: that of each pair, as attribute text (`attributes.agreement`); None where none was told."""
 
     fingerprint: str
     generator: str
@@ -57,6 +58,7 @@ class StoredAttributes:
     failure: str | None
     created: float
     viewed: bool = True
+    confidence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,8 @@ class Database:
                         self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             elif version == 1:
                 self._from_version_1()
+            elif version == 2:
+                self._from_version_2()
         except sqlite3.OperationalError as error:
             if "unable to open" in str(error) or "readonly" in str(error):
                 raise DataError(f"{path}: {error}", "check the owner and mode of the file and its folder") from error
@@ -137,6 +141,16 @@ class Database:
                 self._connection.execute(f"INSERT INTO attributes ({COLUMNS}) {EARLIER.format('earlier')}")
                 self._connection.execute("DROP TABLE earlier")
                 self._connection.execute("ALTER TABLE images ADD COLUMN crc32 INTEGER")
+                self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _from_version_2(self) -> None:
+        """Bring a store of version 2 up to date; one that can't be written is read as it is."""
+        if not self.writable:
+            self._connection.execute("CREATE TEMP VIEW attributes AS SELECT *, NULL AS confidence FROM main.attributes")
+            return
+        with self._transaction():
+            if self._version() == 2:  # nobody else has done it since
+                self._connection.execute("ALTER TABLE attributes ADD COLUMN confidence TEXT")
                 self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _version(self) -> int:
@@ -189,20 +203,20 @@ class Database:
         query = "SELECT COUNT(*) FROM attributes WHERE generator = ? AND failure IS NOT NULL"
         return int(self._connection.execute(query, (generator,)).fetchone()[0])
 
-    def attribute_texts(self, generator: str, prompt: str) -> list[str]:
+    def valid_attributes(self, generator: str, prompt: str) -> list[StoredAttributes]:
         """Return all valid texts of a generator under a prompt."""
         rows = self._connection.execute(
             f"SELECT {COLUMNS} FROM attributes WHERE generator = ? AND prompt = ? AND failure IS NULL",
             (generator, prompt),
         )
-        return [StoredAttributes(*row).text for row in _sound(rows)]
+        return [StoredAttributes(*row) for row in _sound(rows)]
 
     def put_attributes(self, rows: Sequence[StoredAttributes]) -> None:
         """Store `rows` in one transaction; one with the same key (fingerprint, generator, prompt) is
         replaced."""
         with self._transaction():
             self._connection.executemany(
-                "INSERT OR REPLACE INTO attributes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT OR REPLACE INTO attributes ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 map(_checked, map(astuple, rows)),
             )
 
@@ -227,8 +241,9 @@ class Database:
 
 
 def _checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return `row` with its checksum at the end."""
-    parts = [repr(float(value) if isinstance(value, int) else value) for value in row]  # 1 comes back as 1.0
+    """Return `row` with its checksum at the end; a last value of None, such as no confidence, is no part of it."""
+    known = row[:-1] if row[-1] is None else row
+    parts = [repr(float(value) if isinstance(value, int) else value) for value in known]  # 1 comes back as 1.0
     return *row, zlib.crc32("\0".join(parts).encode("utf-8", "backslashreplace"))
 
 
