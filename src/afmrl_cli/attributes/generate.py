@@ -245,8 +245,8 @@ class _Run:
     def _row(self, fingerprint: str, product: Product, answers: list[Generation] | None) -> StoredAttributes:
         if answers is None:
             reading, said = Reading(None, NOTHING_TO_READ), ""
-        elif broken := next((a.error for a in answers if a.error is not None and not a.refused), None):
-            reading, said = Reading(None, ENDPOINT_ERROR), broken
+        elif broken := [answer.error for answer in answers if answer.error is not None and not answer.refused]:
+            reading, said = Reading(None, ENDPOINT_ERROR), broken[0]
         else:
             reading, said = read_together(answers, product, self.work.task), answers[0].error or answers[0].text
         return StoredAttributes(

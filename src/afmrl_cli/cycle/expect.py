@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..attributes.agreement import looks
 from ..attributes.open_requests import open_request
 from ..catalog.pictures import image_loader, load_photos
 from ..catalog.problems import Problems
@@ -133,11 +134,11 @@ def _sample(work: Workspace, products: int, part: Callable[[Sequence[Product]], 
 
 
 def _generation(work: Workspace) -> Callable[[Sequence[Product]], None]:
-    generator = work.generator()
+    generator, agreement = work.generator(), work.settings.attributes.agreement
 
     def generate(products: Sequence[Product]) -> None:
         opened = (open_request(work.task, product, work.settings, Problems()) for product in products)
-        generator.generate([request for request in opened if request is not None])
+        generator.generate([one for request in opened if request is not None for one in looks(request, agreement)])
 
     return generate
 
