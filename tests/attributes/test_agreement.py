@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def task(agreement: str, **settings: object) -> AttributeTask:
     return load_task(AttributeSettings.model_validate({"agreement": agreement, **settings}), Path())
 
 
-def together(agreement: str, answers: list[str | Generation], **settings: object) -> Reading:
+def together(agreement: str, answers: Sequence[str | Generation], **settings: object) -> Reading:
     said = [each if isinstance(each, Generation) else Generation(each, False) for each in answers]
     return read_together(said, Product("A"), task(agreement, **settings))
 
@@ -74,7 +74,7 @@ def test_several_values_are_the_same_in_any_order() -> None:
 
 def test_a_refused_photo_has_said_nothing_and_all_refused_are_a_failure() -> None:
     refused = Generation("", False, "content filter", refused=True)
-    assert together("majority", [refused, "a: x", "a: x"]).confidence == {"a": pytest.approx(2 / 3)}
+    assert together("majority", [refused, "a: x", "a: x"]).confidence == pytest.approx({"a": 2 / 3})
     assert together("majority", [refused, refused]) == Reading(None, "refused")
     assert together("vote", ["I see", refused]) == Reading(None, "unparsable")
 
@@ -87,7 +87,7 @@ def test_the_surest_are_kept_of_too_many() -> None:
 def test_confidence_is_the_mean_over_the_photos() -> None:
     first = Generation("a: x; b: y", False, confidence={"a": 0.9, "b": 0.4})
     sure = [first, Generation("a: x", False, confidence={"a": 0.5})]
-    assert together("vote", sure).confidence == {"a": pytest.approx(0.7), "b": pytest.approx(0.2)}
+    assert together("vote", sure).confidence == pytest.approx({"a": 0.7, "b": 0.2})
     assert together("together", [first]).confidence == {"a": 0.9, "b": 0.4}
     assert together("together", ["a: x"]).confidence is None  # a server tells nothing of one answer
 
@@ -177,7 +177,7 @@ def test_a_server_that_is_asked_once_can_not_be_held_to_a_confidence() -> None:
 
 def test_the_confidence_of_the_nano_model_is_the_probability_of_its_tokens(tmp_path: Path) -> None:
     folder = shop(tmp_path / "shop", photos=1)
-    work = Workspace(folder, Settings(), Silent())
+    work = Workspace(folder, Settings.model_validate({"model": {"preset": "nano"}}), Silent())
     generator: Any = work.generator()
     texts = ("Title: Navy striped dress", "Title: Red coat\nDescription: With buttons, knee length, a v-neck.")
     requests = [work.task.request_for(text, "", ()) for text in texts]
@@ -198,7 +198,7 @@ def test_the_confidence_of_the_nano_model_is_the_probability_of_its_tokens(tmp_p
 
 def test_attributes_of_all_photos_with_the_nano_model(tmp_path: Path) -> None:
     folder = shop(tmp_path / "shop")
-    how = ["--set", "attributes.agreement=majority", "--set", "attributes.min_confidence=0.9"]
+    how = ["--preset", "nano", "--set", "attributes.agreement=majority", "--set", "attributes.min_confidence=0.9"]
     out = tmp_path / "out.jsonl"
     result = CliRunner().invoke(app, ["attributes", str(folder.catalog), *how, "--out", str(out), "--json"])
     assert result.exit_code == 0, result.output

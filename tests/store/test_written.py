@@ -15,6 +15,8 @@ OURS = {
     "problems.csv": "\ufeffrow,column,listing,severity,kind,message,mend\n2,,a,error,x,y,z\n",
     "pairs.csv": "group,score,review,id,other_id,verdict,title,shared_words\n",
     "attributes.csv": "id,attributes,attr_colour,attr_size,failure\n1,colour: red,red,,\n",
+    "sure.csv": "id,attributes,attr_colour,failure,confidence\n1,colour: red,red,,colour: 0.9000\n",
+    "sure.jsonl": '{"id": "1", "attributes": "a: b", "pairs": {"a": "b"}, "failure": "", "confidence": {"a": 0.9}}\n',
     "attributes.jsonl": '{"id": "1", "attributes": "a: b", "pairs": {"a": "b"}, "failure": ""}\n',
     "report.xml": '<?xml version="1.0"?>\n<testsuites>\n  <testsuite name="afmrl.eval.identity" tests="1">\n',
     "empty.csv": "",

@@ -163,7 +163,7 @@ class LocalGenerator:
         }
 
 
-class _Probabilities(LogitsProcessor):
+class _Probabilities(LogitsProcessor):  # type: ignore[misc]
     """Remembers how probable each token was that `generate` chose; it changes nothing."""
 
     def __init__(self) -> None:

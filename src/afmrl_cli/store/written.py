@@ -16,7 +16,8 @@ PROBLEM_COLUMNS = ("row", "column", "listing", "severity", "kind", "message", "m
 PAIR_COLUMNS = frozenset(("group", "score", "id", "other_id", "verdict", "shared_words"))
 """Among those of `dedupe --out`."""
 ATTRIBUTE_KEYS = frozenset(("id", "attributes", "pairs", "failure"))
-"""Of a line of `attributes --out FILE.jsonl`; in tables the pairs are columns."""
+"""Of a line of `attributes --out FILE.jsonl`; in tables the pairs are columns. Newer ones have CONFIDENCE, too."""
+CONFIDENCE = "confidence"
 PARQUET_MARK = b"afmrl.attributes"
 RUN_LINE = re.compile(r"\S+ Q0 \S+ \d+ -?[\d.]+ \S+")
 PAGE_MARK, MARKDOWN_MARK, JUNIT_MARK = '<meta name="generator" content="afmrl">', "## afmrl eval: ", 'name="afmrl.eval.'
@@ -51,7 +52,7 @@ def _is_attributes(line: str) -> bool:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(row, dict) and row.keys() == ATTRIBUTE_KEYS
+    return isinstance(row, dict) and row.keys() - {CONFIDENCE} == ATTRIBUTE_KEYS
 
 
 def _is_junit(text: str) -> bool:
@@ -65,4 +66,4 @@ def _is_table(line: str) -> bool:
         return False
     if tuple(names) == PROBLEM_COLUMNS or set(names) >= PAIR_COLUMNS:
         return True
-    return names[:2] == ["id", "attributes"] and names[-1] == "failure"
+    return names[:2] == ["id", "attributes"] and [name for name in names if name != CONFIDENCE][-1] == "failure"
