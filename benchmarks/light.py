@@ -75,7 +75,7 @@ CATALOGS: Mapping[str, Sequence[Table]] = {
         Table("Listing → the same variant", "queries.jsonl"),
     ),
     "myntra": (Table("Title → photo", "queries.jsonl", (), "test", {"eval.gallery_fields": "photos"}),),
-    "grocery": (Table("Phone photo → packshot", eval=PHOTOS), Table("Phone photo → listing with text")),
+    "grocery": (Table("Phone photo → packshot", eval=PHOTOS),),
     "text_abtbuy": (Table("Listing → the other shop's", "queries.jsonl"),),
     "text_amazongoogle": (Table("Listing → the other shop's", "queries.jsonl"),),
     "text_wdc_computers": (Table("Offer → offers of other shops", "queries.jsonl", ()),),
@@ -131,7 +131,7 @@ def _embedded(place: Path, flags: Mapping[str, str]) -> Workspace:
 def _measured(place: Path, table: Table) -> Mapping[str, Any]:
     """Return the report of light with all others beside it."""
     queries = place / table.queries if table.queries else None
-    spec = TaskSpec(None if queries else "identity", queries, gallery=table.gallery, split=table.split)
+    spec = TaskSpec("queries" if queries else "identity", queries, gallery=table.gallery, split=table.split)
     work = _embedded(place, table.eval)
     report, runs = measure(work, EvalRequest(spec)), dict[str, Run]()
     cache = Cache(work.folder.cache, work.settings.cache, work.listener)

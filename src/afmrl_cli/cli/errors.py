@@ -17,7 +17,6 @@ import typer
 from ..errors import AfmrlError, CheckFailed
 from .output import Output
 
-ISSUES_HINT = "this is a bug: please report it with the lines above"
 FREE_SPACE = "free some space and run the same command again: nothing is lost"
 DATABASE = ".afmrl/afmrl.sqlite"
 DATABASE_DISK_FULL = {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}  # the latter: no room for the index of its journal

@@ -152,11 +152,6 @@ class Output:
         if not self.quiet:
             self._say(message)
 
-    def detail(self, message: str) -> None:
-        """Say a detail; only with --verbose."""
-        if self.verbose and not self.quiet:
-            self._say(message, "dim")
-
     def warn(self, message: str) -> None:
         """Warn of something to check; shown even with --quiet."""
         self._say(f"warning: {message}", "yellow")
