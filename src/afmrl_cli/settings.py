@@ -320,6 +320,11 @@ class CycleSettings(Section):
     share: float = Field(
         0.3, gt=0, le=1, description="Share of the training products that AGCL takes from the second round on."
     )
+    folds: Literal["auto", "no"] = Field(
+        "auto",
+        description="Divide the training products, so that attributes and rewards are of products that a model has not "
+        "learnt from; auto: where there are enough.",
+    )
     infonce: bool = Field(False, description="Train plain InfoNCE too, as a baseline.")
     sft: Literal["auto", "yes", "no"] = Field(
         "auto", description="Teach the generator by SFT first; auto: where there are targets."

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .attributes.request import Generator
     from .attributes.task import AttributeTask
     from .attributes.views import AttributeSource
+    from .catalog.folds import Part
+    from .catalog.product import Product
     from .models.base import Bases
     from .models.embed_input import Encoder
     from .models.embedder import Embedder
@@ -39,16 +41,22 @@ if TYPE_CHECKING:
 @dataclass
 class Workspace:
     """One catalog with one set of settings. `load_encoder` is called instead of loading the embedder that
-    the settings name, under whose id its vectors are stored."""
+    the settings name, under whose id its vectors are stored. `part` is what trainings take of the training split (None:
+    all of it)."""
 
     folder: CatalogFolder
     settings: Settings
     listener: Listener
     load_encoder: Callable[[], Encoder] | None = field(default=None, kw_only=True)
+    part: Part | None = field(default=None, kw_only=True)
 
     def with_settings(self, settings: Settings) -> Workspace:
         """Return a workspace of the same catalog under other settings; no weights are shared."""
         return replace(self, settings=settings)
+
+    def sees(self, product: Product) -> bool:
+        """Tell whether trainings see a product of the training split."""
+        return self.part is None or self.part.sees(product.id, product.identity)
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
@@ -109,6 +117,11 @@ class Workspace:
         from .models.backends import generator_id
 
         return generator_id(self.settings, self.checkpoints, self.listener)
+
+    def generator_id_of(self, checkpoint: str) -> str:
+        """Return the id of the generator with another checkpoint ("": the bare base), else as the settings name it."""
+        model = self.settings.model.model_copy(update={"generator_checkpoint": checkpoint})
+        return self.with_settings(self.settings.model_copy(update={"model": model})).generator_id
 
     @cached_property
     def task(self) -> AttributeTask:

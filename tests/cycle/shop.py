@@ -27,6 +27,7 @@ def rendered(root: Path, products: int = 14) -> CatalogFolder:
 def cycle_settings(**changes: object) -> Settings:
     """Nano, one round of a few steps, small answers."""
     flags: dict[str, object] = {
+        "model.preset": "nano",
         "model.device": "cpu",
         "model.precision": "fp32",
         "model.generator_images": 1,
@@ -53,6 +54,7 @@ def cycle_settings(**changes: object) -> Settings:
         "rar.validate_every": 2,
         "rar.validation_queries": 4,
         "rar.save_every": 1,
+        "cycle.folds": "no",
         "cycle.share": 0.5,
         "cycle.infonce": True,
         "cycle.keep_worse": True,

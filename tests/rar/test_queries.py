@@ -121,7 +121,7 @@ def test_which_photo_asks_depends_on_the_seed_alone() -> None:
 
 
 def test_the_kind_is_the_first_that_is_offered_often_enough() -> None:
-    offers = offered(SHOP, max_photos=3, seed=0)
+    offers = offered(SHOP, [True] * len(SHOP), max_photos=3, seed=0)
     assert offers == {"listings": 2, "photos": 4, "photo-to-text": 4, "text-to-photos": 4}
     assert choose_kind("auto", offers, 2) == "listings"
     assert choose_kind("auto", offers, 3) == "photos"

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from afmrl_cli.catalog.folds import Fold, Folds, Part
 from afmrl_cli.errors import AfmrlError, DataError, ModelError, UsageError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.generator import load_generator
@@ -235,3 +236,7 @@ def test_what_changes_the_result_is_another_run() -> None:
     for name, value in {"rar.beta": 0.5, "rar.steps": 9, "rar.seed": 1, "embed.enrich": "both"}.items():
         assert run._key(rar_settings(**{name: value}), ["generator", "embedder", "task"], corpus) != key, name
     assert run._key(rar_settings(), ["another", "embedder", "task"], corpus) != key
+    folds = Folds({"a": 2.0}, {"a": 3})
+    asks: list[frozenset[Fold]] = [frozenset({"a"}), frozenset()]
+    keys = {run._key(rar_settings(), [], corpus, Part(folds, frozenset({"a"}), ask)) for ask in asks}
+    assert len(keys | {run._key(rar_settings(), [], corpus)}) == 3, "who asks is part of it"

@@ -83,6 +83,7 @@ def _show_plan(session: Session, summary: CycleSummary) -> None:
     coming = {_command_of(each) for each in left}
     advice = _advice([each for name, each in estimates.items() if name in coming], here)
     document = {"run": summary.run, "stages": stages, "seconds": sum(known), "unknown": len(left) - len(known)}
+    document |= {"folds": summary.content["folds"]}
     session.out.document("afmrl.cycle-plan/1", document | {"memory_here": here, "advice": advice})
     session.out.table(["stage", "", "time", "peak memory", "estimated peak"], rows)
     if not left:
@@ -111,6 +112,7 @@ def _advice(estimates: Sequence[StageMemory], here: int | None) -> dict[str, str
 
 
 def _show(session: Session, summary: CycleSummary) -> None:
+    from ..cycle.folds import folds_lines
     from ..cycle.stage_results import columns, in_all, last_accepted, leaderboard
 
     out, content, results, metric = session.out, summary.content, summary.results, summary.metric
@@ -127,6 +129,8 @@ def _show(session: Session, summary: CycleSummary) -> None:
     for result in results:
         if result.note:
             out.words(f"{result.name}: {result.note}")
+    for line in folds_lines(content["folds"]):
+        out.words(line)
     if content["test_flatters"]:
         out.words(f"careful: {content['test_flatters']}")
     if content["stopped"]:

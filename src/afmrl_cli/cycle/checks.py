@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ..catalog.folds import Part
 from ..catalog.problems import Problems
 from ..catalog.read import open_catalog, read_products
 from ..catalog.splits import split_of
@@ -22,10 +23,14 @@ from ..settings import Settings
 from ..sft.run import SFT
 from ..sft.targets import open_source
 from ..store.checkpoints import Role
-from ..training.corpus import load_corpus
+from ..training.corpus import load_corpus, part_of
+from ..training.shell import Method
 from ..workspace import Workspace
+from .folds import HALVES, FoldPlan
 from .stages import Scored
 
+PAIRS_OF_PROTOCOL = {"photo": "photos", "text": "image-text"}
+"""The pairs by which AGCL's best step is chosen, for protocols that don't ask with the first kind that there is."""
 SPLITS: tuple[Scored, ...] = ("validation", "test")
 
 
@@ -57,16 +62,34 @@ def choose_protocol(work: Workspace) -> Settings:
     return _with(settings, "cycle", protocol=chosen)
 
 
-def check_stages(work: Workspace, targets: str) -> None:
+def judged_as_scored(settings: Settings) -> Settings:
+    """Return the settings with the kind of pairs by which AGCL's best step is chosen: that which the protocol asks
+    with.
+    """
+    pairs = settings.agcl.validation_pairs or PAIRS_OF_PROTOCOL.get(settings.cycle.protocol, "")
+    return settings.model_copy(update={"agcl": settings.agcl.model_copy(update={"validation_pairs": pairs})})
+
+
+def check_stages(work: Workspace, targets: str, plan: FoldPlan) -> None:
     """Raise what a training (SFT only where there are `targets`) would raise before its first step."""
     work = replace(work, listener=Silent())
     given = work.settings.agcl.attributes == "given"
     corpus = load_corpus(work, None, Problems(), for_agcl=given)
+    taught = work.with_settings(_with(work.settings, "sft", source=targets))
     for method in METHODS.values():
         if method is not SFT:
-            method.check(work, corpus)
+            for part in parts_of(method, plan):
+                method.check(replace(work, part=part), part_of(corpus, part))
         elif targets:
-            method.check(work.with_settings(_with(work.settings, "sft", source=targets)), corpus)
+            for half in HALVES if plan.folds else HALVES[:1]:  # undivided, all of it is one part
+                method.check(replace(taught, part=plan.part((half,))), corpus)
+
+
+def parts_of(method: Method, plan: FoldPlan) -> list[Part | None]:
+    """Return what a method sees in the first round, and in later ones where that differs."""
+    if method.role == "generator":
+        return [plan.rar()]
+    return [plan.agcl(1, ()), *([plan.agcl(2, ())] if plan.folds and plan.rounds > 1 else [])]
 
 
 def _with(settings: Settings, section: str, **changes: Any) -> Settings:

@@ -82,7 +82,8 @@ def _took_before(work: Workspace, kind: str) -> ResourceUsage | None:
     """
     files = sorted(work.folder.runs.glob("cycle-*/stages/*.json"))
     records: list[Record] = [each for file in files if (each := read_record(file)) and each.kind == kind]
-    first = [each for each in records if each.name.startswith("1-")] or records
+    whole = [each for each in records if each.name == f"1-{kind}"]  # a half's beside it would be too little
+    first = whole or [each for each in records if each.name.startswith("1-")] or records
     if not first:
         return None
     newest = max(first, key=lambda each: each.created)

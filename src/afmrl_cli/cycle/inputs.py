@@ -10,6 +10,7 @@ from typing import Any
 from ..attributes.task import load_task
 from ..attributes.views import first_photos
 from ..catalog.fingerprints import Fingerprinter
+from ..catalog.folds import Part
 from ..catalog.problems import Problems
 from ..catalog.read import read_products
 from ..catalog.splits import split_of
@@ -27,7 +28,8 @@ class Catalog:
     """A catalog in short: hashes of what models see of it (photos too), of its other columns, and of the files beside
     it: queries with their judgements and labels, right answers for SFT, people's verdicts, the prompt's template.
 
-    `fingerprints` are those of what the generator is shown of its products, in order.
+    `fingerprints` are those of what the generator is shown of its products, in order; `train` the places of the
+    training split's among them, with ids and identities.
     """
 
     products: str
@@ -37,6 +39,13 @@ class Catalog:
     verdicts: str
     prompt: str
     fingerprints: tuple[str, ...]
+    train: tuple[tuple[int, str, str], ...] = ()
+
+    def shown(self, part: Part | None) -> list[str]:
+        """Return the fingerprints of all products, or of those of the training split that are in `part`."""
+        if part is None:
+            return sorted(set(self.fingerprints))
+        return sorted({self.fingerprints[place] for place, id, identity in self.train if part.sees(id, identity)})
 
     def differs(self, other: Catalog) -> list[str]:
         """Return what is another than in `other`, in words."""
@@ -56,10 +65,13 @@ def read_catalog(work: Workspace) -> Catalog:
     folder, settings = work.folder, work.settings
     seen, columns = hashlib.sha256(), hashlib.sha256()
     prints: list[str] = []
+    train: list[tuple[int, str, str]] = []
     with work.database() as database, Fingerprinter(database) as fingerprinter:
         for product in read_products(folder, settings.catalog, Problems()):
             prints.append(fingerprinter.of(first_photos(product, settings.model.generator_images)))
             split = split_of(product, settings.split)
+            if split == "train":
+                train.append((len(prints) - 1, product.id, product.identity))
             row = [
                 product.id,
                 fingerprinter.of(product),
@@ -82,6 +94,7 @@ def read_catalog(work: Workspace) -> Catalog:
         _contents([folder.root / name for name in settings.dedupe.verdicts]),
         load_task(settings.attributes, folder.root).id,
         tuple(prints),
+        tuple(train),
     )
 
 
@@ -96,6 +109,14 @@ def _short(content: Any) -> str:
 def _texts(work: Workspace) -> str:
     embed = work.embed
     return _short([embed.enrich, embed.query_instruction, embed.target_instruction])
+
+
+def _folds(work: Workspace) -> dict[str, str]:
+    """Return what a stage sees of the training split, and by which generators it is described; nothing of all of it."""
+    if (part := work.part) is None:
+        return {}
+    ids = [work.generator_id_of(name) for name in part.generators]
+    return {"folds": _short(part.describe()), **({"generators of folds": _short(ids)} if ids else {})}
 
 
 class Inputs:
@@ -144,7 +165,7 @@ class Inputs:
         settings = work.settings
         views = _short([settings.embed.enrich, settings.agcl.pairs, settings.agcl.validation_pairs, settings.rar.query])
         found = {"catalog": self.catalog.products, **self._generator(work), **self._evaluation(settings)}
-        return {**found, "views": views}
+        return {**found, "views": views, **_folds(work)}
 
     def training(self, method: Method, work: Workspace) -> dict[str, str]:
         """Return the fingerprints of a training: its settings, the catalog, and what `method.uses` names."""
@@ -156,6 +177,7 @@ class Inputs:
         found |= {"columns": self.catalog.columns} if "columns" in uses else {}
         found |= {"targets file": self.catalog.targets} if "targets" in uses else {}
         found |= {"embed settings": _texts(work)} if "texts" in uses else {}
+        found |= _folds(work)
         # Verdicts join listings for training; without any, stages of earlier versions stand.
         verdicts = "verdicts" in uses and settings.dedupe.verdicts
         return found | ({"verdicts": self.catalog.verdicts} if verdicts else {})

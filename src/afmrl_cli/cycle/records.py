@@ -10,8 +10,9 @@ A kill loses the stage at hand at most; trainings and long generations go on ins
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -64,6 +65,29 @@ class Records:
     def worked(self) -> list[Record]:
         """Return the stages that were done by this command, not before."""
         return [each for each in self.stages if each.name not in self.skipped]
+
+    def describe(self) -> list[dict[str, object]]:
+        """Describe the stages for cycle.json."""
+        return [
+            {
+                "name": each.name,
+                "kind": each.kind,
+                "fingerprint": each.fingerprint,
+                "checkpoint": each.result.get("checkpoint"),
+                "run": each.result.get("run"),
+                "seconds": each.seconds,
+                "peak_bytes": each.peak_bytes,
+                "done_before": each.name in self.skipped,
+            }
+            for each in self.stages
+        ]
+
+    def keep_scores(self, places: Sequence[str]) -> None:
+        """Remove scores that no stage stands for any more, of a catalog that has changed since: all but `places`."""
+        scores = self.folder / "scores"
+        for path in scores.iterdir() if scores.is_dir() else ():
+            if path.name not in places:
+                shutil.rmtree(path)
 
     def fingerprint(self, inputs: Mapping[str, str]) -> str:
         """Return the name of what the inputs give."""

@@ -32,6 +32,7 @@ from ..store.files import read_json, writing
 from ..store.folder import CatalogFolder
 from ..store.runs import in_order
 from ..workspace import Workspace
+from .folds import folds_lines
 from .plan import cycles
 
 REPORT = "report.html"
@@ -100,6 +101,7 @@ def write_report(place: Path, work: Workspace) -> Path:
         shown=shown,
         charts={split: _chart(content, split) for split in ("validation", "test")},
         few=content["chosen_by"]["products"] < content["chosen_by"]["needed"],
+        folds=folds_lines(content.get("folds")),
         rounds=rounds,
         masks=agcl["mask"],
         margin=agcl["mask_margin"],

@@ -2,13 +2,15 @@
 
     checks              what is known to fail later fails now
     base                the embedder that the settings name, queries without attributes: zero-shot
-    round 1    SFT      the generator learns right answers, where there are any
-               attributes by it; InfoNCE on the side, if chosen, with AGCL's pairs and batches
+    round 1    SFT      the generator learns right answers, where there are any; two more learn from a half each
+               attributes by it, and of each half by the generator of the other one: what AGCL sees (`folds`)
+               InfoNCE on the side, if chosen, with AGCL's pairs and batches
                AGCL     scored: the embedder, queries without attributes
                attributes  scored: the same embedder, queries with attributes
-               RAR      scored: attributes by the generator that this embedder has rewarded
+               RAR      scored: attributes by the generator that this embedder has rewarded, asked about a fold that
+                        neither SFT nor AGCL has seen
     round 2 .. AGCL     scored: goes on from the last embedder, with the last generator's attributes, on `cycle.share`
-                        of the products (the paper: 30 %, another sample each round)
+                        of the products (the paper: 30 %), others than the first round's, at a lower rate
                RAR      scored: goes on from the last generator, with `cycle.share` of steps and queries
     test                every stage's scores on the test split, when nothing is left to decide
 
@@ -26,37 +28,43 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..catalog.folds import Part
 from ..catalog.splits import LEAST_PRODUCTS
 from ..rar.run import RAR
-from ..settings import Settings
 from ..sft.run import SFT
 from ..store.checkpoints import versions
-from ..store.files import make_folder, write_json
+from ..store.files import make_folder, reading, write_json
 from ..store.lock import writer_lock
 from ..store.runs import next_number
 from ..training.run import AGCL
 from ..training.shell import Method
 from ..workspace import Workspace
 from . import stages
-from .checks import check_stages, choose_protocol, choose_targets, products_with_queries, test_products_seen
+from .checks import (
+    check_stages,
+    choose_protocol,
+    choose_targets,
+    judged_as_scored,
+    products_with_queries,
+    test_products_seen,
+)
 from .expect import Expected, expect
+from .folds import HALVES, FoldPlan, folds_lines, plan_folds, read_plan
 from .inputs import Inputs, read_catalog
-from .plan import EVERY_ROUND, changed_settings, cycle_key, cycles, planned, refuse
+from .plan import EVERY_ROUND, changed_settings, cycle_key, cycles, of_round, planned, refuse
 from .records import InputsChanged, Record, Records, StageNotDone
 from .report import write_report
 from .stage_results import StageResult, System, accept, last_accepted
 from .stages import Scored
 
 SCHEMA = "afmrl.cycle/2"
-PAIRS_OF_PROTOCOL = {"photo": "photos", "text": "image-text"}
-"""The pairs by which AGCL's best step is chosen, for protocols that don't ask with the first kind that there is."""
 PATIENCE = 2
 """Rounds in a row that bring nothing, after which the cycle ends."""
 
 
 @dataclass(frozen=True)
 class CycleSummary:
-    """What `run_cycle` did or, for a dry run, would do (`expected`). `content` is cycle.json."""
+    """What `run_cycle` did or, for a dry run, would do (`expected`). `content` is cycle.json, or its folds."""
 
     run: Path
     metric: str
@@ -79,19 +87,11 @@ def run_cycle(work: Workspace, *, dry_run: bool = False) -> CycleSummary:
         return cycle.run()
 
 
-def _judged_as_scored(settings: Settings) -> Settings:
-    """Return the settings with the kind of pairs by which AGCL's best step is chosen: that which the protocol asks
-    with.
-    """
-    pairs = settings.agcl.validation_pairs or PAIRS_OF_PROTOCOL.get(settings.cycle.protocol, "")
-    return settings.model_copy(update={"agcl": settings.agcl.model_copy(update={"validation_pairs": pairs})})
-
-
 class Cycle:
     """One cycle of a catalog: its folder, the results so far, and the last system that was accepted."""
 
     def __init__(self, work: Workspace, *, dry: bool) -> None:
-        self.work = work.with_settings(_judged_as_scored(choose_protocol(work)))
+        self.work = work.with_settings(judged_as_scored(choose_protocol(work)))
         self.folder, self.settings, self.listener, self.dry = work.folder, self.work.settings, work.listener, dry
         self.metric = self.settings.cycle.metric
         self.place = work.folder.runs / f"cycle-{cycle_key(self.settings)}"
@@ -109,6 +109,8 @@ class Cycle:
         self.targets = choose_targets(self.work)
         self.num_products = products_with_queries(self.work)
         self.flattered = test_products_seen(self.work)
+        self.plan = FoldPlan(None, self.settings.cycle.iterations)  # until `_check` has made it
+        self.halves: tuple[str, ...] = ()
 
     def _changed(self) -> list[str]:
         """Return what is another than at the last reading; what was only written anew is not."""
@@ -131,7 +133,8 @@ class Cycle:
         for name in content["lineage"].values():
             if name:
                 self.work.checkpoints.set_best(name)
-        self._tidy()
+        places = [record.result["place"] for each in self.results for record in (each.validation, each.test) if record]
+        self.records.keep_scores(places)
         write_report(self.place, self.work)
         return CycleSummary(self.place, self.metric, self.results, content)
 
@@ -150,13 +153,19 @@ class Cycle:
                 self._begin()
 
     def _check(self) -> None:
-        """Fail now where a stage would fail later; once for each catalog and settings."""
+        """Fail now where a stage would fail later, and divide the training split; once for a catalog and settings."""
+        inputs = self.inputs.checks(self.work, self.targets)
+        record = self.records.stage("checks", "checks", inputs, lambda before: self._divide().as_json())
+        with reading(self.place / "stages" / "checks.json"):
+            self._take(read_plan(record.result))
 
-        def work(before: stages.Result | None) -> stages.Result:
-            check_stages(self.work, self.targets)
-            return {}
+    def _divide(self) -> FoldPlan:
+        return plan_folds(self.work, lambda plan: check_stages(self.work, self.targets, plan))
 
-        self.records.stage("checks", "checks", self.inputs.checks(self.work, self.targets), work)
+    def _take(self, plan: FoldPlan) -> None:
+        self.plan = plan
+        for line in folds_lines(plan.content()):
+            self.listener.note(line)
 
     def _tell_sizes(self) -> None:
         """Report whether the validation split can decide, and whether the test split tells anything."""
@@ -179,7 +188,7 @@ class Cycle:
         start = System(model.embedder_checkpoint, model.generator_checkpoint)
         name = start.embedder or "base"
         self._add(StageResult(name, 0, start, "base", self._score("base", start, None)))
-        idle, rounds = 0, self.settings.cycle.iterations
+        idle, rounds = 0, self.plan.rounds
         for number in range(1, rounds + 1):
             before = self.last
             self._round(number)
@@ -209,8 +218,11 @@ class Cycle:
     def _round(self, number: int) -> None:
         generator, name = self.last.system.generator, "attributes"
         if number == 1:
+            start = generator
             generator, name = self._teach(generator)
             self._describe("1-attributes", generator)
+            if generator != start and self.plan.folds:
+                self._teach_halves(start)
             if self.settings.cycle.infonce:
                 self._baseline(generator)
         for method in EVERY_ROUND:
@@ -290,19 +302,19 @@ class Cycle:
 
         return self.records.stage(name, "score", inputs, work, missing)
 
-    def _describe(self, stage: str, generator: str) -> None:
-        of_stage = self._with(self.settings.model.embedder_checkpoint, generator)
+    def _describe(self, stage: str, generator: str, part: Part | None = None) -> None:
+        of_stage = replace(self._with(self.settings.model.embedder_checkpoint, generator), part=part)
         inputs = self.inputs.attributes(of_stage)
 
         def missing(result: stages.Result) -> str:
-            prints = sorted(set(self.catalog.fingerprints))
+            prints = self.catalog.shown(part)
             with self.work.database() as database:
                 rows = database.attributes(inputs["generator"], inputs["prompt"], prints).values()
                 there = sum(row.viewed for row in rows)
             return f"{len(prints) - there:,} products have no stored answer" if there < len(prints) else ""
 
         def work(before: stages.Result | None) -> stages.Result:
-            splits = [split for split, products in self.num_products.items() if products]
+            splits = [split for split, products in self.num_products.items() if products and part is None]
             return stages.write_attributes(of_stage, splits)
 
         self.records.stage(stage, "attributes", inputs, work, missing)
@@ -311,7 +323,7 @@ class Cycle:
         """Return (the generator that attributes are written by, what its attributes are called)."""
         if not self.targets:
             return generator, "attributes"
-        made = self._trained("1-sft", SFT, self._with("", generator, sft={"source": self.targets}))
+        made = self._taught("1-sft", generator, self.plan.part(HALVES))
         by, before, after = self.settings.sft.best_by, made.get("before", {}), made.get("metrics", {})
         why = ""
         if after.get("valid") == 0:
@@ -324,6 +336,24 @@ class Cycle:
             return generator, "attributes"
         return str(made["checkpoint"]), "SFT attributes"
 
+    def _taught(self, stage: str, generator: str, part: Part | None) -> Mapping[str, Any]:
+        of_stage = self._with("", generator, sft={"source": self.targets})
+        return self._trained(stage, SFT, replace(of_stage, part=part))
+
+    def _teach_halves(self, generator: str) -> None:
+        """Teach a generator on each half; each describes the half that it does not know."""
+        made = [self._taught(f"1-sft-{half}", generator, self.plan.part((half,))) for half in HALVES]
+        names = tuple(str(each["checkpoint"]) for each in made)
+        if any(each.get("metrics", {}).get("valid") == 0 for each in made):
+            self.listener.warn(
+                "no answer of a generator that learnt from one half is valid: AGCL sees attributes by one that learnt "
+                "from the same products; more sft.epochs may help"
+            )
+            return
+        for half, other in zip(HALVES, reversed(names), strict=True):
+            self._describe(f"1-attributes-{half}", other, self.plan.part((half,)))
+        self.halves = names
+
     def _baseline(self, generator: str) -> None:
         """Train by InfoNCE: the same pairs and batches as AGCL's, the loss alone differs; nothing goes on from it."""
         first = self.results[0]
@@ -334,19 +364,16 @@ class Cycle:
 
     def _train(self, number: int, method: Method, generator: str, kind: str = "", **changes: Any) -> Mapping[str, Any]:
         """Train from the last embedder and `generator`; from the second round on with a share of samples and steps."""
-        own, share = getattr(self.settings, method.name), self.settings.cycle.share
-        changes["seed"] = own.seed + number - 1
-        if number > 1:
-            samples = getattr(own, method.samples)
-            fewer = max(1, round(samples * share)) if isinstance(samples, int) else samples * share
-            changes |= {method.samples: fewer, "steps": own.steps and max(1, round(own.steps * share))}
+        halves = (generator, *self.halves) if self.halves else ()
+        part = self.plan.agcl(number, halves) if method.role == "embedder" else self.plan.rar()
+        changes |= of_round(self.settings, method, number, divided=part is not None)
         # AGCL's best step is chosen by the queries of the evaluation: without attributes until a stage has some.
         if method is AGCL and not self.last.system.enriched:
             changes["validation_enrich"] = "none"
         if method is RAR:
             changes["from_base"] = not generator
         of_stage = self._with(self.last.system.embedder, generator, **{method.name: changes})
-        return self._trained(f"{number}-{kind or method.name}", method, of_stage, kind)
+        return self._trained(f"{number}-{kind or method.name}", method, replace(of_stage, part=part), kind)
 
     def _trained(self, stage: str, method: Method, of_stage: Workspace, kind: str = "") -> Mapping[str, Any]:
         """Return what a training left; a checkpoint that was deleted is trained again, under its name."""
@@ -367,7 +394,7 @@ class Cycle:
     # What is kept
 
     def _write(self, status: str, stopped: str) -> dict[str, Any]:
-        last = self.last.system
+        last, plan = self.last.system, self.plan
         content = {
             "schema": SCHEMA,
             "number": self.number,
@@ -379,39 +406,19 @@ class Cycle:
             "metric": self.metric,
             "confidence": self.settings.eval.confidence,
             "rounds": self.settings.cycle.iterations,
+            "folds": plan.content(),
             "chosen_by": {"split": "validation", "products": self.num_products["validation"], "needed": LEAST_PRODUCTS},
             "test_flatters": self.flattered,
             "leaderboard": [result.describe(self.metric) for result in self.results],
             "lineage": {"embedder": last.embedder, "generator": last.generator},
             "attributes": last.enriched,
-            "stages": [
-                {
-                    "name": each.name,
-                    "kind": each.kind,
-                    "fingerprint": each.fingerprint,
-                    "checkpoint": each.result.get("checkpoint"),
-                    "run": each.result.get("run"),
-                    "seconds": each.seconds,
-                    "peak_bytes": each.peak_bytes,
-                    "done_before": each.name in self.records.skipped,
-                }
-                for each in self.records.stages
-            ],
+            "stages": self.records.describe(),
             "stage_seconds": round(sum(each.seconds for each in self.records.worked()), 3),
             "seconds": round(time.monotonic() - self.began, 3),
             "versions": versions(),
         }
         write_json(self.place / "cycle.json", content)
         return content
-
-    def _tidy(self) -> None:
-        """Remove scores that no stage stands for any more: of a catalog that has changed since."""
-        records = [record for result in self.results for record in (result.validation, result.test)]
-        counted = {record.result["place"] for record in records if record}
-        scores = self.place / "scores"
-        for path in scores.iterdir() if scores.is_dir() else ():
-            if path.name not in counted:
-                shutil.rmtree(path)
 
     # A dry run
 
@@ -422,7 +429,7 @@ class Cycle:
             if self.records.is_done("checks", self.inputs.checks(self.work, self.targets)):
                 self._check()
             else:
-                check_stages(self.work, self.targets)
+                self._take(self._divide())
             self._rounds()
         except StageNotDone:
             waiting = True
@@ -431,7 +438,7 @@ class Cycle:
         except StageNotDone:
             waiting = True
         scored = [split for split, products in self.num_products.items() if products]
-        coming = planned(self.settings, taught=bool(self.targets), scored=scored)
+        coming = planned(self.settings, self.plan, taught=bool(self.targets), scored=scored)
         done = {record.name for record in self.records.stages}
         if not waiting:  # all is done: no round that an early stop has left out
             coming = [each for each in coming if each[0] in done]
@@ -440,4 +447,4 @@ class Cycle:
         sft = {"source": self.targets or self.settings.sft.source}
         work = self._with(model.embedder_checkpoint, model.generator_checkpoint, sft=sft)
         expected = expect(work, coming, done, len(self.catalog.fingerprints))
-        return CycleSummary(self.place, self.metric, self.results, {}, expected)
+        return CycleSummary(self.place, self.metric, self.results, {"folds": self.plan.content()}, expected)

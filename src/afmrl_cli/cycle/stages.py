@@ -22,6 +22,7 @@ from ..attributes.views import AttributeSource, open_views
 from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.read import count_rows, read_products
+from ..catalog.splits import split_of
 from ..evaluation.build import TaskSpec
 from ..evaluation.earlier import EMBEDDER_RUN
 from ..evaluation.entries import Entry
@@ -79,7 +80,7 @@ def task_spec(settings: Settings, split: Scored) -> TaskSpec:
 def write_attributes(work: Workspace, splits: Sequence[Scored]) -> Result:
     """Write as `afmrl attributes` does: the generator of the settings describes every product that it has not
     described, and with `embed.enrich` the views that ask, or are searched, in the evaluation of the `splits` and in
-    training.
+    training. With `work.part` no more than what of the training split is in it.
     """
     folder, settings, listener = work.folder, work.settings, work.listener
     problems, queried = Problems(), list[Product]()
@@ -87,11 +88,16 @@ def write_attributes(work: Workspace, splits: Sequence[Scored]) -> Result:
         queried = [view for split in splits for view in task_views(work, task_spec(settings, split))]
         queried += training_views(work)
     with writer_lock(folder.store, "afmrl attributes"), open_views(work, work.source) as views:
-        products = itertools.chain(read_products(folder, settings.catalog, problems), queried)
+        read = read_products(folder, settings.catalog, problems)
+        products = itertools.chain((each for each in read if work.part is None or _in_part(work, each)), queried)
         total = count_rows(folder, settings.catalog) + len(queried)
         summary = generate_attributes(work, products, views, problems, total=total)
     problems.tell(listener)
     return {"generator": work.generator_id, "products": summary.products, "valid_share": summary.valid_share}
+
+
+def _in_part(work: Workspace, product: Product) -> bool:
+    return split_of(product, work.settings.split) == "train" and work.sees(product)
 
 
 def train(method: Method, work: Workspace) -> Result:

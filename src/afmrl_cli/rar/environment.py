@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from ..attributes.request import Generation, Request
 from ..attributes.schema import read_answer
+from ..catalog.folds import Part
 from ..catalog.images import open_image
 from ..catalog.pictures import LoadImage
 from ..catalog.problems import Problems
@@ -226,19 +227,27 @@ class Posed:
     heldout: list[RarQuery]
 
 
-def pose_all(corpus: Corpus, settings: Settings) -> Posed:
-    """Pose every query that the catalog offers; no model runs. DataError when queries or rows are too few."""
+def pose_all(corpus: Corpus, settings: Settings, part: Part | None) -> Posed:
+    """Pose every query that the catalog offers, of the training split those of listings that may ask (`part`); no model
+    runs. DataError when queries or rows are too few.
+    """
     rar, most = settings.rar, settings.model.embedder_images
     enrich = settings.embed.enrich == "both"
-    offers = offered(corpus.train, max_photos=most, seed=rar.seed)
-    kind = choose_kind(rar.query, offers, LEAST_QUERIES, offered(corpus.validation, max_photos=most, seed=rar.seed))
+
+    def may_ask(listings: list[TrainListing]) -> list[bool]:
+        return [part is None or part.asks(each.id, each.identity) for each in listings]
+
+    offers = offered(corpus.train, may_ask(corpus.train), max_photos=most, seed=rar.seed)
+    every = [True] * len(corpus.validation)
+    held_out = offered(corpus.validation, every, max_photos=most, seed=rar.seed)
+    kind = choose_kind(rar.query, offers, LEAST_QUERIES, held_out)
     shown = some_products(corpus.train, rar.gallery, rar.seed)
 
     def posed(listings: list[TrainListing], may_query: list[bool]) -> tuple[list[Side], list[RarQuery]]:
         return pose(listings, may_query, kind, max_photos=most, enrich=enrich, seed=rar.seed)
 
-    gallery, queries = posed(shown, [True] * len(shown))
-    wider, heldout = posed(shown + corpus.validation, [False] * len(shown) + [True] * len(corpus.validation))
+    gallery, queries = posed(shown, may_ask(shown))
+    wider, heldout = posed(shown + corpus.validation, [False] * len(shown) + every)
     _check_sizes(kind, len(gallery), queries, heldout, settings)
     return Posed(kind, offers, gallery, queries, wider, heldout)
 
@@ -254,7 +263,7 @@ def make_environments(
     work = work.with_instructions()
     settings = work.settings
     rar = settings.rar
-    posed = pose_all(corpus or read_corpus(work, problems), settings)
+    posed = pose_all(corpus or read_corpus(work, problems), settings, work.part)
     chosen = _some(posed.queries, CANDIDATES_EACH * rar.queries, rar.seed)
     held_out = _some(posed.heldout, rar.validation_queries, rar.seed)
 

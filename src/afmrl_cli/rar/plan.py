@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..catalog.folds import Part
 from ..models.presets import NANO, Base
 from ..settings import Settings
 from ..store.checkpoints import Manifest
@@ -28,6 +29,7 @@ class Plan:
     """The id of the generator that training starts from."""
     prompts: int
     peak_rate: float
+    part: Part | None = None
 
     @property
     def order(self) -> list[int]:
@@ -47,16 +49,19 @@ class Plan:
             "steps": rar.steps,
             "validate_every": rar.validate_every,
             "learning_rate": self.peak_rate,
+            **({"part": self.part.describe()} if self.part else {}),
         }
 
 
-def make_plan(environments: Environments, base: Base, parent: Manifest | None, generator: str) -> Plan:
+def make_plan(
+    environments: Environments, base: Base, parent: Manifest | None, generator: str, part: Part | None = None
+) -> Plan:
     """Return the plan that the environments' settings mean; a step asks no more queries than there are."""
     settings = with_rar_steps(environments.train.settings, len(environments.train.queries))
     rar = settings.rar
     rate = peak_rate(settings, "rar", built_in=base.name == NANO)
     prompts = min(rar.prompts, len(environments.train.queries))
-    return Plan(settings, environments, base, parent, generator, prompts, rate)
+    return Plan(settings, environments, base, parent, generator, prompts, rate, part)
 
 
 def query_order(queries: int, batches: int, size: int, seed: int) -> list[int]:

@@ -137,10 +137,15 @@ def pose(
     return gallery, queries
 
 
-def offered(listings: Sequence[TrainListing], *, max_photos: int, seed: int) -> dict[QueryKind, int]:
+def offered(
+    listings: Sequence[TrainListing], may_query: Sequence[bool], *, max_photos: int, seed: int
+) -> dict[QueryKind, int]:
     """Return how many queries of each kind these listings offer."""
-    every = [True] * len(listings)
-    return {kind: len(pose(listings, every, kind, max_photos=max_photos, enrich=False, seed=seed)[1]) for kind in KINDS}
+
+    def number(kind: QueryKind) -> int:
+        return len(pose(listings, may_query, kind, max_photos=max_photos, enrich=False, seed=seed)[1])
+
+    return {kind: number(kind) for kind in KINDS}
 
 
 def choose_kind(

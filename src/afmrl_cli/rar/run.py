@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..catalog.folds import Part
 from ..catalog.problems import Problems
 from ..errors import ModelError, UsageError
 from ..listener import Listener
@@ -77,7 +78,7 @@ def _plan(job: Job) -> Planned:
     problems.tell(work.listener)
     # All of both splits: products without a query stand in a gallery, and ranks reward by that too.
     seen = ([(each.id, each.identity) for each in side] for side in (corpus.train, corpus.validation))
-    key = _key(settings, [job.model_id, embedder, work.task.id], corpus)
+    key = _key(settings, [job.model_id, embedder, work.task.id], corpus, work.part)
     return Planned(settings, key, corpus.fingerprint, training_products(*seen), {"embedder": embedder}, {}, corpus)
 
 
@@ -95,12 +96,13 @@ def _check_parent(job: Job) -> None:
         raise ModelError("no SFT checkpoint to start from", f"{how}, or start from the bare base with --from-base")
 
 
-def _key(settings: Settings, names: list[str], corpus: Corpus) -> str:
+def _key(settings: Settings, names: list[str], corpus: Corpus, part: Part | None = None) -> str:
     """Hash all that decides the result."""
     rar = {name: value for name, value in settings.rar.model_dump().items() if name not in NOT_THE_RESULT}
     embed = settings.embed
     texts = [embed.enrich, embed.query_instruction, embed.target_instruction]
-    return hash_json([rar, names, texts, settings.model.generator_images, corpus.fingerprint])[:12]
+    content: list[object] = [rar, names, texts, settings.model.generator_images, corpus.fingerprint]
+    return hash_json([*content, part.describe()] if part else content)[:12]
 
 
 def _prepare(job: Job, planned: Planned, run: Path) -> Training:
@@ -115,7 +117,7 @@ def _prepare(job: Job, planned: Planned, run: Path) -> Training:
     embedder = work.load_embedder(job.model)
     gallery = make_folder(work.folder.runs / GALLERY)
     environments = make_environments(work, embedder, gallery, problems, planned.content)
-    plan = make_plan(environments, job.base, job.parent, job.model_id)
+    plan = make_plan(environments, job.base, job.parent, job.model_id, work.part)
     _tell_plan(plan, work.listener)
     return Training(
         plan.settings,
@@ -209,7 +211,7 @@ def _measure(plan: Plan, policy: Policy, listener: Listener) -> tuple[Estimate, 
 
 
 def _check(work: Workspace, corpus: Corpus) -> None:
-    pose_all(corpus, work.settings)
+    pose_all(corpus, work.settings, work.part)
 
 
 def _trial(settings: Settings) -> Settings:

@@ -90,7 +90,8 @@ def load_corpus(work: Workspace, processor: Processor, student: str, problems: P
         views.source = AttributeSource(
             source.teacher, task.id, settings.model.generator_images, settings.attributes.min_confidence
         )
-        wanted = (product for product in catalog.products if split_of(product, settings.split) != "test")
+        sides = ((product, split_of(product, settings.split)) for product in catalog.products)
+        wanted = (each for each, side in sides if side == "validation" or (side == "train" and work.sees(each)))
         for number, (example, seen) in enumerate(_with_targets(views.stored(wanted), source, task, processor, reading)):
             reading.examples[split_of(example.product, settings.split)].append((example, seen))
             listener.progress("reading", number + 1, total)

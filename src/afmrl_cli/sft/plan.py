@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..attributes.task import AttributeTask
+from ..catalog.folds import Part
 from ..models.presets import NANO, Base
 from ..settings import Settings
 from ..store.files import hash_json
@@ -82,8 +83,8 @@ def run_key(plan: Plan, student: str) -> str:
     return hash_json({"sft": sft, "student": student, "task": plan.task.id, "data": plan.corpus.fingerprint})[:10]
 
 
-def describe(plan: Plan) -> dict[str, object]:
-    """Return the choices made, for --dry-run, reports and manifests."""
+def describe(plan: Plan, part: Part | None = None) -> dict[str, object]:
+    """Return the choices made, for --dry-run, reports and manifests; `part` is what was taken of the training split."""
     corpus, sft = plan.corpus, plan.settings.sft
     return {
         "source": corpus.source.name,
@@ -96,4 +97,5 @@ def describe(plan: Plan) -> dict[str, object]:
         "validate_every": sft.validate_every,
         "steps_per_epoch": round(plan.steps_per_epoch, 2),
         "learning_rate": plan.peak_rate,
+        **({"part": part.describe()} if part else {}),
     }

@@ -60,7 +60,7 @@ def _plan(job: Job) -> Planned:
         corpus.fingerprint,
         training_products(*([(each.product.id, each.product.identity) for each in side] for side in sides)),
         {"targets": corpus.source.teacher} if corpus.source.teacher else {},
-        describe(plan),
+        describe(plan, work.part),
         plan,
     )
 
@@ -108,7 +108,7 @@ def _card(job: Job, plan: Plan) -> str:
         job.parent,
         trained=f"`afmrl train-sft` on {len(plan.corpus.train):,} products of one catalog",
         template=plan.task.template,
-        content={"plan": describe(plan), "sft": sft},
+        content={"plan": describe(plan, job.work.part), "sft": sft},
     )
 
 

@@ -10,11 +10,10 @@ from ..models.presets import Base
 from ..models.templates import Template, with_instructions
 from ..store.checkpoints import Manifest, versions
 from .plan import Plan, describe
+from .shell import Job
 
 
-def model_card(
-    base: Base, plan: Plan, parent: Manifest | None, template: Template, margin: Mapping[str, float] | None
-) -> str:
+def model_card(job: Job, plan: Plan, template: Template, margin: Mapping[str, float] | None) -> str:
     """Return the card of an embedder that was trained under `template`; `margin` says how far the loss was from a
     constant margin.
     """
@@ -23,8 +22,8 @@ def model_card(
     instructions = {"queries": embed.query_instruction, "products": embed.target_instruction}
     agcl = {key: value for key, value in settings.agcl.model_dump().items() if key != "name"}
     return adapter_card(
-        base,
-        parent,
+        job.base,
+        job.parent,
         title="Product embedder",
         tags=["afmrl", "product-retrieval", "embedding"],
         trained=f"`afmrl train-agcl` ({plan.loss.title}) on {len(plan.corpus.train):,} listings of one catalog",
@@ -35,7 +34,7 @@ def model_card(
             "",
             *(f"- {side}: `{_written(template, instruction)}`" for side, instruction in instructions.items()),
         ],
-        content={"plan": describe(plan), "agcl": agcl} | ({"nearest_margin": margin} if margin else {}),
+        content={"plan": describe(plan, job.work.part), "agcl": agcl} | ({"nearest_margin": margin} if margin else {}),
     )
 
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..attributes.parse import read_stored
-from ..attributes.views import LISTING, VIEWS, AttributeSource, StoredViews, listing_views
+from ..attributes.views import LISTING, AttributeSource, StoredViews, listing_views
 from ..catalog.fingerprints import Fingerprinter
+from ..catalog.folds import Part
 from ..catalog.images import ImageProblem, checked_size
 from ..catalog.problems import Problem, Problems
 from ..catalog.product import Product, product_text
@@ -29,6 +30,7 @@ from ..settings import Settings
 from ..store.database import Database
 from ..store.files import hash_json
 from ..workspace import Workspace
+from .cross_fitting import CrossFitted
 from .lexical import attribute_tokens
 from .loss import choose_loss
 from .pairs import KINDS, QUERIES_OF_KIND, ROWS_OF_RAR, VIEWS_OF_KIND, Kind, Photo, TrainListing, find_positives
@@ -52,12 +54,15 @@ class Corpus:
     num_with_attributes: int
     others: int = 0
     """Listings of the test split: they are counted, and not read."""
+    generators: dict[str, int] = field(default_factory=dict)
+    """How many train listings have attributes by which generator."""
 
 
 def load_corpus(
     work: Workspace, source: AttributeSource | None, problems: Problems, *, for_agcl: bool = True
 ) -> Corpus:
-    """Read the catalog for a run of `train-agcl` or, without `for_agcl`, of one that writes attributes itself.
+    """Read the catalog for a run of `train-agcl` or, without `for_agcl`, of one that writes attributes itself; of the
+    training split what `work.part` takes.
 
     `source` says whose stored attributes are used (None: none). Raises DataError when AGCL's loss needs attributes
     and there are none, naming the generators whose attributes there are.
@@ -78,15 +83,14 @@ def _load_corpus(
     total = count_rows(folder, settings.catalog)
     products = read_products(folder, settings.catalog, problems)
     with Fingerprinter(database) as fingerprinter, ThreadPoolExecutor(max_workers=DECODERS) as threads:
-        views = StoredViews(database, fingerprinter, source)
-        wanted = (product for product in products if _side(product, settings, sides) != "test")
-        for product, texts in views.of_listings(wanted, VIEWS):
+        views = CrossFitted(work, source, database, fingerprinter)
+        for product, side, texts in views.of_listings(_seen(products, work, sides)):
             photos = _readable(product, settings, problems, fingerprinter, threads)
             listing = TrainListing(product.id, product.identity, product.category, product_text(product), photos, texts)
             described = [[*key, text] for key, text in sorted(texts.items())]
             seen = [fingerprinter.of(product), product.identity, product.category, described, len(photos)]
             digest.update(hash_json(seen).encode())
-            if split_of(product, settings.split) == "validation":
+            if side == "validation":
                 validation.append(listing)
                 continue
             train.append(listing)
@@ -101,23 +105,39 @@ def _load_corpus(
     views.tell(listener)
     num_with_attributes = sum(bool(own) for own in tokens)
     if for_agcl and choose_loss(settings.agcl).weighted and not num_with_attributes:
-        raise _no_attributes(settings, source.generator if source else "", database, views)
-    return Corpus(train, validation, tokens, digest.hexdigest(), num_with_attributes, sides["test"])
+        raise _no_attributes(settings, source.generator if source else "", database, views.first)
+    generators = dict(sorted(views.used.items()))
+    return Corpus(train, validation, tokens, digest.hexdigest(), num_with_attributes, sides["test"], generators)
 
 
-def _side(product: Product, settings: Settings, sides: Counter[Split]) -> Split:
-    side = split_of(product, settings.split)
-    sides[side] += 1
-    return side
+def _seen(products: Iterable[Product], work: Workspace, sides: Counter[Split]) -> Iterator[tuple[Product, Split]]:
+    """Yield the products that training sees, and of which split they are; `sides` counts all."""
+    for product in products:
+        side = split_of(product, work.settings.split)
+        sides[side] += 1
+        if side == "validation" or (side == "train" and work.sees(product)):
+            yield product, side
+
+
+def part_of(corpus: Corpus, part: Part | None) -> Corpus:
+    """Return `corpus` as it would have been read for `part`, without a fingerprint of its own."""
+    if part is None:
+        return corpus
+    kept = [i for i, listing in enumerate(corpus.train) if part.sees(listing.id, listing.identity)]
+    tokens = [corpus.tokens[i] for i in kept]
+    train = [corpus.train[i] for i in kept]
+    return replace(corpus, train=train, tokens=tokens, num_with_attributes=sum(map(bool, tokens)))
 
 
 def training_views(work: Workspace) -> list[Product]:
     """Return the views beside whole listings that ask in training and validation, and with `enrich = both` that are
-    searched, by RAR (`rar.query`) too: what the generator has to describe so that such sides can carry attributes.
+    searched, by RAR (`rar.query`) too: what the generator has to describe so that such sides can carry attributes. With
+    `work.part` of its products alone.
     """
     folder, settings = work.folder, work.settings
     both = settings.embed.enrich == "both"
-    kept = [p for p in read_products(folder, settings.catalog, Problems()) if split_of(p, settings.split) != "test"]
+    products = _seen(read_products(folder, settings.catalog, Problems()), work, Counter())
+    kept = [product for product, side in products if side == "train" or work.part is None]
     kinds: list[Kind] = [kind for kind in KINDS if kind in settings.agcl.pairs]
     with work.database() as database, Fingerprinter(database) as fingerprinter:
         listings = [

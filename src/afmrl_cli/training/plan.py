@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..attributes.views import AttributeSource
+from ..catalog.folds import Part
 from ..errors import UsageError
 from ..models.presets import NANO, Base
 from ..settings import Settings
@@ -146,8 +147,8 @@ def queries_with_attributes(plan: Plan) -> dict[str, int]:
     return {kind: mix(described).get(kind, 0) for kind in mix(plan.positives)}
 
 
-def describe(plan: Plan) -> dict[str, object]:
-    """Return the choices made, for --dry-run, reports and manifests."""
+def describe(plan: Plan, part: Part | None = None) -> dict[str, object]:
+    """Return the choices made, for --dry-run, reports and manifests; `part` is what was taken of the training split."""
     train = plan.corpus.train
     return {
         "loss": plan.settings.agcl.loss,
@@ -165,4 +166,5 @@ def describe(plan: Plan) -> dict[str, object]:
         "validate_every": plan.settings.agcl.validate_every,
         "steps_per_epoch": plan.steps_per_epoch,
         "learning_rate": plan.peak_rate,
+        **({"part": part.describe(), "attributes_by": plan.corpus.generators} if part else {}),
     }

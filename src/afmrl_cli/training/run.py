@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from ..attributes.views import LISTING, VIEWS
+from ..attributes.views import LISTING, VIEWS, AttributeSource
 from ..catalog.problems import Problems
+from ..errors import DataError
 from ..listener import Listener
 from ..models.backends import check_trainable
 from ..models.embed_input import Item
@@ -27,7 +28,7 @@ from .loop import train_resumably
 from .margin import message
 from .pairs import KINDS, QUERIES_OF_KIND, mix
 from .parallel import World
-from .plan import NOT_THE_RESULT, Plan, describe, make_plan, queries_with_attributes, run_key
+from .plan import LEAST_BATCHES, NOT_THE_RESULT, Plan, describe, make_plan, queries_with_attributes, run_key
 from .shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_training, start_job
 from .step import Reader, accumulate, make_batch
 from .trainer import AgclTrainer
@@ -59,10 +60,18 @@ def _plan(job: Job) -> Planned:
         run_key(plan, job.model_id, source, job.world.size),
         corpus.fingerprint,
         _products(plan),
-        {"attributes": source.generator} if source else {},
-        describe(plan),
+        _described_by(corpus, source),
+        describe(plan, work.part),
         plan,
     )
+
+
+def _described_by(corpus: Corpus, source: AttributeSource | None) -> dict[str, str]:
+    """Return the generators whose attributes are learnt from, for the manifest: the settings' own, and others'."""
+    if source is None:
+        return {}
+    others = [id for id in corpus.generators if id != source.generator]
+    return {"attributes": source.generator, **{f"attributes of fold {i}": id for i, id in enumerate(others, 1)}}
 
 
 def _products(plan: Plan) -> TrainingProducts:
@@ -130,7 +139,7 @@ def _train(job: Job, plan: Plan, run: Path) -> Outcome:
     embedder = _load(job, plan.settings, plan)
     model = add_trainable(embedder, agcl, job.parent, job.work.checkpoints)
     listener = job.work.listener
-    card = partial(model_card, job.base, plan, job.parent, embedder.template)
+    card = partial(model_card, job, plan, embedder.template)
     trainer = AgclTrainer(plan, embedder, model, job.base, run, card, listener)
     if trainer.validation is None:
         listener.warn(
@@ -176,7 +185,12 @@ def _measure(job: Job, plan: Plan) -> tuple[Estimate, dict[str, Any]]:
 
 def _check(work: Workspace, corpus: Corpus) -> None:
     job = start_job(AGCL, work)
-    make_plan(corpus, _trial(work.settings), job.base)
+    plan = make_plan(corpus, _trial(work.settings), job.base)
+    if work.part and "later" in work.part.learn and plan.steps_per_epoch < LEAST_BATCHES:
+        raise DataError(
+            f"{plan.steps_per_epoch} batches of {plan.settings.agcl.batch_size} products with a pair are fewer than "
+            f"{LEAST_BATCHES}: every step would have nearly the same products"
+        )
 
 
 def _trial(settings: Settings) -> Settings:
