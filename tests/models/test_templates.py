@@ -172,10 +172,24 @@ def test_a_folders_files_say_which_template_it_has(tiny_model: TinyModel, tmp_pa
     assert found("b", QWEN3_CHAT) == "qwen3-vl-embedding"
     assert found("c", QWEN2_CHAT, says="Represent the user's input.") == "qwen3-vl-embedding"
     assert found("d", QWEN2_CHAT) == "gme"
-    assert found("e", "{{ messages }}") == "plain", "no turns"
+    assert found("e", "{{ messages }}", says="Represent this product: ") == "plain", "prompts without turns"
+    turns = "<|im_start|>system\nFind twins.<|im_end|>\n<|im_start|>user\n"
+    assert found("f", "", says=turns) == "qwen3-vl-embedding", "as `checkpoints export` writes them"
+    assert found("g", "", says=turns.replace("Find twins", "You are a helpful assistant")) == "gme"
     (tmp_path / "d" / "config_sentence_transformers.json").write_text("[", "utf-8")
     with pytest.raises(ModelError, match=r"config_sentence_transformers\.json: not readable"):
         template_of("auto", "d", tmp_path / "d", None)
+
+
+@pytest.mark.parametrize("chat", ["", "{{ messages }}"])
+def test_an_embedder_that_says_nothing_of_its_input_is_asked_about(
+    tiny_model: TinyModel, tmp_path: Path, chat: str
+) -> None:
+    folder = laid_out(tiny_model("qwen3_vl"), tmp_path / "lost", chat, ends=True)
+    with pytest.raises(ModelError, match="without a chat template of turns or prompts") as raised:
+        opened(folder)
+    assert "model.embed_template=plain|qwen3-vl-embedding|gme" in raised.value.hint
+    assert opened(folder, embed_template="plain").template is PLAIN
 
 
 def test_a_template_is_part_of_the_id_and_plain_keeps_the_ids_of_before(places: dict[str, Path]) -> None:
@@ -218,7 +232,7 @@ def test_a_template_that_does_not_fit_is_told(tiny_model: TinyModel, tmp_path: P
     strict = laid_out(tiny_model("qwen2_vl"), tmp_path / "strict", "{{ raise_exception('no system turn') }}")
     with pytest.raises(ModelError, match="no system turn with a picture: no system turn"):
         opened(strict, embed_template="gme")
-    opened(other)  # plain
+    opened(other, embed_template="plain")
     thinks = laid_out(
         tiny_model("qwen3_vl"), tmp_path / "thinks", QWEN3_CHAT.replace("assistant\\n", "assistant\\n<think>\\n")
     )

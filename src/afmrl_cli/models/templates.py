@@ -120,17 +120,26 @@ def _by_folder(folder: Path) -> Template:
     """Return what the files beside the weights say.
 
     Whose chat template or prompts have Qwen3-VL-Embedding's instruction is one of those. A folder that is laid out for
-    sentence-transformers (modules.json) and has a chat template of turns is an embedder that reads turns: GME where the
-    chat template has its default instruction, else as Qwen3-VL-Embedding. All others are plain.
+    sentence-transformers (modules.json) is an embedder: where its chat template or prompts have turns it reads turns,
+    GME where they have its default instruction, else as Qwen3-VL-Embedding; where it has prompts without turns it is
+    plain; where it says neither, nobody can tell (ModelError). All others are plain.
     """
-    chat = _chat_template(folder)
     prompts = _read(folder / "config_sentence_transformers.json").get("prompts")
     said = [str(prompt) for prompt in prompts.values()] if isinstance(prompts, dict) else []
-    if any(QWEN3.target_instruction.rstrip(".") in text for text in (chat, *said)):
+    texts = [_chat_template(folder), *said]
+    if any(QWEN3.target_instruction.rstrip(".") in text for text in texts):
         return QWEN3
-    if (folder / "modules.json").is_file() and TURN in chat:
-        return GME if ASSISTANT in chat else QWEN3
-    return PLAIN
+    if not (folder / "modules.json").is_file():
+        return PLAIN
+    if any(TURN in text for text in texts):
+        return GME if any(ASSISTANT in text for text in texts) else QWEN3
+    if any(prompt.strip() for prompt in said):
+        return PLAIN
+    raise ModelError(
+        f"{folder}: an embedder (modules.json) without a chat template of turns or prompts: how its input is written "
+        "can't be told",
+        f"say it: --set model.embed_template={'|'.join(TEMPLATES)}, as its makers trained it",
+    )
 
 
 def _chat_template(folder: Path) -> str:
