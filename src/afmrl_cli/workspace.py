@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ModelError, UsageError
+from .errors import ModelError
 from .listener import Listener
 from .store.checkpoints import Checkpoints
 from .store.database import Database
@@ -79,12 +79,11 @@ class Workspace:
 
     def embedder_id_of(self, model: ModelSettings) -> str:
         """Return the id of the embedder of `model` with the other settings as they are; nothing is loaded."""
-        from .models.backends import embedder_id, kind_of_embedder
+        from .models.backends import check_light, embedder_id, kind_of_embedder
         from .models.dimensions import shortened_id
 
-        if self.settings.embed.dimensions and kind_of_embedder(model, self.listener) == "light":
-            message = "embed.dimensions: a vector of the preset light has parts side by side, which can't be cut"
-            raise UsageError(message, "set it to 0")
+        if kind_of_embedder(model, self.listener) == "light":
+            check_light(self.settings.embed, model)
         id = embedder_id(model, self.checkpoints, self.folder.light, self.listener)
         return shortened_id(id, self.settings.embed.dimensions)
 

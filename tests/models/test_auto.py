@@ -57,6 +57,17 @@ def test_a_drawn_shop_is_for_nano(tmp_path: Path) -> None:
     assert preset == "nano" and "drawn" in line
 
 
+@pytest.mark.parametrize("content", ["", "id,title,image\n", "id\0title\n"])
+def test_a_catalog_that_can_not_be_read_is_not_called_a_drawn_shop(tmp_path: Path, content: str) -> None:
+    (tmp_path / "catalog.csv").write_text(content)
+    assert chosen(CatalogFolder(tmp_path / "catalog.csv")) == (
+        "light",
+        "model.preset = auto: light, since there is no GPU here",
+    )
+    shown = CliRunner().invoke(app, ["embed", str(tmp_path)])
+    assert shown.exit_code == 3 and "drawn" not in shown.stderr
+
+
 def test_a_gpu_gets_qwen3_where_its_weights_are_here_or_may_be_fetched(
     photographed: CatalogFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -101,6 +112,25 @@ def test_it_is_told_once_and_kept(photographed: CatalogFolder) -> None:
     assert document["preset"] == {"name": "light", "why": "there is no GPU here"}
     named = CliRunner().invoke(app, ["check", str(photographed.root), "--json", "--set=model.preset=light"])
     assert "preset" not in json.loads(named.stdout)
+
+
+@pytest.mark.parametrize("command", [["search", "bag", "--catalog"], ["dedupe"]])
+def test_vectors_of_the_model_that_was_the_default_are_told_with_a_way_on(
+    photographed: CatalogFolder, command: list[str]
+) -> None:
+    place = photographed.embeddings / "nano-0123456789-plain-01234567"
+    place.mkdir(parents=True)
+    (place / "current").write_text("v1")
+    shown = CliRunner().invoke(app, [*command, str(photographed.root)])
+    assert shown.exit_code == 4
+    assert shown.stderr.count("model.preset = auto: light") == 1
+    assert "run `afmrl embed` with these settings, or use those: --set model.preset=nano" in shown.stderr
+
+
+@pytest.mark.parametrize("command", ["train-sft", "train-rar"])
+def test_who_trains_is_not_sent_to_a_server(photographed: CatalogFolder, command: str) -> None:
+    shown = CliRunner().invoke(app, [command, str(photographed.root)])
+    assert shown.exit_code == 4 and "to write or to train: --set model.preset=qwen3" in shown.stderr
 
 
 def test_no_word_where_no_model_is_left_open(photographed: CatalogFolder, tmp_path: Path) -> None:

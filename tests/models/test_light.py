@@ -201,6 +201,17 @@ def test_words_that_nothing_joins_to_photos_are_one_error_and_no_list_of_zeros(s
         measure(again(work), EvalRequest(TaskSpec("queries", split="all")))
 
 
+@pytest.mark.parametrize(
+    "asked", [{"embed.dimensions": "64"}, {"model.embedder_checkpoint": "agcl"}, {"model.embed_template": "gme"}]
+)
+def test_what_light_can_not_do_is_told_before_it_is_fitted(shop, asked):
+    work = shop(["navy bag"])
+    settings = load_settings(None, {"model.preset": "light"} | asked, NANO)
+    with pytest.raises((ModelError, UsageError)):
+        embed_catalog(work.with_settings(settings))
+    assert not (work.folder.light / FIT).exists()
+
+
 def test_the_base_of_light_is_light_itself_and_loads_nothing_else(shop):
     work = shop(["", "", ""])
     embed_catalog(work)

@@ -25,7 +25,7 @@ def built_in_warning(folder: CatalogFolder, settings: Settings, roles: tuple[Rol
     served = {"generator": settings.attributes.endpoint, "embedder": settings.embed.endpoint}
     local = [role for role in roles if not served[role]]
     built_in = any((getattr(model, role) or model.preset) == BUILT_IN for role in local)
-    if not built_in or is_rendered(folder, settings):
+    if not built_in or is_rendered(folder, settings) is not False:
         return ""
     return (
         f"the built-in model ({BUILT_IN}) has only seen drawn clothes and is of little use on this catalog: leave "
@@ -33,17 +33,17 @@ def built_in_warning(folder: CatalogFolder, settings: Settings, roles: tuple[Rol
     )
 
 
-def is_rendered(folder: CatalogFolder, settings: Settings) -> bool:
+def is_rendered(folder: CatalogFolder, settings: Settings) -> bool | None:
     """Tell whether most of the first photos that there are were drawn by `nano.shop`.
 
-    A catalog that can't be read is taken for one: the command says itself what is wrong with it.
+    None where the catalog can't be read: the command says itself what is wrong with it.
     """
     try:
         products = itertools.islice(read_products(folder, settings.catalog, Problems()), PRODUCTS)
         there = (path for product in products for path in product.images if path.is_file())
         drawn = [_is_drawn(path) for path in itertools.islice(there, PHOTOS)]
     except (AfmrlError, OSError):
-        return True
+        return None
     return 2 * sum(drawn) > len(drawn)
 
 

@@ -56,8 +56,8 @@ def in_session(
         @functools.wraps(command)
         def run(call: Call, **own: Any) -> None:
             """Start a session and run the command in it."""
-            session = start(call, roles)
-            warn_of_built_in(session, roles)
+            session = start(call)
+            tell_models(session, roles)
             if writes and not own.get("dry_run"):
                 keep_catalog(session.folder)
             command(session, **own)
@@ -67,12 +67,10 @@ def in_session(
     return decorate
 
 
-def start(call: Call, roles: tuple[Role, ...] = ()) -> Session:
-    """Find the catalog's folder and resolve the settings, and say which preset that is where it decides the models of
-    `roles`. Raises DataError and UsageError.
-    """
+def start(call: Call) -> Session:
+    """Find the catalog's folder and resolve the settings. Raises DataError and UsageError."""
     from ..by_model import with_values_by_model
-    from ..models.auto import choose_preset, open_roles
+    from ..models.auto import choose_preset
     from ..sources import load_as_written
 
     folder = find_folder(
@@ -84,16 +82,19 @@ def start(call: Call, roles: tuple[Role, ...] = ()) -> Session:
     chosen = choose_preset(loaded.settings, folder)
     if chosen.why:
         call.out.preset = {"name": chosen.settings.model.preset, "why": chosen.why}
-        if open_roles(chosen.settings, roles):
-            call.out.note(chosen.line)
     settings = with_split_shares(with_values_by_model(chosen.settings), folder)
     return Session(Workspace(folder, settings, call.out), call.out, frozenset(call.chosen))
 
 
-def warn_of_built_in(session: Session, roles: tuple[Role, ...]) -> None:
-    """Warn where the built-in model is to run on a catalog that it is of no use for."""
+def tell_models(session: Session, roles: tuple[Role, ...]) -> None:
+    """Say what `model.preset = auto` came to where it decides a model of `roles`, and warn where the built-in one is to
+    run on a catalog that it is of no use for.
+    """
     from ..catalog.rendered import built_in_warning
+    from ..models.auto import Chosen, open_roles
 
+    if (preset := session.out.preset) and open_roles(session.settings, roles):
+        session.out.note(Chosen(session.settings, preset["why"]).line)
     if roles and (warning := built_in_warning(session.folder, session.settings, roles)):
         session.out.warn(warning)
 

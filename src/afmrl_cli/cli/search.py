@@ -12,7 +12,7 @@ import typer
 from ..errors import DataError, UsageError
 from ..store.folder import check_output
 from .flags import setting
-from .options import Session, in_session, warn_of_built_in, warn_of_two_faiss
+from .options import Session, in_session, tell_models, warn_of_two_faiss
 from .output import Output
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def search(
 
     Example: afmrl search "navy v-neck blouse" -k 5 --filter brand=Luma --html results.html
     """
-    warn_of_built_in(session, ("generator", "embedder") if enrich else ("embedder",))
+    tell_models(session, ("generator", "embedder") if enrich else ("embedder",))
     _check(session, text, image or [], like, enrich, html)
 
     warn_of_two_faiss(session)

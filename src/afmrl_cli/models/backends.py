@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from ..attributes.request import Generator
 from ..errors import ModelError, UsageError
 from ..listener import Listener
-from ..settings import EndpointSettings, ModelSettings, Settings
+from ..settings import EmbedSettings, EndpointSettings, ModelSettings, Settings
 from ..store.checkpoints import Checkpoints, Role
 from .families import FAMILIES
 from .presets import LIGHT, NANO, PICTURE_MODELS, base_name, embed_template, local_folder, model_id, read_json
@@ -102,13 +102,8 @@ def embedder_template(settings: ModelSettings, checkpoints: Checkpoints, listene
     """
     if kind_of_embedder(settings, listener) == "qwen":
         return embed_template(settings, checkpoints, listener)
-    if settings.embed_template in ("auto", PLAIN.name):
-        return PLAIN
-    name = base_name(settings, "embedder")
-    raise ModelError(
-        f"{name}: the embed template {settings.embed_template} does not fit: it is no Qwen-VL",
-        "leave model.embed_template = auto",
-    )
+    _refuse_template(settings)
+    return PLAIN
 
 
 def load_other_encoder(work: Workspace) -> Encoder:
@@ -130,12 +125,30 @@ def load_other_encoder(work: Workspace) -> Encoder:
     return made(folder, id, model, settings.embed.batch_size or 16)
 
 
+def check_light(embed: EmbedSettings, model: ModelSettings) -> None:
+    """Raise UsageError or ModelError where the settings ask of the preset light what it can't do."""
+    if embed.dimensions:
+        message = "embed.dimensions: a vector of the preset light has parts side by side, which can't be cut"
+        raise UsageError(message, "set it to 0")
+    _refuse_checkpoint(model)
+    _refuse_template(model)
+
+
 def _refuse_checkpoint(settings: ModelSettings) -> None:
     if settings.embedder_checkpoint:
         raise ModelError(
             f"model.embedder_checkpoint = {settings.embedder_checkpoint} is of a Qwen-VL, the embedder is "
             f"{base_name(settings, 'embedder')}",
             "leave one of them out",
+        )
+
+
+def _refuse_template(settings: ModelSettings) -> None:
+    if settings.embed_template not in ("auto", PLAIN.name):
+        name = base_name(settings, "embedder")
+        raise ModelError(
+            f"{name}: the embed template {settings.embed_template} does not fit: it is no Qwen-VL",
+            "leave model.embed_template = auto",
         )
 
 

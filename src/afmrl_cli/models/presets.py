@@ -119,7 +119,8 @@ def _light_is_no_base(role: Role) -> ModelError:
     if role == "generator":
         return ModelError(
             "the preset light has no generator: nothing here writes attributes",
-            "name a server (--endpoint), or a generator (model.generator); columns of the catalog are attributes, too",
+            "a server writes them (attributes --endpoint), and the catalog's columns are some; one to write or to "
+            "train: --set model.preset=qwen3 (`afmrl doctor` says what fits this machine)",
         )
     if role == "reranker":
         return ModelError(

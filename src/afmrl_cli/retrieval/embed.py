@@ -25,7 +25,7 @@ from ..catalog.product import Product
 from ..catalog.read import count_rows
 from ..errors import DataError, ModelError
 from ..listener import Listener
-from ..models.backends import kind_of_embedder, reads_photos
+from ..models.backends import check_light, kind_of_embedder, reads_photos
 from ..models.dimensions import Shortened
 from ..models.embed_input import Item
 from ..store.checkpoints import versions
@@ -174,6 +174,7 @@ def _fitted(work: Workspace, force: bool) -> Workspace:
     """Fit `light` to the catalog where it has no fit yet, or anew with `force`; return the workspace that knows it."""
     from .light_fit import fit_light, has_fit
 
+    check_light(work.settings.embed, work.settings.model)
     if force or not has_fit(work):
         with writer_lock(work.folder.store, "afmrl embed"):
             fit_light(work)

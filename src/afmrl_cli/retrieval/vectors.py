@@ -32,6 +32,7 @@ from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.read import read_products
 from ..errors import DataError, ModelError
+from ..settings import BUILT_IN
 from ..store.files import find_damage, hash_json, read_object
 from ..store.folder import CatalogFolder
 from ..workspace import Workspace
@@ -225,7 +226,10 @@ def load_vectors(work: Workspace) -> Vectors:
         others = sorted(path.parent.name for path in folder.embeddings.glob(f"*/{CURRENT}"))
         if not others:
             raise ModelError(f"{folder.root}: no vectors yet", "run `afmrl embed`")
-        raise ModelError(f"the vectors here are of {', '.join(others)}, the settings name {place.name}", EMBED_HINT)
+        # What a version whose default was the built-in model has left.
+        built_in = any(name.startswith(f"{BUILT_IN}-") for name in others) and not place.name.startswith(BUILT_IN)
+        hint = f"{EMBED_HINT}, or use those: --set model.preset={BUILT_IN}" if built_in else EMBED_HINT
+        raise ModelError(f"the vectors here are of {', '.join(others)}, the settings name {place.name}", hint)
     if vectors.manifest["embedder"] != embedder_id:
         made = vectors.manifest["embedder"]
         raise ModelError(f"{place}: made by {made}, the settings name {embedder_id}", EMBED_HINT)
