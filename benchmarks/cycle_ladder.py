@@ -99,7 +99,7 @@ def run(work: Path, shops: Sequence[Path], seeds: Sequence[int], flags: Mapping[
 def _settings(folder: CatalogFolder, seed: int, flags: Mapping[str, object]) -> Settings:
     own: dict[str, object] = {
         "cycle.iterations": 2,
-        "cycle.folds": "no",  # as when the tables were made; --set cycle.folds=auto for the default
+        "cycle.folds": "no",  # as when the tables were made
         "cycle.infonce": True,
         "cycle.keep_worse": True,
         **{f"{section}.seed": seed for section in ("agcl", "sft", "rar")},

@@ -321,7 +321,7 @@ class CycleSettings(Section):
         0.3, gt=0, le=1, description="Share of the training products that AGCL takes from the second round on."
     )
     folds: Literal["auto", "no"] = Field(
-        "auto",
+        "no",
         description="Divide the training products, so that attributes and rewards are of products that a model has not "
         "learnt from; auto: where there are enough.",
     )
