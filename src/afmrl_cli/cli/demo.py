@@ -59,9 +59,6 @@ steps = 40
 validate_every = 20
 validation_products = 40
 
-[cycle]             # so few products are not divided: every stage sees all
-folds = "no"
-
 [rar]
 query = "listings"
 k = 1
