@@ -43,6 +43,7 @@ from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.run import train_agcl
 from afmrl_cli.training_settings import AgclSettings
 from afmrl_cli.workspace import Workspace
+from benchmarks import BUILT_IN
 
 KS = (1, 5, 10)
 SETS = ("shop", "shop-hidden", "luma", "myntra")
@@ -225,21 +226,21 @@ def one_run(name: str, loss: str, seed: int, wanted: argparse.Namespace) -> dict
         "agcl.save_every": 10_000,
         "agcl.seed": seed,
     }
-    model = load_settings(None, shared, {}).model
+    model = load_settings(None, shared, BUILT_IN).model
     told: dict[str, Any] = {}
     begin = time.monotonic()
     if loss != "untrained":
         for key in FIXED:  # no settings: changed in this process alone
             setattr(AgclSettings, key, (PAPER | LOSSES[loss])[key])
         chosen = {f"agcl.{key}": value for key, value in LOSSES[loss].items() if key not in FIXED}
-        settings = load_settings(None, shared | chosen, {})
+        settings = load_settings(None, shared | chosen, BUILT_IN)
         summary = train_agcl(Workspace(folder, settings, Silent()))
         assert summary is not None
         told = {"pairs": summary.plan["pairs"], "similar": similar(summary.run, task)}
         told["similar_share"] = summary.details["negatives"]["too_similar_share"]
         model = settings.model.model_copy(update={"embedder_checkpoint": summary.checkpoint})
     trained = time.monotonic() - begin
-    settings = load_settings(None, shared, {})
+    settings = load_settings(None, shared, BUILT_IN)
     embedder = load_embedder(model, settings.embed, Checkpoints(folder.checkpoints), catalog=settings.catalog)
     found = {
         held.name: [

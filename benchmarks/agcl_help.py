@@ -37,6 +37,7 @@ from afmrl_cli.training.batches import Strategy, plan_batches
 from afmrl_cli.training.lexical import Tokens, attribute_tokens, build_lexical
 from afmrl_cli.training.margin import Margin
 from afmrl_cli.training_settings import Weights
+from benchmarks import BUILT_IN
 
 KS = (1, 5, 10)
 TEXT_SETS = ("text_abtbuy", "text_amazongoogle", "text_wdc_computers")
@@ -156,7 +157,7 @@ def encode_shop(shop: Path, cache: Path, base: str, most: int) -> None:
     from afmrl_cli.sources import load_settings
     from afmrl_cli.store.checkpoints import Checkpoints
 
-    settings = load_settings(None, {"model.embedder": base, "model.device": "cpu"}, {})
+    settings = load_settings(None, {"model.embedder": base, "model.device": "cpu"}, BUILT_IN)
     embedder = load_embedder(settings.model, settings.embed, Checkpoints(shop / "none"))
     rows = read(shop)[:most]
     photos = [[shop / name for name in row["image"].split("|")] for row in rows]

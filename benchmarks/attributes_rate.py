@@ -36,7 +36,9 @@ def main() -> None:
     parser.add_argument("--clock", action="store_true", help="time by the clock: on a machine that does nothing else")
     arguments = parser.parse_args()
     attributes = AttributeSettings(batch_size=arguments.batch)
-    generator = load_generator(ModelSettings(generator=arguments.model), attributes, Checkpoints(Path("none")))
+    generator = load_generator(
+        ModelSettings(preset="nano", generator=arguments.model), attributes, Checkpoints(Path("none"))
+    )
     with tempfile.TemporaryDirectory() as folder:
         rows = products(Path(folder), arguments.items, 224)
         requests = [

@@ -33,6 +33,7 @@ from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
+from benchmarks import BUILT_IN
 
 from .figures import record
 
@@ -69,7 +70,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     flags = {"model.embedder": arguments.model, "model.embedder_images": 1, "embed.batch_size": arguments.batch}
-    settings = load_settings(None, flags, {})
+    settings = load_settings(None, flags, BUILT_IN)
     work = Workspace(CatalogFolder(Path("none")), settings, Silent())
     embedder = load_embedder(settings.model, settings.embed, Checkpoints(Path("none")))
     with tempfile.TemporaryDirectory() as folder:

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import BUILT_IN
+
 from .gpu_models import make_model
 from .memory import make_shop, status, works
 
@@ -126,7 +128,7 @@ def settings_of(task: Task, place: Path, tiny: bool, **more: object) -> Any:
         "model.precision": task.precision,
     }
     small: dict[str, object] = {**TINY, "model.max_pixels": 56 * 56} if tiny else {}
-    return with_values_by_model(load_settings(None, {**SETTINGS, **own, **small, **more}, {}))
+    return with_values_by_model(load_settings(None, {**SETTINGS, **own, **small, **more}, BUILT_IN))
 
 
 def check(task: Task, place: Path, tiny: bool) -> Found:

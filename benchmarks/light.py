@@ -49,6 +49,7 @@ from afmrl_cli.settings import CatalogSettings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
+from benchmarks import BUILT_IN
 
 METRICS = ("recall@1", "recall@10")
 ALONE = {"MiniLM": "text", "EfficientNet": "photo"}
@@ -120,7 +121,7 @@ def _leave_judged(place: Path) -> None:
 
 def _workspace(place: Path, flags: Mapping[str, str]) -> Workspace:
     own = {"model.preset": "light", "split.test": "0.5", "split.validation": "0.1", **flags}
-    return Workspace(CatalogFolder(place / "catalog.csv"), load_settings(None, own, {}), Silent())
+    return Workspace(CatalogFolder(place / "catalog.csv"), load_settings(None, own, BUILT_IN), Silent())
 
 
 def _embedded(place: Path, flags: Mapping[str, str]) -> Workspace:

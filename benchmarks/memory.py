@@ -29,6 +29,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks import BUILT_IN
+
 from .figures import record
 
 ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
@@ -125,7 +127,7 @@ def settings_of(model: Path, changes: Sequence[str] = (), **more: object) -> Any
 
     own = dict(change.split("=", 1) for change in changes)
     roles = {"model.generator": str(model), "model.embedder": str(model)}
-    return load_settings(None, SETTINGS | roles | more | own, {})
+    return load_settings(None, SETTINGS | roles | more | own, BUILT_IN)
 
 
 def works(catalog: Path, settings: Any) -> dict[str, Callable[[], object]]:

@@ -86,7 +86,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32)
     wanted = parser.parse_args()
     embedder: Embedder = load_embedder(
-        ModelSettings(embedder=wanted.model), EmbedSettings(batch_size=wanted.size), Checkpoints(Path("none"))
+        ModelSettings(preset="nano", embedder=wanted.model),
+        EmbedSettings(batch_size=wanted.size),
+        Checkpoints(Path("none")),
     )
     batches = Batches(wanted.size, Silent(), "reward")
 

@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks import BUILT_IN
+
 from .figures import record
 
 GROUP, ANSWER = 8, 32
@@ -165,7 +167,7 @@ def make_world(
     from afmrl_cli.training.adapter import add_trainable
     from afmrl_cli.workspace import Workspace
 
-    settings = load_settings(None, {**settings_of(model, prompts, pixels), **more}, {})
+    settings = load_settings(None, {**settings_of(model, prompts, pixels), **more}, BUILT_IN)
     folder, checkpoints = CatalogFolder(work / "shop" / "catalog.csv"), Checkpoints(work / "none")
     bases = Bases(Cache(cache, settings.cache, Silent()) if cache else None)
     generator = load_generator(settings.model, settings.attributes, checkpoints, bases=bases)

@@ -41,6 +41,7 @@ from afmrl_cli.retrieval.index import Index, Kind, build_index, exact_search, se
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
+from benchmarks import BUILT_IN
 
 from .figures import record
 
@@ -173,7 +174,7 @@ class Drawn:
 
 def cold(count: int, embedder: str, runs: int = 5) -> None:
     flags = {"model.embedder": embedder, "embed.batch_size": 2048}
-    settings = load_settings(None, flags, {})
+    settings = load_settings(None, flags, BUILT_IN)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         with (root / "catalog.csv").open("w", newline="", encoding="utf-8") as file:

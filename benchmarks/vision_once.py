@@ -169,7 +169,7 @@ def main() -> None:
     wanted = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
-        model: dict[str, object] = {"device": "cpu", "precision": "fp32"}
+        model: dict[str, object] = {"preset": "nano", "device": "cpu", "precision": "fp32"}
         if wanted.model == "wide":
             folder = str(make_wide(Path(place) / "wide"))
             model |= {"generator": folder, "embedder": folder, "max_pixels": 112 * 112}
