@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "pillow", "typer")
 GIB = 1 << 30
+GB = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -238,12 +239,13 @@ def _models(settings: Settings) -> list[dict[str, str]]:
     from ..models.presets import LIGHT, NANO, PRESETS, base_name, resolve_base
     from ..models.weights import find_snapshot
     from ..settings import ModelSettings
+    from ..training.memory import KNOWN
 
     chosen = [(preset, ModelSettings.model_validate({"preset": preset})) for preset in PRESETS]
     if settings.model.generator or settings.model.embedder:
         chosen.append(("(settings)", settings.model))
-    fetched = {"ask": "no: fetched after a yes", "yes": "no: fetched at first use", "no": "no, and model.fetch = no"}
-    absent = "no, and HF_HUB_OFFLINE is set" if constants.is_offline_mode() else fetched[settings.model.fetch]
+    fetched = {"ask": "fetched after a yes", "yes": "fetched at first use", "no": "model.fetch = no"}
+    absent = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else fetched[settings.model.fetch]
     found = []
     for preset, model in chosen:
         for role in PRESETS[NANO]:
@@ -254,7 +256,8 @@ def _models(settings: Settings) -> list[dict[str, str]]:
                 if name == LIGHT:
                     state = light_installed() if role == "embedder" else "none: it writes no attributes"
                 elif on_hub and find_snapshot(name, revision) is None:
-                    state = absent
+                    size = f" ({2 * KNOWN[name][1].numbers / GB:.1f} GB)" if name in KNOWN else ""  # as they come: bf16
+                    state = f"no{size}: {absent}"
                 else:
                     state = f"yes ({resolve_base(model, role).revision[:16]})"
             except ModelError as error:
