@@ -48,6 +48,10 @@ at most.
 """
 GROUP = 64
 SHARES = tuple(i / 10 for i in range(1, 10))
+ALBUM = 2
+"""Standard errors by which colours must be shown to help: in photos of one album they tell more than in those that ask
+later, under another light.
+"""
 JOINT_SHARE = 0.05
 VECTORS_OF = re.compile(r"(?:cache-)?light-([0-9a-f]{10})-")
 """Folders of vectors and of cached ones, by the fit."""
@@ -57,7 +61,7 @@ VECTORS_OF = re.compile(r"(?:cache-)?light-([0-9a-f]{10})-")
 class Shares:
     """Of colours in photos, of words in text, of photos in all; the rest of each is the other one's."""
 
-    colors: float = 0.4
+    colors: float = 0.25
     words: float = 0.5
     photos: float = 0.5
 
@@ -187,15 +191,23 @@ def _choose(fit: Fit, products: Sequence[Product], whole: Features, last: Featur
         return _reciprocal_ranks(scores, right[rows], None if own else rows)
 
     if len(photo) >= LEAST:
-        shares = _best(shares, "colors", lambda tried: quality(tried, photo, of_photos, True))
+        shares = _best(shares, "colors", lambda tried: quality(tried, photo, of_photos, True), ALBUM)
     if len(listing) >= LEAST:
-        shown = {name: b if name in ("words", "text") else np.zeros_like(b) for name, b in of_products.items()}
+        shown = _alone(of_products, "words", "text")
         shares = _best(shares, "words", lambda tried: quality(tried, listing, shown, False))
-        if whole.photo[listing].any():
-            if len(photo) < LEAST:
-                shares = _best(shares, "colors", lambda tried: quality(tried, listing, of_products, False))
+        pictured = listing[whole.photo[listing].any(axis=1)]
+        if len(photo) < LEAST <= len(pictured):
+            # By photos alone: beside a text that finds them all, every share of colours is as good as any other.
+            seen = _alone(of_products, "photo", "colors")
+            shares = _best(shares, "colors", lambda tried: quality(tried, pictured, seen, False), ALBUM)
+        if len(pictured):
             shares = _best(shares, "photos", lambda tried: quality(tried, listing, of_products, False))
     return shares, {"photo": len(photo), "listing": len(listing)}
+
+
+def _alone(blocks: dict[str, Floats], *names: str) -> dict[str, Floats]:
+    """Return the blocks with zeros in all but those of `names`."""
+    return {name: block if name in names else np.zeros_like(block) for name, block in blocks.items()}
 
 
 def _some(where: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -204,9 +216,9 @@ def _some(where: NDArray[np.bool_]) -> NDArray[np.int64]:
     return places[:: max(1, -(-len(places) // MOST_QUERIES))]
 
 
-def _best(shares: Shares, name: str, quality: Callable[[Shares], NDArray[np.float64]]) -> Shares:
-    """Return `shares` with the value of `name` nearest to the default that is no worse than the best one, by
-    more than the standard error of their difference.
+def _best(shares: Shares, name: str, quality: Callable[[Shares], NDArray[np.float64]], errors: int = 1) -> Shares:
+    """Return `shares` with the value of `name` nearest to the default that is worse than the best one by no more than
+    so many standard `errors` of their difference.
     """
     default = getattr(shares, name)
     found = {value: quality(replace(shares, **{name: value})) for value in SHARES}
@@ -214,7 +226,7 @@ def _best(shares: Shares, name: str, quality: Callable[[Shares], NDArray[np.floa
 
     def as_good(ranks: NDArray[np.float64]) -> bool:
         lost = best - ranks
-        return bool(lost.mean() <= lost.std() / np.sqrt(len(lost)) + 1e-9)
+        return bool(lost.mean() <= errors * lost.std() / np.sqrt(len(lost)) + 1e-9)
 
     chosen = min((value for value in SHARES if as_good(found[value])), key=lambda value: abs(value - default))
     return replace(shares, **{name: chosen})
