@@ -17,7 +17,6 @@ each of the others at both (one test, corrected, over products). nano stands in 
 
 from __future__ import annotations
 
-import argparse
 import csv
 import shutil
 import time
@@ -50,6 +49,7 @@ from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
 from benchmarks import BUILT_IN
+from benchmarks.real_catalogs import read_arguments
 
 METRICS = ("recall@1", "recall@10")
 ALONE = {"MiniLM": "text", "EfficientNet": "photo"}
@@ -198,13 +198,8 @@ def _verdict(comparison: Mapping[str, Any] | None) -> str:
 
 
 def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("names", nargs="*", choices=[*CATALOGS, []], help="all by default")
-    given = parser.parse_args()
-    run(given.data, given.work, given.names or CATALOGS)
+    """Read the command line and measure."""
+    run(*read_arguments(__doc__, CATALOGS))
 
 
 if __name__ == "__main__":

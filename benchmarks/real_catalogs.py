@@ -164,14 +164,19 @@ def _cells(system: Mapping[str, Any], variants: bool) -> list[str]:
     return [*cells, f"{system['variants']['variant@1']:.3f}"] if variants else cells
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_arguments(description: str | None, catalogs: Iterable[str]) -> tuple[Path, Path, list[str]]:
+    """Read DATA WORK [NAME ...] from the command line; all of `catalogs` where none is named."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
-    parser.add_argument("names", nargs="*", choices=[*CATALOGS, []], help="all by default")
+    parser.add_argument("names", nargs="*", choices=[*catalogs, []], help="all by default")
     given = parser.parse_args()
-    run(given.data, given.work, given.names or CATALOGS)
+    return given.data, given.work, given.names or list(catalogs)
+
+
+def main() -> None:
+    """Read the command line and measure."""
+    run(*read_arguments(__doc__, CATALOGS))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ from typer.testing import CliRunner
 
 from afmrl_cli.cli.app import app
 from afmrl_cli.models import licence
-from afmrl_cli.models.licence import licence_of, tell_licence
+from afmrl_cli.models.licence import licence_of, warn_of_licence
 
 TinyModel = Callable[[str], Path]
 
 
 @pytest.fixture(autouse=True)
-def _nobody_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(licence, "_told", set())
+def _nobody_was_warned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(licence, "_warned", set())
 
 
 class Ear:
@@ -42,8 +42,8 @@ class Ear:
 
 def told(folder: Path, name: str = "them/model") -> list[str]:
     ear = Ear()
-    tell_licence(name, folder, ear)
-    tell_licence(name, folder, ear)
+    warn_of_licence(name, folder, ear)
+    warn_of_licence(name, folder, ear)
     return ear.heard
 
 
@@ -85,7 +85,7 @@ def test_each_command_tells_it_once_and_goes_on(tiny_model: TinyModel, tmp_path:
     (tmp_path / "catalog.csv").write_text("id,title\na,red shirt\nb,blue shirt\n", "utf-8")
     chosen = ["--set", f"model.embedder={model}", "--set", f"model.generator={model}", "--set", "model.device=cpu"]
     for words in (["embed", str(tmp_path)], ["doctor"], ["attributes", str(tmp_path), "--limit", "1"]):
-        licence._told.clear()
+        licence._warned.clear()
         done = CliRunner().invoke(app, [*words, *chosen])
         assert done.exit_code == 0, done.output
         assert done.stderr.replace("\n", " ").count("(cc-by-nc-4.0) forbids commercial use") == 1, done.stderr

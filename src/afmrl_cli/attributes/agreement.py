@@ -32,14 +32,14 @@ REFUSED = "refused"
 
 @dataclass(frozen=True)
 class Reading:
-    """A product's answers as one: attribute text, or a failure; the confidence of its pairs, None when nobody told."""
+    """A product's answers as one: attribute text, or a failure, and the confidence of its pairs (None: not given)."""
 
     text: str | None
     failure: str | None = None
     confidence: Mapping[str, float] | None = None
 
 
-def looks(request: Request, agreement: str) -> list[Request]:
+def requests_of(request: Request, agreement: str) -> list[Request]:
     """Return the requests about one product: one about all of its photos, or one about each."""
     if agreement == "together" or len(request.images) < 2:
         return [request]
@@ -47,13 +47,13 @@ def looks(request: Request, agreement: str) -> list[Request]:
 
 
 def read_together(answers: Sequence[Generation], product: Product, task: AttributeTask) -> Reading:
-    """Read the answers to `looks`; none of them is an error of the server."""
+    """Read the answers to `requests_of`; none of them is an error of the server."""
     read = [(None, REFUSED) if answer.refused else task.read(answer, product) for answer in answers]
     valid = [text for text, _ in read if text is not None]
     if not valid:
         return Reading(None, read[0][1])
-    told = any(answer.confidence is not None for answer in answers)
-    if len(answers) == 1 and not told and task.settings.agreement == "together":
+    has_confidence = any(answer.confidence is not None for answer in answers)
+    if len(answers) == 1 and not has_confidence and task.settings.agreement == "together":
         return Reading(valid[0])
     said = [_sure_pairs(text, answer.confidence) for (text, _), answer in zip(read, answers, strict=True)]
     return _agreed(said, task)
@@ -112,7 +112,7 @@ def surest(text: str, confidence: Mapping[str, float], least: float) -> str:
 
 
 def confident(row: StoredAttributes, least: float) -> StoredAttributes | None:
-    """Return `row` without the pairs whose confidence is below `least`; None when nobody told it."""
+    """Return `row` without the pairs whose confidence is below `least`; None where it has none."""
     if not least or row.failure is not None:
         return row
     if row.confidence is None:

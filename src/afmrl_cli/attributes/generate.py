@@ -25,7 +25,7 @@ from ..settings import Settings
 from ..store.database import StoredAttributes
 from ..store.files import hash_json
 from ..workspace import Workspace
-from .agreement import REFUSED, Reading, confident, looks, read_confidence, read_together, write_confidence
+from .agreement import REFUSED, Reading, confident, read_confidence, read_together, requests_of, write_confidence
 from .open_requests import open_requests
 from .parse import read_stored
 from .request import Generation, Generator, Request, Stopped
@@ -196,7 +196,7 @@ class _Run:
         opened = open_requests(self.work.task, list(firsts.values()), settings, self.problems, self.generator)
         requests = dict(zip(firsts, opened, strict=True))
         agreement = settings.attributes.agreement
-        made = {key: looks(request, agreement) for key, request in requests.items() if request is not None}
+        made = {key: requests_of(request, agreement) for key, request in requests.items() if request is not None}
         answers, stopped = self._answers(made)
         rows = [
             self._row(fingerprint, product, answers.get(fingerprint))

@@ -154,7 +154,7 @@ class StoredViews:
         self.without_view: set[str] = set()
         """Fingerprints searched whose text is of a store that did not record what was seen."""
         self.without_confidence: set[str] = set()
-        """Fingerprints searched whose text nobody told a confidence of, where one is asked for."""
+        """Fingerprints searched whose text has no stored confidence, where the settings require one."""
         self._earlier: dict[str, set[str]] = {}
         """Such whole views by what the generator is shown of them, where that is less."""
 
@@ -241,7 +241,7 @@ def open_views(work: Workspace, source: AttributeSource | None) -> Iterator[Stor
 
 
 def _confident(stored: Mapping[str, StoredAttributes], source: AttributeSource) -> dict[str, StoredAttributes]:
-    """Return the rows of which somebody told the confidence that `source` asks for, without the pairs below it."""
+    """Return the rows with the confidence that `source` requires, without the pairs below it."""
     rows = {key: confident(row, source.min_confidence) for key, row in stored.items()}
     return {key: row for key, row in rows.items() if row is not None}
 

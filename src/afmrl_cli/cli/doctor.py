@@ -58,7 +58,7 @@ def doctor(call: Call) -> None:
         "memory": memory,
         "troubles": [{"what": trouble.what, "mend": list(trouble.mend)} for trouble in troubles],
     }
-    _tell_licences(settings, out)
+    _warn_of_licences(settings, out)
     out.document("afmrl.doctor/1", content)
     out.table(("package", "version"), list(versions.items()))
     out.table(("device", ""), [(name.replace("_", " "), _shown(value)) for name, value in device.items()])
@@ -166,15 +166,15 @@ def _device(settings: Settings) -> dict[str, Any]:
     return found | _kernels(settings, found["used"])
 
 
-def _tell_licences(settings: Settings, out: Output) -> None:
+def _warn_of_licences(settings: Settings, out: Output) -> None:
     """Say which of the settings' models may not be used by a shop."""
-    from ..models.licence import tell_licence
+    from ..models.licence import warn_of_licence
     from ..models.presets import base_name, local_folder
     from ..store.checkpoints import ROLES
 
     for role in ROLES:
         if folder := local_folder(settings.model, role):
-            tell_licence(base_name(settings.model, role), folder, out)
+            warn_of_licence(base_name(settings.model, role), folder, out)
 
 
 def _kernels(settings: Settings, device: str) -> dict[str, str]:

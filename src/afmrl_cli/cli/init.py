@@ -48,8 +48,8 @@ def init(call: Call, yes: Yes = False, force: Force = False) -> None:
             with writing(file) as target:
                 target.write_text(text, "utf-8")
         out.document("afmrl.init/1", {"catalog": found.file, "settings": text, "path": file, "written": write})
-        if told := choose_preset(proposed, CatalogFolder(found.file)).line:
-            out.note(told)
+        if line := choose_preset(proposed, CatalogFolder(found.file)).line:
+            out.note(line)
         if write:
             out.text(f"written to {file}; next: afmrl check")
         else:

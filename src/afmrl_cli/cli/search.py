@@ -124,13 +124,13 @@ def _written_attributes(session: Session, text: str, images: Sequence[Image]) ->
     """Let the generator write attributes for the query; DataError when it gives no answer, a note when it is not
     valid.
     """
-    from ..attributes.agreement import looks, read_together, surest
+    from ..attributes.agreement import read_together, requests_of, surest
     from ..catalog.product import Product
 
     product, settings = Product("query", title=text), session.settings.attributes
     limit = session.settings.model.generator_images or len(images)
     request = session.work.task.request(product, images[:limit])
-    answers = session.work.generator().generate(looks(request, settings.agreement))
+    answers = session.work.generator().generate(requests_of(request, settings.agreement))
     if error := next((answer.error for answer in answers if answer.error), None):
         raise DataError(f"--enrich: the generator gave no answer: {error}", "search without --enrich")
     reading = read_together(answers, product, session.work.task)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..attributes.agreement import looks
+from ..attributes.agreement import requests_of
 from ..attributes.open_requests import open_request
 from ..catalog.pictures import image_loader, load_photos
 from ..catalog.problems import Problems
@@ -139,7 +139,9 @@ def _generation(work: Workspace) -> Callable[[Sequence[Product]], None]:
 
     def generate(products: Sequence[Product]) -> None:
         opened = (open_request(work.task, product, work.settings, Problems()) for product in products)
-        generator.generate([one for request in opened if request is not None for one in looks(request, agreement)])
+        generator.generate(
+            [one for request in opened if request is not None for one in requests_of(request, agreement)]
+        )
 
     return generate
 

@@ -74,6 +74,6 @@ def reread(work: Workspace, products: Sequence[Product], pairs: NDArray[np.int64
     problems.tell(work.listener)
     both = np.concatenate(scores) if scores else np.empty((0, 2))
     said = dict(zip(map(tuple, pairs.tolist()), probabilities(both).tolist(), strict=True))
-    told, words = cost(both, time.monotonic() - began)
+    summary, words = cost(both, time.monotonic() - began)
     work.listener.note(f"the reranker on what is open: {words}")
-    return Reread(said, {"reranker": reranker.id, **told})
+    return Reread(said, {"reranker": reranker.id, **summary})

@@ -15,7 +15,7 @@ from ..store.files import hash_file
 from ..store.strict import ForeignAdapterConfig
 from ..store.transfer import find_equal
 from .foreign_adapter import CONFIG, ForeignAdapter, fit, read_foreign_adapter, write_adapter
-from .licence import tell_licence
+from .licence import warn_of_licence
 from .presets import Base, base_name, resolve_base
 from .processor import load_processor
 from .templates import PLAIN, fit_template, template_of
@@ -48,7 +48,7 @@ def import_adapter(
     or the template does not fit the base.
     """
     adapter = read_foreign_adapter(folder)
-    tell_licence(folder.absolute().name, folder, listener)
+    warn_of_licence(folder.absolute().name, folder, listener)
     base = base_of(adapter, settings, role, listener)
     fitted = fit(adapter, base)
     template, own = PLAIN, {}

@@ -1,7 +1,7 @@
-"""What the folder of a model says about its licence, told where that forbids commercial use or has to be looked up.
+"""What a model's folder says about its licence; a warning where that forbids commercial use or has to be looked up.
 
 Read are `license` and `license_name` of the model card's head (README.md), else the file LICENSE. A folder that says
-nothing is known by its name, or not at all: nothing is told then. Of a licence nobody but a lawyer can say what it
+nothing is known by its name, or not at all: there is no warning then. Of a licence nobody but a lawyer can say what it
 allows, so it is named, and no more.
 """
 
@@ -18,16 +18,16 @@ FORBIDS = re.compile(r"non-?commercial|(?<![a-z])nc(?![a-z])|(?<![a-z])research(
 """In a licence's name: cc-by-nc-4.0, qwen-research, ..."""
 BY_NAME = {"Qwen/Qwen2.5-VL-3B-Instruct": "qwen-research"}
 """Models of the presets, also as folders of that name; a cache of before has no cards."""
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
-def tell_licence(name: str, folder: Path, listener: Listener | None) -> None:
+def warn_of_licence(name: str, folder: Path, listener: Listener | None) -> None:
     """Warn once in a process where the licence of the model `name` in `folder` forbids commercial use, or is one of its
     own.
     """
-    if listener is None or isinstance(listener, Silent) or name in _told:
+    if listener is None or isinstance(listener, Silent) or name in _warned:
         return
-    _told.add(name)
+    _warned.add(name)
     licence = licence_of(name, folder)
     if FORBIDS.search(licence):
         listener.warn(f"{name}: its licence ({licence}) forbids commercial use without its makers' permission")

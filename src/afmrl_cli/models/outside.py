@@ -30,7 +30,7 @@ from .base import quiet
 from .device import device_of
 from .download import download
 from .embed_input import Item, fitted_text
-from .licence import tell_licence
+from .licence import warn_of_licence
 from .presets import PICTURE_MODELS
 from .weights import find_snapshot, fingerprint_files, missing_weights
 
@@ -52,7 +52,7 @@ def find_model(settings: ModelSettings, name: str, listener: Listener, revision:
         folder = find_snapshot(name, revision) or download(settings, name, revision, listener)
     if missing := missing_weights(folder):
         raise ModelError(f"{name}: {missing} is missing in {folder}", "only safetensors are loaded")
-    tell_licence(name, folder, listener)
+    warn_of_licence(name, folder, listener)
     files = [path for path in sorted(folder.iterdir()) if path.suffix in {".json", ".safetensors", ".txt"}]
     readable = re.sub(r"[^a-z0-9.]+", "-", Path(name).name.lower()).strip("-.") or "model"
     return folder, f"{readable[:60]}-{fingerprint_files(files)[:10]}"

@@ -18,7 +18,7 @@ from ..store.checkpoints import Checkpoints, Manifest, Role, base_role
 from ..store.files import hash_json, parse_json
 from .download import download
 from .families import FAMILIES, Family, titles
-from .licence import tell_licence
+from .licence import warn_of_licence
 from .precision import Choice, choose_precision
 from .templates import PLAIN, Template, template_of
 from .weights import count_numbers, find_snapshot, fingerprint_files, missing_weights
@@ -110,7 +110,7 @@ def resolve_base(settings: ModelSettings, role: Role, listener: Listener | None 
         family = family_of(snapshot, name)
         _check_weights(snapshot, name)
         base = Base(name, snapshot.name, snapshot, 0, 0, family)
-    tell_licence(name, base.folder, listener)
+    warn_of_licence(name, base.folder, listener)
     low, high = pixel_limits(base.folder, settings)
     return replace(base, min_pixels=low, max_pixels=high)
 

@@ -334,8 +334,8 @@ def _dimensions_recall(work: Workspace, before: Vectors | None, encoded: int, co
         return None
     whole, first = encoder.sample, work.settings.embed.dimensions
     recall = recall_between(unit(whole[:, :first]), whole)
-    told = f"recall@10 {recall:.3f} against all {whole.shape[1]}, among {len(whole):,} products"
-    work.listener.note(f"the first {first} numbers of a vector: {told}")
+    kept = f"recall@10 {recall:.3f} against all {whole.shape[1]}, among {len(whole):,} products"
+    work.listener.note(f"the first {first} numbers of a vector: {kept}")
     return recall
 
 

@@ -55,12 +55,12 @@ def cost(both: NDArray[np.float64], seconds: float) -> tuple[dict[str, float], s
     from ..models.reranker import position_bias
 
     bias, rate = position_bias(both), len(both) / max(seconds, 1e-9)
-    told = {"pairs": len(both), "seconds": seconds, **bias}
+    summary = {"pairs": len(both), "seconds": seconds, **bias}
     words = (
         f"{len(both):,} pairs, both orders of each, in {seconds:.1f} s ({rate:.1f} products a second); the orders "
         f"differ by {bias['position_bias']:.2f} logits, and give another verdict in {bias['flipped']:.1%}"
     )
-    return told, words
+    return summary, words
 
 
 def with_photos(item: Item, name: str, reranker: Reranker, settings: Settings, problems: Problems) -> Item:
@@ -86,13 +86,13 @@ def rerank_first(work: Workspace, query: Item, ranked: Sequence[Ranked]) -> tupl
     began = time.monotonic()
     root = work.folder.root
     items = [with_photos(listing_item(each, root), each.id, reranker, settings, problems) for _, each, _ in head]
-    asked = with_photos(query, "the query", reranker, settings, problems)
+    shown = with_photos(query, "the query", reranker, settings, problems)
     problems.tell(work.listener)
-    found = rerank(reranker, asked, items, np.array([score for score, _, _ in head]))
+    found = rerank(reranker, shown, items, np.array([score for score, _, _ in head]))
     ordered = [(*head[place][:2], float(found.probabilities[place])) for place in found.order]
-    told, words = cost(found.both, time.monotonic() - began)
+    summary, words = cost(found.both, time.monotonic() - began)
     work.listener.note(f"reranked by {reranker.id}: {words}")
-    return [*ordered, *rest], told
+    return [*ordered, *rest], summary
 
 
 def listing_item(listing: Listing, root: Path) -> Item:

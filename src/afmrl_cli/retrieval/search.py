@@ -61,7 +61,7 @@ class Hit:
     same: float | None = None
     """The probability that it is the query's product, by the reranker; None where it was not asked."""
     confidence: dict[str, float] = field(default_factory=dict)
-    """How sure the generator was of each attribute, where it told."""
+    """How sure the generator was of each attribute, where that is stored."""
 
     @property
     def why(self) -> str:
@@ -106,10 +106,10 @@ def search(work: Workspace, vectors: Vectors, query: Item, like: str = "", filte
     if found and not any(score for score, _ in found):
         raise _nothing_in_common(query, like)
     ranked: list[Ranked] = [(score, vectors.listings.listing(row), None) for score, row in found[:wanted]]
-    liked, took = None if own is None else vectors.listings.listing(own), None
+    liked, reranked = None if own is None else vectors.listings.listing(own), None
     if work.settings.search.rerank:
-        asked = listing_item(liked, work.folder.root) if liked else query
-        ranked, took = rerank_first(work, asked, ranked)
+        item = listing_item(liked, work.folder.root) if liked else query
+        ranked, reranked = rerank_first(work, item, ranked)
     ranked = ranked[:k]
     listings = [listing for _, listing, _ in ranked]
     texts = _stored_attributes(work, [*listings, *([liked] if liked else [])])
@@ -121,7 +121,7 @@ def search(work: Workspace, vectors: Vectors, query: Item, like: str = "", filte
     ]
     nothing = QueryTerms(frozenset(), {})
     shown = _hit((0, 1.0), liked, texts.get(liked.id), nothing, root) if liked else None
-    return Found(query, hits, shown, reranked=took)
+    return Found(query, hits, shown, reranked=reranked)
 
 
 def _stored_attributes(work: Workspace, listings: Sequence[Listing]) -> dict[str, StoredAttributes]:

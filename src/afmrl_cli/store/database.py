@@ -48,7 +48,7 @@ class StoredAttributes:
     model's id, `prompt` the prompt's hash, `listing` the product's id (for people), `created` seconds since 1970.
     `failure` None: `text` is valid attribute text; else the failure's name, and `text` what the model wrote. Without
     `viewed` the row is of an earlier version, under the whole product, and what the generator saw is not known.
-    `confidence`: that of each pair, as attribute text (`attributes.agreement`); None where none was told."""
+    `confidence`: that of each pair, as attribute text (`attributes.agreement`); None where the generator gave none."""
 
     fingerprint: str
     generator: str
