@@ -52,6 +52,7 @@ COMMON: dict[str, object] = {
     "rar.from_base": True,
     "rar.gallery": 0,
     "rar.k": 50,
+    "rar.reward": "recall",
     "rar.prompts": 6,
     "rar.chunk_answers": 48,
     "rar.steps": 50,

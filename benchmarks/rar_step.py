@@ -161,6 +161,7 @@ def make_world(
     from afmrl_cli.rar.environment import make_environments
     from afmrl_cli.rar.plan import make_plan
     from afmrl_cli.rar.policy import Policy
+    from afmrl_cli.rar.room import measure_room
     from afmrl_cli.sources import load_settings
     from afmrl_cli.store.checkpoints import Checkpoints
     from afmrl_cli.store.folder import CatalogFolder
@@ -176,9 +177,11 @@ def make_world(
     add_trainable(generator, settings.rar, None, checkpoints, "CAUSAL_LM")
     embedder = load_embedder(settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog)
     gallery = work / f"gallery-{Path(model).name}-{pixels}"
-    environments = make_environments(Workspace(folder, settings, Silent()), embedder, gallery, Problems())
-    plan = make_plan(environments, resolve_base(settings.model, "generator"), None, generator.id)
-    return plan, Policy(generator)
+    where, policy = Workspace(folder, settings, Silent()), Policy(generator)
+    environments = make_environments(where, embedder, gallery, Problems())
+    room = measure_room(where, environments.train, policy)
+    plan = make_plan(environments, room, resolve_base(settings.model, "generator"), None, generator.id)
+    return plan, policy
 
 
 def make_ours(plan: Any, policy: Any, run: Path) -> Side:

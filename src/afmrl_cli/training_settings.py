@@ -152,7 +152,7 @@ class RarSettings(TrainingSettings):
     """Training of the generator by the embedder's reward: environment, reward, GRPO, watchdog."""
 
     role = "generator"
-    rates = (1e-4, 1e-5)
+    rates = (3e-4, 1e-5)
     eta: ClassVar[float] = -0.1
     """Reward of an invalid answer, in place of the recall."""
     resample: ClassVar[int] = 0
@@ -174,11 +174,16 @@ class RarSettings(TrainingSettings):
     )
     queries: int = Field(512, ge=1, description="Queries to learn from; those of medium difficulty are preferred.")
     gallery: int = Field(10_000, ge=0, description="Training listings that are searched; 0: all.")
-    reward: Literal["recall", "rank"] = Field(
-        "recall", description="Reward of an answer; recall: recall@k; rank: 2 at rank 1, 1 at 10, 0 from 100 on."
+    reward: Literal["auto", "recall", "rank"] = Field(
+        "auto",
+        description="Reward of an answer; recall: recall@k; rank: 1/rank; auto: recall where it differs within a "
+        "quarter of the groups, else rank.",
     )
     k: int = Field(
-        0, ge=0, description="k of the recall that is the reward; 0: the median rank without attributes, 50 at most."
+        0,
+        ge=0,
+        description="k of the recall that is the reward and chooses the best step; 0: the one by which most groups of "
+        "answers differ, 50 at most.",
     )
     group: int = Field(8, ge=2, description="G: answers to one query that are compared with each other.")
     prompts: int = Field(16, ge=1, description="Queries a step.")
@@ -194,8 +199,12 @@ class RarSettings(TrainingSettings):
         ge=0,
         description="Answers sampled at a time, in whole groups; 0: 1024, with other models than nano 16.",
     )
-    steps: int = Field(0, ge=0, description="Optimizer steps; 0: every query comes three times, 200 at most.")
-    learning_rate: float = Field(0.0, ge=0, description="Peak learning rate; 0: 1e-4 for nano, 1e-5 for all others.")
+    steps: int = Field(
+        0,
+        ge=0,
+        description="Optimizer steps; 0: every query comes three times, in 200 steps if that is enough for once.",
+    )
+    learning_rate: float = Field(0.0, ge=0, description="Peak learning rate; 0: 3e-4 for nano, 1e-5 for all others.")
     save_every: int = Field(5, ge=1, description="Steps between two saved states: what a kill can cost.")
     validate_every: int = Field(
         0, ge=0, description="Steps between two validations; 0: six in a run, 25 steps apart at most."

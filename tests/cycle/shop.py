@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from afmrl_cli.cycle.run import CycleSummary, run_cycle
 from afmrl_cli.listener import Silent
 from afmrl_cli.nano.shop import ShopPlan, write_shop
+from afmrl_cli.rar import room
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
@@ -63,7 +68,16 @@ def cycle_settings(**changes: object) -> Settings:
 
 
 def run(folder: CatalogFolder, listener: Silent | None = None, /, **changes: Any) -> CycleSummary:
-    return run_cycle(Workspace(folder, cycle_settings(**changes), listener or Silent()))
+    with rar_trains_above(0.0):
+        return run_cycle(Workspace(folder, cycle_settings(**changes), listener or Silent()))
+
+
+@contextlib.contextmanager
+def rar_trains_above(least: float) -> Iterator[None]:
+    """Let RAR train where this share of the groups differs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "LEAST", least)
+        yield
 
 
 class Heard(Silent):

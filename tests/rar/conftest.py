@@ -41,6 +41,7 @@ def settings(tiny_model: Callable[[str], Path]) -> Callable[..., Settings]:
         {
             "split.validation": 0.4,
             "rar.k": 3,
+            "rar.reward": "recall",
         },
     )
 

@@ -20,6 +20,7 @@ from afmrl_cli.models.presets import resolve_adapter, resolve_base
 from afmrl_cli.rar.environment import make_environments
 from afmrl_cli.rar.plan import Plan, make_plan
 from afmrl_cli.rar.policy import Policy
+from afmrl_cli.rar.room import Room
 from afmrl_cli.rar.trainer import RarTrainer
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
@@ -41,6 +42,7 @@ def rar_settings(**changes: object) -> Settings:
         "rar.query": "text-to-photos",
         "rar.reward": "rank",
         "rar.k": 3,
+        "rar.queries": 10,
         "rar.group": 4,
         "rar.prompts": 2,
         "rar.steps": 3,
@@ -73,6 +75,22 @@ def add_slight(folder: CatalogFolder, settings: Settings, name: str, role: Role,
         return checkpoints.add(Path(place), Manifest(role, base.name, base.revision, name))
 
 
+ANY_ROOM = Room(
+    groups=1,
+    answers=4,
+    valid_share=1.0,
+    plain={},
+    mean={},
+    best={},
+    own={},
+    own_queries=0,
+    spread_by_k={"3": 1.0},
+    spread_by_rank=1.0,
+    k=3,
+)
+"""What was measured, where a test measures nothing."""
+
+
 @dataclass
 class Rig:
     plan: Plan
@@ -96,7 +114,7 @@ def make_rig(folder: CatalogFolder, settings: Settings, run: Path, cache: Path |
     add_trainable(policy.generator, settings.rar, parent, checkpoints, "CAUSAL_LM")
     embedder = load_embedder(settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog)
     environments = make_environments(Workspace(folder, settings, Silent()), embedder, run / "gallery", Problems())
-    plan = make_plan(environments, base, parent, policy.generator.id)
+    plan = make_plan(environments, ANY_ROOM, base, parent, policy.generator.id)
     kept: list[Path] = []
     rig = Rig(plan, policy, RarTrainer(plan, policy, run, kept.append, Silent()), kept)
     rig.peft.train()  # as transformers does before the first step

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -114,7 +113,7 @@ def test_rewards_follow_the_ranks_and_the_one_strict_validation(make: Make, sett
     assert [reward.reason for reward in rewards[2:]] == ["unparsable", "cut off", "empty", "repeated key"]
     assert rewards[1].text == "colour: red" and rewards[1].ranks == ranks
     shaped = make(settings(**{"rar.query": "photos", "rar.reward": "rank"})).train.rewards([4], answers[:1], [False])
-    assert shaped[0].value == pytest.approx(np.mean([np.interp(rank, [1, 10, 100], [2, 1, 0]) for rank in ranks]))
+    assert shaped[0].value == pytest.approx(np.mean([1 / rank for rank in ranks]))
     assert environment.rewards([], [], []) == []
 
 
@@ -199,13 +198,13 @@ def test_the_gallery_is_kept_and_encoded_anew_only_where_something_changed(
     assert changed == 2 and fourth != first  # the listing as a row and as a query
 
 
-def test_what_was_made_is_written_down(make: Make, settings: MakeSettings, tmp_path: Path) -> None:
+def test_what_was_made_is_described(make: Make, settings: MakeSettings) -> None:
     made = make(settings())
-    written = json.loads((tmp_path / "run" / "gallery.json").read_text())
-    assert written == made.description
-    assert written["embedder"] == made.train.embedder.id
-    assert written["gallery"] == made.train.fingerprint
-    assert written["query"] == "listings"
+    found = made.description
+    assert (found["embedder"], found["gallery"]) == (made.train.embedder.id, made.train.fingerprint)
+    assert (found["query"], found["k"]) == ("listings", 3)
+    open_k = make(settings(**{"rar.k": 0}))
+    assert open_k.description["k"] == open_k.train.median_k > 0 == open_k.train.settings.rar.k
 
 
 def test_a_policy_on_the_same_base_changes_no_reward_and_is_left_as_it_was(

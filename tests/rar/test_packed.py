@@ -195,14 +195,14 @@ def test_answers_sampled_a_group_at_a_time(trainer: RarTrainer) -> None:
     head = trainer.policy.generator.loaded.causal.lm_head
     handle = head.register_forward_hook(lambda _, __, output: calls.append(len(output)))
     try:
-        trainer.generation_config.temperature = 1e-6
+        trainer.rar = kept.model_copy(update={"temperature": 1e-6})
         whole = trainer._sample([0, 1, 2, 3])
         assert set(calls) == {16}
         calls.clear()
-        trainer.rar = kept.model_copy(update={"rollout_answers": 4})
+        trainer.rar = trainer.rar.model_copy(update={"rollout_answers": 4})
         assert trainer._sample([0, 1, 2, 3]) == whole and set(calls) == {4}
     finally:
-        trainer.rar, trainer.generation_config.temperature = kept, kept.temperature
+        trainer.rar = kept
         handle.remove()
 
 

@@ -12,8 +12,8 @@ from afmrl_cli.rar.reward import (
     invalid_reward,
     propose_k,
     propose_size,
-    rank_shaped,
     recall_at_k,
+    reciprocal_rank,
     share_with_variance,
     valid_reward,
 )
@@ -32,33 +32,26 @@ def test_no_groups_have_no_share() -> None:
         share_with_variance([], 1)
 
 
-@pytest.mark.parametrize(
-    ("ranks", "reward"),
-    [
-        ([1], 2),
-        ([10], 1),
-        ([100], 0),
-        ([5000], 0),
-        ([4], 2 - 3 / 9),
-        ([55], 0.5),
-        ([1, 100], 1),
-        ([1, 10, 55], 3.5 / 3),
-    ],
-)
-def test_rank_shaped_reward_falls_in_two_lines(ranks: list[int], reward: float) -> None:
-    assert rank_shaped(ranks) == pytest.approx(reward)
+def test_the_reward_by_rank_is_the_mean_reciprocal_rank() -> None:
+    assert [reciprocal_rank([rank]) for rank in (1, 2, 4, 100)] == [1, 0.5, 0.25, 0.01]
+    assert reciprocal_rank([1, 4, 4]) == 0.5
+    assert reciprocal_rank([3, 7, 11]) == reciprocal_rank([11, 3, 7]), "answers that rank alike get the very same"
+    with pytest.raises(ValueError, match="positives"):
+        reciprocal_rank([])
 
 
-def test_every_rank_up_to_100_is_worth_less_than_the_one_before() -> None:
-    rewards = [rank_shaped([rank]) for rank in range(1, 101)]
-    assert all(a > b for a, b in itertools.pairwise(rewards))
+def test_every_rank_is_worth_less_than_the_one_before_and_the_first_ones_differ_most() -> None:
+    rewards = [reciprocal_rank([rank]) for rank in range(1, 101)]
+    steps = [a - b for a, b in itertools.pairwise(rewards)]
+    assert all(a > b > 0 for a, b in itertools.pairwise(steps))
+    assert steps[0] > 50 * steps[9] and steps[0] > sum(steps[1:])
 
 
 def test_valid_and_invalid_rewards() -> None:
     good = valid_reward("colour: red", [2, 60], k=50, shape="recall")
     assert (good.value, good.recall, good.valid, good.text) == (0.5, 0.5, True, "colour: red")
-    shaped = valid_reward("colour: red", [1], k=50, shape="rank")
-    assert (shaped.value, shaped.recall) == (2.0, 1.0)
+    shaped = valid_reward("colour: red", [2], k=50, shape="rank")
+    assert (shaped.value, shaped.recall) == (0.5, 1.0)
     bad = invalid_reward("cut off")
     assert (bad.value, bad.recall, bad.valid, bad.reason, bad.ranks) == (-0.1, None, False, "cut off", ())
     assert invalid_reward("empty", eta=-1).value == -1
@@ -84,6 +77,7 @@ def test_spread_is_the_share_of_groups_whose_rewards_differ() -> None:
     assert share_with_variance(GROUPS[:2], 35) == 0
     assert share_with_variance(GROUPS, 35) == pytest.approx(1 / 3)  # eta against two hits
     assert share_with_variance([[[3, 9], [9, 3]]], 5) == 0  # the same fraction
+    assert share_with_variance([[[3, 9], [9, 3]], [[60], [40]]], 1, "rank") == 0.5
 
 
 def test_the_proposed_k_has_the_most_groups_with_spread_among_valid_answers() -> None:

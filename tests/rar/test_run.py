@@ -67,7 +67,7 @@ def weights(folder: CatalogFolder, name: str) -> dict[str, torch.Tensor]:
 
 def test_a_run_writes_a_checkpoint_that_the_generator_uses(shop: CatalogFolder) -> None:
     heard = Heard()
-    looking = {"rar.query": "photos", "attributes.max_new_tokens": 48}
+    looking = {"rar.query": "photos", "attributes.max_new_tokens": 48, "rar.temperature": 1.0}
     chosen = rar_settings(
         **STARTED, **looking, **{"rar.margin": 1.0, "rar.learning_rate": 1e-5, "rar.steps": 2, "rar.validate_every": 2}
     )
@@ -79,7 +79,13 @@ def test_a_run_writes_a_checkpoint_that_the_generator_uses(shop: CatalogFolder) 
     assert steps[0]["kl"] == 0.0, "the reference is the policy that training starts from"
     assert steps[1]["kl"] > 0.0
     assert {"reward", "valid_share", "frac_reward_zero_std", "entropy", "completions/mean_length"} <= steps[0].keys()
-    assert any(line.startswith("groups with reward variance at rar.k = 3") for line in heard.said)
+    room = summary.plan["room"]
+    assert isinstance(room, dict) and room["groups"] == 10 and room["answers"] == 4
+    assert any(line.startswith("room: recall@3 0.") and "on average of 4 answers" in line for line in heard.said)
+    assert any(line.startswith("rewarded by rank: ") for line in heard.said)
+    assert any(line.startswith("only 10 queries") for line in heard.said)
+    gallery = json.loads((shop.runs / "train-rar-gallery" / "gallery.json").read_text())
+    assert gallery.items() <= summary.plan.items() and gallery["k"] == 3
     names = {path.name for path in summary.run.iterdir()}
     assert {"settings.json", "plan.json", "curve.svg", "samples.json", "samples.md", "done.json"} <= names
     assert not any(name.startswith(("state-", "checkpoint-")) for name in names)

@@ -13,7 +13,6 @@ from afmrl_cli.training.sizes import (
     median_rank_k,
     with_agcl_batch,
     with_agcl_steps,
-    with_rar_k,
     with_rar_steps,
     with_sft_sizes,
 )
@@ -55,7 +54,7 @@ def test_what_is_set_stands() -> None:
     )
     assert with_agcl_steps(with_agcl_batch(own, 48_000), 375) == own
     assert with_sft_sizes(own, 48_000) == own
-    assert with_rar_steps(with_rar_k(own, [1, 1]), 500) == own
+    assert with_rar_steps(own, 500) == own
 
 
 def test_several_processes_share_a_batch_evenly() -> None:
@@ -67,13 +66,13 @@ def test_half_of_the_queries_have_a_hit_at_the_median_rank_and_k_is_fifty_at_mos
     assert median_rank_k([1, 7, 90]) == 7
     assert median_rank_k([1, 1, 1]) == 1
     assert median_rank_k([400, 500, 600]) == 50
-    assert with_rar_k(Settings(), [3, 4, 5]).rar.k == 4
 
 
 def test_rar_asks_each_query_three_times() -> None:
     assert with_rar_steps(Settings(), 512).rar.steps == 96
     assert with_rar_steps(Settings(), 12).rar.steps == 10
-    assert with_rar_steps(Settings(), 5000).rar.steps == 200
+    assert with_rar_steps(Settings(), 3000).rar.steps == 200
+    assert with_rar_steps(Settings(), 5000).rar.steps == 313, "once at least"
 
 
 def test_each_method_has_learning_rates_of_the_model_that_it_trains() -> None:

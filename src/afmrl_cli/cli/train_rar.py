@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckFailed
 from .flags import setting
@@ -36,7 +36,7 @@ def train_rar(session: Session, dry_run: DryRun = False, force: Force = False) -
     """Train the generator to write the attributes by which the frozen embedder finds products (RAR, GRPO).
 
     Interrupted or killed, the same command goes on from the last saved step. A run that collapses is stopped, its best
-    step kept, and the exit code is 1.
+    step kept, and the exit code is 1. So it is where answers sampled beforehand show that there is nothing to learn.
 
     Example: afmrl train-rar --from generator-1 --embedder embedder-1 --dry-run
     """
@@ -46,6 +46,10 @@ def train_rar(session: Session, dry_run: DryRun = False, force: Force = False) -
     with session.out:
         summary = run(session.work, dry_run=dry_run, force=force)
     _show(session, summary)
+    if why := summary.details.get("refused"):
+        if not dry_run:
+            raise CheckFailed(why, summary.details["what_may_help"])
+        session.out.warn(f"{why}: it would be refused; {summary.details['what_may_help']}")
     if why := summary.details.get("collapsed"):
         kept = f"kept is step {summary.details['step']}" if summary.checkpoint else "no step was as good as the start"
         raise CheckFailed(f"the policy collapsed: {why}; {kept}", "raise --beta or lower --learning-rate")
@@ -53,10 +57,13 @@ def train_rar(session: Session, dry_run: DryRun = False, force: Force = False) -
 
 def _show(session: Session, summary: TrainingSummary) -> None:
     out, details = session.out, summary.details
-    if show_training(session, "rar", summary, collapsed=details.get("collapsed") or None):
-        shares = details["spread_by_k"].items()
-        out.table(["k", "groups with reward variance"], [[k, f"{share:.0%}"] for k, share in shares])
+    shown = {name: details.get(name) or None for name in ("collapsed", "refused")}
+    if show_training(session, "rar", summary, **shown):
+        _show_room(session, summary.plan["room"])
         show_estimate(session, "train-rar", summary.estimate)
+        return
+    if details.get("refused"):
+        _show_room(session, summary.plan["room"])
         return
     columns = [details["plain"], details["start"], details["metrics"]]
     rows = [[name, *(metrics.get(name, "") for metrics in columns)] for name in details["start"]]
@@ -67,3 +74,16 @@ def _show(session: Session, summary: TrainingSummary) -> None:
     else:
         out.note(f"{left}: {summary.run}")
         out.text("no checkpoint: no step was as good as the start on the held-out queries")
+
+
+def _show_room(session: Session, room: Any) -> None:
+    """Show how much there is to win: recall by what stands on the query, and how many groups differ."""
+    answers = room["answers"]
+    columns = ["k", "no attributes", f"mean of {answers}", f"best of {answers}", "own values", "groups that differ"]
+    rows = [
+        [k, *(f"{room[way][f'recall@{k}']:.3f}" if room[way] else "" for way in ("plain", "mean", "best", "own"))]
+        for k in room["spread_by_k"]
+    ]
+    shares = [*room["spread_by_k"].values(), room["spread_by_rank"]]
+    rows.append(["rank", "", "", "", ""])
+    session.out.table(columns, [[*row, f"{share:.0%}"] for row, share in zip(rows, shares, strict=True)])

@@ -64,7 +64,7 @@ def show_plan(session: Session, section: str, plan: Mapping[str, object]) -> Non
         for key, value in settings.items()
     }
     session.out.table(["setting", "value"], [[f"{section}.{key}", plain_text(value)] for key, value in chosen.items()])
-    session.out.table(["plan", ""], [[key, plain_text(value)] for key, value in plan.items()])
+    session.out.table(["plan", ""], [[key, plain_text(value)] for key, value in plan.items() if key != "room"])
 
 
 def show_estimate(session: Session, command: str, estimate: Estimate | None) -> None:

@@ -234,9 +234,12 @@ class Cycle:
         """Train by `method` and try what it made; the generator to go on with, which need not be accepted yet."""
         name, key = (f"round {number}: " if number > 1 else "") + method.title, f"{number}-{method.name}"
         last = self.last
-        made = str(self._train(number, method, generator)["checkpoint"])
+        trained = self._train(number, method, generator)
+        made = str(trained["checkpoint"])
         if not made:
             note = "no step was as good as the start on the held-out queries: nothing to score"
+            if refused := trained.get("refused"):
+                note = f"kept out: {refused}"
             self._add(StageResult(name, number, last.system, "", None, last.name, False, note=note))
         elif method.role == "embedder":
             self._try(name, number, key, System(made, generator, last.system.enriched))

@@ -17,6 +17,7 @@ rounded.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -40,15 +41,15 @@ from ..retrieval.cache import VectorCache
 from ..retrieval.encode import Input, encode_missing
 from ..scores import ranks_of as ranks_by_score
 from ..settings import Settings
-from ..store.files import hash_json, write_json
+from ..store.files import hash_json
 from ..training.corpus import Corpus, load_corpus
 from ..training.pairs import Side, TrainListing
-from ..training.sizes import median_rank_k, with_rar_k
+from ..training.sizes import median_rank_k
 from ..workspace import Workspace
 from .frozen import frozen
 from .prefix import encode_groups
 from .queries import QueryKind, RarQuery, choose_kind, offered, pose, prefer_medium_difficulty, some_products
-from .reward import Reward, invalid_reward, propose_size, recall_at_k, valid_reward
+from .reward import Reward, Shape, invalid_reward, propose_size, recall_at_k, valid_reward
 
 LEAST_QUERIES = 5
 CANDIDATES_EACH = 4
@@ -76,6 +77,17 @@ class Environment:
         self.vectors = vectors
         self.queries = tuple(queries)
         self._batches = Batches(work.settings.embed.batch_size, work.listener, "reward")
+
+    def under(self, settings: Settings) -> Environment:
+        """Return the same environment under settings that differ in how answers are rewarded."""
+        other = copy.copy(self)
+        other.settings = settings
+        return other
+
+    @property
+    def median_k(self) -> int:
+        """Return the k at which about half of the queries have a hit without attributes."""
+        return median_rank_k([query.rank for query in self.queries])
 
     @property
     def fingerprint(self) -> str:
@@ -127,7 +139,8 @@ class Environment:
         rewards = []
         for place, (text, failure) in enumerate(read):
             if text is not None:
-                rewards.append(valid_reward(text, ranks[place], k=rar.k, shape=rar.reward))
+                shape: Shape = "recall" if rar.reward == "recall" else "rank"  # auto is settled by `room`
+                rewards.append(valid_reward(text, ranks[place], k=rar.k, shape=shape))
             elif failure is not None:
                 rewards.append(invalid_reward(failure, eta=rar.eta))
         return rewards
@@ -155,6 +168,10 @@ class Environments:
     heldout: Environment
     offers: dict[QueryKind, int]
 
+    def rewarded_by(self, settings: Settings) -> Environments:
+        """Return the same environments under settings that differ in how answers are rewarded."""
+        return Environments(self.train.under(settings), self.heldout.under(settings), self.offers)
+
     @functools.cached_property
     def description(self) -> dict[str, object]:
         """Return what was made, for manifests and for people; a plain hit is that of the best positive, without
@@ -163,7 +180,7 @@ class Environments:
         With `median_rank_k` or `median_rank_gallery_rows` alone the held-out plain hit would be about a half.
         """
         settings = self.train.settings
-        k = settings.rar.k
+        k = settings.rar.k or self.train.median_k
         ranks, rows = [query.rank for query in self.heldout.queries], len(self.heldout.gallery)
         return {
             "embedder": self.train.embedder.id,
@@ -271,16 +288,13 @@ def make_environments(
     rows = vectors.of(posed.wider, settings.embed.target_instruction, "gallery")
     train_rows = rows[: len(posed.gallery)]
     chosen = _ranked(chosen, vectors, train_rows)
-    settings = with_rar_k(settings, [query.rank for query in chosen])
-    kept = prefer_medium_difficulty([query.rank for query in chosen], settings.rar.k, rar.queries, rar.seed)
-    work = work.with_settings(settings)
-    made = Environments(
+    ranks = [query.rank for query in chosen]
+    kept = prefer_medium_difficulty(ranks, rar.k or median_rank_k(ranks), rar.queries, rar.seed)
+    return Environments(
         Environment(work, embedder, posed.kind, posed.gallery, train_rows, [chosen[i] for i in kept]),
         Environment(work, embedder, posed.kind, posed.wider, rows, _ranked(held_out, vectors, rows)),
         posed.offers,
     )
-    write_json(run / "gallery.json", made.description)
-    return made
 
 
 def _check_sizes(

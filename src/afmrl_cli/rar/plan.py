@@ -12,6 +12,7 @@ from ..settings import Settings
 from ..store.checkpoints import Manifest
 from ..training.sizes import peak_rate, with_rar_steps
 from .environment import Environments
+from .room import Room
 
 NOT_THE_RESULT = {"save_every", "name", "chunk_answers", "rollout_answers", "shared_prefix"}
 """Settings that do not change what is learnt (but for rounding and the random numbers drawn)."""
@@ -29,6 +30,7 @@ class Plan:
     """The id of the generator that training starts from."""
     prompts: int
     peak_rate: float
+    room: Room
     part: Part | None = None
 
     @property
@@ -49,19 +51,28 @@ class Plan:
             "steps": rar.steps,
             "validate_every": rar.validate_every,
             "learning_rate": self.peak_rate,
+            "reward": rar.reward,
+            "room": self.room.model_dump(),
             **({"part": self.part.describe()} if self.part else {}),
         }
 
 
 def make_plan(
-    environments: Environments, base: Base, parent: Manifest | None, generator: str, part: Part | None = None
+    environments: Environments,
+    room: Room,
+    base: Base,
+    parent: Manifest | None,
+    generator: str,
+    part: Part | None = None,
 ) -> Plan:
-    """Return the plan that the environments' settings mean; a step asks no more queries than there are."""
-    settings = with_rar_steps(environments.train.settings, len(environments.train.queries))
-    rar = settings.rar
+    """Return the plan that the environments' settings and what was measured in them mean; a step asks no more queries
+    than there are.
+    """
+    queries = len(environments.train.queries)
+    settings = with_rar_steps(room.settle(environments.train.settings), queries)
     rate = peak_rate(settings, "rar", built_in=base.name == NANO)
-    prompts = min(rar.prompts, len(environments.train.queries))
-    return Plan(settings, environments, base, parent, generator, prompts, rate, part)
+    prompts = min(settings.rar.prompts, queries)
+    return Plan(settings, environments.rewarded_by(settings), base, parent, generator, prompts, rate, room, part)
 
 
 def query_order(queries: int, batches: int, size: int, seed: int) -> list[int]:

@@ -12,10 +12,15 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from transformers import GenerationConfig
+
 from ..attributes.request import Generation, Request
 from ..catalog.pictures import opened
+from ..models.base import active_adapter
 from ..models.generator import LocalGenerator
+from ..training_settings import RarSettings
 from .environment import Environment
+from .rollout import sample
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +43,38 @@ class Policy:
         texts = [self.generator.text(request) for request in requests]
         images = [request.images for request in requests]
         return self.generator.vision.tokens(texts, images, self.generator.max_new_tokens)
+
+    def pictures(self, requests: Sequence[Request]) -> dict[str, Any]:
+        """Return what the model takes of the requests' pictures."""
+        vision = self.generator.vision
+        return vision.inputs(vision.show([each for request in requests for each in request.images]), self._device)
+
+    @property
+    def _device(self) -> Any:
+        return self.generator.loaded.device
+
+    def sample(self, requests: Sequence[Request], rar: RarSettings) -> list[list[int]]:
+        """Return the tokens of `rar.group` sampled answers to each request, each prompt run once."""
+        loaded, made = self.generator.loaded, list[list[int]]()
+        at_once = max(1, rar.rollout_answers // rar.group)
+        config = GenerationConfig(
+            do_sample=True,
+            temperature=rar.temperature,
+            top_p=1.0,
+            top_k=0,
+            max_new_tokens=self.generator.max_new_tokens,
+            eos_token_id=self.generator.ends,
+            pad_token_id=self.generator.processor.tokenizer.pad_token_id,
+            suppress_tokens=self.generator.never,
+            disable_compile=True,
+        )
+        with evaluating(loaded.causal), active_adapter(loaded.peft, self.generator.adapter):
+            for i in range(0, len(requests), at_once):
+                some = requests[i : i + at_once]
+                there = {name: tensor.to(self._device) for name, tensor in self.tokens(some).items()}
+                made += sample(loaded.causal, there | self.pictures(some), rar.group, config, self.generator.ends)
+        self.generator.vision.flush()
+        return made
 
     def row(self, environment: Environment, number: int) -> dict[str, Any]:
         """Return a query as a row of TRL's: the very prompt that `generate` writes, its photos opened and no larger

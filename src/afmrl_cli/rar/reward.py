@@ -2,21 +2,24 @@
 
     recall@k  r = |{p in P : rank(p) <= k}| / |P|        P = the query's positives: a hit (0 or 1) when there is one,
                                                           a fraction when there are several
-    rank      r = mean over p in P of f(rank(p)),        f falls in two lines: 2 at rank 1, 1 at rank 10, 0 at rank 100
+    rank      r = mean over p in P of 1 / rank(p)         the reciprocal rank: 1, 1/2, 1/3, ..., 1/100
     invalid   r = eta = -0.1 in place of either
 
 Invalid is what the one strict validation (`attributes.schema.read_answer`) refuses, a cut-off (no end token within the
 budget) included; nothing else is ever punished or rewarded, so the length of a text counts only by what it does to the
 ranks. rank(p) = 1 + number of gallery rows before p; rows with equal scores stand in the gallery's order.
 
-Departures: the paper's reward is recall@50. The rank-shaped one is that of ConvSearch-R1, as an option (`rar.reward`),
-with two continuous lines instead of a step between rank 10 and 11, and given to well-formed text only. k is a setting
-with 50 as its default, because what 50 means depends on the size of the gallery: `propose_k` says which k would leave
-the most groups with something to learn from.
+Departures: the paper's reward is recall@50. Where nearly every answer is found among the first k already, recall@k
+teaches nothing, and `rar.reward` rewards by rank. The reciprocal rank, since a group's advantages are divided by their
+deviation: what counts is how far apart its ranks lie, not how large the reward is. From rank 1 to 2 is worth as much as
+from 2 to the very last, as in what people see of a search; on two lines (ConvSearch-R1: 2 at rank 1, 1 at rank 10) it
+would be worth no more than from 9 to 10. k is a setting, because what 50 means depends on the size of the gallery:
+`propose_k` says which k would leave the most groups with something to learn from.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,7 +30,6 @@ from ..attributes.parse import Failure
 
 Shape = Literal["recall", "rank"]
 ETA = -0.1
-BEST, KNEE, LAST = 1, 10, 100
 PROPOSED_KS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500)
 
 
@@ -59,17 +61,21 @@ def recall_at_k(ranks: Sequence[int], k: int) -> float:
     return sum(rank <= k for rank in ranks) / len(ranks)
 
 
-def rank_shaped(ranks: Sequence[int]) -> float:
-    """Return the mean over the positives of f(rank): 2 at rank 1, 1 at rank 10, 0 from rank 100 on, lines between."""
+def reciprocal_rank(ranks: Sequence[int]) -> float:
+    """Return the mean over the positives of 1 / rank."""
     if not ranks:
         raise ValueError("a query without positives has no rank")
-    return float(np.interp(list(ranks), [BEST, KNEE, LAST], [2.0, 1.0, 0.0]).mean())
+    return math.fsum(1 / rank for rank in ranks) / len(ranks)
+
+
+def worth(ranks: Sequence[int], k: int, shape: Shape) -> float:
+    """Return the reward of well-formed text that led to these ranks."""
+    return recall_at_k(ranks, k) if shape == "recall" else reciprocal_rank(ranks)
 
 
 def valid_reward(text: str, ranks: Sequence[int], *, k: int, shape: Shape) -> Reward:
     """Return the reward of a well-formed attribute text that led to these ranks."""
-    recall = recall_at_k(ranks, k)
-    return Reward(recall if shape == "recall" else rank_shaped(ranks), recall, tuple(ranks), text, None)
+    return Reward(worth(ranks, k, shape), recall_at_k(ranks, k), tuple(ranks), text, None)
 
 
 def invalid_reward(reason: Failure, *, eta: float = ETA) -> Reward:
@@ -81,23 +87,28 @@ Group = Sequence[Sequence[int] | None]
 """The answers to one query: the positives' ranks of each, None for an invalid answer."""
 
 
-def share_with_variance(groups: Sequence[Group], k: int, *, eta: float = ETA) -> float:
-    """Return the share of the groups in which not all rewards are equal, with recall@k as the reward."""
+def share_with_variance(groups: Sequence[Group], k: int, shape: Shape = "recall", *, eta: float = ETA) -> float:
+    """Return the share of the groups in which not all rewards are equal."""
     if not groups:
         raise ValueError("no groups")
-    different = [len({eta if ranks is None else recall_at_k(ranks, k) for ranks in group}) > 1 for group in groups]
+    different = [len({eta if ranks is None else worth(ranks, k, shape) for ranks in group}) > 1 for group in groups]
     return sum(different) / len(different)
+
+
+def well_formed(groups: Sequence[Group]) -> list[list[Sequence[int]]]:
+    """Return the groups without invalid answers: that eta differs from what others get says nothing of retrieval."""
+    return [[ranks for ranks in group if ranks is not None] for group in groups]
 
 
 def propose_k(groups: Sequence[Group], ks: Sequence[int] = PROPOSED_KS) -> tuple[int, dict[int, float]]:
     """Return (the k with the most groups with non-zero reward variance, {k: share of such groups}).
 
-    Only variance among valid answers counts: that eta differs from a recall says nothing about k. Of equal ones that
-    nearest to the median rank is proposed: where no group has variance, hits are then neither certain nor out of reach.
+    Only variance among valid answers counts. Of equal ones that nearest to the median rank is proposed: where no group
+    has variance, hits are then neither certain nor out of reach.
     """
-    well_formed = [[ranks for ranks in group if ranks is not None] for group in groups]
-    shares = {k: share_with_variance(well_formed, k) for k in sorted(ks)}
-    every = [rank for group in groups for ranks in group if ranks is not None for rank in ranks]
+    valid = well_formed(groups)
+    shares = {k: share_with_variance(valid, k) for k in sorted(ks)}
+    every = [rank for group in valid for ranks in group for rank in ranks]
     middle = np.log(np.median(every)) if every else 0.0
     best = max(shares, key=lambda k: (shares[k], -abs(np.log(k) - middle)))
     return best, shares

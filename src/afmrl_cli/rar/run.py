@@ -22,7 +22,7 @@ from ..models.backends import check_trainable
 from ..models.generator import load_generator
 from ..models.presets import NANO, name_of, resolve_adapter, resolve_base
 from ..settings import Settings
-from ..store.files import hash_json, make_folder
+from ..store.files import hash_json, make_folder, write_json
 from ..store.training_products import training_products
 from ..training.adapter import add_trainable, save_adapter
 from ..training.card import generator_card
@@ -46,18 +46,22 @@ from .frozen import weights_hash
 from .held_out import write_samples
 from .plan import NOT_THE_RESULT, Plan, make_plan
 from .policy import Policy
+from .room import kept_room, measure_room
 from .trainer import RarTrainer
 
 GALLERY = "train-rar-gallery"
 """The encoded galleries, beside the runs: runs with other seeds, losses or k share them."""
 TRIAL_GALLERY, TRIAL_QUERIES = 128, 16
+FEW_QUERIES = 200
+"""So many held what they had learnt for queries that were held out; 52 did not."""
 
 
 def train_rar(work: Workspace, *, dry_run: bool = False, force: bool = False) -> TrainingSummary:
     """Train the generator by the embedder's reward and put the adapter into the checkpoint store, as `run_training`.
 
     `details`: plain, start and metrics are held-out metrics: without attributes, with those of the policy that training
-    started from, with those of the best step; step (0: none was as good as the start), spread_by_k, collapsed.
+    started from, with those of the best step; step (0: none was as good as the start), spread_by_k, collapsed, and
+    where there was nothing to learn `refused`, which says why.
     """
     return run_alone(RAR, work, dry_run=dry_run, force=force)
 
@@ -117,7 +121,9 @@ def _prepare(job: Job, planned: Planned, run: Path) -> Training:
     embedder = work.load_embedder(job.model)
     gallery = make_folder(work.folder.runs / GALLERY)
     environments = make_environments(work, embedder, gallery, problems, planned.content)
-    plan = make_plan(environments, job.base, job.parent, job.model_id, work.part)
+    room = kept_room(run) or measure_room(work, environments.train, policy)
+    plan = make_plan(environments, room, job.base, job.parent, job.model_id, work.part)
+    write_json(gallery / "gallery.json", plan.environments.description)
     _tell_plan(plan, work.listener)
     return Training(
         plan.settings,
@@ -134,16 +140,23 @@ def _tell_plan(plan: Plan, listener: Listener) -> None:
         f"{described['heldout_queries']:,} held out against {described['heldout_gallery_rows']:,}; "
         f"{described['steps']:,} steps of {plan.prompts} queries x {plan.settings.rar.group} answers"
     )
-    share, k = float(str(described["plain_hit"])), plan.settings.rar.k
-    if not 0.1 < share < 0.9:
-        listener.warn(
-            f"without attributes {share:.0%} of the queries already have an answer among the first {k}: "
-            f"rar.k = {described['median_rank_k']} or rar.gallery = {described['median_rank_gallery_rows']} "
-            "would leave more to learn"
-        )
+    for line in plan.room.lines(plan.settings):
+        listener.note(line)
+    if (number := len(plan.environments.train.queries)) < FEW_QUERIES:
+        listener.note(f"only {number} queries: RAR may learn them by heart; {FEW_QUERIES} or more did not")
+
+
+def _refused(plan: Plan) -> dict[str, str]:
+    """Return why training would teach nothing, and what may help; {} where it may teach something."""
+    why = plan.room.nothing_to_learn(plan.settings)
+    return {"refused": why, "what_may_help": plan.room.what_may_help()} if why else {}
 
 
 def _train(plan: Plan, policy: Policy, run: Path, listener: Listener) -> Outcome:
+    spread = {"spread_by_k": plan.room.spread_by_k}
+    if refused := _refused(plan):
+        nothing: dict[str, Any] = {"step": 0, "metrics": {}, "plain": {}, "start": {}, "collapsed": ""}
+        return Outcome(None, {}, nothing | spread | refused, None, 0, 0.0)
     embedder = plan.environments.train.embedder
     weights = weights_hash(embedder)
     with _ignore_future_warnings():
@@ -156,7 +169,7 @@ def _train(plan: Plan, policy: Policy, run: Path, listener: Listener) -> Outcome
     if not progress.best_step:
         listener.warn("no step was as good as the start on the held-out queries: no checkpoint was made")
     details = {"step": progress.best_step, "metrics": progress.best, "plain": progress.plain, "start": progress.start}
-    details |= {"spread_by_k": progress.spread_by_k, "collapsed": progress.collapsed}
+    details |= {**spread, "collapsed": progress.collapsed}
     metrics = {**progress.best, f"start_{main}": progress.start[main], f"plain_{main}": progress.plain[main]}
     adapter = run / f"best-{progress.best_step}" if progress.best_step else None
     return Outcome(adapter, metrics, details, ("reward", main), resumed, progress.seconds)
@@ -178,7 +191,7 @@ def _keeper(plan: Plan, policy: Policy) -> Callable[[Path], None]:
         plan.base,
         plan.parent,
         trained=f"`afmrl train-rar` on {len(environment.queries):,} queries of one catalog, rewarded by "
-        f"recall@{plan.settings.rar.k} of {environment.embedder.id}",
+        f"{plan.room.rewarded_by(plan.settings)} of {environment.embedder.id}",
         template=environment.task.template,
         content={"plan": plan.describe(), "rar": rar},
     )
@@ -207,7 +220,7 @@ def _measure(plan: Plan, policy: Policy, listener: Listener) -> tuple[Estimate, 
         rows = [json.loads(line) for line in Path(name, "metrics.jsonl").read_text("utf-8").splitlines()]
     seconds = rows[-1]["step_time"]
     estimate = Estimate(peak_bytes(device), seconds, seconds * plan.settings.rar.steps)
-    return estimate, {"spread_by_k": trainer.progress.spread_by_k}
+    return estimate, {"spread_by_k": plan.room.spread_by_k, **_refused(plan)}
 
 
 def _check(work: Workspace, corpus: Corpus) -> None:

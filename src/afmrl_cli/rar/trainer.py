@@ -36,9 +36,8 @@ from ..training.adapter import trainable
 from ..training.loop import Resumable, common_arguments, train_resumably, write_metrics
 from .held_out import HeldOut, Validation
 from .plan import Plan
-from .policy import REFERENCE, Policy, evaluating
-from .reward import Reward, propose_k, share_with_variance
-from .rollout import sample
+from .policy import REFERENCE, Policy
+from .reward import Reward
 from .shared_prefix import SharedPrefix
 from .vision import VisionOnce
 from .watchdog import Watchdog
@@ -66,7 +65,6 @@ class Progress:
     best_step: int = 0
     before: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
-    spread_by_k: dict[str, float] = field(default_factory=dict)
     collapsed: str = ""
     seconds: float = 0.0
 
@@ -153,9 +151,7 @@ class RarTrainer(Resumable, SharedPrefix):
 
     def pictures(self, queries: list[int]) -> dict[str, Any]:
         """Return what the policy takes of the pictures of these queries."""
-        vision = self.policy.generator.vision
-        shown = vision.show([picture for query in queries for picture in self._request(query).images])
-        return vision.inputs(shown, self.policy.generator.loaded.device)
+        return self.policy.pictures([self._request(query) for query in queries])
 
     def _roll_out(self, numbers: list[int]) -> Rollouts:
         """Sample answers and rewards for a batch of queries."""
@@ -171,17 +167,8 @@ class RarTrainer(Resumable, SharedPrefix):
         return Rollouts(list(numbers), tokens, rewards, seconds)
 
     def _sample(self, numbers: Sequence[int]) -> list[list[int]]:
-        """Sample answers, each prompt run once."""
-        loaded, size, made = self.policy.generator.loaded, self.num_generations, []
-        at_once = max(1, self.rar.rollout_answers // size)
-        with evaluating(loaded.causal):
-            for i in range(0, len(numbers), at_once):
-                some = list(numbers[i : i + at_once])
-                tokens = self.policy.tokens([self._request(number) for number in some])
-                there = {name: tensor.to(loaded.device) for name, tensor in tokens.items()} | self.pictures(some)
-                made += sample(loaded.causal, there, size, self.generation_config, self.eos_token_ids)
-        self.policy.generator.vision.flush()
-        return made
+        """Sample answers to these queries."""
+        return self.policy.sample([self._request(number) for number in numbers], self.rar)
 
     def _generate_single_turn(self, *_: Any, **__: Any) -> tuple[list[list[int]], None]:
         """Return what has been rolled out already, for TRL to score."""
@@ -266,8 +253,6 @@ class RarTrainer(Resumable, SharedPrefix):
         self.progress.seconds += sum(found["step_time"])
         metrics = self.rollout_metrics()
         super().log({**logs, **metrics}, start_time)
-        if self.state.global_step == 1:
-            self._propose_k()
         if self.validates:
             self._watch(metrics["valid_share"])
 
@@ -289,16 +274,6 @@ class RarTrainer(Resumable, SharedPrefix):
         if self.progress.collapsed:
             self.control.should_training_stop = self.control.should_save = True
 
-    def _propose_k(self) -> None:
-        """Say which k would leave the most groups with something to learn from."""
-        every = _groups(self.rollouts.rewards, self.num_generations)
-        groups = [[each.ranks for each in group if each.valid] for group in every]
-        k, shares = propose_k(groups)
-        self.progress.spread_by_k = {str(each): share for each, share in shares.items()}
-        mine = share_with_variance(groups, self.rar.k)
-        most = f"the most would be at k = {k}: {shares[k]:.0%}" if shares[k] else "no other k has any"
-        self.listener.note(f"groups with reward variance at rar.k = {self.rar.k}: {mine:.0%}; {most}")
-
     def rollout_metrics(self) -> dict[str, float]:
         """Return the metrics of the last rollouts."""
         made, rewards = self.rollouts, self.rollouts.rewards
@@ -310,10 +285,6 @@ class RarTrainer(Resumable, SharedPrefix):
             "pictures_computed": self.vision.computed / max(1, self.vision.requested),
             **{f"seconds/{part}": seconds for part, seconds in made.seconds.items()},
         }
-
-
-def _groups(rewards: Sequence[Reward], size: int) -> list[list[Reward]]:
-    return [list(rewards[i : i + size]) for i in range(0, len(rewards), size)]
 
 
 def only_punished(answers: Sequence[str]) -> str:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..attributes.answers import attribute_text
-from ..attributes.parse import clean_value, parse_attributes, write_attributes
+from ..attributes.own_columns import own_columns, own_text, pairs_text
+from ..attributes.parse import parse_attributes, write_attributes
 from ..attributes.schema import AttributeSchema, folded, read_answer
 from ..attributes.task import AttributeTask
 from ..catalog.codes import code
@@ -100,9 +101,8 @@ def open_source(work: Workspace, catalog: Catalog, database: Database, student: 
         texts = read_targets_file(path)
         return Source(f"file {path.name}", lambda product, _: (texts.get(product.id, ""), NO_TARGET))
     found = _columns(settings, work.task.schema, catalog)
-    keys = {folded(given): key for given, key in found}
-    named = ", ".join(given for given, _ in found)
-    return Source(f"columns {named}", lambda product, _: _own_text(product, keys), keys=tuple(keys.values()))
+    keys = tuple({folded(given): key for given, key in found.items()}.values())
+    return Source(f"columns {', '.join(found)}", lambda product, _: (own_text(product, found), NO_TARGET), keys=keys)
 
 
 def _source_there_is(settings: Settings, database: Database, student: str) -> str:
@@ -152,41 +152,24 @@ def _find_teacher(settings: Settings, database: Database, student: str) -> str:
 # The shop's own columns
 
 
-def _columns(settings: Settings, schema: AttributeSchema, catalog: Catalog) -> list[tuple[str, str]]:
-    """Return (name in `Product.given`, key of attribute text) of the columns that targets are made from.
-
-    Some exports have attributes that no column is named by (`catalog.own_attributes`): those are found row by row.
-    """
-    columns = catalog.columns
-    given = [key for _, key in columns.given]
-    if settings.sft.columns:
-        short = {key: key for key in given} | {columns.names[i]: key for i, key in columns.given}
-        if not catalog.own_attributes and (missing := [name for name in settings.sft.columns if name not in short]):
-            raise UsageError(f"sft.columns: no column {missing[0]!r}", f"there are: {', '.join(given) or 'none'}")
-        chosen = [short.get(name, name) for name in settings.sft.columns]
-    elif schema.keys:
-        keys = {folded(key) for key in schema.keys}
-        chosen = list(schema.keys) if catalog.own_attributes else [key for key in given if folded(key) in keys]
-        if not chosen:
-            raise DataError(
-                f"no column is named like a key of the schema ({', '.join(schema.keys)})",
-                f"name columns in sft.columns, or rename keys; the columns are: {', '.join(given) or 'none'}",
-            )
-    else:
-        chosen = [key for i, key in columns.given if columns.names[i] != key]
-        if not chosen:
-            raise DataError(
-                "no attribute columns: no column's name begins with attr_, and there is no schema",
-                f"name them in sft.columns; the columns are: {', '.join(given) or 'none'}",
-            )
-    spelled = {folded(key): key for key in schema.keys}
-    return [(key, spelled.get(folded(key)) or " ".join(key.replace("_", " ").lower().split())) for key in chosen]
-
-
-def _own_text(product: Product, keys: Mapping[str, str]) -> tuple[str, str]:
-    """Take the shop's own text; `keys` are keys of attribute text by the columns' names, folded."""
-    given = {folded(name): value for name, value in product.given.items()}
-    return _pairs_text({key: given.get(name, "") for name, key in keys.items()}), NO_TARGET
+def _columns(settings: Settings, schema: AttributeSchema, catalog: Catalog) -> dict[str, str]:
+    """Return the columns that targets are made from, as `own_columns` does; UsageError or DataError for none."""
+    given = catalog.columns.given
+    there = ", ".join(key for _, key in given) or "none"
+    named = {key for _, key in given} | {catalog.columns.names[i] for i, _ in given}
+    if not catalog.own_attributes and (missing := [name for name in settings.sft.columns if name not in named]):
+        raise UsageError(f"sft.columns: no column {missing[0]!r}", f"there are: {there}")
+    if found := own_columns(settings.sft.columns, schema, catalog):
+        return found
+    if schema.keys:
+        raise DataError(
+            f"no column is named like a key of the schema ({', '.join(schema.keys)})",
+            f"name columns in sft.columns, or rename keys; the columns are: {there}",
+        )
+    raise DataError(
+        "no attribute columns: no column's name begins with attr_, and there is no schema",
+        f"name them in sft.columns; the columns are: {there}",
+    )
 
 
 # A file
@@ -227,7 +210,7 @@ def read_targets_file(path: Path) -> dict[str, str]:
                 if id in found:
                     raise DataError(f"{path}: row {row}: listing {id} stands twice", "leave one of them out")
                 texts_here = (_written(from_spreadsheet_cell(one_text(cells[i]))) for i in texts)
-                found[id] = next(filter(None, texts_here), "") or _pairs_text(more)
+                found[id] = next(filter(None, texts_here), "") or pairs_text(more)
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror}", "sft.file names it") from error
     return found
@@ -236,12 +219,6 @@ def read_targets_file(path: Path) -> dict[str, str]:
 def _written(text: str) -> str:
     """Return a JSON object as attribute text; everything else is attribute text, or what the parser will refuse."""
     return attribute_text(text) if text.startswith(("{", "[")) else text
-
-
-def _pairs_text(pairs: Mapping[str, str]) -> str:
-    """Return attribute text of pairs whose several values stand between |."""
-    values = {key: clean_value(value.replace("|", ", ")) for key, value in pairs.items()}
-    return write_attributes({key: value for key, value in values.items() if value})
 
 
 def sparseness(products: Iterator[tuple[Product, Target]], schema: AttributeSchema) -> dict[str, float]:

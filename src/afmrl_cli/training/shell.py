@@ -59,13 +59,13 @@ class Outcome:
     """The end of a training: `adapter` is the PEFT folder of the best step (None: no step was worth keeping).
 
     `metrics` go into the checkpoint's manifest, `details` into done.json and --json; `curve` names the metric of each
-    step and the validation's metric that are drawn.
+    step and the validation's metric that are drawn (None: there was no step).
     """
 
     adapter: Path | None
     metrics: dict[str, float]
     details: dict[str, Any]
-    curve: tuple[str, str]
+    curve: tuple[str, str] | None
     resumed_from: int
     seconds: float
 
@@ -245,7 +245,8 @@ def _run(job: Job, *, dry_run: bool, force: bool) -> TrainingSummary | None:
 
 def _finish(job: Job, planned: Planned, training: Training, outcome: Outcome, run: Path) -> TrainingSummary:
     """Draw the curve, store the checkpoint, note that the run is done, and remove its states."""
-    draw_curve(run, *outcome.curve)
+    if outcome.curve is not None:
+        draw_curve(run, *outcome.curve)
     name = ""
     if outcome.adapter is not None:
         name = job.work.checkpoints.add(outcome.adapter, _manifest(job, planned, training, outcome, run)).name

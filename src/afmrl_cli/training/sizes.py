@@ -2,11 +2,12 @@
 
 batch      the largest power of two that leaves an epoch three batches or more, 128 (AGCL) or 32 (SFT) at most
 epochs     3, or as many as make up the least number of steps with which a gain was measured: 30 (AGCL), 40 (SFT)
-RAR steps  every query comes three times, between 10 and 200 steps in all
+RAR steps  every query comes three times, between 10 and 200 steps in all; more where that is not enough for once
 validation six times in a run, 50 steps apart at most (RAR: 25)
 learning rate by the model, unless it is set
-RAR k      the median rank of the best right answer without attributes, 50 (the paper's k) at most: about half of the
-           queries then have a hit, so that attributes can win one or lose one
+RAR k      at first the median rank of the best right answer without attributes, 50 (the paper's k) at most: about half
+           of the queries then have a hit, so that attributes can win one or lose one; then what was measured
+           (rar/room.py)
 
 So a shop of 60 products trains with the same command as one of 60,000. A number that the user sets is taken as it is.
 """
@@ -89,11 +90,6 @@ def with_rerank_sizes(settings: Settings, queries: int) -> Settings:
     )
 
 
-def with_rar_k(settings: Settings, ranks: Sequence[int]) -> Settings:
-    """Return the settings with a k for these ranks of the best right answers, found without attributes."""
-    return settings if settings.rar.k else _with(settings, "rar", k=median_rank_k(ranks))
-
-
 def median_rank_k(ranks: Sequence[int]) -> int:
     """Return the k at which about half of the queries have a hit, RAR_K at most."""
     return min(RAR_K, max(1, round(float(np.median(list(ranks))))))
@@ -103,7 +99,8 @@ def with_rar_steps(settings: Settings, queries: int) -> Settings:
     """Return the settings with steps and the distance of validations for so many queries."""
     rar = settings.rar
     queries_per_step = min(rar.prompts, queries)
-    steps = rar.steps or min(RAR_MOST_STEPS, max(RAR_STEPS, -(-RAR_PASSES * queries // queries_per_step)))
+    once, wanted = -(-queries // queries_per_step), -(-RAR_PASSES * queries // queries_per_step)
+    steps = rar.steps or max(once, min(RAR_MOST_STEPS, max(RAR_STEPS, wanted)))
     return _with(settings, "rar", steps=steps, validate_every=rar.validate_every or interval(steps, RAR_APART))
 
 

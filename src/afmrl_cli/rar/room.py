@@ -1,0 +1,205 @@
+"""How much RAR can win: answers sampled before the first step, by the policy that is to be trained, as it would be.
+
+    plain, mean, best, own   recall@k of a sample of the training queries: without attributes, on average of G answers,
+                             by the best of them, with the shop's own values
+    d(reward)                share of the groups in which two valid answers get different rewards
+
+    rar.k unset              k with the largest d(recall@k); where none has any, the median rank without attributes
+    rar.reward = auto        recall@k if d(recall@k) >= 1/4, else rank
+    nothing to learn         d of that reward < 1/20
+
+A group whose rewards are all equal has advantages of 0. With 16 queries a step a quarter is four groups that teach
+something; of a twentieth not every step has one. An invalid answer counts as no attributes, which is what it is worth
+in a search; that eta differs from what others get is not counted, since RAR is no way to learn the format.
+
+The sample follows from the seed, and a run keeps what it found (plan.json): it goes on with the same k and reward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel
+
+from ..attributes.own_columns import own_columns, own_text
+from ..attributes.schema import read_answer
+from ..catalog.problems import Problems
+from ..catalog.read import open_catalog
+from ..listener import Listener
+from ..settings import Settings
+from ..store.files import parse_json, reading
+from ..training.sizes import RAR_K
+from ..workspace import Workspace
+from .environment import Environment
+from .policy import Policy
+from .reward import PROPOSED_KS, Group, Shape, propose_k, recall_at_k, share_with_variance, well_formed
+
+SAMPLE, AT_A_TIME = 64, 16
+"""Queries of the sample, and of a batch of it."""
+ENOUGH, LEAST = 1 / 4, 1 / 20
+"""Shares of groups: recall@k is rewarded from the first on, nothing can be learnt below the second."""
+MOST_INVALID = 1 / 2
+
+
+class Room(BaseModel, frozen=True, extra="forbid"):
+    """What the sample gave: `groups` of `answers` each; recall by k without attributes, on average, by the best answer
+    and with the shop's own values ({} where it has none; for `own_queries` it has); the share of groups whose rewards
+    differ, by k and by rank; the k to take.
+    """
+
+    groups: int
+    answers: int
+    valid_share: float
+    plain: dict[str, float]
+    mean: dict[str, float]
+    best: dict[str, float]
+    own: dict[str, float]
+    own_queries: int
+    spread_by_k: dict[str, float]
+    spread_by_rank: float
+    k: int
+
+    def spread(self, shape: Shape, k: int) -> float:
+        """Return the share of groups in which a reward differs."""
+        return self.spread_by_k[str(k)] if shape == "recall" else self.spread_by_rank
+
+    def settle(self, settings: Settings) -> Settings:
+        """Return the settings with k and reward, where they are left open."""
+        rar = settings.rar
+        k = rar.k or self.k
+        shape = rar.reward
+        if shape == "auto":
+            shape = "recall" if self.spread("recall", k) >= ENOUGH else "rank"
+        return settings.model_copy(update={"rar": rar.model_copy(update={"k": k, "reward": shape})})
+
+    def nothing_to_learn(self, settings: Settings) -> str:
+        """Say why training by the settings (of `settle`) would teach nothing, "" where it may."""
+        rar = settings.rar
+        share = self.spread(shape_of(rar.reward), rar.k)
+        if not self.valid_share or share >= LEAST:
+            return ""  # with no valid answer the trainer says what is wrong
+        valid = "" if self.valid_share > MOST_INVALID else f"; {self.valid_share:.0%} of the answers are valid"
+        return (
+            f"RAR has nothing to learn here: of {self.groups} queries {round(share * self.groups)} are answered better "
+            f"by one of {self.answers} answers than by another (rewarded by {self.rewarded_by(settings)}){valid}"
+        )
+
+    def what_may_help(self) -> str:
+        """Say what to do where there is nothing to learn."""
+        if self.valid_share <= MOST_INVALID:
+            return "lower rar.temperature, or train it to the schema first (`afmrl train-sft`)"
+        return (
+            "try another rar.query, a larger rar.gallery, a higher rar.temperature, or products that the models have "
+            "not learnt from (`afmrl cycle --set cycle.folds=auto`)"
+        )
+
+    def lines(self, settings: Settings) -> list[str]:
+        """Say in two lines how much there is to win by the settings (of `settle`)."""
+        rar = settings.rar
+        name = f"recall@{rar.k}"
+        own = f", {self.own[name]:.3f} with the shop's own values" if self.own else ""
+        return [
+            f"room: {name} {self.plain[name]:.3f} without attributes, {self.mean[name]:.3f} on average of "
+            f"{self.answers} answers, {self.best[name]:.3f} by the best of them{own}",
+            f"rewarded by {self.rewarded_by(settings)}: {self.spread(shape_of(rar.reward), rar.k):.0%} of "
+            f"{self.groups} groups of answers differ",
+        ]
+
+    @staticmethod
+    def rewarded_by(settings: Settings) -> str:
+        """Name the reward that is settled."""
+        return f"recall@{settings.rar.k}" if settings.rar.reward == "recall" else "rank"
+
+
+def shape_of(reward: str) -> Shape:
+    """Return the shape of a reward that is settled."""
+    return "recall" if reward == "recall" else "rank"
+
+
+def kept_room(run: Path) -> Room | None:
+    """Return what the run measured when it began, None for a new one. DataError when plan.json is damaged."""
+    file = run / "plan.json"
+    if not file.is_file():
+        return None
+    with reading(file):
+        found = parse_json(file.read_text("utf-8")).get("room")
+        return Room.model_validate(found) if found else None  # an earlier version measured none
+
+
+def measure_room(work: Workspace, environment: Environment, policy: Policy) -> Room:
+    """Sample answers to some of the environment's queries and rank the gallery by them."""
+    rar, median_k = environment.settings.rar, environment.median_k
+    chosen = np.random.default_rng((rar.seed, 4)).permutation(len(environment.queries))[:SAMPLE]
+    numbers = sorted(chosen.tolist())
+    groups = _sampled_ranks(environment, policy, numbers, work.listener)
+    plain = environment.ranks(numbers, [None] * len(numbers))
+    own = own_values(work, environment, numbers)
+    valid, answers = well_formed(groups), len(numbers) * rar.group
+    least = min(len(environment.gallery) - len(query.hidden) for query in environment.queries)
+    ks = sorted({median_k, rar.k or median_k, *(k for k in PROPOSED_KS if k < min(least, RAR_K + 1))})
+    best_k, spread = propose_k(groups, ks)
+    as_shown = [
+        [without if ranks is None else ranks for ranks in group] for group, without in zip(groups, plain, strict=True)
+    ]
+
+    def recall(pick: Callable[[list[float]], Any], of: Sequence[Group]) -> dict[str, float]:
+        found = well_formed(of)
+        return {
+            f"recall@{k}": float(np.mean([pick([recall_at_k(r, k) for r in group]) for group in found])) for k in ks
+        }
+
+    return Room(
+        groups=len(numbers),
+        answers=rar.group,
+        valid_share=sum(map(len, valid)) / answers,
+        plain=recall(np.mean, [[ranks] for ranks in plain]),
+        mean=recall(np.mean, as_shown),
+        best=recall(max, as_shown),
+        own=recall(np.mean, [[ranks] for ranks in environment.ranks(numbers, own)]) if any(own) else {},
+        own_queries=sum(text is not None for text in own),
+        spread_by_k={str(k): share for k, share in spread.items()},
+        spread_by_rank=share_with_variance(valid, 1, "rank"),
+        k=best_k if spread[best_k] else median_k,
+    )
+
+
+def _sampled_ranks(
+    environment: Environment, policy: Policy, numbers: Sequence[int], listener: Listener
+) -> list[list[tuple[int, ...] | None]]:
+    """Return the ranks that each of a group's answers leads to, None for an invalid one."""
+    rar, device = environment.settings.rar, policy.generator.loaded.device
+    groups: list[list[tuple[int, ...] | None]] = []
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(rar.seed)
+        for i in range(0, len(numbers), AT_A_TIME):
+            some = numbers[i : i + AT_A_TIME]
+            tokens = policy.sample([policy.request(environment, number) for number in some], rar)
+            answers = [policy.generator.generation(row) for row in tokens]
+            asked = [number for number in some for _ in range(rar.group)]
+            rewards = environment.rewards(asked, [each.text for each in answers], [each.cut_off for each in answers])
+            ranks = [each.ranks if each.valid else None for each in rewards]
+            groups += [ranks[at : at + rar.group] for at in range(0, len(ranks), rar.group)]
+            listener.progress("measuring the room", len(groups), len(numbers))
+    return groups
+
+
+def own_values(work: Workspace, environment: Environment, numbers: Sequence[int]) -> list[str | None]:
+    """Return what the shop's own columns, those that `train-sft` would learn from, say of the queries' listings as
+    attribute text; None for nothing, or for what the schema refuses.
+    """
+    settings, task = work.settings, work.task
+    wanted = {environment.queries[number].id for number in numbers}
+    texts: dict[str, str] = {}
+    with open_catalog(work.folder, settings.catalog, Problems()) as catalog:
+        columns = own_columns(settings.sft.columns, task.schema, catalog)
+        for product in catalog.products if columns else ():
+            if product.id in wanted:
+                texts[product.id] = own_text(product, columns)
+    queries = [environment.queries[number] for number in numbers]
+    return [
+        read_answer(texts.get(query.id, ""), False, task.schema, query.category, task.settings)[0] for query in queries
+    ]
