@@ -189,8 +189,10 @@ class RarSettings(TrainingSettings):
     prompts: int = Field(16, ge=1, description="Queries a step.")
     temperature: float = Field(1.0, gt=0, description="Temperature of the sampled answers.")
     beta: float = Field(0.001, ge=0, description="Weight of the KL to the policy that training starts from.")
-    loss: Literal["dr_grpo", "dapo", "bnpo", "grpo"] = Field(
-        "dr_grpo", description="How token losses are summed; grpo prefers short right and long wrong answers."
+    loss: Literal["dr_grpo", "dapo", "bnpo", "grpo", "pairs"] = Field(
+        "dr_grpo",
+        description="How token losses are summed; grpo prefers short right and long wrong answers; pairs (an "
+        "experiment): one importance ratio for each attribute.",
     )
     from_base: bool = Field(False, description="Start from the bare base, without SFT.")
     chunk_answers: int = Field(8, ge=1, description="Answers that are trained on at a time; lower it for less memory.")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 Failure = Literal["empty", "cut off", "unparsable", "repeated key", "too few pairs", "too many pairs", "outside schema"]
@@ -82,6 +82,18 @@ def value_spans(text: str) -> dict[str, tuple[int, int]]:
     are those that `parse_attributes` gives.
     """
     return {" ".join(found[1].lower().split()): found.span(2) for found in _WRITTEN.finditer(text)}
+
+
+def pair_numbers(so_far: Sequence[str]) -> list[int]:
+    """Return for each piece of a text, given as what stands there after it, the number of the pair that it begins in.
+
+    A separator belongs to the pair before it; what ends a text (a full stop, a last separator) to the last one.
+    """
+    separators = re.compile(f"[;{_SEMICOLONS}]")
+    if not so_far:
+        return []
+    last = len(separators.findall(so_far[-1].rstrip(_STOPS + ";" + _SEMICOLONS)))
+    return [min(last, len(separators.findall(before))) for before in ("", *so_far[:-1])]
 
 
 def read_stored(text: str) -> dict[str, str]:

@@ -152,10 +152,15 @@ class LocalGenerator:
         confidence = self._confidence(tokens[:end], sure, text) if sure else None
         return Generation(text.strip(), cut_off=end is None, confidence=confidence)
 
+    def texts_so_far(self, tokens: list[int]) -> list[str]:
+        """Return what stands there after each token."""
+        prefixes = [tokens[: i + 1] for i in range(len(tokens))]
+        texts: list[str] = self.processor.tokenizer.batch_decode(prefixes, skip_special_tokens=True)
+        return texts
+
     def _confidence(self, tokens: list[int], sure: Sequence[float], text: str) -> dict[str, float]:
         """Return the probability of each pair's value, the product of its tokens', by key."""
-        prefixes = [tokens[: i + 1] for i in range(len(tokens))]
-        ends = [len(part) for part in self.processor.tokenizer.batch_decode(prefixes, skip_special_tokens=True)]
+        ends = [len(part) for part in self.texts_so_far(tokens)]
         spans = list(zip([0, *ends], ends, sure, strict=False))
         return {
             key: math.prod(p for begin, end, p in spans if begin < last and end > first)

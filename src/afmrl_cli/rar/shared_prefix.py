@@ -63,11 +63,15 @@ class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
         made: dict[str, Any] = super()._generate_and_score_completions(inputs)
         return {**made, QUERY_NUMBERS: torch.tensor([row["query"] for row in inputs])} if self.shared_prefix else made
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        """Compute TRL's loss, with the queries of its rows."""
+    def begin_chunk(self, inputs: dict[str, Any]) -> None:
+        """Note the queries of the rows whose loss comes next, and their tokens."""
         if self.shared_prefix:
             self.query_numbers = inputs[QUERY_NUMBERS].tolist()
         self.chunk_tokens.append(int(inputs["completion_mask"].sum()))
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """Compute TRL's loss, with the queries of its rows."""
+        self.begin_chunk(inputs)
         loss: torch.Tensor = super()._compute_loss(model, inputs)
         return loss
 

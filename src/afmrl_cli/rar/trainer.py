@@ -27,6 +27,7 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig
 
+from ..attributes.parse import pair_numbers
 from ..attributes.request import Request
 from ..errors import ModelError
 from ..listener import Listener, Silent
@@ -35,6 +36,7 @@ from ..models.processor import TEMPLATE_OPTIONS
 from ..training.adapter import trainable
 from ..training.loop import Resumable, common_arguments, train_resumably, write_metrics
 from .held_out import HeldOut, Validation
+from .pair_loss import PAIRS, loss_by_pairs, pair_table
 from .plan import Plan
 from .policy import REFERENCE, Policy
 from .reward import Reward
@@ -128,7 +130,18 @@ class RarTrainer(Resumable, SharedPrefix):
         self._requests.clear()
         numbers = [row["query"] for row in inputs][:: self.num_generations]
         self.rollouts = self._roll_out(numbers)
-        return super()._generate_and_score_completions(self._rows(self.rollouts.numbers))
+        made: dict[str, Any] = super()._generate_and_score_completions(self._rows(self.rollouts.numbers))
+        if self.rar.loss == "pairs":
+            generator, width = self.policy.generator, made["completion_ids"].shape[1]
+            made[PAIRS] = pair_table([pair_numbers(generator.texts_so_far(row)) for row in self.rollouts.tokens], width)
+        return made
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """Compute the loss of a chunk: TRL's, but for `pairs`."""
+        if self.rar.loss != "pairs":
+            return super()._compute_loss(model, inputs)
+        self.begin_chunk(inputs)
+        return loss_by_pairs(self, model, inputs)
 
     def _rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Return TRL's rows: every query as often as it is answered."""
@@ -305,7 +318,7 @@ def grpo_arguments(plan: Plan, policy: Policy, run: Path) -> dict[str, Any]:
         "num_generations": rar.group,
         "beta": rar.beta,
         "temperature": rar.temperature,
-        "loss_type": rar.loss,
+        "loss_type": "grpo" if rar.loss == "pairs" else rar.loss,
         "scale_rewards": rar.scale,
         "max_completion_length": policy.generator.max_new_tokens,
         "chat_template_kwargs": TEMPLATE_OPTIONS,
