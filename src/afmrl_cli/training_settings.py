@@ -182,8 +182,7 @@ class RarSettings(TrainingSettings):
     k: int = Field(
         0,
         ge=0,
-        description="k of the recall that is the reward and chooses the best step; 0: the one by which most groups of "
-        "answers differ, 50 at most.",
+        description="k of the recall that is the reward; 0: the k by which most groups of answers differ, 50 at most.",
     )
     group: int = Field(8, ge=2, description="G: answers to one query that are compared with each other.")
     prompts: int = Field(16, ge=1, description="Queries a step.")
@@ -212,7 +211,9 @@ class RarSettings(TrainingSettings):
         0, ge=0, description="Steps between two validations; 0: six in a run, 25 steps apart at most."
     )
     validation_queries: int = Field(500, ge=1, description="Most held-out queries, of the validation split.")
-    margin: float = Field(0.1, gt=0, description="Stop when the valid share or held-out recall drops by this much.")
+    margin: float = Field(
+        0.1, gt=0, description="Stop when the valid share or held-out recall (or MRR) drops by this much."
+    )
     name: str = Field("", description="Name of the checkpoint; empty: generator-1, generator-2, ...")
 
 

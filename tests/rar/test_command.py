@@ -37,7 +37,7 @@ def test_training_then_nothing_to_do(root: Path) -> None:
     trained = invoke(root, *words)
     assert trained.exit_code == 0, trained.output
     assert "checkpoint first" in trained.stdout and "no attributes" in trained.stdout and "recall@10" in trained.stdout
-    assert "queries (text-to-photos) against" in trained.stderr and "held-out recall@2" in trained.stderr
+    assert "queries (text-to-photos) against" in trained.stderr and "held-out mrr" in trained.stderr
     assert "Warning" not in trained.stderr and "{'loss'" not in trained.output
 
     again = json.loads(invoke(root, *words, "--json").stdout)

@@ -77,12 +77,12 @@ def test_the_lines_say_what_there_is_to_win() -> None:
     recall = {"plain": 0.594, "mean": 0.652, "best": 0.719, "own": 0.75}
     found = room({"1": 0.188, "5": 0.1}, 0.47, **{way: {"recall@1": each} for way, each in recall.items()})
     assert found.lines(settled(found)) == [
-        "room: recall@1 0.594 without attributes, 0.652 on average of 8 answers, 0.719 by the best of them, "
-        "0.750 with the shop's own values",
-        "rewarded by rank: 47% of 64 groups of answers differ",
+        "room: recall@1 0.594 without attributes, 0.652 on average of 8 answers,",
+        "    0.719 by the best of them, 0.750 with the shop's own values",
+        "    rewarded by rank: 47% of 64 groups of answers differ",
     ]
     without = found.model_copy(update={"own": {}})
-    assert without.lines(settled(found))[0].endswith("0.719 by the best of them")
+    assert without.lines(settled(found))[1].endswith("0.719 by the best of them")
 
 
 def test_what_is_measured_is_what_the_policy_answers(shop: CatalogFolder, tmp_path: Path) -> None:

@@ -211,8 +211,8 @@ def test_the_watchdog() -> None:
     assert [dog.rollouts(share) for share in (0.9, 0.5, 0.9, 0.9, 0.9)] == [""] * 5, "one bad step is no collapse"
     assert dog.rollouts(0.8) == "" and "sampled answers 7" in dog.rollouts(0.4)
     dog = Watchdog(0.1)
-    assert dog.held_out(1.0, 0.6) == "" == dog.held_out(0.95, 0.51)
-    assert "held-out recall is 0.490, it was 0.600" in dog.held_out(0.95, 0.49)
-    assert "held-out answers 80% are valid, 100%" in dog.held_out(0.8, 0.7)
+    assert dog.held_out(1.0, 0.6, "mrr") == "" == dog.held_out(0.95, 0.51, "mrr")
+    assert "held-out mrr is 0.490, it was 0.600" in dog.held_out(0.95, 0.49, "mrr")
+    assert "held-out answers 80% are valid, 100%" in dog.held_out(0.8, 0.7, "mrr")
     hopeless = Watchdog(0.1)
     assert [hopeless.rollouts(0.0) == "" and hopeless.any_valid() for _ in range(3)] == [True, True, False]

@@ -1,4 +1,4 @@
-"""Validation on the held-out queries: greedy answers of the policy, how many are valid, and what they do to recall."""
+"""Validation on the held-out queries: greedy answers of the policy, how many are valid, and what they do to ranks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ..attributes.parse import count_pairs
 from ..escaping import markdown
 from ..store.files import write_json, writing
-from .environment import Environment
+from .environment import Environment, mean_recall
 from .policy import Policy
 
 SAMPLES = 10
@@ -18,8 +18,8 @@ SAMPLES = 10
 
 @dataclass(frozen=True)
 class Validation:
-    """`metrics`: recall@k, valid_share and mean length (in pairs and in characters). `answers`: the first few as they
-    came, invalid ones included.
+    """`metrics`: recall@k, mrr, valid_share and mean length (in pairs and in characters). `answers`: the first few as
+    they came, invalid ones included.
     """
 
     metrics: dict[str, float]
@@ -27,17 +27,23 @@ class Validation:
 
 
 class HeldOut:
-    """The held-out environment, and how its answers are generated. `main` is the metric by which the best is chosen."""
+    """The held-out environment, and how its answers are generated. `main` is the metric by which the best is chosen:
+    recall@k where that is rewarded, else MRR, since recall@k then stays the same from step to step.
+    """
 
     def __init__(self, environment: Environment, policy: Policy) -> None:
         k = environment.settings.rar.k
         self.environment, self.policy = environment, policy
         self.ks = sorted({1, 10, k})
-        self.main = f"recall@{k}"
+        self.main = f"recall@{k}" if environment.settings.rar.reward == "recall" else "mrr"
 
     def plain(self) -> dict[str, float]:
-        """Return the recall of the queries without attributes."""
-        return self.environment.recall([None] * len(self.environment.queries), self.ks)
+        """Return recall and MRR of the queries without attributes."""
+        return self._ranked([None] * len(self.environment.queries))
+
+    def _ranked(self, texts: Sequence[str | None]) -> dict[str, float]:
+        ranks = self.environment.ranks(range(len(texts)), texts)
+        return {**mean_recall(ranks, self.ks), "mrr": _mean([1 / min(each) for each in ranks])}
 
     def validate(self) -> Validation:
         """Answer every held-out query and rank the gallery by it."""
@@ -45,7 +51,7 @@ class HeldOut:
         texts = [self.environment.read(number, answer) for number, answer in enumerate(answers)]
         valid = [text for text in texts if text is not None]
         metrics = {
-            **self.environment.recall(texts, self.ks),
+            **self._ranked(texts),
             "valid_share": len(valid) / len(texts),
             "pairs": _mean([count_pairs(text) for text in valid]),
             "characters": _mean([len(text) for text in valid]),

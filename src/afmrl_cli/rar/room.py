@@ -98,14 +98,15 @@ class Room(BaseModel, frozen=True, extra="forbid"):
         )
 
     def lines(self, settings: Settings) -> list[str]:
-        """Say in two lines how much there is to win by the settings (of `settle`)."""
+        """Say in lines of 80 columns how much there is to win by the settings (of `settle`)."""
         rar = settings.rar
         name = f"recall@{rar.k}"
         own = f", {self.own[name]:.3f} with the shop's own values" if self.own else ""
         return [
-            f"room: {name} {self.plain[name]:.3f} without attributes, {self.mean[name]:.3f} on average of "
-            f"{self.answers} answers, {self.best[name]:.3f} by the best of them{own}",
-            f"rewarded by {self.rewarded_by(settings)}: {self.spread(shape_of(rar.reward), rar.k):.0%} of "
+            f"room: {name} {self.plain[name]:.3f} without attributes, "
+            f"{self.mean[name]:.3f} on average of {self.answers} answers,",
+            f"    {self.best[name]:.3f} by the best of them{own}",
+            f"    rewarded by {self.rewarded_by(settings)}: {self.spread(shape_of(rar.reward), rar.k):.0%} of "
             f"{self.groups} groups of answers differ",
         ]
 

@@ -206,7 +206,7 @@ class RarTrainer(Resumable, SharedPrefix):
                 f"none of {len(found.answers)} answers is valid: {only_punished(found.answers)}",
                 f"{first}, or mend attributes.keys and attributes.max_new_tokens",
             )
-        self.watchdog.held_out(found.metrics["valid_share"], found.metrics[self.held_out.main])
+        self.watchdog.held_out(found.metrics["valid_share"], found.metrics[self.held_out.main], self.held_out.main)
         self._write_validation(found)
 
     def measure(self) -> None:
@@ -221,7 +221,7 @@ class RarTrainer(Resumable, SharedPrefix):
         return len(self.environment.queries) / queries_per_step
 
     def _validate(self) -> str:
-        """Measure held-out recall; keep the adapter when it is the best so far. Why to stop, or ""."""
+        """Validate on the held-out queries; keep the adapter when it is the best so far. Why to stop, or ""."""
         found, main, progress = self.held_out.validate(), self.held_out.main, self.progress
         self._write_validation(found)
         best = progress.best or progress.start
@@ -230,7 +230,7 @@ class RarTrainer(Resumable, SharedPrefix):
             self.keep_best(self._keep)
         elif not progress.best_step:
             progress.after = found.answers
-        return self.watchdog.held_out(found.metrics["valid_share"], found.metrics[main])
+        return self.watchdog.held_out(found.metrics["valid_share"], found.metrics[main], main)
 
     def _write_validation(self, found: Validation) -> None:
         step = self.state.global_step
