@@ -243,6 +243,11 @@ class SearchSettings(Section):
     rerank: int = Field(
         0, ge=0, description="Read so many of the first results again with the trained reranker, in pairs; 0: none."
     )
+    known_attributes: bool = Field(
+        True,
+        description="With --change 'key: value': the reference's known attributes, that key replaced, are part of the "
+        "query.",
+    )
 
 
 class DedupeSettings(Section):

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..models.embed_input import Item
+    from ..retrieval.composed import Change
     from ..retrieval.search import Found, Hit
+    from ..retrieval.vectors import Vectors
 
 PAGE_SUFFIXES = (".html", ".htm")
 
@@ -32,6 +34,10 @@ def search(
         list[Path] | None, typer.Option("--image", "-i", metavar="FILE", help="A photo. Repeatable.")
     ] = None,
     like: Annotated[str, typer.Option(metavar="ID", help="Products like this listing; loads no model.")] = "",
+    change: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What differs from --image or --like: 'color: red', or words."),
+    ] = None,
     filter_: Annotated[
         list[str] | None,
         typer.Option("--filter", "-f", metavar="KEY=VALUE", help="Only listings with this value. Repeatable."),
@@ -44,24 +50,32 @@ def search(
     ] = None,
     wide: Annotated[bool, typer.Option("--wide", help="One table with every column, however wide.")] = False,
 ) -> None:
-    """Find products by text, by photo, by both together, or by likeness to a listing.
+    """Find products by text, by photo, by both together, by likeness to a listing, or as a change of either.
 
     Two lines a result, as wide as the terminal; matching attributes are marked with *. Filters: values of one key are
-    alternatives, different keys must all hold, a category matches by its beginning.
+    alternatives, different keys must all hold, a category matches by its beginning. With --change the reference is
+    never a result; + and - mark whether a result has what is wished.
 
     Example: afmrl search "navy v-neck blouse" -k 5 --filter brand=Luma --html results.html
+    Example: afmrl search --image photo.jpg --change "color: red"
     """
     tell_models(session, ("generator", "embedder") if enrich else ("embedder",))
+    wish = _checked_change(session, change, text, image or [], like, enrich)
     _check(session, text, image or [], like, enrich, html)
 
     warn_of_two_faiss(session)
-    found = _find(session, text.strip(), image or [], like, enrich, filter_ or [])
+    vectors = _vectors(session)
+    filters = filter_ or []
+    if wish:
+        found = _find_changed(session, vectors, wish, image or [], like, enrich, filters)
+    else:
+        found = _find(session, vectors, _query(session, text.strip(), image or [], enrich), like, filters)
     if html:
         from ..retrieval.page import write_search_page
 
         write_search_page(html, found, session.work)
     _document(session, found, html)
-    _show(session.out, found, wide)
+    _show(session.out, found, image or [], wide)
     if html:
         session.out.text(f"page: {html}")
 
@@ -78,20 +92,80 @@ def _check(session: Session, text: str, image: list[Path], like: str, enrich: bo
         check_output(html, session.folder, "--html")
 
 
-def _find(session: Session, text: str, files: list[Path], like: str, enrich: bool, filters: list[str]) -> Found:
-    from ..retrieval.encode import cut_message
-    from ..retrieval.filters import parse_filters
-    from ..retrieval.search import search as find
+def _checked_change(
+    session: Session, change: str | None, text: str, image: list[Path], like: str, enrich: bool
+) -> Change | None:
+    """Read --change, None where it was not given; refuse what it can't stand beside."""
+    if change is None:
+        return None
+    from ..retrieval.composed import check_reads_photos, read_change
+
+    wish = read_change(" ".join(change.split()))
+    if not wish.text:
+        raise UsageError("--change: says nothing", "such as --change 'color: red' or --change 'with longer sleeves'")
+    if bool(image) == bool(like):
+        raise UsageError("--change needs one reference", "give either --image FILE or --like ID")
+    if text.strip():
+        raise UsageError("--change is the text of its query", "put all words into --change")
+    if enrich and not wish.pairs:
+        raise UsageError(
+            "--enrich describes the reference, which --change in words does not edit",
+            "write the change as 'key: value', or leave --enrich out",
+        )
+    if session.settings.search.rerank:
+        raise UsageError(
+            "--rerank: --change asks for another product than its reference",
+            "a reranker tells whether two listings are one product: leave it out, or --rerank 0",
+        )
+    check_reads_photos(session.work)
+    return wish
+
+
+def _vectors(session: Session) -> Vectors:
     from ..retrieval.vectors import load_vectors, stale_products
 
-    work, chosen = session.work, parse_filters(filters, "--filter")
-    vectors = load_vectors(work)
-    if stale := stale_products(work, vectors):
+    vectors = load_vectors(session.work)
+    if stale := stale_products(session.work, vectors):
         session.out.note(f"{stale:,} products are new, changed or gone since `afmrl embed`: run it again")
-    found = find(work, vectors, _query(session, text, files, enrich), like, chosen)
-    if not like and (cut := work.embedder().texts_cut):
-        session.out.warn(f"the query: {cut_message(cut)}")
+    return vectors
+
+
+def _find(session: Session, vectors: Vectors, query: Item, like: str, filters: list[str]) -> Found:
+    from ..retrieval.filters import parse_filters
+    from ..retrieval.search import search as find
+
+    found = find(session.work, vectors, query, like, parse_filters(filters, "--filter"))
+    if not like:
+        _warn_of_cut(session)
     return replace(found, filters=filters)
+
+
+def _find_changed(
+    session: Session,
+    vectors: Vectors,
+    wish: Change,
+    files: list[Path],
+    like: str,
+    enrich: bool,
+    filters: list[str],
+) -> Found:
+    from ..retrieval.composed import compose
+    from ..retrieval.filters import parse_filters
+    from ..retrieval.search import search as find
+
+    chosen = parse_filters(filters, "--filter")
+    written = _query(session, "", files, enrich).attributes if enrich else ""
+    composed = compose(session.work, vectors, wish, like=like, photos=files, written=written)
+    found = find(session.work, vectors, composed.query, like, chosen, composed)
+    _warn_of_cut(session)
+    return replace(found, filters=filters)
+
+
+def _warn_of_cut(session: Session) -> None:
+    from ..retrieval.encode import cut_message
+
+    if cut := session.work.embedder().texts_cut:
+        session.out.warn(f"the query: {cut_message(cut)}")
 
 
 def _document(session: Session, found: Found, html: Path | None) -> None:
@@ -105,6 +179,8 @@ def _document(session: Session, found: Found, html: Path | None) -> None:
         "liked": fields_shown([found.liked])[0] if found.liked else None,
         "attributes": query.attributes,
         "filters": found.filters,
+        "change": {"text": found.change.text, "pairs": found.change.pairs} if found.change else None,
+        "left_out": found.left_out,
     }
     # "question" is the key that afmrl.search/1 was published with.
     content = {"catalog": session.folder.catalog, "embedder": session.work.embedder_id, "question": shown}
@@ -142,12 +218,17 @@ def _written_attributes(session: Session, text: str, images: Sequence[Image]) ->
     return surest(reading.text, reading.confidence or {}, least) if least else reading.text
 
 
-def _show(out: Output, found: Found, wide: bool) -> None:
+def _show(out: Output, found: Found, photos: Sequence[Path], wide: bool) -> None:
     like, hits = found.liked, found.hits
     if found.query.attributes:
         out.note(f"attributes of the query: {found.query.attributes}")
     if like:
         out.text("like " + "\n     ".join(_lines(like, out.width - 5)))
+    elif found.change:
+        out.text("like " + ", ".join(image.name for image in photos))
+    if found.change:
+        out.text(f"but  {found.change.text}")
+    if like or found.change:
         out.text()
     if not hits:
         out.text("nothing found")
@@ -185,4 +266,5 @@ def _clipped(text: str, width: int) -> str:
 def _attributes(hit: Hit) -> str:
     from ..attributes.parse import write_attributes
 
-    return write_attributes((f"*{key}" if key in hit.matching else key, value) for key, value in hit.attributes.items())
+    marks = {key: "*" for key in hit.matching} | {key: "+" if right else "-" for key, right in hit.changed.items()}
+    return write_attributes((f"{marks.get(key, '')}{key}", value) for key, value in hit.attributes.items())

@@ -73,6 +73,7 @@ def write_search_page(file: Path, found: Found, work: Workspace) -> None:
         liked=liked,
         hits=shown,
         filters=found.filters,
+        change=found.change,
         catalog=work.folder.catalog.name,
         embedder=work.embedder_id,
     )

@@ -15,12 +15,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..attributes.agreement import read_confidence
 from ..attributes.parse import read_stored, write_attributes
+from ..attributes.schema import folded
 from ..attributes.views import StoredViews, open_views, stored_rows, text_to_show
 from ..catalog.product import Product
 from ..errors import DataError
@@ -34,6 +36,9 @@ from .index import exact_search, search_index
 from .listings import Listing
 from .rerank import Ranked, listing_item, rerank_first
 from .vectors import Vectors
+
+if TYPE_CHECKING:
+    from .composed import Change, Composed
 
 MIN_WORD = 2
 PRICES = ("sale_price", "price", "preis", "prix", "precio", "pris", "regular_price", "variant_price")
@@ -62,6 +67,8 @@ class Hit:
     """The probability that it is the query's product, by the reranker; None where it was not asked."""
     confidence: dict[str, float] = field(default_factory=dict)
     """How sure the generator was of each attribute, where that is stored."""
+    changed: dict[str, bool] = field(default_factory=dict)
+    """Of each key that a composed query changes and that it has: whether its value is the wished one."""
 
     @property
     def why(self) -> str:
@@ -73,7 +80,8 @@ class Hit:
 @dataclass(frozen=True)
 class Found:
     """What a search found: `hits`, best first. `liked` is the listing that they are like, None for a `query`; `filters`
-    are as given; `reranked` is what the reranker took, None where it was not asked.
+    are as given; `reranked` is what the reranker took, None where it was not asked. `change` is that of a composed
+    query, and `left_out` are the ids of its reference.
     """
 
     query: Item
@@ -81,11 +89,21 @@ class Found:
     liked: Hit | None = None
     filters: Sequence[str] = ()
     reranked: dict[str, float] | None = None
+    change: Change | None = None
+    left_out: Sequence[str] = ()
 
 
-def search(work: Workspace, vectors: Vectors, query: Item, like: str = "", filters: Filters | None = None) -> Found:
+def search(
+    work: Workspace,
+    vectors: Vectors,
+    query: Item,
+    like: str = "",
+    filters: Filters | None = None,
+    composed: Composed | None = None,
+) -> Found:
     """Find the `search.k` listings nearest to `query`, or to the listing `like` (fewer when the catalog or the filter
-    holds fewer), best first; the first `search.rerank` in the reranker's order.
+    holds fewer), best first; the first `search.rerank` in the reranker's order. A `composed` query stands in for
+    `query`, and its reference, which may be `like`, is no result.
 
     The embedder is loaded when the query needs a model. Raises DataError for an unknown `like`, UsageError for an
     unknown filter key, ModelError without the reranker that is wanted.
@@ -95,16 +113,20 @@ def search(work: Workspace, vectors: Vectors, query: Item, like: str = "", filte
     if like:
         own = vectors.listings.row_of(like)
         if own is None:
-            raise _unknown(like, vectors)
-        encoded = np.asarray(vectors.matrix[own])[None]
-    else:
+            raise unknown_listing(like, vectors)
+    hidden = composed.hidden if composed else frozenset() if own is None else frozenset([own])
+    if composed or own is None:
+        query = composed.query if composed else query
         encoded = work.embedder().encode([query], instruction=work.embed.query_instruction)
+    else:
+        encoded = np.asarray(vectors.matrix[own])[None]
     if encoded.shape[1] != vectors.matrix.shape[1]:
         raise other_dimension(encoded.shape[1], vectors.matrix.shape[1])
-    scores, rows = _nearest(vectors, encoded, wanted + (own is not None), filters or {})
-    found = [(float(score), int(row)) for score, row in zip(scores, rows, strict=True) if row >= 0 and row != own]
+    scores, rows = _nearest(vectors, encoded, wanted + len(hidden), filters or {})
+    found = [(float(score), int(row)) for score, row in zip(scores, rows, strict=True) if row >= 0]
+    found = [(score, row) for score, row in found if row not in hidden]
     if found and not any(score for score, _ in found):
-        raise _nothing_in_common(query, like)
+        raise _nothing_in_common(query, "" if composed else like)
     ranked: list[Ranked] = [(score, vectors.listings.listing(row), None) for score, row in found[:wanted]]
     liked, reranked = None if own is None else vectors.listings.listing(own), None
     if work.settings.search.rerank:
@@ -112,8 +134,9 @@ def search(work: Workspace, vectors: Vectors, query: Item, like: str = "", filte
         ranked, reranked = rerank_first(work, item, ranked)
     ranked = ranked[:k]
     listings = [listing for _, listing, _ in ranked]
-    texts = _stored_attributes(work, [*listings, *([liked] if liked else [])])
-    terms = QueryTerms.of_listing(liked, texts) if liked else QueryTerms.of_query(query)
+    texts = attributes_on_disk(work, [*listings, *([liked] if liked else [])])
+    change = composed.change if composed else None
+    terms = QueryTerms.of_listing(liked, texts) if liked and not change else QueryTerms.of_query(query, change)
     root = work.folder.root
     hits = [
         replace(_hit((rank, score), listing, texts.get(listing.id), terms, root), same=same)
@@ -121,10 +144,11 @@ def search(work: Workspace, vectors: Vectors, query: Item, like: str = "", filte
     ]
     nothing = QueryTerms(frozenset(), {})
     shown = _hit((0, 1.0), liked, texts.get(liked.id), nothing, root) if liked else None
-    return Found(query, hits, shown, reranked=reranked)
+    left_out = [vectors.listings.listing(row).id for row in sorted(hidden)] if composed else []
+    return Found(query, hits, shown, reranked=reranked, change=change, left_out=left_out)
 
 
-def _stored_attributes(work: Workspace, listings: Sequence[Listing]) -> dict[str, StoredAttributes]:
+def attributes_on_disk(work: Workspace, listings: Sequence[Listing]) -> dict[str, StoredAttributes]:
     """Read the attributes of listings by id, as far as the store has any to show; nothing is made where it has no
     database yet.
     """
@@ -178,7 +202,8 @@ def _nothing_in_common(query: Item, like: str) -> DataError:
     )
 
 
-def _unknown(id: str, vectors: Vectors) -> DataError:
+def unknown_listing(id: str, vectors: Vectors) -> DataError:
+    """Return the error of a `--like` that no embedded listing has, naming the nearest ids."""
     close = difflib.get_close_matches(id, vectors.ids, n=3, cutoff=0.6) if len(vectors.ids) <= 200_000 else []
     hint = f"did you mean {' or '.join(close)}?" if close else "it may be new since `afmrl embed`, or had no content"
     return DataError(f"--like {id}: no such listing among the embedded ones", hint)
@@ -190,11 +215,13 @@ class QueryTerms:
 
     words: frozenset[str]
     attributes: Mapping[str, str]
+    change: Change | None = None
 
     @staticmethod
-    def of_query(query: Item) -> QueryTerms:
-        """Take those of a text with the attributes that were written for it."""
-        return QueryTerms(_words(f"{query.text} {query.attributes}"), read_stored(query.attributes))
+    def of_query(query: Item, change: Change | None = None) -> QueryTerms:
+        """Take those of a text with the attributes that were written for it, and what a composed query changes."""
+        words = query.text if change else f"{query.text} {query.attributes}"
+        return QueryTerms(_words(words), read_stored(query.attributes), change)
 
     @staticmethod
     def of_listing(listing: Listing, stored: Mapping[str, StoredAttributes]) -> QueryTerms:
@@ -207,10 +234,13 @@ def _hit(
 ) -> Hit:
     rank, score = place
     attributes = read_stored(text_to_show(row))
+    fields: dict[str, str] = json.loads(listing.fields)
+    done = terms.change.done(attributes, fields) if terms.change else {}
+    have = {folded(key): key for key in attributes}
+    attributes |= {key: value for key, (value, _) in done.items() if key not in have}
     matching = [key for key, value in attributes.items() if _matches(key, value, terms)]
     shared = [word for word in dict.fromkeys(tokenize(listing.text)) if word in terms.words]
     images = tuple(root / name for name in listing.images)
-    fields: dict[str, str] = json.loads(listing.fields)
     brand, price, link = (_first(fields, names) for names in (("brand",), PRICES, LINKS))
     link = link if link.startswith(("http://", "https://")) else ""
     known = read_confidence(row) if row else {}
@@ -228,6 +258,7 @@ def _hit(
         price,
         link,
         confidence=confidence,
+        changed={have.get(key, key): right for key, (_, right) in done.items()},
     )
 
 
@@ -260,6 +291,7 @@ def fields_shown(hits: Sequence[Hit]) -> list[dict[str, object]]:
         "why",
         "same",
         "confidence",
+        "changed",
     )
     return [
         {name: getattr(hit, name) for name in shown}

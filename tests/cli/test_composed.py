@@ -1,0 +1,170 @@
+"""`search --change` and `eval --protocol composed` as a person types them, with a tiny real model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from afmrl_cli.cli.app import app
+from tests.retrieval.shop import COLORS, Row, shop_rows, write_shop
+
+
+def rows() -> list[Row]:
+    """Products of two listings each; four products, in four colours, are one style. s23 has no photo."""
+    made = shop_rows(24)
+    for i, row in enumerate(made):
+        row |= {"group_id": f"g{i // 8}", "attr_sleeves": "short" if i % 4 else "long", "fit": "slim"}
+    made[23]["image"] = ""
+    return made
+
+
+def write_catalog(root: Path, made: list[Row]) -> None:
+    with (root / "catalog.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(made[0]))
+        writer.writeheader()
+        writer.writerows(made)
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Path:
+    root = tmp_path_factory.mktemp("shop")
+    write_shop(root, shop_rows(24))
+    write_catalog(root, rows())
+    model = tiny_model("qwen2_vl")
+    settings = f'embedder = "{model}"\ngenerator = "{model}"\ndevice = "cpu"\nmax_pixels = 3136\n'
+    (root / "afmrl.toml").write_text(f"[model]\n{settings}[eval]\nresamples = 200\n")
+    result = CliRunner().invoke(app, ["embed", str(root)])
+    assert result.exit_code == 0, result.output
+    return root
+
+
+@pytest.fixture
+def shop(embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy that a test may spoil, and the folder to stand in."""
+    root = tmp_path / "shop"
+    shutil.copytree(embedded, root)
+    monkeypatch.chdir(root)
+    return root
+
+
+def call(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def document(*words: str, code: int = 0) -> dict[str, Any]:
+    result = call(*words, "--json")
+    assert result.exit_code == code, result.output
+    content = json.loads(result.stdout)
+    assert isinstance(content, dict)
+    return content
+
+
+def said(result: Result) -> str:
+    return " ".join(result.stderr.split())
+
+
+def found(content: dict[str, Any]) -> list[str]:
+    return [hit["id"] for hit in content["hits"]]
+
+
+def test_a_changed_listing_and_the_others_of_its_product_are_no_result(shop: Path) -> None:
+    content = document("search", "--like", "s0", "--change", "Color: GREEN", "-k", "50")
+    assert content["question"]["left_out"] == ["s0", "s1"]
+    assert sorted(found(content)) == sorted(f"s{i}" for i in range(2, 24))
+    assert content["question"]["change"] == {"text": "Color: GREEN", "pairs": {"color": "GREEN"}}
+    right = {hit["id"] for hit in content["hits"] if hit["changed"] == {"color": True}}
+    assert right == {f"s{i}" for i in range(24) if COLORS[i // 2 % 6] == "green"}
+
+
+def test_the_listings_that_show_the_very_photo_are_no_result_whatever_its_file_is_called(shop: Path) -> None:
+    shutil.copy(shop / "images/4.png", shop.parent / "phone.png")
+    content = document("search", "--image", str(shop.parent / "phone.png"), "--change", "with long sleeves", "-k", "50")
+    assert content["question"]["left_out"] == ["s4", "s5"]  # both listings of its product
+    assert len(content["hits"]) == 22 and not {"s4", "s5"} & set(found(content))
+    other = document("search", "--image", "images/4.png", "--change", "red", "-k", "50", "--filter", "color=blue")
+    assert set(found(other)) == {"s16", "s17"}
+    stranger = shop_rows(30)[29]
+    write_shop(shop.parent / "other", [stranger])
+    content = document("search", "--image", str(shop.parent / "other/images/29.png"), "--change", "red", "-k", "50")
+    assert content["question"]["left_out"] == [] and len(content["hits"]) == 24
+
+
+def test_known_attributes_with_the_changed_key_replaced_are_part_of_the_query(shop: Path) -> None:
+    change = ("--change", "color: green", "-k", "50")
+    known = document("search", "--like", "s0", *change)
+    assert known["question"]["attributes"] == "color: green; sleeves: long"
+    photo = document("search", "--image", "images/0.png", *change)
+    assert photo["question"]["attributes"] == "color: green; sleeves: long"
+    for setting in ("search.known_attributes=false", "embed.enrich=none"):
+        plain = document("search", "--image", "images/0.png", *change, "--set", setting)
+        assert plain["question"]["attributes"] == ""
+        assert [hit["score"] for hit in plain["hits"]] != [hit["score"] for hit in photo["hits"]]
+    words = document("search", "--like", "s0", "--change", "with short sleeves")
+    assert words["question"]["attributes"] == "" and words["question"]["change"]["pairs"] == {}
+
+
+def test_the_photo_and_the_change_are_one_query(shop: Path) -> None:
+    """The same vector as of a text with a photo, as evaluations and trainings write it."""
+    changed = document("search", "--image", "images/0.png", "--change", "rather green", "-k", "50")
+    both = document("search", "rather green", "--image", "images/0.png", "-k", "50")
+    scores = {hit["id"]: hit["score"] for hit in both["hits"]}
+    assert all(hit["score"] == pytest.approx(scores[hit["id"]], abs=1e-5) for hit in changed["hits"])
+
+
+def test_results_and_page_mark_what_was_wished(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    words = ("search", "--like", "s0", "--change", "color: green", "-k", "22", "--html", "out.html")
+    lines = call(*words).stdout.splitlines()
+    assert lines[0].startswith("like s0  ") and lines[1] == "but  color: green"
+    assert sum("+color: green" in line for line in lines) == 4
+    assert any("-color: blue" in line for line in lines)
+    assert all(len(line) <= 80 for line in lines)
+    page = (shop / "out.html").read_text("utf-8")
+    assert "<h1>Like s0, but color: green</h1>" in page
+    assert page.count('class="wished"') == 4 and page.count('class="unwished"') == 18
+    assert page.count("data:image/jpeg") == 2 + 21  # both photos of s0; s23 has none
+
+
+def test_a_key_or_a_value_that_no_listing_has_is_told(shop: Path) -> None:
+    key = call("search", "--like", "s0", "--change", "colour: green", "-k", "1")
+    assert "no listing has the attribute colour: the change is read as words; did you mean color?" in said(key)
+    value = call("search", "--like", "s0", "--change", "color: grün", "-k", "1")
+    assert "no listing has color: grün; there are red, green, blue, black, orange, purple" in said(value)
+    assert (key.exit_code, value.exit_code) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--change", "red"], 2, "--change needs one reference"),
+        (["--change", "red", "--like", "s0", "--image", "images/0.png"], 2, "--change needs one reference"),
+        (["--change", " ", "--like", "s0"], 2, "--change: says nothing"),
+        (["shirt", "--change", "red", "--like", "s0"], 2, "--change is the text of its query"),
+        (["--change", "red", "--like", "zz"], 3, "no such listing"),
+        (["--change", "red", "--image", "none.png"], 3, "none.png: no such file"),
+        (["--change", "color: red", "--like", "s0"], 3, "the reference is color: red already"),
+        (["--change", "color: red", "--image", "images/0.png"], 3, "the reference is color: red already"),
+        (["--change", "color: red", "--like", "s23"], 3, "--like s23: it has no photo"),
+        (["--change", "red", "--like", "s0", "--rerank", "5"], 2, "asks for another product than its reference"),
+        (["--change", "in red", "--image", "images/0.png", "--enrich"], 2, "--change in words does not edit"),
+    ],
+)
+def test_a_change_of_nothing_is_an_error(shop: Path, words: list[str], code: int, message: str) -> None:
+    result = call("search", *words)
+    assert result.exit_code == code, result.output
+    assert message in said(result)
+    assert len(result.stderr.strip().splitlines()) <= 3  # an error and its hint, one of which may be broken
+
+
+def test_an_embedder_without_photos_says_that_it_cannot_answer(shop: Path) -> None:
+    endpoint = ("embed.endpoint=http://127.0.0.1:9", "embed.endpoint_model=m", "embed.endpoint_photos=false")
+    flags = [word for each in endpoint for word in ("--set", each)]
+    result = call("search", "--like", "s0", "--change", "red", *flags)
+    assert result.exit_code == 4 and "reads none" in said(result)
