@@ -6,8 +6,8 @@
 Renders a shop with variants and duplicates into WORK/shop (kept for next time) and prints, for each kind of query: the
 held-out queries' recall without attributes, with what the generator writes greedily from what the query shows, with the
 true attributes (all of them, and those that the query's text states) and with another product's; then, of groups of 8
-answers sampled at temperature 1.0 for queries of medium difficulty, the share of groups whose rewards differ, by k, and
-mean, best and worst recall within a group. Checkpoints are looked for in the shop's own store.
+answers sampled at temperature 1.0 for training queries, the share of groups whose rewards differ, by k, and mean, best
+and worst recall within a group. Checkpoints are looked for in the shop's own store.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def sampled(environment: Environment, generator: LocalGenerator, groups: int) ->
     distinct = np.mean([len({reward.text for reward in rewards[i : i + G]}) for i in range(0, len(rewards), G)])
     best, _ = propose_k(made)
     plain = mean_recall(environment.ranks(numbers, [None] * len(numbers)), KS)
-    line("queries of medium difficulty, plain", plain)
+    line("training queries, plain", plain)
     within: dict[str, dict[str, float]] = {}
     for name, pick in (("mean of 8", np.mean), ("best of 8", np.max), ("worst of 8", np.min)):
         kept = [[row for row in group if row is not None] for group in made]

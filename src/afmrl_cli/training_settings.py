@@ -172,7 +172,7 @@ class RarSettings(TrainingSettings):
         "auto",
         description="What queries and gallery show; auto: the first of these that the catalog offers often enough.",
     )
-    queries: int = Field(512, ge=1, description="Queries to learn from; those of medium difficulty are preferred.")
+    queries: int = Field(512, ge=1, description="Queries to learn from; those whose answers differ are preferred.")
     gallery: int = Field(10_000, ge=0, description="Training listings that are searched; 0: all.")
     reward: Literal["auto", "recall", "rank"] = Field(
         "auto",

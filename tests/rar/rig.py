@@ -86,7 +86,9 @@ ANY_ROOM = Room(
     own_queries=0,
     spread_by_k={"3": 1.0},
     spread_by_rank=1.0,
+    spread_by_difficulty={},
     k=3,
+    reward="rank",
 )
 """What was measured, where a test measures nothing."""
 

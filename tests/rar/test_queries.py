@@ -13,9 +13,10 @@ from afmrl_cli.rar.queries import (
     QueryKind,
     RarQuery,
     choose_kind,
+    difficulty,
     offered,
     pose,
-    prefer_medium_difficulty,
+    prefer,
     some_products,
 )
 from afmrl_cli.training.pairs import Photo, Side, TrainListing
@@ -143,16 +144,13 @@ def test_a_smaller_gallery_keeps_products_whole() -> None:
     assert some_products(listings, 0, 0) == some_products(listings, 100, 0) == listings
 
 
-def test_queries_of_medium_difficulty_are_preferred() -> None:
-    ranks = [1] * 400 + [50] * 400 + [5000] * 400
-    kept = np.array([ranks[i] for i in prefer_medium_difficulty(ranks, 50, 200, 0)])
-    assert len(kept) == 200
-    assert (kept == 50).mean() > 0.9
-    easy = np.array([ranks[i] for i in prefer_medium_difficulty(ranks, 1, 200, 0)])
-    assert (easy == 1).mean() > 0.85
-    assert prefer_medium_difficulty([3, 2, 1], 50, 3, 0) == [0, 1, 2]
-    assert (
-        prefer_medium_difficulty(ranks, 50, 200, 0)
-        == prefer_medium_difficulty(ranks, 50, 200, 0)
-        != prefer_medium_difficulty(ranks, 50, 200, 1)
-    )
+def test_queries_of_greater_weight_are_preferred() -> None:
+    weights = [0.05] * 400 + [0.8] * 400
+    kept = np.array(prefer(weights, 200, 0))
+    assert len(kept) == len(set(kept)) == 200 and 0.88 < (kept >= 400).mean() < 1.0
+    assert prefer([0.1, 0.2], 3, 0) == [0, 1]
+    assert prefer(weights, 200, 0) == prefer(weights, 200, 0) != prefer(weights, 200, 1)
+
+
+def test_queries_of_about_the_same_rank_are_of_one_difficulty() -> None:
+    assert [difficulty(rank) for rank in (1, 2, 3, 4, 7, 8, 1000)] == [1, 2, 2, 4, 4, 8, 512]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from afmrl_cli.cli.app import app
 from afmrl_cli.errors import DataError
 from afmrl_cli.listener import Silent
 from afmrl_cli.rar import run as rar_run
-from afmrl_cli.rar.room import Room, kept_room, measure_room
+from afmrl_cli.rar.queries import difficulty
+from afmrl_cli.rar.reward import Reward, valid_reward
+from afmrl_cli.rar.room import Room, kept_room, measure_room, own_values
 from afmrl_cli.rar.run import train_rar
 from afmrl_cli.settings import Settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
-from tests.rar.rig import ANY_ROOM, make_rig, rar_settings
+from tests.rar.rig import ANY_ROOM, Rig, make_rig, rar_settings
 from tests.training.shop import write_shop
 
 FLAT: dict[str, object] = {"rar.from_base": True, "rar.temperature": 1e-6}
@@ -28,14 +31,9 @@ FLAT: dict[str, object] = {"rar.from_base": True, "rar.temperature": 1e-6}
 
 
 def room(by_k: dict[str, float], by_rank: float, **changes: Any) -> Room:
-    best = max(by_k, key=lambda k: by_k[k])
     recall = {f"recall@{k}": 0.5 for k in by_k}
-    found = {"groups": 64, "answers": 8, "spread_by_k": by_k, "spread_by_rank": by_rank, "k": int(best)}
+    found = {"groups": 64, "answers": 8, "spread_by_k": by_k, "spread_by_rank": by_rank, "k": int(min(by_k))}
     return ANY_ROOM.model_copy(update=found | {"plain": recall, "mean": recall, "best": recall} | changes)
-
-
-def settled(room: Room, **rar: object) -> Settings:
-    return room.settle(Settings.model_validate({"rar": rar}))
 
 
 @pytest.fixture
@@ -43,46 +41,74 @@ def shop(tmp_path: Path) -> CatalogFolder:
     return CatalogFolder(write_shop(tmp_path / "shop", 30) / "catalog.csv")
 
 
-def test_recall_is_rewarded_where_a_quarter_of_the_groups_differ_by_it_and_rank_elsewhere() -> None:
-    wide, narrow = room({"1": 0.1, "5": 0.25, "10": 0.2}, 0.5), room({"1": 0.24, "5": 0.0}, 0.47)
-    assert (settled(wide).rar.reward, settled(wide).rar.k) == ("recall", 5)
-    assert (settled(narrow).rar.reward, settled(narrow).rar.k) == ("rank", 1)
-    assert settled(wide, k=1).rar.reward == "rank", "by the k that is set, too few differ"
+def measured(rig: Rig, shop: CatalogFolder, ranks: list[list[int]], **changes: object) -> Room:
+    """What is measured when one answer in a group leads to each of these ranks; the gallery has 24 rows."""
+    chosen = rar_settings(
+        **{"rar.from_base": True, "rar.k": 0, "rar.reward": "auto", "rar.queries": len(ranks)} | changes
+    )
+    environment = rig.plan.environments.train.under(chosen)
+    environment.queries = tuple(replace(each, rank=2) for each in environment.queries[: len(ranks)])
+    groups = iter(ranks)
+
+    def rewards(numbers: list[int], *_: object) -> list[Reward]:
+        shape = [rank for _ in range(len(numbers) // 4) for rank in next(groups)]
+        return [valid_reward("a: b", [rank], k=1, shape="rank") for rank in shape]
+
+    environment.rewards = rewards  # type: ignore[method-assign,assignment]
+    return measure_room(Workspace(shop, chosen, Silent()), environment, rig.policy)
 
 
-def test_what_is_set_stands() -> None:
-    own = settled(room({"1": 0.0, "50": 0.9}, 0.9), reward="recall", k=1)
-    assert (own.rar.reward, own.rar.k) == ("recall", 1)
-    assert settled(room({"1": 0.9}, 0.9), reward="rank").rar.reward == "rank"
+def test_recall_is_rewarded_where_a_quarter_of_the_groups_differ_by_it_and_rank_elsewhere(
+    shop: CatalogFolder, tmp_path: Path
+) -> None:
+    rig = make_rig(shop, rar_settings(**{"rar.from_base": True}), tmp_path)
+    flat, first, later = [1, 1, 1, 1], [1, 1, 2, 1], [2, 3, 4, 3]
+    wide = measured(rig, shop, [flat, first, flat, first])
+    assert (wide.reward, wide.k, wide.spread_by_k["1"]) == ("recall", 1, 0.5)
+    narrow = measured(rig, shop, [flat, flat, flat, flat, later])
+    assert (narrow.reward, narrow.k, narrow.spread_of_reward) == ("rank", 2, 0.2), "as many differ by 3"
+    by_one = measured(rig, shop, [later, later], **{"rar.k": 1})
+    assert (by_one.reward, by_one.k) == ("rank", 1), "by the k that is set none differs"
+    own = measured(rig, shop, [later, later], **{"rar.k": 1, "rar.reward": "recall"})
+    assert (own.reward, own.k, own.spread_of_reward) == ("recall", 1, 0.0), "what is set stands"
+    rank = measured(rig, shop, [first, first], **{"rar.reward": "rank"})
+    assert rank.reward == rank.settle(Settings()).rar.reward == "rank"
 
 
 def test_nothing_is_to_be_learnt_where_fewer_than_a_twentieth_of_the_groups_differ() -> None:
-    flat = room({"1": 0.0, "5": 0.0}, 3 / 64)
-    why = flat.nothing_to_learn(settled(flat))
+    why = room({"1": 0.0, "5": 0.0}, 3 / 64).nothing_to_learn
     assert "of 64 queries 3 are answered better by one of 8 answers" in why and "rewarded by rank" in why
-    assert not room({"1": 0.0}, 4 / 64).nothing_to_learn(settled(flat)), "four groups are enough"
-    by_recall = settled(room({"1": 0.0, "5": 0.5}, 0.5), reward="recall", k=1)
-    assert "rewarded by recall@1" in room({"1": 0.0, "5": 0.5}, 0.5).nothing_to_learn(by_recall)
+    assert not room({"1": 0.0}, 4 / 64).nothing_to_learn, "four groups are enough"
+    assert "rewarded by recall@1" in room({"1": 0.0, "5": 0.5}, 0.5, reward="recall").nothing_to_learn
 
 
 def test_what_helps_depends_on_whether_answers_are_valid() -> None:
     flat, broken = room({"1": 0.0}, 0.0), room({"1": 0.0}, 0.0, valid_share=0.1)
-    assert "another rar.query" in flat.what_may_help() and "valid" not in flat.nothing_to_learn(settled(flat))
-    assert "train-sft" in broken.what_may_help() and "10% of the answers" in broken.nothing_to_learn(settled(broken))
+    assert "another rar.query" in flat.what_may_help and "valid" not in flat.nothing_to_learn
+    assert "train-sft" in broken.what_may_help and "10% of the answers" in broken.nothing_to_learn
     never = room({"1": 0.0}, 0.0, valid_share=0.0)
-    assert not never.nothing_to_learn(settled(never)), "the trainer says what is wrong with these"
+    assert not never.nothing_to_learn, "the trainer says what is wrong with these"
+
+
+def test_queries_are_preferred_whose_like_were_answered_differently() -> None:
+    found = room({"1": 0.2}, 0.2, spread_by_difficulty={"1": 0.02, "2": 0.9})
+    ranks = [1] * 300 + [3] * 300 + [50] * 300
+    chosen = np.array([ranks[i] for i in found.choose(ranks, 200, 0)])
+    assert len(chosen) == 200 and (chosen == 3).mean() > 0.7 > (chosen == 50).mean() > (chosen == 1).mean()
+    assert found.choose([1, 2], 5, 0) == [0, 1]
+    nothing = room({"1": 0.0}, 0.0, spread_by_difficulty={"1": 0.0})
+    assert len(nothing.choose(ranks, 200, 0)) == 200
 
 
 def test_the_lines_say_what_there_is_to_win() -> None:
     recall = {"plain": 0.594, "mean": 0.652, "best": 0.719, "own": 0.75}
     found = room({"1": 0.188, "5": 0.1}, 0.47, **{way: {"recall@1": each} for way, each in recall.items()})
-    assert found.lines(settled(found)) == [
+    assert found.lines == [
         "room: recall@1 0.594 without attributes, 0.652 on average of 8 answers,",
         "    0.719 by the best of them, 0.750 with the shop's own values",
         "    rewarded by rank: 47% of 64 groups of answers differ",
     ]
-    without = found.model_copy(update={"own": {}})
-    assert without.lines(settled(found))[1].endswith("0.719 by the best of them")
+    assert found.model_copy(update={"own": {}}).lines[1].endswith("0.719 by the best of them")
 
 
 def test_what_is_measured_is_what_the_policy_answers(shop: CatalogFolder, tmp_path: Path) -> None:
@@ -105,6 +131,7 @@ def test_what_is_measured_is_what_the_policy_answers(shop: CatalogFolder, tmp_pa
         assert found.best[f"recall@{k}"] == np.mean((ranks <= k).any(1))
     valid = [[each.ranks for each in made[i : i + 4] if each.valid] for i in range(0, 40, 4)]
     assert found.spread_by_rank == np.mean([len(set(group)) > 1 for group in valid])
+    assert found.spread_by_difficulty.keys() == {str(difficulty(query.rank)) for query in environment.queries}
     assert found.spread_by_k.keys() == {"1", "2", "3", "5", "10", "20", str(environment.median_k)}
 
 
@@ -114,8 +141,6 @@ def test_the_shops_own_values_are_those_of_its_columns(shop: CatalogFolder, tmp_
     rig, work = make_rig(shop, chosen, tmp_path), Workspace(shop, chosen, Silent())
     environment = rig.plan.environments.train
     numbers = range(len(environment.queries))
-    from afmrl_cli.rar.room import own_values
-
     own = own_values(work, environment, numbers)
     assert len(own) == len(numbers) and all(text and ": " in text for text in own)
     rows = shop.catalog.read_text("utf-8").splitlines()

@@ -9,7 +9,7 @@ content: another embedder, product or instruction is encoded anew, and a killed 
 
 The held-out environment asks with listings of the validation split, and its gallery is the training gallery plus the
 listings of the validation split: about as hard as what is trained on, so that one k does for both. Its queries are
-sampled without regard to ranks; the training queries are those of medium difficulty, by their plain rank, preferably.
+sampled at random, and so are those to train by; of these `room` chooses.
 
 Tied scores are those of `scores`, and tied rows stand in the gallery's order: a rank must not depend on how a batch was
 rounded.
@@ -48,12 +48,12 @@ from ..training.sizes import median_rank_k
 from ..workspace import Workspace
 from .frozen import frozen
 from .prefix import encode_groups
-from .queries import QueryKind, RarQuery, choose_kind, offered, pose, prefer_medium_difficulty, some_products
+from .queries import QueryKind, RarQuery, choose_kind, offered, pose, some_products
 from .reward import Reward, Shape, invalid_reward, propose_size, recall_at_k, valid_reward
 
 LEAST_QUERIES = 5
 CANDIDATES_EACH = 4
-"""Queries whose plain rank is computed for each that is kept."""
+"""Queries whose plain rank is computed for each that is asked."""
 
 
 class Environment:
@@ -168,9 +168,13 @@ class Environments:
     heldout: Environment
     offers: dict[QueryKind, int]
 
-    def rewarded_by(self, settings: Settings) -> Environments:
-        """Return the same environments under settings that differ in how answers are rewarded."""
-        return Environments(self.train.under(settings), self.heldout.under(settings), self.offers)
+    def with_choice(self, settings: Settings, numbers: Sequence[int]) -> Environments:
+        """Return the same environments under settings that differ in how answers are rewarded, with these of the
+        training queries.
+        """
+        train = self.train.under(settings)
+        train.queries = tuple(train.queries[number] for number in numbers)
+        return Environments(train, self.heldout.under(settings), self.offers)
 
     @functools.cached_property
     def description(self) -> dict[str, object]:
@@ -272,8 +276,8 @@ def pose_all(corpus: Corpus, settings: Settings, part: Part | None) -> Posed:
 def make_environments(
     work: Workspace, embedder: Embedder, run: Path, problems: Problems, corpus: Corpus | None = None
 ) -> Environments:
-    """Encode the gallery by `embedder` (into `run`/gallery) and choose the queries; `corpus` is what `read_corpus`
-    gave, if it was called before.
+    """Encode the gallery by `embedder` (into `run`/gallery) and rank it by the queries, more to train by than will be
+    asked; `corpus` is what `read_corpus` gave, if it was called before.
 
     Raises as `read_corpus` does, and DataError when nothing asks or answers or the gallery is too small for `rar.k`.
     """
@@ -287,11 +291,8 @@ def make_environments(
     vectors = _Vectors(work, embedder, VectorCache(run / "gallery"), problems)
     rows = vectors.of(posed.wider, settings.embed.target_instruction, "gallery")
     train_rows = rows[: len(posed.gallery)]
-    chosen = _ranked(chosen, vectors, train_rows)
-    ranks = [query.rank for query in chosen]
-    kept = prefer_medium_difficulty(ranks, rar.k or median_rank_k(ranks), rar.queries, rar.seed)
     return Environments(
-        Environment(work, embedder, posed.kind, posed.gallery, train_rows, [chosen[i] for i in kept]),
+        Environment(work, embedder, posed.kind, posed.gallery, train_rows, _ranked(chosen, vectors, train_rows)),
         Environment(work, embedder, posed.kind, posed.wider, rows, _ranked(held_out, vectors, rows)),
         posed.offers,
     )

@@ -68,11 +68,15 @@ def make_plan(
     """Return the plan that the environments' settings and what was measured in them mean; a step asks no more queries
     than there are.
     """
-    queries = len(environments.train.queries)
-    settings = with_rar_steps(room.settle(environments.train.settings), queries)
+    settings = room.settle(environments.train.settings)
+    chosen = room.choose([query.rank for query in environments.train.queries], settings.rar.queries, settings.rar.seed)
+    queries = len(chosen)
+    settings = with_rar_steps(settings, queries)
     rate = peak_rate(settings, "rar", built_in=base.name == NANO)
     prompts = min(settings.rar.prompts, queries)
-    return Plan(settings, environments.rewarded_by(settings), base, parent, generator, prompts, rate, room, part)
+    return Plan(
+        settings, environments.with_choice(settings, chosen), base, parent, generator, prompts, rate, room, part
+    )
 
 
 def query_order(queries: int, batches: int, size: int, seed: int) -> list[int]:

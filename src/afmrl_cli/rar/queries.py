@@ -181,15 +181,18 @@ def some_products(listings: Sequence[TrainListing], most: int, seed: int) -> lis
     return [listing for listing in listings if listing.identity in kept]
 
 
-def prefer_medium_difficulty(ranks: Sequence[int], k: int, number: int, seed: int) -> list[int]:
-    """Return `number` of the queries (numbers, sorted), those whose plain rank is near k preferred; all if there are no
-    more.
-
-    Sampled without replacement with weights exp(-|ln rank - ln(k + 1/2)|): between rank k and k + 1 a hit is decided, a
-    query at rank 10 k or k / 10 is sampled a tenth as often.
+def difficulty(rank: int) -> int:
+    """Return the class of a query by the rank of its best answer without attributes: 1, 2 to 3, 4 to 7, and so on, by
+    the first rank of each.
     """
-    if len(ranks) <= number:
-        return list(range(len(ranks)))
-    distance = np.abs(np.log(np.asarray(ranks, float)) - np.log(k + 0.5))
-    noise: NDArray[np.float64] = np.random.default_rng((seed, 2)).gumbel(size=len(ranks))
-    return sorted(np.argsort(distance - noise, kind="stable")[:number].tolist())
+    return 1 << rank.bit_length() - 1
+
+
+def prefer(weights: Sequence[float], number: int, seed: int) -> list[int]:
+    """Return `number` of the queries (numbers, sorted), sampled without replacement by weights above 0; all if there
+    are no more.
+    """
+    if len(weights) <= number:
+        return list(range(len(weights)))
+    noise: NDArray[np.float64] = np.random.default_rng((seed, 2)).gumbel(size=len(weights))
+    return sorted(np.argsort(-np.log(weights) - noise, kind="stable")[:number].tolist())

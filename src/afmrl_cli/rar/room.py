@@ -7,6 +7,8 @@
     rar.k unset              k with the largest d(recall@k); where none has any, the median rank without attributes
     rar.reward = auto        recall@k if d(recall@k) >= 1/4, else rank
     nothing to learn         d of that reward < 1/20
+    queries                  of more than rar.queries, sampled by weights: d of that reward among the sample's queries
+                             with about the same rank without attributes (1, 2 to 3, 4 to 7, ...), and one group at d
 
 A group whose rewards are all equal has advantages of 0. With 16 queries a step a quarter is four groups that teach
 something; of a twentieth not every step has one. An invalid answer counts as no attributes, which is what it is worth
@@ -36,10 +38,11 @@ from ..training.sizes import RAR_K
 from ..workspace import Workspace
 from .environment import Environment
 from .policy import Policy
+from .queries import difficulty, prefer
 from .reward import PROPOSED_KS, Group, Shape, propose_k, recall_at_k, share_with_variance, well_formed
 
 SAMPLE, AT_A_TIME = 64, 16
-"""Queries of the sample, and of a batch of it."""
+"""Most queries of the sample, and of a batch of it."""
 ENOUGH, LEAST = 1 / 4, 1 / 20
 """Shares of groups: recall@k is rewarded from the first on, nothing can be learnt below the second."""
 MOST_INVALID = 1 / 2
@@ -48,7 +51,8 @@ MOST_INVALID = 1 / 2
 class Room(BaseModel, frozen=True, extra="forbid"):
     """What the sample gave: `groups` of `answers` each; recall by k without attributes, on average, by the best answer
     and with the shop's own values ({} where it has none; for `own_queries` it has); the share of groups whose rewards
-    differ, by k and by rank; the k to take.
+    differ, by k and by rank; k and reward, as set or as they follow; the share by that reward for queries of one
+    `difficulty`.
     """
 
     groups: int
@@ -61,33 +65,45 @@ class Room(BaseModel, frozen=True, extra="forbid"):
     own_queries: int
     spread_by_k: dict[str, float]
     spread_by_rank: float
+    spread_by_difficulty: dict[str, float]
     k: int
+    reward: Shape
 
-    def spread(self, shape: Shape, k: int) -> float:
-        """Return the share of groups in which a reward differs."""
-        return self.spread_by_k[str(k)] if shape == "recall" else self.spread_by_rank
+    @property
+    def spread_of_reward(self) -> float:
+        """Return the share of groups that differ by the reward."""
+        return self.spread_by_k[str(self.k)] if self.reward == "recall" else self.spread_by_rank
+
+    @property
+    def rewarded_by(self) -> str:
+        """Name the reward."""
+        return f"recall@{self.k}" if self.reward == "recall" else "rank"
 
     def settle(self, settings: Settings) -> Settings:
-        """Return the settings with k and reward, where they are left open."""
-        rar = settings.rar
-        k = rar.k or self.k
-        shape = rar.reward
-        if shape == "auto":
-            shape = "recall" if self.spread("recall", k) >= ENOUGH else "rank"
-        return settings.model_copy(update={"rar": rar.model_copy(update={"k": k, "reward": shape})})
+        """Return the settings with k and reward, which may be left open there."""
+        rar = settings.rar.model_copy(update={"k": self.k, "reward": self.reward})
+        return settings.model_copy(update={"rar": rar})
 
-    def nothing_to_learn(self, settings: Settings) -> str:
-        """Say why training by the settings (of `settle`) would teach nothing, "" where it may."""
-        rar = settings.rar
-        share = self.spread(shape_of(rar.reward), rar.k)
+    def choose(self, ranks: Sequence[int], number: int, seed: int) -> list[int]:
+        """Return at most `number` of the queries with these ranks without attributes, those preferred by which answers
+        differ.
+        """
+        of_all, shares = self.spread_of_reward, self.spread_by_difficulty
+        return prefer([shares.get(str(difficulty(rank)), of_all) or LEAST for rank in ranks], number, seed)
+
+    @property
+    def nothing_to_learn(self) -> str:
+        """Say why training would teach nothing, "" where it may."""
+        share = self.spread_of_reward
         if not self.valid_share or share >= LEAST:
             return ""  # with no valid answer the trainer says what is wrong
         valid = "" if self.valid_share > MOST_INVALID else f"; {self.valid_share:.0%} of the answers are valid"
         return (
             f"RAR has nothing to learn here: of {self.groups} queries {round(share * self.groups)} are answered better "
-            f"by one of {self.answers} answers than by another (rewarded by {self.rewarded_by(settings)}){valid}"
+            f"by one of {self.answers} answers than by another (rewarded by {self.rewarded_by}){valid}"
         )
 
+    @property
     def what_may_help(self) -> str:
         """Say what to do where there is nothing to learn."""
         if self.valid_share <= MOST_INVALID:
@@ -97,28 +113,18 @@ class Room(BaseModel, frozen=True, extra="forbid"):
             "not learnt from (`afmrl cycle --set cycle.folds=auto`)"
         )
 
-    def lines(self, settings: Settings) -> list[str]:
-        """Say in lines of 80 columns how much there is to win by the settings (of `settle`)."""
-        rar = settings.rar
-        name = f"recall@{rar.k}"
+    @property
+    def lines(self) -> list[str]:
+        """Say in lines of 80 columns how much there is to win."""
+        name = f"recall@{self.k}"
         own = f", {self.own[name]:.3f} with the shop's own values" if self.own else ""
+        share = f"{self.spread_of_reward:.0%} of {self.groups} groups of answers differ"
         return [
             f"room: {name} {self.plain[name]:.3f} without attributes, "
             f"{self.mean[name]:.3f} on average of {self.answers} answers,",
             f"    {self.best[name]:.3f} by the best of them{own}",
-            f"    rewarded by {self.rewarded_by(settings)}: {self.spread(shape_of(rar.reward), rar.k):.0%} of "
-            f"{self.groups} groups of answers differ",
+            f"    rewarded by {self.rewarded_by}: {share}",
         ]
-
-    @staticmethod
-    def rewarded_by(settings: Settings) -> str:
-        """Name the reward that is settled."""
-        return f"recall@{settings.rar.k}" if settings.rar.reward == "recall" else "rank"
-
-
-def shape_of(reward: str) -> Shape:
-    """Return the shape of a reward that is settled."""
-    return "recall" if reward == "recall" else "rank"
 
 
 def kept_room(run: Path) -> Room | None:
@@ -134,7 +140,7 @@ def kept_room(run: Path) -> Room | None:
 def measure_room(work: Workspace, environment: Environment, policy: Policy) -> Room:
     """Sample answers to some of the environment's queries and rank the gallery by them."""
     rar, median_k = environment.settings.rar, environment.median_k
-    chosen = np.random.default_rng((rar.seed, 4)).permutation(len(environment.queries))[:SAMPLE]
+    chosen = np.random.default_rng((rar.seed, 4)).permutation(len(environment.queries))[: min(SAMPLE, rar.queries)]
     numbers = sorted(chosen.tolist())
     groups = _sampled_ranks(environment, policy, numbers, work.listener)
     plain = environment.ranks(numbers, [None] * len(numbers))
@@ -143,6 +149,8 @@ def measure_room(work: Workspace, environment: Environment, policy: Policy) -> R
     least = min(len(environment.gallery) - len(query.hidden) for query in environment.queries)
     ks = sorted({median_k, rar.k or median_k, *(k for k in PROPOSED_KS if k < min(least, RAR_K + 1))})
     best_k, spread = propose_k(groups, ks)
+    k = rar.k or (best_k if spread[best_k] else median_k)
+    shape: Shape = ("recall" if spread[k] >= ENOUGH else "rank") if rar.reward == "auto" else rar.reward
     as_shown = [
         [without if ranks is None else ranks for ranks in group] for group, without in zip(groups, plain, strict=True)
     ]
@@ -164,8 +172,24 @@ def measure_room(work: Workspace, environment: Environment, policy: Policy) -> R
         own_queries=sum(text is not None for text in own),
         spread_by_k={str(k): share for k, share in spread.items()},
         spread_by_rank=share_with_variance(valid, 1, "rank"),
-        k=best_k if spread[best_k] else median_k,
+        spread_by_difficulty=_by_difficulty([environment.queries[number].rank for number in numbers], valid, k, shape),
+        k=k,
+        reward=shape,
     )
+
+
+def _by_difficulty(
+    ranks: Sequence[int], groups: Sequence[Sequence[Sequence[int]]], k: int, shape: Shape
+) -> dict[str, float]:
+    """Return the share of groups that differ for queries of each difficulty, and one more group at the share of all."""
+    of_all = share_with_variance(groups, k, shape)
+    found: dict[int, list[Sequence[Sequence[int]]]] = {}
+    for rank, group in zip(ranks, groups, strict=True):
+        found.setdefault(difficulty(rank), []).append(group)
+    return {
+        str(each): (share_with_variance(some, k, shape) * len(some) + of_all) / (len(some) + 1)
+        for each, some in sorted(found.items())
+    }
 
 
 def _sampled_ranks(

@@ -140,7 +140,7 @@ def _tell_plan(plan: Plan, listener: Listener) -> None:
         f"{described['heldout_queries']:,} held out against {described['heldout_gallery_rows']:,}; "
         f"{described['steps']:,} steps of {plan.prompts} queries x {plan.settings.rar.group} answers"
     )
-    for line in plan.room.lines(plan.settings):
+    for line in plan.room.lines:
         listener.note(line)
     if (number := len(plan.environments.train.queries)) < FEW_QUERIES:
         listener.note(f"only {number} queries: RAR may learn them by heart; {FEW_QUERIES} or more did not")
@@ -148,8 +148,8 @@ def _tell_plan(plan: Plan, listener: Listener) -> None:
 
 def _refused(plan: Plan) -> dict[str, str]:
     """Return why training would teach nothing, and what may help; {} where it may teach something."""
-    why = plan.room.nothing_to_learn(plan.settings)
-    return {"refused": why, "what_may_help": plan.room.what_may_help()} if why else {}
+    why = plan.room.nothing_to_learn
+    return {"refused": why, "what_may_help": plan.room.what_may_help} if why else {}
 
 
 def _train(plan: Plan, policy: Policy, run: Path, listener: Listener) -> Outcome:
@@ -191,7 +191,7 @@ def _keeper(plan: Plan, policy: Policy) -> Callable[[Path], None]:
         plan.base,
         plan.parent,
         trained=f"`afmrl train-rar` on {len(environment.queries):,} queries of one catalog, rewarded by "
-        f"{plan.room.rewarded_by(plan.settings)} of {environment.embedder.id}",
+        f"{plan.room.rewarded_by} of {environment.embedder.id}",
         template=environment.task.template,
         content={"plan": plan.describe(), "rar": rar},
     )
