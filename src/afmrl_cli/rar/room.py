@@ -41,8 +41,8 @@ from .policy import Policy
 from .queries import difficulty, prefer
 from .reward import PROPOSED_KS, Group, Shape, propose_k, recall_at_k, share_with_variance, well_formed
 
-SAMPLE, AT_A_TIME = 64, 16
-"""Most queries of the sample, and of a batch of it."""
+SAMPLE = 64
+"""Most queries of the sample; as many at a time as in a step, lest it takes more memory than training."""
 ENOUGH, LEAST = 1 / 4, 1 / 20
 """Shares of groups: recall@k is rewarded from the first on, nothing can be learnt below the second."""
 MOST_INVALID = 1 / 2
@@ -200,8 +200,8 @@ def _sampled_ranks(
     groups: list[list[tuple[int, ...] | None]] = []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(rar.seed)
-        for i in range(0, len(numbers), AT_A_TIME):
-            some = numbers[i : i + AT_A_TIME]
+        for i in range(0, len(numbers), rar.prompts):
+            some = numbers[i : i + rar.prompts]
             tokens = policy.sample([policy.request(environment, number) for number in some], rar)
             answers = [policy.generator.generation(row) for row in tokens]
             asked = [number for number in some for _ in range(rar.group)]
