@@ -65,6 +65,7 @@ def test_recall_is_rewarded_where_a_quarter_of_the_groups_differ_by_it_and_rank_
     flat, first, later = [1, 1, 1, 1], [1, 1, 2, 1], [2, 3, 4, 3]
     wide = measured(rig, shop, [flat, first, flat, first])
     assert (wide.reward, wide.k, wide.spread_by_k["1"]) == ("recall", 1, 0.5)
+    assert measured(rig, shop, [flat, flat, flat, first]).reward == "recall", "a quarter is enough"
     narrow = measured(rig, shop, [flat, flat, flat, flat, later])
     assert (narrow.reward, narrow.k, narrow.spread_of_reward) == ("rank", 2, 0.2), "as many differ by 3"
     by_one = measured(rig, shop, [later, later], **{"rar.k": 1})
@@ -79,6 +80,7 @@ def test_nothing_is_to_be_learnt_where_fewer_than_a_twentieth_of_the_groups_diff
     why = room({"1": 0.0, "5": 0.0}, 3 / 64).nothing_to_learn
     assert "of 64 queries 3 are answered better by one of 8 answers" in why and "rewarded by rank" in why
     assert not room({"1": 0.0}, 4 / 64).nothing_to_learn, "four groups are enough"
+    assert not room({"1": 0.0}, 1 / 20).nothing_to_learn and room({"1": 0.0}, 0.049).nothing_to_learn
     assert "rewarded by recall@1" in room({"1": 0.0, "5": 0.5}, 0.5, reward="recall").nothing_to_learn
 
 
