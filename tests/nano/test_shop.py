@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 from PIL import Image
@@ -49,6 +50,22 @@ def test_listings_of_one_product_share_attributes_but_neither_photos_nor_words()
         assert one.garment == other.garment
         assert not {shot.number for shot in one.shots} & {shot.number for shot in other.shots}
     assert sum(one.title != other.title for one, other in doubles) > 0.8 * len(doubles)
+
+
+def test_detail_variants_share_a_group_and_differ_in_one_key_that_is_not_the_colour():
+    listings = plan_listings(ShopPlan(120, 1, variants=1.0, details=True, duplicates=0.0))
+    groups: dict[str, list[Garment]] = {}
+    for listing in listings:
+        groups.setdefault(listing.group_id, []).append(listing.garment)
+    variants = [group for group in groups.values() if len(group) > 1]
+    assert len(variants) >= len(groups) - 1  # of the last style there may be no place for a second
+    for group in variants:
+        apart = [
+            [key for key in KEYS if getattr(one, key) != getattr(other, key)] for one, other in combinations(group, 2)
+        ]
+        assert min(map(len, apart)) == 1
+        assert max(map(len, apart)) < len(group)  # the third differs from the first, too
+        assert not {"category", "colour", "pattern", "accent"} & {key for keys in apart for key in keys}
 
 
 def test_colour_variants_share_a_group_and_differ_in_colour_alone():

@@ -157,6 +157,13 @@ def colour_variant(garment: Garment, rng: Random, taken: tuple[str, ...] = ()) -
     return replace(garment, colour=rng.choice(fits))
 
 
+def detail_variant(garment: Garment, rng: Random) -> Garment:
+    """Return the same garment with another value of one key of its cut or fittings, everything else equal."""
+    details = {key: values for key, values in CATEGORIES[garment.category].items() if len(values) > 1}
+    key = rng.choice(sorted(details))
+    return replace(garment, **{key: rng.choice([each for each in details[key] if each != getattr(garment, key)])})
+
+
 def colour_variants(rng: Random) -> tuple[Garment, Garment]:
     """Return a garment sampled at random and its variant in another colour."""
     first = random_garment(rng)

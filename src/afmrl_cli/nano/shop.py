@@ -14,7 +14,7 @@ from random import Random
 
 from ..catalog.rendered import COMMENT
 from ..listener import Listener, Silent
-from .garment import COLOURS, KEYS, Garment, colour_variant, contrasts, random_garment
+from .garment import COLOURS, KEYS, Garment, colour_variant, contrasts, detail_variant, random_garment
 from .phone import by_phone
 from .render import render_photo
 from .wording import BRANDS, DEPARTMENTS, listing_words, query_words
@@ -41,7 +41,8 @@ COLUMNS: tuple[str, ...] = (
 class ShopPlan:
     """What a shop is like; the same plan gives the same bytes.
 
-    `variants` is the share of styles that come in a second, now and then a third colour, everything else equal;
+    `variants` is the share of styles that come in a second, now and then a third colour, everything else equal; with
+    `details` their variants differ in one key of their cut or fittings in place of the colour.
     `duplicates` the share of products listed twice, with other photos and other words. Each attribute is left out of
     title and description with the chance `leave_out`. `phone`: the photos of second listings were taken with a phone.
     `size`: a photo's side in pixels.
@@ -50,6 +51,7 @@ class ShopPlan:
     products: int = 200
     seed: int = 0
     variants: float = 0.5
+    details: bool = False
     duplicates: float = 0.1
     leave_out: float = 0.5
     phone: bool = False
@@ -129,14 +131,16 @@ def plan_listings(plan: ShopPlan) -> tuple[Listing, ...]:
         style += 1
         one = Random(f"shop {plan.seed} style {style}")
         garment = random_garment(one)
-        colours = [garment]
+        variants = [garment]
         while (
-            len(colours) < 3
-            and _other_colour(colours)
-            and one.random() < (plan.variants if len(colours) == 1 else 0.25)
+            len(variants) < 3
+            and (plan.details or _other_colour(variants))
+            and one.random() < (plan.variants if len(variants) == 1 else 0.25)
         ):
-            colours.append(colour_variant(garment, one, tuple(variant.colour for variant in colours)))
-        for n, variant in enumerate(colours):
+            made = _variant(variants, one, details=plan.details)
+            if made not in variants:
+                variants.append(made)
+        for n, variant in enumerate(variants):
             product = f"P{style:05d}-{n + 1}"
             if len({name for name, *_ in sold}) == plan.products:
                 break
@@ -145,6 +149,12 @@ def plan_listings(plan: ShopPlan) -> tuple[Listing, ...]:
                 sold.append((product, f"G{style:05d}", variant, 1))
     rng.shuffle(sold)
     return tuple(_listing(plan, f"L{n:05d}", *one) for n, one in enumerate(sold, 1))
+
+
+def _variant(known: list[Garment], rng: Random, *, details: bool) -> Garment:
+    if details:
+        return detail_variant(known[0], rng)
+    return colour_variant(known[0], rng, tuple(each.colour for each in known))
 
 
 def _other_colour(colours: list[Garment]) -> bool:
@@ -157,7 +167,7 @@ def _listing(plan: ShopPlan, name: str, product: str, group: str, garment: Garme
     style = Random(f"words {seed} {group}")
     brand = style.choice(BRANDS)
     price = f"{style.randrange(9, 190)}.{style.choice(('00', '50', '90', '95'))}"
-    # Half of the styles describe all their colours in the same words, as shops do, so that only the colour differs.
+    # Half of the styles describe all their variants in the same words, as shops do, so that only the photos differ.
     shared = style.random() < 0.5 and not copy
     words = listing_words(garment, Random(f"words {seed} {group if shared else product} {copy}"), brand, plan.leave_out)
     count = Random(f"count {seed} {product} {copy}").randint(2, 3)

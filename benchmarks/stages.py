@@ -1,0 +1,524 @@
+"""What each stage brings, on rendered shops and on real catalogs, over seeds: the table that decides the defaults.
+
+    python -m benchmarks.stages run WORK --rendered details-31,details-32 --seeds 0,1,2 [--part losses]
+    python -m benchmarks.stages run WORK --catalog FOLDER --seeds 0,1,2 --sft [--set KEY=VALUE ...]
+    python -m benchmarks.stages table WORK [--among validation]     # to choose by, or test
+    python -m benchmarks.stages margins WORK                        # of each training's loss
+
+`run` trains and scores in WORK, one folder a shop; killed, the same command goes on. A rendered shop has each product
+twice: the photos of the second listing were taken by phone, and either listing asks for the other (protocol identity).
+Styles come as twins, which differ in a detail such as the closure, or in the colour.
+A real catalog is a folder with catalog.csv and afmrl.toml, which is copied; what `afmrl eval` asks there by itself is
+asked. Split and queries are the same for all seeds; those of training differ. What is there is not done again.
+
+losses: all products of the training split
+    base                the embedder as it is, without attributes; and with them on both sides
+    InfoNCE             trained, all negatives alike
+    constant margin     all negatives weigh e^1.7 as much: AGCL without attributes
+    AGCL                negatives weigh by shared attributes, as by default; `graded`: over three nats
+    + attributes        AGCL's embedder, which has seen attributes on half of its queries: now all queries carry some
+    both sides          an embedder that has seen them on the gallery too, without any and with both
+    ceilings            the catalog's own columns in place of the generator's; all photos of a listing in place of one
+    controls            attributes of another product
+folds: AGCL, attributes (both sides), RAR and the second round, each on products that the others have not seen
+
+With --sft a generator is taught first (and one on each half, for the folds), since it doesn't know the catalog's keys.
+
+`table` prints the change to the row that each row goes on from, its interval over products and over runs (shop and
+seed), both 95 % and corrected for the number of changes (Bonferroni), and the paper's gain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats as statistics
+
+from afmrl_cli.attributes.parse import write_attributes
+from afmrl_cli.attributes.views import AttributeSource, open_views
+from afmrl_cli.catalog.folds import Part
+from afmrl_cli.catalog.problems import Problems
+from afmrl_cli.catalog.read import open_catalog, read_products
+from afmrl_cli.catalog.splits import split_of
+from afmrl_cli.cli.output import Output
+from afmrl_cli.cycle import stages
+from afmrl_cli.cycle.checks import check_stages, choose_protocol, choose_targets
+from afmrl_cli.cycle.folds import HALVES, FoldPlan, plan_folds
+from afmrl_cli.cycle.plan import of_round
+from afmrl_cli.errors import DataError
+from afmrl_cli.evaluation.build import TaskSpec
+from afmrl_cli.evaluation.report import EvalRequest, measure, task_views
+from afmrl_cli.nano.shop import ShopPlan, plan_listings, write_shop
+from afmrl_cli.rar.run import RAR
+from afmrl_cli.sft.run import SFT
+from afmrl_cli.sft.targets import Target, open_source, read_target
+from afmrl_cli.sources import load_settings
+from afmrl_cli.store.database import StoredAttributes
+from afmrl_cli.store.files import hash_json, write_json, writing
+from afmrl_cli.store.folder import CatalogFolder, find_folder
+from afmrl_cli.training.corpus import training_views
+from afmrl_cli.training.run import AGCL
+from afmrl_cli.training.shell import Method
+from afmrl_cli.workspace import Workspace
+
+from . import BUILT_IN
+
+METRICS = ("recall@1", "recall@5", "recall@10", "mrr")
+CLASSES = ("knn_accuracy", "nmi", "ari", "purity")
+SPLITS: tuple[stages.Scored, ...] = ("validation", "test")
+TRUE, SHUFFLED = "the catalog's own columns", "another product's attributes"
+SHOP: Mapping[str, object] = {
+    "model.device": "cpu",
+    "model.generator_images": 1,
+    "model.embedder_images": 1,
+    "split.validation": 0.1,
+    "split.test": 0.3,
+    "agcl.batch_size": 24,
+    "agcl.steps": 30,
+    "agcl.validate_every": 10,
+    "rar.query": "listings",
+    "rar.validation_queries": 60,
+}
+"""Settings of all catalogs that --set changes."""
+LADDER: Mapping[str, tuple[str, float | None]] = {
+    # name: (what it goes on from, the paper's gain of R@1 in points)
+    "base": ("", None),
+    "base, attributes (both)": ("base", None),
+    "InfoNCE": ("base", None),
+    "constant margin": ("InfoNCE", None),
+    "AGCL": ("InfoNCE", 3.01),
+    "AGCL over constant": ("constant margin", None),
+    "AGCL graded": ("InfoNCE", None),
+    "AGCL graded over constant": ("constant margin", None),
+    "+ attributes (query)": ("AGCL", 1.36),
+    "both sides: plain": ("AGCL", None),
+    "both sides: attributes": ("AGCL", 1.36),
+    "ceiling: true (query)": ("AGCL", None),
+    "ceiling: true (both)": ("both sides: attributes", None),
+    "ceiling: all photos": ("AGCL", None),
+    "control: another's (query)": ("AGCL", None),
+    "control: another's (both)": ("both sides: attributes", None),
+    "folds: AGCL": ("base", None),
+    "folds: + attributes": ("folds: AGCL", 1.36),
+    "folds: RAR": ("folds: + attributes", 1.86),
+    "folds: round 2 AGCL": ("folds: RAR", None),
+    "folds: round 2 RAR": ("folds: round 2 AGCL", None),
+    "folds: round 2": ("folds: RAR", None),
+}
+SAME_SCORES = {
+    "AGCL over constant": "AGCL",
+    "AGCL graded over constant": "AGCL graded",
+    "folds: round 2": "folds: round 2 RAR",
+}
+"""Rows that compare a row above with another one."""
+DRAWN = ShopPlan(duplicates=1.0, phone=True, size=224, text_queries=0, photo_queries=0)
+PartName = Literal["losses", "folds"]
+
+
+@dataclass
+class Described(Workspace):
+    """A workspace whose attributes are those stored under a name that is no generator's."""
+
+    described_by: str = field(default="", kw_only=True)
+
+    @cached_property
+    def source(self) -> AttributeSource:
+        own = super().source
+        return replace(own, generator=self.described_by) if self.described_by else own
+
+
+class Bench:
+    """One shop with one seed of the trainings: what is trained, and `scores` by row of the table."""
+
+    def __init__(self, folder: CatalogFolder, seed: int, flags: Mapping[str, object], out: Output) -> None:
+        self.folder, self.out, self.place = folder, out, folder.runs / f"stages-{seed}-{hash_json(dict(flags))[:8]}"
+        self.flags = {**SHOP, **{f"{section}.seed": seed for section in ("agcl", "rar")}, **flags}
+        chosen = choose_protocol(self.work())
+        self.flags["cycle.protocol"] = chosen.cycle.protocol or ""
+        self.scores: dict[str, dict[str, Any]] = {}
+        self.margins: dict[str, Any] = {}
+
+    def work(self, described_by: str = "", part: Part | None = None, **flags: object) -> Described:
+        """Return a workspace with these changes (`model__embedder_checkpoint` for model.embedder_checkpoint)."""
+        own = {name.replace("__", "."): value for name, value in flags.items()}
+        settings = load_settings(self.folder.root, self.flags | own, BUILT_IN)
+        return Described(self.folder, settings, self.out, part=part, described_by=described_by)
+
+    def train(self, method: Method, work: Workspace) -> str:
+        """Train, and return the checkpoint's name; "" where no step was worth keeping."""
+        made = stages.train(method, work)
+        if method is AGCL:
+            self.margins[str(made["checkpoint"])] = made.get("nearest_margin")
+        return str(made["checkpoint"])
+
+    def score(self, row: str, work: Workspace) -> None:
+        """Score both splits: means, each query's metrics, and class metrics of the embedder."""
+        found: dict[str, Any] = {}
+        for split in SPLITS:
+            name = "".join(each if each.isalnum() else "-" for each in row)
+            place = self.place / f"{name}-{split}"
+            shutil.rmtree(place, ignore_errors=True)
+            try:
+                made = stages.score(work, split, place, (None, None))
+            except DataError as error:
+                self.out.warn(f"{row}, {split}: {error}")
+                continue
+            rows = [json.loads(line) for line in (place / "per_query.jsonl").read_text("utf-8").splitlines()]
+            queries = {each["qid"]: [each[name] for name in METRICS] for each in rows}
+            found[split] = {"metrics": made["metrics"], "queries": queries, "protocol": made["protocol"]}
+        if work.settings.embed.enrich == "none" and work.settings.model.embedder_images:
+            found["classes"] = classes(work, self.place / "split.csv")
+        self.scores[row] = found
+        shown = {split: round(found[split]["metrics"]["recall@1"], 3) for split in SPLITS if split in found}
+        self.out.text(f"{self.folder.root.name} {row}: {shown}")
+
+
+def classes(work: Workspace, labels: Path) -> dict[str, float]:
+    """Return class metrics of an embedder over the listings of the test split, category words hidden."""
+    labels.parent.mkdir(parents=True, exist_ok=True)
+    with writing(labels) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "side"])
+        for product in read_products(work.folder, work.settings.catalog, Problems()):
+            writer.writerow([product.id, split_of(product, work.settings.split)])
+    chosen = work.settings.eval.model_copy(update={"labels": str(labels.resolve()), "compare": [], "max_drop": []})
+    work = work.with_settings(work.settings.model_copy(update={"eval": chosen}))
+    try:
+        report = measure(work, EvalRequest(TaskSpec("coarse", gallery=("side=test",))))
+    except DataError as error:
+        work.listener.warn(f"no class figures: {error}")
+        return {}
+    shutil.rmtree(report.folder)
+    metrics = report.content["systems"][0]["classes"]["metrics"]
+    return {name: metrics[name] for name in CLASSES if name in metrics}
+
+
+def climb(bench: Bench, part: PartName, sft: bool) -> None:
+    """Train and score every row of a part."""
+    plan = _plan(bench, sft)
+    generator, halves = _teach(bench, plan) if sft else ("", ())
+    _describe(bench, plan, generator, halves)
+    if part == "folds":
+        _fold_rows(bench, plan, generator, halves)
+    else:
+        _loss_rows(bench, {"model__generator_checkpoint": generator})
+
+
+def _loss_rows(bench: Bench, named: Mapping[str, object]) -> None:
+    """Train and score by each loss on all products of the training split; then what attributes add."""
+
+    def plain(embedder: str, **flags: object) -> Described:
+        return bench.work(model__embedder_checkpoint=embedder, embed__enrich="none", **named, **flags)
+
+    def enriched(embedder: str, side: str, by: str = "") -> Described:
+        return bench.work(by, model__embedder_checkpoint=embedder, embed__enrich=side, **named)
+
+    bench.score("base", plain(""))
+    bench.score("base, attributes (both)", enriched("", "both"))
+    forms: dict[str, dict[str, object]] = {
+        "InfoNCE": {"agcl__loss": "infonce"},
+        "constant margin": {"agcl__weights": "constant"},
+        "AGCL": {},
+        "AGCL graded": {"agcl__weights": "graded"},
+    }
+    made: dict[str, str] = {}
+    for name, form in forms.items():
+        made[name] = bench.train(AGCL, bench.work(agcl__validation_enrich="none", **named, **form))
+        bench.score(name, plain(made[name]))
+    agcl = made["AGCL"]
+    bench.score("+ attributes (query)", enriched(agcl, "query"))
+    bench.score("ceiling: true (query)", enriched(agcl, "query", TRUE))
+    bench.score("control: another's (query)", enriched(agcl, "query", SHUFFLED))
+    bench.score("ceiling: all photos", plain(agcl, model__embedder_images=0))
+    both = bench.train(AGCL, bench.work(embed__enrich="both", **named))
+    bench.score("both sides: plain", plain(both))
+    bench.score("both sides: attributes", enriched(both, "both"))
+    bench.score("ceiling: true (both)", enriched(both, "both", TRUE))
+    bench.score("control: another's (both)", enriched(both, "both", SHUFFLED))
+
+
+def _fold_rows(bench: Bench, plan: FoldPlan, generator: str, halves: tuple[str, ...]) -> None:
+    """Train and score AGCL, RAR and the second round, each on products of its own; attributes on both sides."""
+    if plan.folds is None:
+        raise DataError(f"no folds: {' '.join(plan.notes)}", "take a larger catalog")
+    generators = (generator, *halves) if halves else ()
+    last: dict[str, object] = {"model__generator_checkpoint": generator, "embed__enrich": "both"}
+    last["model__embedder_checkpoint"] = bench.train(AGCL, bench.work(part=plan.agcl(1, generators), **last))
+    bench.score("folds: AGCL", bench.work(**last | {"embed__enrich": "none"}))
+    bench.score("folds: + attributes", bench.work(**last))
+    for number in range(1, plan.rounds + 1):
+        settings = bench.work(**last).settings
+        if number > 1:
+            changed = of_round(settings, AGCL, number, divided=True)
+            part, flags = plan.agcl(number, generators), {f"agcl__{key}": value for key, value in changed.items()}
+            last["model__embedder_checkpoint"] = bench.train(AGCL, bench.work(part=part, **last, **flags))
+            bench.score(f"folds: round {number} AGCL", bench.work(**last))
+        changed = of_round(settings, RAR, number, divided=True)
+        flags = {f"rar__{key}": value for key, value in changed.items()}
+        flags["rar__from_base"] = not last["model__generator_checkpoint"]
+        if rewarded := bench.train(RAR, bench.work(part=plan.rar(), **last, **flags)):
+            last["model__generator_checkpoint"] = rewarded
+            stages.write_attributes(bench.work(**last), SPLITS)
+        bench.score("folds: RAR" if number == 1 else f"folds: round {number} RAR", bench.work(**last))
+
+
+def _plan(bench: Bench, sft: bool) -> FoldPlan:
+    work = bench.work(cycle__folds="auto", cycle__iterations=2, cycle__sft="auto" if sft else "no")
+    targets = choose_targets(work)
+    plan = plan_folds(work, lambda plan: check_stages(work, targets, plan))
+    bench.out.note(plan.describe() or str(plan.notes))
+    return plan
+
+
+def _teach(bench: Bench, plan: FoldPlan) -> tuple[str, tuple[str, ...]]:
+    """Teach a generator on what AGCL learns from, and one on each half of it."""
+    source = choose_targets(bench.work())
+    whole = bench.train(SFT, bench.work(part=plan.part(HALVES), sft__source=source))
+    if plan.folds is None:
+        return whole, ()
+    return whole, tuple(bench.train(SFT, bench.work(part=plan.part((half,)), sft__source=source)) for half in HALVES)
+
+
+def _describe(bench: Bench, plan: FoldPlan, generator: str, halves: tuple[str, ...]) -> None:
+    """Write the generator's attributes of all that asks and is searched, and beside them those of the ceilings."""
+    work = bench.work(embed__enrich="both", model__generator_checkpoint=generator)
+    stages.write_attributes(work, SPLITS)
+    for half, other in zip(HALVES, reversed(halves), strict=True) if halves else ():
+        part = plan.part((half,))
+        stages.write_attributes(bench.work(part=part, embed__enrich="both", model__generator_checkpoint=other), SPLITS)
+    products = list(read_products(work.folder, work.settings.catalog, Problems()))
+    views = [*products, *training_views(work)]
+    views += [view for split in SPLITS for view in task_views(work, stages.task_spec(work.settings, split))]
+    true = _true_attributes(bench)
+    rng = np.random.default_rng(0)
+    with open_views(work, work.source) as stored:
+        prints = stored.fingerprints(views)
+        texts = stored.texts(prints)
+        ids = sorted(true)
+        rows: list[StoredAttributes] = []
+        own = {print: view for view, print in zip(views, prints, strict=True) if print}
+        for print, view in own.items():
+            text = true.get(view.id, "")
+            others = [texts[other] for other in rng.permutation(sorted(texts))[:20] if own[other].id != view.id]
+            for name, said in ((TRUE, text), (SHUFFLED, others[0] if others else "")):
+                if said:
+                    rows.append(StoredAttributes(print, name, work.source.prompt, view.id, said, None, 0.0))
+        stored.database.put_attributes(rows)
+    bench.out.note(f"{len(own):,} views, {len(texts):,} with attributes, {len(ids):,} listings with true ones")
+
+
+def _true_attributes(bench: Bench) -> dict[str, str]:
+    """Return the attribute text of the catalog's own columns by listing."""
+    work = bench.work(sft__source="columns")
+    found: dict[str, str] = {}
+    with work.database() as database, open_catalog(work.folder, work.settings.catalog, Problems()) as catalog:
+        source = open_source(work, catalog, database, "")
+        for product in catalog.products:
+            text, _ = source.raw(product, None)
+            target = read_target(text, product, work.task, source.keys)
+            if isinstance(target, Target):
+                found[product.id] = write_attributes(target.pairs)
+    return found
+
+
+# What is run
+
+
+def run(work: Path, shop: CatalogFolder, seed: int, part: PartName, flags: Mapping[str, object], sft: bool) -> None:
+    """Do a part of the table for a shop and a seed, if it is not there."""
+    file = work / "results" / f"{shop.root.name}-{seed}-{hash_json(dict(flags))[:8]}-{part}.json"
+    out = Output()
+    if file.is_file():
+        out.note(f"{file}: is there")
+        return
+    with out:
+        bench = Bench(shop, seed, flags, out)
+        climb(bench, part, sft)
+    products = read_products(shop, bench.work().settings.catalog, Problems())
+    told = {"shop": shop.root.name, "seed": seed, "set": dict(flags), "margins": bench.margins}
+    told |= {"identities": {each.id: each.identity for each in products}, "phones": phones(shop)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, {**told, "rows": bench.scores})
+
+
+def rendered(work: Path, name: str, products: int) -> CatalogFolder:
+    """Draw the shop `name`, such as details-7: whose twins differ in a detail, with the seed 7."""
+    place = work / name
+    write_shop(place, shop_plan(name, products), processes=2)
+    (place / "plan.json").write_text(json.dumps({"name": name, "products": products}), "utf-8")
+    return CatalogFolder(place / "catalog.csv")
+
+
+def shop_plan(name: str, products: int) -> ShopPlan:
+    """Return the plan of a drawn shop: what its twins differ in, and its seed."""
+    kind, _, seed = name.partition("-")
+    if kind == "details":
+        return replace(DRAWN, products=products, seed=int(seed), details=True, variants=1.0, leave_out=0.8)
+    return replace(DRAWN, products=products, seed=int(seed), variants=0.6, leave_out=0.7)
+
+
+def phones(shop: CatalogFolder) -> list[str]:
+    """Return the listings whose photos were taken by phone; none of a shop that was not drawn."""
+    file = shop.root / "plan.json"
+    if not file.is_file():
+        return []
+    return [each.id for each in plan_listings(shop_plan(**json.loads(file.read_text("utf-8")))) if each.shots[0].phone]
+
+
+def copied(work: Path, folder: Path) -> CatalogFolder:
+    """Copy a catalog's folder, without its store."""
+    place = work / folder.resolve().name
+    if not place.exists():
+        part = place.with_name(place.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(folder, part, ignore=shutil.ignore_patterns(".afmrl"))
+        part.replace(place)
+    return find_folder(place, lambda root: load_settings(root, {}).catalog.path)
+
+
+# The table
+
+
+def table(work: Path, among: str) -> None:
+    """Print the rows of each shop and of all rendered ones together."""
+    merged: dict[str, dict[str, Any]] = {}
+    for path in sorted((work / "results").glob("*.json")):
+        each = json.loads(path.read_text("utf-8"))
+        merged.setdefault(path.stem.rpartition("-")[0], each)["rows"] |= each["rows"]
+    results = list(merged.values())
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for each in results:
+        groups.setdefault(f"{each['shop']} {json.dumps(each['set'])}", []).append(each)
+        if each["phones"]:
+            groups.setdefault(f"all rendered shops {json.dumps(each['set'])}", []).append(each)
+    for title, runs in groups.items():
+        _show(title, runs, among)
+        if any(each["phones"] for each in runs):
+            for side in ("phone", "studio"):
+                _show(f"{title}, {side} asks", runs, among, side)
+
+
+def _show(title: str, runs: list[dict[str, Any]], among: str, side: str = "") -> None:
+    seeds = sorted({each["seed"] for each in runs})
+    shops = sorted({each["shop"] for each in runs})
+    print(f"\n### {title}: {len(shops)} shops, {len(seeds)} seeds, {among} split\n")
+    heads = [
+        "stage",
+        "R@1",
+        "R@5",
+        "R@10",
+        "MRR",
+        "over",
+        "R@1 change",
+        "95 % over products",
+        "95 % over runs",
+        "paper",
+    ]
+    heads += [] if side else ["kNN", "NMI", "ARI", "purity"]
+    print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
+    compared = sum(bool(other) for other, _ in LADDER.values())
+    for row, (other, gain) in LADDER.items():
+        stored = SAME_SCORES.get(row, row)
+        mine = _of(runs, stored, among, side)
+        if not mine:
+            continue
+        cells = [row, *(f"{100 * np.mean([values[:, i].mean() for values, _ in mine.values()]):.1f}" for i in range(4))]
+        cells += [other, *_change(mine, _of(runs, other, among, side), compared)] if other else [""] * 4
+        cells.append("" if gain is None else f"{gain:+.2f}")
+        if not side:
+            kept = [each["rows"][stored].get("classes") or {} for each in runs if stored in each["rows"]]
+            cells += [
+                f"{100 * np.mean([own[name] for own in kept]):.1f}" if all(name in own for own in kept) else ""
+                for name in CLASSES
+            ]
+        print(f"| {' | '.join(cells)} |")
+
+
+Scores = dict[tuple[str, int], tuple[NDArray[np.float64], list[str]]]
+
+
+def _of(runs: Sequence[Mapping[str, Any]], row: str, among: str, side: str) -> Scores:
+    """Return (metrics [queries, 4], each query's shop and product) by shop and seed."""
+    found: Scores = {}
+    for each in runs:
+        queries = each["rows"].get(row, {}).get(among, {}).get("queries", {})
+        chosen = [q for q in sorted(queries) if not side or (q in each["phones"]) == (side == "phone")]
+        if chosen:
+            groups = [f"{each['shop']} {each['identities'].get(q, q)}" for q in chosen]
+            found[each["shop"], each["seed"]] = np.array([queries[q] for q in chosen]), groups
+    return found
+
+
+def _change(mine: Scores, theirs: Scores, compared: int) -> list[str]:
+    """Return the mean change of R@1 in points, its interval over products (bootstrap) and over runs (Student)."""
+    both = sorted(mine.keys() & theirs.keys())
+    apart = {key: 100 * (mine[key][0][:, 0] - theirs[key][0][:, 0]) for key in both}
+    level = 1 - 0.05 / compared
+    by_product: dict[str, list[float]] = {}
+    for key in both:
+        for group, value in zip(mine[key][1], apart[key], strict=True):
+            by_product.setdefault(group, []).append(value)
+    sums = np.array([[sum(values), len(values)] for values in by_product.values()])
+    rng = np.random.default_rng(0)
+    drawn = sums[rng.integers(len(sums), size=(10_000, len(sums)))].sum(1)
+    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [50 * (1 - level), 50 * (1 + level)])
+    means = [float(values.mean()) for values in apart.values()]
+    over_runs = ""
+    if len(means) > 1:
+        half = statistics.t.ppf(0.5 + level / 2, len(means) - 1) * np.std(means, ddof=1) / len(means) ** 0.5
+        over_runs = f"{np.mean(means) - half:+.1f} to {np.mean(means) + half:+.1f}"
+    return [f"{np.mean(means):+.1f}", f"{low:+.1f} to {high:+.1f}", over_runs]
+
+
+def margins(work: Path) -> None:
+    """Print how near each training's loss gradient is to that of a constant margin."""
+    for path in sorted((work / "results").glob("*.json")):
+        each = json.loads(path.read_text("utf-8"))
+        for name, margin in each["margins"].items():
+            print(each["shop"], each["seed"], name, json.dumps(margin))
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    start = commands.add_parser("run")
+    start.add_argument("work", type=Path)
+    start.add_argument("--rendered", default="", help="shops to draw: details-SEED or colours-SEED")
+    start.add_argument("--products", type=int, default=400)
+    start.add_argument("--catalog", type=Path, action="append", default=[])
+    start.add_argument("--seeds", default="0,1,2,3,4")
+    start.add_argument("--part", choices=get_args(PartName))
+    start.add_argument("--sft", action="store_true")
+    start.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    show = commands.add_parser("table")
+    show.add_argument("work", type=Path)
+    show.add_argument("--among", choices=SPLITS, default="test")
+    commands.add_parser("margins").add_argument("work", type=Path)
+    wanted = parser.parse_args()
+    if wanted.command == "table":
+        table(wanted.work, wanted.among)
+    elif wanted.command == "margins":
+        margins(wanted.work)
+    else:
+        flags = dict(each.split("=", 1) for each in wanted.set)
+        shops = [rendered(wanted.work, name, wanted.products) for name in wanted.rendered.split(",") if name]
+        shops += [copied(wanted.work, folder) for folder in wanted.catalog]
+        for part in [wanted.part] if wanted.part else get_args(PartName):
+            for seed in wanted.seeds.split(","):
+                for shop in shops:
+                    run(wanted.work, shop, int(seed), part, flags, wanted.sft)
+
+
+if __name__ == "__main__":
+    main()
