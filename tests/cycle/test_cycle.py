@@ -44,6 +44,8 @@ def test_stages_are_chosen_on_validation_and_reported_on_test(
     content = summary.content
     results = content["leaderboard"]
     assert [stage["name"] for stage in results] == ["base", "InfoNCE", "AGCL", "SFT attributes", "RAR"]
+    assert content["shows"][0].startswith("a query shows a whole listing; searched are all other listings")
+    assert content["shows"][1].endswith("stages with attributes have them on the query")
     by_name = {stage["name"]: stage for stage in results}
     assert by_name["InfoNCE"]["baseline"] and by_name["InfoNCE"]["against"] == by_name["AGCL"]["against"] == "base"
     assert [stage["attributes"] for stage in results][:4] == [False, False, False, True]

@@ -129,7 +129,7 @@ def _show(session: Session, summary: CycleSummary) -> None:
     for result in results:
         if result.note:
             out.words(f"{result.name}: {result.note}")
-    for line in folds_lines(content["folds"]):
+    for line in (*content["shows"], *folds_lines(content["folds"])):
         out.words(line)
     if content["test_flatters"]:
         out.words(f"careful: {content['test_flatters']}")

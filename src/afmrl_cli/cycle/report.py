@@ -101,7 +101,7 @@ def write_report(place: Path, work: Workspace) -> Path:
         shown=shown,
         charts={split: _chart(content, split) for split in ("validation", "test")},
         few=content["chosen_by"]["products"] < content["chosen_by"]["needed"],
-        folds=folds_lines(content.get("folds")),
+        lines=[*content.get("shows", []), *folds_lines(content.get("folds"))],
         rounds=rounds,
         masks=agcl["mask"],
         margin=agcl["mask_margin"],

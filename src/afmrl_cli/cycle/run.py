@@ -54,7 +54,7 @@ from .inputs import Inputs, read_catalog
 from .plan import EVERY_ROUND, changed_settings, cycle_key, cycles, of_round, planned, refuse
 from .records import InputsChanged, Record, Records, StageNotDone
 from .report import write_report
-from .stage_results import StageResult, System, accept, last_accepted
+from .stage_results import StageResult, System, accept, last_accepted, shows
 from .stages import Scored
 
 SCHEMA = "afmrl.cycle/2"
@@ -409,6 +409,7 @@ class Cycle:
             "metric": self.metric,
             "confidence": self.settings.eval.confidence,
             "rounds": self.settings.cycle.iterations,
+            "shows": shows(self.settings, self.results),
             "folds": plan.content(),
             "chosen_by": {"split": "validation", "products": self.num_products["validation"], "needed": LEAST_PRODUCTS},
             "test_flatters": self.flattered,

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from ..catalog.splits import LEAST_PRODUCTS
 from ..evaluation.compare import signed
+from ..evaluation.protocols import SHOWS
+from ..settings import Settings
 from .records import Record
 from .stages import Scored
 
@@ -104,6 +106,22 @@ class StageResult:
             "change": self.change(metric, split),
             "change_from_base": self.change(metric, split, "from_base"),
         }
+
+
+def shows(settings: Settings, results: Sequence[StageResult]) -> list[str]:
+    """Say what a query and the gallery show, and where stages with attributes put them; [] where nothing was scored."""
+    scored = (each.record(split) for each in results for split in get_args(Scored))
+    protocol = next((record.result["protocol"] for record in scored if record), "")
+    if not protocol:
+        return []
+    query, gallery = SHOWS[protocol]
+    most = settings.model.embedder_images
+    photos = "all photos of a listing" if not most else "a listing's first photo" if most == 1 else f"{most} photos"
+    sides = "the query" if settings.embed.enrich == "query" else "the query and on what is searched"
+    return [
+        f"a query shows {query}; searched are {gallery} ({protocol})",
+        f"the embedder is shown {photos}; stages with attributes have them on {sides}",
+    ]
 
 
 def accept(result: StageResult, last: StageResult, metric: str, *, keep_worse: bool, undecided: str) -> StageResult:

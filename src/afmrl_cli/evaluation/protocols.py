@@ -20,7 +20,7 @@ and of those taken out of a query's ranking, are left out: they can't be found. 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +32,16 @@ from .task import Document, Query, Task, query_text, sample, show_only, variants
 PROTOCOLS = ("identity", "photo", "fine", "coarse", "text", "composed", "queries")
 PHOTO_QUERY, TITLE_QUERY = "photo of ", "title of "
 COARSE_QUERIES = 1000
+SHOWS: Mapping[str, tuple[str, str]] = {
+    "identity": ("a whole listing", "all other listings; right are those of the same product"),
+    "photo": ("a product's last photo alone", "all listings without the photos that ask; right is the product"),
+    "fine": ("a listing whose product has variants", "all other listings; right are those of the same product"),
+    "coarse": ("a listing", "all listings of other products; right are those of its class"),
+    "text": ("a title", "photos alone; right is the listing with that title"),
+    "composed": ("a photo and a wish such as color: red", "all other listings; right is its variant"),
+    "queries": ("what stands in queries.jsonl", "all listings; right is what the judgements say"),
+}
+"""Of each protocol, in words: what a query shows, and what is searched."""
 STANDARD_LABELS = ("id", "product_id", "group_id", "brand", "category")
 
 
