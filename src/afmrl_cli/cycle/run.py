@@ -76,8 +76,8 @@ class CycleSummary:
 def run_cycle(work: Workspace, *, dry_run: bool = False) -> CycleSummary:
     """Train and score round after round; finished stages are skipped, a stopped one goes on inside.
 
-    Raises UsageError, DataError and ModelError as the stages do, DataError while another command is writing, and
-    KeyboardInterrupt after the stage at hand has saved its state.
+    Raises UsageError, DataError and ModelError as the stages do, DataError while another command is writing.
+    KeyboardInterrupt comes after the stage at hand has saved its state.
     """
     refuse(work.settings)
     with contextlib.nullcontext() if dry_run else writer_lock(work.folder.store, "afmrl cycle", lend=True):
@@ -198,9 +198,7 @@ class Cycle:
         return ""
 
     def _brought(self, before: StageResult) -> bool:
-        """Tell whether the round after `before` raised the validation metric; what can't be decided is no reason to
-        stop.
-        """
+        """Tell whether the round after `before` raised the validation metric, or could not decide."""
         value, then = self.last.value(self.metric), before.value(self.metric)
         return value is None or then is None or before.products() < LEAST_PRODUCTS or value > then
 
