@@ -1,15 +1,15 @@
 """What each stage brings, on rendered shops and on real catalogs, over seeds: the table that decides the defaults.
 
     python -m benchmarks.stages run WORK --rendered details-31,details-32 --seeds 0,1,2 [--part losses]
-    python -m benchmarks.stages run WORK --catalog FOLDER --seeds 0,1,2 --sft [--set KEY=VALUE ...]
+    python -m benchmarks.stages run WORK --catalog DATA/luma --keys color,garment,pattern --sft [--set KEY=VALUE ...]
     python -m benchmarks.stages table WORK [--among validation]     # to choose by, or test
     python -m benchmarks.stages margins WORK                        # of each training's loss
 
 `run` trains and scores in WORK, one folder a shop; killed, the same command goes on. A rendered shop has each product
 twice: the photos of the second listing were taken by phone, and either listing asks for the other (protocol identity).
 Styles come as twins, which differ in a detail such as the closure, or in the colour.
-A real catalog is a folder with catalog.csv and afmrl.toml, which is copied; what `afmrl eval` asks there by itself is
-asked. Split and queries are the same for all seeds; those of training differ. What is there is not done again.
+Of a real catalog `sft_catalogs` makes a copy that shows photos alone, or photos and titles. Split and queries are the
+same for all seeds; those of training differ. What is there is not done again.
 
 losses: all products of the training split
     base                the embedder as it is, without attributes; and with them on both sides
@@ -65,13 +65,14 @@ from afmrl_cli.sft.targets import Target, open_source, read_target
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.database import StoredAttributes
 from afmrl_cli.store.files import hash_json, write_json, writing
-from afmrl_cli.store.folder import CatalogFolder, find_folder
+from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.corpus import training_views
 from afmrl_cli.training.run import AGCL
 from afmrl_cli.training.shell import Method
 from afmrl_cli.workspace import Workspace
 
 from . import BUILT_IN
+from .sft_catalogs import copy_catalog
 
 METRICS = ("recall@1", "recall@5", "recall@10", "mrr")
 CLASSES = ("knn_accuracy", "nmi", "ari", "purity")
@@ -385,17 +386,6 @@ def phones(shop: CatalogFolder) -> list[str]:
     return [each.id for each in plan_listings(shop_plan(**json.loads(file.read_text("utf-8")))) if each.shots[0].phone]
 
 
-def copied(work: Path, folder: Path) -> CatalogFolder:
-    """Copy a catalog's folder, without its store."""
-    place = work / folder.resolve().name
-    if not place.exists():
-        part = place.with_name(place.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(folder, part, ignore=shutil.ignore_patterns(".afmrl"))
-        part.replace(place)
-    return find_folder(place, lambda root: load_settings(root, {}).catalog.path)
-
-
 # The table
 
 
@@ -506,7 +496,10 @@ def main() -> None:
     start.add_argument("work", type=Path)
     start.add_argument("--rendered", default="", help="shops to draw: details-SEED or colours-SEED")
     start.add_argument("--products", type=int, default=300)
-    start.add_argument("--catalog", type=Path, action="append", default=[])
+    start.add_argument("--catalog", type=Path, help="a real catalog: these are as of benchmarks.sft_catalogs")
+    start.add_argument("--show", choices=("photo", "title"), default="photo")
+    start.add_argument("--keys", default="")
+    start.add_argument("--identity", default="product_id")
     start.add_argument("--seeds", default="0,1,2,3,4")
     start.add_argument("--part", choices=get_args(PartName))
     start.add_argument("--sft", action="store_true")
@@ -523,7 +516,10 @@ def main() -> None:
     else:
         flags = dict(each.split("=", 1) for each in wanted.set)
         shops = [rendered(wanted.work, name, wanted.products) for name in wanted.rendered.split(",") if name]
-        shops += [copied(wanted.work, folder) for folder in wanted.catalog]
+        if wanted.catalog:
+            keys = [key for key in wanted.keys.split(",") if key]
+            shops.append(copy_catalog(wanted.catalog, wanted.work, wanted.show, keys, wanted.identity))
+            flags = {"catalog.allow_outside": True, "catalog.columns.product_id": "product_id", **flags}
         seeds = [int(seed) for seed in wanted.seeds.split(",")]
         for part in [wanted.part] if wanted.part else get_args(PartName):
             for seed in seeds:
