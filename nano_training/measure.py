@@ -31,7 +31,32 @@ def measure(folder: Path | None = None, products: int = 1000, seed: int = 4711, 
             ShopPlan(products, seed, duplicates=0.0, text_queries=products, photo_queries=products),
             processes=processes,
         )
-        return measure_shop(shop, folder)
+        phones = write_shop(
+            Path(place) / "phones",
+            ShopPlan(products // 2, seed, duplicates=1.0, phone=True, text_queries=0, photo_queries=0, size=224),
+            processes=processes,
+        )
+        return {**measure_shop(shop, folder), **measure_phones(phones, folder)}
+
+
+def opened(shop: Shop, shots: tuple[Shot, ...]) -> list[Image.Image]:
+    """Open photos of a shop."""
+    return [Image.open(shop.folder / shot.name).convert("RGB") for shot in shots]
+
+
+def measure_phones(shop: Shop, folder: Path | None = None) -> Table:
+    """Return the figures on the listings of a shop whose photos were taken by phone."""
+    model, processor = load_nano(folder)
+    listings = [listing for listing in shop.listings if listing.shots[0].phone]
+    truth = [listing.garment.attributes() for listing in listings]
+    texts = [listing_text_of(listing) for listing in listings]
+    shown = [opened(shop, listing.shots) for listing in listings]
+    first = answers(model, processor, [""] * len(listings), [photos[:1] for photos in shown])
+    said = answers(model, processor, texts, shown)
+    return {
+        "attributes by phone: one photo": value_scores(truth, first),
+        "attributes by phone: all photos and text": value_scores(truth, said),
+    }
 
 
 def listing_text_of(listing: Listing) -> str:
@@ -54,11 +79,7 @@ def measure_shop(shop: Shop, folder: Path | None = None) -> Table:
     truth = [listing.garment.attributes() for listing in listings]
     texts = [listing_text_of(listing) for listing in listings]
     blank = [""] * len(listings)
-
-    def opened(shots: tuple[Shot, ...]) -> list[Image.Image]:
-        return [Image.open(shop.folder / shot.name).convert("RGB") for shot in shots]
-
-    shown = [opened(listing.shots) for listing in listings]
+    shown = [opened(shop, listing.shots) for listing in listings]
     first = [photos[:1] for photos in shown]
     said = answers(model, processor, blank, first)
     table = {"attributes: one photo": value_scores(truth, said)}
@@ -68,7 +89,7 @@ def measure_shop(shop: Shop, folder: Path | None = None) -> Table:
     ids = [listing.id for listing in listings]
     by_words = [query for query in shop.queries if query.text]
     by_photo = [query for query in shop.queries if not query.text]
-    query_photos = [opened(query.shots) for query in by_photo]
+    query_photos = [opened(shop, query.shots) for query in by_photo]
     owner = [query.answers[0] for query in by_photo]
 
     def found(gallery: NDArray[np.float32], asked: NDArray[np.float32]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from afmrl_cli.nano.garment import Garment, colour_variant, random_garment
+from afmrl_cli.nano.phone import by_phone
 from afmrl_cli.nano.render import render_photo
 
 MODEL_SIZE = 112
@@ -31,16 +32,25 @@ _THROUGH_JPEG = 0.12
 
 @dataclass(frozen=True, slots=True)
 class PoolPlan:
-    """What is in a pool; two pools of the same plan hold the same pixels."""
+    """What is in a pool; two pools of the same plan hold the same pixels.
+
+    Of each garment `studio` photos, then `phone` photos as a seller's phone takes them.
+    """
 
     styles: int
-    photos: int = 4
+    studio: int = 4
+    phone: int = 0
     seed: int = 0
 
     @property
     def garments(self) -> int:
         """How many garments: two colours of each style."""
         return 2 * self.styles
+
+    @property
+    def photos(self) -> int:
+        """How many photos of each garment."""
+        return self.studio + self.phone
 
 
 def pool_garments(plan: PoolPlan) -> list[Garment]:
@@ -72,9 +82,28 @@ def training_photo(garment: Garment, number: int) -> Image.Image:
     return as_seen(Image.open(held))
 
 
+def phone_photo(garment: Garment, number: int) -> Image.Image:
+    """Return photo `number` of a garment as taken by phone, at the model's resolution.
+
+    Always drawn and saved as large as a shop's and only then reduced: the smaller the photo, the coarser the phone's
+    noise.
+    """
+    rng = Random(f"phone {garment.seed} {garment.colour} {number}")
+    size = rng.choices((224, 448), (0.9, 0.1))[0]
+    held = io.BytesIO()
+    by_phone(render_photo(garment, number, size), rng).save(held, "JPEG", quality=rng.randint(75, 95))
+    return as_seen(Image.open(held))
+
+
 def _draw_chunk(plan: PoolPlan, chunk: int, path: str) -> int:
     garments = pool_garments(plan)[chunk * 2 * _CHUNK : (chunk + 1) * 2 * _CHUNK]
-    photos = np.stack([np.asarray(training_photo(g, n)) for g in garments for n in range(plan.photos)])
+    photos = np.stack(
+        [
+            np.asarray(training_photo(g, n) if n < plan.studio else phone_photo(g, n))
+            for g in garments
+            for n in range(plan.photos)
+        ]
+    )
     pool = np.memmap(path, np.uint8, "r+", shape=_shape(plan))
     start = chunk * 2 * _CHUNK * plan.photos
     pool[start : start + len(photos)] = photos
@@ -91,7 +120,7 @@ def make_pool(
 ) -> NDArray[np.uint8]:
     """Return the pool's photos, [garments * photos, 112, 112, 3]; drawn if missing, opened if there."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"pool-{plan.styles}x{plan.photos}-seed{plan.seed}"
+    name = f"pool-{plan.styles}x{plan.studio}+{plan.phone}-seed{plan.seed}"
     path, state = folder / f"{name}.u8", folder / f"{name}.json"
     done: list[int] = json.loads(state.read_text())["done"] if state.exists() and path.exists() else []
     if not path.exists():

@@ -98,7 +98,7 @@ def positions_of(row: Row, picture_token: int) -> NDArray[np.int64]:
 
 
 def read_rows(
-    model: Qwen2VLForConditionalGeneration, rows: list[Row], seen: Tensor, chunk: int = 64
+    model: Qwen2VLForConditionalGeneration, rows: list[Row], seen: Tensor, chunk: int = 16
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the language model over all rows, in chunks of like length.
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from nano_training.batches import listing_text
 from nano_training.model import IMAGE_PIXELS, SPECIAL_TOKENS, load_nano, load_nano_processor
-from nano_training.pool import training_photo
+from nano_training.pool import phone_photo, training_photo
 from nano_training.score import answers, recalls, value_scores, vectors
 from PIL import Image
 from transformers import AutoModel, AutoModelForImageTextToText, AutoTokenizer
@@ -94,6 +94,8 @@ def test_answers_on_new_products_parse_and_are_right(nano):
         [[photo(garment, 0), photo(garment, 1)] for garment in garments],
     )
     assert value_scores(truth, with_text)["micro"] >= 0.85
+    by_phone = answers(model, processor, [""] * 60, [[phone_photo(garment, 1000)] for garment in garments])
+    assert value_scores(truth, by_phone)["micro"] >= 0.75
 
 
 def test_text_alone_is_answered_with_what_it_states(nano):

@@ -10,11 +10,11 @@ from nano_training.batches import BatchSampler, all_values, label_of, shake, tok
 from nano_training.model import build_config, build_processor, build_tokenizer
 from nano_training.pool import PoolPlan, make_pool, pool_garments
 from nano_training.rows import Row, patches_of, read_rows, vision_forward
-from nano_training.train import Plan, Trainer, pair_loss
+from nano_training.train import PHONE, Lessons, Plan, Trainer, pair_loss
 from PIL import Image
 from transformers import Qwen2VLForConditionalGeneration
 
-POOL = PoolPlan(styles=12, photos=2, seed=9)
+POOL = PoolPlan(styles=12, studio=1, phone=1, seed=9)
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +32,11 @@ def small(tokenizer):
     return Qwen2VLForConditionalGeneration(build_config(tokenizer, width=64, layers=1, depth=1))
 
 
-def trainer(tokenizer, pool, folder: Path, steps=(2, 2, 2)) -> Trainer:
+def trainer(tokenizer, pool, folder: Path, steps=(2, 2, 2, 2), first=0) -> Trainer:
     folder.mkdir(exist_ok=True)
-    plan = Plan(steps=steps, batch_vision=8, batch_answer=6, batch_both=6)
-    sampler = BatchSampler(pool_garments(POOL), POOL.photos, tokenizer, seed=0)
-    return Trainer(small(tokenizer), tokenizer, sampler, pool, plan, folder)
+    plan = Plan(steps=steps, batch_vision=8, batch_answer=6, batch_both=6, batch_phone=6)
+    lessons = Lessons(BatchSampler(pool_garments(POOL), POOL.photos, tokenizer, seed=0), pool)
+    return Trainer(small(tokenizer), lessons, lessons, plan, folder, first=first)
 
 
 def weights(one: Trainer) -> dict[str, torch.Tensor]:
@@ -49,7 +49,7 @@ def test_interrupted_training_ends_with_the_same_weights(tokenizer, pool, tmp_pa
     before = weights(whole)
     whole.run()
     after = weights(whole)
-    assert whole.stage == 3
+    assert whole.stage == 4
     assert any((before[name] != after[name]).any() for name in before if "visual" in name)
     assert any((before[name] != after[name]).any() for name in before if "language_model" in name)
 
@@ -71,7 +71,7 @@ def test_interrupted_training_ends_with_the_same_weights(tokenizer, pool, tmp_pa
 
 
 def test_first_stage_leaves_the_language_model_alone(tokenizer, pool, tmp_path):
-    one = trainer(tokenizer, pool, tmp_path, steps=(2, 0, 0))
+    one = trainer(tokenizer, pool, tmp_path, steps=(2, 0, 0, 0))
     before = weights(one)
     one.run(stop_after=2)
     same = {name for name, value in weights(one).items() if torch.equal(value, before[name])}
@@ -81,10 +81,10 @@ def test_first_stage_leaves_the_language_model_alone(tokenizer, pool, tmp_path):
 
 @pytest.mark.slow
 def test_a_few_steps_on_one_batch_bring_every_loss_down(tokenizer, pool, tmp_path):
-    one = trainer(tokenizer, pool, tmp_path, steps=(1, 1, 400))
+    one = trainer(tokenizer, pool, tmp_path, steps=(1, 1, 400, 1))
     one.stage = 2
     one.optimizer = one._optimizer()
-    batch = one.sampler.batch(0, 6, pairs=True)
+    batch = one.lessons.sampler.batch(0, 6, pairs=True)
     one._batch = lambda: batch  # type: ignore[method-assign]
     first = one._one_step()
     for _ in range(60):
@@ -93,20 +93,32 @@ def test_a_few_steps_on_one_batch_bring_every_loss_down(tokenizer, pool, tmp_pat
     assert last["pairs"] < first["pairs"]
 
 
+def test_the_last_stage_begins_the_same_with_a_model_as_after_the_others(tokenizer, pool, tmp_path):
+    whole = trainer(tokenizer, pool, tmp_path / "whole", steps=(1, 1, 1, 2))
+    whole.run(stop_after=3)
+    last = trainer(tokenizer, pool, tmp_path / "last", steps=(1, 1, 1, 2), first=PHONE)
+    last.model.load_state_dict(whole.model.state_dict())
+    last._begin()
+    whole.run()
+    last.run()
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(last)[name]), name
+
+
 def test_the_log_is_json_lines(tokenizer, pool, tmp_path):
-    one = trainer(tokenizer, pool, tmp_path, steps=(25, 1, 1))
+    one = trainer(tokenizer, pool, tmp_path, steps=(25, 1, 1, 1))
     one.run()
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert {key: lines[0][key] for key in ("stage", "step")} == {"stage": "vision", "step": 25}
     assert set(all_values()) <= set(lines[0])
-    assert sum(line.get("event") == "stage done" for line in lines) == 3
+    assert sum(line.get("event") == "stage done" for line in lines) == 4
 
 
 @pytest.mark.slow
 def test_pool_is_the_same_however_it_was_drawn(pool, tmp_path):
     half = make_pool(tmp_path, POOL, processes=2)
     assert (np.asarray(half) == np.asarray(pool)).all()
-    (tmp_path / "pool-12x2-seed9.json").write_text('{"done": []}')  # a killed run's: nothing is known to be whole
+    (tmp_path / "pool-12x1+1-seed9.json").write_text('{"done": []}')  # a killed run's: nothing is known to be whole
     again = make_pool(tmp_path, POOL, processes=1)
     assert (np.asarray(again) == np.asarray(pool)).all()
 

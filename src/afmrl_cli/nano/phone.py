@@ -1,7 +1,6 @@
 """The same photo as a seller takes it with a phone: lamp light, shadow, noise, out of focus, crooked.
 
-The nano model was trained on the renderer's own photos and has seen none of these, so that a shop with such photos
-leaves it something to learn, as every real shop does.
+Half of the photos of the nano model's last lessons are such ones; they stay harder to read than the renderer's own.
 """
 
 from __future__ import annotations
