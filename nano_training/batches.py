@@ -23,6 +23,7 @@ from afmrl_cli.models.templates import QUERY_INSTRUCTION, TARGET_INSTRUCTION
 from afmrl_cli.nano.garment import CATEGORIES, KEYS, Garment, random_garment, values_of
 from afmrl_cli.nano.wording import BRANDS, DEPARTMENTS, listing_words, query_words
 
+from .pool import PoolPlan
 from .rows import PICTURE_TOKENS, Row
 from .words import SAMPLE
 
@@ -90,8 +91,9 @@ def listing_text(garment: Garment, rng: Random, brand: str) -> tuple[str, dict[s
 class BatchSampler:
     """Draws the batches of a training from the garments of a pool."""
 
-    def __init__(self, garments: list[Garment], photos: int, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
-        self.garments, self.photos, self.tokenizer, self.seed = garments, photos, tokenizer, seed
+    def __init__(self, garments: list[Garment], pool: PoolPlan, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
+        self.garments, self.pool, self.tokenizer, self.seed = garments, pool, tokenizer, seed
+        self.photos = pool.photos
         self.labels = np.array([label_of(garment) for garment in garments], dtype=np.int64)
         self.values = all_values()
 
@@ -107,8 +109,12 @@ class BatchSampler:
         photos = rng.integers(0, len(self.garments) * self.photos, batch)
         return TrainingBatch(photos, self.labels[photos // self.photos], [], [], [])
 
-    def batch(self, step: int, garments: int, pairs: bool) -> TrainingBatch:
-        """Draw `garments` answers, with `pairs` as many pairs too; two in three come with a colour variant."""
+    def batch(self, step: int, garments: int, pairs: int) -> TrainingBatch:
+        """Draw `garments` answers, and pairs of the first `pairs` of them; two in three come with a colour variant.
+
+        Photos by phone are for answers alone. An embedder that has seen them paired with the renderer's has nothing
+        left to learn from a shop.
+        """
         rng = Random(f"lesson {self.seed} {step}")  # the word that the shipped weights were drawn with
         styles = rng.sample(range(len(self.garments) // 2), k=garments)
         paired = garments // 3
@@ -118,16 +124,19 @@ class BatchSampler:
         answers: list[Row] = []
         queries: list[Row] = []
         targets: list[Row] = []
-        for index in chosen:
-            shots = rng.sample(range(self.photos), k=2 if pairs else 1)
+        for number, index in enumerate(chosen):
+            both = number < pairs
+            shots = rng.sample(range(self.pool.studio if both else self.photos), k=2 if pairs else 1)
+            if both and self.pool.phone:
+                shots.append(self.pool.studio + rng.randrange(self.pool.phone))
             first = len(photos)
             photos += [index * self.photos + shot for shot in shots]
             own = list(range(first, len(photos)))
             garment = self.garments[index]
             brand = Random(f"brand {garment.seed}").choice(BRANDS)
-            answers.append(self._answer(garment, rng, brand, own))
-            if pairs:
-                query, target = self._pair(garment, rng, brand, own)
+            answers.append(self._answer(garment, rng, brand, own[2:] or own))
+            if both:
+                query, target = self._pair(garment, rng, brand, own[:2])
                 queries.append(query)
                 targets.append(target)
         at = np.array(photos, dtype=np.int64)

@@ -44,7 +44,7 @@ def train(out: Path, plan: Plan, styles: int, threads: int, start: Path | None =
         model = Qwen2VLForConditionalGeneration(build_config(processor.tokenizer))
 
     def lessons(pool: PoolPlan) -> Lessons:
-        sampler = BatchSampler(pool_garments(pool), pool.photos, processor.tokenizer, plan.seed)
+        sampler = BatchSampler(pool_garments(pool), pool, processor.tokenizer, plan.seed)
         return Lessons(sampler, make_pool(out, pool, processes=threads))
 
     by_phone = lessons(PoolPlan(styles * 2 // 5, studio=2, phone=2, seed=plan.seed))

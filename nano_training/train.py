@@ -5,7 +5,8 @@
 2. answer: the whole model writes the attributes for the real chat prompt.
 3. both: answering goes on, and the same weights learn to bring two views of one product together (InfoNCE over the
    last token), so that they serve as embedder without an adapter.
-4. phone: the same lessons on a pool of which half of the photos were taken by phone. It begins with new classifiers
+4. phone: the same lessons on a pool of which half of the photos were taken by phone; these are for answers alone, so
+   that the embedder has something to learn from a shop with such photos. It begins with new classifiers
    and a schedule of its own, so it can also begin with the weights of a model that has been trained before. In the end
    the weights are 0.85 of what was learnt and 0.15 of what it began with (Wortsman et al. 2022, arXiv:2109.01903): the
    renderer's own photos are read nearly as well as before, and those by phone hardly worse.
@@ -48,6 +49,7 @@ class Plan:
     batch_answer: int = 48
     batch_both: int = 40
     batch_phone: int = 24
+    pairs_phone: int = 8
     rate_vision: float = 1e-3
     rate: float = 1e-3
     rate_phone: float = 5e-4
@@ -240,10 +242,10 @@ class Trainer:
         if self.stage == 0:
             return self.lessons.sampler.vision_batch(self.step, self.plan.batch_vision)
         if self.stage == 1:
-            return self.lessons.sampler.batch(self.step, self.plan.batch_answer, pairs=False)
+            return self.lessons.sampler.batch(self.step, self.plan.batch_answer, pairs=0)
         if self.stage == PHONE:
-            return self.by_phone.sampler.batch(2_000_000 + self.step, self.plan.batch_phone, pairs=True)
-        return self.lessons.sampler.batch(1_000_000 + self.step, self.plan.batch_both, pairs=True)
+            return self.by_phone.sampler.batch(2_000_000 + self.step, self.plan.batch_phone, self.plan.pairs_phone)
+        return self.lessons.sampler.batch(1_000_000 + self.step, self.plan.batch_both, self.plan.batch_both)
 
     def _one_step(self) -> dict[str, float]:
         self.model.train()

@@ -14,7 +14,7 @@ from nano_training.train import PHONE, Lessons, Plan, Trainer, pair_loss
 from PIL import Image
 from transformers import Qwen2VLForConditionalGeneration
 
-POOL = PoolPlan(styles=12, studio=1, phone=1, seed=9)
+POOL = PoolPlan(styles=12, studio=2, phone=1, seed=9)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def small(tokenizer):
 def trainer(tokenizer, pool, folder: Path, steps=(2, 2, 2, 2), first=0) -> Trainer:
     folder.mkdir(exist_ok=True)
     plan = Plan(steps=steps, batch_vision=8, batch_answer=6, batch_both=6, batch_phone=6)
-    lessons = Lessons(BatchSampler(pool_garments(POOL), POOL.photos, tokenizer, seed=0), pool)
+    lessons = Lessons(BatchSampler(pool_garments(POOL), POOL, tokenizer, seed=0), pool)
     return Trainer(small(tokenizer), lessons, lessons, plan, folder, first=first)
 
 
@@ -84,7 +84,7 @@ def test_a_few_steps_on_one_batch_bring_every_loss_down(tokenizer, pool, tmp_pat
     one = trainer(tokenizer, pool, tmp_path, steps=(1, 1, 400, 1))
     one.stage = 2
     one.optimizer = one._optimizer()
-    batch = one.lessons.sampler.batch(0, 6, pairs=True)
+    batch = one.lessons.sampler.batch(0, 6, pairs=6)
     one._batch = lambda: batch  # type: ignore[method-assign]
     first = one._one_step()
     for _ in range(60):
@@ -124,20 +124,33 @@ def test_pool_is_the_same_however_it_was_drawn(pool, tmp_path):
 
 
 def test_batches_depend_on_the_step_alone(tokenizer):
-    one, other = (BatchSampler(pool_garments(POOL), 2, tokenizer, seed=0) for _ in range(2))
-    other.batch(1, 6, pairs=True)
-    a, b = one.batch(7, 6, pairs=True), other.batch(7, 6, pairs=True)
+    one, other = (BatchSampler(pool_garments(POOL), POOL, tokenizer, seed=0) for _ in range(2))
+    other.batch(1, 6, pairs=6)
+    a, b = one.batch(7, 6, pairs=6), other.batch(7, 6, pairs=6)
     assert (a.answers, a.queries, a.targets) == (b.answers, b.queries, b.targets)
     assert (a.photos == b.photos).all()
 
 
 def test_pairs_never_share_a_picture_and_always_have_one(tokenizer):
-    sampler = BatchSampler(pool_garments(POOL), 2, tokenizer, seed=0)
+    sampler = BatchSampler(pool_garments(POOL), POOL, tokenizer, seed=0)
     for step in range(40):
-        batch = sampler.batch(step, 6, pairs=True)
+        batch = sampler.batch(step, 6, pairs=6)
         for query, target in zip(batch.queries, batch.targets, strict=True):
             assert query.pictures or target.pictures
             assert not set(query.pictures) & set(target.pictures)
+
+
+def test_photos_by_phone_are_answered_and_in_no_pair(tokenizer):
+    sampler = BatchSampler(pool_garments(POOL), POOL, tokenizer, seed=0)
+    answered = 0
+    for step in range(20):
+        batch = sampler.batch(step, 6, pairs=3)
+        by_phone = {n for n, photo in enumerate(batch.photos) if photo % POOL.photos >= POOL.studio}
+        assert len(batch.queries) == len(batch.targets) == 3
+        for row in batch.queries + batch.targets:
+            assert not by_phone & set(row.pictures)
+        answered += sum(bool(by_phone & set(row.pictures)) for row in batch.answers)
+    assert answered > 40
 
 
 def test_labels_name_the_values(tokenizer):
