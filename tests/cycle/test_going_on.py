@@ -17,9 +17,11 @@ from typer.testing import CliRunner
 
 from afmrl_cli.cli.app import app
 from afmrl_cli.cli.errors import explain
+from afmrl_cli.cycle import report
 from afmrl_cli.cycle.run import Cycle, CycleSummary
 from afmrl_cli.errors import ModelError
 from afmrl_cli.listener import Silent
+from afmrl_cli.retrieval.page import render
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.files import TEMPORARY_PREFIX, read_json
 from afmrl_cli.store.folder import CatalogFolder
@@ -228,7 +230,9 @@ ROOM = 2**17
 """Bytes for the small files that a finished cycle writes before its report."""
 
 
-def test_a_full_disk_while_the_report_is_written(whole: Whole, make_disk: MakeDisk) -> None:
+def test_a_full_disk_while_the_report_is_written(
+    whole: Whole, make_disk: MakeDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     size = sum(path.stat().st_size + 4096 for path in whole[0].root.rglob("*"))
     disk = make_disk(f"{size // 2**20 + 2}m")
     folder = copied(whole[0], disk / "shop")
@@ -236,7 +240,9 @@ def test_a_full_disk_while_the_report_is_written(whole: Whole, make_disk: MakeDi
     before = page.read_text()
     ballast = fill(disk)
     os.truncate(ballast, ballast.stat().st_size - ROOM)
-    with pytest.raises(OSError) as caught:
+    with monkeypatch.context() as patch, pytest.raises(OSError) as caught:
+        # A larger shop's page, which the room is too small for.
+        patch.setattr(report, "render", lambda *names, **values: render(*names, **values) + " " * ROOM)
         run(folder)
     known = explain(caught.value)
     assert known and known[2] == 3 and "report.html" in known[0] and "full" in known[0]
