@@ -245,8 +245,8 @@ class SearchSettings(Section):
     )
     known_attributes: bool = Field(
         True,
-        description="With --change 'key: value': the reference's known attributes, that key replaced, are part of the "
-        "query.",
+        description="With --change 'key: value', and in composed evaluations: the reference's known attributes, that "
+        "key replaced, are part of the query.",
     )
 
 

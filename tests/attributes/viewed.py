@@ -116,6 +116,7 @@ def write(place: Path, rows: list[Row], earlier: bool, **changes: object) -> Sho
         "split.test": 0.0,
         "agcl.loss": "infonce",
         "catalog.columns.text": ["material"],
+        "search.known_attributes": False,  # those of a reference are of all of its listing, on purpose
     } | changes
     shop = Shop(CatalogFolder(place / "catalog.csv"), load_settings(None, flags, NANO))
     views: list[Product] = []

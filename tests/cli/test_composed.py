@@ -168,3 +168,34 @@ def test_an_embedder_without_photos_says_that_it_cannot_answer(shop: Path) -> No
     flags = [word for each in endpoint for word in ("--set", each)]
     result = call("search", "--like", "s0", "--change", "red", *flags)
     assert result.exit_code == 4 and "reads none" in said(result)
+
+
+def test_eval_measures_composed_queries_beside_their_halves(shop: Path) -> None:
+    content = document("eval", "--protocol", "composed", "--label", "color", "--baselines")
+    systems = {system["system"]: system for system in content["systems"]}
+    own, photo = systems["embedder"]["composed"], systems["reference-alone"]["composed"]
+    assert own["queries"] == content["queries"] == sum(each["queries"] for each in own["categories"])
+    assert {each["value"] for each in own["categories"]} == {"Women/Tops", "Men/Tops"}
+    assert systems["embedder"]["metrics"]["hit@1"] == own["metrics"]["R@1"]
+    # The neighbours are those of the photo alone: only where it finds the target is that first among them.
+    assert photo["subset"]["metrics"]["R_subset@1"] == photo["metrics"]["R@1"]
+    assert len(content["composed"]["paraphrases"]["metrics"]) == 3
+    assert content["composed"]["paraphrases"]["metrics"][0] == own["metrics"]
+    shown = call("eval", "--protocol", "composed", "--label", "color", "--html", "out.html", "--markdown", "out.md")
+    assert "R_subset@1" in shown.output and "the wish in three ways" in " ".join(shown.output.split())
+    assert "R_subset@1" in Path("out.md").read_text("utf-8") and "R_subset@1" in Path("out.html").read_text("utf-8")
+
+
+def test_eval_of_published_annotations_leaves_their_files_alone(shop: Path) -> None:
+    captions = [{"candidate": "s0", "target": "s2", "captions": ["is green", "is new"]}]
+    for folder, written in (("captions/cap", captions), ("image_splits/split", ["s0", "s2", "s4"])):
+        file = shop / f"iq/{folder}.dress.val.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(written))
+    content = document("eval", "--queries", "iq", "--run-out", "run.trec")
+    assert content["protocol"] == "composed" and content["queries"] == 1
+    assert {line.split()[2] for line in Path("run.trec").read_text().splitlines()} == {"s2", "s4"}
+    refused = call("eval", "--queries", "iq", "--html", "iq/captions/cap.dress.val.json")
+    assert refused.exit_code == 2
+    assert call("eval", "--queries", "iq", "--qrels", "q.trec").exit_code == 2
+    assert call("eval", "--queries", ".").exit_code == 3

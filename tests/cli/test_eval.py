@@ -210,6 +210,7 @@ def test_beir_folder(tmp_path: Path, embedded: Path) -> None:
         (["--systems", "clip:none"], 4, "none: no such folder"),
         (["--systems", "checkpoint:none"], 4, "none"),
         (["--systems", "bm25-attributes"], 3, "no listing has stored attributes"),
+        (["--systems", "change-alone"], 2, "change-alone: identity asks no composed queries"),
         (["--max-drop", "mrr=0.1"], 2, "needs a run to compare with"),
         (["--max-drop", "mrr=2", "--compare", "x"], 2, "between 0 and 1"),
         (["--fail-under", "recall@50=0.5"], 2, "recall@50 over a gallery of 24"),
@@ -294,10 +295,12 @@ def test_a_system_that_cannot_answer_is_not_scored_and_not_compared(shop: Path) 
         "o.html",
     ]
     content = document(*words)
-    assert [system["system"] for system in content["systems"]] == ["embedder", "bm25", "colors", "fusion"]
-    for system in content["systems"][1:]:
+    names = [system["system"] for system in content["systems"]]
+    assert names == ["embedder", "bm25", "colors", "fusion", "change-alone", "reference-alone"]
+    for system in content["systems"][1:4]:
         assert set(system["metrics"].values()) == set(system["intervals"].values()) == {None}
-    assert content["comparisons"] == []
+        assert system["composed"] is None
+    assert [each["against"] for each in content["comparisons"]] == ["change-alone", "reference-alone"]
     shown = call("eval", *words).output
     assert re.search(r"^ *bm25( +-){5}", shown, re.MULTILINE)
     assert "bm25: can't answer, it can't read these queries or this gallery; compared with nothing" in shown

@@ -60,6 +60,7 @@ def test_every_document_is_as_the_schema_says(shop: Path) -> None:
         document(shop, "--compare", first["folder"], "--merge", str(run), *gates, code=1),
         document(shop, "--protocol", "fine", "--labels", str(labels), "--systems", "colors", "--query-fields", "text"),
         document(shop, "--protocol", "coarse", "--systems", "colors", "--gallery", "brand=acme"),
+        document(shop, "--protocol", "composed", "--labels", str(labels), "--systems", "bm25"),
         json.loads((Path(first["folder"]) / "metrics.json").read_text("utf-8")),
     ]
     for content in documents:
@@ -68,6 +69,11 @@ def test_every_document_is_as_the_schema_says(shop: Path) -> None:
     assert documents[1]["checks"] and documents[1]["systems"][0]["spread"]
     assert documents[2]["systems"][0]["variants"] and not documents[2]["systems"][1]["readable"]
     assert documents[3]["systems"][0]["classes"] and first["slices"]
+    embedder, bm25 = documents[4]["systems"]
+    assert (
+        documents[4]["composed"]["paraphrases"] and embedder["composed"]["subset"] and embedder["composed"]["unchanged"]
+    )
+    assert bm25["composed"] is None and first["composed"] is None
 
 
 @pytest.mark.parametrize(

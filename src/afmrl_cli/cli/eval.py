@@ -28,7 +28,9 @@ Text: TypeAlias = str | None
 Many: TypeAlias = list[str] | None
 File: TypeAlias = Path | None
 Protocol = Annotated[Text, typer.Option(help=f"{', '.join(PROTOCOLS)}; by default what the catalog offers.")]
-Queries = Annotated[File, typer.Option(metavar="FILE", help="JSON Lines; by default queries.jsonl beside the catalog.")]
+Queries = Annotated[
+    File, typer.Option(metavar="FILE", help="JSON Lines, FashionIQ's or CIRR's; by default queries.jsonl.")
+]
 Qrels = Annotated[File, typer.Option(metavar="FILE", help="Judgements, TREC or BEIR; by default beside the queries.")]
 Gallery = Annotated[Many, typer.Option(metavar="KEY=VALUE", help="Only these listings can be found. Repeatable.")]
 Part = Annotated[
@@ -83,15 +85,16 @@ def eval(
 
     identity: listings that share product_id find each other. photo: one photo finds its product. fine: among its
     variants. coarse: listings of a category. text: titles find photos. composed: a photo and "color: red" find the red
-    variant. queries: your own queries.jsonl and qrels.trec. Settings, metrics and rankings are kept in .afmrl/runs.
+    variant, or a file's targets. queries: your own queries.jsonl and qrels.trec. All of it is kept in .afmrl/runs.
 
     Example: afmrl eval catalog.csv --baselines --fail-under recall@10=0.7
     """
     from ..evaluation.build import TaskSpec
 
-    if protocol not in (None, "queries") and (queries or qrels):
+    if protocol not in (None, "queries", "composed") and (queries or qrels):
         raise UsageError(f"--protocol {protocol} takes no --queries and --qrels", "leave one of them out")
-    spec = TaskSpec("queries" if queries or qrels else protocol, queries, qrels, tuple(gallery or ()), _split(split))
+    taken = protocol or ("queries" if queries or qrels else None)
+    spec = TaskSpec(taken, queries, qrels, tuple(gallery or ()), _split(split))
     files = {"--run-out": run_out, "--html": html, "--markdown": markdown, "--junit": junit}
     _check(session, spec, files)
     with session.out:
@@ -106,9 +109,14 @@ def _check(session: Session, spec: TaskSpec, files: Mapping[str, Path | None]) -
     if spec.protocol is not None and spec.protocol not in PROTOCOLS:
         raise UsageError(f"--protocol {spec.protocol}: no such protocol", f"one of {', '.join(PROTOCOLS)}")
     from ..evaluation.build import judged_files
+    from ..evaluation.published import caption_files, is_published, split_file
 
     chosen, root = session.settings.eval, session.folder.root
-    read = list(judged_files(root, spec.queries, spec.qrels))
+    if is_published(spec.queries):
+        captions = caption_files(spec.queries)
+        read = [*captions, *map(split_file, captions)]
+    else:
+        read = list(judged_files(root, spec.queries, spec.qrels))
     runs = [name.removeprefix("run:") for name in chosen.systems if name.startswith("run:")]
     for name in [*([chosen.labels] if chosen.labels else []), *chosen.compare, *chosen.merge, *runs]:
         read += [Path(name), root / name]
@@ -173,7 +181,7 @@ def _write(session: Session, report: Report, files: Mapping[str, Path | None]) -
 
 
 def _show(session: Session, report: Report, files: list[Path], wide: bool) -> None:
-    from ..evaluation.tables import class_table, remarks, slice_tables, systems_table, variants_table
+    from ..evaluation.tables import more_tables, remarks, systems_table
 
     out, content = session.out, report.content
     out.document("afmrl.eval/2", content)
@@ -183,7 +191,7 @@ def _show(session: Session, report: Report, files: list[Path], wide: bool) -> No
     out.table(columns, rows, title)
     for remark in remarks(content, wide):
         out.words(remark)
-    for title, columns, rows in (*variants_table(content), *class_table(content), *slice_tables(content, wide)):
+    for title, columns, rows in more_tables(content, wide):
         out.table(columns, rows, title)
     for comparison in content["comparisons"]:
         for words in comparison["words"]:

@@ -98,7 +98,7 @@ def _checked_change(
     """Read --change, None where it was not given; refuse what it can't stand beside."""
     if change is None:
         return None
-    from ..retrieval.composed import check_reads_photos, read_change
+    from ..retrieval.composed import check_embedder, read_change
 
     wish = read_change(" ".join(change.split()))
     if not wish.text:
@@ -117,7 +117,7 @@ def _checked_change(
             "--rerank: --change asks for another product than its reference",
             "a reranker tells whether two listings are one product: leave it out, or --rerank 0",
         )
-    check_reads_photos(session.work)
+    check_embedder(session.work)
     return wish
 
 

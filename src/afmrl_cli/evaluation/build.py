@@ -14,6 +14,7 @@ from ..retrieval.filters import parse_filters
 from ..retrieval.vectors import RowMaker
 from ..settings import Settings, SplitSettings
 from ..workspace import Workspace
+from .composed import fault_of, with_known_attributes, without_reference
 from .fusion import TUNING_QUERIES
 from .protocols import (
     coarse_task,
@@ -25,6 +26,7 @@ from .protocols import (
     queries_task,
     text_task,
 )
+from .published import is_published, read_published
 from .seen import Seen, not_seen, noting_seen, unseen
 from .task import (
     Document,
@@ -93,7 +95,8 @@ def build_task(work: Workspace, documents: list[Document], spec: TaskSpec, rows:
     task = sampled(task, chosen.max_queries, chosen.seed)
     task = with_query_fields(task, chosen.query_fields or ("title" if protocol == "text" else "all"))
     gallery_fields = chosen.gallery_fields or ("photos" if protocol == "text" else "all")
-    return with_views(with_gallery_fields(task, gallery_fields, hide, rows), rows.views)
+    viewed = with_views(with_gallery_fields(task, gallery_fields, hide, rows), rows.views)
+    return with_known_attributes(viewed, documents, work, rows.views)
 
 
 def whole_task(work: Workspace, documents: list[Document], spec: TaskSpec, rows: RowMaker) -> Task:
@@ -159,9 +162,9 @@ def _made(protocol: str, work: Workspace, documents: list[Document], spec: TaskS
         return coarse_task(gallery, label, chosen.max_queries, chosen.seed)
     if protocol == "text":
         return text_task(gallery)
-    if protocol == "composed":
+    if protocol == "composed" and not (spec.queries or spec.qrels):
         return composed_task(gallery, label)
-    return _file_task(work, documents, gallery, spec)
+    return _file_task(work, documents, gallery, replace(spec, protocol=protocol), rows)
 
 
 def tuning_task(work: Workspace, task: Task, documents: list[Document], spec: TaskSpec, rows: RowMaker) -> Task | None:
@@ -178,8 +181,18 @@ def tuning_task(work: Workspace, task: Task, documents: list[Document], spec: Ta
     return replace(whole, queries=queries, qrels={q.id: whole.qrels[q.id] for q in queries}) if queries else None
 
 
-def _file_task(work: Workspace, documents: Sequence[Document], gallery: list[Document], spec: TaskSpec) -> Task:
+def _file_task(
+    work: Workspace, documents: Sequence[Document], gallery: list[Document], spec: TaskSpec, rows: RowMaker
+) -> Task:
     level = work.settings.eval.min_grade
+    if is_published(spec.queries):
+        if spec.qrels is not None:
+            raise UsageError(f"{spec.queries} has its targets in it", "leave --qrels out")
+        asked, targets = read_published(spec.queries, documents)
+        task = queries_task(asked, targets, gallery)
+        splits = {query.id.rpartition("-")[0]: len(query.within or ()) for query in asked}
+        sizes = ", ".join(f"{name} {number:,}" for name, number in splits.items())
+        return replace(task, protocol="composed", notes=[*task.notes, f"searched in their own splits: {sizes}"])
     queries, qrels = judged_files(work.folder.root, spec.queries, spec.qrels)
     if spec.qrels is None and queries.is_file() and not qrels.is_file():
         raise DataError(f"{qrels}: no judgements beside {queries.name}", "give them with --qrels FILE")
@@ -191,12 +204,16 @@ def _file_task(work: Workspace, documents: Sequence[Document], gallery: list[Doc
         except ImageProblem as problem:
             raise ValueError(problem.reason) from problem
 
-    rows = read_queries(queries, image_path)
-    judged = read_qrels(qrels, {row.id for row in rows}, {document.id for document in documents})
+    ids, composed = {document.id for document in documents}, spec.protocol == "composed"
+    asked = read_queries(queries, image_path, (lambda query: fault_of(query, ids)) if composed else None)
+    judged = read_qrels(qrels, {query.id for query in asked}, ids)
+    if composed:
+        task = queries_task(without_reference(asked, documents, rows), judged, gallery, level)
+        return replace(task, protocol="composed")
     if qrels.suffix != ".tsv":
-        return queries_task(rows, judged, gallery, level)
+        return queries_task(asked, judged, gallery, level)
     # BEIR keeps the queries of all splits in one file: those of another split are left out.
-    kept = [row for row in rows if row.id in judged]
+    kept = [query for query in asked if query.id in judged]
     task = queries_task(kept, judged, gallery, level)
-    others = len(rows) - len(kept)
+    others = len(asked) - len(kept)
     return replace(task, notes=[*task.notes, f"{others:,} queries are not judged in {qrels.name}"]) if others else task

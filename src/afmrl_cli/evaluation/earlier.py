@@ -68,10 +68,10 @@ def outside_run(file: Path, task: Task, depth: int) -> Run:
     products.
     """
     run = read_run(file, [query.id for query in task.queries], [document.id for document in task.documents])
-    out = {query.id: query.exclude for query in task.queries}
+    queries = {query.id: query for query in task.queries}
     kept: dict[str, list[tuple[str, float]]] = {}
     for query, ranking in run.items():
-        scores = {product: score for product, score in ranking if product not in out[query]}
+        scores = {product: score for product, score in ranking if queries[query].may_find(product)}
         kept[query] = [(product, scores[product]) for product in ranked_ids(list(scores.items()))[:depth]]
     return kept
 

@@ -4,6 +4,8 @@ bm25               BM25 over the text of the listings
 bm25-attributes    BM25 over stored attribute values
 colors             colour histograms of the photos
 fusion             the embedder and BM25 over text, weighted as other queries say
+change-alone       composed queries: the embedder is shown their words alone
+reference-alone    composed queries: it is shown their photos alone
 base               the embedder's base without its checkpoint (zero-shot)
 checkpoint:NAME    the embedder with another checkpoint, such as one trained with plain InfoNCE
 clip:NAME          a CLIP or SigLIP, a folder or a hub name
@@ -24,12 +26,13 @@ from ..errors import UsageError
 from ..models.embed_input import Encoder
 from ..trust import check_download
 from ..workspace import Workspace
+from .composed import ALONE
 from .systems import RetrievalSystem
 
 RERANKED = "reranked"
-PLAIN = ("bm25", "bm25-attributes", "colors", "fusion", "base")
+PLAIN = ("bm25", "bm25-attributes", "colors", "fusion", *ALONE, "base")
 NAMED = ("checkpoint", "clip", "text", "run")
-BASELINES = ("bm25", "bm25-attributes", "colors", "fusion", "base")
+BASELINES = PLAIN
 """What `--baselines` adds, as far as there is something to go by."""
 
 

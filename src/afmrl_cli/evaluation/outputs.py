@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from ..escaping import markdown as escaped
 from ..escaping import printable
 from ..store.files import writing
-from .tables import AT_MOST, limited, remarks
+from .tables import AT_MOST, composed_tables, limited, remarks
 
 Content = Mapping[str, Any]
 VARIANT_METRICS = ("variant@1", "above_variants")
@@ -36,6 +36,9 @@ def markdown(content: Content) -> str:
     if extra := [system for system in content["systems"] if system["variants"]]:
         rows = [[s["system"], *_metrics({**s["variants"], "metrics": s["variants"]}, VARIANT_METRICS)] for s in extra]
         lines += ["", *_table(["system", "a sibling variant ranks first", "relevant product above all variants"], rows)]
+    for _, columns, rows_of in composed_tables(content):
+        cells = [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows_of]
+        lines += ["", *_table(columns, cells)]
     if classed := [system for system in content["systems"] if system["classes"]]:
         measured = list(classed[0]["classes"]["metrics"])
         rows = [[s["system"], *(f"{s['classes']['metrics'][name]:.4f}" for name in measured)] for s in classed]
@@ -43,8 +46,8 @@ def markdown(content: Content) -> str:
     for comparison in content["comparisons"]:
         lines += ["", f"Against {escaped(comparison['against'])}:", ""]
         lines += [f"- {escaped(words)}" for words in comparison["words"]]
-    for key, rows_of in content["slices"].items():
-        rows = [[row["value"], f"{row['queries']:,}", *_metrics(row, names)] for row in rows_of]
+    for key, sliced in content["slices"].items():
+        rows = [[row["value"], f"{row['queries']:,}", *_metrics(row, names)] for row in sliced]
         lines += ["", *_table([key, "queries", *names], rows)]
     if content["checks"]:
         said = [("passed" if check["passed"] else "**failed**", check["message"]) for check in content["checks"]]

@@ -11,7 +11,7 @@ from ..settings import Settings
 from ..store.files import writing
 from .metrics import ranked_ids
 from .report import Report
-from .tables import class_table, remarks, slice_tables, systems_table, variants_table
+from .tables import more_tables, remarks, systems_table
 from .task import Document, Query
 
 WORST, SHOWN, RIGHT = 24, 4, 2
@@ -21,7 +21,7 @@ TEXT_CHARS = 160
 def write_page(file: Path, report: Report, settings: Settings) -> None:
     """Write the report to `file`, atomically. Photos that can't be opened are missing on the page, which says so."""
     content = report.content
-    tables = [systems_table(content), *variants_table(content), *class_table(content), *slice_tables(content)]
+    tables = [systems_table(content), *more_tables(content)]
     page = render(
         "eval.html",
         content=content,

@@ -10,7 +10,8 @@ fine       identity (or photo, where no two listings share a product), but only 
 coarse     every listing asks for listings of its category (or another label). The label's own text is hidden on both
            sides, and listings of the very same product are taken out: both would give the answer away.
 text       every title asks a gallery that shows photos only. Listings that share the title are all right.
-composed   a listing's photo and "color: red" ask for its variant in red. The listing itself is taken out.
+composed   a listing's photo and "color: red" ask for its variant in red. The listing itself is taken out. Or what a
+           file asks (`composed`, `published`).
 queries    queries.jsonl and qrels.trec, whatever they ask. `listing_id` and `exclude` are taken out of the ranking.
 
 The gallery is the catalog, or the listings that pass `--gallery` filters. Judgements of products outside the gallery,

@@ -24,13 +24,15 @@ from ..store.files import write_json, writing, writing_folder
 from ..store.runs import new_run
 from ..workspace import Workspace
 from .build import TaskSpec, build_task, labels_file, tuning_task, whole_task
+from .composed import ALONE, is_composed, part_alone
+from .composed_metrics import CUTS, ComposedFacts, composed_facts, composed_metrics
 from .earlier import Earlier, find_run, outside_run
 from .entries import RERANKED, Entry, model_system
 from .fusion import Pair
 from .labels import read_labels
 from .metrics import Evaluation, Run, best_possible, metric_names
 from .reranked import reranked_run
-from .score import compare_all, queries_of, score, slice_metrics, system_metrics
+from .score import Scored, compare_all, queries_of, score, slice_metrics, system_metrics
 from .slices import check_slices
 from .systems import (
     RetrievalSystem,
@@ -118,6 +120,7 @@ def measure(work: Workspace, request: EvalRequest, place: Path | None = None) ->
         problems.tell(listener)
         raise DataError("the embedder can read none of the queries, or nothing of the gallery", "see `afmrl check`")
     possible = best_possible(task.qrels, names, settings.eval.min_grade)
+    composed = composed_facts(task, own, answers[0], work, problems)
     problems.tell(listener)
     notes += [*task.notes, *left_out, *_notes(task, request.spec, answers, evaluation, texts, settings)]
     variants = variants_of(task, settings.eval.min_grade)
@@ -131,7 +134,8 @@ def measure(work: Workspace, request: EvalRequest, place: Path | None = None) ->
         "attributes": asdict(source) if source else None,
         **_task_facts(task, request.spec, evaluation, variants, settings),
         "possible": possible,
-        "systems": [system_metrics(each, task, variants, settings) for each in scored],
+        "systems": [_system(each, task, variants, composed, settings) for each in scored],
+        "composed": composed.describe() if composed else None,
         "comparisons": comparisons,
         "slices": _varied({key: slice_metrics(key, scored[0], task, variants, settings) for key in slices}, settings),
         "checks": [*floor_checks(request.thresholds or {}, evaluation.means, possible), *checks],
@@ -144,6 +148,21 @@ def measure(work: Workspace, request: EvalRequest, place: Path | None = None) ->
     with contextlib.nullcontext(kept) if place is None else writing_folder(place) as temporary:
         _keep(temporary, settings, content, task, runs, evaluation)
     return Report({**content, "folder": str(kept)}, runs, notes, kept, task, variants, evaluation.per_query)
+
+
+def _system(
+    scored: Scored,
+    task: Task,
+    variants: Mapping[str, frozenset[str]],
+    composed: ComposedFacts | None,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Return a system's part of the document, with the metrics of composed queries where they are."""
+    content = system_metrics(scored, task, variants, settings)
+    if composed is None or not content["readable"]:
+        return {**content, "composed": None}
+    runs = [scored.answer.run, *scored.others]
+    return {**content, "composed": composed_metrics(runs, task, composed, settings.eval)}
 
 
 def _tasks(
@@ -285,6 +304,8 @@ def _answers(
             answers += _attribute_run(entry, task, texts, depth)
         elif entry.kind == "colors":
             answers.append(histogram_run(task, work, problems))
+        elif entry.kind in ALONE:
+            answers += _alone_run(entry, task, own, work, problems)
         elif entry.kind == "run":
             run = outside_run(_run_file(entry.argument, work.folder.root), task, depth)
             answers.append(SystemRun(entry.name, run, frozenset(run)))
@@ -320,6 +341,16 @@ def _attribute_run(entry: Entry, task: Task, texts: Mapping[str, str], depth: in
     raise DataError("bm25-attributes: no listing has stored attributes", "run `afmrl attributes` first")
 
 
+def _alone_run(entry: Entry, task: Task, own: RetrievalSystem, work: Workspace, problems: Problems) -> list[SystemRun]:
+    """Rank composed queries by half of each; other queries have no halves."""
+    if is_composed(task):
+        found = vector_run(part_alone(task, ALONE[entry.kind]), own, work, problems)
+        return [replace(found, system=entry.name)]
+    if entry.optional:
+        return []
+    raise UsageError(f"{entry.kind}: {task.protocol} asks no composed queries", "it is for --protocol composed")
+
+
 def _varied(slices: dict[str, list[dict[str, Any]]], settings: Settings) -> dict[str, list[dict[str, Any]]]:
     """Keep of `--slices all` only those with more than one value: the others repeat the first table."""
     if "all" not in settings.eval.slices:
@@ -336,12 +367,14 @@ def _notes(
     settings: Settings,
 ) -> list[str]:
     notes: list[str] = []
+    if is_composed(task) and settings.eval.depth < CUTS[-1]:
+        notes.append(f"R@{CUTS[-1]} looks no further than eval.depth = {settings.eval.depth}")
     if without := scored.without_relevant:
         named = ", ".join(without[:NAMED_QUERIES]) + (", ..." if len(without) > NAMED_QUERIES else "")
         notes.append(f"{len(without):,} queries have no relevant product and are left out of the means: {named}")
     if unreadable := [query.id for query in task.queries if query.id not in answers[0].readable]:
         notes.append(f"{len(unreadable):,} queries could not be read and count as not found: {unreadable[0]}, ...")
-    bare = [query for query in task.queries if query.fingerprint not in texts]
+    bare = [query for query in task.queries if not query.attributes and query.fingerprint not in texts]
     if bare and settings.embed.enrich != "none":
         notes.append(
             f"{len(bare):,} of {len(task.queries):,} queries have no attributes that were written from what they show, "

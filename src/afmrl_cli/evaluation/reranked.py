@@ -12,8 +12,8 @@ from ..models.embed_input import Item
 from ..retrieval.rerank import cost, rerank, with_photos
 from ..workspace import Workspace
 from .entries import RERANKED
-from .systems import COMPOSED, SystemRun
-from .task import Task
+from .systems import SystemRun
+from .task import COMPOSED, Task
 from .trec import SCORE_DECIMALS
 
 

@@ -34,15 +34,13 @@ from ..workspace import Workspace
 from .fusion import FusionWeight, Pair, tuned_fusion
 from .metrics import Run
 from .ranked import Ranked
-from .task import Document, Query, Task, groups_of
+from .task import COMPOSED, Document, Query, Task, groups_of
 from .trec import SCORE_DECIMALS
 
 CACHED_VECTORS = 200_000
 COLOR_HISTOGRAM = "color-histogram-1"
 TUNED_BY = "ndcg@10"
 """By which metric the weights of a fusion are chosen; mAP with coarse."""
-COMPOSED = "composed"
-"""The kind of a query of which photo and words are only together what is wanted."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,8 @@ def _query_input(query: Query, system: RetrievalSystem) -> Input | None:
     if query.kind == COMPOSED and not (system.text and system.photos):
         return None
     text = query.text if system.text else ""
-    attributes = (system.attributes or {}).get(query.fingerprint, "")
+    stored = system.attributes
+    attributes = "" if stored is None else query.attributes or stored.get(query.fingerprint, "")
     return _input(query.id, text, query.images if system.photos else (), attributes)
 
 
@@ -194,6 +193,8 @@ def _lexical_run(
             continue
         scores = corpus.scores(words[query.id])
         scores[[places[id] for id in query.exclude if id in places]] = 0
+        if query.within is not None:
+            scores[[row for row, id in enumerate(ids) if id not in query.within]] = 0
         rows = np.flatnonzero(scores > 0)
         order, found = best_first(scores[rows], depth, rows)
         run[query.id] = Ranked(ids, order, found.astype(np.float64).round(SCORE_DECIMALS))
@@ -245,13 +246,21 @@ def _rank_vectors(
 ) -> dict[str, Ranked]:
     ids = [document.id for document in documents]
     places = {id: row for row, id in enumerate(ids)}
-    spare = max(len(query.exclude) for query, _ in encoded)
-    scores, rows = exact_search(matrix, np.stack([vector for _, vector in encoded]), depth + spare)
+    by_gallery: dict[frozenset[str] | None, list[tuple[Query, NDArray[np.float32]]]] = {}
+    for query, vector in encoded:
+        by_gallery.setdefault(query.within, []).append((query, vector))
     run: dict[str, Ranked] = {}
-    for (query, _), found, where in zip(encoded, scores, rows, strict=True):
-        out = [places[id] for id in query.exclude if id in places]
-        keep = ~np.isin(where, out) if out else slice(None)
-        if not found.any():
-            continue  # a text among photos, of an encoder that has no common space: all would be tied at 0
-        run[query.id] = Ranked(ids, where[keep][:depth], found[keep][:depth].astype(np.float64).round(SCORE_DECIMALS))
-    return run
+    for within, part in by_gallery.items():
+        chosen = None if within is None else np.array([places[id] for id in ids if id in within], dtype=np.int64)
+        if chosen is not None and not len(chosen):
+            continue
+        spare = max(len(query.exclude) for query, _ in part)
+        scores, rows = exact_search(matrix, np.stack([vector for _, vector in part]), depth + spare, chosen)
+        for (query, _), found, where in zip(part, scores, rows, strict=True):
+            out = [places[id] for id in query.exclude if id in places]
+            keep = ~np.isin(where, out) if out else slice(None)
+            if not found.any():
+                continue  # a text among photos, of an encoder that has no common space: all would be tied at 0
+            best = found[keep][:depth].astype(np.float64).round(SCORE_DECIMALS)
+            run[query.id] = Ranked(ids, where[keep][:depth], best)
+    return {query.id: run[query.id] for query, _ in encoded if query.id in run}

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .metrics import headline_metric
+from .slices import LARGEST, NO_VALUE
 
 Content = Mapping[str, Any]
 Table = tuple[str, list[str], list[list[object]]]
@@ -82,6 +83,7 @@ def remarks(content: Content, wide: bool = True) -> list[str]:
             said.append(f"{name}: {_weights(system['fusion'])}")
         if system["runs"] > 1:
             said.append(f"{name}: mean of {system['runs']} runs, {first} ±{system['spread'][first]:.4f}")
+    said += composed_remarks(content)
     if limited(content, shown_metrics(content, wide)):
         said.append(f"{AT_MOST}: what a perfect ranking has; queries have more relevant products than places, or fewer")
     return said
@@ -114,6 +116,70 @@ def variants_table(content: Content) -> list[Table]:
             cells += [system["variants"][name], span(system["variants"]["intervals"][name])]
         rows.append(cells)
     return [(title, ["system", "variant@1", _share(content), "above", _share(content)], rows)]
+
+
+COMPOSED_SHOWN = ("R@1", "R@10", "R@50")
+
+
+def composed_tables(content: Content) -> list[Table]:
+    """Tabulate composed queries: R@k, among the reference's neighbours, and how often its style stays as it was; and
+    the embedder by category. None for other queries.
+    """
+    shown = [system for system in content["systems"] if system.get("composed")]
+    if not shown:
+        return []
+    title = "R@k: a right one among k; R_subset: among the reference's neighbours; unchanged: its style without the "
+    title += "wish among 10"
+    rows: list[list[object]] = []
+    for system in shown:
+        own = system["composed"]
+        parts = (("subset", "R_subset@1"), ("unchanged", "unchanged@10"))
+        extra = [own[part]["metrics"][name] if own[part] else "-" for part, name in parts]
+        rows.append([system["system"], *(own["metrics"][name] for name in COMPOSED_SHOWN), *extra])
+    tables: list[Table] = [(title, ["system", *COMPOSED_SHOWN, "R_subset@1", "unchanged"], rows)]
+    first = shown[0]["composed"]
+    if len(first["categories"]) > 1:
+        largest = first["categories"][:LARGEST]
+        cells = [[_named(row["value"]), row["queries"], *_recalls(row["metrics"])] for row in largest]
+        if left := len(first["categories"]) - len(largest):
+            cells.append(
+                [f"({left:,} more)", sum(row["queries"] for row in first["categories"][LARGEST:]), "-", "-", "-"]
+            )
+        cells.append(["(mean of the categories)", first["queries"], *_recalls(first["category_mean"])])
+        tables.append((f"{shown[0]['system']} by category", ["category", "queries", *COMPOSED_SHOWN], cells))
+    return tables
+
+
+def _named(category: str) -> str:
+    return category or NO_VALUE
+
+
+def _recalls(metrics: Mapping[str, float]) -> list[object]:
+    return [metrics[name] for name in COMPOSED_SHOWN]
+
+
+def composed_remarks(content: Content) -> list[str]:
+    """Say how far the wording of a wish matters, and which half of the queries finds as much as the whole."""
+    said: list[str] = []
+    if ways := (content.get("composed") or {}).get("paraphrases"):
+        values = ", ".join(f"{each['R@10']:.4f}" for each in ways["metrics"])
+        said.append(
+            f"the wish in three ways ({ways['queries']:,} queries): R@10 {values}; only some of them find "
+            f"{ways['found_by_some']:.1%} of the queries"
+        )
+    rows = {system["system"]: system["composed"] for system in content["systems"] if system.get("composed")}
+    own = next(iter(rows.values()), None)
+    for name in ("change-alone", "reference-alone"):
+        found = rows[name]["metrics"] if own and name in rows else {}
+        if own and found and all(found[each] >= own["metrics"][each] for each in COMPOSED_SHOWN[:2]):
+            lost = "photo" if name == "change-alone" else "wish"
+            said.append(f"{name} finds no less (R@10 {found['R@10']:.4f}): the {lost} gains nothing with this embedder")
+    return said
+
+
+def more_tables(content: Content, wide: bool = True) -> list[Table]:
+    """Return all tables but that of the systems."""
+    return [*variants_table(content), *composed_tables(content), *class_table(content), *slice_tables(content, wide)]
 
 
 def class_table(content: Content) -> list[Table]:

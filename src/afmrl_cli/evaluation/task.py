@@ -24,6 +24,8 @@ from ..retrieval.vectors import RowMaker
 from ..settings import SplitSettings
 from .metrics import Qrels
 
+COMPOSED = "composed"
+"""The kind of a query of which photo and words are only together what is wanted."""
 Labels = Mapping[str, str]
 T = TypeVar("T")
 
@@ -34,6 +36,10 @@ class Query:
     "" until it is known. `exclude` are listings that can't be the answer.
     `group` joins queries that are about one product, which intervals and tests must not take for independent ("": the
     query stands alone).
+
+    Of composed queries: `category` is that of their file, "" for that of the reference; `attributes` are the
+    reference's with the change; of what the gallery holds only `within` is searched (None: all of it), and `subset` are
+    the listings, the relevant one among them, that the file compares it with.
     """
 
     id: str
@@ -44,6 +50,14 @@ class Query:
     kind: str = ""
     title: str = ""
     group: str = ""
+    category: str = ""
+    attributes: str = ""
+    within: frozenset[str] | None = field(default=None, repr=False)
+    subset: frozenset[str] = frozenset()
+
+    def may_find(self, id: str) -> bool:
+        """Check whether a listing of the gallery can be an answer at all."""
+        return id not in self.exclude and (self.within is None or id in self.within)
 
 
 @dataclass(frozen=True)
@@ -223,7 +237,7 @@ def products_of(task: Task) -> Callable[[Query], list[Product]]:
     def about(query: Query) -> list[Product]:
         if query.id in products:
             return [products[query.id]]
-        shown = query.exclude if query.kind == "composed" else ()
+        shown = query.exclude if query.kind == COMPOSED else ()
         return [products[id] for id in (*task.qrels[query.id], *shown) if id in products]
 
     return about

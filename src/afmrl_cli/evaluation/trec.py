@@ -38,12 +38,15 @@ ID_KEYS = ("qid", "query_id", "_id")
 TEXT_KEYS = ("title", "brand", "category", "description")
 
 
-def read_queries(path: Path, image_path: Callable[[str], Path] | None = None) -> list[Query]:
+def read_queries(
+    path: Path, image_path: Callable[[str], Path] | None = None, fault: Callable[[Query], str] | None = None
+) -> list[Query]:
     """Read the queries of a JSON Lines file.
 
     `image_path` turns what is written into a path and refuses what it does not allow (a ValueError with the reason);
-    by default the path is taken relative to the file. Raises DataError with file and line for a line that is no JSON
-    object, a query without id, text and image, or an id that stands twice.
+    by default the path is taken relative to the file. `fault` says what else is wrong with a query, "" for nothing.
+    Raises DataError with file and line for a line that is no JSON object, a query without id, text and image or with a
+    fault, or an id that stands twice.
     """
     found: dict[str, Query] = {}
     lines: dict[str, int] = {}
@@ -58,6 +61,8 @@ def read_queries(path: Path, image_path: Callable[[str], Path] | None = None) ->
         query = _query(row, where, image_path or (lambda name: path.parent / name))
         if query.id in found:
             raise DataError(f"{where}: query {clipped(query.id, 80)} stands already in line {lines[query.id]}")
+        if fault is not None and (wrong := fault(query)):
+            raise DataError(f"{where}: query {clipped(query.id, 80)} {wrong}")
         found[query.id], lines[query.id] = query, number
     if not found:
         raise DataError(f"{path}: no queries", "one JSON object a line")

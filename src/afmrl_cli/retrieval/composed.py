@@ -82,14 +82,21 @@ def changed_attributes(known: Mapping[str, str], pairs: Mapping[str, str]) -> st
     return write_attributes([*merged, *left.items()])
 
 
-def check_reads_photos(work: Workspace) -> None:
-    """Raise ModelError for an embedder that reads no photos: it would answer the words alone."""
-    from ..models.backends import reads_photos
+def check_embedder(work: Workspace) -> None:
+    """Raise ModelError for an embedder that reads no photos: it would answer the words alone. One that adds up what it
+    reads is told.
+    """
+    from ..models.backends import kind_of_embedder, reads_photos
 
     if not reads_photos(work.settings, work.listener):
         raise ModelError(
             f"--change starts from a photo, and the embedder {work.embedder_id} reads none",
             "say all of it in words, or choose an embedder that reads photos",
+        )
+    if not work.settings.embed.endpoint and kind_of_embedder(work.settings.model, work.listener) == "light":
+        work.listener.note(
+            "light adds the words to the photo and never learnt to change one: where a column has the wish, --image or "
+            "--like with --filter KEY=VALUE finds more"
         )
 
 
