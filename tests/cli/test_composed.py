@@ -140,6 +140,11 @@ def test_a_key_or_a_value_that_no_listing_has_is_told(shop: Path) -> None:
     assert (key.exit_code, value.exit_code) == (0, 0)
 
 
+def test_what_stays_as_it_is_may_be_said_beside_what_changes(shop: Path) -> None:
+    content = document("search", "--like", "s0", "--change", "color: red; sleeves: short", "-k", "1")
+    assert content["question"]["attributes"] == "color: red; sleeves: short"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -149,8 +154,12 @@ def test_a_key_or_a_value_that_no_listing_has_is_told(shop: Path) -> None:
         (["shirt", "--change", "red", "--like", "s0"], 2, "--change is the text of its query"),
         (["--change", "red", "--like", "zz"], 3, "no such listing"),
         (["--change", "red", "--image", "none.png"], 3, "none.png: no such file"),
-        (["--change", "color: red", "--like", "s0"], 3, "the reference is color: red already"),
-        (["--change", "color: red", "--image", "images/0.png"], 3, "the reference is color: red already"),
+        (["--change", "color: red", "--like", "s0"], 3, "--change color: red: that is what the reference is already"),
+        (
+            ["--change", "color: red", "--image", "images/0.png"],
+            3,
+            "--change color: red: that is what the reference is already",
+        ),
         (["--change", "color: red", "--like", "s23"], 3, "--like s23: it has no photo"),
         (["--change", "red", "--like", "s0", "--rerank", "5"], 2, "asks for another product than its reference"),
         (["--change", "in red", "--image", "images/0.png", "--enrich"], 2, "--change in words does not edit"),

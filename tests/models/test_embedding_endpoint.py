@@ -250,6 +250,10 @@ def test_what_is_stored_is_searched_and_evaluated_by_the_same_server(server, sho
     found = run("search", "red shirt", "--catalog", shop.root, "--json", *named)
     assert found.exit_code == 0 and len(json.loads(found.stdout)["hits"]) == 8
     assert run("search", "--like", "s0", "--catalog", shop.root, *named).exit_code == 0
+    changed = run("search", "--like", "s0", "--change", "color: green", "--catalog", shop.root, "--json", *named)
+    assert {hit["id"] for hit in json.loads(changed.stdout)["hits"]} == {f"s{i}" for i in range(2, 8)}
+    kinds = [part["type"] for part in server.requests[-1]["messages"][0]["content"]]
+    assert kinds == ["image_url", "image_url", "text"]  # both photos of s0, then the change
 
 
 @pytest.mark.parametrize("command", ["train-agcl", "train-rar", "cycle"])

@@ -4,19 +4,15 @@ ranking, with what is known of it; parts of them alone; and the wish in other wo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from ..attributes.own_columns import own_columns, own_text
 from ..attributes.parse import read_stored
 from ..attributes.views import StoredViews
 from ..catalog.fingerprints import UNREADABLE
-from ..catalog.problems import Problems, clipped
-from ..catalog.product import Product
-from ..catalog.read import open_catalog
-from ..retrieval.composed import changed_attributes, read_change
+from ..catalog.problems import clipped
+from ..retrieval.composed import attribute_columns, changed_attributes, own_attributes, read_change
 from ..retrieval.vectors import RowMaker
 from ..workspace import Workspace
 from .task import COMPOSED, Document, Query, Task
@@ -71,8 +67,7 @@ def with_known_attributes(task: Task, documents: Sequence[Document], work: Works
     excluded = {id for query in task.queries for id in query.exclude}
     by_id = {document.id: document for document in documents if document.id in excluded}
     texts = views.texts([document.row.fingerprint for document in by_id.values()])
-    with open_catalog(work.folder, work.settings.catalog, Problems()) as catalog:
-        columns = own_columns(work.settings.sft.columns, work.task.schema, catalog)
+    columns = attribute_columns(work)
 
     def known(query: Query) -> Query:
         """Return `query` with them."""
@@ -81,8 +76,7 @@ def with_known_attributes(task: Task, documents: Sequence[Document], work: Works
         if not pairs or len({document.identity for document in references}) != 1:
             return query
         row = references[0].row
-        own = own_text(Product(row.id, given=json.loads(row.fields)), columns)
-        attributes = read_stored(texts.get(row.fingerprint) or own)
+        attributes = read_stored(texts.get(row.fingerprint, "")) or own_attributes(row, columns)
         return replace(query, attributes=changed_attributes(attributes, pairs) if attributes else "")
 
     return replace(task, queries=[known(query) for query in task.queries])

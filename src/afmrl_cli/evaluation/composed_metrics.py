@@ -38,6 +38,10 @@ PARAPHRASED = 500
 """At most so many queries are asked in other words."""
 
 
+Rankings = Mapping[str, Sequence[str]]
+"""Listings by query, best first."""
+
+
 @dataclass(frozen=True)
 class ComposedFacts:
     """What is true of a task's queries whatever answers them, by query: its category, the listings that it is compared
@@ -137,7 +141,7 @@ def _paraphrases(
         first.run,
         *(vector_run(rephrased(part, way), system, work, problems).run for way in range(1, len(OF_PAIRS))),
     ]
-    tables = [_hits([run], asked, right, CUTS) for run in runs]
+    tables = [_hits([_ranked(run, asked)], asked, right, CUTS) for run in runs]
     means = np.array([table.mean(axis=0) for table in tables])
     found = np.array([table[:, CUTS.index(FIRST)] for table in tables])
     return {
@@ -165,7 +169,8 @@ def composed_metrics(runs: Sequence[Run], task: Task, facts: ComposedFacts, sett
             "intervals": dict(zip(_names(name, cuts), ends.tolist(), strict=True)),
         }
 
-    table = _hits(runs, queries, right, CUTS)
+    rankings = [_ranked(run, queries) for run in runs]
+    table = _hits(rankings, queries, right, CUTS)
     by_category: dict[str, list[int]] = {}
     for row, query in enumerate(queries):
         by_category.setdefault(facts.categories[query.id], []).append(row)
@@ -175,9 +180,9 @@ def composed_metrics(runs: Sequence[Run], task: Task, facts: ComposedFacts, sett
     ]
     means = np.array([list(each["metrics"].values()) for each in categories])
     compared = [row for row, query in enumerate(queries) if query.id in facts.subsets]
-    among = _hits(runs, queries, right, SUBSET_CUTS, facts.subsets)
+    among = _hits([_among(each, facts.subsets) for each in rankings], queries, right, SUBSET_CUTS)
     styled = [row for row, query in enumerate(queries) if query.id in facts.styles]
-    unchanged = _hits(runs, queries, facts.styles, (FIRST,))
+    unchanged = _hits(rankings, queries, facts.styles, (FIRST,))
     return {
         **measured("R", CUTS, range(len(queries)), table),
         "categories": categories,
@@ -187,23 +192,24 @@ def composed_metrics(runs: Sequence[Run], task: Task, facts: ComposedFacts, sett
     }
 
 
+def _ranked(run: Run, queries: Sequence[Query]) -> Rankings:
+    return {query.id: ranked_ids(run.get(query.id, ())) for query in queries}
+
+
+def _among(rankings: Rankings, subsets: Mapping[str, frozenset[str]]) -> Rankings:
+    """Return the rankings of what is in each query's subset alone."""
+    return {query: [id for id in rankings[query] if id in subset] for query, subset in subsets.items()}
+
+
 def _hits(
-    runs: Sequence[Run],
-    queries: Sequence[Query],
-    wanted: Mapping[str, frozenset[str]],
-    cuts: Sequence[int],
-    among: Mapping[str, frozenset[str]] | None = None,
+    runs: Sequence[Rankings], queries: Sequence[Query], wanted: Mapping[str, frozenset[str]], cuts: Sequence[int]
 ) -> NDArray[np.float64]:
-    """Return [queries, cuts]: the share of `runs` with one of the `wanted` listings among the first k, of those `among`
-    which a ranking is looked at (None: all).
-    """
+    """Return [queries, cuts]: the share of `runs` with one of the `wanted` listings among the first k."""
     table = np.zeros((len(queries), len(cuts)))
     for row, query in enumerate(queries):
+        right = wanted.get(query.id, frozenset())
         for run in runs:
-            ids = ranked_ids(run.get(query.id, ()))
-            if among is not None:
-                ids = [id for id in ids if id in among.get(query.id, frozenset())]
-            place = next((i for i, id in enumerate(ids) if id in wanted.get(query.id, frozenset())), None)
+            place = next((place for place, id in enumerate(run.get(query.id, ())) if id in right), None)
             table[row] += [place is not None and place < k for k in cuts]
     return table / len(runs)
 

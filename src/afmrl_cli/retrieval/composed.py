@@ -191,8 +191,17 @@ def known_attributes(work: Workspace, listing: Listing) -> dict[str, str]:
     row = attributes_on_disk(work, [listing]).get(listing.id)
     if row is not None and row.viewed:
         return read_stored(row.text)
+    return own_attributes(listing, attribute_columns(work))
+
+
+def attribute_columns(work: Workspace) -> dict[str, str]:
+    """Return which of the shop's own columns are attributes, as `own_columns` does."""
     with open_catalog(work.folder, work.settings.catalog, Problems()) as catalog:
-        columns = own_columns(work.settings.sft.columns, work.task.schema, catalog)
+        return own_columns(work.settings.sft.columns, work.task.schema, catalog)
+
+
+def own_attributes(listing: Listing, columns: Mapping[str, str]) -> dict[str, str]:
+    """Return what the shop's `columns` (of `attribute_columns`) say of a listing."""
     return read_stored(own_text(Product(listing.id, given=json.loads(listing.fields)), columns))
 
 
@@ -203,16 +212,12 @@ def _checked(
     DataError where the reference is so already.
     """
     own = json.loads(listing.fields) if listing else {}
-    if same := [key for key, (_, done) in change.done(known, own).items() if done]:
+    if change.pairs.keys() == {key for key, (_, done) in change.done(known, own).items() if done}:
         raise DataError(
-            f"--change {change.text}: the reference is {same[0]}: {change.pairs[same[0]]} already",
+            f"--change {change.text}: that is what the reference is already",
             "ask for another value; --like without --change finds what is alike",
         )
-    values: dict[str, dict[str, None]] = {folded(key): {} for key in known}
-    for fields in vectors.listings.fields():
-        for key, value in fields.items():
-            if value.strip():
-                values.setdefault(folded(key), {}).setdefault(value)
+    values = {key: list[str]() for key in map(folded, known)} | _own_values(vectors, change.pairs)
     for key, wanted in change.pairs.items():
         if key not in values:
             near = difflib.get_close_matches(key, list(values), n=1, cutoff=0.5)
@@ -220,6 +225,20 @@ def _checked(
             work.listener.note(f"no listing has the attribute {key}: the change is read as words{hint}")
             return replace(change, pairs={})
         if values[key] and not any(has_value(value, wanted) for value in values[key]):
-            named = ", ".join(list(values[key])[:VALUES_NAMED])
+            named = ", ".join(values[key][:VALUES_NAMED])
             work.listener.note(f"no listing has {key}: {wanted}; there are {named}")
     return change
+
+
+def _own_values(vectors: Vectors, wanted: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the keys of the shop's own columns, those that are `wanted` with the values that there are."""
+    names: dict[str, str] = {}
+    values: dict[str, dict[str, None]] = {}
+    for fields in vectors.listings.fields():
+        for name, value in fields.items():
+            if value.strip():
+                key = names[name] if name in names else names.setdefault(name, folded(name))
+                held = values.setdefault(key, {})
+                if key in wanted:
+                    held.setdefault(value)
+    return {key: list(held) for key, held in values.items()}
