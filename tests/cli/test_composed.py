@@ -96,6 +96,19 @@ def test_the_listings_that_show_the_very_photo_are_no_result_whatever_its_file_i
     assert content["question"]["left_out"] == [] and len(content["hits"]) == 24
 
 
+def test_of_variants_that_share_a_photo_the_wished_one_is_a_result(embedded: Path, tmp_path: Path) -> None:
+    root = tmp_path / "shop"
+    shutil.copytree(embedded, root)
+    made = rows()
+    for i in (0, 2, 4):
+        made[i]["image"] = "images/0.png"
+    write_catalog(root, made)
+    assert call("embed", str(root)).exit_code == 0
+    ask = ("search", "--catalog", str(root), "--image", str(root / "images/0.png"), "-k", "50", "--change")
+    assert document(*ask, "color: green")["question"]["left_out"] == ["s0", "s1", "s4", "s5"]
+    assert document(*ask, "in green")["question"]["left_out"] == [f"s{i}" for i in range(6)]
+
+
 def test_known_attributes_with_the_changed_key_replaced_are_part_of_the_query(shop: Path) -> None:
     change = ("--change", "color: green", "-k", "50")
     known = document("search", "--like", "s0", *change)

@@ -52,6 +52,8 @@ def test_a_file_asks_composed_queries_and_takes_the_listings_of_its_photo_out(tm
     without = {"qid": "m1", "images": ["copy.png"], "text": "in green"}
     [query] = make(tmp_path, write_lines(tmp_path, without)).queries
     assert set(query.exclude) == {"s0"}
+    [query] = make(tmp_path, write_lines(tmp_path, without, qrels="m1 0 s0 1\n")).queries
+    assert not query.exclude  # what is judged relevant may show the same photo
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ Part = Annotated[
     Text, typer.Option(help="Query products of train, validation, test or all; by default what training never saw.")
 ]
 Baselines = Annotated[
-    bool, typer.Option("--baselines", help="Add BM25 over text and attributes, colours, fusion, the bare base.")
+    bool,
+    typer.Option("--baselines", help="Add BM25 over text and attributes, colours, fusion, half queries, the base."),
 ]
 FailUnder = Annotated[Many, typer.Option(metavar="METRIC=X", help="Exit 1 when the embedder is below. Repeatable.")]
 RunOut = Annotated[File, typer.Option(metavar="FILE", help="Write the ranking as a TREC run.")]

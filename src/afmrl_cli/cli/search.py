@@ -33,7 +33,7 @@ def search(
     image: Annotated[
         list[Path] | None, typer.Option("--image", "-i", metavar="FILE", help="A photo. Repeatable.")
     ] = None,
-    like: Annotated[str, typer.Option(metavar="ID", help="Products like this listing; loads no model.")] = "",
+    like: Annotated[str, typer.Option(metavar="ID", help="Products like this listing; alone it loads no model.")] = "",
     change: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="What differs from --image or --like: 'color: red', or words."),
@@ -57,6 +57,7 @@ def search(
     never a result; + and - mark whether a result has what is wished.
 
     Example: afmrl search "navy v-neck blouse" -k 5 --filter brand=Luma --html results.html
+
     Example: afmrl search --image photo.jpg --change "color: red"
     """
     tell_models(session, ("generator", "embedder") if enrich else ("embedder",))

@@ -208,7 +208,7 @@ def _file_task(
     asked = read_queries(queries, image_path, (lambda query: fault_of(query, ids)) if composed else None)
     judged = read_qrels(qrels, {query.id for query in asked}, ids)
     if composed:
-        task = queries_task(without_reference(asked, documents, rows), judged, gallery, level)
+        task = queries_task(without_reference(asked, judged, documents, rows), judged, gallery, level)
         return replace(task, protocol="composed")
     if qrels.suffix != ".tsv":
         return queries_task(asked, judged, gallery, level)

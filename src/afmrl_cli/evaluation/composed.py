@@ -15,6 +15,7 @@ from ..catalog.problems import clipped
 from ..retrieval.composed import attribute_columns, changed_attributes, own_attributes, read_change
 from ..retrieval.vectors import RowMaker
 from ..workspace import Workspace
+from .metrics import Qrels
 from .task import COMPOSED, Document, Query, Task
 
 ALONE: dict[str, Literal["text", "photos"]] = {"change-alone": "text", "reference-alone": "photos"}
@@ -39,9 +40,11 @@ def fault_of(query: Query, ids: Collection[str]) -> str:
     return f"leaves out {clipped(unknown, 80)}, which is no listing of the catalog" if unknown else ""
 
 
-def without_reference(queries: Sequence[Query], documents: Sequence[Document], rows: RowMaker) -> list[Query]:
+def without_reference(
+    queries: Sequence[Query], judged: Qrels, documents: Sequence[Document], rows: RowMaker
+) -> list[Query]:
     """Return `queries` as composed ones; those that exclude nothing leave out the listings that show their photo, by
-    content.
+    content, but those that are judged relevant: variants may share a photo.
     """
     shown: dict[str, set[str]] = {}
     for document in documents if not all(query.exclude for query in queries) else ():
@@ -52,7 +55,8 @@ def without_reference(queries: Sequence[Query], documents: Sequence[Document], r
     def reference(query: Query) -> frozenset[str]:
         """Return the listings that can't answer a query."""
         found = (shown.get(rows.fingerprinter.hash_of(path), set()) for path in query.images)
-        return query.exclude or frozenset(id for ids in found for id in ids)
+        right = {id for id, grade in judged.get(query.id, {}).items() if grade > 0}
+        return query.exclude or frozenset(id for ids in found for id in ids if id not in right)
 
     return [replace(query, kind=COMPOSED, exclude=reference(query)) for query in queries]
 

@@ -3,7 +3,8 @@
     query     photos of the reference + the change as text + the reference's known attributes, the changed keys replaced
               (`search.known_attributes`, where the change is `key: value`)
     results   all listings but the reference: the listing itself, or those that show the very photo, by content; and the
-              other listings of the same product, which change nothing
+              other listings of the same product, which change nothing. Of several products that share the photo, as
+              variants may, those that have what is wished are results
 
 Known attributes are those stored of a listing, else the shop's own columns. A photo that the listings of one product
 show is that product's. What nothing good can come of is an error: a reference without a photo, an embedder that reads
@@ -58,6 +59,11 @@ class Change:
         own = {folded(key): value for key, value in fields.items() if value.strip()}
         own |= {folded(key): value for key, value in attributes.items()}
         return {key: (own[key], has_value(own[key], wanted)) for key, wanted in self.pairs.items() if key in own}
+
+    def made(self, fields: Mapping[str, str], attributes: Mapping[str, str] | None = None) -> bool:
+        """Check whether a listing has all of what is wished; never of a change in words."""
+        found = self.done(attributes or {}, fields)
+        return bool(self.pairs) and all(key in found and found[key][1] for key in self.pairs)
 
 
 def read_change(text: str) -> Change:
@@ -134,6 +140,8 @@ def compose(
     known = read_stored(written) or (known_attributes(work, listing) if listing and change.pairs else {})
     if change.pairs:
         change = _checked(change, known, listing, vectors, work)
+    if listing is None:
+        rows = frozenset(row for row in rows if not change.made(json.loads(vectors.listings.listing(row).fields)))
     wanted = work.settings.search.known_attributes and work.settings.embed.enrich != "none"
     attributes = changed_attributes(known, change.pairs) if change.pairs and (written or (known and wanted)) else ""
     return Composed(Item(change.text, images, attributes), change, _with_siblings(rows, vectors), listing)
@@ -212,7 +220,7 @@ def _checked(
     DataError where the reference is so already.
     """
     own = json.loads(listing.fields) if listing else {}
-    if change.pairs.keys() == {key for key, (_, done) in change.done(known, own).items() if done}:
+    if change.made(own, known):
         raise DataError(
             f"--change {change.text}: that is what the reference is already",
             "ask for another value; --like without --change finds what is alike",
