@@ -13,7 +13,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from afmrl_cli.cli.app import app
-from tests.retrieval.shop import COLORS, Row, shop_rows, write_shop
+from tests.chat_server import Reply, chat_server
+from tests.retrieval.shop import COLORS, Row, draw, shop_rows, write_shop
 
 
 def rows() -> list[Row]:
@@ -121,6 +122,19 @@ def test_known_attributes_with_the_changed_key_replaced_are_part_of_the_query(sh
         assert [hit["score"] for hit in plain["hits"]] != [hit["score"] for hit in photo["hits"]]
     words = document("search", "--like", "s0", "--change", "with short sleeves")
     assert words["question"]["attributes"] == "" and words["question"]["change"]["pairs"] == {}
+
+
+def test_a_generator_describes_the_reference_and_never_reads_the_change(shop: Path) -> None:
+    draw(shop.parent / "new.png", "gray", 40)
+    with chat_server() as server:
+        server.script = lambda number, body: Reply(text="color: gray; fit: slim")
+        content = document(
+            *("search", "--image", str(shop.parent / "new.png"), "--change", "color: green", "--enrich", "-k", "1"),
+            *("--set", f"attributes.endpoint={server.url}", "--set", "attributes.endpoint_model=m"),
+        )
+        [request] = server.requests
+    assert content["question"]["attributes"] == "color: green; fit: slim"
+    assert "green" not in json.dumps(request)
 
 
 def test_the_photo_and_the_change_are_one_query(shop: Path) -> None:

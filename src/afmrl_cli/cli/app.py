@@ -43,7 +43,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Use",
         "Compute each product's vector and build the index; only new and changed products cost anything.",
     ),
-    "search": ("Use", "Find products by text, by photo, by both together, or by likeness to a listing."),
+    "search": (
+        "Use",
+        "Find products by text, by photo, by both together, by likeness to a listing, or as a change of either.",
+    ),
     "dedupe": (
         "Use",
         "Find listings that are the same product, by their vectors, text, codes, attributes, prices and photos.",

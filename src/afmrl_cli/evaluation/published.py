@@ -64,8 +64,6 @@ def read_published(path: Path, documents: Sequence[Document]) -> tuple[list[Quer
         name = parts[1] if len(parts) > 2 else file.stem
         for number, entry in enumerate(entries, 1):
             query, target = _query(entry, f"{'_'.join(name.split())}-{number}", f"{file}: entry {number}", by_id)
-            if target in query.exclude:
-                raise DataError(f"{file}: entry {number}: its target is the reference itself", HINT)
             if target not in within:
                 raise DataError(f"{file}: entry {number}: its target {clipped(target, 80)} is not in the split", HINT)
             category = name if "candidate" in entry else ""
@@ -82,15 +80,15 @@ def _query(entry: Any, id: str, where: str, by_id: Mapping[str, Document]) -> tu
     reference = _id(entry, "candidate" if fashioniq else "reference", where, by_id)
     target = _id(entry, "target" if fashioniq else "target_hard", where, by_id)
     captions = entry.get("captions") if fashioniq else [entry.get("caption")]
-    if not isinstance(captions, list) or not all(isinstance(each, str) and each.strip(MARKS) for each in captions):
+    if not isinstance(captions, list) or not all(isinstance(each, str) for each in captions):
         raise DataError(f"{where}: {'captions are no list of texts' if fashioniq else 'caption is no text'}", HINT)
-    if not captions:
-        raise DataError(f"{where}: no captions", HINT)
+    text = " and ".join(filter(None, (caption.strip(MARKS) for caption in captions)))
+    if not text:
+        raise DataError(f"{where}: no caption says anything", HINT)
     images = by_id[reference].product.images[:1]
     if not images:
         raise DataError(f"{where}: the listing {clipped(reference, 80)} has no photo", "see `afmrl check`")
     subset = frozenset() if fashioniq else _members(entry, where, by_id) - {reference}
-    text = " and ".join(caption.strip(MARKS) for caption in captions)
     return Query(id, text, images, frozenset([reference]), kind="composed", subset=subset), target
 
 
