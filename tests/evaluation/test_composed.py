@@ -15,6 +15,7 @@ from afmrl_cli.evaluation.composed import in_words, part_alone
 from afmrl_cli.evaluation.composed_metrics import ComposedFacts, _styles, composed_metrics
 from afmrl_cli.evaluation.earlier import outside_run
 from afmrl_cli.evaluation.metrics import Run
+from afmrl_cli.evaluation.published import is_published
 from afmrl_cli.evaluation.systems import bm25_run
 from afmrl_cli.evaluation.task import Task, documents_of
 from afmrl_cli.retrieval.vectors import described_products
@@ -46,7 +47,9 @@ GOOD = {"qid": "m1", "images": ["images/0.png"], "text": "color: green", "exclud
 
 
 def test_a_file_asks_composed_queries_and_takes_the_listings_of_its_photo_out(tmp_path: Path) -> None:
-    [query] = make(tmp_path, write_lines(tmp_path, GOOD)).queries
+    file = write_lines(tmp_path, GOOD)
+    assert not is_published(file) and not is_published(file.with_suffix(".json"))  # lines, whatever they are called
+    [query] = make(tmp_path, file).queries
     assert (query.kind, set(query.exclude), query.text) == ("composed", {"s0"}, "color: green")
     (tmp_path / "copy.png").write_bytes((tmp_path / "images/0.png").read_bytes())
     without = {"qid": "m1", "images": ["copy.png"], "text": "in green"}

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ..models.embed_input import Item
     from ..retrieval.composed import Change
     from ..retrieval.search import Found, Hit
-    from ..retrieval.vectors import Vectors
 
 PAGE_SUFFIXES = (".html", ".htm")
 
@@ -65,12 +64,7 @@ def search(
     _check(session, text, image or [], like, enrich, html)
 
     warn_of_two_faiss(session)
-    vectors = _vectors(session)
-    filters = filter_ or []
-    if wish:
-        found = _find_changed(session, vectors, wish, image or [], like, enrich, filters)
-    else:
-        found = _find(session, vectors, _query(session, text.strip(), image or [], enrich), like, filters)
+    found = _find(session, wish or text.strip(), image or [], like, enrich, filter_ or [])
     if html:
         from ..retrieval.page import write_search_page
 
@@ -122,51 +116,31 @@ def _checked_change(
     return wish
 
 
-def _vectors(session: Session) -> Vectors:
+def _find(
+    session: Session, said: str | Change, files: list[Path], like: str, enrich: bool, filters: list[str]
+) -> Found:
+    """Search for what was `said`: a text, or a change of what `files` or `like` show."""
+    from ..retrieval.encode import cut_message
+    from ..retrieval.filters import parse_filters
+    from ..retrieval.search import search as find
     from ..retrieval.vectors import load_vectors, stale_products
 
-    vectors = load_vectors(session.work)
-    if stale := stale_products(session.work, vectors):
+    work, chosen, composed = session.work, parse_filters(filters, "--filter"), None
+    vectors = load_vectors(work)
+    if stale := stale_products(work, vectors):
         session.out.note(f"{stale:,} products are new, changed or gone since `afmrl embed`: run it again")
-    return vectors
+    if isinstance(said, str):
+        query = _query(session, said, files, enrich)
+    else:
+        from ..retrieval.composed import compose
 
-
-def _find(session: Session, vectors: Vectors, query: Item, like: str, filters: list[str]) -> Found:
-    from ..retrieval.filters import parse_filters
-    from ..retrieval.search import search as find
-
-    found = find(session.work, vectors, query, like, parse_filters(filters, "--filter"))
-    if not like:
-        _warn_of_cut(session)
-    return replace(found, filters=filters)
-
-
-def _find_changed(
-    session: Session,
-    vectors: Vectors,
-    wish: Change,
-    files: list[Path],
-    like: str,
-    enrich: bool,
-    filters: list[str],
-) -> Found:
-    from ..retrieval.composed import compose
-    from ..retrieval.filters import parse_filters
-    from ..retrieval.search import search as find
-
-    chosen = parse_filters(filters, "--filter")
-    written = _query(session, "", files, enrich).attributes if enrich else ""
-    composed = compose(session.work, vectors, wish, like=like, photos=files, written=written)
-    found = find(session.work, vectors, composed.query, like, chosen, composed)
-    _warn_of_cut(session)
-    return replace(found, filters=filters)
-
-
-def _warn_of_cut(session: Session) -> None:
-    from ..retrieval.encode import cut_message
-
-    if cut := session.work.embedder().texts_cut:
+        written = _query(session, "", files, enrich).attributes if enrich else ""
+        composed = compose(work, vectors, said, like=like, photos=files, written=written)
+        query = composed.query
+    found = find(work, vectors, query, like, chosen, composed)
+    if (composed or not like) and (cut := work.embedder().texts_cut):
         session.out.warn(f"the query: {cut_message(cut)}")
+    return replace(found, filters=filters)
 
 
 def _document(session: Session, found: Found, html: Path | None) -> None:
@@ -268,4 +242,6 @@ def _attributes(hit: Hit) -> str:
     from ..attributes.parse import write_attributes
 
     marks = {key: "*" for key in hit.matching} | {key: "+" if right else "-" for key, right in hit.changed.items()}
-    return write_attributes((f"{marks.get(key, '')}{key}", value) for key, value in hit.attributes.items())
+    # What changes stands first: the line may be cut.
+    pairs = sorted(hit.attributes.items(), key=lambda pair: pair[0] not in hit.changed)
+    return write_attributes((f"{marks.get(key, '')}{key}", value) for key, value in pairs)

@@ -33,8 +33,8 @@ HINT = "as published: captions/cap.*.json with image_splits/split.*.json beside 
 
 
 def is_published(path: Path | None) -> TypeGuard[Path]:
-    """Tell whether `--queries` names such annotations: a folder, or a .json file."""
-    return path is not None and (path.is_dir() or path.suffix == ".json")
+    """Tell whether `--queries` names such annotations: a folder, or a file called cap.*.json."""
+    return path is not None and (path.is_dir() or path.match("cap.*.json"))
 
 
 def caption_files(path: Path) -> list[Path]:
