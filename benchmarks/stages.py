@@ -148,6 +148,7 @@ class Bench:
         self.flags["cycle.protocol"] = chosen.cycle.protocol or ""
         self.scores: dict[str, dict[str, Any]] = {}
         self.margins: dict[str, Any] = {}
+        self.refusals: list[str] = []
 
     def work(self, described_by: str = "", part: Part | None = None, **flags: object) -> Described:
         """Return a workspace with these changes (`model__embedder_checkpoint` for model.embedder_checkpoint)."""
@@ -160,6 +161,8 @@ class Bench:
         made = stages.train(method, work)
         if method is AGCL:
             self.margins[str(made["checkpoint"])] = made.get("nearest_margin")
+        if "refused" in made:
+            self.refusals.append(str(made["refused"]))
         return str(made["checkpoint"])
 
     def score(self, row: str, work: Workspace) -> None:
@@ -356,7 +359,13 @@ def run(
         bench = Bench(shop, seed, flags, out)
         climb(bench, part, sft, ceilings)
     products = read_products(shop, bench.work().settings.catalog, Problems())
-    told = {"shop": shop.root.name, "seed": seed, "set": dict(flags), "margins": bench.margins}
+    told = {
+        "shop": shop.root.name,
+        "seed": seed,
+        "set": dict(flags),
+        "margins": bench.margins,
+        "refusals": bench.refusals,
+    }
     told |= {"identities": {each.id: each.identity for each in products}, "phones": phones(shop)}
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, {**told, "rows": bench.scores})
