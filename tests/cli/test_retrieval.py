@@ -247,7 +247,7 @@ def test_eval_sees_the_catalog_as_it_is_now(shop: Path) -> None:
 def test_nothing_to_evaluate_by(shop: Path) -> None:
     rows = shop_rows(4)
     for row in rows:
-        row["product_id"], row["image"] = "", row["image"].split("|")[0]
+        row["product_id"], row["image"], row["title"] = "", row["image"].split("|")[0], ""
     write_shop(shop, rows)
     result = call("eval")
     assert result.exit_code == 3

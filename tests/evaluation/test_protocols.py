@@ -141,8 +141,10 @@ def test_what_a_catalog_offers(catalog: Catalog, tmp_path: Path) -> None:
     judged.write_text("")
     assert offered(described, nowhere, judged) == ["identity", "queries", "photo"]
     nowhere.unlink()
+    single = [document for document in alone if len(document.product.images) == 1]
+    assert single and offered(single, nowhere, judged) == ["text"]
     with pytest.raises(DataError, match="nothing to evaluate by"):
-        offered([document for document in alone if len(document.product.images) < 2], nowhere, judged)
+        offered([document for document in alone if not document.product.images], nowhere, judged)
     with pytest.raises(DataError, match="no two listings"):
         identity_task(alone, gallery_of(alone, {}))
 

@@ -47,8 +47,8 @@ STANDARD_LABELS = ("id", "product_id", "group_id", "brand", "category")
 
 
 def offered(documents: Sequence[Document], queries_file: Path, judgements: Path) -> list[str]:
-    """Return the protocols that the catalog offers, the best first: identity, its queries.jsonl, photo. DataError for
-    none.
+    """Return the protocols that the catalog offers, the best first: identity, its queries.jsonl, photo; text where it
+    offers none of these. DataError for none.
 
     Queries without their judgements are no offer beside identity; without it, their lack is the user's to mend.
     """
@@ -57,10 +57,12 @@ def offered(documents: Sequence[Document], queries_file: Path, judgements: Path)
         found.append("queries")
     if any(len(document.product.images) >= 2 for document in documents):
         found.append("photo")
+    if not found and any(document.product.images and document.product.title.split() for document in documents):
+        found.append("text")
     if found:
         return found
     raise DataError(
-        "nothing to evaluate by: no two listings share a product_id, no product has two photos",
+        "nothing to evaluate by: no two listings share a product_id, none has two photos, or a title and a photo",
         "give --queries queries.jsonl and --qrels qrels.trec, or name the column: catalog.columns.product_id",
     )
 
