@@ -38,6 +38,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -123,6 +124,8 @@ SAME_SCORES = {
 }
 """Rows that compare a row above with another one."""
 DRAWN = ShopPlan(duplicates=1.0, phone=True, size=224, text_queries=0, photo_queries=0)
+EMBEDDER, GENERATOR, ENRICH = "model.embedder_checkpoint", "model.generator_checkpoint", "embed.enrich"
+Flags = Mapping[str, object]
 PartName = Literal["losses", "folds"]
 
 
@@ -141,20 +144,19 @@ class Described(Workspace):
 class Bench:
     """One shop with one seed of the trainings: what is trained, and `scores` by row of the table."""
 
-    def __init__(self, folder: CatalogFolder, seed: int, flags: Mapping[str, object], out: Output) -> None:
+    def __init__(self, folder: CatalogFolder, seed: int, flags: Flags, out: Output) -> None:
         self.folder, self.out, self.place = folder, out, folder.runs / f"stages-{seed}-{hash_json(dict(flags))[:8]}"
-        self.flags = {**SHOP, **{f"{section}.seed": seed for section in ("agcl", "rar")}, **flags}
+        self.flags: dict[str, object] = {**SHOP, **{f"{section}.seed": seed for section in ("agcl", "rar")}, **flags}
         chosen = choose_protocol(self.work())
         self.flags["cycle.protocol"] = chosen.cycle.protocol or ""
         self.scores: dict[str, dict[str, Any]] = {}
         self.margins: dict[str, Any] = {}
         self.refusals: list[str] = []
 
-    def work(self, described_by: str = "", part: Part | None = None, **flags: object) -> Described:
-        """Return a workspace with these changes (`model__embedder_checkpoint` for model.embedder_checkpoint)."""
-        own = {name.replace("__", "."): value for name, value in flags.items()}
-        settings = load_settings(self.folder.root, self.flags | own, BUILT_IN)
-        return Described(self.folder, settings, self.out, part=part, described_by=described_by)
+    def work(self, flags: Flags = MappingProxyType({}), part: Part | None = None, by: str = "") -> Described:
+        """Return a workspace with these settings on top; `by` are whose attributes, not the generator's own."""
+        settings = load_settings(self.folder.root, {**self.flags, **flags}, BUILT_IN)
+        return Described(self.folder, settings, self.out, part=part, described_by=by)
 
     def train(self, method: Method, work: Workspace) -> str:
         """Train, and return the checkpoint's name; "" where no step was worth keeping."""
@@ -208,48 +210,47 @@ def classes(work: Workspace, labels: Path) -> dict[str, float]:
 
 
 def climb(bench: Bench, part: PartName, sft: bool, ceilings: bool) -> None:
-    """Train and score every row of a part; base, ceilings and controls only with `ceilings`."""
+    """Train and score every row of a part; ceilings and controls only with `ceilings`."""
     plan = _plan(bench, sft)
     generator, halves = _teach(bench, plan) if sft else ("", ())
     _describe(bench, plan, generator, halves)
     if part == "folds":
         _fold_rows(bench, plan, generator, halves)
     else:
-        _loss_rows(bench, {"model__generator_checkpoint": generator}, ceilings)
+        _loss_rows(bench, generator, ceilings)
 
 
-def _loss_rows(bench: Bench, named: Mapping[str, object], ceilings: bool) -> None:
+def _loss_rows(bench: Bench, generator: str, ceilings: bool) -> None:
     """Train and score by each loss on all products of the training split; then what attributes add."""
+    named: Flags = {GENERATOR: generator}
 
-    def plain(embedder: str, **flags: object) -> Described:
-        return bench.work(model__embedder_checkpoint=embedder, embed__enrich="none", **named, **flags)
+    def score(row: str, embedder: str, enrich: str = "none", by: str = "", photos: int = 1) -> None:
+        flags = {EMBEDDER: embedder, ENRICH: enrich, "model.embedder_images": photos}
+        bench.score(row, bench.work({**named, **flags}, by=by))
 
-    def enriched(embedder: str, side: str, by: str = "") -> Described:
-        return bench.work(by, model__embedder_checkpoint=embedder, embed__enrich=side, **named)
-
-    bench.score("base", plain(""))
-    forms: dict[str, dict[str, object]] = {
-        "InfoNCE": {"agcl__loss": "infonce"},
-        "constant margin": {"agcl__weights": "constant"},
+    score("base", "")
+    forms: dict[str, Flags] = {
+        "InfoNCE": {"agcl.loss": "infonce"},
+        "constant margin": {"agcl.weights": "constant"},
         "AGCL": {},
-        "AGCL graded": {"agcl__weights": "graded"},
+        "AGCL graded": {"agcl.weights": "graded"},
     }
     made: dict[str, str] = {}
     for name, form in forms.items():
-        made[name] = bench.train(AGCL, bench.work(agcl__validation_enrich="none", **named, **form))
-        bench.score(name, plain(made[name]))
+        made[name] = bench.train(AGCL, bench.work({**named, "agcl.validation_enrich": "none", **form}))
+        score(name, made[name])
     agcl = made["AGCL"]
-    bench.score("+ attributes (query)", enriched(agcl, "query"))
-    both = bench.train(AGCL, bench.work(embed__enrich="both", **named))
-    bench.score("both sides: plain", plain(both))
-    bench.score("both sides: attributes", enriched(both, "both"))
+    score("+ attributes (query)", agcl, "query")
+    both = bench.train(AGCL, bench.work({**named, ENRICH: "both"}))
+    score("both sides: plain", both)
+    score("both sides: attributes", both, "both")
     if ceilings:
-        bench.score("base, attributes (both)", enriched("", "both"))
-        bench.score("ceiling: true (query)", enriched(agcl, "query", TRUE))
-        bench.score("control: another's (query)", enriched(agcl, "query", SHUFFLED))
-        bench.score("ceiling: all photos", plain(agcl, model__embedder_images=0))
-        bench.score("ceiling: true (both)", enriched(both, "both", TRUE))
-        bench.score("control: another's (both)", enriched(both, "both", SHUFFLED))
+        score("base, attributes (both)", "", "both")
+        score("ceiling: true (query)", agcl, "query", TRUE)
+        score("control: another's (query)", agcl, "query", SHUFFLED)
+        score("ceiling: all photos", agcl, photos=0)
+        score("ceiling: true (both)", both, "both", TRUE)
+        score("control: another's (both)", both, "both", SHUFFLED)
 
 
 def _fold_rows(bench: Bench, plan: FoldPlan, generator: str, halves: tuple[str, ...]) -> None:
@@ -257,28 +258,26 @@ def _fold_rows(bench: Bench, plan: FoldPlan, generator: str, halves: tuple[str, 
     if plan.folds is None:
         raise DataError(f"no folds: {' '.join(plan.notes)}", "take a larger catalog")
     generators = (generator, *halves) if halves else ()
-    last: dict[str, object] = {"model__generator_checkpoint": generator, "embed__enrich": "both"}
-    last["model__embedder_checkpoint"] = bench.train(AGCL, bench.work(part=plan.agcl(1, generators), **last))
-    bench.score("folds: AGCL", bench.work(**last | {"embed__enrich": "none"}))
-    bench.score("folds: + attributes", bench.work(**last))
+    last: dict[str, object] = {GENERATOR: generator, ENRICH: "both"}
+    last[EMBEDDER] = bench.train(AGCL, bench.work(last, plan.agcl(1, generators)))
+    bench.score("folds: AGCL", bench.work({**last, ENRICH: "none"}))
+    bench.score("folds: + attributes", bench.work(last))
     for number in range(1, plan.rounds + 1):
-        settings = bench.work(**last).settings
+        settings = bench.work(last).settings
         if number > 1:
-            changed = of_round(settings, AGCL, number, divided=True)
-            part, flags = plan.agcl(number, generators), {f"agcl__{key}": value for key, value in changed.items()}
-            last["model__embedder_checkpoint"] = bench.train(AGCL, bench.work(part=part, **last, **flags))
-            bench.score(f"folds: round {number} AGCL", bench.work(**last))
-        changed = of_round(settings, RAR, number, divided=True)
-        flags = {f"rar__{key}": value for key, value in changed.items()}
-        flags["rar__from_base"] = not last["model__generator_checkpoint"]
-        if rewarded := bench.train(RAR, bench.work(part=plan.rar(), **last, **flags)):
-            last["model__generator_checkpoint"] = rewarded
-            stages.write_attributes(bench.work(**last), SPLITS)
-        bench.score("folds: RAR" if number == 1 else f"folds: round {number} RAR", bench.work(**last))
+            changed = {f"agcl.{key}": each for key, each in of_round(settings, AGCL, number, divided=True).items()}
+            last[EMBEDDER] = bench.train(AGCL, bench.work({**last, **changed}, plan.agcl(number, generators)))
+            bench.score(f"folds: round {number} AGCL", bench.work(last))
+        changed = {f"rar.{key}": each for key, each in of_round(settings, RAR, number, divided=True).items()}
+        changed["rar.from_base"] = not last[GENERATOR]
+        if rewarded := bench.train(RAR, bench.work({**last, **changed}, plan.rar())):
+            last[GENERATOR] = rewarded
+            stages.write_attributes(bench.work(last), SPLITS)
+        bench.score("folds: RAR" if number == 1 else f"folds: round {number} RAR", bench.work(last))
 
 
 def _plan(bench: Bench, sft: bool) -> FoldPlan:
-    work = bench.work(cycle__folds="auto", cycle__iterations=2, cycle__sft="auto" if sft else "no")
+    work = bench.work({"cycle.folds": "auto", "cycle.iterations": 2, "cycle.sft": "auto" if sft else "no"})
     targets = choose_targets(work)
     plan = plan_folds(work, lambda plan: check_stages(work, targets, plan))
     bench.out.note(plan.describe() or str(plan.notes))
@@ -287,44 +286,39 @@ def _plan(bench: Bench, sft: bool) -> FoldPlan:
 
 def _teach(bench: Bench, plan: FoldPlan) -> tuple[str, tuple[str, ...]]:
     """Teach a generator on what AGCL learns from, and one on each half of it."""
-    source = choose_targets(bench.work())
-    whole = bench.train(SFT, bench.work(part=plan.part(HALVES), sft__source=source))
+    source = {"sft.source": choose_targets(bench.work())}
+    whole = bench.train(SFT, bench.work(source, plan.part(HALVES)))
     if plan.folds is None:
         return whole, ()
-    return whole, tuple(bench.train(SFT, bench.work(part=plan.part((half,)), sft__source=source)) for half in HALVES)
+    return whole, tuple(bench.train(SFT, bench.work(source, plan.part((half,)))) for half in HALVES)
 
 
 def _describe(bench: Bench, plan: FoldPlan, generator: str, halves: tuple[str, ...]) -> None:
     """Write the generator's attributes of all that asks and is searched, and beside them those of the ceilings."""
-    work = bench.work(embed__enrich="both", model__generator_checkpoint=generator)
+    work = bench.work({ENRICH: "both", GENERATOR: generator})
     stages.write_attributes(work, SPLITS)
     for half, other in zip(HALVES, reversed(halves), strict=True) if halves else ():
-        part = plan.part((half,))
-        stages.write_attributes(bench.work(part=part, embed__enrich="both", model__generator_checkpoint=other), SPLITS)
-    products = list(read_products(work.folder, work.settings.catalog, Problems()))
-    views = [*products, *training_views(work)]
+        stages.write_attributes(bench.work({ENRICH: "both", GENERATOR: other}, plan.part((half,))), SPLITS)
+    views = [*read_products(work.folder, work.settings.catalog, Problems()), *training_views(work)]
     views += [view for split in SPLITS for view in task_views(work, stages.task_spec(work.settings, split))]
-    true = _true_attributes(bench)
-    rng = np.random.default_rng(0)
+    true, rng = _true_attributes(bench), np.random.default_rng(0)
     with open_views(work, work.source) as stored:
         prints = stored.fingerprints(views)
         texts = stored.texts(prints)
-        ids = sorted(true)
+        own = {each: view for view, each in zip(views, prints, strict=True) if each}
         rows: list[StoredAttributes] = []
-        own = {print: view for view, print in zip(views, prints, strict=True) if print}
-        for print, view in own.items():
-            text = true.get(view.id, "")
+        for each, view in own.items():
             others = [texts[other] for other in rng.permutation(sorted(texts))[:20] if own[other].id != view.id]
-            for name, said in ((TRUE, text), (SHUFFLED, others[0] if others else "")):
+            for name, said in ((TRUE, true.get(view.id, "")), (SHUFFLED, others[0] if others else "")):
                 if said:
-                    rows.append(StoredAttributes(print, name, work.source.prompt, view.id, said, None, 0.0))
+                    rows.append(StoredAttributes(each, name, work.source.prompt, view.id, said, None, 0.0))
         stored.database.put_attributes(rows)
-    bench.out.note(f"{len(own):,} views, {len(texts):,} with attributes, {len(ids):,} listings with true ones")
+    bench.out.note(f"{len(own):,} views, {len(texts):,} with attributes, {len(true):,} listings with true ones")
 
 
 def _true_attributes(bench: Bench) -> dict[str, str]:
     """Return the attribute text of the catalog's own columns by listing."""
-    work = bench.work(sft__source="columns")
+    work = bench.work({"sft.source": "columns"})
     found: dict[str, str] = {}
     with work.database() as database, open_catalog(work.folder, work.settings.catalog, Problems()) as catalog:
         source = open_source(work, catalog, database, "")
@@ -344,7 +338,7 @@ def run(
     shop: CatalogFolder,
     seed: int,
     part: PartName,
-    flags: Mapping[str, object],
+    flags: Flags,
     *,
     sft: bool,
     ceilings: bool,

@@ -19,8 +19,7 @@ from afmrl_cli.cycle import stage_results
 from afmrl_cli.cycle.stages import task_spec
 from afmrl_cli.evaluation.report import task_views
 from afmrl_cli.listener import Silent
-from afmrl_cli.nano.garment import CATEGORIES, values_of
-from afmrl_cli.nano.shop import KEYS
+from afmrl_cli.nano.garment import CATEGORIES, KEYS, values_of
 from afmrl_cli.store.database import StoredAttributes
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.corpus import training_views

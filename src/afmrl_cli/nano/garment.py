@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Any
 
 RGB = tuple[int, int, int]
 
@@ -161,7 +162,8 @@ def detail_variant(garment: Garment, rng: Random) -> Garment:
     """Return the same garment with another value of one key of its cut or fittings, everything else equal."""
     details = {key: values for key, values in CATEGORIES[garment.category].items() if len(values) > 1}
     key = rng.choice(sorted(details))
-    return replace(garment, **{key: rng.choice([each for each in details[key] if each != getattr(garment, key)])})
+    changed: dict[str, Any] = {key: rng.choice([each for each in details[key] if each != getattr(garment, key)])}
+    return replace(garment, **changed)
 
 
 def colour_variants(rng: Random) -> tuple[Garment, Garment]:
