@@ -14,7 +14,7 @@ same for all seeds; those of training differ. What is there is not done again.
 losses: all products of the training split
     base                the embedder as it is, without attributes; and with them on both sides
     InfoNCE             trained, all negatives alike
-    constant margin     all negatives weigh e^1.7 as much: AGCL without attributes
+    constant margin     all negatives weigh e^1.5 as much: AGCL without attributes
     AGCL                negatives weigh by shared attributes, as by default; `graded`: over three nats
     + attributes        AGCL's embedder, which has seen attributes on half of its queries: now all queries carry some
     both sides          an embedder that has seen them on the gallery too, without any and with both
@@ -24,8 +24,7 @@ folds: AGCL, attributes (both sides), RAR and the second round, each on products
 
 With --sft a generator is taught first (and one on each half, for the folds), since it doesn't know the catalog's keys.
 
-`table` prints the change to the row that each row goes on from, its interval over products and over runs (shop and
-seed), both 95 % and corrected for the number of changes (Bonferroni), and the paper's gain.
+What `table` and `margins` print: `stages_table`.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ import argparse
 import csv
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -42,8 +41,6 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats as statistics
 
 from afmrl_cli.attributes.parse import write_attributes
 from afmrl_cli.attributes.views import AttributeSource, open_views
@@ -74,9 +71,8 @@ from afmrl_cli.workspace import Workspace
 
 from . import BUILT_IN
 from .sft_catalogs import copy_catalog
+from .stages_table import CLASSES, METRICS, margins, table
 
-METRICS = ("recall@1", "recall@5", "recall@10", "mrr")
-CLASSES = ("knn_accuracy", "nmi", "ari", "purity")
 SPLITS: tuple[stages.Scored, ...] = ("validation", "test")
 TRUE, SHUFFLED = "the catalog's own columns", "another product's attributes"
 SHOP: Mapping[str, object] = {
@@ -92,37 +88,6 @@ SHOP: Mapping[str, object] = {
     "rar.validation_queries": 60,
 }
 """Settings of all catalogs that --set changes."""
-LADDER: Mapping[str, tuple[str, float | None]] = {
-    # name: (what it goes on from, the paper's gain of R@1 in points)
-    "base": ("", None),
-    "base, attributes (both)": ("base", None),
-    "InfoNCE": ("base", None),
-    "constant margin": ("InfoNCE", None),
-    "AGCL": ("InfoNCE", 3.01),
-    "AGCL over constant": ("constant margin", None),
-    "AGCL graded": ("InfoNCE", None),
-    "AGCL graded over constant": ("constant margin", None),
-    "+ attributes (query)": ("AGCL", 1.36),
-    "both sides: plain": ("AGCL", None),
-    "both sides: attributes": ("AGCL", 1.36),
-    "ceiling: true (query)": ("AGCL", None),
-    "ceiling: true (both)": ("both sides: attributes", None),
-    "ceiling: all photos": ("AGCL", None),
-    "control: another's (query)": ("AGCL", None),
-    "control: another's (both)": ("both sides: attributes", None),
-    "folds: AGCL": ("base", None),
-    "folds: + attributes": ("folds: AGCL", 1.36),
-    "folds: RAR": ("folds: + attributes", 1.86),
-    "folds: round 2 AGCL": ("folds: RAR", None),
-    "folds: round 2 RAR": ("folds: round 2 AGCL", None),
-    "folds: round 2": ("folds: RAR", None),
-}
-SAME_SCORES = {
-    "AGCL over constant": "AGCL",
-    "AGCL graded over constant": "AGCL graded",
-    "folds: round 2": "folds: round 2 RAR",
-}
-"""Rows that compare a row above with another one."""
 DRAWN = ShopPlan(duplicates=1.0, phone=True, size=224, text_queries=0, photo_queries=0)
 EMBEDDER, GENERATOR, ENRICH = "model.embedder_checkpoint", "model.generator_checkpoint", "embed.enrich"
 Flags = Mapping[str, object]
@@ -202,14 +167,14 @@ def classes(work: Workspace, labels: Path) -> dict[str, float]:
     try:
         report = measure(work, EvalRequest(TaskSpec("coarse", gallery=("side=test",))))
     except DataError as error:
-        work.listener.warn(f"no class figures: {error}")
+        work.listener.warn(f"no class metrics: {error}")
         return {}
     shutil.rmtree(report.folder)
     metrics = report.content["systems"][0]["classes"]["metrics"]
     return {name: metrics[name] for name in CLASSES if name in metrics}
 
 
-def climb(bench: Bench, part: PartName, sft: bool, ceilings: bool) -> None:
+def score_part(bench: Bench, part: PartName, sft: bool, ceilings: bool) -> None:
     """Train and score every row of a part; ceilings and controls only with `ceilings`."""
     plan = _plan(bench, sft)
     generator, halves = _teach(bench, plan) if sft else ("", ())
@@ -351,18 +316,18 @@ def run(
         return
     with out:
         bench = Bench(shop, seed, flags, out)
-        climb(bench, part, sft, ceilings)
+        score_part(bench, part, sft, ceilings)
     products = read_products(shop, bench.work().settings.catalog, Problems())
-    told = {
+    content = {
         "shop": shop.root.name,
         "seed": seed,
         "set": dict(flags),
         "margins": bench.margins,
         "refusals": bench.refusals,
     }
-    told |= {"identities": {each.id: each.identity for each in products}, "phones": phones(shop)}
+    content |= {"identities": {each.id: each.identity for each in products}, "phones": phones(shop)}
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, {**told, "rows": bench.scores})
+    write_json(file, {**content, "rows": bench.scores})
 
 
 def rendered(work: Path, name: str, products: int) -> CatalogFolder:
@@ -387,108 +352,6 @@ def phones(shop: CatalogFolder) -> list[str]:
     if not file.is_file():
         return []
     return [each.id for each in plan_listings(shop_plan(**json.loads(file.read_text("utf-8")))) if each.shots[0].phone]
-
-
-# The table
-
-
-def table(work: Path, among: str) -> None:
-    """Print the rows of each shop and of all rendered ones together."""
-    merged: dict[str, dict[str, Any]] = {}
-    for path in sorted((work / "results").glob("*.json")):
-        each = json.loads(path.read_text("utf-8"))
-        merged.setdefault(path.stem.rpartition("-")[0], each)["rows"] |= each["rows"]
-    results = list(merged.values())
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for each in results:
-        groups.setdefault(f"{each['shop']} {json.dumps(each['set'])}", []).append(each)
-        if each["phones"]:
-            groups.setdefault(f"all rendered shops {json.dumps(each['set'])}", []).append(each)
-    for title, runs in groups.items():
-        _show(title, runs, among)
-        if any(each["phones"] for each in runs):
-            for side in ("phone", "studio"):
-                _show(f"{title}, {side} asks", runs, among, side)
-
-
-def _show(title: str, runs: list[dict[str, Any]], among: str, side: str = "") -> None:
-    seeds = sorted({each["seed"] for each in runs})
-    shops = sorted({each["shop"] for each in runs})
-    print(f"\n### {title}: {len(shops)} shops, {len(seeds)} seeds, {among} split\n")
-    heads = [
-        "stage",
-        "R@1",
-        "R@5",
-        "R@10",
-        "MRR",
-        "over",
-        "R@1 change",
-        "95 % over products",
-        "95 % over runs",
-        "paper",
-    ]
-    heads += [] if side else ["kNN", "NMI", "ARI", "purity"]
-    print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
-    compared = sum(bool(other) for other, _ in LADDER.values())
-    for row, (other, gain) in LADDER.items():
-        stored = SAME_SCORES.get(row, row)
-        mine = _of(runs, stored, among, side)
-        if not mine:
-            continue
-        cells = [row, *(f"{100 * np.mean([values[:, i].mean() for values, _ in mine.values()]):.1f}" for i in range(4))]
-        cells += [other, *_change(mine, _of(runs, other, among, side), compared)] if other else [""] * 4
-        cells.append("" if gain is None else f"{gain:+.2f}")
-        if not side:
-            kept = [each["rows"][stored].get("classes") or {} for each in runs if stored in each["rows"]]
-            cells += [
-                f"{100 * np.mean([own[name] for own in kept]):.1f}" if all(name in own for own in kept) else ""
-                for name in CLASSES
-            ]
-        print(f"| {' | '.join(cells)} |")
-
-
-Scores = dict[tuple[str, int], tuple[NDArray[np.float64], list[str]]]
-
-
-def _of(runs: Sequence[Mapping[str, Any]], row: str, among: str, side: str) -> Scores:
-    """Return (metrics [queries, 4], each query's shop and product) by shop and seed."""
-    found: Scores = {}
-    for each in runs:
-        queries = each["rows"].get(row, {}).get(among, {}).get("queries", {})
-        chosen = [q for q in sorted(queries) if not side or (q in each["phones"]) == (side == "phone")]
-        if chosen:
-            groups = [f"{each['shop']} {each['identities'].get(q, q)}" for q in chosen]
-            found[each["shop"], each["seed"]] = np.array([queries[q] for q in chosen]), groups
-    return found
-
-
-def _change(mine: Scores, theirs: Scores, compared: int) -> list[str]:
-    """Return the mean change of R@1 in points, its interval over products (bootstrap) and over runs (Student)."""
-    both = sorted(mine.keys() & theirs.keys())
-    apart = {key: 100 * (mine[key][0][:, 0] - theirs[key][0][:, 0]) for key in both}
-    level = 1 - 0.05 / compared
-    by_product: dict[str, list[float]] = {}
-    for key in both:
-        for group, value in zip(mine[key][1], apart[key], strict=True):
-            by_product.setdefault(group, []).append(value)
-    sums = np.array([[sum(values), len(values)] for values in by_product.values()])
-    rng = np.random.default_rng(0)
-    drawn = sums[rng.integers(len(sums), size=(10_000, len(sums)))].sum(1)
-    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [50 * (1 - level), 50 * (1 + level)])
-    means = [float(values.mean()) for values in apart.values()]
-    over_runs = ""
-    if len(means) > 1:
-        half = statistics.t.ppf(0.5 + level / 2, len(means) - 1) * np.std(means, ddof=1) / len(means) ** 0.5
-        over_runs = f"{np.mean(means) - half:+.1f} to {np.mean(means) + half:+.1f}"
-    return [f"{np.mean(means):+.1f}", f"{low:+.1f} to {high:+.1f}", over_runs]
-
-
-def margins(work: Path) -> None:
-    """Print how near each training's loss gradient is to that of a constant margin."""
-    for path in sorted((work / "results").glob("*.json")):
-        each = json.loads(path.read_text("utf-8"))
-        for name, margin in each["margins"].items():
-            print(each["shop"], each["seed"], name, json.dumps(margin))
 
 
 def main() -> None:

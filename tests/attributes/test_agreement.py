@@ -30,6 +30,7 @@ from afmrl_cli.workspace import Workspace
 from tests.attributes.shop import stored, write_catalog
 from tests.attributes.test_generate import run, settings_for
 from tests.chat_server import ChatServer, Reply, chat_server
+from tests.conftest import kill_once
 from tests.tiny import photo
 
 SEVERAL = {"material": {"values": ["wool", "cotton"], "multiple": True}, "colour": {}, "fit": {}}
@@ -168,6 +169,22 @@ def test_a_photo_that_the_server_failed_at_is_asked_about_again(server: ChatServ
     run(folder, settings)
     assert len(server.requests) == asked + 3
     assert {row.text for row in stored(folder).values()} == {"colour: red"}
+
+
+def test_killed_between_the_photos_of_a_product_it_is_asked_about_anew_and_others_are_not(
+    server: ChatServer, tmp_path: Path
+) -> None:
+    folder, settings = shop(tmp_path / "shop"), settings_for(server, agreement="vote", concurrency=1, batch_size=1)
+    server.script = lambda number, body: Reply("colour: red; fit: slim", delay=60.0 if number == 4 else 0.0)
+    kill_once(lambda: len(server.requests) == 5, lambda: run(folder, settings))
+    assert stored(folder).keys() == {"sku0"}
+    server.script = lambda number, body: Reply("colour: red; fit: slim" if number < 7 else "colour: navy")
+    run(folder, settings)
+    assert ["Item 1" in prompt for prompt in server.prompts()] == [False] * 3 + [True] * 5
+    assert {name: (row.text, row.confidence) for name, row in stored(folder).items()} == {
+        "sku0": ("colour: red; fit: slim", "colour: 1.0000; fit: 1.0000"),
+        "sku1": ("colour: red; fit: slim", "colour: 0.6667; fit: 0.6667"),
+    }
 
 
 def test_a_server_that_is_asked_once_can_not_be_held_to_a_confidence() -> None:

@@ -21,7 +21,7 @@ from afmrl_cli.cycle import stages
 from afmrl_cli.cycle.records import Record
 from afmrl_cli.cycle.report import write_report
 from afmrl_cli.cycle.run import Cycle, CycleSummary, run_cycle
-from afmrl_cli.cycle.stage_results import StageResult, System, accept
+from afmrl_cli.cycle.stage_results import StageResult, System, accept, chosen_settings, shows
 from afmrl_cli.cycle.stages import SLACK
 from afmrl_cli.errors import DataError, UsageError
 from afmrl_cli.listener import Silent
@@ -216,6 +216,25 @@ def test_a_stage_that_falls_is_rejected() -> None:
         assert result.accepted == accepted and noted in result.note
     result = decided(0.4)
     assert not result.accepted and "goes on from base" in result.note
+
+
+def test_what_is_shown_names_the_fields_that_the_settings_narrow_it_to() -> None:
+    record = scored(0.5)
+    record.result["protocol"] = "identity"
+    results = [StageResult("base", 0, System(), "base", record)]
+    whole = shows(cycle_settings(), results)
+    narrow = shows(cycle_settings(**{"eval.query_fields": "photos", "eval.gallery_fields": "text"}), results)
+    assert narrow == [
+        whole[0],
+        "of that the fields that are set: eval.query_fields = photos, eval.gallery_fields = text",
+        whole[1],
+    ]
+
+
+def test_what_was_chosen_goes_without_attributes_where_no_stage_with_them_was_accepted() -> None:
+    lineage = {"embedder": "embedder-1", "generator": ""}
+    assert chosen_settings({"lineage": lineage, "attributes": True}) == ["model.embedder_checkpoint=embedder-1"]
+    assert chosen_settings({"lineage": lineage, "attributes": False})[1:] == ["embed.enrich=none"]
 
 
 @pytest.mark.parametrize("value", [0.4, 0.6])

@@ -113,7 +113,7 @@ def _advice(estimates: Sequence[StageMemory], here: int | None) -> dict[str, str
 
 def _show(session: Session, summary: CycleSummary) -> None:
     from ..cycle.folds import folds_lines
-    from ..cycle.stage_results import columns, in_all, last_accepted, leaderboard
+    from ..cycle.stage_results import chosen_settings, columns, in_all, last_accepted, leaderboard
 
     out, content, results, metric = session.out, summary.content, summary.results, summary.metric
     out.document("afmrl.cycle/2", {**{k: v for k, v in content.items() if k != "schema"}, "run": summary.run})
@@ -141,6 +141,5 @@ def _show(session: Session, summary: CycleSummary) -> None:
     names = [f"{role} {name or 'as it was'}" for role, name in content["lineage"].items()]
     out.words(f"chosen: {', '.join(names)}; queries {'with' if content['attributes'] else 'without'} attributes")
     out.text(f"report: {summary.run / 'report.html'}")
-    chosen = [f"model.{role}_checkpoint={name}" for role, name in content["lineage"].items() if name]
-    if chosen:
-        out.note("use them: afmrl embed " + " ".join(f"--set {each}" for each in chosen))
+    if any(content["lineage"].values()):
+        out.note("use them: afmrl embed " + " ".join(f"--set {each}" for each in chosen_settings(content)))

@@ -89,6 +89,8 @@ def demo(
 
     Example: afmrl demo my-demo --products 100
     """
+    from ..cycle.stage_results import chosen_settings
+
     out = Output(json_mode=json_mode, quiet=quiet, verbose=verbose)
     began = time.monotonic()
     query_photo, listing = _write_shop(folder, products, out)
@@ -104,17 +106,15 @@ def demo(
     step("check", shop)
     step("cycle", shop)
     report, content = _cycle(folder)
-    lineage = content["lineage"]
-    trained = [f"--set=model.{role}_checkpoint={name}" for role, name in sorted(lineage.items()) if name]
-    step("embed", shop, *trained)
-    enrich = "both" if content["attributes"] else "none"
-    step("eval", shop, "--protocol", "identity", "--split", "test", "--enrich", enrich, "--baselines", *trained)
+    chosen = [f"--set={each}" for each in chosen_settings(content)]
+    step("embed", shop, *chosen)
+    step("eval", shop, "--protocol", "identity", "--split", "test", "--baselines", *chosen)
     for page, words in (
         ("text", [QUERY]),
         ("photo", ["--image", str(query_photo)]),
         ("like", ["--like", listing]),
     ):
-        step("search", *words, "--catalog", shop, "-k", "5", "--html", str(pages / f"{page}.html"), *trained)
+        step("search", *words, "--catalog", shop, "-k", "5", "--html", str(pages / f"{page}.html"), *chosen)
     step("report", shop)
     seconds = round(time.monotonic() - began, 1)
     document = {"folder": folder.resolve(), "pages": pages.resolve(), "report": report, "seconds": seconds}

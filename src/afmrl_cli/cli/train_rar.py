@@ -49,7 +49,8 @@ def train_rar(session: Session, dry_run: DryRun = False, force: Force = False) -
     if why := summary.details.get("refused"):
         if not dry_run:
             raise CheckFailed(why, summary.details["what_may_help"])
-        session.out.warn(f"{why}: it would be refused; {summary.details['what_may_help']}")
+        session.out.warn(f"{why}: it would be refused")
+        session.out.note(f"  {summary.details['what_may_help']}")
     if why := summary.details.get("collapsed"):
         kept = f"kept is step {summary.details['step']}" if summary.checkpoint else "no step was as good as the start"
         raise CheckFailed(f"the policy collapsed: {why}; {kept}", "raise --beta or lower --learning-rate")

@@ -146,8 +146,8 @@ def fold_sizes(products: int, settings: Settings) -> tuple[dict[Fold, int], int,
     if rounds > 1 and products - asked - later < max(2 * LEAST, later):
         later, rounds = 0, 1
         notes.append(
-            f"rounds after the first are left out: AGCL would learn there from {LEAST_BATCHES} batches of {batch} "
-            f"products at least that the first round has not seen, and of {products:,} too few would stay for that one"
+            f"rounds after the first are left out: {LEAST_BATCHES} batches of {batch} products that it has not seen "
+            f"would leave it too few of {products:,}"
         )
     if not asked:
         return {}, rounds, notes

@@ -2,15 +2,14 @@
 
     checks              what is known to fail later fails now
     base                the embedder that the settings name, queries without attributes: zero-shot
-    round 1    SFT      the generator learns right answers, where there are any; two more learn from a half each
-               attributes by it, and of each half by the generator of the other one: what AGCL sees (`folds`)
+    round 1    SFT      the generator learns right answers, where there are any; with `folds` two more, on a half each
+               attributes by it; with `folds` of each half by the generator of the other one: what AGCL sees
                InfoNCE on the side, if chosen, with AGCL's pairs and batches
                AGCL     scored: the embedder, queries without attributes
                attributes  scored: the same embedder, queries with attributes
-               RAR      scored: attributes by the generator that this embedder has rewarded, asked about a fold that
-                        neither SFT nor AGCL has seen
+               RAR      scored: attributes by the generator that this embedder has rewarded
     round 2 .. AGCL     scored: goes on from the last embedder, with the last generator's attributes, on `cycle.share`
-                        of the products (the paper: 30 %), others than the first round's, at a lower rate
+                        of the products (the paper: 30 %), with `folds` others than before, at a lower rate
                RAR      scored: goes on from the last generator, with `cycle.share` of steps and queries
     test                every stage's scores on the test split, when nothing is left to decide
 
@@ -235,9 +234,8 @@ class Cycle:
         trained = self._train(number, method, generator)
         made = str(trained["checkpoint"])
         if not made:
-            note = "no step was as good as the start on the held-out queries: nothing to score"
-            if refused := trained.get("refused"):
-                note = f"kept out: {refused}"
+            refused = trained.get("refused")
+            note = f"kept out: {refused}" if refused else "no step was as good as the start on the held-out queries"
             self._add(StageResult(name, number, last.system, "", None, last.name, False, note=note))
         elif method.role == "embedder":
             self._try(name, number, key, System(made, generator, last.system.enriched))
@@ -406,7 +404,7 @@ class Cycle:
             "products": len(self.catalog.fingerprints),
             "metric": self.metric,
             "confidence": self.settings.eval.confidence,
-            "rounds": self.settings.cycle.iterations,
+            "rounds": self.plan.rounds,
             "shows": shows(self.settings, self.results),
             "folds": plan.content(),
             "chosen_by": {"split": "validation", "products": self.num_products["validation"], "needed": LEAST_PRODUCTS},

@@ -118,10 +118,21 @@ def shows(settings: Settings, results: Sequence[StageResult]) -> list[str]:
     most = settings.model.embedder_images
     photos = "all photos of a listing" if not most else "a listing's first photo" if most == 1 else f"{most} photos"
     sides = "the query" if settings.embed.enrich == "query" else "the query and on what is searched"
+    fields = {f"eval.{name}": getattr(settings.eval, name) for name in ("query_fields", "gallery_fields")}
+    narrowed = ", ".join(f"{name} = {value}" for name, value in fields.items() if value)
     return [
         f"a query shows {query}; searched are {gallery} ({protocol})",
+        *([f"of that the fields that are set: {narrowed}"] if narrowed else []),
         f"the embedder is shown {photos}; stages with attributes have them on {sides}",
     ]
+
+
+def chosen_settings(content: Mapping[str, Any]) -> list[str]:
+    """Return as KEY=VALUE what `content` (cycle.json) has chosen: checkpoints, and that queries and gallery go without
+    attributes where no stage with them was accepted.
+    """
+    named = [f"model.{role}_checkpoint={name}" for role, name in sorted(content["lineage"].items()) if name]
+    return named if content["attributes"] else [*named, "embed.enrich=none"]
 
 
 def accept(result: StageResult, last: StageResult, metric: str, *, keep_worse: bool, undecided: str) -> StageResult:

@@ -36,7 +36,10 @@ COARSE_QUERIES = 1000
 SHOWS: Mapping[str, tuple[str, str]] = {
     "identity": ("a whole listing", "all other listings; right are those of the same product"),
     "photo": ("a product's last photo alone", "all listings without the photos that ask; right is the product"),
-    "fine": ("a listing whose product has variants", "all other listings; right are those of the same product"),
+    "fine": (
+        "a listing, or its last photo, whose product has variants",
+        "all other listings; right are those of the same product",
+    ),
     "coarse": ("a listing", "all listings of other products; right are those of its class"),
     "text": ("a title", "photos alone; right is the listing with that title"),
     "composed": ("a photo and a wish such as color: red", "all other listings; right is its variant"),
