@@ -248,6 +248,18 @@ def test_texts_of_an_earlier_version_are_found_where_the_generator_looks_at_fewe
             load_corpus(Workspace(shop.folder, settings, Silent()), shop.source, Problems())
 
 
+def test_vectors_without_attributes_show_those_that_were_written_from_the_first_photo(place: Path) -> None:
+    """Their rows know the whole listing alone, of which the generator was shown less."""
+    shop = write(place, everything(), False, **{"embed.enrich": "query", "model.generator_images": 1})
+    shutil.rmtree(place / ".afmrl")
+    products = list(read_products(shop.folder, shop.settings.catalog, Problems()))
+    shop.store(products, False)
+    with Database(shop.folder.database) as database, Fingerprinter(database) as prints:
+        rows = RowMaker(work_of(shop.folder, shop.settings), StoredViews(database, prints, None)).make(products)
+        stored = stored_attributes(rows, StoredViews(database, prints, shop.source), place)
+    assert stored.keys() == {product.id for product in products}
+
+
 @pytest.mark.parametrize("protocol", ["photo", "text", "coarse", "composed"])
 def test_the_view_of_queries_describes_what_a_protocol_asks_with(place: Path, protocol: str) -> None:
     shop = write(place, everything(), False, **{"embed.enrich": "query"})

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..attributes.agreement import read_confidence
 from ..attributes.parse import read_stored, write_attributes
 from ..attributes.schema import folded
-from ..attributes.views import StoredViews, open_views, stored_rows, text_to_show
+from ..attributes.views import StoredViews, fingerprint_pairs, open_views, stored_rows, text_to_show
 from ..catalog.product import Product
 from ..errors import DataError
 from ..models.embed_input import Item
@@ -163,12 +163,13 @@ def stored_attributes(listings: Sequence[Listing], views: StoredViews, root: Pat
     source, prints = views.source, []
     assert source is not None
     for listing in listings:
-        whole = listing.fingerprint
-        if source.photos and len(listing.images) > source.photos:
+        pair = (listing.fingerprint, listing.fingerprint)
+        if source.photos and len(listing.images) > source.photos:  # of vectors without attributes: of the whole listing
             lines = tuple((name, value) for name, _, value in (s.partition(": ") for s in listing.text.split("\n")))
             photos = tuple(root / name for name in listing.images)
-            whole = views.fingerprinter.of(Product(listing.id, images=photos, text=lines))
-        prints.append((listing.fingerprint, whole))
+            whole = Product(listing.id, images=photos, text=lines)
+            [pair] = fingerprint_pairs([whole], source.photos, views.fingerprinter)
+        prints.append(pair)
     rows = stored_rows(views.database, source, prints)
     return {listing.id: row for listing, row in zip(listings, rows, strict=True) if row and text_to_show(row)}
 
