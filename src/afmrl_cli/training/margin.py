@@ -76,10 +76,7 @@ def compare(loss: Loss, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
 
 def message(margin: dict[str, float]) -> str:
     """Say it for people."""
-    said = (
-        f"gradient against InfoNCE with all negatives times {margin['factor']:.2f}, the nearest constant: "
-        f"cosine {margin['cosine']:.4f}"
-    )
+    found = f"gradient against InfoNCE with all negatives times {margin['factor']:.2f}: cosine {margin['cosine']:.4f}"
     if margin["cosine"] < ALIKE:
-        return said
-    return f"{said}: nearly the same loss, what it gains over InfoNCE a constant margin gains too"
+        return found
+    return f"{found}: nearly the same loss, what it gains over InfoNCE a constant margin gains too"
