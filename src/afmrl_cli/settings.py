@@ -271,6 +271,25 @@ class DedupeSettings(Section):
     )
 
 
+class TripletSettings(Section):
+    """Triplets for composed retrieval, made from the catalog."""
+
+    attributes: Literal["auto", "given", "generated"] = Field(
+        "auto",
+        description="Whose attributes are compared: the shop's own columns, or what the generator wrote; auto: those "
+        "that more listings have.",
+    )
+    per_product: int = Field(
+        2, ge=1, description="Most triplets that a product is the reference of, and the target of, in each window."
+    )
+    key_share: float = Field(
+        0.5, ge=0.5, le=1, description="Largest share of those that change one key alone, from 200 on; 1: any."
+    )
+    far: bool = Field(True, description="Make far pairs too, which differ in more than three keys.")
+    seed: int = Field(0, description="Seed of the sampling.")
+    verdicts: Names = Field([], description="CSV files with confirmed and rejected triplets, relative to this folder.")
+
+
 class EvalSettings(Section):
     """Evaluation."""
 
@@ -360,6 +379,7 @@ class Settings(Section):
     cycle: CycleSettings = CycleSettings()
     search: SearchSettings = SearchSettings()
     dedupe: DedupeSettings = DedupeSettings()
+    triplets: TripletSettings = TripletSettings()
     eval: EvalSettings = EvalSettings()
 
     def value_of(self, key: str) -> object:

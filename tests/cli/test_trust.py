@@ -154,7 +154,13 @@ def test_a_folder_opens_no_door_by_itself(tmp_path, key, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ['[sft]\nfile = "/etc/passwd"', '[dedupe]\nverdicts = ["../x.csv"]', '[eval]\nlabels = "link.csv"']
+    "line",
+    [
+        '[sft]\nfile = "/etc/passwd"',
+        '[dedupe]\nverdicts = ["../x.csv"]',
+        '[triplets]\nverdicts = ["../x.csv"]',
+        '[eval]\nlabels = "link.csv"',
+    ],
 )
 def test_a_folder_names_no_file_outside_of_it(tmp_path, line) -> None:
     root = shop(tmp_path, line)

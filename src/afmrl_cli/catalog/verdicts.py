@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -109,21 +109,25 @@ def _read(file: Path) -> Iterator[tuple[Pair, bool, str]]:
         yield pair_of(a, b), said in SAME, where
 
 
-def read_rows(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (where it stands, `id`, `other_id` and `verdict`) of each row. DataError when it is no such table."""
+def read_rows(
+    file: Path, columns: Sequence[str] = COLUMNS, setting: str = "dedupe.verdicts"
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (where it stands, its `columns`: by default `id`, `other_id` and `verdict`) of each row. DataError, whose
+    hint names `setting`, when it is no such table.
+    """
     try:
         text = file.read_text("utf-8-sig")
     except FileNotFoundError:
-        raise DataError(f"{file}: no such file", "dedupe.verdicts or --verdicts names it") from None
+        raise DataError(f"{file}: no such file", f"{setting} or --verdicts names it") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: not UTF-8 text", "save it as CSV in UTF-8") from error
     first = text.split("\n", 1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
     try:
         names = [name.strip().lower() for name in next(reader, [])]
-        if missing := [name for name in COLUMNS if name not in names]:
-            raise DataError(f"{file}: no column {missing[0]}", f"the columns {', '.join(COLUMNS)} are needed")
-        places = {name: names.index(name) for name in COLUMNS}
+        if missing := [name for name in columns if name not in names]:
+            raise DataError(f"{file}: no column {missing[0]}", f"the columns {', '.join(columns)} are needed")
+        places = {name: names.index(name) for name in columns}
         for cells in reader:
             row = {
                 name: from_spreadsheet_cell(cells[at].strip()) if at < len(cells) else "" for name, at in places.items()

@@ -51,6 +51,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Use",
         "Find listings that are the same product, by their vectors, text, codes, attributes, prices and photos.",
     ),
+    "triplets": (
+        "Train",
+        'Make triplets from the catalog: a listing, a change such as "color: red", and the listing that has it.',
+    ),
     "train-sft": ("Train", "Teach the generator by right answers (SFT); the adapter goes into the checkpoint store."),
     "train-agcl": (
         "Train",

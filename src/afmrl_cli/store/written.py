@@ -15,10 +15,14 @@ PROBLEM_COLUMNS = ("row", "column", "listing", "severity", "kind", "message", "m
 """Of `check --out`."""
 PAIR_COLUMNS = frozenset(("group", "score", "id", "other_id", "verdict", "shared_words"))
 """Among those of `dedupe --out`."""
+TRIPLET_KEYS = frozenset(("qid", "reference_id", "target_id", "window", "sentence"))
+"""Among those of `triplets --out`, a table's columns or a line's keys."""
 ATTRIBUTE_KEYS = frozenset(("id", "attributes", "pairs", "failure"))
 """Of a line of `attributes --out FILE.jsonl`; in tables the pairs are columns. Newer ones have CONFIDENCE, too."""
 CONFIDENCE = "confidence"
 PARQUET_MARK = b"afmrl.attributes"
+JUDGED_TRIPLET = re.compile(r"triplet-\d{6,} 0 \S+ 1")
+"""A line of the judgements beside `triplets --out FILE.jsonl`."""
 RUN_LINE = re.compile(r"\S+ Q0 \S+ \d+ -?[\d.]+ \S+")
 PAGE_MARK, MARKDOWN_MARK, JUNIT_MARK = '<meta name="generator" content="afmrl">', "## afmrl eval: ", 'name="afmrl.eval.'
 
@@ -41,18 +45,19 @@ def written_by_afmrl(path: Path) -> bool:
     if not first:
         return not head
     if first.startswith("{"):
-        return _is_attributes(first)
+        return _is_row(first)
     if first.startswith("<"):
         return PAGE_MARK in text or _is_junit(text)
-    return first.startswith(MARKDOWN_MARK) or bool(RUN_LINE.fullmatch(first)) or _is_table(first)
+    lines = (RUN_LINE, JUDGED_TRIPLET)
+    return first.startswith(MARKDOWN_MARK) or any(line.fullmatch(first) for line in lines) or _is_table(first)
 
 
-def _is_attributes(line: str) -> bool:
+def _is_row(line: str) -> bool:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(row, dict) and row.keys() - {CONFIDENCE} == ATTRIBUTE_KEYS
+    return isinstance(row, dict) and (row.keys() - {CONFIDENCE} == ATTRIBUTE_KEYS or row.keys() >= TRIPLET_KEYS)
 
 
 def _is_junit(text: str) -> bool:
@@ -64,6 +69,6 @@ def _is_table(line: str) -> bool:
         names = next(csv.reader([line]), [])
     except csv.Error:
         return False
-    if tuple(names) == PROBLEM_COLUMNS or set(names) >= PAIR_COLUMNS:
+    if tuple(names) == PROBLEM_COLUMNS or set(names) >= PAIR_COLUMNS or set(names) >= TRIPLET_KEYS:
         return True
     return names[:2] == ["id", "attributes"] and [name for name in names if name != CONFIDENCE][-1] == "failure"
