@@ -29,7 +29,7 @@ from afmrl_cli.nano.shop import ShopPlan, catalog_text, plan_listings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.database import StoredAttributes
 from afmrl_cli.store.folder import CatalogFolder
-from afmrl_cli.triplets.store import read_triplets
+from afmrl_cli.triplets.store import TripletSplit, read_triplets
 from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
 
@@ -140,7 +140,9 @@ def test_each_triplet_is_true_at_both_ends(made: tuple[Path, list[Row]]) -> None
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_both_ends_are_of_the_split_and_nothing_is_of_test_products(made: tuple[Path, list[Row]], split: str) -> None:
+def test_both_ends_are_of_the_split_and_nothing_is_of_test_products(
+    made: tuple[Path, list[Row]], split: TripletSplit
+) -> None:
     root, rows = made
     settings = with_shares(load_settings(root).split, len(rows))
     side = {row["id"]: split_of(Product(row["id"], product_id=row["product_id"]), settings) for row in rows}

@@ -14,7 +14,7 @@ from .options import Session, in_session
 
 if TYPE_CHECKING:
     from ..triplets.run import Made
-    from ..triplets.store import Triplet
+    from ..triplets.store import Triplet, TripletSplit
 
 SHOWN, REASONS = 5, 8
 
@@ -46,7 +46,7 @@ def triplets(
         Path | None, typer.Option("--html", metavar="FILE", help="Write a sample side by side, with pictures.")
     ] = None,
 ) -> None:
-    """Make triplets (a listing, a change such as "color: red", the listing that has it) from the catalog's attributes.
+    """Make triplets from the catalog: a listing, a change such as "color: red", and the listing that has it.
 
     Pairs of variants, near pairs that differ in one to three attributes, and far pairs; verified at both ends.
 
@@ -58,7 +58,8 @@ def triplets(
     from ..triplets.run import make_triplets
     from ..triplets.store import read_triplets
 
-    work, side = session.work, split.value
+    work = session.work
+    side: TripletSplit = "train" if split is Split.train else "validation"
     check_files(work, out, html)
     files: list[Path] = []
     with session.out, writer_lock(work.folder.store, "afmrl triplets"):
@@ -66,6 +67,8 @@ def triplets(
         sample = shown(read_triplets(work.folder, side), session.settings.triplets.seed)
         if out:
             files += write_out(work, side, made.records.rows, out)
+            if out.suffix.lower() == ".jsonl" and out.resolve().parent != work.folder.root.resolve():
+                session.out.note(f"{out}: `afmrl eval` finds the photos where this file lies in {work.folder.root}")
         if html:
             write_page(html, made, sample, work.folder.catalog.name, session.settings.catalog)
             files.append(html)

@@ -41,7 +41,7 @@ def change_between(reference: Record, target: Record) -> dict[str, tuple[str, st
         for name, (key, value) in reference.pairs.items()
         if name in target.pairs and reference.value(name) != target.value(name)
     }
-    if not any(is_colour(name) for name in reference.pairs | target.pairs) and _other_colours(reference, target):
+    if not any(is_colour(name) for name in (*reference.pairs, *target.pairs)) and _other_colours(reference, target):
         assert reference.colour and target.colour
         found[COLOUR_KEY] = (reference.colour[1], target.colour[1])
     return found
