@@ -58,11 +58,8 @@ batch_size = 32
 steps = 24
 validate_every = 12
 
-[sft]
-batch_size = 16
-steps = 40
-validate_every = 20
-validation_products = 40
+[cycle]             # nano knows the shop's attributes: nothing to teach it by SFT
+sft = "no"
 
 [rar]
 query = "listings"
