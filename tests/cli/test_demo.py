@@ -14,10 +14,6 @@ TINY = {
     "AFMRL_ATTRIBUTES_MAX_NEW_TOKENS": "40",
     "AFMRL_AGCL_BATCH_SIZE": "4",
     "AFMRL_AGCL_STEPS": "2",
-    "AFMRL_SFT_STEPS": "1",
-    "AFMRL_SFT_BATCH_SIZE": "4",
-    "AFMRL_SFT_CHUNK_SIZE": "4",
-    "AFMRL_SFT_VALIDATION_PRODUCTS": "4",
     "AFMRL_RAR_STEPS": "1",
     "AFMRL_RAR_GALLERY": "16",
     "AFMRL_RAR_PROMPTS": "2",
@@ -44,12 +40,12 @@ def test_the_whole_loop_on_a_tiny_shop(tmp_path: Path, monkeypatch: pytest.Monke
         *("check", "cycle", "embed", "eval", "search", "search", "search", "report")
     ]
     results = steps["cycle"]["leaderboard"]
-    assert [stage["name"] for stage in results] == ["base", "AGCL", "SFT attributes", "RAR"]
+    assert [stage["name"] for stage in results] == ["base", "AGCL", "attributes", "RAR"]
     # What is searched and evaluated at the end is what the cycle has chosen.
     kept = steps["cycle"]["lineage"]["embedder"]
     assert (kept or "nano") in steps["embed"]["embedder"] and steps["eval"]["embedder"] == steps["embed"]["embedder"]
     last = next(stage for stage in reversed(results) if stage["accepted"])["test"]
-    assert steps["eval"]["enrich"] == ("query" if steps["cycle"]["attributes"] else "none")
+    assert steps["eval"]["enrich"] == ("both" if steps["cycle"]["attributes"] else "none")
     ours = next(each for each in steps["eval"]["systems"] if each["system"] == "embedder")
     assert ours["metrics"]["recall@1"] == pytest.approx(last["metrics"]["recall@1"])
     assert Path(content["report"]).is_file() and Path(content["report"]) == Path(steps["report"]["file"])
