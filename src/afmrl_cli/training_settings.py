@@ -184,6 +184,12 @@ class RarSettings(TrainingSettings):
         ge=0,
         description="k of the recall that is the reward; 0: the k by which most groups of answers differ, 50 at most.",
     )
+    least_spread: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Least share of sampled groups whose answers get different rewards; with fewer RAR does not train.",
+    )
     group: int = Field(8, ge=2, description="G: answers to one query that are compared with each other.")
     prompts: int = Field(16, ge=1, description="Queries a step.")
     temperature: float = Field(1.0, gt=0, description="Temperature of the sampled answers.")

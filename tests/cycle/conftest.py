@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from afmrl_cli.cycle.run import CycleSummary
 from afmrl_cli.store.folder import CatalogFolder
 
-from .shop import Heard, rar_trains_above, rendered, run
-
-
-@pytest.fixture(autouse=True)
-def rar_trains() -> Iterator[None]:
-    """However little there is to learn, RAR is tried: what a generator knows is not what these tests are about."""
-    with rar_trains_above(0.0):
-        yield
+from .shop import Heard, rendered, run
 
 
 @pytest.fixture(scope="session")

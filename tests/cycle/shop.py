@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from afmrl_cli.cycle.run import CycleSummary, run_cycle
 from afmrl_cli.listener import Silent
 from afmrl_cli.nano.shop import ShopPlan, write_shop
-from afmrl_cli.rar import room
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
@@ -52,6 +47,7 @@ def cycle_settings(**changes: object) -> Settings:
         "sft.save_every": 1,
         "sft.validation_products": 4,
         "rar.steps": 2,
+        "rar.least_spread": 0,
         "rar.k": 3,
         "rar.prompts": 2,
         "rar.group": 2,
@@ -68,16 +64,7 @@ def cycle_settings(**changes: object) -> Settings:
 
 
 def run(folder: CatalogFolder, listener: Silent | None = None, /, **changes: Any) -> CycleSummary:
-    with rar_trains_above(0.0):
-        return run_cycle(Workspace(folder, cycle_settings(**changes), listener or Silent()))
-
-
-@contextlib.contextmanager
-def rar_trains_above(least: float) -> Iterator[None]:
-    """Let RAR train where this share of the groups differs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "LEAST", least)
-        yield
+    return run_cycle(Workspace(folder, cycle_settings(**changes), listener or Silent()))
 
 
 class Heard(Silent):

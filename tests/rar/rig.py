@@ -46,6 +46,7 @@ def rar_settings(**changes: object) -> Settings:
         "rar.group": 4,
         "rar.prompts": 2,
         "rar.steps": 3,
+        "rar.least_spread": 0,
         "rar.temperature": 1.5,
         "rar.learning_rate": 0.001,
         "rar.validation_queries": 6,
@@ -89,6 +90,7 @@ ANY_ROOM = Room(
     spread_by_difficulty={},
     k=3,
     reward="rank",
+    least=0.2,
 )
 """What was measured, where a test measures nothing."""
 

@@ -26,7 +26,7 @@ from afmrl_cli.workspace import Workspace
 from tests.rar.rig import ANY_ROOM, Rig, make_rig, rar_settings
 from tests.training.shop import write_shop
 
-FLAT: dict[str, object] = {"rar.from_base": True, "rar.temperature": 1e-6}
+FLAT: dict[str, object] = {"rar.least_spread": 0.2, "rar.from_base": True, "rar.temperature": 1e-6}
 """All answers of a group are the same, whatever the generator knows."""
 
 
@@ -76,20 +76,20 @@ def test_recall_is_rewarded_where_a_quarter_of_the_groups_differ_by_it_and_rank_
     assert rank.reward == rank.settle(Settings()).rar.reward == "rank"
 
 
-def test_nothing_is_to_be_learnt_where_fewer_than_a_twentieth_of_the_groups_differ() -> None:
-    why = room({"1": 0.0, "5": 0.0}, 3 / 64).nothing_to_learn
+def test_too_little_is_to_be_learnt_where_fewer_groups_differ_than_the_setting_says() -> None:
+    why = room({"1": 0.0, "5": 0.0}, 3 / 64).too_little_to_learn
     assert "of 64 queries 3 are answered better by one of 8 answers" in why and "rewarded by rank" in why
-    assert not room({"1": 0.0}, 4 / 64).nothing_to_learn, "four groups are enough"
-    assert not room({"1": 0.0}, 1 / 20).nothing_to_learn and room({"1": 0.0}, 0.049).nothing_to_learn
-    assert "rewarded by recall@1" in room({"1": 0.0, "5": 0.5}, 0.5, reward="recall").nothing_to_learn
+    assert not room({"1": 0.0}, 0.2).too_little_to_learn and room({"1": 0.0}, 0.199).too_little_to_learn
+    assert not room({"1": 0.0}, 0.0, least=0.0).too_little_to_learn, "as the user says"
+    assert "rewarded by recall@1" in room({"1": 0.0, "5": 0.5}, 0.5, reward="recall").too_little_to_learn
 
 
 def test_what_helps_depends_on_whether_answers_are_valid() -> None:
     flat, broken = room({"1": 0.0}, 0.0), room({"1": 0.0}, 0.0, valid_share=0.1)
-    assert "another rar.query" in flat.what_may_help and "valid" not in flat.nothing_to_learn
-    assert "train-sft" in broken.what_may_help and "10% of the answers" in broken.nothing_to_learn
+    assert "another rar.query" in flat.what_may_help and "valid" not in flat.too_little_to_learn
+    assert "train-sft" in broken.what_may_help and "10% of the answers" in broken.too_little_to_learn
     never = room({"1": 0.0}, 0.0, valid_share=0.0)
-    assert not never.nothing_to_learn, "the trainer says what is wrong with these"
+    assert not never.too_little_to_learn, "the trainer says what is wrong with these"
 
 
 def test_queries_are_preferred_whose_like_were_answered_differently() -> None:
@@ -157,7 +157,7 @@ def test_the_shops_own_values_are_those_of_its_columns(shop: CatalogFolder, tmp_
 def test_a_run_without_anything_to_learn_is_refused_and_stays_refused(shop: CatalogFolder) -> None:
     summary = train_rar(Workspace(shop, rar_settings(**FLAT), Silent()))
     assert summary.checkpoint == "" and summary.details["step"] == 0
-    assert "nothing to learn here: of 10 queries 0 are" in summary.details["refused"]
+    assert "too little to learn here: of 10 queries 0 are" in summary.details["refused"]
     assert not (summary.run / "metrics.jsonl").exists() and (summary.run / "plan.json").is_file()
     again = train_rar(Workspace(shop, rar_settings(**FLAT), Silent()))
     assert again.already_done and again.details == summary.details
@@ -169,7 +169,7 @@ def test_the_command_refuses_in_two_lines_after_it_has_shown_what_was_measured(s
     sets = [word for pair in words for word in ("--set", pair)]
     refused = CliRunner().invoke(app, ["train-rar", str(shop.root), "--from-base", *sets, "--json"])
     content = json.loads(refused.stdout)
-    assert refused.exit_code == 1 and content["checkpoint"] is None and "nothing to learn" in content["refused"]
+    assert refused.exit_code == 1 and content["checkpoint"] is None and "too little to learn" in content["refused"]
     assert content["plan"]["room"]["spread_by_rank"] == 0.0
     shown = CliRunner().invoke(app, ["train-rar", str(shop.root), "--from-base", *sets])
     assert shown.exit_code == 1 and "groups that differ" in shown.stdout

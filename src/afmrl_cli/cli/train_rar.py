@@ -36,7 +36,7 @@ def train_rar(session: Session, dry_run: DryRun = False, force: Force = False) -
     """Train the generator to write the attributes by which the frozen embedder finds products (RAR, GRPO).
 
     Interrupted or killed, the same command goes on from the last saved step. A run that collapses is stopped, its best
-    step kept, and the exit code is 1. So it is where answers sampled beforehand show that there is nothing to learn.
+    step kept, and the exit code is 1. So it is where answers sampled beforehand show that there is too little to learn.
 
     Example: afmrl train-rar --from generator-1 --embedder embedder-1 --dry-run
     """

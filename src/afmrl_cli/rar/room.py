@@ -6,13 +6,14 @@
 
     rar.k unset              k with the largest d(recall@k); where none has any, the median rank without attributes
     rar.reward = auto        recall@k if d(recall@k) >= 1/4, else rank
-    nothing to learn         d of that reward < 1/20
+    too little to learn      d of that reward < rar.least_spread
     queries                  of more than rar.queries, sampled by weights: d of that reward among the sample's queries
                              with about the same rank without attributes (1, 2 to 3, 4 to 7, ...), and one group at d
 
 A group whose rewards are all equal has advantages of 0. With 16 queries a step a quarter is four groups that teach
-something; of a twentieth not every step has one. An invalid answer counts as no attributes, which is what it is worth
-in a search; that eta differs from what others get is not counted, since RAR is no way to learn the format.
+something; with an eighth or less RAR brought nothing (docs/lab/stages.md). An invalid answer counts as no attributes,
+which is what it is worth in a search; that eta differs from what others get is not counted: RAR is no way to learn
+the format.
 
 The sample follows from the seed, and a run keeps what it found (plan.json): it goes on with the same k and reward.
 """
@@ -43,8 +44,10 @@ from .reward import PROPOSED_KS, Group, Shape, propose_k, recall_at_k, share_wit
 
 SAMPLE = 64
 """Most queries of the sample; as many at a time as in a step, lest it takes more memory than training."""
-ENOUGH, LEAST = 1 / 4, 1 / 20
-"""Shares of groups: recall@k is rewarded from the first on, nothing can be learnt below the second."""
+ENOUGH = 1 / 4
+"""Share of groups that must differ for recall@k to be rewarded."""
+LEAST = 1 / 20
+"""Of a query whose like were all answered alike, how likely it is to be taken, against one whose like all differed."""
 MOST_INVALID = 1 / 2
 
 
@@ -52,7 +55,7 @@ class Room(BaseModel, frozen=True, extra="forbid"):
     """What the sample gave: `groups` of `answers` each; recall by k without attributes, on average, by the best answer
     and with the shop's own values ({} where it has none; for `own_queries` it has); the share of groups whose rewards
     differ, by k and by rank; k and reward, as set or as they follow; the share by that reward for queries of one
-    `difficulty`.
+    `difficulty`; `least`, the share below which it does not train.
     """
 
     groups: int
@@ -68,6 +71,7 @@ class Room(BaseModel, frozen=True, extra="forbid"):
     spread_by_difficulty: dict[str, float]
     k: int
     reward: Shape
+    least: float
 
     @property
     def spread_of_reward(self) -> float:
@@ -92,25 +96,25 @@ class Room(BaseModel, frozen=True, extra="forbid"):
         return prefer([shares.get(str(difficulty(rank)), of_all) or LEAST for rank in ranks], number, seed)
 
     @property
-    def nothing_to_learn(self) -> str:
-        """Say why training would teach nothing, "" where it may."""
+    def too_little_to_learn(self) -> str:
+        """Say why training would teach too little, "" where it may teach something."""
         share = self.spread_of_reward
-        if not self.valid_share or share >= LEAST:
+        if not self.valid_share or share >= self.least:
             return ""  # with no valid answer the trainer says what is wrong
         valid = "" if self.valid_share > MOST_INVALID else f"; {self.valid_share:.0%} of the answers are valid"
         return (
-            f"RAR has nothing to learn here: of {self.groups} queries {round(share * self.groups)} are answered better "
-            f"by one of {self.answers} answers than by another (rewarded by {self.rewarded_by}){valid}"
+            f"RAR has too little to learn here: of {self.groups} queries {round(share * self.groups)} are answered "
+            f"better by one of {self.answers} answers than by another (rewarded by {self.rewarded_by}){valid}"
         )
 
     @property
     def what_may_help(self) -> str:
-        """Say what to do where there is nothing to learn."""
+        """Say what to do where there is too little to learn."""
         if self.valid_share <= MOST_INVALID:
             return "lower rar.temperature, or train it to the schema first (`afmrl train-sft`)"
         return (
             "try another rar.query, a larger rar.gallery, a higher rar.temperature, or products that the models have "
-            "not learnt from (`afmrl cycle --set cycle.folds=auto`)"
+            "not learnt from (`afmrl cycle --set cycle.folds=auto`); rar.least_spread = 0 trains all the same"
         )
 
     @property
@@ -146,8 +150,8 @@ def measure_room(work: Workspace, environment: Environment, policy: Policy) -> R
     plain = environment.ranks(numbers, [None] * len(numbers))
     own = own_values(work, environment, numbers)
     valid, answers = well_formed(groups), len(numbers) * rar.group
-    least = min(len(environment.gallery) - len(query.hidden) for query in environment.queries)
-    ks = sorted({median_k, rar.k or median_k, *(k for k in PROPOSED_KS if k < min(least, RAR_K + 1))})
+    rows = min(len(environment.gallery) - len(query.hidden) for query in environment.queries)
+    ks = sorted({median_k, rar.k or median_k, *(k for k in PROPOSED_KS if k < min(rows, RAR_K + 1))})
     best_k, spread = propose_k(groups, ks)
     k = rar.k or (best_k if spread[best_k] else median_k)
     shape: Shape = ("recall" if spread[k] >= ENOUGH else "rank") if rar.reward == "auto" else rar.reward
@@ -175,6 +179,7 @@ def measure_room(work: Workspace, environment: Environment, policy: Policy) -> R
         spread_by_difficulty=_by_difficulty([environment.queries[number].rank for number in numbers], valid, k, shape),
         k=k,
         reward=shape,
+        least=rar.least_spread,
     )
 
 

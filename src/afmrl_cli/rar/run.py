@@ -61,7 +61,7 @@ def train_rar(work: Workspace, *, dry_run: bool = False, force: bool = False) ->
 
     `details`: plain, start and metrics are held-out metrics: without attributes, with those of the policy that training
     started from, with those of the best step; step (0: none was as good as the start), spread_by_k, collapsed, and
-    where there was nothing to learn `refused`, which says why.
+    where there was too little to learn `refused`, which says why.
     """
     return run_alone(RAR, work, dry_run=dry_run, force=force)
 
@@ -148,7 +148,7 @@ def _tell_plan(plan: Plan, listener: Listener) -> None:
 
 def _refused(plan: Plan) -> dict[str, str]:
     """Return why training would teach nothing, and what may help; {} where it may teach something."""
-    why = plan.room.nothing_to_learn
+    why = plan.room.too_little_to_learn
     return {"refused": why, "what_may_help": plan.room.what_may_help} if why else {}
 
 
