@@ -200,7 +200,10 @@ def test_how_a_shop_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     middle, rounds, notes = sizes(100, **two)
     assert middle == {"a": 38, "b": 37, "asked": 25} and rounds == 1 and "3 batches of 16" in notes[0]
     assert sizes(1000, **two, **{"agcl.batch_size": 128})[1] == 1, "384 products, and 366 would stay"
-    assert sizes(59, **two, **{"cycle.folds": "no"}) == ({}, 2, []), "what the user has wanted"
+    undivided, rounds, notes = sizes(59, **two, **{"cycle.folds": "no"})
+    assert (undivided, rounds) == ({}, 2), "what the user has wanted"
+    assert notes == ["rounds after the first learn from products that it has seen (cycle.folds = auto keeps others)"]
+    assert sizes(59, **{"cycle.folds": "no"}) == ({}, 1, [])
 
 
 def test_a_small_shop_is_not_divided_and_has_one_round_as_a_line_says(

@@ -41,8 +41,8 @@ HALVES: tuple[Fold, Fold] = ("a", "b")
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """`folds` is None where the training split is not divided. `notes` say what the shop is too small for; `rounds` are
-    those that there are products for.
+    """`folds` is None where the training split is not divided. `notes` say what the shop is too small for, or later
+    rounds lack; `rounds` are those that there are products for.
     """
 
     folds: Folds | None
@@ -129,10 +129,11 @@ def plan_folds(work: Workspace, check: Callable[[FoldPlan], None]) -> FoldPlan:
 
 
 def fold_sizes(products: int, settings: Settings) -> tuple[dict[Fold, int], int, list[str]]:
-    """Return (products of each fold, {} where nothing is divided; rounds; what the shop is too small for)."""
+    """Return (products of each fold, {} where nothing is divided; rounds; the plan's notes)."""
     rounds, share = settings.cycle.iterations, settings.cycle.share
     if settings.cycle.folds == "no":
-        return {}, rounds, []
+        again = "rounds after the first learn from products that it has seen (cycle.folds = auto keeps others)"
+        return {}, rounds, [again] if rounds > 1 else []
     batch = settings.agcl.batch_size or LEAST_BATCH
     asked = max(LEAST, round(ASKED * products))
     later = max(LEAST_BATCHES * batch, round(share * products)) if rounds > 1 else 0
