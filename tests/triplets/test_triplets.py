@@ -302,6 +302,8 @@ def test_verdicts_are_respected(tmp_path: Path) -> None:
     assert (gone["reference_id"], gone["target_id"]) not in pairs
     assert content["confirmed"] == 1
     assert "would be lost" in error(tmp_path, "--out", str(table), code=2)
+    table.write_text(f"reference_id,target_id,verdict\n{gone['reference_id']},gone,yes\n")
+    assert "or gone: 1" in call(tmp_path, "--verdicts", str(table)).stderr
     table.write_text("reference_id,target_id,verdict\ns1,s2,perhaps\n")
     assert f"{table}: row 2: verdict 'perhaps' is not known" in error(tmp_path, "--verdicts", str(table))
     table.write_text("reference_id,verdict\ns1,yes\n")
@@ -317,6 +319,8 @@ def test_where_nothing_comes_of_it_one_message_says_why(tmp_path: Path) -> None:
     unclear = [row | {f"attr_{key}": "unclear" for key, _ in PLAIN} for row in rows]
     write(tmp_path / "unclear", unclear)
     assert "no attributes" in error(tmp_path / "unclear")
+    write(tmp_path / "untyped", [row | {"category": ""} for row in plain_rows(60)])
+    assert "listings without category or type" in error(tmp_path / "untyped")
     write(tmp_path / "photos", [row | {"image": ""} for row in plain_rows(60)])
     assert "no photo" in error(tmp_path / "photos")
     write(tmp_path / "good", plain_rows(60))

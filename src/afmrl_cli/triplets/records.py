@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from sys import intern
 
@@ -39,6 +40,8 @@ TYPE_KEYS = frozenset({"type", "product type", "garment", "garment type", "item"
 MOST_KEYS, FEW_VALUES, LONGEST_VALUE = 64, 10, 40
 """Keys that records have, the most often filled ones; different values that a key may have in any case; characters of
 a value that a person would say."""
+
+NO_TYPE = "without category or type, so that only variants count"
 
 Pairs = Mapping[str, tuple[str, str]]
 """By folded key: the key and the value as they are written."""
@@ -81,12 +84,14 @@ class Records:
     fingerprint: str
 
 
+@lru_cache(maxsize=1 << 16)
 def compared(value: str) -> str:
     """Return a value as it is compared: case and the order of several aside."""
     parts = sorted({folded(part) for part in value.split(",")} - {""})
     return intern(", ".join(parts))
 
 
+@lru_cache(maxsize=1 << 10)
 def is_colour(key: str) -> bool:
     """Check whether a key is called colour, in any of the languages that `dedupe` knows."""
     return KEYS.get(plain(key)) == COLOUR
@@ -114,6 +119,7 @@ def load_records(work: Workspace, split: Split, problems: Problems) -> Records:
     rows = sorted((_described(record, unused) for record in rows), key=lambda record: record.id)
     kept = [record for record in rows if record.pairs or record.colour]
     left_out["no attributes"] += len(rows) - len(kept)
+    left_out[NO_TYPE] += sum(not record.type for record in kept)
     if not any(record.pairs for record in kept) and not any(r.group and r.colour for r in kept):
         raise _nothing(work, split, left_out, kind)
     made_by = tuple(columns.values()) if kind == "given" else ((source.generator,) if source else ())

@@ -18,7 +18,7 @@ from ..store.files import hash_json
 from ..workspace import Workspace
 from .change import change_between, sentence_of, wish_of
 from .choose import Chosen, Pair, choose
-from .records import Record, Records, load_records
+from .records import NO_TYPE, Record, Records, load_records
 from .said import Said, read_said
 from .store import Triplet, TripletSplit, stored_manifest, write_triplets
 from .windows import MOST_CHANGED, WINDOWS, Candidates, Encoded, encode, far, near, variants
@@ -43,6 +43,7 @@ def make_triplets(work: Workspace, split: TripletSplit) -> Made:
     said = read_said(work)
     records = load_records(work, split, problems)
     problems.tell(work.listener)
+    _tell_others(work, said, records)
     key = _key(work, split, records, said)
     stored = stored_manifest(work.folder, split)
     if stored is not None and stored.get("key") == key:
@@ -57,6 +58,14 @@ def make_triplets(work: Workspace, split: TripletSplit) -> Made:
     manifest = {"key": key, "split": split, **_provenance(work, records), **_counts(records, chosen)}
     write_triplets(work.folder, split, _written(chosen.pairs, rows), manifest)
     return Made(records, manifest, False)
+
+
+def _tell_others(work: Workspace, said: Said, records: Records) -> None:
+    """Say how many verdicts are about listings that are not among the records."""
+    ids = {record.id for record in records.rows}
+    others = sum(not ids.issuperset(pair) for pair in said.confirmed | said.rejected)
+    if others:
+        work.listener.note(f"verdicts about listings of another split, without attributes, or gone: {others:,}")
 
 
 def _candidates(work: Workspace, encoded: Encoded) -> dict[str, Candidates]:
@@ -118,7 +127,10 @@ def _written(pairs: list[Pair], rows: list[Record]) -> Iterator[Triplet]:
 
 def _none(work: Workspace, split: TripletSplit, records: Records, chosen: Chosen) -> DataError:
     keys = sorted({key for record in records.rows for key in record.pairs})
-    why = "; ".join(f"{number:,} pairs: {reason}" for reason, number in chosen.dropped.most_common(3) if number)
+    reasons = [f"{number:,} pairs: {reason}" for reason, number in chosen.dropped.most_common(3) if number]
+    if untyped := records.left_out.get(NO_TYPE):
+        reasons.append(f"{untyped:,} listings {NO_TYPE}")
+    why = "; ".join(reasons)
     message = f"no two of the {len(records.rows):,} listings of the {split} split differ in one to {MOST_CHANGED} keys"
     named = f" (keys: {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''})" if keys else ""
     hint = "more attributes make more pairs: columns in sft.columns, or `afmrl attributes`"
