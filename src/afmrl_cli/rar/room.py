@@ -113,8 +113,8 @@ class Room(BaseModel, frozen=True, extra="forbid"):
         if self.valid_share <= MOST_INVALID:
             return "lower rar.temperature, or train it to the schema first (`afmrl train-sft`)"
         return (
-            "try another rar.query, a larger rar.gallery, a higher rar.temperature, or products that the models have "
-            "not learnt from (`afmrl cycle --set cycle.folds=auto`); rar.least_spread = 0 trains all the same"
+            "try another rar.query, a larger rar.gallery, a higher rar.temperature or, in a cycle, cycle.folds = auto; "
+            "rar.least_spread = 0 trains all the same"
         )
 
     @property
