@@ -20,6 +20,8 @@ losses: all products of the training split
     both sides          an embedder that has seen them on the gallery too, without any and with both
     ceilings            the catalog's own columns in place of the generator's; all photos of a listing in place of one
     controls            attributes of another product; both with the first seed alone
+given: the losses with the catalog's own columns as attributes; `masked`: what is more like the query than its
+positive is left out
 folds: AGCL, attributes (both sides), RAR and the second round, each on products that the others have not seen
 
 With --sft a generator is taught first (and one on each half, for the folds), since it doesn't know the catalog's keys.
@@ -53,7 +55,7 @@ from afmrl_cli.cycle import stages
 from afmrl_cli.cycle.checks import check_stages, choose_protocol, choose_targets
 from afmrl_cli.cycle.folds import HALVES, FoldPlan, plan_folds
 from afmrl_cli.cycle.plan import of_round
-from afmrl_cli.errors import DataError
+from afmrl_cli.errors import DataError, UsageError
 from afmrl_cli.evaluation.build import TaskSpec
 from afmrl_cli.evaluation.report import EvalRequest, measure, task_views
 from afmrl_cli.nano.shop import ShopPlan, plan_listings, write_shop
@@ -91,7 +93,13 @@ SHOP: Mapping[str, object] = {
 DRAWN = ShopPlan(duplicates=1.0, phone=True, size=224, text_queries=0, photo_queries=0)
 EMBEDDER, GENERATOR, ENRICH = "model.embedder_checkpoint", "model.generator_checkpoint", "embed.enrich"
 Flags = Mapping[str, object]
-PartName = Literal["losses", "folds"]
+FORMS: Mapping[str, Flags] = {
+    "InfoNCE": {"agcl.loss": "infonce"},
+    "constant margin": {"agcl.weights": "constant"},
+    "AGCL": {},
+    "AGCL graded": {"agcl.weights": "graded"},
+}
+PartName = Literal["losses", "given", "folds"]
 
 
 @dataclass
@@ -176,6 +184,9 @@ def classes(work: Workspace, labels: Path) -> dict[str, float]:
 
 def score_part(bench: Bench, part: PartName, sft: bool, ceilings: bool) -> None:
     """Train and score every row of a part; ceilings and controls only with `ceilings`."""
+    if part == "given":
+        _given_rows(bench)
+        return
     plan = _plan(bench, sft)
     generator, halves = _teach(bench, plan) if sft else ("", ())
     _describe(bench, plan, generator, halves)
@@ -183,6 +194,14 @@ def score_part(bench: Bench, part: PartName, sft: bool, ceilings: bool) -> None:
         _fold_rows(bench, plan, generator, halves)
     else:
         _loss_rows(bench, generator, ceilings)
+
+
+def _given_rows(bench: Bench) -> None:
+    """Train and score by each loss with the catalog's own columns as attributes, which no generator can get wrong."""
+    bench.score("base", bench.work({ENRICH: "none"}))
+    for name, form in {**FORMS, "AGCL masked": {"agcl.mask": True}}.items():
+        made = bench.train(AGCL, bench.work({ENRICH: "none", "agcl.attributes": "given", **form}))
+        bench.score(f"given: {name}", bench.work({EMBEDDER: made, ENRICH: "none"}))
 
 
 def _loss_rows(bench: Bench, generator: str, ceilings: bool) -> None:
@@ -194,14 +213,8 @@ def _loss_rows(bench: Bench, generator: str, ceilings: bool) -> None:
         bench.score(row, bench.work({**named, **flags}, by=by))
 
     score("base", "")
-    forms: dict[str, Flags] = {
-        "InfoNCE": {"agcl.loss": "infonce"},
-        "constant margin": {"agcl.weights": "constant"},
-        "AGCL": {},
-        "AGCL graded": {"agcl.weights": "graded"},
-    }
     made: dict[str, str] = {}
-    for name, form in forms.items():
+    for name, form in FORMS.items():
         made[name] = bench.train(AGCL, bench.work({**named, "agcl.validation_enrich": "none", **form}))
         score(name, made[name])
     agcl = made["AGCL"]
