@@ -174,7 +174,7 @@ def classes(work: Workspace, labels: Path) -> dict[str, float]:
     work = work.with_settings(work.settings.model_copy(update={"eval": chosen}))
     try:
         report = measure(work, EvalRequest(TaskSpec("coarse", gallery=("side=test",))))
-    except DataError as error:
+    except (DataError, UsageError) as error:  # no listing has a category, or too few have
         work.listener.warn(f"no class metrics: {error}")
         return {}
     shutil.rmtree(report.folder)
