@@ -125,6 +125,8 @@ class ModelSettings(Section):
     )
     min_pixels: int = Field(0, ge=0, description="Scale smaller images up to so many pixels; 0: the preset's.")
     max_pixels: int = Field(0, ge=0, description="Scale larger images down to so many pixels; 0: the preset's.")
+    generator_pixels: int = Field(0, ge=0, description="max_pixels of the generator; 0: as max_pixels says.")
+    embedder_pixels: int = Field(0, ge=0, description="max_pixels of the embedder; 0: as max_pixels says.")
     generator_images: int = Field(0, ge=0, description="Photos of a listing that the generator sees; 0: all.")
     embedder_images: int = Field(0, ge=0, description="Photos of a listing that the embedder sees; 0: all.")
     max_text_tokens: int = Field(

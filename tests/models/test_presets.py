@@ -209,3 +209,16 @@ def test_an_embedder_without_an_adapter_imports_no_peft(tiny_model: TinyModel) -
         "assert not {'peft', 'bitsandbytes'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+def test_each_role_has_photos_of_its_own_size(tiny_model: TinyModel) -> None:
+    folder = str(tiny_model("qwen2_vl"))
+    settings = ModelSettings(
+        generator=folder, embedder=folder, device="cpu", max_pixels=112 * 112, generator_pixels=224 * 224
+    )
+    assert resolve_base(settings, "generator").max_pixels == 224 * 224
+    assert resolve_base(settings, "embedder").max_pixels == 112 * 112
+    assert resolve_base(settings, "generator").revision == resolve_base(settings, "embedder").revision, "shared weights"
+    small = settings.model_copy(update={"min_pixels": 300 * 300})
+    with pytest.raises(UsageError, match=r"model\.generator_pixels = 50176"):
+        resolve_base(small, "generator")

@@ -59,7 +59,7 @@ class EmbeddingEndpoint:
         self._server = Server(embed, "embed", "/embeddings", api_key=api_key, first_wait=first_wait)
         self.destination = self._server.destination
         self._embed, self._catalog = embed, settings.catalog
-        self._max_pixels = model.max_pixels or DEFAULT_MAX_PIXELS
+        self._max_pixels = model.embedder_pixels or model.max_pixels or DEFAULT_MAX_PIXELS
         self._max_chars = model.max_text_tokens * CHARS_PER_TOKEN
         self._dimension = 0
         self._answered = False
@@ -170,7 +170,7 @@ def embedding_endpoint_id(settings: Settings) -> str:
     parts = {
         "embeddings": embed.endpoint_model,
         "photos": embed.endpoint_photos,
-        "pixels": model.max_pixels or DEFAULT_MAX_PIXELS,
+        "pixels": model.embedder_pixels or model.max_pixels or DEFAULT_MAX_PIXELS,
         "images": model.embedder_images,
         "text": model.max_text_tokens,
     }

@@ -70,7 +70,7 @@ class Endpoint:
         self._server = Server(settings, "attributes", "/chat/completions", api_key=api_key, first_wait=first_wait)
         self.destination = self._server.destination
         self._settings = settings
-        self._max_pixels = model.max_pixels or DEFAULT_MAX_PIXELS
+        self._max_pixels = model.generator_pixels or model.max_pixels or DEFAULT_MAX_PIXELS
         self._max_chars = model.max_text_tokens * CHARS_PER_TOKEN
         self._dialect = Dialect()
         self._spoken = {self._dialect}
@@ -218,7 +218,7 @@ def endpoint_id(settings: AttributeSettings, model: ModelSettings) -> str:
     parts = {
         "endpoint": settings.endpoint_model,
         "json": settings.endpoint_schema,
-        "pixels": model.max_pixels or DEFAULT_MAX_PIXELS,
+        "pixels": model.generator_pixels or model.max_pixels or DEFAULT_MAX_PIXELS,
         "images": generator_photos(model),
         "text": model.max_text_tokens,
     }

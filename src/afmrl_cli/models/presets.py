@@ -111,7 +111,7 @@ def resolve_base(settings: ModelSettings, role: Role, listener: Listener | None 
         _check_weights(snapshot, name)
         base = Base(name, snapshot.name, snapshot, 0, 0, family)
     warn_of_licence(name, base.folder, listener)
-    low, high = pixel_limits(base.folder, settings)
+    low, high = pixel_limits(base.folder, settings, role)
     return replace(base, min_pixels=low, max_pixels=high)
 
 
@@ -228,18 +228,25 @@ def family_of(folder: Path, name: str) -> Family:
     return FAMILIES[read_config(folder, name)["model_type"]]
 
 
-def pixel_limits(folder: Path, settings: ModelSettings) -> tuple[int, int]:
+def set_pixels(settings: ModelSettings, role: Role) -> tuple[str, int]:
+    """Return the setting that says the most pixels of one picture for a role, and what it says (0: nothing)."""
+    own = f"{base_role(role)}_pixels"
+    return (own, getattr(settings, own)) if getattr(settings, own) else ("max_pixels", settings.max_pixels)
+
+
+def pixel_limits(folder: Path, settings: ModelSettings, role: Role) -> tuple[int, int]:
     """Return (least, most) pixels of one picture: the settings', else the model's own with at most 512 tokens a
     picture.
     """
-    if settings.min_pixels and settings.max_pixels and settings.min_pixels > settings.max_pixels:
-        raise UsageError(f"model.min_pixels = {settings.min_pixels} is above model.max_pixels = {settings.max_pixels}")
+    name, most = set_pixels(settings, role)
+    if settings.min_pixels and most and settings.min_pixels > most:
+        raise UsageError(f"model.min_pixels = {settings.min_pixels} is above model.{name} = {most}")
     unit = family_of(folder, str(folder)).token_side ** 2
     own = _image_config(folder)
     size = own.get("size") or {}
     low = int(own.get("min_pixels") or size.get("shortest_edge") or MIN_TOKENS * unit)
     high = int(own.get("max_pixels") or size.get("longest_edge") or MAX_TOKENS * unit)
-    high = settings.max_pixels or max(min(high, MAX_TOKENS * unit), settings.min_pixels)
+    high = most or max(min(high, MAX_TOKENS * unit), settings.min_pixels)
     return min(settings.min_pixels or low, high), high
 
 

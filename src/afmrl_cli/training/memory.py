@@ -49,7 +49,7 @@ from ..models.backends import server_of
 from ..models.device import device_of
 from ..models.families import FAMILIES
 from ..models.precision import Choice, choose_precision
-from ..models.presets import MAX_TOKENS, base_name, local_folder, pixel_limits, read_config
+from ..models.presets import MAX_TOKENS, base_name, local_folder, pixel_limits, read_config, set_pixels
 from ..models.weights import count_numbers
 from ..settings import Settings
 from ..store.checkpoints import Role
@@ -265,7 +265,8 @@ def load_model(settings: Settings, role: Role, *, training: bool) -> Model | Non
     precision = chosen.precision
     half = precision == "bf16" or (precision == "nf4" and cuda)
     unit = family.token_side**2
-    most = pixel_limits(folder, settings.model)[1] if folder else settings.model.max_pixels or MAX_TOKENS * unit
+    limit = set_pixels(settings.model, role)[1]
+    most = pixel_limits(folder, settings.model, role)[1] if folder else limit or MAX_TOKENS * unit
     return Model(shape, 2 if half else 4, precision == "nf4", max(1, most // unit), cuda, family.packs_answers, chosen)
 
 
