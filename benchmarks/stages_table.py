@@ -39,6 +39,13 @@ ROWS: Mapping[str, tuple[str, float | None]] = {
     "ceiling: all photos": ("AGCL", None),
     "control: another's (query)": ("AGCL", None),
     "control: another's (both)": ("both sides: attributes", None),
+    "given: InfoNCE": ("base", None),
+    "given: constant margin": ("given: InfoNCE", None),
+    "given: AGCL": ("given: InfoNCE", 3.01),
+    "given: AGCL over constant": ("given: constant margin", None),
+    "given: AGCL graded": ("given: InfoNCE", None),
+    "given: AGCL graded over constant": ("given: constant margin", None),
+    "given: AGCL masked": ("given: InfoNCE", None),
     "folds: AGCL": ("base", None),
     "folds: + attributes": ("folds: AGCL", 1.36),
     "folds: RAR": ("folds: + attributes", 1.86),
@@ -46,9 +53,13 @@ ROWS: Mapping[str, tuple[str, float | None]] = {
     "folds: round 2 RAR": ("folds: round 2 AGCL", None),
     "folds: round 2": ("folds: RAR", None),
 }
+LEAST_RUNS = 4
+"""Runs that an interval over runs needs."""
 SAME_SCORES = {
     "AGCL over constant": "AGCL",
     "AGCL graded over constant": "AGCL graded",
+    "given: AGCL over constant": "given: AGCL",
+    "given: AGCL graded over constant": "given: AGCL graded",
     "folds: round 2": "folds: round 2 RAR",
 }
 """Rows that compare a row above with another one."""
@@ -145,7 +156,7 @@ def _change(mine: Scores, theirs: Scores, compared: int) -> list[str]:
     low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [50 * (1 - level), 50 * (1 + level)])
     means = [float(values.mean()) for values in apart.values()]
     over_runs = ""
-    if len(means) > 1:
+    if len(means) >= LEAST_RUNS:
         half = statistics.t.ppf(0.5 + level / 2, len(means) - 1) * np.std(means, ddof=1) / len(means) ** 0.5
         over_runs = f"{np.mean(means) - half:+.1f} to {np.mean(means) + half:+.1f}"
     return [f"{np.mean(means):+.1f}", f"{low:+.1f} to {high:+.1f}", over_runs]
