@@ -124,6 +124,9 @@ def _conclude(out: Output, folder: Path, pages: Path, report: Path, content: dic
     out.text("")
     columns = ["stage", "validation", "decided", "test", "change", "interval"]
     out.table(columns, [_row(stage, metric) for stage in results], f"{metric} of each stage")
+    for stage in results:
+        if stage["note"]:
+            out.words(f"{stage['name']}: {stage['note']}")
     few = content["chosen_by"]["products"] < content["chosen_by"]["needed"]
     out.text(f"{UNDECIDED if few else DECIDED}\n{CONCLUSION}")
     out.text(f"\n{seconds:.0f} s in all. Everything is stored in {folder.resolve()}:")
@@ -139,6 +142,8 @@ def _row(stage: dict[str, Any], metric: str) -> list[object]:
     values = [each["metrics"].get(metric) for each in scores]
     validation, test = ("-" if value is None else f"{value:.3f}" for value in values)
     state = "baseline" if stage["baseline"] else "accepted" if stage["accepted"] else "rejected"
+    if not stage["accepted"] and not stage["validation"]:
+        state = "kept out"
     row = [stage["name"], validation, state if stage["against"] else "", test]
     if (change := scores[1]["change"]) is None:
         return [*row, "-", "-"]
