@@ -7,7 +7,7 @@
 
 `run` trains and scores in WORK, one folder a shop; killed, the same command goes on. A rendered shop has each product
 twice: the photos of the second listing were taken by phone, and either listing asks for the other (protocol identity).
-Styles come as twins, which differ in a detail such as the closure, or in the colour.
+Styles come as variants, which differ in a detail such as the closure, or in the colour.
 Of a real catalog `sft_catalogs` makes a copy that shows photos alone, or photos and titles. Split and queries are the
 same for all seeds; those of training differ. What is there is not done again.
 
@@ -344,7 +344,7 @@ def run(
 
 
 def rendered(work: Path, name: str, products: int) -> CatalogFolder:
-    """Draw the shop `name`, such as details-7: whose twins differ in a detail, with the seed 7."""
+    """Draw the shop `name`, such as details-7: whose variants differ in a detail, with the seed 7."""
     place = work / name
     write_shop(place, shop_plan(name, products), processes=2)
     (place / "plan.json").write_text(json.dumps({"name": name, "products": products}), "utf-8")
@@ -352,7 +352,7 @@ def rendered(work: Path, name: str, products: int) -> CatalogFolder:
 
 
 def shop_plan(name: str, products: int) -> ShopPlan:
-    """Return the plan of a drawn shop: what its twins differ in, and its seed."""
+    """Return the plan of a drawn shop: what its variants differ in, and its seed."""
     kind, _, seed = name.partition("-")
     if kind == "details":
         return replace(DRAWN, products=products, seed=int(seed), details=True, variants=1.0, leave_out=0.8)

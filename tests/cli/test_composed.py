@@ -16,6 +16,8 @@ from afmrl_cli.cli.app import app
 from tests.chat_server import Reply, chat_server
 from tests.retrieval.shop import COLORS, Row, draw, shop_rows, write_shop
 
+from .calls import call, document
+
 
 def rows() -> list[Row]:
     """Products of two listings each; four products, in four colours, are one style. s23 has no photo."""
@@ -44,27 +46,6 @@ def embedded(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str
     result = CliRunner().invoke(app, ["embed", str(root)])
     assert result.exit_code == 0, result.output
     return root
-
-
-@pytest.fixture
-def shop(embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy that a test may spoil, and the folder to stand in."""
-    root = tmp_path / "shop"
-    shutil.copytree(embedded, root)
-    monkeypatch.chdir(root)
-    return root
-
-
-def call(*words: str) -> Result:
-    return CliRunner().invoke(app, list(words))
-
-
-def document(*words: str, code: int = 0) -> dict[str, Any]:
-    result = call(*words, "--json")
-    assert result.exit_code == code, result.output
-    content = json.loads(result.stdout)
-    assert isinstance(content, dict)
-    return content
 
 
 def said(result: Result) -> str:

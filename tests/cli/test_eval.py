@@ -11,10 +11,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from afmrl_cli.cli.app import app
 from tests.retrieval.shop import shop_rows, write_shop
+
+from . import calls
+from .calls import call
 
 
 @pytest.fixture(scope="module")
@@ -31,23 +34,8 @@ def embedded(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str
     return root
 
 
-@pytest.fixture
-def shop(embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = tmp_path / "shop"
-    shutil.copytree(embedded, root)
-    monkeypatch.chdir(root)
-    return root
-
-
-def call(*words: str) -> Result:
-    return CliRunner().invoke(app, list(words))
-
-
 def document(*words: str, code: int = 0) -> dict[str, Any]:
-    result = call("eval", *words, "--json")
-    assert result.exit_code == code, result.output
-    content = json.loads(result.stdout)
-    assert isinstance(content, dict)
+    content = calls.document("eval", *words, code=code)
     assert content["schema"] == "afmrl.eval/2"
     return content
 

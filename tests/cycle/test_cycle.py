@@ -387,7 +387,7 @@ def test_rar_is_kept_out_where_there_is_too_little_to_learn(
     assert metrics(run_cycle(replace(work, listener=again))) == metrics(summary) and not again.done
     *others, rar = summary.content["leaderboard"]
     assert (rar["name"], rar["accepted"], rar["validation"], rar["test"]) == ("RAR", False, None, None)
-    assert rar["note"].startswith("kept out: RAR has too little to learn here: of ")
+    assert rar["note"].startswith("skipped: RAR has too little to learn here: of ")
     assert [stage["name"] for stage in others] == ["base", "AGCL", "SFT attributes"]
     assert "RAR has too little to learn here" in (summary.run / "report.html").read_text()
 

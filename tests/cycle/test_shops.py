@@ -1,4 +1,4 @@
-"""Cycles of shops in which stages can't help: kept out, with a line that says why, and nothing crashes."""
+"""Cycles of shops in which stages can't help: skipped, with a line that says why, and nothing crashes."""
 
 from __future__ import annotations
 

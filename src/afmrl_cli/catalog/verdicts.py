@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from ..escaping import from_spreadsheet_cell
 from ..settings import Settings
+from ..store.folder import CatalogFolder, check_output
 
 SAME = {"same", "yes", "y", "confirmed", "duplicate", "true", "1", "x"}
 DIFFERENT = {"different", "no", "n", "rejected", "not a duplicate", "false", "0"}
@@ -53,6 +54,36 @@ class Verdicts:
             found.setdefault(a, set()).add(b)
             found.setdefault(b, set()).add(a)
         return {listing: frozenset(others) for listing, others in found.items()}
+
+
+def check_review_files(
+    folder: CatalogFolder,
+    files: Iterable[tuple[Path | None, str, tuple[str, ...]]],
+    read: Iterable[str],
+    columns: tuple[str, ...] = COLUMNS,
+) -> None:
+    """Raise UsageError when a file of results would replace the retailer's file, a folder, or verdicts that were filled
+    in. `files` are (path, flag, suffixes that it may have), `read` the files of verdicts, `columns` those of a table.
+    """
+    sources = [folder.root / name for name in read]
+    for path, flag, suffixes in files:
+        if path is None:
+            continue
+        if path.suffix.lower() not in suffixes:
+            raise UsageError(f"{flag} {path}: the name must end in {' or '.join(suffixes)}", "it says what is written")
+        if path.is_file() and _has_verdicts(path, columns):
+            raise UsageError(
+                f"{flag} {path}: verdicts were filled in there, and would be lost",
+                f"read them with --verdicts {path}, and give {flag} another name",
+            )
+        check_output(path, folder, flag, sources)
+
+
+def _has_verdicts(file: Path, columns: tuple[str, ...]) -> bool:
+    try:
+        return any(row["verdict"] for _, row in read_rows(file, columns))
+    except DataError:
+        return False  # no table of verdicts
 
 
 def pair_of(a: str, b: str) -> Pair:

@@ -143,7 +143,7 @@ def _row(stage: dict[str, Any], metric: str) -> list[object]:
     validation, test = ("-" if value is None else f"{value:.3f}" for value in values)
     state = "baseline" if stage["baseline"] else "accepted" if stage["accepted"] else "rejected"
     if not stage["accepted"] and not stage["validation"]:
-        state = "kept out"
+        state = "skipped"
     row = [stage["name"], validation, state if stage["against"] else "", test]
     if (change := scores[1]["change"]) is None:
         return [*row, "-", "-"]

@@ -235,7 +235,7 @@ class Cycle:
         made = str(trained["checkpoint"])
         if not made:
             refused = trained.get("refused")
-            note = f"kept out: {refused}" if refused else "no step was as good as the start on the held-out queries"
+            note = f"skipped: {refused}" if refused else "no step was as good as the start on the held-out queries"
             self._add(StageResult(name, number, last.system, "", None, last.name, False, note=note))
         elif method.role == "embedder":
             self._try(name, number, key, System(made, generator, last.system.enriched))

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..attributes.parse import write_attributes
-from ..catalog.verdicts import read_rows
-from ..errors import DataError, UsageError
+from ..catalog.verdicts import check_review_files
 from ..escaping import write_csv
 from ..store.checkpoints import versions
 from ..store.files import hash_file, read_object, write_json, writing
-from ..store.folder import CatalogFolder, check_output
+from ..store.folder import CatalogFolder
 from ..store.runs import in_order, new_run, next_number
 from ..workspace import Workspace
 from .run import CONFIRMED, Found, Result
@@ -31,29 +30,9 @@ COLUMNS = tuple(_COLUMNS.split())
 
 
 def check_files(work: Workspace, out: Path | None, html: Path | None) -> None:
-    """Raise UsageError when a result would replace the retailer's file, a folder, or verdicts that were filled
-    in.
-    """
-    folder = work.folder
-    read = [folder.root / name for name in work.settings.dedupe.verdicts]
-    for path, flag, suffixes in ((out, "--out", (".csv",)), (html, "--html", (".html", ".htm"))):
-        if path is None:
-            continue
-        if path.suffix.lower() not in suffixes:
-            raise UsageError(f"{flag} {path}: the name must end in {' or '.join(suffixes)}", "it says what is written")
-        if path.is_file() and _has_verdicts(path):
-            raise UsageError(
-                f"{flag} {path}: verdicts were filled in there, and would be lost",
-                f"read them with --verdicts {path}, and give {flag} another name",
-            )
-        check_output(path, folder, flag, read)
-
-
-def _has_verdicts(file: Path) -> bool:
-    try:
-        return any(row["verdict"] for _, row in read_rows(file))
-    except DataError:
-        return False  # no table of verdicts
+    """Raise UsageError as `check_review_files`."""
+    files = [(out, "--out", (".csv",)), (html, "--html", (".html", ".htm"))]
+    check_review_files(work.folder, files, work.settings.dedupe.verdicts)
 
 
 def table_rows(result: Result) -> list[dict[str, object]]:

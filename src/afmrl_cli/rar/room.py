@@ -11,7 +11,7 @@
                              with about the same rank without attributes (1, 2 to 3, 4 to 7, ...), and one group at d
 
 A group whose rewards are all equal has advantages of 0. With 16 queries a step a quarter is four groups that teach
-something; with an eighth or less RAR brought nothing (docs/lab/stages.md). An invalid answer counts as no attributes,
+something; with an eighth or less no gain is shown (docs/lab/stages.md). An invalid answer counts as no attributes,
 which is what it is worth in a search; that eta differs from what others get is not counted: RAR is no way to learn
 the format.
 

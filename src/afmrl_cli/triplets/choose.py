@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from ..settings import TripletSettings
 from .change import change_between, fault_of
 from .records import Record
-from .said import Said
+from .verdicts import Verdicts
 from .windows import MOST_CHANGED, WINDOWS, Candidates, Encoded, hashed
 
 KEPT = 200
@@ -47,8 +47,8 @@ class Chosen:
 class _Choice:
     """Chooses among the candidates of one window after the other."""
 
-    def __init__(self, rows: Sequence[Record], said: Said, settings: TripletSettings) -> None:
-        self.rows, self.said, self.settings = rows, said, settings
+    def __init__(self, rows: Sequence[Record], verdicts: Verdicts, settings: TripletSettings) -> None:
+        self.rows, self.verdicts, self.settings = rows, verdicts, settings
         self.chosen = Chosen()
         self._used: set[tuple[int, int]] = set()
         self._keys: Counter[str] = Counter()
@@ -73,7 +73,7 @@ class _Choice:
         for target in targets:
             other = self.rows[target]
             change = change_between(one, other)
-            if (one.id, other.id) in self.said.rejected:
+            if (one.id, other.id) in self.verdicts.rejected:
                 self.chosen.dropped["rejected by a person"] += 1
             elif fault := fault_of(one, other, change):
                 self.chosen.dropped[fault] += 1
@@ -99,11 +99,15 @@ class _Choice:
 
 
 def choose(
-    rows: Sequence[Record], encoded: Encoded, found: Mapping[str, Candidates], said: Said, settings: TripletSettings
+    rows: Sequence[Record],
+    encoded: Encoded,
+    found: Mapping[str, Candidates],
+    verdicts: Verdicts,
+    settings: TripletSettings,
 ) -> Chosen:
     """Choose the triplets, in the order of windows and of the references' hashes."""
-    choice = _Choice(rows, said, settings)
-    for reference, target in _confirmed(rows, said):
+    choice = _Choice(rows, verdicts, settings)
+    for reference, target in _confirmed(rows, verdicts):
         choice.confirm(reference, target)
     for window in (window for window in WINDOWS if window in found):
         targets = found[window].targets
@@ -117,11 +121,11 @@ def choose(
     return Chosen(kept, +chosen.dropped)
 
 
-def _confirmed(rows: Sequence[Record], said: Said) -> Iterator[tuple[int, int]]:
+def _confirmed(rows: Sequence[Record], verdicts: Verdicts) -> Iterator[tuple[int, int]]:
     """Yield the confirmed triplets of listings that are among `rows`; others are of another split, or gone."""
-    if said.confirmed:
+    if verdicts.confirmed:
         row_of = {record.id: at for at, record in enumerate(rows)}
-        for reference, target in sorted(said.confirmed):
+        for reference, target in sorted(verdicts.confirmed):
             if reference in row_of and target in row_of:
                 yield row_of[reference], row_of[target]
 

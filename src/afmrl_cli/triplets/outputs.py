@@ -10,37 +10,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..catalog.verdicts import check_review_files
 from ..escaping import write_csv
 from ..evaluation.trec import write_qrels
 from ..store.files import writing
-from ..store.folder import check_output
 from ..workspace import Workspace
 from .records import Record
-from .said import CONFIRMED, has_verdicts
 from .store import Triplet, TripletSplit, read_triplets
+from .verdicts import COLUMNS as VERDICT_COLUMNS
+from .verdicts import CONFIRMED
 
 _COLUMNS = "reference_id target_id verdict window text sentence reference_title target_title qid type images exclude"
 COLUMNS = tuple(_COLUMNS.split())
 
 
 def check_files(work: Workspace, out: Path | None, html: Path | None) -> None:
-    """Raise UsageError when a result would replace the retailer's file, a folder, or verdicts that were filled in."""
-    folder = work.folder
-    read = [folder.root / name for name in work.settings.triplets.verdicts]
-    for path, flag, suffixes in ((out, "--out", (".jsonl", ".csv")), (html, "--html", (".html", ".htm"))):
-        if path is None:
-            continue
-        if path.suffix.lower() not in suffixes:
-            raise UsageError(f"{flag} {path}: the name must end in {' or '.join(suffixes)}", "it says what is written")
-        if path.is_file() and has_verdicts(path):
-            raise UsageError(
-                f"{flag} {path}: verdicts were filled in there, and would be lost",
-                f"read them with --verdicts {path}, and give {flag} another name",
-            )
-        check_output(path, folder, flag, read)
-        if path.suffix.lower() == ".jsonl":
-            check_output(judgements_of(path), folder, flag, read)
+    """Raise UsageError as `check_review_files`, for the judgements beside `out` too."""
+    files = [(out, "--out", (".jsonl", ".csv")), (html, "--html", (".html", ".htm"))]
+    if out and out.suffix.lower() == ".jsonl":
+        files.append((judgements_of(out), "--out", (".trec",)))
+    check_review_files(work.folder, files, work.settings.triplets.verdicts, VERDICT_COLUMNS)
 
 
 def judgements_of(out: Path) -> Path:
@@ -107,16 +96,16 @@ class Judgements:
         for record in rows:
             places = (record.type and f"type {record.type}", record.group and f"group {record.group}")
             for place in filter(None, places):
-                self._same.setdefault((place, *_said(record)), []).append(record.id)
+                self._same.setdefault((place, *_values(record)), []).append(record.id)
 
     def right(self, reference: Record, target: Record, window: str) -> list[str]:
         """Return the ids, the target first."""
         place = f"group {target.group}" if window == "variants" else f"type {target.type}"
-        same = self._same.get((place, *_said(target)), [])
+        same = self._same.get((place, *_values(target)), [])
         others = [id for id in same if self._identity[id] != reference.identity]
         return list(dict.fromkeys([target.id, *others]))
 
 
-def _said(record: Record) -> tuple[object, ...]:
+def _values(record: Record) -> tuple[object, ...]:
     pairs = tuple((key, record.value(key)) for key in sorted(record.pairs))
     return (*pairs, record.colour[0] if record.colour else "")

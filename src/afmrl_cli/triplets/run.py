@@ -19,8 +19,8 @@ from ..workspace import Workspace
 from .change import change_between, sentence_of, wish_of
 from .choose import Chosen, Pair, choose
 from .records import NO_TYPE, Record, Records, load_records
-from .said import Said, read_said
 from .store import Triplet, TripletSplit, stored_manifest, write_triplets
+from .verdicts import Verdicts, read_verdicts
 from .windows import MOST_CHANGED, WINDOWS, Candidates, Encoded, encode, far, near, variants
 
 VERSION = 1
@@ -40,18 +40,18 @@ class Made:
 def make_triplets(work: Workspace, split: TripletSplit) -> Made:
     """Make and store the triplets of a split; the caller holds the lock. Raises DataError where there are none."""
     problems = Problems()
-    said = read_said(work)
+    verdicts = read_verdicts(work)
     records = load_records(work, split, problems)
     problems.tell(work.listener)
-    _tell_others(work, said, records)
-    key = _key(work, split, records, said)
+    _tell_others(work, verdicts, records)
+    key = _key(work, split, records, verdicts)
     stored = stored_manifest(work.folder, split)
     if stored is not None and stored.get("key") == key:
         return Made(records, stored, True)
     settings, rows = work.settings.triplets, records.rows
     encoded = encode(rows, settings.seed)
     found = _candidates(work, encoded)
-    chosen = choose(rows, encoded, found, said, settings)
+    chosen = choose(rows, encoded, found, verdicts, settings)
     chosen.dropped[UNCLEAR] += sum(each.unclear for each in found.values())
     if not chosen.pairs:
         raise _none(work, split, records, chosen)
@@ -60,10 +60,10 @@ def make_triplets(work: Workspace, split: TripletSplit) -> Made:
     return Made(records, manifest, False)
 
 
-def _tell_others(work: Workspace, said: Said, records: Records) -> None:
+def _tell_others(work: Workspace, verdicts: Verdicts, records: Records) -> None:
     """Say how many verdicts are about listings that are not among the records."""
     ids = {record.id for record in records.rows}
-    others = sum(not ids.issuperset(pair) for pair in said.confirmed | said.rejected)
+    others = sum(not ids.issuperset(pair) for pair in verdicts.confirmed | verdicts.rejected)
     if others:
         work.listener.note(f"verdicts about listings of another split, without attributes, or gone: {others:,}")
 
@@ -74,10 +74,10 @@ def _candidates(work: Workspace, encoded: Encoded) -> dict[str, Candidates]:
     return found | ({"far": far(encoded, settings.seed)} if settings.far else {})
 
 
-def _key(work: Workspace, split: TripletSplit, records: Records, said: Said) -> str:
+def _key(work: Workspace, split: TripletSplit, records: Records, verdicts: Verdicts) -> str:
     settings = work.settings.triplets.model_dump(exclude={"verdicts"})
-    verdicts = [sorted(said.confirmed), sorted(said.rejected)]
-    content = [VERSION, split, settings, records.source, records.made_by, records.fingerprint, verdicts]
+    judged = [sorted(verdicts.confirmed), sorted(verdicts.rejected)]
+    content = [VERSION, split, settings, records.source, records.made_by, records.fingerprint, judged]
     return hash_json(content)
 
 

@@ -8,7 +8,6 @@ and wrong. What was rejected is never made again; what was confirmed is kept, wh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..catalog.verdicts import DIFFERENT, SAME, read_rows
 from ..errors import DataError
@@ -20,14 +19,14 @@ CONFIRMED = "confirmed"
 
 
 @dataclass(frozen=True)
-class Said:
+class Verdicts:
     """Confirmed and rejected triplets as (reference's id, target's id)."""
 
     confirmed: frozenset[tuple[str, str]]
     rejected: frozenset[tuple[str, str]]
 
 
-def read_said(work: Workspace) -> Said:
+def read_verdicts(work: Workspace) -> Verdicts:
     """Read the verdicts. Raises DataError, naming file and row, for what can't be read or contradicts another row."""
     found: dict[tuple[str, str], tuple[bool, str]] = {}
     for name in work.settings.triplets.verdicts:
@@ -45,12 +44,4 @@ def read_said(work: Workspace) -> Said:
                 message = f"{where}: {pair[0]} to {pair[1]} has another verdict in {before}"
                 raise DataError(message, "take one of them back")
     confirmed = frozenset(pair for pair, (right, _) in found.items() if right)
-    return Said(confirmed, frozenset(found) - confirmed)
-
-
-def has_verdicts(file: Path) -> bool:
-    """Check whether a table of triplets has a verdict that a person filled in."""
-    try:
-        return any(row["verdict"] for _, row in read_rows(file, COLUMNS))
-    except DataError:
-        return False  # no table of triplets
+    return Verdicts(confirmed, frozenset(found) - confirmed)
