@@ -26,7 +26,10 @@ COLUMNS = tuple(_COLUMNS.split())
 
 def check_files(work: Workspace, out: Path | None, html: Path | None) -> None:
     """Raise UsageError as `check_review_files`, for the judgements beside `out` too."""
-    files = [(out, "--out", (".jsonl", ".csv")), (html, "--html", (".html", ".htm"))]
+    files: list[tuple[Path | None, str, tuple[str, ...]]] = [
+        (out, "--out", (".jsonl", ".csv")),
+        (html, "--html", (".html", ".htm")),
+    ]
     if out and out.suffix.lower() == ".jsonl":
         files.append((judgements_of(out), "--out", (".trec",)))
     check_review_files(work.folder, files, work.settings.triplets.verdicts, VERDICT_COLUMNS)
