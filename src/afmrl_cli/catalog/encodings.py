@@ -153,7 +153,7 @@ class _Scan:
     sample: bytes = b""
 
     def add(self, part: bytes) -> None:
-        """Look at the next bytes of the file."""
+        """Count the characters of the next bytes of the file."""
         if part.isascii():
             return
         try:

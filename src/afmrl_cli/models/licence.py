@@ -1,4 +1,4 @@
-"""What a model's folder says about its licence; a warning where that forbids commercial use or has to be looked up.
+"""What a model's folder says about its licence; a warning where that forbids commercial use or has to be read.
 
 Read are `license` and `license_name` of the model card's head (README.md), else the file LICENSE. A folder that says
 nothing is known by its name, or not at all: there is no warning then. Of a licence nobody but a lawyer can say what it

@@ -231,7 +231,7 @@ def _levels(pictures: Any) -> NDArray[np.float32]:
 
 def _pixels(pictures: Any, images: Sequence[Image], levels: NDArray[np.float32]) -> dict[str, torch.Tensor]:
     """Return pixel_values [patches, 3 * 2 * side * side] and image_grid_thw [images, 3] of reduced pictures, bit by bit
-    as the image processor makes them and faster: each byte is looked up in `levels`.
+    as the image processor makes them and faster: each byte becomes its value in `levels`.
     """
     side, merge, frames = pictures.patch_size, pictures.merge_size, pictures.temporal_patch_size
     rows, grids = [], []
