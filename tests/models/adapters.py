@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -10,18 +11,38 @@ from peft import LoraConfig, get_peft_model
 
 from afmrl_cli.models.base import load_base
 from afmrl_cli.models.presets import Base
-from afmrl_cli.store.checkpoints import Checkpoints, Manifest, Role
+from afmrl_cli.store.checkpoints import QUERY_WEIGHTS, WEIGHTS, Checkpoints, Manifest, Role
 
 LANGUAGE_LAYERS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+def save_random(folder: Path, base: Base, seed: int) -> Path:
+    """An adapter of `base` that changes what it does, as PEFT saves it."""
+    torch.manual_seed(seed)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=LANGUAGE_LAYERS, init_lora_weights=False)
+    get_peft_model(load_base(base, "fp32", "cpu"), config).save_pretrained(folder)
+    return folder
 
 
 def add_random(
     checkpoints: Checkpoints, base: Base, name: str, seed: int, role: Role = "embedder", said: Base | None = None
 ) -> Manifest:
     """Store an adapter of `base` that changes what it does; its manifest says that it is of `said` (default: true)."""
-    torch.manual_seed(seed)
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=LANGUAGE_LAYERS, init_lora_weights=False)
     said = said or base
     with tempfile.TemporaryDirectory() as folder:
-        get_peft_model(load_base(base, "fp32", "cpu"), config).save_pretrained(folder)
-        return checkpoints.add(Path(folder), Manifest(role, said.name, said.revision, name))
+        return checkpoints.add(save_random(Path(folder), base, seed), Manifest(role, said.name, said.revision, name))
+
+
+def save_two_sided(folder: Path, base: Base, seeds: tuple[int, int]) -> Path:
+    """A gallery adapter and a query adapter: those that `save_random` makes of the two seeds."""
+    with tempfile.TemporaryDirectory() as other:
+        query = save_random(Path(other), base, seeds[1]) / WEIGHTS
+        shutil.copyfile(query, save_random(folder, base, seeds[0]) / QUERY_WEIGHTS)
+    return folder
+
+
+def add_two_sided(checkpoints: Checkpoints, base: Base, name: str, seeds: tuple[int, int]) -> Manifest:
+    """Store a two-sided embedder."""
+    with tempfile.TemporaryDirectory() as folder:
+        adapter = save_two_sided(Path(folder), base, seeds)
+        return checkpoints.add(adapter, Manifest("embedder", base.name, base.revision, name))

@@ -60,6 +60,7 @@ def list_(session: Session) -> None:
         {
             "name": m.name,
             "role": m.role,
+            "two_sided": m.two_sided,
             "labels": labels.get(m.name, []),
             "base": m.base,
             "parent": m.parent,
@@ -81,7 +82,7 @@ def list_(session: Session) -> None:
         [
             m.name,
             ", ".join(labels.get(m.name, [])),
-            m.role,
+            f"{m.role}, two-sided" if m.two_sided else m.role,
             Path(m.base).name,
             m.parent or "",
             time.strftime("%Y-%m-%d %H:%M", time.localtime(m.created)),
@@ -134,7 +135,9 @@ def _summary(provenance: Provenance, manifest: Manifest) -> list[tuple[str, list
         source = imported.get("source")
         what = f"imported, SHA-256 {str(source)[:12]}" if source else "imported"
         sources.append(f"{str(imported.get('name'))[:200]} ({what})")
+    sides = ["gallery", "query (reads composed queries)"] if manifest.two_sided else []
     return [
+        *([("two-sided", sides)] if sides else []),
         ("came from", sources),
         ("attributes", [f"{number:,} by {model}" for model, number in provenance.attributes.items()]),
         ("vectors", [f"{path.parent.name}/{path.name}" for path in provenance.vectors]),
@@ -268,7 +271,11 @@ def export(
             chosen = settings.model.model_copy(update={"embedder_checkpoint": manifest.name})
             template = embed_template(chosen, store, session.out)
             export_sentence_transformers(manifest, base, template, settings.embed, store, out_folder)
-    session.out.document("afmrl.checkpoints-export/1", {"checkpoint": manifest.name, "to": to, "folder": out_folder})
+    about = {"checkpoint": manifest.name, "to": to, "folder": out_folder, "two_sided": manifest.two_sided}
+    session.out.document("afmrl.checkpoints-export/1", about)
+    if manifest.two_sided and to != "afmrl":
+        gallery = "gallery/" if to == "sentence-transformers" else "the folder itself"
+        session.out.note(f"two-sided: query/ reads composed queries (a photo and a change), {gallery} all else")
     session.out.text(str(out_folder))
 
 

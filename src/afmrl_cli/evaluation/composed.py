@@ -18,8 +18,9 @@ from ..workspace import Workspace
 from .metrics import Qrels
 from .task import COMPOSED, Document, Query, Task
 
-ALONE: dict[str, Literal["text", "photos"]] = {"change-alone": "text", "reference-alone": "photos"}
-"""The baselines that must lose, by what is left of a query."""
+Part = Literal["text", "photos", "attributes"]
+ALONE: dict[str, Part] = {"change-alone": "text", "reference-alone": "photos", "attributes-alone": "attributes"}
+"""The baselines that must lose, by what is left of a query. Attributes are those of the reference with the change."""
 OF_PAIRS = ("{wish}", "the same, but {values}", "I want the {words}")
 OF_WORDS = ("{wish}", "the same, but {wish}", "like this one, {wish}")
 """Three ways to write a wish, the first as it is."""
@@ -86,11 +87,23 @@ def with_known_attributes(task: Task, documents: Sequence[Document], work: Works
     return replace(task, queries=[known(query) for query in task.queries])
 
 
-def part_alone(task: Task, part: Literal["text", "photos"]) -> Task:
-    """Return `task` with half of each query: its change, or the photos of its reference."""
-    gone = {"images": ()} if part == "text" else {"text": "", "title": ""}
-    plain = [replace(query, kind="", fingerprint="", attributes="", **gone) for query in task.queries]
-    return replace(task, queries=plain)
+def part_alone(task: Task, part: Part) -> Task:
+    """Return `task` with a part of each query as a plain one: its change, the photos of its reference, or the edited
+    attributes, which leave nothing of a query that has none.
+    """
+
+    def plain(query: Query) -> Query:
+        return replace(
+            query,
+            kind="",
+            fingerprint="",
+            text=query.text if part == "text" else "",
+            title=query.title if part == "text" else "",
+            images=query.images if part == "photos" else (),
+            attributes=query.attributes if part == "attributes" else "",
+        )
+
+    return replace(task, queries=[plain(query) for query in task.queries])
 
 
 def rephrased(task: Task, way: int) -> Task:

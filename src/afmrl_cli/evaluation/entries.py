@@ -6,6 +6,7 @@ colors             colour histograms of the photos
 fusion             the embedder and BM25 over text, weighted as other queries say
 change-alone       composed queries: the embedder is shown their words alone
 reference-alone    composed queries: it is shown their photos alone
+attributes-alone   composed queries: it is shown their reference's attributes with the change, as text, alone
 base               the embedder's base without its checkpoint (zero-shot)
 checkpoint:NAME    the embedder with another checkpoint, such as one trained with plain InfoNCE
 clip:NAME          a CLIP or SigLIP, a folder or a hub name

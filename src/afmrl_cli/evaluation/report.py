@@ -342,8 +342,13 @@ def _attribute_run(entry: Entry, task: Task, texts: Mapping[str, str], depth: in
 
 
 def _alone_run(entry: Entry, task: Task, own: RetrievalSystem, work: Workspace, problems: Problems) -> list[SystemRun]:
-    """Rank composed queries by half of each; other queries have no halves."""
+    """Rank composed queries by a part of each; other queries have no such parts."""
     if is_composed(task):
+        if entry.kind == "attributes-alone" and not any(query.attributes for query in task.queries):
+            if entry.optional:
+                return []
+            hint = "a change `key: value` of a known reference has them, with search.known_attributes and embed.enrich"
+            raise DataError("attributes-alone: no query has edited attributes", hint)
         found = vector_run(part_alone(task, ALONE[entry.kind]), own, work, problems)
         return [replace(found, system=entry.name)]
     if entry.optional:

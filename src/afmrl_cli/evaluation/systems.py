@@ -20,7 +20,7 @@ from ..attributes.parse import read_stored
 from ..catalog.fingerprints import photo_hash
 from ..catalog.pictures import opened
 from ..catalog.problems import Problems
-from ..models.embed_input import Encoder, Item
+from ..models.embed_input import Encoder, Item, for_composed
 from ..retrieval.bm25 import fit_bm25, tokenize
 from ..retrieval.cache import VectorCache
 from ..retrieval.encode import Input, encode_missing
@@ -41,6 +41,10 @@ CACHED_VECTORS = 200_000
 COLOR_HISTOGRAM = "color-histogram-1"
 TUNED_BY = "ndcg@10"
 """By which metric the weights of a fusion are chosen; mAP with coarse."""
+
+
+Side = Literal["products", "queries", "composed queries"]
+COMPOSED_SIDE: Side = "composed queries"
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,19 @@ class RetrievalSystem:
     """Stored attribute texts by fingerprint, added to the queries; None: a model that reads no attributes."""
 
     def encode(
-        self, work: Workspace, inputs: Sequence[Input], side: Literal["products", "queries"], problems: Problems
+        self, work: Workspace, inputs: Sequence[Input], side: Side, problems: Problems
     ) -> dict[str, NDArray[np.float32]]:
-        """Encode all inputs of which something can be read, by key; those that are cached are not encoded again."""
+        """Encode all inputs of which something can be read, by key; those that are cached are not encoded again.
+
+        Composed queries have a cache of their own: a two-sided embedder reads the very same input otherwise there.
+        """
         instruction = self.target_instruction if side == "products" else self.query_instruction
         dimension = 0 if self.stored is None else self.stored.matrix.shape[1]
-        cache = VectorCache(work.folder.embeddings / f"cache-{self.id}-{hash_json(instruction)[:8]}", dimension)
-        encode_missing(work, inputs, cache, self.load, instruction, problems, f"{self.name}: {side}")
+        name, load = f"cache-{self.id}-{hash_json(instruction)[:8]}", self.load
+        if side == COMPOSED_SIDE:
+            name, load = f"{name}-composed", lambda: for_composed(self.load())
+        cache = VectorCache(work.folder.embeddings / name, dimension)
+        encode_missing(work, inputs, cache, load, instruction, problems, f"{self.name}: {side}")
         found = {wanted.key: np.array(cache.get(wanted.key)) for wanted in inputs if wanted.key in cache}
         cache.prune(CACHED_VECTORS)
         return found
@@ -102,9 +112,7 @@ def vector_run(task: Task, system: RetrievalSystem, work: Workspace, problems: P
         for d in task.documents
         if (wanted := inputs[d.id]) and (wanted.key in stored or wanted.key in fresh)
     ]
-    inputs_of = {query.id: _query_input(query, system) for query in task.queries}
-    made = system.encode(work, [wanted for wanted in inputs_of.values() if wanted is not None], "queries", problems)
-    encoded = [(q, made[wanted.key]) for q in task.queries if (wanted := inputs_of[q.id]) and wanted.key in made]
+    encoded = _encode_queries(task.queries, system, work, problems)
     if not shown or not encoded:
         return SystemRun(system.name, {}, frozenset(), system.id)
     matrix = _matrix([key for _, key in shown], stored, system.stored, fresh)
@@ -112,6 +120,19 @@ def vector_run(task: Task, system: RetrievalSystem, work: Workspace, problems: P
     run = _rank_vectors(encoded, documents, matrix, work.settings.eval.depth)
     ids = tuple(document.id for document in documents)
     return SystemRun(system.name, run, frozenset(run), system.id, ids, matrix)
+
+
+def _encode_queries(
+    queries: Sequence[Query], system: RetrievalSystem, work: Workspace, problems: Problems
+) -> list[tuple[Query, NDArray[np.float32]]]:
+    """Return the queries of which the system can read something, in their order, each with its vector."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for side in ("queries", COMPOSED_SIDE):
+        of_side = [query for query in queries if (query.kind == COMPOSED) == (side == COMPOSED_SIDE)]
+        inputs = {query.id: wanted for query in of_side if (wanted := _query_input(query, system)) is not None}
+        made = system.encode(work, list(inputs.values()), side, problems) if inputs else {}
+        found |= {id: made[wanted.key] for id, wanted in inputs.items() if wanted.key in made}
+    return [(query, found[query.id]) for query in queries if query.id in found]
 
 
 def _document_input(document: Document, system: RetrievalSystem) -> Input | None:

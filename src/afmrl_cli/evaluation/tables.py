@@ -159,7 +159,7 @@ def _recalls(metrics: Mapping[str, float]) -> list[object]:
 
 
 def composed_remarks(content: Content) -> list[str]:
-    """Say how far the wording of a wish matters, and which half of the queries finds as much as the whole."""
+    """Say how far the wording of a wish matters, and which part of the queries finds as much as the whole."""
     said: list[str] = []
     if ways := (content.get("composed") or {}).get("paraphrases"):
         values = ", ".join(f"{each['R@10']:.4f}" for each in ways["metrics"])
@@ -169,10 +169,9 @@ def composed_remarks(content: Content) -> list[str]:
         )
     rows = {system["system"]: system["composed"] for system in content["systems"] if system.get("composed")}
     own = next(iter(rows.values()), None)
-    for name in ("change-alone", "reference-alone"):
+    for name, lost in (("change-alone", "photo"), ("reference-alone", "wish"), ("attributes-alone", "photo")):
         found = rows[name]["metrics"] if own and name in rows else {}
         if own and found and all(found[each] >= own["metrics"][each] for each in COMPOSED_SHOWN[:2]):
-            lost = "photo" if name == "change-alone" else "wish"
             said.append(f"{name} finds no less (R@10 {found['R@10']:.4f}): the {lost} gains nothing with this embedder")
     return said
 

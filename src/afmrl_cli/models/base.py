@@ -10,6 +10,7 @@ PEFT and bitsandbytes are imported where an adapter or 4 bits are wanted: they t
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -19,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from ..errors import ModelError, OutOfMemory
 from ..listener import Listener, Silent
 from ..settings import CacheSettings, ModelSettings
-from ..store.checkpoints import WEIGHTS, Checkpoints, Manifest, Role, read_adapter_config
+from ..store.checkpoints import QUERY_WEIGHTS, WEIGHTS, Checkpoints, Manifest, Role, read_adapter_config
 from .batching import is_out_of_memory
 from .device import Device, device_of
 from .features import FeatureStore
@@ -130,12 +132,15 @@ class Bases:
 
 @dataclass(frozen=True)
 class Opened:
-    """A base in memory for one role. `adapter` is the name to switch its adapter on by, None for the bare base."""
+    """A base in memory for one role. `adapter` is the name to switch its adapter on by, None for the bare base;
+    `query_adapter` that of the second one, which reads composed queries, None for all but a two-sided embedder.
+    """
 
     id: str
     base: Base
     loaded: LoadedBase
     adapter: str | None
+    query_adapter: str | None
     manifest: Manifest | None
     """Of the adapter."""
 
@@ -147,13 +152,17 @@ def open_role(
     base = resolve_base(settings, role, listener)
     adapter = resolve_adapter(settings, role, base, checkpoints)
     loaded = (bases or Bases()).get(base, settings)
-    name = add_adapter(loaded, adapter, checkpoints.path(adapter.name)) if adapter else None
+    name = query = None
+    if adapter is not None:
+        folder = checkpoints.path(adapter.name)
+        name = add_adapter(loaded, adapter, folder)
+        query = add_query_adapter(loaded, adapter, folder) if role == "embedder" and adapter.two_sided else None
     if role == "generator" and not loaded.writes:
         raise ModelError(
             f"{base.name}: the weights lack the vocabulary head (lm_head.weight), so it makes vectors and can't write",
             "choose another model.generator",
         )
-    return Opened(name_of(settings, role, base, adapter), base, loaded, name, adapter)
+    return Opened(name_of(settings, role, base, adapter), base, loaded, name, query, adapter)
 
 
 def load_base(base: Base, precision: Precision, device: Device) -> Any:
@@ -241,6 +250,37 @@ def add_adapter(loaded: LoadedBase, adapter: Manifest, folder: Path) -> str:
         odd = sorted(expected ^ present)
         message = f"checkpoint {adapter.name}: {len(odd)} tensors do not fit {loaded.base.name}, such as {odd[0]}"
         raise ModelError(message, "train it again")
+    loaded.peft.eval()
+    return name
+
+
+def add_query_adapter(loaded: LoadedBase, adapter: Manifest, folder: Path) -> str:
+    """Hang the query adapter in `folder` on the base beside the gallery adapter, frozen; returns the name to give to
+    `active_adapter`. Its tensors must be those of the gallery adapter in name and shape: ModelError else.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    gallery = add_adapter(loaded, adapter, folder)
+    name = f"{gallery}@query"  # no checkpoint's name has an @
+    assert loaded.peft is not None
+    if name in loaded.peft.peft_config:
+        return name
+    try:
+        tensors = load_file(folder / QUERY_WEIGHTS)
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = str(error).strip().split("\n", 1)[0][:200]
+        raise ModelError(
+            f"checkpoint {adapter.name}: {QUERY_WEIGHTS} can't be loaded: {reason}", "train it again"
+        ) from error
+    with quiet():
+        there = get_peft_model_state_dict(loaded.peft, adapter_name=gallery, save_embedding_layers=False)
+        shapes, expected = ({key: value.shape for key, value in each.items()} for each in (tensors, there))
+        odd = sorted(key for key in {*shapes, *expected} if shapes.get(key) != expected.get(key))
+        if odd:
+            message = f"checkpoint {adapter.name}: {len(odd)} tensors of {QUERY_WEIGHTS} do not fit, such as {odd[0]}"
+            raise ModelError(message, "train it again")
+        loaded.peft.add_adapter(name, copy.deepcopy(loaded.peft.peft_config[gallery]))
+        set_peft_model_state_dict(loaded.peft, tensors, adapter_name=name)
     loaded.peft.eval()
     return name
 

@@ -16,7 +16,7 @@ from ..catalog.pictures import image_loader
 from ..errors import ModelError
 from ..settings import CatalogSettings
 from ..store.files import hash_json
-from .embed_input import Encoder, Item
+from .embed_input import Encoder, Item, for_composed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,6 +69,12 @@ class Shortened:
     def texts_cut(self) -> int:
         """Return the encoder's own count."""
         return self._encoder.texts_cut
+
+    @property
+    def queries(self) -> Encoder:
+        """Return the encoder of composed queries with as many numbers; itself where the encoder has but one side."""
+        inner = for_composed(self._encoder)
+        return self if inner is self._encoder else Shortened(inner, self._dimensions)
 
     def load_image(self, path: Path, catalog: CatalogSettings) -> Image | Picture:
         """Load a photo as the encoder does."""

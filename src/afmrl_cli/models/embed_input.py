@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,20 @@ class Encoder(Protocol):
 
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
         """Return the unit vectors [n, d] in the order of `items`."""
+
+
+@runtime_checkable
+class TwoSided(Protocol):
+    """An encoder that may read composed queries otherwise than all else."""
+
+    @property
+    def queries(self) -> Encoder:
+        """Return the encoder of composed queries, which may be the encoder itself."""
+
+
+def for_composed(encoder: Encoder) -> Encoder:
+    """Return what encodes composed queries: the side of `encoder` that is for them, else `encoder` itself."""
+    return encoder.queries if isinstance(encoder, TwoSided) else encoder
 
 
 def embedder_text(item: Item, instruction: str, family: Family, template: Template = PLAIN) -> str:

@@ -8,6 +8,7 @@ batch: padding is masked, and each row's positions count from its own first toke
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,8 +38,19 @@ OTHER_TOKENS = 64
 """Beside text and photos: the instruction and line breaks."""
 
 
+@dataclasses.dataclass
+class Counts:
+    """What an embedder did not read of what it was given; one for both of its sides."""
+
+    texts_cut: int = 0
+    photos_left_out: int = 0
+
+
 class Embedder:
-    """A base with its adapter, as an encoder. `load_embedder` makes it."""
+    """A base with its adapter, as an encoder. `load_embedder` makes it.
+
+    A two-sided one encodes with its gallery adapter (`adapter`); `queries` is the same with its query adapter.
+    """
 
     def __init__(
         self,
@@ -51,18 +63,39 @@ class Embedder:
         listener: Listener,
     ) -> None:
         self.id = opened.id
-        self.adapter, self.loaded = opened.adapter, opened.loaded
+        self.adapter, self.query_adapter = opened.adapter, opened.query_adapter
+        self.loaded = opened.loaded
         self.dimension = int(self.loaded.causal.config.get_text_config().hidden_size)
         self.vision = self.loaded.vision(opened.base)
         self.processor = self.vision.processor
         self.template = template
         self._written = fit_template(template, self.processor, opened.base.name)
         self.max_text_tokens = max_text_tokens
-        self.texts_cut = 0
-        self.photos_left_out = 0
+        self._counts = Counts()
         self._listener = listener
         self._catalog = catalog
         self._batches = Batches(batch_size, listener, "embedding")
+
+    @property
+    def queries(self) -> Embedder:
+        """Return the embedder of composed queries: this one with its query adapter in place of `adapter`, all else
+        shared; itself where it has none.
+        """
+        if self.query_adapter is None:
+            return self
+        other = copy.copy(self)
+        other.adapter, other.query_adapter = self.query_adapter, None
+        return other
+
+    @property
+    def texts_cut(self) -> int:
+        """Return how many texts so far were cut, on both sides."""
+        return self._counts.texts_cut
+
+    @property
+    def photos_left_out(self) -> int:
+        """Return how many photos so far the model had no positions for, on both sides."""
+        return self._counts.photos_left_out
 
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
         """Return vectors [n, dimension] of length 1, in the order of `items`, which may mix texts and pictures.
@@ -106,12 +139,12 @@ class Embedder:
         fit = self.processor.photos_that_fit(tokens, text)
         if fit == len(tokens):
             return item
-        if not self.photos_left_out:
+        if not self._counts.photos_left_out:
             self._listener.warn(
                 f"a listing has {len(tokens)} photos and the model room for {fit}: of such listings the first are "
                 "embedded; lower model.embedder_images or model.max_pixels"
             )
-        self.photos_left_out += len(tokens) - fit
+        self._counts.photos_left_out += len(tokens) - fit
         return dataclasses.replace(item, images=item.images[:fit])
 
     def texts(self, items: Sequence[Item], instruction: str) -> list[str]:
@@ -123,7 +156,7 @@ class Embedder:
         for item in items:
             whole, attributes = clean(item.text), clean(item.attributes)
             text = fitted_text(tokenizer, whole, attributes, self.max_text_tokens)
-            self.texts_cut += text != whole
+            self._counts.texts_cut += text != whole
             made.append(embedder_text(Item(text, item.images, attributes), clean(instruction), family, self._written))
         return made
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ from transformers import AutoTokenizer
 
 from ..errors import DataError
 from ..settings import EmbedSettings
-from ..store.checkpoints import MANIFEST, Checkpoints, Manifest
+from ..store.checkpoints import CONFIG, MANIFEST, QUERY_WEIGHTS, WEIGHTS, Checkpoints, Manifest
 from ..store.files import writing_folder
 from .base import load_base, quiet
 from .presets import Base
 from .processor import load_processor
 from .templates import Template, fit_template, with_instructions
 
+GALLERY, QUERY = "gallery", "query"
+"""The folders of a two-sided checkpoint's sides."""
+CARD = "README.md"
 PLAIN_TOKENIZER = "PreTrainedTokenizerFast"
 MODULES = (
     ("", "sentence_transformers.models.Transformer"),
@@ -34,12 +38,25 @@ MODULES = (
 
 
 def export_peft(manifest: Manifest, checkpoints: Checkpoints, out: Path) -> None:
-    """Copy the adapter's files, without our manifest, to the new folder `out`."""
+    """Copy the adapter's files, without our manifest, to the new folder `out`. Of a two-sided checkpoint `out` itself
+    is the gallery adapter and its folder `query` the query adapter, as PEFT saves several.
+    """
     _refuse_existing(out)
+    own = checkpoints.path(manifest.name)
     with writing_folder(out) as folder:
-        for file in checkpoints.path(manifest.name).iterdir():
-            if file.name != MANIFEST:
+        for file in own.iterdir():
+            if file.name not in (MANIFEST, QUERY_WEIGHTS):
                 shutil.copyfile(file, folder / file.name)
+        if manifest.two_sided:
+            _copy_query_adapter(own, folder / QUERY)
+
+
+def _copy_query_adapter(own: Path, folder: Path) -> Path:
+    """Write the query adapter of the checkpoint in `own` as a PEFT folder of its own."""
+    folder.mkdir()
+    shutil.copyfile(own / QUERY_WEIGHTS, folder / WEIGHTS)
+    shutil.copyfile(own / CONFIG, folder / CONFIG)
+    return folder
 
 
 def export_sentence_transformers(
@@ -48,30 +65,43 @@ def export_sentence_transformers(
     """Write the new folder `out` for `sentence_transformers.SentenceTransformer(out)`.
 
     `model.encode(texts, prompt_name="query")` or "document" then gives what `Embedder.encode` gives with the query or
-    target instruction, for texts of up to `model.max_text_tokens` tokens. Needs memory for the base in fp32.
+    target instruction, for texts of up to `model.max_text_tokens` tokens. Needs memory for the base in fp32. Of a
+    two-sided checkpoint there are two such folders, `out`/gallery and `out`/query, one for each adapter.
+
     `base` and `template` are those that it was trained on (`presets.embed_template`). DataError when `out` exists,
     ModelError when the template does not fit the base.
     """
     _refuse_existing(out)
     fit_template(template, load_processor(base), base.name)
+    embed, own = with_instructions(embed, template), checkpoints.path(manifest.name)
+    with writing_folder(out) as folder, tempfile.TemporaryDirectory() as place:
+        adapters = {folder: own}
+        if manifest.two_sided:
+            adapters = {folder / GALLERY: own, folder / QUERY: _copy_query_adapter(own, Path(place) / QUERY)}
+        for side, adapter in adapters.items():
+            side.mkdir(exist_ok=True)
+            _write_model(side, adapter, base, template, embed)
+            if (own / CARD).is_file():
+                shutil.copyfile(own / CARD, side / CARD)
+
+
+def _write_model(folder: Path, adapter: Path, base: Base, template: Template, embed: EmbedSettings) -> None:
+    """Write `base` with the adapter in the folder `adapter` merged in, and what sentence-transformers wants beside
+    it.
+    """
     model = load_base(base, "fp32", "cpu")
     with quiet():
-        merged: Any = PeftModel.from_pretrained(model, str(checkpoints.path(manifest.name))).merge_and_unload()
+        merged: Any = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
         tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True, padding_side="left")
     tokenizer.chat_template = None  # with one, texts would be wrapped into turns
     _end_texts(tokenizer, template)
     width = int(merged.config.get_text_config().hidden_size)
-    with writing_folder(out) as folder:
-        with quiet():
-            merged.model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-        open_as_it_is(folder / "tokenizer_config.json")
-        embed = with_instructions(embed, template)
-        given = {"query": embed.query_instruction, "document": embed.target_instruction}
-        write_modules(folder, width, {name: template.opening(instruction) for name, instruction in given.items()})
-        card = checkpoints.path(manifest.name) / "README.md"
-        if card.is_file():
-            shutil.copyfile(card, folder / card.name)
+    with quiet():
+        merged.model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    open_as_it_is(folder / "tokenizer_config.json")
+    given = {"query": embed.query_instruction, "document": embed.target_instruction}
+    write_modules(folder, width, {name: template.opening(instruction) for name, instruction in given.items()})
 
 
 def _end_texts(tokenizer: Any, template: Template) -> None:

@@ -13,8 +13,7 @@ from typing import Any
 from ..errors import ModelError, UsageError
 from ..listener import Listener, Silent
 from ..settings import BUILT_IN, ModelSettings
-from ..store.checkpoints import REQUIRED as ADAPTER_FILES
-from ..store.checkpoints import Checkpoints, Manifest, Role, base_role
+from ..store.checkpoints import Checkpoints, Manifest, Role, adapter_hashes, base_role
 from ..store.files import hash_json, parse_json
 from .download import download
 from .families import FAMILIES, Family, titles
@@ -168,7 +167,7 @@ def name_of(settings: ModelSettings, role: Role, base: Base, adapter: Manifest |
         parts["input"] = RERANKER_INPUT
     name = Path(base.name).name
     if adapter is not None:
-        parts["adapter"] = [adapter.name, *(adapter.files[file] for file in ADAPTER_FILES)]
+        parts["adapter"] = [adapter.name, *adapter_hashes(adapter.files)]
         name += f"-{adapter.name}"
     readable = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "model"
     return f"{readable[:60]}-{hash_json(parts)[:10]}"

@@ -26,7 +26,7 @@ from ..attributes.schema import folded
 from ..attributes.views import StoredViews, fingerprint_pairs, open_views, stored_rows, text_to_show
 from ..catalog.product import Product
 from ..errors import DataError
-from ..models.embed_input import Item
+from ..models.embed_input import Item, for_composed
 from ..store.database import StoredAttributes
 from ..workspace import Workspace
 from .bm25 import tokenize
@@ -117,7 +117,8 @@ def search(
     hidden = composed.hidden if composed else frozenset() if own is None else frozenset([own])
     if composed or own is None:
         query = composed.query if composed else query
-        encoded = work.embedder().encode([query], instruction=work.embed.query_instruction)
+        encoder = for_composed(work.embedder()) if composed else work.embedder()
+        encoded = encoder.encode([query], instruction=work.embed.query_instruction)
     else:
         encoded = np.asarray(vectors.matrix[own])[None]
     if encoded.shape[1] != vectors.matrix.shape[1]:

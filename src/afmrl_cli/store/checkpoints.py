@@ -3,7 +3,11 @@
 checkpoints/generator-1/manifest.json
                         adapter_config.json
                         adapter_model.safetensors
+                        query_adapter.safetensors   of an embedder that is two-sided
 checkpoints/best.json   which one of each role is the best: `afmrl cycle` writes it, or a person
+
+A two-sided embedder reads composed queries (a photo and a change) with its query adapter, and everything else with the
+first one, its gallery adapter. `adapter_config.json` holds for both.
 
 Wherever a checkpoint is named, `latest` and `best` may stand for one of the role that is meant.
 """
@@ -30,8 +34,9 @@ from .training_products import TrainingProducts, read_training_products
 Role = Literal["generator", "embedder", "reranker"]
 
 MANIFEST = "manifest.json"
-WEIGHTS = "adapter_model.safetensors"
-REQUIRED = (WEIGHTS, "adapter_config.json")
+WEIGHTS, QUERY_WEIGHTS = "adapter_model.safetensors", "query_adapter.safetensors"
+CONFIG = "adapter_config.json"
+REQUIRED = (WEIGHTS, CONFIG)
 ALLOWED_SUFFIXES = (".safetensors", ".json", ".md", ".txt")
 """Pickles (.bin, .pt, .pkl) run code when they are loaded, so that they never get in."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -94,6 +99,11 @@ class Manifest:
         """
         return str(self.settings.get(EMBED_TEMPLATE, "plain"))
 
+    @property
+    def two_sided(self) -> bool:
+        """Tell whether it has a query adapter beside the first one, which then is the gallery adapter."""
+        return QUERY_WEIGHTS in self.files
+
     def training_products(self) -> TrainingProducts | None:
         """Return the products that it has seen; None where they are unknown. ValueError when the manifest is
         damaged.
@@ -101,13 +111,15 @@ class Manifest:
         return read_training_products(self.products)
 
     def describe(self) -> dict[str, Any]:
-        """Describe it for people and JSON: all of it, but of the products only their numbers."""
+        """Describe it for people and JSON: all of it and whether it is two-sided, but of the products only their
+        numbers.
+        """
         seen = self.training_products()
         products = None
         if seen is not None:
             train, validation = seen.listings
             products = {"train_listings": train, "validation_listings": validation, "complete": seen.complete}
-        return {**dataclasses.asdict(self), "products": products}
+        return {**dataclasses.asdict(self), "products": products, "two_sided": self.two_sided}
 
 
 class Checkpoints:
@@ -210,9 +222,10 @@ class Checkpoints:
         checkpoint and noting it down stores it again: with the same weights it is the one that is there. Call it under
         the store's lock. Raises ModelError for a name that is taken or a folder that is no adapter in safetensors.
         """
-        files = _adapter_files(adapter)
+        files = _adapter_files(adapter, manifest.role)
         known = self.list()
-        if (before := self._stored_before(manifest, known, hash_file(adapter / WEIGHTS))) is not None:
+        weights = {file.name: hash_file(file) for file in files if file.name in (WEIGHTS, QUERY_WEIGHTS)}
+        if (before := self._stored_before(manifest, known, weights)) is not None:
             return before
         name = manifest.name or self._next_name(manifest.role)
         if not NAME.fullmatch(name) or self.path(name).exists() or name in (LATEST, BEST, BEST_FILE):
@@ -232,12 +245,15 @@ class Checkpoints:
             write_json(temporary / MANIFEST, dataclasses.asdict(stored))
         return stored
 
-    def _stored_before(self, manifest: Manifest, known: Sequence[Manifest], weights: str) -> Manifest | None:
-        """Return the checkpoint that the same run has stored with the same weights (and name, where one was
-        requested).
+    def _stored_before(
+        self, manifest: Manifest, known: Sequence[Manifest], weights: Mapping[str, str]
+    ) -> Manifest | None:
+        """Return the checkpoint that the same run has stored with the same `weights`, by file (and name, where one
+        was requested).
         """
         for each in known:
-            same = bool(manifest.run) and each.run == manifest.run and each.files[WEIGHTS] == weights
+            own = {name: digest for name, digest in each.files.items() if name in (WEIGHTS, QUERY_WEIGHTS)}
+            same = bool(manifest.run) and each.run == manifest.run and own == weights
             if same and manifest.name in ("", each.name):
                 return each
         return None
@@ -270,6 +286,13 @@ class Checkpoints:
         return manifest
 
 
+def adapter_hashes(files: Mapping[str, str]) -> list[str]:
+    """Return, of the hashes by file, those that decide what an adapter does: checkpoints on one base whose hashes are
+    the same give the same results.
+    """
+    return [files[name] for name in (*REQUIRED, QUERY_WEIGHTS) if name in files]
+
+
 def read_manifest(path: Path) -> Manifest:
     """Return the manifest in the file `path`. ValueError when a field is not what it should be, OSError as `open`."""
     content = read_strictly(path)
@@ -283,7 +306,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     """Return PEFT's configuration of the adapter in `folder`, before PEFT obeys it. ModelError when it asks for
     anything but a LoRA on named modules.
     """
-    file = folder / "adapter_config.json"
+    file = folder / CONFIG
     hint = "train the adapter again, or export it again"
     try:
         content = read_strictly(file)
@@ -298,14 +321,34 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
 
 def changes_tower(folder: Path) -> bool:
     """Tell whether the adapter in `folder` changes the vision tower: those that are trained here never do."""
-    return any(".visual." in name for name in read_header(folder / WEIGHTS))
+    files = [folder / name for name in (WEIGHTS, QUERY_WEIGHTS) if (folder / name).is_file()]
+    return any(".visual." in name for file in files for name in read_header(file))
+
+
+def check_query_adapter(folder: Path, role: Role) -> None:
+    """Raise ModelError when the query adapter in `folder` is not of an embedder, or has not the very tensors, by name
+    and shape, of the gallery adapter beside it.
+    """
+    file = folder / QUERY_WEIGHTS
+    if role != "embedder":
+        raise ModelError(f"{file}: a query adapter belongs to an embedder, this is a {role}", "remove the file")
+    shapes, expected = (
+        {name: entry.get("shape") for name, entry in read_header(folder / each).items()}
+        for each in (QUERY_WEIGHTS, WEIGHTS)
+    )
+    odd = sorted(name for name in {*shapes, *expected} if shapes.get(name) != expected.get(name))
+    if odd:
+        raise ModelError(
+            f"{file}: {len(odd)} tensors are not as in {WEIGHTS}, such as {odd[0][:200]}",
+            "query and gallery adapter are of one training: train or copy both again",
+        )
 
 
 def _damaged(path: Path, reason: str) -> ModelError:
     return ModelError(f"{path}: damaged: {reason}", "remove this checkpoint's folder, and train or copy it again")
 
 
-def _adapter_files(adapter: Path) -> list[Path]:
+def _adapter_files(adapter: Path, role: Role) -> list[Path]:
     """Return the files to store; ModelError when something is missing, or is there that must not get in."""
     if not adapter.is_dir():
         raise ModelError(f"{adapter}: no such folder", "give the folder that holds adapter_model.safetensors")
@@ -318,6 +361,8 @@ def _adapter_files(adapter: Path) -> list[Path]:
         if not (adapter / name).is_file():
             raise ModelError(f"{adapter}: {name} is missing", "an adapter is what PEFT's save_pretrained writes")
     read_header(adapter / WEIGHTS)
+    if (adapter / QUERY_WEIGHTS).exists():
+        check_query_adapter(adapter, role)
     return files
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .checkpoints import WEIGHTS, Checkpoints, Manifest
+from .checkpoints import QUERY_WEIGHTS, WEIGHTS, Checkpoints, Manifest
 from .training_products import TrainingProducts
 
 DIGEST = re.compile(r"-[0-9a-f]{10}$")
@@ -102,6 +102,8 @@ def _flat(manifest: Manifest) -> dict[str, Any]:
         "run": manifest.run,
         "data": manifest.data,
         "weights": manifest.files[WEIGHTS],
+        "two_sided": manifest.two_sided,
+        "query_weights": manifest.files.get(QUERY_WEIGHTS),
         **{f"inputs.{key}": value for key, value in manifest.inputs.items()},
         **{f"metrics.{key}": value for key, value in manifest.metrics.items()},
         **{f"versions.{key}": value for key, value in manifest.versions.items()},

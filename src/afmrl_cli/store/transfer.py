@@ -16,12 +16,15 @@ from typing import Any
 from ..errors import DataError, ModelError
 from .checkpoints import (
     MANIFEST,
+    QUERY_WEIGHTS,
     REQUIRED,
     WEIGHTS,
     Checkpoints,
     Manifest,
     Role,
+    adapter_hashes,
     base_role,
+    check_query_adapter,
     read_adapter_config,
     read_header,
     read_manifest,
@@ -61,14 +64,17 @@ def read_foreign(folder: Path) -> Manifest:
             raise ModelError(f"{path}: its content is not what the manifest says", HINT)
     if missing := [name for name in manifest.files if not (folder / name).is_file()]:
         raise ModelError(f"{folder}: {missing[0]} is missing", HINT)
-    _check_format(folder)
+    _check_format(folder / WEIGHTS)
+    if manifest.two_sided:
+        _check_format(folder / QUERY_WEIGHTS)
+        check_query_adapter(folder, manifest.role)
     return manifest
 
 
-def _check_format(folder: Path) -> None:
+def _check_format(weights: Path) -> None:
     """Check that this is a LoRA: pairs of matrices A [r, in] and B [out, r], and of a DoRA magnitudes [out] too."""
-    config = read_adapter_config(folder)
-    tensors: dict[str, Any] = read_header(folder / WEIGHTS)
+    config = read_adapter_config(weights.parent)
+    tensors: dict[str, Any] = read_header(weights)
     ranks = {config.r, *config.rank_pattern.values()}
     for name, entry in tensors.items():
         if config.use_dora and name.endswith(".lora_magnitude_vector") and len(entry.get("shape", [])) == 1:
@@ -76,20 +82,20 @@ def _check_format(folder: Path) -> None:
         side = 0 if ".lora_A." in name else 1 if ".lora_B." in name else None
         shape = entry.get("shape", [])
         if side is None or entry.get("dtype") not in FLOATS or len(shape) != 2 or shape[side] not in ranks:
-            raise ModelError(f"{folder / WEIGHTS}: {name} is no matrix of a LoRA of rank {config.r}", HINT)
+            raise ModelError(f"{weights}: {name} is no matrix of a LoRA of rank {config.r}", HINT)
     if not tensors:
-        raise ModelError(f"{folder / WEIGHTS}: no tensors in it", HINT)
+        raise ModelError(f"{weights}: no tensors in it", HINT)
 
 
 def find_equal(
     known: Sequence[Manifest], role: Role, revision: str, files: Mapping[str, str], template: str
 ) -> Manifest | None:
-    """Return the checkpoint with the same weights and configuration (their hashes by file) on the same base, which
-    reads the same embed template.
+    """Return the checkpoint with the same weights, on both sides, and the same configuration (their hashes by file) on
+    the same base, which reads the same embed template.
     """
     for each in known:
         same = (each.role, each.base_revision, each.embed_template) == (role, revision, template)
-        if same and all(each.files[f] == files[f] for f in REQUIRED):
+        if same and adapter_hashes(each.files) == adapter_hashes(files):
             return each
     return None
 

@@ -204,6 +204,10 @@ def start_job(method: Method, work: Workspace, world: World | None = None) -> Jo
     parent = resolve_adapter(work.settings.model, method.role, base, work.checkpoints)
     if parent is not None:
         refuse_changed_tower(parent, work.checkpoints)
+        if parent.two_sided:
+            work.listener.note(
+                f"training goes on from the gallery adapter of {parent.name}; its query adapter is not taken on"
+            )
     return Job(method, work, base, parent, world or World())
 
 
