@@ -13,10 +13,18 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from afmrl_cli.cli.app import app
+from afmrl_cli.listener import Silent
+from afmrl_cli.models.embed_input import Item
+from afmrl_cli.retrieval.vectors import load_vectors
+from afmrl_cli.sources import load_settings
+from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
 from tests.chat_server import Reply, chat_server
 from tests.retrieval.shop import COLORS, Row, draw, shop_rows, write_shop
 
 from .calls import call, document
+
+WISHES = ((0, "color: green"), (4, "with longer sleeves"))
 
 
 def rows() -> list[Row]:
@@ -198,9 +206,35 @@ def test_eval_measures_composed_queries_beside_their_halves(shop: Path) -> None:
     assert photo["subset"]["metrics"]["R_subset@1"] == photo["metrics"]["R@1"]
     assert len(content["composed"]["paraphrases"]["metrics"]) == 3
     assert content["composed"]["paraphrases"]["metrics"][0] == own["metrics"]
+    edited = systems["attributes-alone"]  # all references are known, so that it reads all queries, as text
+    assert edited["readable"] == own["queries"] and edited["composed"]["queries"] == own["queries"]
     shown = call("eval", "--protocol", "composed", "--label", "color", "--html", "out.html", "--markdown", "out.md")
     assert "R_subset@1" in shown.output and "the wish in three ways" in " ".join(shown.output.split())
     assert "R_subset@1" in Path("out.md").read_text("utf-8") and "R_subset@1" in Path("out.html").read_text("utf-8")
+
+
+def test_only_queries_with_edited_attributes_are_read_by_attributes_alone(shop: Path) -> None:
+    ask = [{"qid": f"q{i}", "text": wish, "images": [f"images/{i}.png"], "exclude": [f"s{i}"]} for i, wish in WISHES]
+    Path("q.jsonl").write_text("\n".join(map(json.dumps, ask)))
+    Path("q.trec").write_text("".join(f"q{i} 0 s2 1\n" for i, _ in WISHES))
+    words = ["eval", "--protocol", "composed", "--queries", "q.jsonl", "--qrels", "q.trec"]
+    content = document(*words, "--systems", "attributes-alone")
+    [_, edited] = content["systems"]
+    assert (edited["system"], edited["readable"], content["queries"]) == ("attributes-alone", 1, 2)
+    lines = [line.split() for line in (Path(content["folder"]) / "run-attributes-alone.trec").read_text().splitlines()]
+    work = Workspace(CatalogFolder(shop / "catalog.csv"), load_settings(shop), Silent())
+    [vector] = work.embedder().encode(
+        [Item("", (), "color: green; sleeves: long")], instruction=work.embed.query_instruction
+    )
+    vectors = load_vectors(work)
+    expected = dict(zip(vectors.ids, vectors.matrix @ vector, strict=True))
+    assert len(lines) == 23 and {line[0] for line in lines} == {"q0"}
+    assert all(float(line[4]) == pytest.approx(expected[line[2]], abs=2e-5) for line in lines)
+    off = ["--set", "search.known_attributes=false"]
+    refused = call(*words, "--systems", "attributes-alone", *off)
+    assert refused.exit_code == 3 and "attributes-alone: no query has edited attributes" in said(refused)
+    baselines = document(*words, "--baselines", *off)["systems"]
+    assert "attributes-alone" not in [each["system"] for each in baselines]
 
 
 def test_eval_of_published_annotations_leaves_their_files_alone(shop: Path) -> None:

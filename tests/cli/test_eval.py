@@ -284,11 +284,12 @@ def test_a_system_that_cannot_answer_is_not_scored_and_not_compared(shop: Path) 
     ]
     content = document(*words)
     names = [system["system"] for system in content["systems"]]
-    assert names == ["embedder", "bm25", "colors", "fusion", "change-alone", "reference-alone"]
+    parts = ["change-alone", "reference-alone", "attributes-alone"]
+    assert names == ["embedder", "bm25", "colors", "fusion", *parts]
     for system in content["systems"][1:4]:
         assert set(system["metrics"].values()) == set(system["intervals"].values()) == {None}
         assert system["composed"] is None
-    assert [each["against"] for each in content["comparisons"]] == ["change-alone", "reference-alone"]
+    assert [each["against"] for each in content["comparisons"]] == parts
     shown = call("eval", *words).output
     assert re.search(r"^ *bm25( +-){5}", shown, re.MULTILINE)
     assert "bm25: can't answer, it can't read these queries or this gallery; compared with nothing" in shown
