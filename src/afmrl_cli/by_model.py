@@ -15,6 +15,7 @@ BY_MODEL: dict[str, tuple[str, Any, Any]] = {
     "attributes.batch_size": ("generator", 32, 12),
     "embed.batch_size": ("embedder", 32, 16),
     "agcl.activation_checkpointing": ("embedder", False, True),
+    "composed.activation_checkpointing": ("embedder", False, True),
     "sft.chunk_size": ("generator", 8, 2),
     "sft.activation_checkpointing": ("generator", False, True),
     "rerank.chunk_size": ("generator", 8, 1),

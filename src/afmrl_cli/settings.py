@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from .section import Names, Section, as_list
-from .training_settings import AgclSettings, RarSettings, RerankSettings, SftSettings
+from .training_settings import AgclSettings, ComposedSettings, RarSettings, RerankSettings, SftSettings
 
 BUILT_IN = "nano"
 """The name of the model that comes with the tool, which no folder of that name takes."""
@@ -378,6 +378,7 @@ class Settings(Section):
     sft: SftSettings = SftSettings()
     rar: RarSettings = RarSettings()
     rerank: RerankSettings = RerankSettings()
+    composed: ComposedSettings = ComposedSettings()
     cycle: CycleSettings = CycleSettings()
     search: SearchSettings = SearchSettings()
     dedupe: DedupeSettings = DedupeSettings()

@@ -1,4 +1,6 @@
-"""The settings of the trainings: what all have, and the sections [agcl], [sft], [rar], [rerank] of `afmrl.toml`."""
+"""The settings of the trainings: what all have, and their sections of `afmrl.toml`: [agcl], [sft], [rar], [rerank],
+[composed].
+"""
 
 from __future__ import annotations
 
@@ -251,3 +253,40 @@ class RerankSettings(TrainingSettings):
     )
     validation_queries: int = Field(200, ge=1, description="Most validation queries.")
     name: str = Field("", description="Name of the checkpoint; empty: reranker-1, reranker-2, ...")
+
+
+class ComposedSettings(TrainingSettings):
+    """Training for composed queries, a photo and a change: both stages, triplets, losses, optimiser."""
+
+    role = "embedder"
+    rates = (1e-3, 5e-5)
+    best_by: ClassVar[Literal["mrr"]] = "mrr"
+    """A validation split has few triplets, of which recall at one k goes up and down by whole points."""
+
+    stages: Literal["both", "batch", "bank"] = Field(
+        "both",
+        description="batch: both sides learn, negatives are those of the batch; bank: the query side learns, negatives "
+        "are all training listings; or both, one after the other.",
+    )
+    windows: Names = Field([], description="Triplets to learn from: variants, near, far; empty: all.")
+    temperature: float = Field(0.05, gt=0, description="Temperature tau of the losses.")
+    caption_weight: float = Field(
+        0.5, ge=0, description="Weight of the captions, of references and of targets each, in the first stage; 0: none."
+    )
+    perturbed: float = Field(
+        0.0, ge=0, description="Weight of captions with a value replaced as negatives, in the second stage; 0: none."
+    )
+    attribute_dropout: float = Field(
+        0.5, ge=0, le=1, description="Share of queries that lose their reference's known attributes."
+    )
+    batch_size: int = Field(0, ge=0, description="Triplets in a step; 0: by their number, 64 at most.")
+    chunk_tokens: int = Field(4096, ge=1, description="Tokens that are trained on at a time; lower it for less memory.")
+    epochs: float = Field(
+        0.0, ge=0, description="Times through all triplets, in each stage; 0: 3, of few as many as make up 40 steps."
+    )
+    steps: int = Field(0, ge=0, description="Optimizer steps of each stage; 0: as many as the epochs take.")
+    validate_every: int = Field(
+        0, ge=0, description="Steps between two validations; 0: six in a stage, 50 steps apart at most."
+    )
+    validation_queries: int = Field(500, ge=1, description="Most validation queries.")
+    name: str = Field("", description="Name of the checkpoint; empty: embedder-1, embedder-2, ...")

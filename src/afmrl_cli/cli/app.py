@@ -68,6 +68,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Train",
         "Teach the generator's base to say whether two listings are one product: a second stage for search.",
     ),
+    "train-composed": (
+        "Train",
+        "Teach the embedder to find a listing by a photo and a change (search --change), from triplets of the catalog.",
+    ),
     "cycle": (
         "Train",
         "Run the whole loop: attributes, AGCL, RAR, new attributes, ...; stages are accepted by the validation split.",

@@ -32,13 +32,14 @@ def model_card(job: Job, plan: Plan, template: Template, margin: Mapping[str, fl
             "the base, write the text as follows (`\\n` is a line break),",
             "take the last token's hidden state in the last layer, and divide it by its length.",
             "",
-            *(f"- {side}: `{_written(template, instruction)}`" for side, instruction in instructions.items()),
+            *(f"- {side}: `{written(template, instruction)}`" for side, instruction in instructions.items()),
         ],
         content={"plan": describe(plan, job.work.part), "agcl": agcl} | ({"nearest_margin": margin} if margin else {}),
     )
 
 
-def _written(template: Template, instruction: str) -> str:
+def written(template: Template, instruction: str) -> str:
+    """Return what the embedder reads of TEXT, on one line."""
     return template.text("", instruction, "TEXT").replace("\n", "\\n")
 
 

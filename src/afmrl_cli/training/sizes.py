@@ -25,6 +25,7 @@ BATCHES_AN_EPOCH, EPOCHS = 3, 3.0
 AGCL_BATCH, AGCL_STEPS = 128, 30
 SFT_BATCH, SFT_STEPS = 32, 40
 RERANK_BATCH, RERANK_STEPS = 16, 60
+COMPOSED_BATCH, COMPOSED_STEPS = 64, 40
 RAR_PASSES, RAR_STEPS, RAR_MOST_STEPS, RAR_K = 3, 10, 200, 50
 VALIDATIONS, APART, RAR_APART = 6, 50, 25
 
@@ -88,6 +89,15 @@ def with_rerank_sizes(settings: Settings, queries: int) -> Settings:
     return _with(
         settings, "rerank", batch_size=size, steps=steps, validate_every=rerank.validate_every or interval(steps)
     )
+
+
+def with_composed_sizes(settings: Settings, triplets: int) -> Settings:
+    """Return the settings with batch size, steps and the distance of validations for so many triplets to learn from."""
+    composed = settings.composed
+    size = composed.batch_size or batch_size(triplets, COMPOSED_BATCH)
+    steps = composed.steps or epoch_steps(composed.epochs, triplets / size, COMPOSED_STEPS)
+    every = composed.validate_every or interval(steps)
+    return _with(settings, "composed", batch_size=size, steps=steps, validate_every=every)
 
 
 def median_rank_k(ranks: Sequence[int]) -> int:

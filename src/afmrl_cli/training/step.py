@@ -44,15 +44,18 @@ class Reader:
 
     def texts(self, pairs: Sequence[Pair]) -> tuple[list[Side], list[str]]:
         """Return all queries, then all targets: sides and the strings that are tokenised for them."""
-        queries = self._fitting([pair.query for pair in pairs])
-        targets = self._fitting([pair.target for pair in pairs])
-        texts = self.embedder.texts([item_of(side) for side in queries], self.query)
-        return queries + targets, texts + self.embedder.texts([item_of(side) for side in targets], self.target)
+        queries, texts = self.read([pair.query for pair in pairs], self.query)
+        targets, more = self.read([pair.target for pair in pairs], self.target)
+        return queries + targets, texts + more
 
-    def _fitting(self, sides: Sequence[Side]) -> list[Side]:
-        """Return the sides with as many of their first photos as the model has positions for."""
+    def read(self, sides: Sequence[Side], instruction: str) -> tuple[list[Side], list[str]]:
+        """Return the sides with as many of their first photos as the model has positions for, and their strings."""
         items = self.embedder.fitting([item_of(side) for side in sides])
-        return [replace(side, photos=side.photos[: len(item.images)]) for side, item in zip(sides, items, strict=True)]
+        texts = self.embedder.texts(items, instruction)
+        fitted = [
+            replace(side, photos=side.photos[: len(item.images)]) for side, item in zip(sides, items, strict=True)
+        ]
+        return fitted, texts
 
     def lengths(self, sides: Sequence[Side], texts: Sequence[str]) -> list[int]:
         """Return the tokens of each row, pictures included."""

@@ -65,12 +65,12 @@ class Validation:
 
     def recall(self, encode: Encode, settings: Settings) -> dict[str, float]:
         """Return {"recall@1": ...}; `encode(sides, instruction)` gives unit vectors."""
-        queries = _encode_once(encode, self.queries, settings.embed.query_instruction)
-        gallery = _encode_once(encode, self.gallery, settings.embed.target_instruction)
+        queries = encode_once(encode, self.queries, settings.embed.query_instruction)
+        gallery = encode_once(encode, self.gallery, settings.embed.target_instruction)
         return recall_at(queries @ gallery.T, self.relevant, self.excluded, KS)
 
 
-def _encode_once(encode: Encode, sides: Sequence[Side], instruction: str) -> NDArray[np.float32]:
+def encode_once(encode: Encode, sides: Sequence[Side], instruction: str) -> NDArray[np.float32]:
     """Return the vectors of `sides`, those of one content the same: in bf16 two batches would move them far beyond
     a tie.
     """

@@ -51,7 +51,7 @@ Pairs = Mapping[str, tuple[str, str]]
 class Record:
     """A listing. `type` is its category with its kind of garment, "" where neither is known; `other` are its attributes
     by the other source; `colour` the one colour that its title names, as (which colour, its word); `photo` the content
-    of the first photo.
+    of the first photo; `text` its whole attribute text, by the source of `pairs`.
     """
 
     id: str
@@ -64,10 +64,19 @@ class Record:
     pairs: Pairs
     other: Pairs = field(default_factory=dict)
     colour: tuple[str, str] | None = None
+    text: str = ""
 
     def value(self, key: str) -> str:
         """Return the value of a key as it is compared, "" where the record does not say it."""
         return compared(self.pairs[key][1]) if key in self.pairs else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Attribute text of a listing by one source, and its pairs."""
+
+    text: str
+    pairs: Pairs
 
 
 @dataclass(frozen=True)
@@ -109,12 +118,14 @@ def load_records(work: Workspace, split: Split, problems: Problems) -> Records:
     if verdicts:
         joined = verdicts.identities({record.id: record.identity for record, _ in found})
         found = [(replace(record, identity=joined[record.id]), written) for record, written in found]
-    given, generated = sum(bool(record.pairs) for record, _ in found), sum(bool(written) for _, written in found)
+    given, generated = (
+        (sum(bool(each.pairs) for each in side) for side in zip(*found, strict=True)) if found else (0, 0)
+    )
     kind = wanted if wanted != "auto" else "given" if given >= generated else "generated"
     if kind == "generated":
-        rows = [replace(record, pairs=written, other=record.pairs) for record, written in found]
+        rows = [replace(own, pairs=written.pairs, text=written.text, other=own.pairs) for own, written in found]
     else:
-        rows = [replace(record, other=written) for record, written in found]
+        rows = [replace(own, other=written.pairs) for own, written in found]
     unused = _unused_keys(rows)
     rows = sorted((_described(record, unused) for record in rows), key=lambda record: record.id)
     kept = [record for record in rows if record.pairs or record.colour]
@@ -140,8 +151,8 @@ def _read(
     views: StoredViews,
     problems: Problems,
     left_out: Counter[str],
-) -> Iterator[tuple[Record, Pairs]]:
-    """Yield each listing of the split as a record of the shop's own columns, and its generated pairs."""
+) -> Iterator[tuple[Record, Written]]:
+    """Yield each listing of the split as a record of the shop's own columns, and what was generated of it."""
     settings, schema = work.settings, work.task.schema
     total = count_rows(work.folder, settings.catalog)
 
@@ -161,8 +172,9 @@ def _read(
         if photo == UNREADABLE:
             left_out["no photo"] += 1
             continue
-        own = _pairs(own_text(product, columns), schema)
-        written = _pairs(texts.get(LISTING, ""), schema)
+        own, generated = (
+            Written(text, _pairs(text, schema)) for text in (own_text(product, columns), texts.get(LISTING, ""))
+        )
         record = Record(
             product.id,
             product.identity,
@@ -171,10 +183,11 @@ def _read(
             product.title,
             product.images,
             photo[:16],
-            own,
+            own.pairs,
             colour=_title_colour(product.title),
+            text=own.text,
         )
-        yield record, written
+        yield record, generated
 
 
 def _pairs(text: str, schema: AttributeSchema) -> Pairs:

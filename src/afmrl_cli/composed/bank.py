@@ -1,0 +1,71 @@
+"""The bank of stage 2: vectors of all training listings by the side that stays, encoded once.
+
+They are kept in the run's folder as they are made, so that a killed run does not encode them again. The validation's
+gallery and perturbed captions are encoded with them, since the same side reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..catalog.problems import Problems
+from ..errors import DataError
+from ..models.embedder import Embedder
+from ..retrieval.cache import VectorCache
+from ..retrieval.encode import Input, encode_missing
+from ..training.pairs import Side
+from ..training.step import item_of
+from ..workspace import Workspace
+from .plan import Plan
+
+
+@dataclass(frozen=True)
+class Bank:
+    """`listings` [N, d]: unit vectors of the training listings, in their order; `perturbed` [k, d] by example."""
+
+    listings: Tensor
+    perturbed: dict[int, Tensor]
+
+
+class Still:
+    """Encodes listings by the side that stays; `folder` keeps what is encoded."""
+
+    def __init__(self, work: Workspace, embedder: Embedder, folder: Path) -> None:
+        self.work, self.embedder = work, embedder
+        self.cache = VectorCache(folder)
+
+    def encode(self, sides: Sequence[Side], what: str) -> NDArray[np.float32]:
+        """Return the vectors [n, d] of `sides`. DataError for a photo that can't be opened any more."""
+        work, problems = self.work, Problems()
+        inputs = [Input(side.content, item_of(side), f"listing {i}") for i, side in enumerate(sides)]
+        instruction = work.settings.embed.target_instruction
+        encode_missing(work, inputs, self.cache, lambda: self.embedder, instruction, problems, what)
+        problems.tell(work.listener)
+        if gone := [each for each in inputs if each.key not in self.cache]:
+            raise DataError(f"{len(gone):,} listings can't be read any more", "put their photos back, and train again")
+        return np.stack([self.cache.get(each.key) for each in inputs])
+
+
+def make_bank(plan: Plan, still: Still, device: torch.device) -> Bank:
+    """Encode all training listings, and the perturbed captions where they are wanted."""
+    train, composed = plan.corpus.train, plan.settings.composed
+    shown = [i for i, listing in enumerate(train) if listing.text or listing.photos]
+    vectors = still.encode([plan.listing_side(train, i) for i in shown], "encoding the bank")
+    listings = np.zeros((len(train), vectors.shape[1]), np.float32)
+    listings[shown] = vectors
+    perturbed: dict[int, Tensor] = {}
+    if composed.perturbed:
+        written = {i: found for i in range(len(plan.train.rows)) if (found := plan.train.perturbed(i, composed.seed))}
+        texts = list(dict.fromkeys(text for found in written.values() for text in found))
+        sides = [Side(-1, "", attributes=text) for text in texts]
+        rows = still.encode(sides, "encoding captions") if sides else vectors[:0]
+        vector = dict(zip(texts, torch.as_tensor(rows, device=device), strict=True))
+        perturbed = {i: torch.stack([vector[text] for text in found]) for i, found in written.items()}
+    return Bank(torch.as_tensor(listings, device=device), perturbed)

@@ -1,0 +1,167 @@
+"""What `train-composed` learns from: the stored triplets of a split over its listings, with captions.
+
+The caption of a listing is its whole attribute text, by the source that the triplets were made from. A query has the
+reference's known attributes, the changed keys replaced, as `search --change` writes them: those that the settings'
+generator wrote, else the shop's own columns. Triplets whose reference or target has no photo that can be opened are
+left out, and counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..attributes.parse import read_stored
+from ..attributes.schema import folded
+from ..attributes.views import LISTING
+from ..errors import DataError, UsageError
+from ..retrieval.composed import changed_attributes, read_change
+from ..store.files import hash_json
+from ..training.pairs import TrainListing
+from ..triplets.outputs import Judgements
+from ..triplets.records import Record
+from ..triplets.run import make_triplets
+from ..triplets.store import TripletSplit, read_triplets
+from ..triplets.windows import WINDOWS
+from ..workspace import Workspace
+
+PERTURBED = 4
+"""Captions that a query is compared with: the target's, and so many less one with a value replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A triplet. `reference` and `target` are numbers of listings, `answers` those of all listings that answer, the
+    target among them; `wish` and `sentence` are the change as pairs and in words, `edited` the attributes of the
+    reference with the change made, "" where they are not known.
+    """
+
+    reference: int
+    target: int
+    answers: tuple[int, ...]
+    wish: str
+    sentence: str
+    edited: str
+    window: str
+    changed: Mapping[str, tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The triplets of a split: `captions` by number of the listing; `values` by key what the captions say of it;
+    `counts` by window, `made_by` whose attributes, `fingerprint` a hash of all of it.
+    """
+
+    rows: list[Example]
+    captions: dict[int, str]
+    values: dict[str, tuple[str, ...]]
+    counts: dict[str, int]
+    made_by: tuple[str, ...]
+    source: str
+    left_out: int
+    fingerprint: str
+
+    def perturbed(self, number: int, seed: int) -> list[str]:
+        """Return PERTURBED captions for an example: the target's, and it with one value replaced: first those of the
+        changed keys by the reference's, then any by values that other captions have. [] where there are too few.
+        """
+        example = self.rows[number]
+        caption = self.captions.get(example.target, "")
+        own = {folded(key): value for key, value in read_stored(caption).items()}
+        others = [(key, value) for key in own for value in self.values[key] if folded(value) != folded(own[key])]
+        order = np.random.default_rng((seed, number)).permutation(len(others)).tolist()
+        undone = [(folded(key), was) for key, (was, _) in example.changed.items() if folded(key) in own]
+        chosen = list(dict.fromkeys([*undone, *(others[i] for i in order)]))[: PERTURBED - 1]
+        if len(chosen) < PERTURBED - 1:
+            return []
+        return [caption, *(changed_attributes(read_stored(caption), {key: value}) for key, value in chosen)]
+
+
+def load_examples(work: Workspace, split: TripletSplit, listings: Sequence[TrainListing]) -> Examples:
+    """Return the triplets of a split, made and stored where they are not; the caller holds the store's lock.
+
+    `listings` are those of the split. Raises DataError where nothing is left, UsageError for an unknown window.
+    """
+    composed = work.settings.composed
+    if unknown := [window for window in composed.windows if window not in WINDOWS]:
+        raise UsageError(f"composed.windows: {unknown[0]!r} is no window", f"known: {', '.join(WINDOWS)}")
+    made = make_triplets(work, split)
+    number = {listing.id: i for i, listing in enumerate(listings) if listing.photos}
+    records = {record.id: record for record in made.records.rows}
+    judgements = Judgements(made.records.rows)
+    edited = _Edited(work, listings, number, made.records.source)
+    rows: list[Example] = []
+    left_out = 0
+    for triplet in read_triplets(work.folder, split):
+        if composed.windows and triplet.window not in composed.windows:
+            continue
+        if triplet.reference not in number or triplet.target not in number:
+            left_out += 1
+            continue
+        reference, target = records[triplet.reference], records[triplet.target]
+        right = judgements.right(reference, target, triplet.window)
+        rows.append(
+            Example(
+                number[triplet.reference],
+                number[triplet.target],
+                tuple(number[id] for id in right if id in number),
+                triplet.text,
+                triplet.sentence,
+                edited.of(reference, triplet.text),
+                triplet.window,
+                triplet.changed,
+            )
+        )
+    if not rows:
+        named = f" of the windows {', '.join(composed.windows)}" if composed.windows else ""
+        raise DataError(f"{work.folder.catalog}: no triplets{named} of the {split} split", "see `afmrl triplets`")
+    captions = {number[id]: record.text for id, record in records.items() if id in number and record.text}
+    counts = Counter(row.window for row in rows)
+    content = [[rows_of(row, listings) for row in rows], sorted(captions.items())]
+    return Examples(
+        rows,
+        captions,
+        _values(captions.values()),
+        {window: counts[window] for window in WINDOWS if counts[window]},
+        made.records.made_by,
+        made.records.source,
+        left_out,
+        hash_json(content),
+    )
+
+
+def rows_of(row: Example, listings: Sequence[TrainListing]) -> list[object]:
+    """Return all that training sees of an example, by ids."""
+    answers = [listings[i].id for i in row.answers]
+    ends = [listings[row.reference].id, listings[row.target].id]
+    return [*ends, answers, row.wish, row.sentence, row.edited, sorted(row.changed)]
+
+
+class _Edited:
+    """Writes the attributes of a reference with a change made."""
+
+    def __init__(
+        self, work: Workspace, listings: Sequence[TrainListing], number: Mapping[str, int], source: str
+    ) -> None:
+        settings = work.settings
+        self.wanted = settings.search.known_attributes and settings.embed.enrich != "none"
+        self.listings, self.number, self.source = listings, number, source
+
+    def of(self, reference: Record, wish: str) -> str:
+        """Return the edited attribute text, "" where it is not wanted or nothing is known of the reference."""
+        if not self.wanted:
+            return ""
+        generated = self.listings[self.number[reference.id]].attributes.get(LISTING, "")
+        known = read_stored(generated or (reference.text if self.source == "given" else ""))
+        return changed_attributes(known, read_change(wish).pairs) if known else ""
+
+
+def _values(captions: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, dict[str, None]] = {}
+    for caption in captions:
+        for key, value in read_stored(caption).items():
+            found.setdefault(folded(key), {}).setdefault(value)
+    return {key: tuple(sorted(values)) for key, values in found.items()}

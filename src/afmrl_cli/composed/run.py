@@ -1,0 +1,339 @@
+"""What `train-composed` reads, reports, trains and leaves.
+
+A run's folder holds a folder for each stage, `batch` and `bank`, with all that a training's folder holds, and
+`adapter`, which is put into the checkpoint store: the gallery's adapter, and the query's where the second stage brought
+something.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..catalog.problems import Problems
+from ..errors import DataError
+from ..models.backends import check_trainable
+from ..models.embedder import Embedder
+from ..store.checkpoints import QUERY_WEIGHTS, WEIGHTS
+from ..store.files import parse_json, read_object, write_json, writing, writing_folder
+from ..store.training_products import training_products
+from ..training.adapter import ADAPTER_NAME, add_trainable, save_adapter
+from ..training.corpus import Corpus, load_corpus
+from ..training.estimate import Estimate, measure
+from ..training.loop import train_resumably
+from ..training.pairs import Side
+from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_alone
+from ..training.step import Reader, item_of
+from ..training.validation import encode_once
+from ..workspace import Workspace
+from .bank import Bank, Still, make_bank
+from .card import composed_card
+from .corpus import Examples, load_examples
+from .plan import NOT_THE_RESULT, Plan, data_of, describe, make_plan, run_key, stages_of
+from .step import BankStep, BatchStep
+from .trainer import ComposedTrainer, Stage
+from .validation import make_validation
+
+MEASURED = 64
+"""Triplets that a dry run learns from."""
+
+
+def train_composed(work: Workspace, *, dry_run: bool = False, force: bool = False) -> TrainingSummary:
+    """Train the embedder for composed queries and put the adapters into the checkpoint store, as `run_training`.
+
+    `details`: metrics of what was kept, `stages` with those before and after each, and `validation`, which says what
+    they are of; {} without a validation.
+    """
+    return run_alone(COMPOSED, work, dry_run=dry_run, force=force)
+
+
+def _plan(job: Job) -> Planned:
+    work, problems = job.work.with_instructions(), Problems()
+    check_trainable(work.settings, "embedder")
+    source = work.source_on_disk if work.settings.embed.enrich != "none" else None
+    corpus = load_corpus(work, source, problems, for_agcl=False)
+    problems.tell(work.listener)
+    train = load_examples(work, "train", corpus.train)
+    plan = make_plan(corpus, train, _held_out(work, corpus), work.settings, job.base)
+    _tell(plan, work)
+    made_by = {"attributes": source.generator} if source and train.source == "generated" else {}
+    listings = [[(each.id, each.identity) for each in side] for side in (corpus.train, corpus.validation)]
+    return Planned(
+        plan.settings,
+        run_key(plan, job.model_id),
+        data_of(plan),
+        training_products(*listings),
+        made_by,
+        describe(plan),
+        plan,
+    )
+
+
+def _held_out(work: Workspace, corpus: Corpus) -> Examples | None:
+    """Return the triplets of the validation split; None, with the reason told, where there are none."""
+    try:
+        return load_examples(work, "validation", corpus.validation)
+    except DataError as error:
+        work.listener.warn(f"{error}: no step can be chosen by it, the last one's adapter is kept")
+        return None
+
+
+def _tell(plan: Plan, work: Workspace) -> None:
+    train, composed = plan.train, plan.settings.composed
+    counts = ", ".join(f"{number:,} {window}" for window, number in train.counts.items())
+    stages = " and ".join(f"stage {name}" for name in stages_of(plan.settings))
+    work.listener.note(
+        f"triplets: {counts}; batches of {composed.batch_size}; {plan.steps:,} steps of {stages}; captions of "
+        f"{len(train.captions):,} listings by {', '.join(train.made_by) or 'nobody'}"
+    )
+    if train.left_out:
+        work.listener.warn(f"{train.left_out:,} triplets left out: a photo of theirs can't be opened")
+
+
+def _prepare(job: Job, planned: Planned, run: Path) -> Training:
+    plan = planned.content
+    return Training(
+        planned.settings, planned.description, partial(_train, job, plan, run), partial(_measure, job, plan)
+    )
+
+
+@dataclass(frozen=True)
+class Done:
+    """A stage that has ended: the folder of its best adapter, metrics before the first step and of the best one."""
+
+    adapter: Path
+    start: dict[str, float]
+    best: dict[str, float]
+    seconds: float
+    resumed_from: int
+
+    @property
+    def gained(self) -> bool:
+        """Tell whether the best step was better than the start; True where nothing was measured."""
+        return not self.start or self.best["mrr"] > self.start["mrr"]
+
+
+class Run:
+    """One run in memory: the embedder whose adapter is trained, and the folder."""
+
+    def __init__(self, job: Job, plan: Plan, run: Path) -> None:
+        self.job, self.plan, self.run = job, plan, run
+        self.work = job.work.with_settings(plan.settings)
+        self.embedder: Embedder = self.work.load_embedder(job.bare_model)
+        self.model: PeftModel = add_trainable(self.embedder, plan.settings.composed, job.parent, job.work.checkpoints)
+        self.reader = Reader(self.embedder, plan.settings)
+        self.validation = make_validation(plan)
+
+    def batch(self) -> Done:
+        """Do the first stage: both sides learn."""
+        return self._stage("batch", BatchStep(self.plan, self.reader), self._validate)
+
+    def bank(self, gallery: Path) -> Done:
+        """Do the second stage: what asks learns, from the adapter in the folder `gallery` on."""
+        load_weights(self.model, gallery)
+        self.model.eval()
+        still = Still(self.work, self.embedder, self.run / "bank-vectors")
+        bank = make_bank(self.plan, still, self.embedder.loaded.device)
+        shown = still.encode(self.validation.gallery, "encoding the validation") if self.validation else None
+        done = self._stage("bank", BankStep(self.plan, self.reader, bank), lambda: self._validate(gallery=shown))
+        shutil.rmtree(self.run / "bank-vectors", ignore_errors=True)
+        return done
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter as it is now."""
+        card = composed_card(self.job, self.plan, self.embedder.template)
+        save_adapter(self.model, self.job.base, folder, card)
+
+    def _stage(self, name: str, step: BatchStep | BankStep, validate: Any) -> Done:
+        place = self.run / name
+        place.mkdir(exist_ok=True)
+        trainer = ComposedTrainer(
+            self.plan,
+            Stage(name, place, step, validate, self.save),
+            self.model,
+            self.embedder.loaded.device.type,
+            self.work.listener,
+        )
+        listener = self.work.listener
+        resumed = train_resumably(
+            trainer, listener, steps_per_epoch=self.plan.steps_per_epoch, at_start=trainer.evaluate
+        )
+        done = Done(
+            place / f"best-{trainer.state.best_global_step}",
+            trainer.progress.start,
+            trainer.progress.best,
+            trainer.seconds,
+            resumed,
+        )
+        write_done(place, done)
+        return done
+
+    def _validate(self, gallery: NDArray[np.float32] | None = None) -> dict[str, float]:
+        """Measure recall and MRR with the adapter as it is now; the gallery's vectors too, where none are given."""
+        if self.validation is None:
+            return {}
+        embed = self.plan.settings.embed
+        queries = encode_once(self._encode, self.validation.queries, embed.query_instruction)
+        if gallery is None:
+            gallery = encode_once(self._encode, self.validation.gallery, embed.target_instruction)
+        return self.validation.metrics(queries, gallery)
+
+    def _encode(self, sides: Any, instruction: str) -> NDArray[np.float32]:
+        return self.embedder.encode([item_of(side) for side in sides], instruction=instruction)
+
+
+def _train(job: Job, plan: Plan, run: Path) -> Outcome:
+    listener, stages = job.work.listener, stages_of(plan.settings)
+    found: dict[str, Done] = {}
+    training = None
+    for name in stages:
+        if (done := read_done(run / name)) is None:
+            training = training or Run(job, plan, run)
+            if name == "batch":
+                done = training.batch()
+            else:
+                done = training.bank(found["batch"].adapter if found else _start(training))
+        found[name] = done
+        _tell_gain(name, done, listener)
+    first = found.get("batch")
+    gallery = first.adapter if first else run / "start"
+    query = found["bank"] if "bank" in found and found["bank"].gained else None
+    metrics = query.best if query else first.best if first else found["bank"].start
+    join(run, gallery, query.adapter if query else None)
+    _write_metrics(run, stages, plan.steps)
+    details = {
+        "metrics": metrics,
+        "query_adapter": query is not None,
+        "stages": {name: {"before": done.start, "best": done.best} for name, done in found.items()},
+        "validation": _described(plan),
+    }
+    seconds, resumed = sum(done.seconds for done in found.values()), sum(done.resumed_from for done in found.values())
+    adapter = run / "adapter" if first or query else None
+    return Outcome(adapter, metrics, details, ("loss", "mrr"), resumed, seconds)
+
+
+def _start(training: Run) -> Path:
+    """Keep the adapter that the second stage begins with, where there was no first one."""
+    place = training.run / "start"
+    if not place.exists():
+        with writing_folder(place) as folder:
+            training.save(folder)
+    return place
+
+
+def _described(plan: Plan) -> dict[str, object]:
+    validation = make_validation(plan)
+    return validation.describe() if validation else {}
+
+
+def _tell_gain(name: str, done: Done, listener: Any) -> None:
+    if not done.start:
+        return
+    said = f"stage {name}: validation mrr {done.start['mrr']:.3f} before, {done.best['mrr']:.3f} at the best step"
+    if done.gained:
+        listener.note(said)
+    elif name == "bank":
+        listener.note(f"{said}: nothing was gained, so there is no query adapter")
+    else:
+        listener.warn(f"{said}: nothing was gained; train longer, or lower composed.learning_rate")
+
+
+def load_weights(model: PeftModel, folder: Path) -> None:
+    """Put the adapter in `folder` in place of the one that is trained."""
+    set_peft_model_state_dict(model, load_file(folder / WEIGHTS), adapter_name=ADAPTER_NAME)
+
+
+def join(run: Path, gallery: Path, query: Path | None) -> None:
+    """Write the folder `adapter`: that of the gallery's adapter, with the query's weights beside it."""
+    shutil.rmtree(run / "adapter", ignore_errors=True)
+    with writing_folder(run / "adapter") as folder:
+        for file in gallery.iterdir():
+            shutil.copyfile(file, folder / file.name)
+        if query:
+            shutil.copyfile(query / WEIGHTS, folder / QUERY_WEIGHTS)
+
+
+def write_done(place: Path, done: Done) -> None:
+    """Note that a stage has ended, and remove its states."""
+    content = {"best": done.adapter.name, "start": done.start, "metrics": done.best, "seconds": done.seconds}
+    write_json(place / "done.json", content)
+    for state in place.glob("state-*"):
+        shutil.rmtree(state)
+
+
+def read_done(place: Path) -> Done | None:
+    """Return the stage in `place`, None when it has not ended."""
+    if not (place / "done.json").is_file():
+        return None
+    content: Mapping[str, Any] = read_object(place / "done.json")
+    return Done(place / content["best"], content["start"], content["metrics"], content["seconds"], 0)
+
+
+def _write_metrics(run: Path, stages: tuple[str, ...], steps: int) -> None:
+    """Write metrics.jsonl of the whole run: the steps of the second stage go on from those of the first."""
+    rows = []
+    for i, name in enumerate(stages):
+        for line in (run / name / "metrics.jsonl").read_text("utf-8").splitlines():
+            row = parse_json(line)
+            rows.append({**row, "step": row["step"] + i * steps, "stage": name})
+    with writing(run / "metrics.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+def _measure(job: Job, plan: Plan) -> tuple[Estimate, dict[str, Any]]:
+    """Load the model and do the work of a few triplets of each stage; time and memory of the whole follow from that.
+
+    The bank is one of random vectors: any others take as long.
+    """
+    settings = plan.settings
+    # A dry run writes nothing, so no store: the estimate is that of the first epoch.
+    uncached = settings.model_copy(update={"cache": settings.cache.model_copy(update={"vision": False})})
+    work = job.work.with_settings(uncached)
+    embedder = work.load_embedder(job.bare_model)
+    add_trainable(embedder, settings.composed, job.parent, job.work.checkpoints).train()
+    reader, device = Reader(embedder, settings), embedder.loaded.device
+    drawn = plan.draw(next(plan.from_step(0, 0))[2][:MEASURED], 0)
+    parts, found = settings.composed.batch_size / len(drawn), []
+    for name in stages_of(settings):
+        step = BatchStep(plan, reader) if name == "batch" else BankStep(plan, reader, _random_bank(plan, embedder))
+
+        def part(step: BatchStep | BankStep = step) -> Tensor:
+            return step(drawn)[0]
+
+        found.append(measure(part, device, parts, plan.steps))
+    encoding = 0.0
+    if "bank" in stages_of(settings):
+        sides = [plan.listing_side(plan.corpus.train, each.target.listing) for each in drawn]
+        encoding = _seconds_of(embedder, sides, settings.embed.target_instruction) * len(plan.corpus.train) / len(sides)
+    whole = sum(each.whole_seconds for each in found) + encoding
+    peak = max(each.peak_bytes for each in found)
+    return Estimate(peak, found[0].step_seconds, whole), {"bank_seconds": encoding}
+
+
+def _random_bank(plan: Plan, embedder: Embedder) -> Bank:
+    rows = torch.nn.functional.normalize(torch.randn(len(plan.corpus.train), embedder.dimension), dim=1)
+    return Bank(rows.to(embedder.loaded.device), {})
+
+
+def _seconds_of(embedder: Embedder, sides: list[Side], instruction: str) -> float:
+    """Return the seconds that encoding `sides` takes."""
+
+    def work() -> Tensor:
+        return torch.as_tensor(embedder.encode([item_of(side) for side in sides], instruction=instruction)).sum()
+
+    return measure(work, embedder.loaded.device, 1.0, 1).step_seconds
+
+
+COMPOSED = Method("composed", "composed", "embedder", _plan, _prepare, not_the_result=NOT_THE_RESULT, writes_dry=True)

@@ -1,0 +1,138 @@
+"""One step of either stage: triplets -> vectors in chunks -> loss -> gradients in the adapter's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models.embedder import Embedder
+from ..training.gradcache import cached_gradients, one_ahead, token_chunks
+from ..training.pairs import Side
+from ..training.step import Reader
+from .bank import Bank
+from .corpus import Examples
+from .loss import BatchVectors, bank_loss, batch_loss, perturbed_loss
+from .plan import Drawn, Plan
+
+
+@dataclass(frozen=True)
+class BatchStep:
+    """Stage 1: both sides learn from the batch, and from captions."""
+
+    plan: Plan
+    reader: Reader
+
+    def __call__(self, drawn: Sequence[Drawn]) -> tuple[Tensor, int]:
+        """Add the gradient of a batch; returns (the loss, tokens read)."""
+        examples, reader, composed = self.plan.train, self.reader, self.plan.settings.composed
+        captions, of_reference, of_target = captions_of(drawn, examples) if composed.caption_weight else ([], [], [])
+        queries, texts = reader.read([each.query for each in drawn], reader.query)
+        written = [Side(-1, "", attributes=caption) for caption in captions]
+        others, more = reader.read([*(each.target for each in drawn), *written], reader.target)
+        sides, texts = queries + others, texts + more
+        lengths = reader.lengths(sides, texts)
+        device, n = reader.embedder.loaded.device, len(drawn)
+
+        def prepare(rows: Sequence[int]) -> dict[str, Any]:
+            return reader.tensors(sides, texts, rows)
+
+        def loss_of(vectors: Tensor) -> tuple[Tensor, Tensor]:
+            leaf = vectors.detach().requires_grad_()
+            with torch.enable_grad():
+                last, photos = leaf.chunk(2, dim=1)
+                found = BatchVectors(
+                    last[:n],
+                    photos[:n],
+                    last[n : 2 * n],
+                    last[2 * n :],
+                    torch.tensor(of_reference, device=device),
+                    torch.tensor(of_target, device=device),
+                    torch.tensor(answers(drawn, examples), device=device),
+                )
+                loss = batch_loss(found, temperature=composed.temperature, caption_weight=composed.caption_weight)
+                (gradient,) = torch.autograd.grad(loss, leaf)
+            return loss.detach(), gradient
+
+        def forward(batch: dict[str, Any]) -> Tensor:
+            return two_vectors(reader.embedder, batch)
+
+        loss = cached_gradients(token_chunks(lengths, composed.chunk_tokens), prepare, forward, loss_of)
+        reader.embedder.vision.flush()
+        return loss, sum(lengths)
+
+
+@dataclass(frozen=True)
+class BankStep:
+    """Stage 2: queries learn against all training listings, whose vectors stay.
+
+    Each query's loss is its own, so that a chunk runs forward and backward once.
+    """
+
+    plan: Plan
+    reader: Reader
+    bank: Bank
+
+    def __call__(self, drawn: Sequence[Drawn]) -> tuple[Tensor, int]:
+        """Add the gradient of a batch; returns (the loss, tokens read)."""
+        reader, composed, device = self.reader, self.plan.settings.composed, self.reader.embedder.loaded.device
+        sides, texts = reader.read([each.query for each in drawn], reader.query)
+        lengths = reader.lengths(sides, texts)
+        chunks = token_chunks(lengths, composed.chunk_tokens)
+
+        def prepare(rows: Sequence[int]) -> dict[str, Any]:
+            return reader.tensors(sides, texts, rows)
+
+        whole = torch.zeros((), device=device)
+        for rows, batch in zip(chunks, one_ahead(prepare, chunks), strict=True):
+            vectors = reader.embedder.unit_vectors(batch)
+            examples = [self.plan.train.rows[drawn[i].number] for i in rows]
+            targets = torch.tensor([each.target for each in examples], device=device)
+            right = [list(each.answers) for each in examples]
+            loss = bank_loss(vectors, self.bank.listings, targets, right, composed.temperature)
+            there = [at for at, i in enumerate(rows) if drawn[i].number in self.bank.perturbed]
+            if composed.perturbed and there:
+                captions = torch.stack([self.bank.perturbed[drawn[rows[at]].number] for at in there])
+                loss = loss + composed.perturbed * perturbed_loss(vectors[there], captions, composed.temperature)
+            loss = loss / len(drawn)
+            torch.autograd.backward(loss)
+            whole += loss.detach()
+        reader.embedder.vision.flush()
+        return whole, sum(lengths)
+
+
+def captions_of(drawn: Sequence[Drawn], examples: Examples) -> tuple[list[str], list[int], list[int]]:
+    """Return the different captions of a batch, and which is that of each reference and of each target, -1 for none."""
+    number: dict[str, int] = {}
+    ends: tuple[list[int], list[int]] = ([], [])
+    for each in drawn:
+        row = examples.rows[each.number]
+        for listing, found in zip((row.reference, row.target), ends, strict=True):
+            caption = examples.captions.get(listing, "")
+            found.append(number.setdefault(caption, len(number)) if caption else -1)
+    return list(number), *ends
+
+
+def answers(drawn: Sequence[Drawn], examples: Examples) -> list[list[bool]]:
+    """Return [n][n]: whether target j answers query i."""
+    rows = [examples.rows[each.number] for each in drawn]
+    right = [frozenset(row.answers) for row in rows]
+    return [[other.target in each for other in rows] for each in right]
+
+
+def two_vectors(embedder: Embedder, batch: dict[str, Any]) -> Tensor:
+    """Return [n, 2d]: the unit vector of each row, and beside it the one where its last photo ends (without a photo the
+    same again). With a gradient where one is wanted.
+    """
+    there = embedder.vision.inputs(batch, embedder.loaded.device)
+    hidden = embedder.loaded.trunk(**there, use_cache=False).last_hidden_state
+    ids = there["input_ids"]
+    slot = embedder.processor.tokenizer(embedder.loaded.base.family.image_slot, add_special_tokens=False)["input_ids"]
+    places = torch.arange(1, ids.shape[1] + 1, device=ids.device)
+    at = ((ids == slot[-1]) * places).argmax(dim=1)
+    at = torch.where((ids == slot[-1]).any(dim=1), at, ids.shape[1] - 1)
+    two = torch.stack([hidden[:, -1], hidden[torch.arange(len(hidden), device=ids.device), at]], dim=1)
+    return torch.nn.functional.normalize(two.float(), dim=-1).flatten(1)
