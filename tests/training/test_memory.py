@@ -140,7 +140,7 @@ def test_a_real_process_takes_what_is_estimated(monkeypatch: pytest.MonkeyPatch)
 def test_estimates_need_neither_torch_nor_transformers() -> None:
     code = (
         "import sys; from afmrl_cli.sources import load_settings; from afmrl_cli.training.memory import *; "
-        "assert len(estimate_stages(load_settings(None, {'model.preset': 'nano', 'model.device': 'cpu'}, {}))) == 6; "
+        "assert len(estimate_stages(load_settings(None, {'model.preset': 'nano', 'model.device': 'cpu'}, {}))) == 7; "
         "print({'torch', 'transformers', 'peft'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -161,7 +161,7 @@ def test_the_presets_fit_small_cards_as_they_are(preset: str, card: int, photos:
     settings = load_settings(None, flags | {"agcl.batch_size": 256}, NANO)
     assert settings.rar.group == 8
     stages = estimate_stages(settings)
-    assert len(stages) == 6
+    assert len(stages) == 7
     assert {each.stage: each.peak_bytes / 2**30 for each in stages if each.peak_bytes > (card - 0.5) * 2**30} == {}
 
 
@@ -185,7 +185,8 @@ def test_defaults_follow_the_models() -> None:
 
 def test_what_is_too_large_is_reported_with_the_setting() -> None:
     stages = {stage.stage: stage for stage in estimate_stages(load_settings(None, {"model.preset": "paper"}, NANO))}
-    assert list(stages) == ["attributes", "train-sft", "embed", "train-agcl", "train-rar", "train-rerank"]
+    trainings = ["train-agcl", "train-rar", "train-rerank", "train-composed"]
+    assert list(stages) == ["attributes", "train-sft", "embed", *trainings]
     agcl = stages["train-agcl"]
     assert agcl.advice(agcl.peak_bytes) == ""
     assert agcl.advice(agcl.peak_bytes - 1).startswith("lower agcl.chunk_tokens")
@@ -195,14 +196,15 @@ def test_what_is_too_large_is_reported_with_the_setting() -> None:
 
 def test_a_model_that_is_not_at_hand_and_unknown_is_left_out() -> None:
     flags = {"model.generator": "someone/unknown-model", "model.embedder": next(iter(KNOWN))}
-    assert [each.stage for each in estimate_stages(load_settings(None, flags, NANO))] == ["embed", "train-agcl"]
+    stages = [each.stage for each in estimate_stages(load_settings(None, flags, NANO))]
+    assert stages == ["embed", "train-agcl", "train-composed"]
 
 
 def test_beside_a_measured_peak_stands_no_smaller_estimate() -> None:
     """On the CPU the measured one is of the whole process; a card's holds what torch has allocated there."""
     for device in ("cpu", "cuda"):
         stages = estimate_stages(load_settings(None, {"model.preset": "nano", "model.device": device}, NANO))
-        assert len(stages) == 6
+        assert len(stages) == 7
         for stage in stages:
             assert stage.beside(0) - stage.peak_bytes == (0 if device == "cuda" else LIBRARIES)
             assert stage.beside(stage.peak_bytes * 10) == stage.peak_bytes * 10

@@ -53,8 +53,8 @@ from ..models.presets import MAX_TOKENS, base_name, local_folder, pixel_limits, 
 from ..models.weights import count_numbers
 from ..settings import Settings
 from ..store.checkpoints import Role
-from ..training_settings import TrainingSettings
-from .sizes import AGCL_BATCH, SFT_BATCH
+from ..training_settings import AgclSettings, ComposedSettings, TrainingSettings
+from .sizes import AGCL_BATCH, COMPOSED_BATCH, SFT_BATCH
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Of a number: four bits, the scale of 64 of them in a byte, the scale of 256 scales in four."""
@@ -76,7 +76,7 @@ CHUNK = 64
 """Tokens that a delta net takes at a time."""
 LIBRARIES = 600 * 2**20
 """Bytes that a process on the CPU holds before any model is loaded."""
-Stage = Literal["attributes", "embed", "train-agcl", "train-sft", "train-rar", "train-rerank"]
+Stage = Literal["attributes", "embed", "train-agcl", "train-sft", "train-rar", "train-rerank", "train-composed"]
 ROLES: tuple[Role, Role] = ("generator", "embedder")
 LOWER: dict[Stage, tuple[str, ...]] = {
     "attributes": ("attributes.batch_size", "model.max_pixels"),
@@ -84,6 +84,7 @@ LOWER: dict[Stage, tuple[str, ...]] = {
     "train-agcl": ("agcl.chunk_tokens", "agcl.activation_checkpointing=true", "model.max_pixels"),
     "train-sft": ("sft.chunk_size", "sft.activation_checkpointing=true", "model.max_pixels"),
     "train-rar": ("rar.chunk_answers", "rar.activation_checkpointing=true", "rar.rollout_answers"),
+    "train-composed": ("composed.chunk_tokens", "composed.activation_checkpointing=true", "model.max_pixels"),
     "train-rerank": ("rerank.chunk_size", "rerank.activation_checkpointing=true", "model.max_pixels"),
 }
 
@@ -323,7 +324,8 @@ def estimate_stages(settings: Settings, photos: int = PHOTOS) -> list[StageMemor
     if embedder is not None and learner is not None:
         rows = settings.embed.batch_size
         add("embed", embedder, embedder.forward(rows * _item(settings, embedder, seen), rows * seen))
-        add("train-agcl", learner, _agcl(settings, learner, seen))
+        vectors = 2 * (settings.agcl.batch_size or AGCL_BATCH)
+        add("train-agcl", learner, _contrastive(settings, settings.agcl, vectors, learner, seen))
     if policy is not None and embedder is not None:
         # Both models are loaded as the one that is trained, so that they can be one.
         model = settings.model.model_copy(update={"precision": policy.chosen.precision})
@@ -334,6 +336,9 @@ def estimate_stages(settings: Settings, photos: int = PHOTOS) -> list[StageMemor
             add("train-rar", policy, _rar(settings, policy, rewarder, shown, seen), weights)
     if policy is not None:  # the embedder that finds near listings is gone by then
         add("train-rerank", policy, _rerank(settings, policy, shown))
+    if learner is not None:
+        vectors = 4 * (settings.composed.batch_size or COMPOSED_BATCH)  # of two captions, too
+        add("train-composed", learner, _contrastive(settings, settings.composed, vectors, learner, seen))
     return found
 
 
@@ -370,12 +375,14 @@ def _rerank(settings: Settings, model: Model, photos: int) -> int:
     return model.training(settings.rerank, tokens, 2 * rows * photos) + model.scores(rows)
 
 
-def _agcl(settings: Settings, model: Model, photos: int) -> int:
-    """Return the bytes of a chunk, and of the vectors of the whole batch with their gradients and similarities."""
-    length, batch = _item(settings, model, photos), settings.agcl.batch_size or AGCL_BATCH
-    rows = max(1, settings.agcl.chunk_tokens // length)
-    vectors = 4 * 4 * (2 * batch * model.shape.hidden + batch**2)
-    return model.training(settings.agcl, rows * length, rows * photos) + vectors
+def _contrastive(
+    settings: Settings, own: AgclSettings | ComposedSettings, vectors: int, model: Model, photos: int
+) -> int:
+    """Return the bytes of a chunk, and of the `vectors` of the whole batch with their gradients and similarities."""
+    length = _item(settings, model, photos)
+    rows = max(1, own.chunk_tokens // length)
+    kept = 4 * 4 * (vectors * model.shape.hidden + (vectors // 2) ** 2)
+    return model.training(own, rows * length, rows * photos) + kept
 
 
 def _rar(settings: Settings, generator: Model, embedder: Model, shown: int, seen: int) -> int:
