@@ -15,12 +15,14 @@ from afmrl_cli.errors import ModelError
 from afmrl_cli.models.base import Bases, LoadedBase, active_adapter, add_adapter, load_base
 from afmrl_cli.models.presets import resolve_base
 from afmrl_cli.store.checkpoints import Checkpoints
+from afmrl_cli.training.adapter import ADAPTER_NAME
 from tests.tiny import HYBRID, LINEAR_LAYERS, make_tiny
 
 from .adapters import LANGUAGE_LAYERS, add_random
 from .conftest import settings_for
 
 TinyModel = Callable[[str], Path]
+ONE, TWO = "checkpoint:one:a", "checkpoint:two"
 
 
 def test_nf4_quantises_the_language_model_and_nothing_else(tiny_model: TinyModel, architecture: str) -> None:
@@ -99,7 +101,7 @@ def test_damaged_weights_are_one_error(tmp_path: Path, damage: str, precision: s
 
 @pytest.fixture
 def with_adapters(tiny_model: TinyModel, tmp_path: Path) -> LoadedBase:
-    """A base with the adapters "one.a" and "two"."""
+    """A base with the adapters "one.a", which PEFT knows as ONE, and "two"."""
     settings = settings_for(tiny_model("qwen2_vl"))
     base = resolve_base(settings, "embedder")
     loaded = Bases().get(base, settings)
@@ -120,29 +122,48 @@ def test_adapters_are_switched_and_put_back(with_adapters: LoadedBase, tiny_mode
     loaded, model = with_adapters, with_adapters.peft
     assert model is not None
     seen = {}
-    for name in ("one_a", "two", None):
+    for name in (ONE, TWO, None):
         with active_adapter(model, name):
             seen[name] = outputs(loaded)
             assert not any(p.requires_grad for p in model.parameters())
     settings = settings_for(tiny_model("qwen2_vl"))
     bare = Bases().get(resolve_base(settings, "embedder"), settings)
     assert torch.equal(seen[None], outputs(bare))
-    assert not torch.allclose(seen["one_a"], seen["two"], atol=1e-2)
-    assert not torch.allclose(seen["one_a"], seen[None], atol=1e-2)
+    assert not torch.allclose(seen[ONE], seen[TWO], atol=1e-2)
+    assert not torch.allclose(seen[ONE], seen[None], atol=1e-2)
 
 
-@pytest.mark.parametrize("inner", ["two", None])
+def test_no_two_checkpoints_and_no_adapter_that_is_trained_are_one_adapter(
+    tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    """Whatever they are called: PEFT knows the trained one as "default", and no dots."""
+    settings = settings_for(tiny_model("qwen2_vl"))
+    base, checkpoints = resolve_base(settings, "embedder"), Checkpoints(tmp_path / "store")
+    causal = load_base(base, "fp32", "cpu")
+    model = get_peft_model(causal, LoraConfig(r=4, target_modules=LANGUAGE_LAYERS), adapter_name=ADAPTER_NAME)
+    loaded, seen = LoadedBase(base, causal, peft=model), []
+    for seed, name in enumerate(("a.b", "a_b", ADAPTER_NAME)):
+        adapter = add_random(checkpoints, base, name, seed)
+        with active_adapter(model, add_adapter(loaded, adapter, checkpoints.path(name))):
+            seen.append(outputs(loaded))
+    with active_adapter(model, ADAPTER_NAME):
+        seen.append(outputs(loaded))
+    apart = [not torch.allclose(one, other, atol=1e-2) for i, one in enumerate(seen) for other in seen[:i]]
+    assert len(apart) == 6 and all(apart)
+
+
+@pytest.mark.parametrize("inner", [TWO, None])
 def test_a_trainer_finds_its_adapter_as_it_left_it(with_adapters: LoadedBase, inner: str | None) -> None:
     model = with_adapters.peft
     assert model is not None
-    model.set_adapter("one_a")
+    model.set_adapter(ONE)
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert trainable and all(".one_a." in name for name in trainable)
+    assert trainable and all(f".{ONE}." in name for name in trainable)
     before = outputs(with_adapters)
     with pytest.raises(KeyError), active_adapter(model, inner):
         assert not torch.equal(outputs(with_adapters), before)
         raise KeyError("work that fails")
-    assert model.active_adapter == "one_a"
+    assert model.active_adapter == ONE
     assert {name for name, p in model.named_parameters() if p.requires_grad} == trainable
     assert torch.equal(outputs(with_adapters), before)
 

@@ -18,11 +18,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from afmrl_cli.errors import ModelError
-from afmrl_cli.models.base import Bases, LoadedBase, Opened, add_query_adapter, load_base
+from afmrl_cli.listener import Silent
+from afmrl_cli.models.base import Bases, LoadedBase, Opened, add_adapter, add_query_adapter, load_base
 from afmrl_cli.models.dimensions import shortened
 from afmrl_cli.models.embed_input import Encoder, Item, for_composed
 from afmrl_cli.models.embedder import Embedder, load_embedder
 from afmrl_cli.models.export import export_peft, export_sentence_transformers
+from afmrl_cli.models.import_adapter import import_adapter
 from afmrl_cli.models.presets import Base, embed_template, name_of, nano_folder, resolve_base
 from afmrl_cli.settings import EmbedSettings, ModelSettings
 from afmrl_cli.store.checkpoints import CONFIG, MANIFEST, QUERY_WEIGHTS, WEIGHTS, Checkpoints, Manifest, changes_tower
@@ -72,7 +74,9 @@ def vectors(encoder: Encoder) -> NDArray[np.float32]:
     return encoder.encode(ITEMS, instruction="Find:")
 
 
-def test_each_side_gives_the_vectors_of_its_adapter_alone(made: Shop) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "nf4"])
+def test_each_side_gives_the_vectors_of_its_adapter_alone(made: Shop, precision: str) -> None:
+    made = made._replace(settings=made.settings.model_copy(update={"precision": precision}))
     two, gallery, query = (made.load(name) for name in ("two", "gallery", "query"))
     assert np.abs(vectors(gallery) - vectors(query)).max() > 0.05
     for _ in range(2):  # neither side leaves its adapter switched on
@@ -99,9 +103,10 @@ def test_a_trainer_finds_its_adapter_as_it_left_it(made: Shop) -> None:
     model = get_peft_model(causal, LoraConfig(r=4, target_modules=LANGUAGE_LAYERS))
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     loaded, two = LoadedBase(made.base, causal, peft=model), made.store.get("two")
+    two_sided = add_adapter(loaded, two, made.store.path("two"))
     name = add_query_adapter(loaded, two, made.store.path("two"))
     assert add_query_adapter(loaded, two, made.store.path("two")) == name
-    assert sorted(model.peft_config) == ["default", "two", name] and model.active_adapter == "default"
+    assert set(model.peft_config) == {"default", two_sided, name} and model.active_adapter == "default"
     assert trainable and {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trainable
 
 
@@ -275,6 +280,21 @@ def test_peft_opens_both_sides_of_an_export(shop: Shop, tmp_path: Path) -> None:
     )
     assert np.array_equal(vectors(theirs), vectors(two))
     assert np.array_equal(vectors(theirs.queries), vectors(two.queries))
+
+
+def test_an_import_that_leaves_the_query_adapter_says_so(shop: Shop, tmp_path: Path) -> None:
+    class Notes(Silent):
+        def __init__(self) -> None:
+            self.said: list[str] = []
+
+        def note(self, message: str) -> None:
+            self.said.append(message)
+
+    export_peft(shop.store.get("two"), shop.store, tmp_path / "out")
+    listener = Notes()
+    done = import_adapter(tmp_path / "out", "embedder", shop.settings, Checkpoints(tmp_path / "there"), listener)
+    [said] = listener.said
+    assert said.startswith(f"{tmp_path / 'out' / 'query' / WEIGHTS} is not taken in") and not done.manifest.two_sided
 
 
 def test_sentence_transformers_opens_both_sides_of_an_export(shop: Shop, tmp_path: Path) -> None:

@@ -16,20 +16,24 @@ from afmrl_cli.models.embedder import Embedder, load_embedder
 from afmrl_cli.rar.frozen import frozen, weights_hash
 from afmrl_cli.settings import EmbedSettings
 from afmrl_cli.store.checkpoints import Checkpoints
-from tests.models.adapters import LANGUAGE_LAYERS, add_random
+from tests.models.adapters import LANGUAGE_LAYERS, add_random, add_two_sided
 from tests.models.conftest import settings_for
 from tests.tiny import photo
 
 ITEMS = [Item("red shirt", (photo(1),)), Item("blue jacket")]
 
 
-@pytest.fixture(params=["bare", "adapter"])
+@pytest.fixture(params=["bare", "adapter", "two-sided"])
 def embedder(request: pytest.FixtureRequest, tiny_model: Callable[[str], Path], tmp_path: Path) -> Embedder:
-    """An embedder without or with an adapter of its own."""
+    """An embedder without or with an adapter of its own, or two, of which the second has no part in this."""
     folder, checkpoints, bases = tiny_model("qwen2_vl"), Checkpoints(tmp_path / "checkpoints"), Bases()
     settings = settings_for(folder)
-    if request.param == "adapter":
-        add_random(checkpoints, load_embedder(settings, EmbedSettings(), checkpoints).loaded.base, "e1", 3)
+    if request.param != "bare":
+        base = load_embedder(settings, EmbedSettings(), checkpoints).loaded.base
+        if request.param == "adapter":
+            add_random(checkpoints, base, "e1", 3)
+        else:
+            add_two_sided(checkpoints, base, "e1", (3, 4))
         settings = settings_for(folder, embedder_checkpoint="e1")
     return load_embedder(settings, EmbedSettings(), checkpoints, bases=bases)
 
@@ -98,7 +102,12 @@ def test_the_hash_is_of_the_embedder_and_not_of_the_policy(embedder: Embedder) -
             if ".default." in name:
                 parameter.add_(1)
     assert weights_hash(embedder) == before
-    watched = ".e1." if embedder.adapter else "base_layer"
+    if embedder.query_adapter:
+        beside = [value for name, value in policy.named_parameters() if f".{embedder.query_adapter}." in name]
+        with torch.no_grad():
+            assert beside and [value.add_(1) for value in beside]
+        assert weights_hash(embedder) == before
+    watched = f".{embedder.adapter}." if embedder.adapter else "base_layer"
     changed = next(parameter for name, parameter in policy.named_parameters() if watched in name)
     with torch.no_grad():
         changed.view(-1)[0] += 1

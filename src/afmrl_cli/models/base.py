@@ -229,7 +229,9 @@ def add_adapter(loaded: LoadedBase, adapter: Manifest, folder: Path) -> str:
     """
     from peft import PeftModel, get_peft_model_state_dict
 
-    name = adapter.name.replace(".", "_")  # PEFT keeps adapters under module names, which can't hold a dot
+    # PEFT keeps adapters under module names, which can't hold a dot; no checkpoint's name has a colon, nor has that of
+    # the adapter that is trained.
+    name = f"checkpoint:{adapter.name.replace('.', ':')}"
     if loaded.peft is not None and name in loaded.peft.peft_config:
         return name
     read_adapter_config(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import ModelError
 from ..listener import Listener
 from ..settings import ModelSettings
-from ..store.checkpoints import EMBED_TEMPLATE, REQUIRED, Checkpoints, Manifest, Role
+from ..store.checkpoints import EMBED_TEMPLATE, QUERY_WEIGHTS, REQUIRED, WEIGHTS, Checkpoints, Manifest, Role
 from ..store.files import hash_file
 from ..store.strict import ForeignAdapterConfig
 from ..store.transfer import find_equal
@@ -48,6 +48,8 @@ def import_adapter(
     or the template does not fit the base.
     """
     adapter = read_foreign_adapter(folder)
+    if second := next((file for file in (QUERY_WEIGHTS, f"query/{WEIGHTS}") if (folder / file).is_file()), None):
+        listener.note(f"{folder / second} is not taken in: two-sided checkpoints come by `export --to afmrl`")
     warn_of_licence(folder.absolute().name, folder, listener)
     base = base_of(adapter, settings, role, listener)
     fitted = fit(adapter, base)
