@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import bitsandbytes as bnb
 import pytest
 import torch
+from huggingface_hub import constants
 from peft import LoraConfig, get_peft_model
 
 from afmrl_cli.errors import ModelError
 from afmrl_cli.models.base import Bases, LoadedBase, active_adapter, add_adapter, load_base
 from afmrl_cli.models.presets import resolve_base
-from afmrl_cli.store.checkpoints import Checkpoints
+from afmrl_cli.store.checkpoints import Checkpoints, Manifest
 from afmrl_cli.training.adapter import ADAPTER_NAME
 from tests.tiny import HYBRID, LINEAR_LAYERS, make_tiny
 
-from .adapters import LANGUAGE_LAYERS, add_random
+from .adapters import LANGUAGE_LAYERS, add_random, save_random
 from .conftest import settings_for
 
 TinyModel = Callable[[str], Path]
@@ -150,6 +153,28 @@ def test_no_two_checkpoints_and_no_adapter_that_is_trained_are_one_adapter(
         seen.append(outputs(loaded))
     apart = [not torch.allclose(one, other, atol=1e-2) for i, one in enumerate(seen) for other in seen[:i]]
     assert len(apart) == 6 and all(apart)
+
+
+def test_an_adapter_is_loaded_without_asking_anybody_about_the_base_that_it_names(
+    tiny_model: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(tiny_model("qwen2_vl"))
+    base, checkpoints = resolve_base(settings, "embedder"), Checkpoints(tmp_path / "store")
+    folder = save_random(tmp_path / "adapter", base, 0)
+    content = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+    (folder / "adapter_config.json").write_text(json.dumps(content | {"base_model_name_or_path": "Stranger/Model"}))
+    adapter = checkpoints.add(folder, Manifest("embedder", base.name, base.revision))
+    asked = []
+
+    def resolve(host: str, *_: object, **__: object) -> object:
+        asked.append(host)
+        raise socket.gaierror("nothing is resolved here")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # PEFT looks there
+    add_adapter(Bases().get(base, settings), adapter, checkpoints.path(adapter.name))
+    assert asked == []
 
 
 @pytest.mark.parametrize("inner", [TWO, None])

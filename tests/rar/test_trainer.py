@@ -141,7 +141,9 @@ def test_adapters_come_back_even_when_a_reward_raises(rig: Rig, monkeypatch: pyt
     monkeypatch.setattr(environment, "encode_groups", broken)
     with pytest.raises(RuntimeError, match="no reward"):
         rig.trainer._generate_and_score_completions(rows(rig, [0, 1]))
-    assert seen[0][0] == "judge" and not seen[0][1] and not seen[0][2], "the judge judges alone, frozen, in eval mode"
+    assert seen[0][0] == embedder.adapter and not seen[0][1] and not seen[0][2], (
+        "the judge judges alone, frozen, in eval mode"
+    )
     monkeypatch.undo()
     assert adapters(rig) == before
     rig.trainer._generate_and_score_completions(rows(rig, [0, 1]))

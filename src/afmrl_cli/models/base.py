@@ -227,7 +227,7 @@ def add_adapter(loaded: LoadedBase, adapter: Manifest, folder: Path) -> str:
 
     ModelError when it does not fit: trained on other layers or shapes, or no safetensors.
     """
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import PeftModel
 
     # PEFT keeps adapters under module names, which can't hold a dot; no checkpoint's name has a colon, nor has that of
     # the adapter that is trained.
@@ -244,7 +244,7 @@ def add_adapter(loaded: LoadedBase, adapter: Manifest, folder: Path) -> str:
                 loaded.peft = PeftModel.from_pretrained(loaded.causal, str(folder), adapter_name=name)
             else:
                 loaded.peft.load_adapter(str(folder), adapter_name=name)
-            present = set(get_peft_model_state_dict(loaded.peft, adapter_name=name))
+            present = set(_state_of(loaded.peft, name))
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).strip().split("\n", 1)[0][:200]
         raise ModelError(f"checkpoint {adapter.name}: can't be loaded: {reason}", "train it again") from error
@@ -256,11 +256,21 @@ def add_adapter(loaded: LoadedBase, adapter: Manifest, folder: Path) -> str:
     return name
 
 
+def _state_of(model: PeftModel, name: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of the adapter `name`, as its file names them. Left to itself PEFT asks the hub for the base
+    that the adapter's configuration names, to see whether its vocabulary has grown.
+    """
+    from peft import get_peft_model_state_dict
+
+    found: dict[str, torch.Tensor] = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    return found
+
+
 def add_query_adapter(loaded: LoadedBase, adapter: Manifest, folder: Path) -> str:
     """Hang the query adapter in `folder` on the base beside the gallery adapter, frozen; returns the name to give to
     `active_adapter`. Its tensors must be those of the gallery adapter in name and shape: ModelError else.
     """
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import set_peft_model_state_dict
 
     gallery = add_adapter(loaded, adapter, folder)
     name = f"{gallery}@query"  # no checkpoint's name has an @
@@ -275,7 +285,7 @@ def add_query_adapter(loaded: LoadedBase, adapter: Manifest, folder: Path) -> st
             f"checkpoint {adapter.name}: {QUERY_WEIGHTS} can't be loaded: {reason}", "train it again"
         ) from error
     with quiet():
-        there = get_peft_model_state_dict(loaded.peft, adapter_name=gallery, save_embedding_layers=False)
+        there = _state_of(loaded.peft, gallery)
         shapes, expected = ({key: value.shape for key, value in each.items()} for each in (tensors, there))
         odd = sorted(key for key in {*shapes, *expected} if shapes.get(key) != expected.get(key))
         if odd:
