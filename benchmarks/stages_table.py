@@ -105,11 +105,11 @@ def _show(title: str, runs: list[dict[str, Any]], among: str, side: str = "") ->
     compared = sum(bool(other) for other, _ in ROWS.values())
     for row, (other, gain) in ROWS.items():
         stored = SAME_SCORES.get(row, row)
-        mine = _of(runs, stored, among, side)
+        mine = scores_of(runs, stored, among, side)
         if not mine:
             continue
         cells = [row, *(f"{100 * np.mean([values[:, i].mean() for values, _ in mine.values()]):.1f}" for i in range(4))]
-        cells += [other, *_change(mine, _of(runs, other, among, side), compared)] if other else [""] * 4
+        cells += [other, *change(mine, scores_of(runs, other, among, side), compared)] if other else [""] * 4
         cells.append("" if gain is None else f"{gain:+.2f}")
         if not side:
             kept = [each["rows"][stored].get("classes") or {} for each in runs if stored in each["rows"]]
@@ -123,7 +123,7 @@ def _show(title: str, runs: list[dict[str, Any]], among: str, side: str = "") ->
 Scores = dict[tuple[str, int], tuple[NDArray[np.float64], list[tuple[str, str]]]]
 
 
-def _of(runs: Sequence[Mapping[str, Any]], row: str, among: str, side: str) -> Scores:
+def scores_of(runs: Sequence[Mapping[str, Any]], row: str, among: str, side: str) -> Scores:
     """Return (metrics [queries, 4], each query with its shop and product) by shop and seed."""
     found: Scores = {}
     for each in runs:
@@ -135,7 +135,7 @@ def _of(runs: Sequence[Mapping[str, Any]], row: str, among: str, side: str) -> S
     return found
 
 
-def _change(mine: Scores, theirs: Scores, compared: int) -> list[str]:
+def change(mine: Scores, theirs: Scores, compared: int) -> list[str]:
     """Return the mean change of R@1 in points, its interval over products (bootstrap) and over runs (Student); nothing
     where no run has both. ValueError where they were asked other queries.
     """
