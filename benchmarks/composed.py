@@ -254,8 +254,8 @@ def main() -> None:
         table(wanted.work, wanted.among)
         return
     flags: dict[str, object] = dict(each.split("=", 1) for each in wanted.set)
-    for i, seed in enumerate(int(each) for each in wanted.rendered.split(",") if each):
-        run(wanted.work, drawn(wanted.work, seed, wanted.products), i, {"eval.label": "colour", **flags})
+    for seed in (int(each) for each in wanted.rendered.split(",") if each):
+        run(wanted.work, drawn(wanted.work, seed, wanted.products), seed, {"eval.label": "colour", **flags})
     if wanted.catalog:
         place = wanted.work / wanted.catalog.name
         divide(wanted.catalog, place, wanted.group)
