@@ -48,6 +48,7 @@ BENCHMARKS = (
     Benchmark("embed_rate", "--items 768 --rounds 3", "--items 2 --batch 2 --side 56 --rounds 1"),
     Benchmark("vision_once", "--products 48", "--products 1 --rounds 1"),
     Benchmark("agcl_step", "both", "both --batch 4 --chunk 2 --rounds 1 --together"),
+    Benchmark("bank_step", "WORK", "WORK --banks 50 --batch 2 --products 24 --side 56 --rounds 1"),
     Benchmark("lexical_weights", "", "--products 500"),
     Benchmark("rar_step", "WORK --model nano", "WORK --model nano --rounds 1 --prompts 1 --pixels 56"),
     Benchmark("rar_reward", "", "--queries 1 --group 2 --rounds 1"),

@@ -282,7 +282,9 @@ class ComposedSettings(TrainingSettings):
     batch_size: int = Field(0, ge=0, description="Triplets in a step; 0: by their number, 64 at most.")
     chunk_tokens: int = Field(4096, ge=1, description="Tokens that are trained on at a time; lower it for less memory.")
     epochs: float = Field(
-        0.0, ge=0, description="Times through all triplets, in each stage; 0: 3, of few as many as make up 40 steps."
+        0.0,
+        ge=0,
+        description="Times through all triplets, in each stage; 0: 3, in 40 steps at least and 1,500 at most.",
     )
     steps: int = Field(0, ge=0, description="Optimizer steps of each stage; 0: as many as the epochs take.")
     validate_every: int = Field(

@@ -13,6 +13,7 @@ from afmrl_cli.training.sizes import (
     median_rank_k,
     with_agcl_batch,
     with_agcl_steps,
+    with_composed_sizes,
     with_rar_steps,
     with_sft_sizes,
 )
@@ -73,6 +74,14 @@ def test_rar_asks_each_query_three_times() -> None:
     assert with_rar_steps(Settings(), 12).rar.steps == 10
     assert with_rar_steps(Settings(), 3000).rar.steps == 200
     assert with_rar_steps(Settings(), 5000).rar.steps == 313, "once at least"
+
+
+def test_triplets_take_three_epochs_in_forty_steps_at_least_and_fifteen_hundred_at_most() -> None:
+    for triplets, size, steps in ((40, 8, 40), (2_560, 64, 120), (300_000, 64, 1_500)):
+        found = with_composed_sizes(Settings(), triplets).composed
+        assert (found.batch_size, found.steps) == (size, steps)
+    whole = Settings().model_copy(update={"composed": Settings().composed.model_copy(update={"epochs": 3.0})})
+    assert with_composed_sizes(whole, 300_000).composed.steps == 14_062, "what is set is done"
 
 
 def test_each_method_has_learning_rates_of_the_model_that_it_trains() -> None:

@@ -22,6 +22,7 @@ from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..attributes.views import LISTING
 from ..catalog.problems import Problems
 from ..errors import DataError
 from ..models.backends import check_trainable
@@ -68,7 +69,8 @@ def _plan(job: Job) -> Planned:
     train = load_examples(work, "train", corpus.train)
     plan = make_plan(corpus, train, _held_out(work, corpus), work.settings, job.base)
     _tell(plan, work)
-    made_by = {"attributes": source.generator} if source and train.source == "generated" else {}
+    written = train.source == "generated" or any(LISTING in listing.attributes for listing in corpus.train)
+    made_by = {"attributes": source.generator} if source and written else {}
     listings = [[(each.id, each.identity) for each in side] for side in (corpus.train, corpus.validation)]
     return Planned(
         plan.settings,

@@ -1,7 +1,9 @@
 """Sizes of a training that follow from the catalog where the settings leave them open (0).
 
-batch      the largest power of two that leaves an epoch three batches or more, 128 (AGCL) or 32 (SFT) at most
-epochs     3, or as many as make up the least number of steps with which a gain was measured: 30 (AGCL), 40 (SFT)
+batch      the largest power of two that leaves an epoch three batches or more, 128 (AGCL), 64 (composed) or 32 (SFT) at
+           most
+epochs     3, or as many as make up the least number of steps with which a gain was measured: 30 (AGCL), 40 (SFT,
+           composed); of triplets, of which a listing has several, as many as make up 1,500 steps at most
 RAR steps  every query comes three times, between 10 and 200 steps in all; more where that is not enough for once
 validation six times in a run, 50 steps apart at most (RAR: 25)
 learning rate by the model, unless it is set
@@ -25,7 +27,7 @@ BATCHES_AN_EPOCH, EPOCHS = 3, 3.0
 AGCL_BATCH, AGCL_STEPS = 128, 30
 SFT_BATCH, SFT_STEPS = 32, 40
 RERANK_BATCH, RERANK_STEPS = 16, 60
-COMPOSED_BATCH, COMPOSED_STEPS = 64, 40
+COMPOSED_BATCH, COMPOSED_STEPS, COMPOSED_MOST_STEPS = 64, 40, 1500
 RAR_PASSES, RAR_STEPS, RAR_MOST_STEPS, RAR_K = 3, 10, 200, 50
 VALIDATIONS, APART, RAR_APART = 6, 50, 25
 
@@ -96,6 +98,8 @@ def with_composed_sizes(settings: Settings, triplets: int) -> Settings:
     composed = settings.composed
     size = composed.batch_size or batch_size(triplets, COMPOSED_BATCH)
     steps = composed.steps or epoch_steps(composed.epochs, triplets / size, COMPOSED_STEPS)
+    if not (composed.steps or composed.epochs):
+        steps = min(steps, COMPOSED_MOST_STEPS)
     every = composed.validate_every or interval(steps)
     return _with(settings, "composed", batch_size=size, steps=steps, validate_every=every)
 
