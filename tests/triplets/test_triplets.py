@@ -28,6 +28,7 @@ from afmrl_cli.listener import Silent
 from afmrl_cli.nano.shop import ShopPlan, catalog_text, plan_listings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.database import StoredAttributes
+from afmrl_cli.store.files import checksum, sealed, write_json
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.triplets.store import TripletSplit, read_triplets
 from afmrl_cli.workspace import Workspace
@@ -192,6 +193,42 @@ def test_a_killed_run_comes_to_the_same(made: tuple[Path, list[Row]], tmp_path: 
     store.write_bytes(store.read_bytes()[:-40])  # as a damaged disk leaves it
     assert not document(tmp_path)["made_before"]
     assert everything(tmp_path) == everything(root)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reference": ["s1"]}, "line 2: no triplet: reference: "),
+        ({"reference": "elsewhere"}, "line 2: no triplet: 'elsewhere' is no listing of the train split"),
+        ({"window": "close"}, "line 2: no triplet: window 'close' is not known"),
+        ({"changed": {"color": "red"}}, "line 2: no triplet: changed: "),
+        ({"text": None}, "line 2: no triplet: text: "),
+        (None, "line 2: no triplet: "),
+    ],
+)
+def test_a_forged_line_is_named(tmp_path: Path, change: dict[str, object] | None, message: str) -> None:
+    write(tmp_path, plain_rows(40))
+    document(tmp_path)
+    place = tmp_path / ".afmrl" / "triplets" / "train"
+    first, second, *others = everything(tmp_path).splitlines()
+    forged = b"[" if change is None else json.dumps(json.loads(second) | change).encode()
+    (place / "triplets.jsonl").write_bytes(b"\n".join([first, forged, *others, b""]))
+    manifest = json.loads((place / "triplets.json").read_text())
+    manifest["files"] = {"triplets.jsonl": checksum(place / "triplets.jsonl")}
+    write_json(place / "triplets.json", sealed(manifest, place))
+    said = error(tmp_path)
+    assert f"triplets.jsonl: {message}" in said and "remove this file" in said
+    (place / "triplets.jsonl").unlink()
+    assert document(tmp_path)["triplets"] == manifest["triplets"]
+
+
+def test_a_forged_manifest_is_made_again(tmp_path: Path) -> None:
+    write(tmp_path, plain_rows(40))
+    document(tmp_path)
+    place = tmp_path / ".afmrl" / "triplets" / "train"
+    manifest = json.loads((place / "triplets.json").read_text())
+    write_json(place / "triplets.json", sealed({**manifest, "windows": [1]}, place))
+    assert not document(tmp_path)["made_before"]
 
 
 def test_no_product_and_no_key_dominates(tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def triplets(
     files: list[Path] = []
     with session.out, writer_lock(work.folder.store, "afmrl triplets"):
         made = make_triplets(work, side)
-        sample = shown(read_triplets(work.folder, side), session.settings.triplets.seed)
+        ids = {record.id for record in made.records.rows}
+        sample = shown(read_triplets(work.folder, side, ids), session.settings.triplets.seed)
         if out:
             files += write_out(work, side, made.records.rows, out)
             if out.suffix.lower() == ".jsonl" and out.resolve().parent != work.folder.root.resolve():

@@ -43,7 +43,7 @@ def judgements_of(out: Path) -> Path:
 def write_out(work: Workspace, split: TripletSplit, rows: Sequence[Record], out: Path) -> list[Path]:
     """Write the stored triplets of a split; return the files."""
     by_id = {record.id: record for record in rows}
-    lines = _lines(read_triplets(work.folder, split), by_id, out.parent.resolve())
+    lines = _lines(read_triplets(work.folder, split, by_id), by_id, out.parent.resolve())
     if out.suffix.lower() == ".csv":
         with writing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             write_csv(file, [COLUMNS])

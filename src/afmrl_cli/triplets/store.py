@@ -1,20 +1,24 @@
 """Triplets in `.afmrl/triplets/<split>`: a line each, and a manifest that says what they were made from.
 
 The manifest is written last and holds the lines' checksum: lines without their manifest, as a kill leaves them, are
-made again, and the same ones come of it.
+made again, and the same ones come of it. A store may come from a stranger, who can compute checksums, too: every field
+has a type.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
 from ..errors import DataError
-from ..store.files import FILES, checksum, find_damage, parse_json, read_object, reading, sealed, write_json, writing
+from ..store.files import FILES, checksum, find_damage, read_object, reading, sealed, write_json, writing
 from ..store.folder import CatalogFolder
+from .windows import WINDOWS
 
 LINES, MANIFEST = "triplets.jsonl", "triplets.json"
 TripletSplit = Literal["train", "validation"]
@@ -36,6 +40,42 @@ class Triplet:
     confirmed: bool = False
 
 
+class _Attributes(BaseModel):
+    """What the triplets were made from, of a manifest."""
+
+    source: Literal["given", "generated"]
+    made_by: list[str]
+    min_confidence: float
+    unused_keys: dict[str, str]
+
+
+class _Settings(BaseModel):
+    """The settings of `afmrl triplets`, as far as they are shown."""
+
+    seed: int
+
+
+class _Manifest(BaseModel):
+    """triplets.json, as `run.make_triplets` writes it."""
+
+    key: str
+    split: TripletSplit
+    attributes: _Attributes
+    settings: _Settings
+    listings: int
+    left_out: dict[str, int]
+    triplets: int
+    windows: dict[str, int]
+    keys: dict[str, int]
+    references: int
+    targets: int
+    confirmed: int
+    dropped: dict[str, int]
+
+
+_LINE = TypeAdapter(Triplet)
+
+
 def triplet_folder(folder: CatalogFolder, split: TripletSplit) -> Path:
     """Return where the triplets of a split are stored."""
     return folder.store / "triplets" / split
@@ -49,22 +89,41 @@ def stored_manifest(folder: CatalogFolder, split: TripletSplit) -> dict[str, Any
     try:
         with reading(place / MANIFEST):
             manifest = read_object(place / MANIFEST)
+            _Manifest.model_validate(manifest, strict=True)
             return None if find_damage(manifest, place) else manifest
     except DataError:
         return None  # made again
 
 
-def read_triplets(folder: CatalogFolder, split: TripletSplit) -> Iterator[Triplet]:
-    """Yield the stored triplets. Raises DataError where there are none, or not whole."""
+def read_triplets(
+    folder: CatalogFolder, split: TripletSplit, ids: Container[str] | None = None
+) -> Iterator[Triplet]:
+    """Yield the stored triplets; `ids` are the listings that they can be about (None: any).
+
+    Raises DataError where there are none, or not whole, and for a line that is no triplet of these listings.
+    """
     if stored_manifest(folder, split) is None:
         flag = "" if split == "train" else f" --split {split}"
         raise DataError(f"{folder.catalog}: no triplets of the {split} split", f"run `afmrl triplets{flag}`")
     path = triplet_folder(folder, split) / LINES
-    with path.open(encoding="utf-8") as file, reading(path):
-        for line in file:
-            row = parse_json(line)
-            changed = {key: (was, to) for key, (was, to) in row.pop("changed").items()}
-            yield Triplet(**row, changed=changed)
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                triplet = _LINE.validate_json(line, strict=True)
+            except ValidationError as error:
+                first = error.errors(include_input=False, include_url=False)[0]
+                field = "".join(f"{part}: " for part in first["loc"][:1])
+                raise _no_triplet(path, number, field + first["msg"]) from None
+            if triplet.window not in WINDOWS:
+                raise _no_triplet(path, number, f"window {triplet.window[:40]!r} is not known")
+            for id in (triplet.reference, triplet.target):
+                if ids is not None and id not in ids:
+                    raise _no_triplet(path, number, f"{id[:80]!r} is no listing of the {split} split with attributes")
+            yield triplet
+
+
+def _no_triplet(path: Path, number: int, why: str) -> DataError:
+    return DataError(f"{path}: line {number}: no triplet: {why[:200]}", "remove this file: it is made again")
 
 
 def write_triplets(
