@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from afmrl_cli.attributes.parse import read_stored
 from afmrl_cli.catalog.problems import Problems
@@ -19,14 +20,15 @@ from afmrl_cli.catalog.splits import split_of
 from afmrl_cli.composed.bank import Bank
 from afmrl_cli.composed.corpus import PERTURBED
 from afmrl_cli.composed.plan import Plan
-from afmrl_cli.composed.run import COMPOSED, Run, train_composed
+from afmrl_cli.composed.run import COMPOSED, Run, load_weights, read_done, train_composed
 from afmrl_cli.composed.step import BankStep, BatchStep, two_vectors
 from afmrl_cli.composed.validation import make_validation
-from afmrl_cli.errors import DataError, UsageError
+from afmrl_cli.errors import DataError, ModelError, UsageError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.settings import Settings
 from afmrl_cli.store.checkpoints import QUERY_WEIGHTS, WEIGHTS, Checkpoints
+from afmrl_cli.store.files import hash_file, write_json
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import trainable
 from afmrl_cli.training.shell import TrainingSummary, start_job
@@ -74,6 +76,25 @@ def test_triplets_are_of_training_products_and_know_what_answers(shop: CatalogFo
     sides = {each.id: split_of(each, settings().split) for each in read_products(shop, Settings().catalog, Problems())}
     assert {sides[listing.id] for listing in train} == {"train"}
     assert {sides[listing.id] for listing in plan.corpus.validation} == {"validation"}
+
+
+def test_all_listings_of_the_targets_product_answer_and_none_of_the_references(
+    shop: CatalogFolder, settings: MakeSettings
+) -> None:
+    """Listings of one product need not have the same attributes, nor any."""
+    rows = list(csv.DictReader(shop.catalog.read_text().splitlines()))
+    more = [row | {"id": f"{row['id']}-again", "product_id": row["id"], "attr_neck": ""} for row in rows]
+    with shop.catalog.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], "product_id"])
+        writer.writeheader()
+        writer.writerows([row | {"product_id": row["id"]} for row in rows] + more)
+    plan = plan_of(shop, settings())
+    product = [listing.identity for listing in plan.corpus.train]
+    for row in plan.train.rows:
+        assert {i for i, each in enumerate(product) if each == product[row.target]} <= row.answers
+        assert product[row.reference] not in {product[i] for i in row.answers}
+    sets = [row.answers for row in plan.train.rows]
+    assert len({id(each) for each in sets}) < len(sets) / 2, "kept once for many triplets"
 
 
 def test_windows_can_be_chosen(shop: CatalogFolder, settings: MakeSettings) -> None:
@@ -147,7 +168,7 @@ def test_the_gradient_does_not_depend_on_the_chunks(shop: CatalogFolder, setting
                 each.copy_(torch.randn(each.shape, generator=torch.Generator().manual_seed(i)) * 0.05)
         drawn = made.plan.draw(range(6), 0)
         rows = np.random.default_rng(0).standard_normal((len(made.plan.corpus.train), made.embedder.dimension))
-        bank = Bank(torch.nn.functional.normalize(torch.tensor(rows, dtype=torch.float32), dim=1), {})
+        bank = Bank(torch.nn.functional.normalize(torch.tensor(rows, dtype=torch.float32), dim=1))
         step = BatchStep(made.plan, made.reader) if stage == "batch" else BankStep(made.plan, made.reader, bank)
         loss, tokens_read = step(drawn)
         found.append((float(loss), tokens_read, gradients(made)))
@@ -198,7 +219,9 @@ def test_a_run_leaves_a_gallery_and_a_query_adapter(shop: CatalogFolder, setting
     assert again.already_done and again.checkpoint == "embedder-1" and again.details == summary.details
 
 
-def test_the_second_stage_moves_the_query_side_alone(shop: CatalogFolder, settings: MakeSettings) -> None:
+def test_the_second_stage_moves_the_query_side_alone(
+    shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
+) -> None:
     made = loaded(shop, settings())
     made.run.mkdir(parents=True)
     first = made.batch()
@@ -207,6 +230,14 @@ def test_the_second_stage_moves_the_query_side_alone(shop: CatalogFolder, settin
     query = load_file(second.adapter / WEIGHTS)
     assert query.keys() == kept.keys() and any(not torch.equal(kept[name], query[name]) for name in kept)
     assert all(torch.equal(tensor, load_file(first.adapter / WEIGHTS)[name]) for name, tensor in kept.items())
+
+    assert [path.name for path in (made.run / "bank-vectors").iterdir()] == [hash_file(first.adapter / WEIGHTS)[:10]]
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    save_file(dict(list(kept.items())[1:]), odd / WEIGHTS)
+    for folder in (odd, tmp_path / "none"):
+        with pytest.raises(ModelError, match="can't go on from here"):
+            load_weights(made.model, folder)
 
 
 def test_killed_in_either_stage_and_going_on_gives_the_same_weights(
@@ -225,6 +256,37 @@ def test_killed_in_either_stage_and_going_on_gives_the_same_weights(
         there = load_file(other.checkpoints / resumed.checkpoint / file)
         for name, tensor in load_file(shop.checkpoints / whole.checkpoint / file).items():
             assert torch.equal(there[name], tensor), (file, name)
+
+
+@pytest.mark.parametrize(
+    ("forged", "message"),
+    [
+        ({"best": "../../x"}, "batch/done.json: damaged: .*best"),
+        ({"best": "best-7"}, "batch/best-7: not the adapter"),
+        ({"start": [1]}, "batch/done.json: damaged: .*start"),
+        ({"metrics": {}}, "batch/done.json: damaged: .*other metrics"),
+        ({"seconds": "long"}, "batch/done.json: damaged: .*seconds"),
+    ],
+)
+def test_a_forged_stage_is_told(tmp_path: Path, forged: dict[str, object], message: str) -> None:
+    place = tmp_path / "batch"
+    (place / "best-2").mkdir(parents=True)
+    metrics = {"recall@1": 0.1, "recall@5": 0.2, "recall@10": 0.3, "mrr": 0.2}
+    written = {"best": "best-2", "start": metrics, "metrics": metrics, "seconds": 1.0}
+    write_json(place / "done.json", written)
+    assert read_done(place) is not None
+    write_json(place / "done.json", written | forged)
+    with pytest.raises(DataError, match=message):
+        read_done(place)
+
+
+def test_no_link_in_a_stages_adapter_is_followed(tmp_path: Path) -> None:
+    place = tmp_path / "batch"
+    (place / "best-2").mkdir(parents=True)
+    (place / "best-2" / "README.md").symlink_to("/etc/hostname")
+    write_json(place / "done.json", {"best": "best-2", "start": {}, "metrics": {}, "seconds": 1.0})
+    with pytest.raises(DataError, match="best-2: not the adapter"):
+        read_done(place)
 
 
 def test_one_stage_can_be_done_alone(shop: CatalogFolder, settings: MakeSettings) -> None:

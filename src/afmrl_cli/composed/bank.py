@@ -7,7 +7,7 @@ gallery and perturbed captions are encoded with them, since the same side reads 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +28,13 @@ from .plan import Plan
 
 @dataclass(frozen=True)
 class Bank:
-    """`listings` [N, d]: unit vectors of the training listings, in their order; `perturbed` [k, d] by example."""
+    """`listings` [N, d]: unit vectors of the training listings, in their order. `captions` [T, d]: those of captions,
+    of which `perturbed` are the rows of an example, by its number.
+    """
 
     listings: Tensor
-    perturbed: dict[int, Tensor]
+    captions: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    perturbed: dict[int, list[int]] = field(default_factory=dict)
 
 
 class Still:
@@ -39,7 +42,7 @@ class Still:
 
     def __init__(self, work: Workspace, embedder: Embedder, folder: Path) -> None:
         self.work, self.embedder = work, embedder
-        self.cache = VectorCache(folder)
+        self.cache = VectorCache(folder, embedder.dimension)
 
     def encode(self, sides: Sequence[Side], what: str) -> NDArray[np.float32]:
         """Return the vectors [n, d] of `sides`. DataError for a photo that can't be opened any more."""
@@ -54,18 +57,22 @@ class Still:
 
 
 def make_bank(plan: Plan, still: Still, device: torch.device) -> Bank:
-    """Encode all training listings, and the perturbed captions where they are wanted."""
+    """Encode all training listings, and the perturbed captions of the triplets that will be met, where they are
+    wanted.
+    """
     train, composed = plan.corpus.train, plan.settings.composed
     shown = [i for i, listing in enumerate(train) if listing.text or listing.photos]
     vectors = still.encode([plan.listing_side(train, i) for i in shown], "encoding the bank")
     listings = np.zeros((len(train), vectors.shape[1]), np.float32)
     listings[shown] = vectors
-    perturbed: dict[int, Tensor] = {}
-    if composed.perturbed:
-        written = {i: found for i in range(len(plan.train.rows)) if (found := plan.train.perturbed(i, composed.seed))}
-        texts = list(dict.fromkeys(text for found in written.values() for text in found))
-        sides = [Side(-1, "", attributes=text) for text in texts]
-        rows = still.encode(sides, "encoding captions") if sides else vectors[:0]
-        vector = dict(zip(texts, torch.as_tensor(rows, device=device), strict=True))
-        perturbed = {i: torch.stack([vector[text] for text in found]) for i, found in written.items()}
-    return Bank(torch.as_tensor(listings, device=device), perturbed)
+    bank = Bank(torch.as_tensor(listings, device=device))
+    if not composed.perturbed:
+        return bank
+    met = {i for _, (*_, batch) in zip(range(plan.steps), plan.from_step(0, 0), strict=False) for i in batch}
+    written = {i: found for i in sorted(met) if (found := plan.train.perturbed(i, composed.seed))}
+    row: dict[str, int] = {}
+    perturbed = {i: [row.setdefault(text, len(row)) for text in found] for i, found in written.items()}
+    captions = (
+        still.encode([Side(-1, "", attributes=text) for text in row], "encoding captions") if row else vectors[:0]
+    )
+    return replace(bank, captions=torch.as_tensor(captions, device=device), perturbed=perturbed)

@@ -9,7 +9,7 @@ left out, and counted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,13 +35,13 @@ PERTURBED = 4
 @dataclass(frozen=True, slots=True)
 class Example:
     """A triplet. `reference` and `target` are numbers of listings, `answers` those of all listings that answer, the
-    target among them; `wish` and `sentence` are the change as pairs and in words, `edited` the attributes of the
-    reference with the change made, "" where they are not known.
+    target among them, one object for all triplets that have the same; `wish` and `sentence` are the change as pairs and
+    in words, `edited` the attributes of the reference with the change made, "" where they are not known.
     """
 
     reference: int
     target: int
-    answers: tuple[int, ...]
+    answers: frozenset[int]
     wish: str
     sentence: str
     edited: str
@@ -91,23 +91,22 @@ def load_examples(work: Workspace, split: TripletSplit, listings: Sequence[Train
     made = make_triplets(work, split)
     number = {listing.id: i for i, listing in enumerate(listings) if listing.photos}
     records = {record.id: record for record in made.records.rows}
-    judgements = Judgements(made.records.rows)
+    answers = _Answers(Judgements(made.records.rows), listings)
     edited = _Edited(work, listings, number, made.records.source)
     rows: list[Example] = []
     left_out = 0
-    for triplet in read_triplets(work.folder, split):
+    for triplet in read_triplets(work.folder, split, records):
         if composed.windows and triplet.window not in composed.windows:
             continue
         if triplet.reference not in number or triplet.target not in number:
             left_out += 1
             continue
         reference, target = records[triplet.reference], records[triplet.target]
-        right = judgements.right(reference, target, triplet.window)
         rows.append(
             Example(
                 number[triplet.reference],
                 number[triplet.target],
-                tuple(number[id] for id in right if id in number),
+                answers.of(number[triplet.reference], number[triplet.target], target, triplet.window),
                 triplet.text,
                 triplet.sentence,
                 edited.of(reference, triplet.text),
@@ -120,7 +119,6 @@ def load_examples(work: Workspace, split: TripletSplit, listings: Sequence[Train
         raise DataError(f"{work.folder.catalog}: no triplets{named} of the {split} split", "see `afmrl triplets`")
     captions = {number[id]: record.text for id, record in records.items() if id in number and record.text}
     counts = Counter(row.window for row in rows)
-    content = [[rows_of(row, listings) for row in rows], sorted(captions.items())]
     return Examples(
         rows,
         captions,
@@ -129,15 +127,52 @@ def load_examples(work: Workspace, split: TripletSplit, listings: Sequence[Train
         made.records.made_by,
         made.records.source,
         left_out,
-        hash_json(content),
+        _fingerprint(rows, captions, listings),
     )
 
 
-def rows_of(row: Example, listings: Sequence[TrainListing]) -> list[object]:
-    """Return all that training sees of an example, by ids."""
-    answers = [listings[i].id for i in row.answers]
-    ends = [listings[row.reference].id, listings[row.target].id]
-    return [*ends, answers, row.wish, row.sentence, row.edited, sorted(row.changed)]
+def _fingerprint(rows: Sequence[Example], captions: Mapping[int, str], listings: Sequence[TrainListing]) -> str:
+    """Hash all that training sees of the examples, by ids; each set of answers once."""
+    number: dict[frozenset[int], int] = {}
+    content = [
+        [
+            *(listings[row.reference].id, listings[row.target].id),
+            number.setdefault(row.answers, len(number)),
+            *(row.wish, row.sentence, row.edited, sorted(row.changed)),
+        ]
+        for row in rows
+    ]
+    return hash_json([content, [sorted(listings[i].id for i in each) for each in number], sorted(captions.items())])
+
+
+class _Answers:
+    """Finds the listings that answer a triplet: those that are as its target is, and all of the target's product, but
+    none of the reference's. In a catalog with few attributes thousands are alike: what is the same for many triplets is
+    made once.
+    """
+
+    def __init__(self, judgements: Judgements, listings: Sequence[TrainListing]) -> None:
+        self._judgements, self._listings = judgements, listings
+        self._number = {listing.id: i for i, listing in enumerate(listings)}
+        products: dict[str, list[int]] = {}
+        for i, listing in enumerate(listings):
+            products.setdefault(listing.identity, []).append(i)
+        self._products = {identity: frozenset(found) for identity, found in products.items()}
+        self._alike: dict[Hashable, frozenset[int]] = {}
+        self._found: dict[Hashable, frozenset[int]] = {}
+
+    def of(self, reference: int, target: int, record: Record, window: str) -> frozenset[int]:
+        """Return the numbers of the listings; `record` is the target's."""
+        common, ids = self._judgements.alike(record, window)
+        if common not in self._alike:
+            self._alike[common] = frozenset(self._number[id] for id in ids if id in self._number)
+        alike = self._alike[common]
+        own, other = (self._products[self._listings[i].identity] for i in (target, reference))
+        more, less = own - alike, other & alike  # nearly always empty
+        key = (common, more, less)
+        if key not in self._found:
+            self._found[key] = (alike | more) - less if more or less else alike
+        return self._found[key]
 
 
 class _Edited:

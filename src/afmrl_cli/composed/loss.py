@@ -23,6 +23,7 @@ What the papers leave open, or do otherwise, and what we chose:
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,18 +68,21 @@ def _alignment(rows: Tensor, captions: Tensor, own: Tensor, temperature: float) 
     return cross_entropy(rows[there] @ captions.T / temperature, own[there])
 
 
-def bank_loss(queries: Tensor, bank: Tensor, targets: Tensor, answers: list[list[int]], temperature: float) -> Tensor:
+def bank_loss(
+    queries: Tensor, bank: Tensor, targets: Tensor, answers: Sequence[Collection[int]], temperature: float
+) -> Tensor:
     """Compute CE of `queries` [n, d] over the rows of `bank` [N, d], summed over the queries.
 
     `targets` [n] are the right rows; `answers` are, for each query, all rows that answer it, the right one among them.
     """
     logits = queries @ bank.T / temperature
-    where = [(i, row) for i, rows in enumerate(answers) for row in rows if row != int(targets[i])]
-    if where:
-        mask = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
-        mask[tuple(zip(*where, strict=True))] = True
-        logits = logits.masked_fill(mask, -math.inf)
-    return cross_entropy(logits, targets, reduction="sum")
+    own = torch.arange(len(logits))
+    query = own.repeat_interleave(torch.tensor([len(rows) for rows in answers]))
+    row = torch.tensor([row for rows in answers for row in rows], dtype=torch.long)
+    mask = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
+    mask[query.to(logits.device), row.to(logits.device)] = True
+    mask[own.to(logits.device), targets] = False
+    return cross_entropy(logits.masked_fill(mask, -math.inf), targets, reduction="sum")
 
 
 def perturbed_loss(queries: Tensor, captions: Tensor, temperature: float) -> Tensor:

@@ -9,26 +9,28 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import PeftModel, set_peft_model_state_dict
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ..attributes.views import LISTING
 from ..catalog.problems import Problems
-from ..errors import DataError
+from ..errors import DataError, ModelError
 from ..models.backends import check_trainable
 from ..models.embedder import Embedder
 from ..store.checkpoints import QUERY_WEIGHTS, WEIGHTS
-from ..store.files import parse_json, read_object, write_json, writing, writing_folder
+from ..store.files import hash_file, parse_json, read_object, reading, write_json, writing, writing_folder
+from ..store.strict import validated
 from ..store.training_products import training_products
 from ..training.adapter import ADAPTER_NAME, add_trainable, save_adapter
 from ..training.corpus import Corpus, load_corpus
@@ -45,8 +47,10 @@ from .corpus import Examples, load_examples
 from .plan import NOT_THE_RESULT, Plan, data_of, describe, make_plan, run_key, stages_of
 from .step import BankStep, BatchStep
 from .trainer import ComposedTrainer, Stage
-from .validation import make_validation
+from .validation import METRICS, make_validation
 
+DONE, BANK = "done.json", "bank-vectors"
+AFRESH = "start afresh with --force"
 MEASURED = 64
 """Triplets that a dry run learns from."""
 
@@ -146,12 +150,12 @@ class Run:
         """Do the second stage: what asks learns, from the adapter in the folder `gallery` on."""
         load_weights(self.model, gallery)
         self.model.eval()
-        still = Still(self.work, self.embedder, self.run / "bank-vectors")
+        # Vectors that another adapter made are not found under the name of this one.
+        folder = self.run / BANK / hash_file(gallery / WEIGHTS)[:10]
+        still = Still(self.work, self.embedder, folder)
         bank = make_bank(self.plan, still, self.embedder.loaded.device)
         shown = still.encode(self.validation.gallery, "encoding the validation") if self.validation else None
-        done = self._stage("bank", BankStep(self.plan, self.reader, bank), lambda: self._validate(gallery=shown))
-        shutil.rmtree(self.run / "bank-vectors", ignore_errors=True)
-        return done
+        return self._stage("bank", BankStep(self.plan, self.reader, bank), lambda: self._validate(gallery=shown))
 
     def save(self, folder: Path) -> None:
         """Write the adapter as it is now."""
@@ -179,7 +183,10 @@ class Run:
             trainer.seconds,
             resumed,
         )
-        write_done(place, done)
+        write_json(
+            place / DONE,
+            {"best": done.adapter.name, "start": done.start, "metrics": done.best, "seconds": done.seconds},
+        )
         return done
 
     def _validate(self, gallery: NDArray[np.float32] | None = None) -> dict[str, float]:
@@ -207,8 +214,11 @@ def _train(job: Job, plan: Plan, run: Path) -> Outcome:
                 done = training.batch()
             else:
                 done = training.bank(found["batch"].adapter if found else _start(training))
+        for state in (run / name).glob("state-*"):
+            shutil.rmtree(state)
         found[name] = done
         _tell_gain(name, done, listener)
+    shutil.rmtree(run / BANK, ignore_errors=True)
     first = found.get("batch")
     gallery = first.adapter if first else run / "start"
     query = found["bank"] if "bank" in found and found["bank"].gained else None
@@ -253,8 +263,17 @@ def _tell_gain(name: str, done: Done, listener: Any) -> None:
 
 
 def load_weights(model: PeftModel, folder: Path) -> None:
-    """Put the adapter in `folder` in place of the one that is trained."""
-    set_peft_model_state_dict(model, load_file(folder / WEIGHTS), adapter_name=ADAPTER_NAME)
+    """Put the adapter in `folder` in place of the one that is trained. ModelError when it does not fit."""
+    try:
+        tensors = load_file(folder / WEIGHTS)
+        expected = sum(f".{ADAPTER_NAME}." in name for name, _ in model.named_parameters())
+        if set_peft_model_state_dict(model, tensors, adapter_name=ADAPTER_NAME).unexpected_keys or (
+            len(tensors) != expected
+        ):
+            raise ValueError("its tensors are not those that are trained")
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().split("\n", 1)[0][:200]
+        raise ModelError(f"{folder / WEIGHTS}: can't go on from here: {reason}", AFRESH) from error
 
 
 def join(run: Path, gallery: Path, query: Path | None) -> None:
@@ -267,29 +286,41 @@ def join(run: Path, gallery: Path, query: Path | None) -> None:
             shutil.copyfile(query / WEIGHTS, folder / QUERY_WEIGHTS)
 
 
-def write_done(place: Path, done: Done) -> None:
-    """Note that a stage has ended, and remove its states."""
-    content = {"best": done.adapter.name, "start": done.start, "metrics": done.best, "seconds": done.seconds}
-    write_json(place / "done.json", content)
-    for state in place.glob("state-*"):
-        shutil.rmtree(state)
+class _DoneFile(BaseModel):
+    """done.json of a stage."""
+
+    model_config = ConfigDict(strict=True)
+
+    best: Annotated[str, Field(pattern=r"^best-[0-9]{1,9}$")]
+    start: dict[str, FiniteFloat]
+    metrics: dict[str, FiniteFloat]
+    seconds: Annotated[FiniteFloat, Field(ge=0)]
 
 
 def read_done(place: Path) -> Done | None:
-    """Return the stage in `place`, None when it has not ended."""
-    if not (place / "done.json").is_file():
+    """Return the stage in `place`, None when it has not ended. DataError when its files are not what was written."""
+    file = place / DONE
+    if not file.is_file():
         return None
-    content: Mapping[str, Any] = read_object(place / "done.json")
-    return Done(place / content["best"], content["start"], content["metrics"], content["seconds"], 0)
+    with reading(file):
+        found = validated(_DoneFile, read_object(file))
+        if found.start and not found.start.keys() == found.metrics.keys() == METRICS:
+            raise ValueError("other metrics")
+    adapter = place / found.best
+    if adapter.is_symlink() or not adapter.is_dir() or any(each.is_symlink() for each in adapter.iterdir()):
+        raise DataError(f"{adapter}: not the adapter that this stage left", AFRESH)
+    return Done(adapter, found.start, found.metrics, found.seconds, 0)
 
 
 def _write_metrics(run: Path, stages: tuple[str, ...], steps: int) -> None:
     """Write metrics.jsonl of the whole run: the steps of the second stage go on from those of the first."""
     rows = []
     for i, name in enumerate(stages):
-        for line in (run / name / "metrics.jsonl").read_text("utf-8").splitlines():
-            row = parse_json(line)
-            rows.append({**row, "step": row["step"] + i * steps, "stage": name})
+        file = run / name / "metrics.jsonl"
+        with reading(file):
+            for line in file.read_text("utf-8").splitlines():
+                row = parse_json(line)
+                rows.append({**row, "step": row["step"] + i * steps, "stage": name})
     with writing(run / "metrics.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
@@ -326,7 +357,7 @@ def _measure(job: Job, plan: Plan) -> tuple[Estimate, dict[str, Any]]:
 
 def _random_bank(plan: Plan, embedder: Embedder) -> Bank:
     rows = torch.nn.functional.normalize(torch.randn(len(plan.corpus.train), embedder.dimension), dim=1)
-    return Bank(rows.to(embedder.loaded.device), {})
+    return Bank(rows.to(embedder.loaded.device))
 
 
 def _seconds_of(embedder: Embedder, sides: list[Side], instruction: str) -> float:

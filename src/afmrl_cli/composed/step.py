@@ -91,11 +91,12 @@ class BankStep:
             vectors = reader.embedder.unit_vectors(batch)
             examples = [self.plan.train.rows[drawn[i].number] for i in rows]
             targets = torch.tensor([each.target for each in examples], device=device)
-            right = [list(each.answers) for each in examples]
+            right = [each.answers for each in examples]
             loss = bank_loss(vectors, self.bank.listings, targets, right, composed.temperature)
             there = [at for at, i in enumerate(rows) if drawn[i].number in self.bank.perturbed]
             if composed.perturbed and there:
-                captions = torch.stack([self.bank.perturbed[drawn[rows[at]].number] for at in there])
+                written = [self.bank.perturbed[drawn[rows[at]].number] for at in there]
+                captions = self.bank.captions[torch.tensor(written, device=device)]
                 loss = loss + composed.perturbed * perturbed_loss(vectors[there], captions, composed.temperature)
             loss = loss / len(drawn)
             torch.autograd.backward(loss)
@@ -119,8 +120,7 @@ def captions_of(drawn: Sequence[Drawn], examples: Examples) -> tuple[list[str], 
 def answers(drawn: Sequence[Drawn], examples: Examples) -> list[list[bool]]:
     """Return [n][n]: whether target j answers query i."""
     rows = [examples.rows[each.number] for each in drawn]
-    right = [frozenset(row.answers) for row in rows]
-    return [[other.target in each for other in rows] for each in right]
+    return [[other.target in row.answers for other in rows] for row in rows]
 
 
 def two_vectors(embedder: Embedder, batch: dict[str, Any]) -> Tensor:

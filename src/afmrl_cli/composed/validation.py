@@ -17,6 +17,8 @@ from ..training.validation import GALLERY_PER_QUERY, KS, LEAST_QUERIES
 from .corpus import Example
 from .plan import Plan
 
+METRICS = {*(f"recall@{k}" for k in KS), "mrr"}
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -67,5 +69,4 @@ def _gallery(rows: list[Example], listings: list[TrainListing], most: int, seed:
 def _excluded(row: Example, shown: list[int], listings: list[TrainListing]) -> list[bool]:
     """Return for each of the listings `shown` whether it counts neither as right nor as wrong."""
     reference, target = listings[row.reference].identity, listings[row.target].identity
-    also = frozenset(row.answers)
-    return [i != row.target and (listings[i].identity in (reference, target) or i in also) for i in shown]
+    return [i != row.target and (listings[i].identity in (reference, target) or i in row.answers) for i in shown]

@@ -158,19 +158,19 @@ def read_strictly(file: Path) -> dict[str, Any]:
 
 def check_manifest(content: dict[str, Any]) -> None:
     """Raise ValueError naming the first field that is not as `ManifestFile` has it."""
-    _check(ManifestFile, content)
+    validated(ManifestFile, content)
 
 
 def check_adapter_config(content: dict[str, Any]) -> AdapterConfig:
     """Return the configuration; ValueError naming the first field that is not as `AdapterConfig` has it."""
-    config = _check(AdapterConfig, content)
+    config = validated(AdapterConfig, content)
     _refuse_unknown(config.model_extra or {})
     return config
 
 
 def check_foreign_config(content: dict[str, Any]) -> ForeignAdapterConfig:
     """Return the configuration; ValueError naming the first field that is not as `ForeignAdapterConfig` has it."""
-    config = _check(ForeignAdapterConfig, content)
+    config = validated(ForeignAdapterConfig, content)
     if config.modules_to_save:
         raise ValueError(f"modules_to_save: {', '.join(config.modules_to_save)[:100]}: whole layers can't be taken in")
     extra = config.model_extra or {}
@@ -185,7 +185,8 @@ def _refuse_unknown(fields: dict[str, Any]) -> None:
         raise ValueError(f"{said[:60]}: can't be used")
 
 
-def _check(model: type[Model], content: dict[str, Any]) -> Model:
+def validated(model: type[Model], content: dict[str, Any]) -> Model:
+    """Return `content` as `model`; ValueError naming the first field that is not as it should be."""
     try:
         return model.model_validate(content)
     except ValidationError as error:

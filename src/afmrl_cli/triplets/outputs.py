@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +101,14 @@ class Judgements:
             for place in filter(None, places):
                 self._same.setdefault((place, *_values(record)), []).append(record.id)
 
+    def alike(self, target: Record, window: str) -> tuple[Hashable, list[str]]:
+        """Return the ids of those that are as `target` is, and what they have in common: equal for one list."""
+        common = (f"group {target.group}" if window == "variants" else f"type {target.type}", *_values(target))
+        return common, self._same.get(common, [])
+
     def right(self, reference: Record, target: Record, window: str) -> list[str]:
         """Return the ids, the target first."""
-        place = f"group {target.group}" if window == "variants" else f"type {target.type}"
-        same = self._same.get((place, *_values(target)), [])
+        _, same = self.alike(target, window)
         others = [id for id in same if self._identity[id] != reference.identity]
         return list(dict.fromkeys([target.id, *others]))
 

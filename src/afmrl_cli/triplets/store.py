@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from ..errors import DataError
 from ..store.files import FILES, checksum, find_damage, read_object, reading, sealed, write_json, writing
 from ..store.folder import CatalogFolder
+from ..store.strict import validated
 from .windows import WINDOWS
 
 LINES, MANIFEST = "triplets.jsonl", "triplets.json"
 TripletSplit = Literal["train", "validation"]
 """Of test identities no triplets are made."""
+STRICT = ConfigDict(strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Triplet:
 class _Attributes(BaseModel):
     """What the triplets were made from, of a manifest."""
 
+    model_config = STRICT
+
     source: Literal["given", "generated"]
     made_by: list[str]
     min_confidence: float
@@ -52,11 +56,15 @@ class _Attributes(BaseModel):
 class _Settings(BaseModel):
     """The settings of `afmrl triplets`, as far as they are shown."""
 
+    model_config = STRICT
+
     seed: int
 
 
 class _Manifest(BaseModel):
     """triplets.json, as `run.make_triplets` writes it."""
+
+    model_config = STRICT
 
     key: str
     split: TripletSplit
@@ -89,15 +97,13 @@ def stored_manifest(folder: CatalogFolder, split: TripletSplit) -> dict[str, Any
     try:
         with reading(place / MANIFEST):
             manifest = read_object(place / MANIFEST)
-            _Manifest.model_validate(manifest, strict=True)
+            validated(_Manifest, manifest)
             return None if find_damage(manifest, place) else manifest
     except DataError:
         return None  # made again
 
 
-def read_triplets(
-    folder: CatalogFolder, split: TripletSplit, ids: Container[str] | None = None
-) -> Iterator[Triplet]:
+def read_triplets(folder: CatalogFolder, split: TripletSplit, ids: Container[str] | None = None) -> Iterator[Triplet]:
     """Yield the stored triplets; `ids` are the listings that they can be about (None: any).
 
     Raises DataError where there are none, or not whole, and for a line that is no triplet of these listings.
