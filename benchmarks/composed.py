@@ -11,7 +11,8 @@ the change made in them, or as photo and change alone.
 
     zero-shot           the embedder as it is
     batch               the first stage alone
-      without captions, variants alone (no other triplets), longer (half as many steps more: the second stage's time)
+      without captions; of variants alone (no generated triplets), or without far ones; longer (half as many steps more,
+      about what the second stage takes)
     bank                both stages; with perturbed captions
     ... alone           of zero-shot and of both stages: the change, the photo, or the edited attributes and no photo
 
@@ -68,6 +69,7 @@ BATCH: Mapping[str, Flags] = {
     "batch": {},
     "batch without captions": {"composed.caption_weight": 0.0},
     "batch, variants alone": {"composed.windows": ["variants"]},
+    "batch, without far": {"composed.windows": ["variants", "near"]},
     "longer batch": {"composed.steps": 60},
 }
 BANK: Mapping[str, Flags] = {"bank": {}, "bank, perturbed": {"composed.perturbed": 0.5}}
@@ -76,6 +78,7 @@ ROWS: Mapping[str, str] = {
     "batch": "zero-shot",
     "batch without captions": "batch",
     "batch, variants alone": "batch",
+    "batch, without far": "batch",
     "longer batch": "batch",
     "bank": "batch",
     "bank over longer batch": "longer batch",
