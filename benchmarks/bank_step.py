@@ -65,7 +65,7 @@ def main() -> None:
     seconds(batch, drawn, made)  # the first photos run through the tower, later ones come from the store
     for size in (int(each) for each in wanted.banks.split(",")):
         rows = torch.nn.functional.normalize(torch.randn(size, made.embedder.dimension), dim=1)
-        bank = BankStep(made.plan, made.reader, Bank(rows, {}))
+        bank = BankStep(made.plan, made.reader, Bank(rows))
         seconds(bank, drawn, made)
         pairs = [(seconds(bank, drawn, made), seconds(batch, drawn, made)) for _ in range(wanted.rounds)]
         ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
