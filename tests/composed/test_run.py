@@ -218,6 +218,12 @@ def test_a_run_leaves_a_gallery_and_a_query_adapter(shop: CatalogFolder, setting
     again = run(shop, settings(**{"composed.perturbed": 0.5}))
     assert again.already_done and again.checkpoint == "embedder-1" and again.details == summary.details
 
+    (summary.run / "done.json").unlink()  # killed between the last stage and the end
+    (summary.run / "bank-vectors" / "old").mkdir(parents=True)
+    again = run(shop, settings(**{"composed.perturbed": 0.5}))
+    assert not again.already_done and again.details == summary.details and not (summary.run / "bank-vectors").exists()
+    assert [each.name for each in Checkpoints(shop.checkpoints).list()] == ["embedder-1"]
+
 
 def test_the_second_stage_moves_the_query_side_alone(
     shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
@@ -248,6 +254,7 @@ def test_killed_in_either_stage_and_going_on_gives_the_same_weights(
     chosen = settings(**{"composed.lora_dropout": 0.2})
     whole = run(shop, chosen)
     kill_once(lambda: list(other.runs.glob("*/batch/state-2")), lambda: run(other, chosen))
+    kill_once(lambda: list(other.runs.glob("*/bank-vectors/*/*.json")), lambda: run(other, chosen))
     kill_once(lambda: list(other.runs.glob("*/bank/state-2")), lambda: run(other, chosen))
     assert not Checkpoints(other.checkpoints).list()
     resumed = run(other, chosen)

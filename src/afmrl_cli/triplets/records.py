@@ -241,9 +241,11 @@ def _described(record: Record, unused: Mapping[str, str]) -> Record:
     return replace(record, pairs=pairs, type=intern("|".join(filter(None, kinds))))
 
 
-def _nothing(work: Workspace, split: Split, left_out: Mapping[str, int], kind: str) -> DataError:
+def _nothing(work: Workspace, split: Split, left_out: Counter[str], kind: str) -> DataError:
     why = ", ".join(f"{number:,} {reason}" for reason, number in left_out.items() if number)
     hint = "run `afmrl attributes`" if kind == "generated" else "name columns in sft.columns, or run `afmrl attributes`"
+    if left_out["no photo"] and not left_out["no attributes"]:
+        hint = "see `afmrl check` for the photos"
     return DataError(f"{work.folder.catalog}: no listing of the {split} split has photo and attributes ({why})", hint)
 
 
