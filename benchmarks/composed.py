@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from afmrl_cli.catalog.product import Product
-from afmrl_cli.catalog.splits import split_of
+from afmrl_cli.catalog.splits import Split, split_of
 from afmrl_cli.cli.output import Output
 from afmrl_cli.composed.run import train_composed
 from afmrl_cli.evaluation.build import TaskSpec
@@ -50,7 +50,7 @@ from . import BUILT_IN
 from .stages_table import METRICS, Scores, change
 
 Flags = Mapping[str, object]
-SPLITS = ("validation", "test")
+SPLITS: tuple[Split, ...] = ("validation", "test")
 SHOP: Flags = {
     "model.device": "cpu",
     "model.preset": "nano",

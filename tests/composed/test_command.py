@@ -46,6 +46,14 @@ def test_a_checkpoint_is_made_and_search_and_eval_use_it(root: Path) -> None:
     assert again["already_done"] and again["checkpoint"] == "embedder-1"
     assert set(again["stages"]) == {"batch", "bank"} and again["metrics"].keys() >= {"recall@1", "mrr"}
 
+    done = next(root.glob(".afmrl/runs/train-composed-*/done.json"))
+    whole = done.read_text()
+    for forged in ({"stages": [1]}, {"stages": {"batch": {"before": {"mrr": 1}}}}, {"validation": None}):
+        done.write_text(json.dumps(json.loads(whole) | forged))
+        refused = call(root, "train-composed")
+        assert refused.exit_code == 3 and "done.json: damaged" in " ".join(refused.stderr.split()), refused.output
+    done.write_text(whole)
+
     chosen = ["--set", "model.embedder_checkpoint=embedder-1"]
     assert call(root, "embed", *chosen).exit_code == 0
     like = ["--like", "S0", "--change", "colour: blue", "--catalog", str(root), "--json", *chosen]

@@ -28,10 +28,11 @@ from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.settings import Settings
 from afmrl_cli.store.checkpoints import QUERY_WEIGHTS, WEIGHTS, Checkpoints
-from afmrl_cli.store.files import hash_file, write_json
+from afmrl_cli.store.files import checksum, hash_file, sealed, write_json
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import trainable
 from afmrl_cli.training.shell import TrainingSummary, start_job
+from afmrl_cli.triplets.store import triplet_folder
 from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
 from tests.training.test_run import Heard
@@ -329,6 +330,19 @@ def test_without_triplets_to_validate_by_the_last_step_is_kept(shop: CatalogFold
     summary = run(shop, chosen, heard)
     assert summary.checkpoint and summary.details["metrics"] == {} and summary.details["query_adapter"]
     assert any("the last one's adapter is kept" in line for line in heard.said)
+
+
+def test_a_damaged_store_of_validation_triplets_is_not_taken_for_none(
+    shop: CatalogFolder, settings: MakeSettings
+) -> None:
+    plan_of(shop, settings())
+    place = triplet_folder(shop, "validation")
+    (place / "triplets.jsonl").write_text("{}\n")
+    manifest = json.loads((place / "triplets.json").read_text())
+    manifest["files"] = {"triplets.jsonl": checksum(place / "triplets.jsonl")}
+    write_json(place / "triplets.json", sealed(manifest, place))
+    with pytest.raises(DataError, match=r"validation/triplets\.jsonl: line 1: no triplet"):
+        plan_of(shop, settings())
 
 
 def test_a_dry_run_measures_both_stages(shop: CatalogFolder, settings: MakeSettings) -> None:

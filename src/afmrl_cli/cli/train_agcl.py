@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .eval import trained_by
 from .flags import setting
 from .options import Session, in_session
-from .training import DryRun, Force, show_checkpoint, show_estimate, show_training
+from .training import DryRun, Force, reading_done, show_checkpoint, show_estimate, show_training
 
 if TYPE_CHECKING:
     from ..training.shell import TrainingSummary
@@ -44,7 +44,8 @@ def train_agcl(session: Session, dry_run: DryRun = False, force: Force = False) 
     with session.out:
         summary = run(session.work, dry_run=dry_run, force=force)
     if summary is not None:
-        _show(session, summary)
+        with reading_done(summary):
+            _show(session, summary)
 
 
 def _show(session: Session, summary: TrainingSummary) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CheckFailed
 from .flags import setting
 from .options import Session, in_session
-from .training import DryRun, Force, show_checkpoint, show_estimate, show_training
+from .training import DryRun, Force, reading_done, show_checkpoint, show_estimate, show_training
 
 if TYPE_CHECKING:
     from ..training.shell import TrainingSummary
@@ -45,7 +45,8 @@ def train_rar(session: Session, dry_run: DryRun = False, force: Force = False) -
 
     with session.out:
         summary = run(session.work, dry_run=dry_run, force=force)
-    _show(session, summary)
+    with reading_done(summary):
+        _show(session, summary)
     if why := summary.details.get("refused"):
         if not dry_run:
             raise CheckFailed(why, summary.details["what_may_help"])

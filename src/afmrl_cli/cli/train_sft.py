@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .flags import setting
 from .options import Session, in_session
-from .training import DryRun, Force, show_checkpoint, show_estimate, show_training
+from .training import DryRun, Force, reading_done, show_checkpoint, show_estimate, show_training
 
 if TYPE_CHECKING:
     from ..training.shell import TrainingSummary
@@ -41,7 +41,8 @@ def train_sft(session: Session, dry_run: DryRun = False, force: Force = False) -
 
     with session.out:
         summary = run(session.work, dry_run=dry_run, force=force)
-    _show(session, summary)
+    with reading_done(summary):
+        _show(session, summary)
 
 
 def _show(session: Session, summary: TrainingSummary) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..store.files import reading
 from .options import Session
 from .output import plain_text
 
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and what it would take.")]
 Force = Annotated[bool, typer.Option("--force", help="Train again what is done, or afresh what was stopped.")]
+
+
+def reading_done(summary: TrainingSummary) -> contextlib.AbstractContextManager[None]:
+    """Turn what a done.json that is not what was written leads to, when it is shown, into a DataError that names it."""
+    return reading(summary.run / "done.json") if summary.already_done else contextlib.nullcontext()
 
 
 def show_training(session: Session, name: str, summary: TrainingSummary, **changes: object) -> bool:

@@ -17,12 +17,12 @@ import numpy as np
 from ..attributes.parse import read_stored
 from ..attributes.schema import folded
 from ..attributes.views import LISTING
-from ..errors import DataError, UsageError
+from ..errors import UsageError
 from ..retrieval.composed import changed_attributes, read_change
 from ..store.files import hash_json
 from ..training.pairs import TrainListing
 from ..triplets.outputs import Judgements
-from ..triplets.records import Record
+from ..triplets.records import NoTriplets, Record
 from ..triplets.run import make_triplets
 from ..triplets.store import TripletSplit, read_triplets
 from ..triplets.windows import WINDOWS
@@ -83,7 +83,7 @@ class Examples:
 def load_examples(work: Workspace, split: TripletSplit, listings: Sequence[TrainListing]) -> Examples:
     """Return the triplets of a split, made and stored where they are not; the caller holds the store's lock.
 
-    `listings` are those of the split. Raises DataError where nothing is left, UsageError for an unknown window.
+    `listings` are those of the split. Raises NoTriplets where nothing is left, UsageError for an unknown window.
     """
     composed = work.settings.composed
     if unknown := [window for window in composed.windows if window not in WINDOWS]:
@@ -116,7 +116,7 @@ def load_examples(work: Workspace, split: TripletSplit, listings: Sequence[Train
         )
     if not rows:
         named = f" of the windows {', '.join(composed.windows)}" if composed.windows else ""
-        raise DataError(f"{work.folder.catalog}: no triplets{named} of the {split} split", "see `afmrl triplets`")
+        raise NoTriplets(f"{work.folder.catalog}: no triplets{named} of the {split} split", "see `afmrl triplets`")
     captions = {number[id]: record.text for id, record in records.items() if id in number and record.text}
     counts = Counter(row.window for row in rows)
     return Examples(

@@ -13,7 +13,11 @@ perturbed attributes" of the fashion retrieval paper of 2025 may mean.
 What the papers leave open, or do otherwise, and what we chose:
 - s is read in the forward of q, at the token that closes the last photo: the model is causal, so nothing of the change
   is in it. ProCIR writes two turns.
-- l1 = l2 = `composed.caption_weight`; equal captions of a batch are one candidate, so that none is a false negative.
+- l1 = l2 = `composed.caption_weight`; the captions of references and of targets are candidates together, and equal ones
+  of a batch are one, so that none is a false negative.
+- tau = `composed.temperature`, one for all (SPN4CIR: 0.01 in stage 1, 0.02 in stage 2, for CLIP).
+- Stage 2 of SPN4CIR trains CLIP's text encoder, and the reference's vector stays; here one model reads photo and
+  change, so that the query adapter changes how the reference is read, too.
 - No negatives are listings that answer the query as well as the target does: of its product, or as it is by all
   attributes (of variants: in its style alone). The reference is one, in B as it is.
 - Perturbed captions are compared with the true caption and not with B: texts lie elsewhere than listings do, so that

@@ -40,6 +40,7 @@ from ..training.pairs import Side
 from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_alone
 from ..training.step import Reader, item_of
 from ..training.validation import encode_once
+from ..triplets.records import NoTriplets
 from ..workspace import Workspace
 from .bank import Bank, Still, make_bank
 from .card import composed_card
@@ -91,7 +92,7 @@ def _held_out(work: Workspace, corpus: Corpus) -> Examples | None:
     """Return the triplets of the validation split; None, with the reason told, where there are none."""
     try:
         return load_examples(work, "validation", corpus.validation)
-    except DataError as error:
+    except NoTriplets as error:
         work.listener.warn(f"{error}: no step can be chosen by it, the last one's adapter is kept")
         return None
 
@@ -104,6 +105,11 @@ def _tell(plan: Plan, work: Workspace) -> None:
         f"triplets: {counts}; batches of {composed.batch_size}; {plan.steps:,} steps of {stages}; captions of "
         f"{len(train.captions):,} listings by {', '.join(train.made_by) or 'nobody'}"
     )
+    if plan.validation and make_validation(plan) is None:
+        work.listener.warn(
+            f"{len(plan.validation.rows)} triplets of the validation split are too few to choose a step by: the last "
+            "one's adapter is kept (split.validation is its share)"
+        )
     if train.left_out:
         work.listener.warn(f"{train.left_out:,} triplets left out: a photo of theirs can't be opened")
 

@@ -66,7 +66,8 @@ def begin(run: Path, *, first: bool) -> Path | None:
         raise ModelError(f"{state}: can't go on from here: an earlier version saved it", "start afresh with --force")
     if first:
         for folder in run.glob("best-*"):
-            if int(folder.name.removeprefix("best-")) > step:
+            number = folder.name.removeprefix("best-")
+            if not number.isdecimal() or int(number) > step:
                 shutil.rmtree(folder)
         cut_metrics(run / "metrics.jsonl", step if state else -1)
     return state

@@ -56,7 +56,8 @@ def save_state(
 
 def find_states(run: Path) -> list[Path]:
     """Return the states in a run's folder, the latest last."""
-    return sorted(run.glob("state-*"), key=lambda path: int(path.name.removeprefix("state-")))
+    found = {path: path.name.removeprefix("state-") for path in run.glob("state-*")}
+    return sorted((path for path, step in found.items() if step.isdecimal()), key=lambda path: int(found[path]))
 
 
 def read_counters(place: Path) -> dict[str, Any]:

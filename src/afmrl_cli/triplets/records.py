@@ -47,6 +47,10 @@ Pairs = Mapping[str, tuple[str, str]]
 """By folded key: the key and the value as they are written."""
 
 
+class NoTriplets(DataError):
+    """A split of which no triplets can be made."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """A listing. `type` is its category with its kind of garment, "" where neither is known; `other` are its attributes
@@ -241,12 +245,12 @@ def _described(record: Record, unused: Mapping[str, str]) -> Record:
     return replace(record, pairs=pairs, type=intern("|".join(filter(None, kinds))))
 
 
-def _nothing(work: Workspace, split: Split, left_out: Counter[str], kind: str) -> DataError:
+def _nothing(work: Workspace, split: Split, left_out: Counter[str], kind: str) -> NoTriplets:
     why = ", ".join(f"{number:,} {reason}" for reason, number in left_out.items() if number)
     hint = "run `afmrl attributes`" if kind == "generated" else "name columns in sft.columns, or run `afmrl attributes`"
     if left_out["no photo"] and not left_out["no attributes"]:
         hint = "see `afmrl check` for the photos"
-    return DataError(f"{work.folder.catalog}: no listing of the {split} split has photo and attributes ({why})", hint)
+    return NoTriplets(f"{work.folder.catalog}: no listing of the {split} split has photo and attributes ({why})", hint)
 
 
 def _fingerprint(rows: Iterable[Record]) -> str:

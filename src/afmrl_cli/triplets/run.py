@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..catalog.problems import Problems
-from ..errors import DataError
 from ..store.checkpoints import versions
 from ..store.files import hash_json
 from ..workspace import Workspace
 from .change import change_between, sentence_of, wish_of
 from .choose import Chosen, Pair, choose
-from .records import NO_TYPE, Record, Records, load_records
+from .records import NO_TYPE, NoTriplets, Record, Records, load_records
 from .store import Triplet, TripletSplit, stored_manifest, write_triplets
 from .verdicts import Verdicts, read_verdicts
 from .windows import MOST_CHANGED, WINDOWS, Candidates, Encoded, encode, far, near, variants
@@ -38,7 +37,7 @@ class Made:
 
 
 def make_triplets(work: Workspace, split: TripletSplit) -> Made:
-    """Make and store the triplets of a split; the caller holds the lock. Raises DataError where there are none."""
+    """Make and store the triplets of a split; the caller holds the lock. Raises NoTriplets where there are none."""
     problems = Problems()
     verdicts = read_verdicts(work)
     records = load_records(work, split, problems)
@@ -125,7 +124,7 @@ def _written(pairs: list[Pair], rows: list[Record]) -> Iterator[Triplet]:
         yield Triplet(reference.id, target.id, pair.window, wish_of(change), sentence, change, pair.confirmed)
 
 
-def _none(work: Workspace, split: TripletSplit, records: Records, chosen: Chosen) -> DataError:
+def _none(work: Workspace, split: TripletSplit, records: Records, chosen: Chosen) -> NoTriplets:
     keys = sorted({key for record in records.rows for key in record.pairs})
     reasons = [f"{number:,} pairs: {reason}" for reason, number in chosen.dropped.most_common(3) if number]
     if untyped := records.left_out.get(NO_TYPE):
@@ -134,4 +133,4 @@ def _none(work: Workspace, split: TripletSplit, records: Records, chosen: Chosen
     message = f"no two of the {len(records.rows):,} listings of the {split} split differ in one to {MOST_CHANGED} keys"
     named = f" (keys: {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''})" if keys else ""
     hint = "more attributes make more pairs: columns in sft.columns, or `afmrl attributes`"
-    return DataError(f"{work.folder.catalog}: {message} and share the rest{named}{f'; {why}' if why else ''}", hint)
+    return NoTriplets(f"{work.folder.catalog}: {message} and share the rest{named}{f'; {why}' if why else ''}", hint)
