@@ -25,7 +25,7 @@ import argparse
 import csv
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,21 +134,25 @@ class Bench:
                 mean = sum(each[0] for each in self.rows[row][form][split].values()) / len(report.task.queries)
                 self.out.text(f"{self.folder.root.name} {row}, {form}, {split}: R@1 {mean:.3f}")
 
-    def all_rows(self) -> None:
-        """Train and score every row."""
+    def all_rows(self, wanted: Sequence[str]) -> None:
+        """Train and score the rows that are wanted, all for none; `batch` is always one."""
         self.score("zero-shot", "", parts=True)
         first = ""
         for row, changes in BATCH.items():
+            if first and wanted and row not in wanted:
+                continue
             made = self.train(row, **{"composed.stages": "batch", **changes})
             first = first or made
             self.score(row, made)
         for row, changes in BANK.items():
+            if wanted and row not in wanted:
+                continue
             made = self.train(row, **{"composed.stages": "bank", EMBEDDER: first, **changes})
             self.score(row, made or first, parts=row == "bank")
 
 
-def run(work: Path, shop: CatalogFolder, seed: int, flags: Flags) -> None:
-    """Do a shop and a seed, if it is not there."""
+def run(work: Path, shop: CatalogFolder, seed: int, flags: Flags, rows: Sequence[str]) -> None:
+    """Do `rows` of a shop and a seed, if it is not there."""
     file = work / "results" / f"{shop.root.name}-{seed}-{hash_json(dict(flags))[:8]}.json"
     out = Output()
     if file.is_file():
@@ -156,7 +160,7 @@ def run(work: Path, shop: CatalogFolder, seed: int, flags: Flags) -> None:
         return
     with out:
         bench = Bench(shop, seed, flags, out)
-        bench.all_rows()
+        bench.all_rows(rows)
     file.parent.mkdir(parents=True, exist_ok=True)
     content = {"shop": shop.root.name, "seed": seed, "set": dict(flags), "groups": bench.groups, "stages": bench.stages}
     write_json(file, {**content, "rows": bench.rows})
@@ -248,6 +252,7 @@ def main() -> None:
     start.add_argument("--group", default="group_id", help="column of the catalog that holds the style")
     start.add_argument("--label", default="")
     start.add_argument("--seeds", default="0,1,2")
+    start.add_argument("--rows", default="", help="trainings to do beside batch, such as bank; empty: all")
     start.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     show = commands.add_parser("table")
     show.add_argument("work", type=Path)
@@ -256,15 +261,16 @@ def main() -> None:
     if wanted.command == "table":
         table(wanted.work, wanted.among)
         return
+    rows = [row for row in wanted.rows.split(",") if row]
     flags: dict[str, object] = dict(each.split("=", 1) for each in wanted.set)
     for seed in (int(each) for each in wanted.rendered.split(",") if each):
-        run(wanted.work, drawn(wanted.work, seed, wanted.products), seed, {"eval.label": "colour", **flags})
+        run(wanted.work, drawn(wanted.work, seed, wanted.products), seed, {"eval.label": "colour", **flags}, rows)
     if wanted.catalog:
         place = wanted.work / wanted.catalog.name
         divide(wanted.catalog, place, wanted.group)
         flags |= {"eval.label": wanted.label} if wanted.label else {}
         for seed in wanted.seeds.split(","):
-            run(wanted.work, CatalogFolder(place / "catalog.csv"), int(seed), flags)
+            run(wanted.work, CatalogFolder(place / "catalog.csv"), int(seed), flags, rows)
 
 
 if __name__ == "__main__":
