@@ -352,6 +352,7 @@ class CycleSettings(Section):
         "learnt from; auto: where there are enough.",
     )
     infonce: bool = Field(False, description="Train plain InfoNCE too, as a baseline.")
+    composed: bool = Field(False, description="Train for composed queries too, after the rounds.")
     sft: Literal["auto", "yes", "no"] = Field(
         "auto", description="Teach the generator by SFT first; auto: where there are targets."
     )

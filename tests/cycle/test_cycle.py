@@ -22,6 +22,7 @@ from afmrl_cli.cycle.records import Record
 from afmrl_cli.cycle.report import write_report
 from afmrl_cli.cycle.run import Cycle, CycleSummary, run_cycle
 from afmrl_cli.cycle.stage_results import StageResult, System, accept, chosen_settings, shows
+from afmrl_cli.cycle.stage_work import StageWork
 from afmrl_cli.cycle.stages import SLACK
 from afmrl_cli.errors import DataError, UsageError
 from afmrl_cli.listener import Silent
@@ -350,7 +351,7 @@ def test_a_generator_that_unlearnt_to_answer_or_got_worse_is_left_out(
     assert "SFT is left out: no answer of the taught generator is valid" in heard.said[-1]
 
     worse = {"checkpoint": "generator-1", "before": {"accuracy": 0.5}, "metrics": {"accuracy": 0.4, "valid": 1.0}}
-    monkeypatch.setattr(Cycle, "_trained", lambda *_: worse)
+    monkeypatch.setattr(StageWork, "train", lambda *_: worse)
     assert cycle._teach("") == ("generator-1", "SFT attributes"), "cycle.keep_worse"
     kept = cycle.settings.cycle.model_copy(update={"keep_worse": False})
     cycle.settings = cycle.settings.model_copy(update={"cycle": kept})

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .flags import setting
 from .options import Session, in_session
+from .output import Output
 
 if TYPE_CHECKING:
     from ..cycle.expect import Expected
@@ -31,6 +32,7 @@ def _command_of(stage: Expected) -> str:
     setting("cycle.share"),
     setting("cycle.infonce"),
     setting("cycle.sft"),
+    setting("cycle.composed"),
     setting("cycle.protocol"),
     setting("model.preset"),
     roles=("generator", "embedder"),
@@ -111,9 +113,20 @@ def _advice(estimates: Sequence[StageMemory], here: int | None) -> dict[str, str
     }
 
 
+def show_composed(out: Output, found: Mapping[str, Any]) -> None:
+    """Print what training for composed queries brought, `found` of cycle.json."""
+    from ..cycle.composed import composed_table
+
+    columns, rows, title = composed_table(found)
+    if rows:
+        out.table(columns, rows, title)
+    if found["note"]:
+        out.words(f"composed: {found['note']}")
+
+
 def _show(session: Session, summary: CycleSummary) -> None:
     from ..cycle.folds import folds_lines
-    from ..cycle.stage_results import chosen_settings, columns, in_all, last_accepted, leaderboard
+    from ..cycle.stage_results import columns, in_all, last_accepted, leaderboard
 
     out, content, results, metric = session.out, summary.content, summary.results, summary.metric
     out.document("afmrl.cycle/2", {**{k: v for k, v in content.items() if k != "schema"}, "run": summary.run})
@@ -129,6 +142,8 @@ def _show(session: Session, summary: CycleSummary) -> None:
     for result in results:
         if result.note:
             out.words(f"{result.name}: {result.note}")
+    if content["composed"]:
+        show_composed(out, content["composed"])
     for line in (*content["shows"], *folds_lines(content["folds"])):
         out.words(line)
     if content["test_flatters"]:
@@ -141,5 +156,17 @@ def _show(session: Session, summary: CycleSummary) -> None:
     names = [f"{role} {name or 'as it was'}" for role, name in content["lineage"].items()]
     out.words(f"chosen: {', '.join(names)}; queries {'with' if content['attributes'] else 'without'} attributes")
     out.text(f"report: {summary.run / 'report.html'}")
-    if any(content["lineage"].values()):
-        out.note("use them: afmrl embed " + " ".join(f"--set {each}" for each in chosen_settings(content)))
+    _tell_use(out, content)
+
+
+def _tell_use(out: Output, content: Mapping[str, Any]) -> None:
+    """Say with which settings the other commands take what the cycle made."""
+    from ..cycle.composed import use_composed
+    from ..cycle.stage_results import chosen_settings
+
+    made = {"use them": chosen_settings(content) if any(content["lineage"].values()) else []}
+    if content["composed"] and content["composed"]["checkpoint"]:
+        made["for search --change"] = use_composed(content)
+    for what, chosen in made.items():
+        if chosen:
+            out.note(f"{what}: afmrl embed " + " ".join(f"--set {each}" for each in chosen))

@@ -16,6 +16,7 @@ import typer
 from ..errors import DataError
 from ..store.files import writing
 from ..store.folder import SETTINGS_FILE, CatalogFolder
+from .cycle import show_composed
 from .flags import Json, Quiet, Verbose
 from .output import Output
 
@@ -60,6 +61,12 @@ validate_every = 12
 
 [cycle]             # nano knows the shop's attributes: nothing to teach it by SFT
 sft = "no"
+composed = true     # "this one, but in red" after the rounds
+
+[composed]
+batch_size = 32
+steps = 16
+validate_every = 8
 
 [rar]
 query = "listings"
@@ -127,6 +134,8 @@ def _conclude(out: Output, folder: Path, pages: Path, report: Path, content: dic
     for stage in results:
         if stage["note"]:
             out.words(f"{stage['name']}: {stage['note']}")
+    if content["composed"]:
+        show_composed(out, content["composed"])
     few = content["chosen_by"]["products"] < content["chosen_by"]["needed"]
     out.text(f"{UNDECIDED if few else DECIDED}\n{CONCLUSION}")
     out.text(f"\n{seconds:.0f} s in all. Everything is stored in {folder.resolve()}:")

@@ -21,6 +21,7 @@ from ..errors import UsageError
 from ..retrieval.composed import changed_attributes, read_change
 from ..store.files import hash_json
 from ..training.pairs import TrainListing
+from ..training_settings import ComposedSettings
 from ..triplets.outputs import Judgements
 from ..triplets.records import NoTriplets, Record
 from ..triplets.run import make_triplets
@@ -80,14 +81,19 @@ class Examples:
         return [caption, *(changed_attributes(read_stored(caption), {key: value}) for key, value in chosen)]
 
 
+def check_windows(composed: ComposedSettings) -> None:
+    """Raise UsageError for an unknown window in the settings."""
+    if unknown := [window for window in composed.windows if window not in WINDOWS]:
+        raise UsageError(f"composed.windows: {unknown[0]!r} is no window", f"known: {', '.join(WINDOWS)}")
+
+
 def load_examples(work: Workspace, split: TripletSplit, listings: Sequence[TrainListing]) -> Examples:
     """Return the triplets of a split, made and stored where they are not; the caller holds the store's lock.
 
     `listings` are those of the split. Raises NoTriplets where nothing is left, UsageError for an unknown window.
     """
     composed = work.settings.composed
-    if unknown := [window for window in composed.windows if window not in WINDOWS]:
-        raise UsageError(f"composed.windows: {unknown[0]!r} is no window", f"known: {', '.join(WINDOWS)}")
+    check_windows(composed)
     made = make_triplets(work, split)
     number = {listing.id: i for i, listing in enumerate(listings) if listing.photos}
     records = {record.id: record for record in made.records.rows}

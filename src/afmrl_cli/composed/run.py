@@ -28,6 +28,7 @@ from ..catalog.problems import Problems
 from ..errors import DataError, ModelError
 from ..models.backends import check_trainable
 from ..models.embedder import Embedder
+from ..settings import Settings
 from ..store.checkpoints import QUERY_WEIGHTS, WEIGHTS
 from ..store.files import hash_file, parse_json, read_object, reading, write_json, writing, writing_folder
 from ..store.strict import validated
@@ -41,10 +42,11 @@ from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSu
 from ..training.step import Reader, item_of
 from ..training.validation import encode_once
 from ..triplets.records import NoTriplets
+from ..triplets.verdicts import read_verdicts
 from ..workspace import Workspace
 from .bank import Bank, Still, make_bank
 from .card import composed_card
-from .corpus import Examples, load_examples
+from .corpus import Examples, check_windows, load_examples
 from .plan import NOT_THE_RESULT, Plan, data_of, describe, make_plan, run_key, stages_of
 from .step import BankStep, BatchStep
 from .trainer import ComposedTrainer, Stage
@@ -375,4 +377,25 @@ def _seconds_of(embedder: Embedder, sides: list[Side], instruction: str) -> floa
     return measure(work, embedder.loaded.device, 1.0, 1).step_seconds
 
 
-COMPOSED = Method("composed", "composed", "embedder", _plan, _prepare, not_the_result=NOT_THE_RESULT, writes_dry=True)
+def _check(work: Workspace, corpus: Corpus) -> None:
+    """Raise what has nothing to do with attributes that are still to be written."""
+    check_windows(work.settings.composed)
+    read_verdicts(work)
+
+
+def _uses(settings: Settings) -> frozenset[str]:
+    generated = settings.triplets.attributes != "given" or settings.embed.enrich != "none"
+    return frozenset({"embedder", "texts", "columns", "verdicts", "triplets", *(["generator"] if generated else [])})
+
+
+COMPOSED = Method(
+    "composed",
+    "composed",
+    "embedder",
+    _plan,
+    _prepare,
+    check=_check,
+    uses=_uses,
+    not_the_result=NOT_THE_RESULT,
+    writes_dry=True,
+)

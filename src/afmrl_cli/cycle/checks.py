@@ -13,6 +13,7 @@ from ..catalog.folds import Part
 from ..catalog.problems import Problems
 from ..catalog.read import open_catalog, read_products
 from ..catalog.splits import split_of
+from ..composed.run import COMPOSED
 from ..errors import DataError, UsageError
 from ..evaluation.build import TaskSpec
 from ..evaluation.report import independent_queries
@@ -76,6 +77,8 @@ def check_stages(work: Workspace, targets: str, plan: FoldPlan) -> None:
     given = work.settings.agcl.attributes == "given"
     corpus = load_corpus(work, None, Problems(), for_agcl=given)
     taught = work.with_settings(_with(work.settings, "sft", source=targets))
+    if work.settings.cycle.composed:
+        COMPOSED.check(work, corpus)
     for method in METHODS.values():
         if method is not SFT:
             for part in parts_of(method, plan):

@@ -1,6 +1,6 @@
 """What a dry run expects a stage to take: what its kind took before in this catalog, else a part of it, done now.
 
-    sft, agcl, infonce, rar   a step, as `--dry-run` of the single command measures it, times the steps
+    a training (sft, ...)     a step, as `--dry-run` of the single command measures it, times the steps
     attributes                the generator writes for SAMPLE products, times the products
     score                     SAMPLE products are encoded, times the products; what follows is statistics
 
@@ -22,6 +22,7 @@ from ..catalog.pictures import image_loader, load_photos
 from ..catalog.problems import Problems
 from ..catalog.product import Product, product_text
 from ..catalog.read import read_products
+from ..composed.run import COMPOSED
 from ..errors import DataError
 from ..listener import Silent
 from ..methods import METHODS
@@ -115,7 +116,7 @@ def _measure(work: Workspace, kind: str, products: int) -> ResourceUsage:
         cache = settings.cache.model_copy(update={"vision": False})
         work = work.with_settings(settings.model_copy(update={"cache": cache}))
         return _sample(work, products, _generation(work) if kind == "attributes" else _encoding(work))
-    method = METHODS["agcl" if kind == "infonce" else kind]
+    method = COMPOSED if kind == COMPOSED.name else METHODS["agcl" if kind == "infonce" else kind]
     summary = run_training(method, work.with_settings(method.trial(settings)), dry_run=True)
     if summary is None or summary.estimate is None:
         raise RuntimeError(f"{kind}: a dry run without an estimate")

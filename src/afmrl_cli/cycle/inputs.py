@@ -26,7 +26,8 @@ SHORT = 16
 @dataclass(frozen=True)
 class Catalog:
     """A catalog in short: hashes of what models see of it (photos too), of its other columns, and of the files beside
-    it: queries with their judgements and labels, right answers for SFT, people's verdicts, the prompt's template.
+    it: queries with their judgements and labels, right answers for SFT, people's verdicts on pairs and on triplets, the
+    prompt's template.
 
     `fingerprints` are those of what the generator is shown of its products, in order; `train` the places of the
     training split's among them, with ids and identities.
@@ -40,6 +41,7 @@ class Catalog:
     prompt: str
     fingerprints: tuple[str, ...]
     train: tuple[tuple[int, str, str], ...] = ()
+    triplets: str = ""
 
     def shown(self, part: Part | None) -> list[str]:
         """Return the fingerprints of all products, or of those of the training split that are in `part`."""
@@ -56,6 +58,7 @@ class Catalog:
             "targets": "the targets file",
             "verdicts": "the verdicts",
             "prompt": "the prompt",
+            "triplets": "the triplets' verdicts",
         }
         return [word for name, word in words.items() if getattr(self, name) != getattr(other, name)]
 
@@ -95,6 +98,7 @@ def read_catalog(work: Workspace) -> Catalog:
         load_task(settings.attributes, folder.root).id,
         tuple(prints),
         tuple(train),
+        _contents([folder.root / name for name in settings.triplets.verdicts]) if settings.cycle.composed else "",
     )
 
 
@@ -109,6 +113,13 @@ def _short(content: Any) -> str:
 def _texts(work: Workspace) -> str:
     embed = work.embed
     return _short([embed.enrich, embed.query_instruction, embed.target_instruction])
+
+
+def _triplets(work: Workspace, catalog: Catalog) -> str:
+    """Return what triplets, and queries made of them, depend on beside attributes."""
+    settings = work.settings
+    own = settings.triplets.model_dump(exclude={"verdicts"})
+    return _short([own, settings.search.known_attributes, catalog.triplets])
 
 
 def _folds(work: Workspace) -> dict[str, str]:
@@ -150,7 +161,7 @@ class Inputs:
     def checks(self, work: Workspace, targets: str) -> dict[str, str]:
         """Return the fingerprints of what is checked before the first stage."""
         catalog, files = self.catalog, [self.catalog.targets, self.catalog.verdicts]
-        content = [work.settings.model_dump(), targets, files]
+        content = [work.settings.model_dump(), targets, [*files, catalog.triplets] if catalog.triplets else files]
         return {
             "catalog": catalog.products,
             "columns": catalog.columns,
@@ -178,6 +189,7 @@ class Inputs:
         found |= {"targets file": self.catalog.targets} if "targets" in uses else {}
         found |= {"embed settings": _texts(work)} if "texts" in uses else {}
         found |= _folds(work)
+        found |= {"triplets": _triplets(work, self.catalog)} if "triplets" in uses else {}
         # Verdicts join listings for training; without any, stages of earlier versions stand.
         verdicts = "verdicts" in uses and settings.dedupe.verdicts
         return found | ({"verdicts": self.catalog.verdicts} if verdicts else {})
@@ -188,6 +200,8 @@ class Inputs:
         """
         settings = work.settings
         texts = self._generator(work) if settings.embed.enrich != "none" else {}
+        if texts and settings.cycle.protocol == "composed" and settings.search.known_attributes:
+            texts["known attributes"] = "true"  # without them, stages of earlier versions stand
         found = {"catalog": self.catalog.products, **self._embedder(work), **texts}
         return {
             **found,

@@ -34,11 +34,12 @@ LATER_RATE, LATER_WARMUP = 1 / 3, 0.3
 """Of the embedder's training from the second round on: share of the learning rate, and share of the steps over which it
 rises, so that its first steps don't undo what the first round has learnt."""
 NOT_THE_CYCLE = {
-    "cycle": {"iterations"},
+    "cycle": {"iterations", "composed"},
     "model": {"fetch"},
     **{name: method.not_the_result for name, method in METHODS.items()},
 }
-"""Settings with which a cycle is still the same one: more rounds go on from those that are done."""
+"""Settings with which a cycle is still the same one: more rounds, and training for composed queries, go on
+from what is done."""
 
 
 def refuse(settings: Settings) -> None:

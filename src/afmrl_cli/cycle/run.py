@@ -11,6 +11,7 @@
     round 2 .. AGCL     scored: goes on from the last embedder, with the last generator's attributes, on `cycle.share`
                         of the products (the paper: 30 %), with `folds` others than before, at a lower rate
                RAR      scored: goes on from the last generator, with `cycle.share` of steps and queries
+    composed            the last accepted embedder learns composed queries (`cycle.composed`); nothing goes on from it
     test                every stage's scores on the test split, when nothing is left to decide
 
 A stage is accepted by queries about the validation split. The paper reports one round after the first. Two rounds in a
@@ -20,7 +21,6 @@ row that bring nothing end the cycle.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -38,7 +38,6 @@ from ..store.runs import next_number
 from ..training.run import AGCL
 from ..training.shell import Method
 from ..workspace import Workspace
-from . import stages
 from .checks import (
     check_stages,
     choose_protocol,
@@ -47,6 +46,7 @@ from .checks import (
     products_with_queries,
     test_products_seen,
 )
+from .composed import KEY, ComposedStage
 from .expect import Expected, expect
 from .folds import HALVES, FoldPlan, folds_lines, plan_folds, read_plan
 from .inputs import Inputs, read_catalog
@@ -54,6 +54,7 @@ from .plan import EVERY_ROUND, changed_settings, cycle_key, cycles, of_round, pl
 from .records import InputsChanged, Record, Records, StageNotDone
 from .report import write_report
 from .stage_results import StageResult, System, accept, last_accepted, shows
+from .stage_work import StageWork
 from .stages import Scored
 
 SCHEMA = "afmrl.cycle/2"
@@ -108,6 +109,8 @@ class Cycle:
         self.targets = choose_targets(self.work)
         self.num_products = products_with_queries(self.work)
         self.flattered = test_products_seen(self.work)
+        self.do = StageWork(self.work, self.records, self.inputs, self.num_products)
+        self.composed = ComposedStage(self.do)
         self.plan = FoldPlan(None, self.settings.cycle.iterations)  # until `_check` has made it
         self.halves: tuple[str, ...] = ()
 
@@ -133,7 +136,7 @@ class Cycle:
             if name:
                 self.work.checkpoints.set_best(name)
         places = [record.result["place"] for each in self.results for record in (each.validation, each.test) if record]
-        self.records.keep_scores(places)
+        self.records.keep_scores([*places, *self.composed.places()])
         write_report(self.place, self.work)
         return CycleSummary(self.place, self.metric, self.results, content)
 
@@ -142,6 +145,7 @@ class Cycle:
             try:
                 self._check()
                 stopped = self._rounds()
+                self._train_composed()
                 self._score_test()
                 return stopped
             except InputsChanged as error:
@@ -201,23 +205,35 @@ class Cycle:
         value, then = self.last.value(self.metric), before.value(self.metric)
         return value is None or then is None or before.products() < LEAST_PRODUCTS or value > then
 
+    def _train_composed(self) -> None:
+        """Train for composed queries where that is wanted; by the cycle's own queries it is there to compare with."""
+        last = self.last
+        if not self.composed.wanted:
+            return
+        system = self.composed.train(last)
+        if system is None:
+            self.listener.note(f"{KEY}: {self.composed.note}")
+        elif self.settings.cycle.protocol != KEY:
+            record = self._score(KEY, system, last.validation)
+            self._add(StageResult(KEY, last.round, system, KEY, record, last.name, baseline=True))
+        self.composed.ask("validation")
+
     def _score_test(self) -> None:
         """Compute the test split's scores of every stage, now that nothing is left to decide."""
-        if not self.num_products["test"]:
-            return
         scored: dict[str, Record] = {}
         for i, result in enumerate(self.results):
             if result.key:
                 record = self._score(result.key, result.system, scored.get(result.against), "test")
                 self.results[i] = replace(result, test=record)
                 scored |= {result.name: record} if record else {}
+        self.composed.ask("test")
 
     def _round(self, number: int) -> None:
         generator, name = self.last.system.generator, "attributes"
         if number == 1:
             start = generator
             generator, name = self._teach(generator)
-            self._describe("1-attributes", generator)
+            self.do.describe("1-attributes", generator)
             if generator != start and self.plan.folds:
                 self._teach_halves(start)
             if self.settings.cycle.infonce:
@@ -240,7 +256,7 @@ class Cycle:
         elif method.role == "embedder":
             self._try(name, number, key, System(made, generator, last.system.enriched))
         else:
-            self._describe(f"{key}-attributes", made)
+            self.do.describe(f"{key}-attributes", made)
             self._try(name, number, key, System(last.system.embedder, made, True))
         return made if made and self.last.system.generator == made else generator
 
@@ -270,53 +286,12 @@ class Cycle:
 
     # The stages
 
-    def _with(self, embedder: str, generator: str, **sections: Mapping[str, Any]) -> Workspace:
-        """Return the workspace of a stage: its settings name these models; `sections` are changes by section."""
-        changes: dict[str, Mapping[str, Any]] = {
-            "model": {"embedder_checkpoint": embedder, "generator_checkpoint": generator},
-            **sections,
-        }
-        made = {name: getattr(self.settings, name).model_copy(update=dict(own)) for name, own in changes.items()}
-        return self.work.with_settings(self.settings.model_copy(update=made))
-
     def _score(self, key: str, system: System, against: Record | None, split: Scored = "validation") -> Record | None:
         """Return the metrics of `system` on `split`, compared with `against`; None where no query is about it."""
         if not self.num_products[split]:
             return None
-        plain: dict[str, Mapping[str, Any]] = {} if system.enriched else {"embed": {"enrich": "none"}}
-        of_stage = self._with(system.embedder, system.generator, **plain)
-        inputs = self.inputs.score(of_stage, split, against.fingerprint if against else "")
-        scores = self.place / "scores"
-        name = f"{key}-{'test' if split == 'test' else 'score'}"
-        place = scores / f"{name}-{self.records.fingerprint(inputs)[:8]}"
         first = self.results[0].record(split) if self.results else None
-        other, base = (scores / each.result["place"] if each else None for each in (against, first))
-
-        def work(before: stages.Result | None) -> stages.Result:
-            shutil.rmtree(place, ignore_errors=True)  # of a kill between its writing and the record's
-            return stages.score(of_stage, split, place, (other, base))
-
-        def missing(result: stages.Result) -> str:
-            return "" if (scores / result["place"] / "metrics.json").is_file() else f"{result['place']} is gone"
-
-        return self.records.stage(name, "score", inputs, work, missing)
-
-    def _describe(self, stage: str, generator: str, part: Part | None = None) -> None:
-        of_stage = replace(self._with(self.settings.model.embedder_checkpoint, generator), part=part)
-        inputs = self.inputs.attributes(of_stage)
-
-        def missing(result: stages.Result) -> str:
-            prints = self.catalog.shown(part)
-            with self.work.database() as database:
-                rows = database.attributes(inputs["generator"], inputs["prompt"], prints).values()
-                there = sum(row.viewed for row in rows)
-            return f"{len(prints) - there:,} products have no stored answer" if there < len(prints) else ""
-
-        def work(before: stages.Result | None) -> stages.Result:
-            splits = [split for split, products in self.num_products.items() if products and part is None]
-            return stages.write_attributes(of_stage, splits)
-
-        self.records.stage(stage, "attributes", inputs, work, missing)
+        return self.do.score(key, system, split, (against, first))
 
     def _teach(self, generator: str) -> tuple[str, str]:
         """Return (the generator that attributes are written by, what its attributes are called)."""
@@ -336,8 +311,8 @@ class Cycle:
         return str(made["checkpoint"]), "SFT attributes"
 
     def _taught(self, stage: str, generator: str, part: Part | None) -> Mapping[str, Any]:
-        of_stage = self._with("", generator, sft={"source": self.targets})
-        return self._trained(stage, SFT, replace(of_stage, part=part))
+        of_stage = self.do.with_models("", generator, sft={"source": self.targets})
+        return self.do.train(stage, SFT, replace(of_stage, part=part))
 
     def _teach_halves(self, generator: str) -> None:
         """Teach a generator on each half; each describes the half that it does not know."""
@@ -350,7 +325,7 @@ class Cycle:
             )
             return
         for half, other in zip(HALVES, reversed(names), strict=True):
-            self._describe(f"1-attributes-{half}", other, self.plan.part((half,)))
+            self.do.describe(f"1-attributes-{half}", other, self.plan.part((half,)))
         self.halves = names
 
     def _baseline(self, generator: str) -> None:
@@ -371,24 +346,8 @@ class Cycle:
             changes["validation_enrich"] = "none"
         if method is RAR:
             changes["from_base"] = not generator
-        of_stage = self._with(self.last.system.embedder, generator, **{method.name: changes})
-        return self._trained(f"{number}-{kind or method.name}", method, replace(of_stage, part=part), kind)
-
-    def _trained(self, stage: str, method: Method, of_stage: Workspace, kind: str = "") -> Mapping[str, Any]:
-        """Return what a training left; a checkpoint that was deleted is trained again, under its name."""
-
-        def work(before: stages.Result | None) -> stages.Result:
-            named = {"name": before["checkpoint"] if before else ""}
-            own = getattr(of_stage.settings, method.name).model_copy(update=named)
-            settings = of_stage.settings.model_copy(update={method.name: own})
-            return stages.train(method, of_stage.with_settings(settings))
-
-        def missing(result: stages.Result) -> str:
-            name = result["checkpoint"]
-            return f"checkpoint {name} is gone" if name and not self.work.checkpoints.path(name).is_dir() else ""
-
-        inputs = self.inputs.training(method, of_stage)
-        return self.records.stage(stage, kind or method.name, inputs, work, missing).result
+        of_stage = self.do.with_models(self.last.system.embedder, generator, **{method.name: changes})
+        return self.do.train(f"{number}-{kind or method.name}", method, replace(of_stage, part=part), kind)
 
     # What is kept
 
@@ -412,6 +371,7 @@ class Cycle:
             "leaderboard": [result.describe(self.metric) for result in self.results],
             "lineage": {"embedder": last.embedder, "generator": last.generator},
             "attributes": last.enriched,
+            "composed": self.composed.describe(),
             "stages": self.records.describe(),
             "stage_seconds": round(sum(each.seconds for each in self.records.worked()), 3),
             "seconds": round(time.monotonic() - self.began, 3),
@@ -431,6 +391,7 @@ class Cycle:
             else:
                 self._take(self._divide())
             self._rounds()
+            self._train_composed()
         except StageNotDone:
             waiting = True
         try:
@@ -439,12 +400,13 @@ class Cycle:
             waiting = True
         scored = [split for split, products in self.num_products.items() if products]
         coming = planned(self.settings, self.plan, taught=bool(self.targets), scored=scored)
+        coming = self.composed.planned(coming, scored)
         done = {record.name for record in self.records.stages}
         if not waiting:  # all is done: no round that an early stop has left out
             coming = [each for each in coming if each[0] in done]
         self._tell_sizes()
         model = self.settings.model
         sft = {"source": self.targets or self.settings.sft.source}
-        work = self._with(model.embedder_checkpoint, model.generator_checkpoint, sft=sft)
+        work = self.do.with_models(model.embedder_checkpoint, model.generator_checkpoint, sft=sft)
         expected = expect(work, coming, done, len(self.catalog.fingerprints))
         return CycleSummary(self.place, self.metric, self.results, {"folds": self.plan.content()}, expected)

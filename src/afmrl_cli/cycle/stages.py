@@ -24,6 +24,7 @@ from ..catalog.product import Product
 from ..catalog.read import count_rows, read_products
 from ..catalog.splits import split_of
 from ..evaluation.build import TaskSpec
+from ..evaluation.composed import is_composed
 from ..evaluation.earlier import EMBEDDER_RUN
 from ..evaluation.entries import Entry
 from ..evaluation.report import EvalRequest, measure, task_views
@@ -35,6 +36,7 @@ from ..store.checkpoints import Role
 from ..store.lock import writer_lock
 from ..training.corpus import training_views
 from ..training.shell import Method, run_training
+from ..triplets.records import NoTriplets
 from ..workspace import Workspace
 
 Result = dict[str, Any]
@@ -101,8 +103,13 @@ def _in_part(work: Workspace, product: Product) -> bool:
 
 
 def train(method: Method, work: Workspace) -> Result:
-    """Train as the method's command does; `checkpoint` is "" when no step was worth keeping."""
-    summary = run_training(method, work)
+    """Train as the method's command does; `checkpoint` is "" when no step was worth keeping, or there was nothing to
+    learn from, as `refused` says.
+    """
+    try:
+        summary = run_training(method, work)
+    except NoTriplets as error:
+        return {"checkpoint": "", "run": "", "refused": str(error).removeprefix(f"{work.folder.catalog}: ")}
     if summary is None:
         raise RuntimeError("the first of several processes has the result")  # refused before
     if reason := summary.details.get("collapsed"):
@@ -146,6 +153,7 @@ def score(work: Workspace, split: Scored, place: Path, others: tuple[Path | None
         "differences": differences[0] if differences else {},
         "from_base": differences[-1] if differences else {},
         "with_attributes": _with_attributes(work, report.task.queries, source),
+        "wish": report.task.queries[0].text if is_composed(report.task) else "",
     }
 
 

@@ -111,7 +111,7 @@ def is_colour(key: str) -> bool:
 
 
 def load_records(work: Workspace, split: Split, problems: Problems) -> Records:
-    """Read the listings of `split` that have a photo and attributes. Raises DataError where nothing is left."""
+    """Read the listings of `split` that have a photo and attributes. Raises NoTriplets where nothing is left."""
     wanted, columns = work.settings.triplets.attributes, attribute_columns(work)
     left_out: Counter[str] = Counter()
     source = _generator(work) if wanted != "given" else None
