@@ -115,13 +115,13 @@ def _advice(estimates: Sequence[StageMemory], here: int | None) -> dict[str, str
 
 def show_composed(out: Output, found: Mapping[str, Any]) -> None:
     """Print what training for composed queries brought, `found` of cycle.json."""
-    from ..cycle.composed import composed_table
+    from ..cycle.composed import composed_lines, composed_table
 
     columns, rows, title = composed_table(found)
     if rows:
         out.table(columns, rows, title)
-    if found["note"]:
-        out.words(f"composed: {found['note']}")
+    for line in composed_lines(found):
+        out.words(f"composed: {line}")
 
 
 def _show(session: Session, summary: CycleSummary) -> None:

@@ -65,8 +65,8 @@ composed = true     # "this one, but in red" after the rounds
 
 [composed]
 batch_size = 32
-steps = 16
-validate_every = 8
+steps = 12
+validate_every = 6
 
 [rar]
 query = "listings"

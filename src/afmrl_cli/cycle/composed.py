@@ -124,23 +124,17 @@ class ComposedStage:
             refused = self.trained.get("refused")
             return f"skipped: {refused}" if refused else "no step was better than the start"
         missing = [split for split, products in self.wishes.items() if not products]
-        notes = (
-            [f"the catalog has no variants to ask for in the {' and in the '.join(missing)} split"] if missing else []
-        )
-        if self._by_triplets("validation"):
-            notes.append("validation is by the training's own triplets, by which its best step was chosen")
-        notes += [
-            f"the {split} queries are about {products} styles, too few to tell by ({LEAST_PRODUCTS})"
-            for split, products in self.wishes.items()
-            if split in self.asked and products < LEAST_PRODUCTS
-        ]
-        return "; ".join(notes)
+        note = f"no variants to ask for in the {' and in the '.join(missing)} split" if missing else ""
+        if "validation" in missing and not self.trained["validation"]:
+            note += "; too few triplets in the validation split, so its last step was kept"
+        return note
 
 
 def _asking(settings: Settings) -> dict[str, Mapping[str, Any]]:
     """Return the settings under which composed queries are asked: whole ones, with the cuts that are shown."""
     label = settings.eval.label if settings.cycle.protocol == "composed" else ""
-    own = {"ks": sorted({*settings.eval.ks, *CUTS.values()}), "query_fields": "", "label": label}
+    ks = sorted({*settings.eval.ks, *CUTS.values()})
+    own = {"ks": ks, "depth": max(ks[-1], settings.eval.depth), "query_fields": "", "label": label}
     return {"cycle": {"protocol": "composed"}, "eval": own}
 
 
@@ -194,16 +188,32 @@ def _accepted(asked: Mapping[str, Any] | None) -> bool | None:
 def composed_table(found: Mapping[str, Any]) -> tuple[list[str], list[list[object]], str]:
     """Return (columns, rows, title) of what `found` (of cycle.json) brought; a row per split that was asked."""
     rows: list[list[object]] = []
-    for split in ("validation", "test"):
-        if (asked := found[split]) is None:
-            continue
+    for split, asked in splits_asked(found).items():
         values = [f"{asked['before'][cut]:.3f} -> {asked['after'][cut]:.3f}" for cut in CUTS]
         change, ends = asked["after"]["R@10"] - asked["before"]["R@10"], "-"
         if asked["change"]:
             ends = " to ".join(signed(asked["change"]["R@10"][end], 3) for end in ("low", "high"))
-        rows.append([split, asked["queries"], *values, f"{change:+.3f}", ends])
+        rows.append([split, *values, f"{change:+.3f}", ends])
     title = f"composed queries, {found['against']} -> {found['checkpoint']}; change and interval of R@10"
-    return ["split", "queries", *CUTS, "change", "interval"], rows, title
+    return ["split", *CUTS, "change", "interval"], rows, title
+
+
+def composed_lines(found: Mapping[str, Any]) -> list[str]:
+    """Say of `found` (of cycle.json) what was asked in each split, and what else is to be known."""
+    lines = []
+    for split, asked in splits_asked(found).items():
+        if asked["asked"] == "triplets":
+            what = f"{asked['queries']:,} triplets of training's own validation, by which its best step was chosen"
+        else:
+            few = ", too few to tell by" if asked["products"] < LEAST_PRODUCTS else ""
+            what = f"{asked['queries']:,} queries such as “{asked['wish']}”, about {asked['products']:,} styles{few}"
+        lines.append(f"{split}: {what}; {asked['gallery']:,} listings are searched")
+    return lines + ([found["note"]] if found["note"] else [])
+
+
+def splits_asked(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what `found` says of each split that was asked, by its name."""
+    return {split: found[split] for split in ("validation", "test") if found[split]}
 
 
 def use_composed(content: Mapping[str, Any]) -> list[str]:

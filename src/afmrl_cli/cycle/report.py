@@ -32,7 +32,7 @@ from ..store.files import read_json, writing
 from ..store.folder import CatalogFolder
 from ..store.runs import in_order
 from ..workspace import Workspace
-from .composed import use_composed
+from .composed import composed_lines, splits_asked, use_composed
 from .folds import folds_lines
 from .plan import cycles
 
@@ -102,7 +102,7 @@ def write_report(place: Path, work: Workspace) -> Path:
         shown=shown,
         charts={split: _chart(content, split) for split in ("validation", "test")},
         few=content["chosen_by"]["products"] < content["chosen_by"]["needed"],
-        composed=_composed(content, shown),
+        composed=_composed(content),
         lines=[*content.get("shows", []), *folds_lines(content.get("folds"))],
         rounds=rounds,
         masks=agcl["mask"],
@@ -122,15 +122,14 @@ def write_report(place: Path, work: Workspace) -> Path:
     return file
 
 
-def _composed(content: Mapping[str, Any], shown: str) -> dict[str, Any] | None:
-    """Return what training for composed queries brought, on the split that is shown or the other one, with how to use
-    it; None where it was not wanted. Cycles of earlier versions don't say.
+def _composed(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what training for composed queries brought, with how to use it; None where it was not wanted. Cycles of
+    earlier versions don't say.
     """
     if (found := content.get("composed")) is None:
         return None
-    split = next((each for each in (shown, "validation") if found[each]), "")
     used = " ".join(f"--set {each}" for each in use_composed(content)) if found["checkpoint"] else ""
-    return {**found, "split": split, "asked": found[split] if split else None, "use": used}
+    return {**found, "splits": splits_asked(found), "lines": composed_lines(found), "use": used}
 
 
 def _read_scores(place: Path) -> Scores:
