@@ -1,7 +1,7 @@
 """The one loop under all trainings: transformers' trainers, made to go on after any kill to the very weights of an
 unbroken run.
 
-    class AgclTrainer(Resumable, Trainer): ...         class RarTrainer(Resumable, GRPOTrainer): ...
+    class BatchTrainer(Resumable, Trainer): ...        class RarTrainer(Resumable, GRPOTrainer): ...
     args = TrainingArguments(**common_arguments(settings, run, steps=..., peak_rate=..., device=...))
     resumed_from = train_resumably(trainer, listener, steps_per_epoch=...)
 

@@ -8,15 +8,14 @@ loader divides anything. Adapters are kept by the validation's recall.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from peft import PeftModel
-from transformers import Trainer, TrainingArguments
 
 from ..errors import UsageError
 from ..listener import Listener
@@ -24,7 +23,8 @@ from ..models.embedder import Embedder
 from ..models.presets import Base
 from .adapter import save_adapter, trainable
 from .agcl import Loss, false_negatives
-from .loop import RECENT, Resumable, common_arguments
+from .batch_trainer import BatchTrainer
+from .loop import common_arguments
 from .margin import Margin
 from .negatives import Negatives
 from .pairs import Pair
@@ -34,18 +34,7 @@ from .step import Batch, Reader, accumulate, item_of, make_batch
 from .validation import make_validation
 
 
-@dataclass
-class Progress:
-    """What a state holds beside tensors: where the next batch stands, metrics of start and best step, last losses."""
-
-    epoch: int = 0
-    at: int = 0
-    start: dict[str, float] = field(default_factory=dict)
-    best: dict[str, float] = field(default_factory=dict)
-    recent: list[float] = field(default_factory=list)
-
-
-class AgclTrainer(Resumable, Trainer):  # type: ignore[misc]
+class AgclTrainer(BatchTrainer):
     """One run of `plan` in the folder `run`; everything a step depends on is in the plan, the state and its number."""
 
     def __init__(
@@ -64,26 +53,13 @@ class AgclTrainer(Resumable, Trainer):  # type: ignore[misc]
         self.validation = make_validation(plan.corpus.validation, plan.settings)
         self.negatives = Negatives(masks=plan.loss.masked)
         self.margin = Margin()
-        self.progress = Progress()
         self.pairs: list[Pair] = []
-        self.step_metrics: dict[str, float] = {}
-        self.recall: dict[str, float] = {}
         self.board: Any = None
         device = embedder.loaded.device.type
         arguments = common_arguments(self.agcl, run, steps=plan.steps, peak_rate=plan.peak_rate, device=device)
-        args = TrainingArguments(
-            eval_strategy="steps",
-            eval_steps=self.agcl.validate_every,
-            ignore_data_skip=True,  # the state says where the next batch stands
-            **arguments,
-        )
-        super().__init__(model, args=args, eval_dataset=plan.corpus.validation)
+        super().__init__(plan.from_step, self.agcl, arguments, model)
         if self.agcl.tensorboard and self.world.first:
             _need_tensorboard()
-
-    def get_train_dataloader(self) -> Any:
-        """Return the plan's batches, the same in every process, from where the run stands when they are asked for."""
-        return _Batches(self)
 
     def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
         """Return the model in a shell: left bare, accelerate would put it into DDP, which averages."""
@@ -129,14 +105,6 @@ class AgclTrainer(Resumable, Trainer):  # type: ignore[misc]
         """Return the ids of the products that ask in the step at hand."""
         return [self.plan.corpus.train[pair.query.listing].id for pair in self.pairs]
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Write a line a step: transformers' metrics, and what the batch was like."""
-        if "loss" in logs:
-            self.step_metrics["loss"] = logs["loss"]
-            self.recent = self.progress.recent = [*self.progress.recent, logs["loss"]][-RECENT:]
-            logs = logs | self.step_metrics
-        super().log(logs, start_time)
-
     def write_row(self, row: dict[str, Any]) -> None:
         """Write it into TensorBoard's files, too, when they are wanted; what a killed run wrote from there on is
         hidden.
@@ -151,29 +119,16 @@ class AgclTrainer(Resumable, Trainer):  # type: ignore[misc]
 
     # Validation
 
-    def evaluate(self, *args: Any, **named: Any) -> dict[str, float]:
-        """Measure recall; keep the adapter when it is the best, or the only, one."""
-        step, name = self.state.global_step, self.agcl.best_by
-        self.recall = {}
-        if self.validation is not None:
-            self.recall = self.validation.recall(self._encode, self.settings)
-            self.log({f"eval_{key}": value for key, value in self.recall.items()})
-        if step == 0:
-            self.progress.start = self.recall
-        elif (self.recall and self.recall[name] >= self.progress.best.get(name, -1.0)) or (
-            step == self.plan.steps and not self.state.best_global_step
-        ):
-            self.progress.best = self.recall
-            self.keep_best(self._save_best)
-        self.control.should_evaluate, self.control.should_save = False, step > 0
-        return {f"eval_{key}": value for key, value in self.recall.items()}
+    def validate(self) -> dict[str, float]:
+        """Measure recall."""
+        return self.validation.recall(self._encode, self.settings) if self.validation else {}
 
-    def _save_best(self, folder: Path) -> None:
+    def save_best(self, folder: Path) -> None:
+        """Write the adapter as it is now, and its card."""
         save_adapter(self.model, self.base, folder, self.card(self.margin.summary()))
 
     def _encode(self, sides: Any, instruction: str) -> Any:
         """Return the vectors of `sides`, each process encoding its part."""
-        self.model.eval()
         rank, size = self.world.rank, self.world.size
         items = [item_of(side) for side in sides[rank::size]]
         parts = gather_objects(self.embedder.encode(items, instruction=instruction), self.world)
@@ -184,23 +139,14 @@ class AgclTrainer(Resumable, Trainer):  # type: ignore[misc]
 
     # Saving and telling
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        name, step, found = self.agcl.best_by, self.step_metrics, ""
-        if self.recall:
-            found, self.recall = f", validation {name} {self.recall[name]:.3f}", {}
-        speed = f"{step['samples_per_second']:.1f} pairs a second"
-        self.listener.note(f"step {self.state.global_step}: loss {step['loss']:.4f}{found}, {speed}")
-
     def extra_state(self) -> Mapping[str, Any]:
         """Return progress, what is counted of negatives, and what is summed of the loss's gradient."""
         counted = {"negatives": self.negatives.as_json(), "margin": asdict(self.margin)}
-        return {"progress": asdict(self.progress), **counted}
+        return {**super().extra_state(), **counted}
 
     def load_extra_state(self, counters: Mapping[str, Any]) -> None:
         """Restore what `extra_state` gave."""
-        self.progress = Progress(**counters["progress"])
-        self.recent = self.progress.recent
+        super().load_extra_state(counters)
         self.negatives = Negatives.from_json(counters["negatives"])
         self.margin = Margin(**counters.get("margin", {}))  # states of earlier versions have none
 
@@ -218,16 +164,6 @@ class AgclTrainer(Resumable, Trainer):  # type: ignore[misc]
         else:
             hint = "train longer, lower agcl.learning_rate, or stay with what you had"
             self.listener.warn(f"{said}: nothing was gained; {hint}")
-
-
-@dataclass(frozen=True)
-class _Batches:
-    """The batches from where `trainer` stands on, without end: (epoch, number of the next one in it, pairs)."""
-
-    trainer: AgclTrainer
-
-    def __iter__(self) -> Iterator[tuple[int, int, list[Pair]]]:
-        return self.trainer.plan.from_step(self.trainer.progress.epoch, self.trainer.progress.at)
 
 
 def _need_tensorboard() -> None:
