@@ -21,6 +21,8 @@ TINY = {
     "AFMRL_RAR_VALIDATE_EVERY": "1",
     "AFMRL_RAR_VALIDATION_QUERIES": "4",
     "AFMRL_RAR_MARGIN": "1",
+    "AFMRL_COMPOSED_BATCH_SIZE": "8",
+    "AFMRL_COMPOSED_STEPS": "1",
     "AFMRL_EVAL_RESAMPLES": "100",
 }
 
@@ -40,11 +42,11 @@ def test_the_whole_loop_on_a_tiny_shop(tmp_path: Path, monkeypatch: pytest.Monke
         *("check", "cycle", "embed", "eval", "search", "search", "search", "report")
     ]
     results = steps["cycle"]["leaderboard"]
-    assert [stage["name"] for stage in results] == ["base", "AGCL", "attributes", "RAR"]
+    assert [stage["name"] for stage in results] == ["base", "AGCL", "attributes", "RAR", "composed"]
     # What is searched and evaluated at the end is what the cycle has chosen.
     kept = steps["cycle"]["lineage"]["embedder"]
     assert (kept or "nano") in steps["embed"]["embedder"] and steps["eval"]["embedder"] == steps["embed"]["embedder"]
-    last = next(stage for stage in reversed(results) if stage["accepted"])["test"]
+    last = next(stage for stage in reversed(results) if stage["accepted"] and not stage["baseline"])["test"]
     assert steps["eval"]["enrich"] == ("both" if steps["cycle"]["attributes"] else "none")
     ours = next(each for each in steps["eval"]["systems"] if each["system"] == "embedder")
     assert ours["metrics"]["recall@1"] == pytest.approx(last["metrics"]["recall@1"])
@@ -54,6 +56,9 @@ def test_the_whole_loop_on_a_tiny_shop(tmp_path: Path, monkeypatch: pytest.Monke
     assert result.stdout.rstrip().endswith(content["report"]) and "1-agcl" not in result.stderr
     for stage in results:
         assert f" {stage['name']} " in result.stdout
+    made = steps["cycle"]["composed"]
+    assert made["checkpoint"] and f"-> {made['checkpoint']}; change and interval of R@10" in result.stdout
+    assert made["validation"]["asked"] == "triplets" and " validation " in result.stdout
     assert (shop / "afmrl.toml").is_file() and len(list((shop / "pages").glob("*.html"))) == 3
 
 
