@@ -1,4 +1,4 @@
-"""Writes a rendered example shop: catalog, photos, search queries and which listings answer them."""
+"""Writes a rendered example shop: catalog, photos, search queries and which listings answer them, and its shoppers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..listener import Listener, Silent
 from .garment import COLOURS, KEYS, Garment, colour_variant, contrasts, detail_variant, random_garment
 from .phone import by_phone
 from .render import render_photo
+from .shoppers import INTERACTIONS, TRUTH, interactions_text, plan_shoppers, truth_text
 from .wording import BRANDS, DEPARTMENTS, listing_words, query_words
 
 PHOTO_SIZE = 448
@@ -45,7 +46,7 @@ class ShopPlan:
     `details` their variants differ in one key of their cut or fittings in place of the colour.
     `duplicates` the share of products listed twice, with other photos and other words. Each attribute is left out of
     title and description with the chance `leave_out`. `phone`: the photos of second listings were taken with a phone.
-    `size`: a photo's side in pixels.
+    `size`: a photo's side in pixels. `shoppers`: how many of them take something (`nano.shoppers`).
     """
 
     products: int = 200
@@ -58,6 +59,7 @@ class ShopPlan:
     text_queries: int = 60
     photo_queries: int = 60
     size: int = PHOTO_SIZE
+    shoppers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,10 +236,11 @@ def _draw_all(folder: Path, size: int, shots: list[Shot], processes: int, listen
 
 
 def write_shop(folder: Path, plan: ShopPlan, *, processes: int = 1, listener: Listener | None = None) -> Shop:
-    """Write a shop into `folder`: catalog.csv, images/, queries.jsonl, qrels.trec. Same plan, same bytes.
+    """Write a shop into `folder`: catalog.csv, images/, queries.jsonl, qrels.trec; with shoppers also interactions.csv
+    and truth/shoppers.json. Same plan, same bytes.
 
     The catalog is written last, so a folder with one is complete; for the very shop that is there only missing photos
-    are drawn. Raises FileExistsError if the folder holds another catalog.
+    are drawn. Raises FileExistsError if the folder holds another catalog, or other interactions.
     """
     listings = plan_listings(plan)
     queries = plan_queries(listings, plan.seed, plan.text_queries, plan.photo_queries)
@@ -247,6 +250,10 @@ def write_shop(folder: Path, plan: ShopPlan, *, processes: int = 1, listener: Li
     there = catalog.exists()
     if there and catalog.read_bytes() != text.encode():
         raise FileExistsError(f"{catalog} is another catalog: your own, or a shop of another size or version of afmrl")
+    taken = _shoppers_files(plan, listings)
+    interactions = folder / INTERACTIONS
+    if taken and interactions.exists() and interactions.read_bytes() != taken[INTERACTIONS].encode():
+        raise FileExistsError(f"{interactions} holds other interactions: your own, or those of another plan")
     (folder / "images").mkdir(parents=True, exist_ok=True)
     shots = [shot for listing in listings for shot in listing.shots]
     shots += [shot for query in queries for shot in query.shots]
@@ -264,11 +271,22 @@ def write_shop(folder: Path, plan: ShopPlan, *, processes: int = 1, listener: Li
     _write(folder / "queries.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     qrels = "".join(f"{query.qid} 0 {listing} 1\n" for query in queries for listing in query.answers)
     _write(folder / "qrels.trec", qrels)
+    for name, held in taken.items():
+        _write(folder / name, held)
     _write(catalog, text)
     return shop
 
 
+def _shoppers_files(plan: ShopPlan, listings: tuple[Listing, ...]) -> dict[str, str]:
+    """Return what is written of the shop's shoppers, by the name of the file."""
+    if not plan.shoppers:
+        return {}
+    events, truth = plan_shoppers(listings, plan.shoppers, plan.seed)
+    return {INTERACTIONS: interactions_text(events), TRUTH: truth_text(truth)}
+
+
 def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8", newline="\n")
     part.replace(path)
