@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from .recommend_settings import RecommendSettings
 from .section import Names, Section, as_list
 from .training_settings import AgclSettings, ComposedSettings, RarSettings, RerankSettings, SftSettings
 
@@ -384,6 +385,7 @@ class Settings(Section):
     search: SearchSettings = SearchSettings()
     dedupe: DedupeSettings = DedupeSettings()
     triplets: TripletSettings = TripletSettings()
+    recommend: RecommendSettings = RecommendSettings()
     eval: EvalSettings = EvalSettings()
 
     def value_of(self, key: str) -> object:

@@ -32,7 +32,7 @@ OPEN_DOORS = {
     "model.fetch": ("yes", "fetches gigabytes without asking"),
 }
 """The value that opens a door, and what it lets in."""
-FILES = ("sft.file", "dedupe.verdicts", "triplets.verdicts", "eval.labels")
+FILES = ("sft.file", "dedupe.verdicts", "triplets.verdicts", "eval.labels", "recommend.interactions")
 HUB_SYSTEMS = ("clip", "text")
 
 

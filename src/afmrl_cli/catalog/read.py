@@ -83,7 +83,7 @@ def open_catalog(
     def report(problem: Problem) -> None:
         problems.report(problem, settings.bad_rows, file)
 
-    with _opened(file) as source, _unchanged(source, file):
+    with _opened(file) as source, unchanged(source, file):
         table = bounded(read_table(source, file, settings, report), file)
         if not table.names:
             raise no_products(file, problems)
@@ -107,7 +107,7 @@ def _tell_guesses(columns: ColumnMap, problems: Problems) -> None:
 
 
 @contextmanager
-def _unchanged(source: BinaryIO, file: Path) -> Iterator[None]:
+def unchanged(source: BinaryIO, file: Path) -> Iterator[None]:
     """Raise DataError when another program writes to the file while the block reads it: half of each would be read. A
     file that is renamed onto it changes nothing, this one is read to its end.
     """

@@ -51,6 +51,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Use",
         "Find listings that are the same product, by their vectors, text, codes, attributes, prices and photos.",
     ),
+    "interactions": (
+        "Use",
+        "Show and store what customers did with the catalog's products: purchases, views, orders of a shop's export.",
+    ),
     "triplets": (
         "Train",
         'Make triplets from the catalog: a listing, a change such as "color: red", and the listing that has it.',

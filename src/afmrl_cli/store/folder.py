@@ -25,6 +25,8 @@ ALSO_SUFFIXES = (".txt", ".ndjson", ".json", ".xlsm")
 NO_CATALOG = ("readme", "license", "licence", "changelog", "requirements", "robots")
 PACKED_SUFFIX = ".gz"
 CATALOG_NAMES = ("catalog", "corpus")  # corpus.jsonl: a BEIR folder
+INTERACTIONS = "interactions"
+"""What customers did; no catalog where another file is there."""
 STORE_NAME, KEPT_FILE = ".afmrl", "catalog"
 SETTINGS_FILE = "afmrl.toml"
 
@@ -95,6 +97,7 @@ def find_folder(start: Path | None, configured: Callable[[Path], str] = lambda r
         return _opened(file)
     check_store(root / STORE_NAME)
     found = candidates(root)
+    found = [path for path in found if not is_called_interactions(path)] or found
     if kept := [path for path in found if path.name == _kept_catalog(root)]:
         found = kept
     named = [p for p in found if p.name.split(".")[0].lower() in CATALOG_NAMES]
@@ -137,6 +140,12 @@ def check_store(store: Path) -> None:
 def _link(path: Path, store: Path) -> DataError:
     there = "" if path == store else f", and nothing in {store.name} may be one"
     return DataError(f"{path}: is a link{there}", "remove it: what it leads to would be overwritten and deleted")
+
+
+def is_called_interactions(path: Path) -> bool:
+    """Tell whether a file is called after interactions, with a suffix of a table: interactions.csv.gz."""
+    stem, _, rest = path.name.lower().removesuffix(PACKED_SUFFIX).rpartition(".")
+    return stem == INTERACTIONS and f".{rest}" in CATALOG_SUFFIXES
 
 
 def candidates(root: Path) -> list[Path]:

@@ -1,0 +1,1 @@
+"""Recommendation: what customers did with the catalog's products, and what follows from it."""
