@@ -301,9 +301,12 @@ def _locale(names: Sequence[str], settings: Columns, sample: Sample) -> str:
     return max(filled, key=lambda locale: filled[locale], default="")
 
 
-def known_names(names: Sequence[str]) -> int:
-    """Return how many of `names` are common names of some role: what tells the right delimiter from a wrong one."""
-    return sum(is_known(name) for name in names)
+def known_names(names: Sequence[str], settings: Columns | None = None) -> int:
+    """Return how many of `names` are common names of some role, or given by `settings`: what tells the right delimiter
+    from a wrong one.
+    """
+    chosen = {plain(name) for role in ROLES for name in getattr(settings, role)} if settings else set()
+    return sum(is_known(name) or plain(name) in chosen for name in names)
 
 
 @lru_cache(maxsize=4096)
@@ -323,12 +326,11 @@ def header_row(rows: Sequence[Sequence[str]], settings: Columns | None = None) -
     Exports of spreadsheets begin with a title, marketplaces' with notes and with names for people above the names for
     programs. A later row must hold an id's name and another one. Names that `settings` give count as known.
     """
-    chosen = {plain(name) for role in ROLES for name in getattr(settings, role)} if settings else set()
     ids = {*COMMON["id"], *ALSO_ID, *(map(plain, settings.id) if settings else ())}
     best, most, seen = 0, 0, set[tuple[str, ...]]()
     for i, row in enumerate(rows[:MOST_ABOVE]):
         written = tuple(map(plain, row))
-        count = known_names(row) + sum(name in chosen and not is_known(name) for name in written)
+        count = known_names(row, settings)
         names_id = any(not ids.isdisjoint(forms(name)[:2]) for name in row if name)
         if written not in seen and (not i or (names_id and count >= (3 if most else 2) and 2 * count >= most)):
             best, most = (i, count) if count else (best, most)

@@ -50,6 +50,8 @@ Kind = Literal[
     "repeated header",
     "doubled encoding",
     "formula",
+    "bad interactions",
+    "interactions left out",
 ]
 Severity = Literal["error", "warning"]
 
@@ -74,6 +76,7 @@ WARNINGS: frozenset[Kind] = frozenset(
         "folded rows",
         "repeated header",
         "doubled encoding",
+        "interactions left out",
     }
 )
 """Kinds that lose nothing which this tool could have used. All others lose a row or a photo."""
@@ -116,6 +119,8 @@ MEND: dict[Kind, str] = {
     "repeated header": "join exports without their column names",
     "doubled encoding": "export as UTF-8 once: text was read as Windows-1252 and written as UTF-8 again",
     "formula": "save the workbook in Excel, or export values, so that formulas have results",
+    "bad interactions": "mend the file as the message says: `afmrl interactions` would end with this error",
+    "interactions left out": "`afmrl interactions` shows each reason with the first rows",
     "binary column": "keep photos as files beside the catalog and their paths in a column",
 }
 """What to do about each kind, in one line."""

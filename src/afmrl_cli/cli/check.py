@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..catalog.check import MOST_CATEGORIES, CatalogSummary, check_catalog
 from ..catalog.problems import MEND, WARNINGS, Problem, Problems, clipped
 from ..catalog.read import no_products
-from ..errors import AfmrlError, CheckFailed
+from ..errors import AfmrlError, CheckFailed, DataError, UsageError
 from ..escaping import write_csv
 from ..store.files import writing
 from ..store.folder import CatalogFolder, check_output
@@ -27,6 +27,7 @@ KINDS_WITH_EXAMPLES = 5
 """With more kinds of problems, one example of each: all must stand on one screen."""
 ATTRIBUTES_SHOWN = 3
 CATEGORIES_SHOWN = 3
+REASONS_SHOWN = 5
 COLUMNS_CHARS = 100
 Images = Annotated[bool, typer.Option("--images/--no-images", help="Open every photo, or only see that it is there.")]
 
@@ -51,10 +52,14 @@ def check(session: Session, images: Images = True, out_file: ProblemsFile = None
                 session.folder, session.settings.catalog, out, open_photos=images, problems=problems
             )
             _check_further(session, summary)
+            interactions = _check_interactions(session, summary)
         if not summary.products and not summary.problems.errors:
             raise no_products(session.folder.catalog, summary.problems)
-        out.document("afmrl.check/1", _document(session.folder, summary))
+        out.document("afmrl.check/1", _document(session.folder, summary) | {"interactions": interactions})
         _show_content(session.folder, summary, out)
+        if interactions:
+            out.words(f"{'interactions':<25}{_told(interactions)}", 25)
+            out.text()
         _show_problems(summary, out)
     if errors := summary.problems.errors:
         raise CheckFailed(f"{errors:,} problem{'s' if errors > 1 else ''}: rows, photos or settings that can't be used")
@@ -91,6 +96,34 @@ def _check_further(session: Session, summary: CatalogSummary) -> None:
         load_task(session.settings.attributes, session.folder.root)
     except AfmrlError as error:
         summary.problems.add(Problem("bad settings", 0, str(error)))
+
+
+def _check_interactions(session: Session, summary: CatalogSummary) -> dict[str, Any] | None:
+    """Count the interactions beside the catalog; None where there are none. Nothing is stored."""
+    from ..recommend.run import check_interactions, summary_of
+
+    try:
+        read = check_interactions(session.work) if summary.products else None
+    except (DataError, UsageError) as error:
+        summary.problems.add(Problem("bad interactions", 0, ": ".join(filter(None, (str(error), error.hint)))))
+        return None
+    if read is None:
+        return None
+    left_out = {reason: found["count"] for reason, found in read.counted["left_out"].items()}
+    if left_out:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in list(left_out.items())[:REASONS_SHOWN])
+        summary.problems.add(Problem("interactions left out", 0, f"{sum(left_out.values()):,} rows: {reasons}"))
+    files = [file["file"] for file in read.counted["files"]]
+    return {"files": files, **summary_of(read.interactions, read.counted), "left_out": left_out}
+
+
+def _told(interactions: dict[str, Any]) -> str:
+    history, files = interactions["history"], ", ".join(interactions["files"])
+    who = f"{interactions['customers']:,} customers with {interactions['items']:,} products"
+    span = f"{interactions['first'][:10]} to {interactions['last'][:10]}"
+    lengths = f"history median {history['median']:g}, most {history['most']:,}"
+    shares = f"{interactions['known_items']:.0%} of items known; {interactions['share_of_repeats']:.0%} repeats"
+    return f"{files}: {interactions['interactions']:,} of {who}, {span}; {lengths}; {shares}"
 
 
 def _signals(summary: CatalogSummary) -> list[tuple[int, str]]:

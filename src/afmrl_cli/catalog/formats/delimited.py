@@ -102,7 +102,7 @@ def find_delimiter(text: str, settings: Columns | None = None) -> str:
     """Return the delimiter of a CSV file that starts with `text`: the one whose header has the most known column names,
     then the one that gives most rows the header's width, then the one with the most columns; a comma when none splits.
 
-    Names that `settings` give help to find the header (see `header_row`)."""
+    Names that `settings` give count as known."""
     sample = _sample(text)
     if sample and sample[0].lower().startswith("sep=") and len(sample[0].strip()) == 5:
         return sample[0][4]
@@ -113,7 +113,7 @@ def find_delimiter(text: str, settings: Columns | None = None) -> str:
         if not rows or len(rows[0]) < 2:
             continue
         alike = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
-        score = (known_names(rows[0]), alike, len(rows[0]))
+        score = (known_names(rows[0], settings), alike, len(rows[0]))
         if score > best_score:
             best, best_score = delimiter, score
     return best
