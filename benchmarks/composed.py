@@ -13,6 +13,7 @@ the change made in them, or as photo and change alone.
     batch               the first stage alone
       without captions; of variants alone (no generated triplets), or without far ones; longer (half as many steps more,
       about what the second stage takes)
+    control             the first stage with the change of another triplet: must lose
     bank                both stages; with perturbed captions
     ... alone           of zero-shot and of both stages: the change, the photo, or the edited attributes and no photo
 
@@ -22,12 +23,16 @@ The checkpoint of each run was chosen by the validation split's triplets; the te
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from afmrl_cli.catalog.product import Product
 from afmrl_cli.catalog.splits import Split, split_of
@@ -44,6 +49,9 @@ from afmrl_cli.settings import SplitSettings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.files import hash_json, write_json
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.store.lock import writer_lock
+from afmrl_cli.triplets.run import make_triplets
+from afmrl_cli.triplets.store import read_triplets, stored_manifest, write_triplets
 from afmrl_cli.workspace import Workspace
 
 from . import BUILT_IN
@@ -73,6 +81,7 @@ BATCH: Mapping[str, Flags] = {
     "longer batch": {"composed.steps": 60},
 }
 BANK: Mapping[str, Flags] = {"bank": {}, "bank, perturbed": {"composed.perturbed": 0.5}}
+CONTROL = "control: another's change"
 ROWS: Mapping[str, str] = {
     "zero-shot": "",
     "batch": "zero-shot",
@@ -80,6 +89,7 @@ ROWS: Mapping[str, str] = {
     "batch, variants alone": "batch",
     "batch, without far": "batch",
     "longer batch": "batch",
+    CONTROL: "batch",
     "bank": "batch",
     "bank over longer batch": "longer batch",
     "bank over zero-shot": "zero-shot",
@@ -144,11 +154,34 @@ class Bench:
             made = self.train(row, **{"composed.stages": "batch", **changes})
             first = first or made
             self.score(row, made)
+        if not wanted or CONTROL in wanted:
+            with exchanged(self.work()):
+                made = self.train(CONTROL, **{"composed.stages": "batch"})
+            self.score(CONTROL, made)
         for row, changes in BANK.items():
             if wanted and row not in wanted:
                 continue
             made = self.train(row, **{"composed.stages": "bank", EMBEDDER: first, **changes})
             self.score(row, made or first, parts=row == "bank")
+
+
+@contextlib.contextmanager
+def exchanged(work: Workspace) -> Iterator[None]:
+    """Let each stored training triplet have the change of another one."""
+    with writer_lock(work.folder.store, "benchmark"):
+        make_triplets(work, "train")
+    manifest, own = stored_manifest(work.folder, "train"), list(read_triplets(work.folder, "train"))
+    assert manifest is not None
+    others = [own[i] for i in np.random.default_rng(0).permutation(len(own))]
+    mixed = [
+        replace(each, text=other.text, sentence=other.sentence, changed=other.changed)
+        for each, other in zip(own, others, strict=True)
+    ]
+    write_triplets(work.folder, "train", mixed, manifest)
+    try:
+        yield
+    finally:
+        write_triplets(work.folder, "train", own, manifest)
 
 
 def run(work: Path, shop: CatalogFolder, seed: int, flags: Flags, rows: Sequence[str]) -> None:
@@ -229,8 +262,6 @@ def table(work: Path, among: str) -> None:
 
 def _scores(runs: list[dict[str, Any]], row: str, form: str, among: str) -> Scores:
     """Return (metrics [queries, 4], each query with its style) by shop and seed."""
-    import numpy as np
-
     found: Scores = {}
     for each in runs:
         queries = each["rows"].get(row, {}).get(form, {}).get(among, {})
