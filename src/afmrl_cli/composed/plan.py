@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -79,9 +79,12 @@ class Plan:
         side = view_side(listings[number], number, LISTING, enriched=self.settings.embed.enrich == "both")
         return first_photos_of(side, self.settings.model.embedder_images)
 
-    def asked(self, example: Example, listings: Sequence[TrainListing]) -> Side:
-        """Return a validation query as `eval --protocol composed` asks it: one photo, the change as pairs."""
-        return Side(example.reference, example.wish, listings[example.reference].photos[:1], example.edited)
+    def asked(self, example: Example, listings: Sequence[TrainListing]) -> list[Side]:
+        """Return validation queries as `eval --protocol composed` asks them: one photo, the change as pairs; with the
+        reference's known attributes, where there are some, and without.
+        """
+        plain = Side(example.reference, example.wish, listings[example.reference].photos[:1])
+        return [replace(plain, attributes=example.edited), plain] if example.edited else [plain]
 
     def _first(self, photos: tuple[Photo, ...]) -> tuple[Photo, ...]:
         most = self.settings.model.embedder_images

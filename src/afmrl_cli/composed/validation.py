@@ -1,7 +1,10 @@
 """Recall and MRR of composed queries on the validation split: what `eval --protocol composed` measures, made smaller.
 
-Queries are triplets and the gallery listings of the split, of many a fixed sample. The reference's listings are taken
-out, and so are listings that answer as well as the target does: they are neither right nor wrong.
+Queries are triplets and the gallery listings of the split, of many a fixed sample. Each triplet asks with the known
+attributes of its reference, where there are some, and without: with them a query can do without the photo, and what a
+training spoils there is not seen. Far triplets ask only where there are too few others, since nobody changes four
+attributes of what he has found. The reference's listings are taken out, and so are listings that answer as well as the
+target does: they are neither right nor wrong.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog.splits import LEAST_PRODUCTS
 from ..scores import ranks_of
 from ..training.pairs import Side, TrainListing
 from ..training.validation import GALLERY_PER_QUERY, KS, LEAST_QUERIES
@@ -46,12 +50,16 @@ def make_validation(plan: Plan) -> Validation | None:
     if plan.validation is None or len(plan.validation.rows) < LEAST_QUERIES:
         return None
     listings, composed = plan.corpus.validation, plan.settings.composed
-    order = np.random.default_rng(composed.seed).permutation(len(plan.validation.rows))
-    rows = [plan.validation.rows[i] for i in sorted(order[: composed.validation_queries].tolist())]
+    near = [row for row in plan.validation.rows if row.window != "far"]
+    offered = near if len(near) >= LEAST_PRODUCTS else plan.validation.rows
+    order = np.random.default_rng(composed.seed).permutation(len(offered))
+    rows = [offered[i] for i in sorted(order[: composed.validation_queries].tolist())]
     shown = _gallery(rows, listings, GALLERY_PER_QUERY * composed.validation_queries, composed.seed)
     place = {number: row for row, number in enumerate(shown)}
+    asked = [(row, side) for row in rows for side in plan.asked(row, listings)]
+    rows = [row for row, _ in asked]
     return Validation(
-        [plan.asked(row, listings) for row in rows],
+        [side for _, side in asked],
         [plan.listing_side(listings, i) for i in shown],
         [place[row.target] for row in rows],
         np.array([_excluded(row, shown, listings) for row in rows]),
