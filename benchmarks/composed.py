@@ -283,7 +283,7 @@ def main() -> None:
     start.add_argument("--group", default="group_id", help="column of the catalog that holds the style")
     start.add_argument("--label", default="")
     start.add_argument("--seeds", default="0,1,2")
-    start.add_argument("--rows", default="", help="trainings to do beside batch, such as bank; empty: all")
+    start.add_argument("--rows", default="", help="trainings to do beside batch, such as 'bank; longer batch'; empty: all")
     start.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     show = commands.add_parser("table")
     show.add_argument("work", type=Path)
@@ -292,7 +292,7 @@ def main() -> None:
     if wanted.command == "table":
         table(wanted.work, wanted.among)
         return
-    rows = [row for row in wanted.rows.split(",") if row]
+    rows = [row.strip() for row in wanted.rows.split(";") if row.strip()]
     flags: dict[str, object] = dict(each.split("=", 1) for each in wanted.set)
     for seed in (int(each) for each in wanted.rendered.split(",") if each):
         run(wanted.work, drawn(wanted.work, seed, wanted.products), seed, {"eval.label": "colour", **flags}, rows)
