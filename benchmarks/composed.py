@@ -11,7 +11,7 @@ the change made in them, or as photo and change alone.
 
     zero-shot           the embedder as it is
     batch               the first stage alone
-      without captions; of variants alone (no generated triplets), or without far ones; longer (half as many steps more,
+      without captions; of variants alone (no generated triplets), or with far ones; longer (half as many steps more,
       about what the second stage takes)
     control             the first stage with the change of another triplet: must lose
     bank                both stages; with perturbed captions
@@ -77,7 +77,7 @@ BATCH: Mapping[str, Flags] = {
     "batch": {},
     "batch without captions": {"composed.caption_weight": 0.0},
     "batch, variants alone": {"composed.windows": ["variants"]},
-    "batch, without far": {"composed.windows": ["variants", "near"]},
+    "batch, with far": {"composed.windows": ["variants", "near", "far"]},
     "longer batch": {"composed.steps": 60},
 }
 BANK: Mapping[str, Flags] = {"bank": {}, "bank, perturbed": {"composed.perturbed": 0.5}}
@@ -87,7 +87,7 @@ ROWS: Mapping[str, str] = {
     "batch": "zero-shot",
     "batch without captions": "batch",
     "batch, variants alone": "batch",
-    "batch, without far": "batch",
+    "batch, with far": "batch",
     "longer batch": "batch",
     CONTROL: "batch",
     "bank": "batch",
@@ -283,7 +283,9 @@ def main() -> None:
     start.add_argument("--group", default="group_id", help="column of the catalog that holds the style")
     start.add_argument("--label", default="")
     start.add_argument("--seeds", default="0,1,2")
-    start.add_argument("--rows", default="", help="trainings to do beside batch, such as 'bank; longer batch'; empty: all")
+    start.add_argument(
+        "--rows", default="", help="trainings to do beside batch, such as 'bank; longer batch'; empty: all"
+    )
     start.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     show = commands.add_parser("table")
     show.add_argument("work", type=Path)

@@ -268,7 +268,10 @@ class ComposedSettings(TrainingSettings):
         description="batch: both sides learn, negatives are those of the batch; bank: the query side learns, negatives "
         "are all training listings; or both, one after the other.",
     )
-    windows: Names = Field([], description="Triplets to learn from: variants, near, far; empty: all.")
+    windows: Names = Field(
+        [],
+        description="Triplets to learn from: variants, near, far; empty: all, without far ones where others are 100.",
+    )
     temperature: float = Field(0.05, gt=0, description="Temperature tau of the losses.")
     caption_weight: float = Field(
         0.5, ge=0, description="Weight of the captions, of references and of targets each, in the first stage; 0: none."

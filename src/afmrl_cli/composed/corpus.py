@@ -29,6 +29,10 @@ from ..triplets.store import TripletSplit, read_triplets
 from ..triplets.windows import WINDOWS
 from ..workspace import Workspace
 
+CLOSE_ENOUGH = 100
+"""Triplets of variants and near pairs from which on far ones are left out: nobody changes four attributes of what he has
+found, and learning that as well took from what people ask (docs/lab/composed.md).
+"""
 PERTURBED = 4
 """Captions that a query is compared with: the target's, and so many less one with a value replaced."""
 
@@ -120,6 +124,9 @@ def load_examples(work: Workspace, split: TripletSplit, listings: Sequence[Train
                 triplet.changed,
             )
         )
+    if not composed.windows:
+        close = [row for row in rows if row.window != "far"]
+        rows = close if len(close) >= CLOSE_ENOUGH else rows
     if not rows:
         named = f" of the windows {', '.join(composed.windows)}" if composed.windows else ""
         raise NoTriplets(f"{work.folder.catalog}: no triplets{named} of the {split} split", "see `afmrl triplets`")

@@ -54,6 +54,10 @@ from .validation import METRICS, make_validation
 
 DONE, BANK = "done.json", "bank-vectors"
 AFRESH = "start afresh with --force"
+WORTH = 0.01
+"""By how much the validation's mrr must rise for a query adapter to be kept: the best of several steps is a little
+above the start by chance, and one side more is one model more to keep and to serve.
+"""
 MEASURED = 64
 """Triplets that a dry run learns from."""
 
@@ -133,10 +137,11 @@ class Done:
     seconds: float
     resumed_from: int
 
-    @property
-    def gained(self) -> bool:
-        """Tell whether the best step was better than the start; True where nothing was measured."""
-        return not self.start or self.best["mrr"] > self.start["mrr"]
+    def gained(self, least: float = 0.0) -> bool:
+        """Tell whether the best step was better than the start by more than `least`; True where nothing was
+        measured.
+        """
+        return not self.start or self.best["mrr"] - self.start["mrr"] > least
 
 
 class Run:
@@ -229,7 +234,7 @@ def _train(job: Job, plan: Plan, run: Path) -> Outcome:
     shutil.rmtree(run / BANK, ignore_errors=True)
     first = found.get("batch")
     gallery = first.adapter if first else run / "start"
-    query = found["bank"] if "bank" in found and found["bank"].gained else None
+    query = found["bank"] if "bank" in found and found["bank"].gained(WORTH) else None
     metrics = query.best if query else first.best if first else found["bank"].start
     join(run, gallery, query.adapter if query else None)
     _write_metrics(run, stages, plan.steps)
@@ -262,10 +267,10 @@ def _tell_gain(name: str, done: Done, listener: Any) -> None:
     if not done.start:
         return
     said = f"stage {name}: validation mrr {done.start['mrr']:.3f} before, {done.best['mrr']:.3f} at the best step"
-    if done.gained:
+    if done.gained(WORTH if name == "bank" else 0.0):
         listener.note(said)
     elif name == "bank":
-        listener.note(f"{said}: nothing was gained, so there is no query adapter")
+        listener.note(f"{said}: not more than {WORTH} was gained, so there is no query adapter")
     else:
         listener.warn(f"{said}: nothing was gained; train longer, or lower composed.learning_rate")
 

@@ -89,14 +89,16 @@ def _lines(triplets: Iterator[Triplet], by_id: Mapping[str, Record], beside: Pat
 
 
 class Judgements:
-    """Which listings of the split answer a triplet: those that are as the target is, by all attributes; of a variant,
-    those of the style alone.
+    """Which listings of the split answer a triplet: those of the target's product, and those that are as the target is,
+    by all attributes; of a variant, those of the style alone.
     """
 
     def __init__(self, rows: Sequence[Record]) -> None:
         self._same: dict[tuple[object, ...], list[str]] = {}
         self._identity = {record.id: record.identity for record in rows}
+        self._product: dict[str, list[str]] = {}
         for record in rows:
+            self._product.setdefault(record.identity, []).append(record.id)
             places = (record.type and f"type {record.type}", record.group and f"group {record.group}")
             for place in filter(None, places):
                 self._same.setdefault((place, *_values(record)), []).append(record.id)
@@ -110,7 +112,7 @@ class Judgements:
         """Return the ids, the target first."""
         _, same = self.alike(target, window)
         others = [id for id in same if self._identity[id] != reference.identity]
-        return list(dict.fromkeys([target.id, *others]))
+        return list(dict.fromkeys([target.id, *self._product[target.identity], *others]))
 
 
 def _values(record: Record) -> tuple[object, ...]:
