@@ -17,6 +17,7 @@ from afmrl_cli.attributes.parse import read_stored
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.read import read_products
 from afmrl_cli.catalog.splits import split_of
+from afmrl_cli.composed import corpus
 from afmrl_cli.composed.bank import Bank
 from afmrl_cli.composed.corpus import PERTURBED
 from afmrl_cli.composed.plan import Plan
@@ -104,6 +105,22 @@ def test_windows_can_be_chosen(shop: CatalogFolder, settings: MakeSettings) -> N
     assert plan.train.fingerprint != plan_of(shop, settings()).train.fingerprint
     with pytest.raises(UsageError, match=r"composed\.windows: 'close' is no window"):
         plan_of(shop, settings(**{"composed.windows": "close"}))
+
+
+def test_far_triplets_are_left_out_where_there_are_others_enough(
+    shop: CatalogFolder, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = ["variants", "near", "far"]
+    for name in ("colour", "sleeve", "neck"):  # six keys, of which far pairs differ in more than three
+        shop.catalog.write_text(shop.catalog.read_text().replace(f"attr_{name}", f"attr_{name},attr_{name}_2", 1))
+    lines = [line.split(",") for line in shop.catalog.read_text().splitlines()]
+    rows = [",".join([*row[:5], *(cell for each in row[5:] for cell in (each, each))]) for row in lines[1:]]
+    shop.catalog.write_text("\n".join([",".join(lines[0]), *rows]) + "\n")
+    assert set(plan_of(shop, settings(**{"composed.windows": every})).train.counts) >= {"near", "far"}
+    assert "far" in plan_of(shop, settings()).train.counts, "fewer than a hundred others"
+    monkeypatch.setattr(corpus, "CLOSE_ENOUGH", 10)
+    assert "far" not in plan_of(shop, settings()).train.counts
+    assert "far" in plan_of(shop, settings(**{"composed.windows": every})).train.counts
 
 
 def test_perturbed_captions_have_one_value_replaced(shop: CatalogFolder, settings: MakeSettings) -> None:
