@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from afmrl_cli.cli.app import app
+from afmrl_cli.cycle import composed
 from afmrl_cli.cycle.composed import ComposedStage, composed_lines, composed_table
 from afmrl_cli.cycle.inputs import Inputs, read_catalog
 from afmrl_cli.cycle.plan import cycle_key
@@ -118,7 +119,7 @@ def stage(tmp_path: Path) -> ComposedStage:
     return ComposedStage(StageWork(work, records, Inputs(read_catalog(work)), {"validation": 9, "test": 9}))
 
 
-def test_composed_queries_are_asked_before_and_after(stage: ComposedStage) -> None:
+def test_composed_queries_are_asked_before_and_after(stage: ComposedStage, monkeypatch: pytest.MonkeyPatch) -> None:
     work = stage.do.work
     assert stage.wanted and stage.describe() is None and all(stage.wishes.values())
     with writer_lock(work.folder.store, "afmrl cycle", lend=True):
@@ -148,12 +149,21 @@ def test_composed_queries_are_asked_before_and_after(stage: ComposedStage) -> No
         assert CliRunner().invoke(app, ["embed", *words]).exit_code == 0
         scored = CliRunner().invoke(app, ["eval", *words, "--protocol", "composed", "--split", "test"])
         assert scored.exit_code == 0, scored.output
-        composed = json.loads(scored.stdout)["systems"][0]["composed"]
+        own = json.loads(scored.stdout)["systems"][0]["composed"]
         for cut in ("R@1", "R@10"):
-            assert test[name][cut] == pytest.approx(composed["metrics"][cut])
+            assert test[name][cut] == pytest.approx(own["metrics"][cut])
     assert test["change"]["R@10"]["difference"] == pytest.approx(test["after"]["R@10"] - test["before"]["R@10"])
     columns, rows, _ = composed_table(found)
     assert [row[0] for row in rows] == ["validation", "test"] and len(columns) == len(rows[0])
+    # Variants decide where they are about enough styles.
+    monkeypatch.setattr(composed, "LEAST_PRODUCTS", 1)
+    stage.ask("validation")
+    again = stage.describe()
+    assert again is not None and again["validation"]["asked"] == "variants" and again["validation"]["change"]
+    assert again["accepted"] == (again["validation"]["after"]["R@10"] >= again["validation"]["before"]["R@10"])
+    planned = [name for name, _, _ in stage.planned([("base-score", "score", 1.0)], ["validation"])]
+    asked = [f"composed-{side}-{kind}" for kind in ("score", "test") for side in ("before", "after")]
+    assert planned == ["base-score", "composed", "composed-score", *asked]
 
 
 def test_what_it_depends_on_trains_it_anew(stage: ComposedStage) -> None:

@@ -22,9 +22,9 @@ from .shop import cycle_settings, rendered
 
 @pytest.mark.slow
 def test_a_stage_that_is_too_large_is_named_with_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, settings = rendered(tmp_path / "shop"), cycle_settings()
+    folder, settings = rendered(tmp_path / "shop"), cycle_settings(**{"cycle.composed": True})
     # What an earlier cycle took, so that nothing has to be measured.
-    for kind in ("score", "sft", "attributes", "infonce", "agcl", "rar"):
+    for kind in ("score", "sft", "attributes", "infonce", "agcl", "rar", "composed"):
         place = make_folder(folder.runs / "cycle-earlier" / "stages") / f"1-{kind}.json"
         record: dict[str, object] = {"name": f"1-{kind}", "kind": kind, "fingerprint": "", "inputs": {}, "result": {}}
         write_json(place, {**record, "seconds": 5.0, "peak_bytes": 2**30, "created": 1.0})
@@ -40,6 +40,7 @@ def test_a_stage_that_is_too_large_is_named_with_what_to_lower(tmp_path: Path, m
     by_name = {each["name"]: each["estimated_bytes"] for each in document["stages"]}
     assert by_name["base-score"] == estimates["embed"] and by_name["1-rar"] == estimates["train-rar"]
     assert by_name["1-rar-attributes"] == estimates["attributes"] and by_name["1-infonce"] == estimates["train-agcl"]
+    assert by_name["composed"] == estimates["train-composed"]
     assert document["advice"] == {} and document["memory_here"] > max(estimates.values())
 
     # As on a card with one byte less than the largest stage takes.

@@ -102,7 +102,7 @@ class ComposedStage:
         if self.last is None:
             return None
         asked = {split: _asked(*both) for split, both in self.asked.items()}
-        if self._by_triplets("validation"):
+        if self.trained["checkpoint"] and self._by_triplets("validation"):
             asked["validation"] = _of_training(self.trained)
         return {
             "checkpoint": self.trained["checkpoint"],
