@@ -38,7 +38,7 @@ class RecommendSettings(Section):
         0,
         ge=0,
         description="Customers with more events are left out as bots; 0: a hundred times the median customer's, at "
-        "least 1000.",
+        "least 500.",
     )
     split: Literal["time", "last"] = Field(
         "time",

@@ -16,7 +16,7 @@ from .rows import Columns, Names
 from .times import DAY, EARLIEST
 
 MOST_UNKNOWN = 10
-MEDIAN_TIMES, LEAST_EVENTS = 100, 1000
+MEDIAN_TIMES, LEAST_EVENTS = 100, 500
 """A customer with more events than so many times the median customer's, and than the second, is a program."""
 SAME = ("customer", "item", "seconds", "quantity", "event", "order", "undo")
 """What duplicates have in common."""

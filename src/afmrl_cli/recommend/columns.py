@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 
 from ..catalog.content import Sample, share
@@ -18,6 +19,7 @@ from ..errors import DataError
 from ..recommend_settings import InteractionColumns
 from .column_names import EMAIL_FIRST, KNOWN
 from .private import harmless, is_private_column, looks_private
+from .times import UNREADABLE, Clock
 
 CHOSEN = ("customer", "item", "time", "event", "quantity", "order", "status")
 """Roles that settings can name."""
@@ -79,6 +81,8 @@ def find_columns(names: Sequence[str], settings: InteractionColumns, file: Path,
                 roles[role] = found
     missing = [role for role in NEEDED if role not in roles and not (role == "item" and line_items)]
     if missing:
+        if any(name and Clock(UTC).read(name, 1) != UNREADABLE for name in names):
+            raise DataError(f"{file}: row 1 holds no column names but data", "the first row must hold the column names")
         columns = ", ".join(harmless(name) for name in names if name)[:400]
         hint = f'name it in afmrl.toml: [recommend.columns] {missing[0]} = ["..."]'
         raise DataError(f"{file}: no {missing[0]} column; the columns are: {columns}", hint)

@@ -21,7 +21,7 @@ from ..catalog.content import Sample
 from ..catalog.detect import peeked, raw_table
 from ..catalog.problems import Kind, Problem, Problems
 from ..catalog.read import read_products, unchanged
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from ..settings import CatalogSettings
 from ..settings import Columns as CatalogColumns
 from ..store.folder import INTERACTIONS, is_called_interactions
@@ -86,7 +86,9 @@ def interaction_files(work: Workspace) -> list[Path]:
         for file in files:
             if not file.is_file():
                 raise DataError(f"{file}: no such file", "recommend.interactions or --interactions names it")
-        return files[:MOST_FILES]
+        if len(files) > MOST_FILES:
+            raise UsageError(f"recommend.interactions: {len(files):,} files", f"join them: at most {MOST_FILES}")
+        return files
     found = [
         path
         for path in sorted(root.iterdir())
@@ -180,12 +182,12 @@ def _settings() -> CatalogSettings:
 
 def _all_utc(file: Path, names: Sequence[str]) -> bool:
     """Tell whether times without a zone are UTC whatever the settings say: as Parquet has them where it knows one."""
-    import pyarrow as pa
-    from pyarrow.parquet import read_schema
-
     with file.open("rb") as source:
         if source.read(4) != b"PAR1":
             return False
+    import pyarrow as pa
+    from pyarrow.parquet import read_schema
+
     kinds = [field.type for field in read_schema(file) if field.name in names]
     return any(pa.types.is_timestamp(kind) and kind.tz is not None for kind in kinds)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+from ..catalog.column_names import words_of
 from ..catalog.gaps import is_gap
 from ..catalog.name_forms import plain
 
@@ -38,6 +39,9 @@ UNDONE = _words(
     "返金, キャンセル, 退货, 退款, 已取消, 取消, 已退款, 반품, 환불, 취소"
 )
 """Events and states by which a purchase is undone."""
+UNDONE_WORDS = words_of("returned refunded cancelled canceled voided storniert erstattet retourniert annule rembourse")
+NOT_ALL = words_of("not no non never nicht partially partly partial teilweise partiellement")
+"""Words in longer states: Shipped - Returned to Seller, but not Partially refunded."""
 NEVER_DONE = _words("failed, trash, expired, checkout draft, auto draft, draft, fehlgeschlagen")
 """States of orders that were never placed."""
 PARTLY = _words("partially refunded, partially returned, partial refund, teilweise erstattet")
@@ -67,7 +71,9 @@ class Line(NamedTuple):
 @lru_cache(maxsize=1 << 12)
 def undoes(text: str) -> bool:
     """Tell whether an event or a state says that a purchase was undone."""
-    return plain(text).removeprefix("wc_") in UNDONE
+    name = plain(text).removeprefix("wc_")
+    words = frozenset(name.split("_"))
+    return name in UNDONE or (not words.isdisjoint(UNDONE_WORDS) and words.isdisjoint(NOT_ALL))
 
 
 @lru_cache(maxsize=1 << 12)

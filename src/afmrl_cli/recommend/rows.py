@@ -116,6 +116,8 @@ class Reader:
         self._heads = tuple(array(kind) for kind in "Qqqqbqh")
         """Customer, time with the day and with the month first, order, whether it was undone, row, event."""
         self._item, self._quantity, self._undo = array("i"), array("f"), array("b")
+        self._undone = array("b")
+        """Lines that came back as a whole, whatever became of their order."""
 
         @lru_cache(maxsize=1 << 16)
         def hashed(cell: str) -> int:
@@ -135,6 +137,7 @@ class Reader:
         first, second = self._time(row)
         order, done = self._state(row)
         undo, event = self._happened(cells)
+        head = (customer, first, second, order, done, row.number, event)
         found = False
         for line in self._lines(cells):
             item = self._names.number(line.items, titles=bool(self._columns.layout))
@@ -142,23 +145,24 @@ class Reader:
                 continue
             found = True
             quantity, undone = self._amount(line, row.number)
-            head = (customer, first, second, order, 1 if undone else done, row.number, event)
-            if quantity is not None:
-                self._append(head, item, abs(quantity), undo or quantity < 0)
-            elif order:
-                self._append(head, -1, 1.0, False)
+            if quantity is None:
+                item, quantity = -1, 1.0  # what the row says of its order counts all the same
+            self._append(head, item, abs(quantity), undo or quantity < 0, undone)
         if not found:
             empty = not any(map(one_text, cells))
             self._left_out.add("empty row" if empty else "no item", self._file, row.number)
             if order:  # what an order's row says counts for its lines
-                self._append((customer, first, second, order, done, row.number, event), -1, 1.0, False)
+                self._append(head, -1)
 
-    def _append(self, head: tuple[int, ...], item: int, quantity: float, undo: bool) -> None:
+    def _append(
+        self, head: tuple[int, ...], item: int, quantity: float = 1.0, undo: bool = False, undone: bool = False
+    ) -> None:
         for column, value in zip(self._heads, head, strict=True):
             column.append(value)
         self._item.append(item)
         self._quantity.append(quantity)
         self._undo.append(undo)
+        self._undone.append(undone)
 
     def _text(self, role: str, cells: Sequence[Cell]) -> str:
         at = self._one.get(role, -1)
@@ -250,7 +254,7 @@ class Reader:
             ("no customer", customer == 0),
             ("no time", seconds == NEVER),
             ("unreadable time", seconds == UNREADABLE_TIME),
-            ("cancelled or refunded", done == 1),
+            ("cancelled or refunded", (done == 1) | np.array(self._undone, dtype=np.bool_)),
         ):
             out = kept & wrong
             rows = read.row[out]
