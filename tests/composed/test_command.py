@@ -59,6 +59,11 @@ def test_a_checkpoint_is_made_and_search_and_eval_use_it(root: Path) -> None:
     like = ["--like", "S0", "--change", "colour: blue", "--catalog", str(root), "--json", *chosen]
     searched = CliRunner().invoke(app, ["search", *like])
     assert searched.exit_code == 0, searched.output
+    assert "never learnt" not in searched.stderr
+    untaught = CliRunner().invoke(app, ["embed", str(root)])
+    assert untaught.exit_code == 0, untaught.output
+    untaught = CliRunner().invoke(app, ["search", *like[:-2]])
+    assert "`afmrl train-composed` teaches it" in " ".join(untaught.stderr.split())
     hits = json.loads(searched.stdout)["hits"]
     assert hits and all(hit["id"] != "S0" for hit in hits)
     scored = call(root, "eval", "--protocol", "composed", "--split", "all", "--json", *chosen)

@@ -90,7 +90,7 @@ def changed_attributes(known: Mapping[str, str], pairs: Mapping[str, str]) -> st
 
 def check_embedder(work: Workspace) -> None:
     """Raise ModelError for an embedder that reads no photos: it would answer the words alone. One that adds up what it
-    reads is told.
+    reads, or never learnt to change a photo, is told.
     """
     from ..models.backends import kind_of_embedder, reads_photos
 
@@ -99,11 +99,22 @@ def check_embedder(work: Workspace) -> None:
             f"--change starts from a photo, and the embedder {work.embedder_id} reads none",
             "say all of it in words, or choose an embedder that reads photos",
         )
-    if not work.settings.embed.endpoint and kind_of_embedder(work.settings.model, work.listener) == "light":
+    if work.settings.embed.endpoint:
+        return
+    kind = kind_of_embedder(work.settings.model, work.listener)
+    if kind == "light":
         work.listener.note(
             "light adds the words to the photo and never learnt to change one: where a column has the wish, --image or "
             "--like with --filter KEY=VALUE finds more"
         )
+    elif kind == "qwen" and not _has_learnt(work):
+        work.listener.note("this embedder never learnt to change a photo: `afmrl train-composed` teaches it")
+
+
+def _has_learnt(work: Workspace) -> bool:
+    """Tell whether the settings' checkpoint was trained by `train-composed`."""
+    name = work.settings.model.embedder_checkpoint
+    return bool(name) and "composed" in work.checkpoints.find(name, "embedder").settings
 
 
 @dataclass(frozen=True)
