@@ -85,12 +85,23 @@ def test_times_of_parquet_keep_their_zone_whatever_the_settings_say(tmp_path: Pa
         ("klant;artikelnummer;besteldatum", ""),
         ("покупатель;товар;дата заказа", ""),
         ("会員番号;商品番号;注文日", ""),
+        ("visitorid;itemid;timestamp", ""),
+        ("reviewerID;asin;unixReviewTime", ""),
+        ("CustomerID;StockCode;InvoiceDate", ""),
+        ("Kundennummer;Artikelnummer;Erstelldatum", ""),
         ("a;b;c", '[recommend.columns]\ncustomer = ["a"]\nitem = ["b"]\ntime = "c"\n'),
     ],
 )
 def test_columns_are_found_by_the_names_that_shops_use(tmp_path: Path, names: str, toml: str) -> None:
     root = shop(tmp_path, f"{names}\nann;A-1;2024-05-01T12:30:00Z\n", toml=toml)
     assert rows(root) == [(NOON, "A-1", 1.0)]
+
+
+def test_guests_of_a_table_of_orders_are_known_by_their_address(tmp_path: Path) -> None:
+    text = "increment_id,created_at,customer_id,customer_email,sku,qty_ordered,status\n"
+    text += "5,2024-05-01 12:30,,a@b.example,A-1,2,complete\n6,2024-05-01 12:30,7,c@b.example,A-1,1,closed\n"
+    content = document(shop(tmp_path, text))
+    assert content["customers"] == 2 and content["files"][0]["columns"]["customer"] == ["customer_email", "customer_id"]
 
 
 def test_a_column_that_is_missing_is_named_with_its_setting(tmp_path: Path) -> None:

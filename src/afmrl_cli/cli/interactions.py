@@ -108,7 +108,7 @@ def _show_file(session: Session, file: dict[str, Any]) -> None:
     if file["day_order"]:
         _line(session, "  dates", f"read {file['day_order']}")
     if file["partly_refunded_orders"]:
-        orders = f"{file['partly_refunded_orders']:,} orders, kept: the export does not say which lines"
+        orders = f"orders: {file['partly_refunded_orders']:,}; kept, the export does not say which lines"
         _line(session, "  refunded in part", orders)
     for kind, count in file["notes"].items():
         _line(session, "  note", f"{kind}: {count:,}")

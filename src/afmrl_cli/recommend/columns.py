@@ -26,7 +26,7 @@ CHOSEN = ("customer", "item", "time", "event", "quantity", "order", "status")
 ROLES = (*CHOSEN, "cancelled", "refunded")
 NEEDED = ("customer", "item", "time")
 SHOPIFY = {
-    "order": ("name",),
+    "order": ("name", "order_id"),
     "customer": ("email", "customer_id", "phone"),
     "item": ("lineitem_sku", "lineitem_name"),
     "time": ("created_at", "paid_at"),
@@ -77,7 +77,7 @@ def find_columns(names: Sequence[str], settings: InteractionColumns, file: Path,
     else:
         for role in open_roles:
             free = [i for i in range(len(names)) if i not in {j for found in roles.values() for j in found}]
-            if found := _by_names(role, names, free, orders=bool(layout)):
+            if found := _by_names(role, names, free, orders=has_orders(names)):
                 roles[role] = found
     missing = [role for role in NEEDED if role not in roles and not (role == "item" and line_items)]
     if missing:
@@ -90,11 +90,16 @@ def find_columns(names: Sequence[str], settings: InteractionColumns, file: Path,
     return ColumnMap(tuple(names), roles, line_items, private, layout)
 
 
+def has_orders(names: Sequence[str]) -> bool:
+    """Tell whether a column numbers orders."""
+    return not {plain(name) for name in names}.isdisjoint(KNOWN["order"])
+
+
 def _layout(names: Sequence[str]) -> str:
     known = {plain(name) for name in names}
-    if "name" in known and not known.isdisjoint({"lineitem_sku", "lineitem_name"}):
+    if not known.isdisjoint(SHOPIFY["order"]) and not known.isdisjoint(SHOPIFY["item"]):
         return "shopify"
-    orders = not known.isdisjoint(KNOWN["order"])
+    orders = has_orders(names)
     billing = any(BILLING.search(name) for name in known)
     lines = any(re.fullmatch(r"line_items?(_\d+)?", name) for name in known)
     return "woocommerce" if orders and (lines or billing) else ""
@@ -111,7 +116,7 @@ def _by_export(roles: dict[str, tuple[int, ...]], open_roles: Sequence[str], nam
 def _holds_lines(name: str, cells: Sequence[str]) -> bool:
     """Tell whether a column holds lines of an order as `name:Shirt|sku:A-1|quantity:2`."""
     called = LINE_ITEMS.fullmatch(plain(name)) is not None
-    return called and (not cells or share(cells, lambda cell: re.search(r"\w+:[^|]*\|", cell)) > 0)
+    return called and (not cells or share(cells, lambda cell: ":" in cell and "|" in cell) > 0)
 
 
 def _by_names(role: str, names: Sequence[str], free: Sequence[int], *, orders: bool) -> tuple[int, ...]:

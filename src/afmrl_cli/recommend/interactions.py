@@ -62,6 +62,11 @@ class Interactions:
         """Return where each customer's history begins: that of customer c is rows starts[c] to starts[c + 1]."""
         return np.searchsorted(self.customer, np.arange(len(self.customers) + 1))
 
+    def place_of(self, hashed: int) -> int:
+        """Return the number of the customer of this hash, -1 where there is none."""
+        place = int(np.searchsorted(self.customers, np.uint64(hashed)))
+        return place if place < len(self.customers) and int(self.customers[place]) == hashed else -1
+
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Return how long each customer's history is."""

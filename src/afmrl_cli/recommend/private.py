@@ -10,7 +10,7 @@ from ..catalog.content import share
 from ..catalog.name_forms import plain
 from ..catalog.problems import clipped
 
-EMAIL = re.compile(r"[^\s@]+@[^\s@]+\.\w{2,}")
+EMAIL = re.compile(r"[^\s@]{1,64}@[^\s@]{1,255}\.\w{2,}")
 PHONE = re.compile(r"(?:\+|00?)[1-9][\d\s()/.-]{6,18}\d")
 NAMES = words_of(
     "email mail emails phone telephone phonenumber telefon telefonnummer telefono telefone tel mobile mobil "
@@ -30,12 +30,13 @@ PERSONS = words_of(
 """Beside one of these `name` is a person's."""
 NAME = words_of("name names nom nombre nome naam namn navn")
 ONE_IN = 0.5
+MOST_CHARS = 500
 LETTERS, DIGITS = re.compile(r"[^\W\d_]"), re.compile(r"\d")
 
 
 def looks_private(text: str) -> bool:
     """Tell whether `text` holds an e-mail address or a phone number."""
-    return EMAIL.search(text) is not None or PHONE.fullmatch(text.strip()) is not None
+    return ("@" in text and EMAIL.search(text[:MOST_CHARS]) is not None) or PHONE.fullmatch(text.strip()) is not None
 
 
 def is_private_column(name: str, cells: Sequence[str]) -> bool:
@@ -48,7 +49,7 @@ def is_private_column(name: str, cells: Sequence[str]) -> bool:
 
 def shape(text: str) -> str:
     """Return how a cell is written, without what it says: 2024-05-01 is 0000-00-00."""
-    return clipped(DIGITS.sub("0", LETTERS.sub("a", text)), 40)
+    return clipped(DIGITS.sub("0", LETTERS.sub("a", text[:MOST_CHARS])), 40)
 
 
 def harmless(text: str) -> str:

@@ -84,11 +84,8 @@ def forget_customers(work: Workspace, named: Sequence[str]) -> list[Forgotten]:
     stored = stored_interactions(work.folder, None, 0)
     found = []
     for hashed in dict.fromkeys(map(customers.hash_of, texts)):
-        count = 0
-        if stored is not None:
-            at = int(np.searchsorted(stored.interactions.customers, np.uint64(hashed)))
-            if at < len(stored.interactions.customers) and stored.interactions.customers[at] == hashed:
-                count = int(stored.interactions.lengths[at])
+        place = stored.interactions.place_of(hashed) if stored is not None else -1
+        count = int(stored.interactions.lengths[place]) if stored is not None and place >= 0 else 0
         found.append(Forgotten(shown(hashed), count, hashed in customers.forgotten))
     forget(work.folder, map(customers.hash_of, texts))
     return found
