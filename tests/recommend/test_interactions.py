@@ -237,6 +237,21 @@ def test_a_file_of_which_nothing_counts_says_why(tmp_path: Path) -> None:
     assert "no row after the column names" in call(shop(tmp_path, PLAIN)).output
 
 
+def test_days_and_months_that_cannot_be_told_apart_need_a_word(tmp_path: Path) -> None:
+    root = shop(tmp_path, PLAIN + "ann,A-1,03/04/2024\nbob,B-1,05/06/2024 8:15 PM\n")
+    found = call(root)
+    assert found.exit_code == 3 and "interactions.csv: column time: which number is the day" in found.output
+    assert "recommend.day_order" in found.output and not (root / ".afmrl" / "recommend" / "interactions").exists()
+    assert document(root, "--day-order", "month-first")["first"] == "2024-03-04T00:00:00Z"
+    assert document(root, "--day-order", "day-first")["last"] == "2024-06-05T20:15:00Z"
+    (root / "interactions.csv").write_text(PLAIN + "ann,A-1,03/04/2024\nbob,B-1,05/26/2024\n")
+    assert document(root)["files"][0]["day_order"] == "month-first"
+    forced = document(root, "--day-order", "day-first")
+    assert counts(forced) == {"unreadable time": 1} and forced["first"] == "2024-04-03T00:00:00Z"
+    (root / "interactions.csv").write_text(PLAIN + "ann,A-1,03.04.2024\n")
+    assert "read day-first" in call(root).output
+
+
 def test_returns_take_their_purchase_with_them(tmp_path: Path) -> None:
     text = (
         "customer,item,time,event,quantity\nann,A-1,2024-05-01,purchase,1\nann,A-1,2024-05-03,purchase,1\n"

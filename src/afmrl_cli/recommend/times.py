@@ -94,6 +94,8 @@ class Clock:
         self._only_first: dict[str, int] = {}
         """By order, the first row that can be read in no other one."""
         self._open = self._open_row = 0
+        self.ordered = False
+        """The column has times whose day is to be told from the month."""
         self.dates = 0
         """Times without a time of day."""
         self.utc = False
@@ -148,6 +150,7 @@ class Clock:
                 return UNREADABLE  # 24-05-01 may begin with its year
             year += 2000 if year < 70 else 1900
         day_first, month_first = (self._moment(year, b, a, found), self._moment(year, a, b, found, count=False))
+        self.ordered = True
         if day_first and month_first:
             if a != b and found["sign"] != ".":
                 self._open, self._open_row = self._open + 1, min(row, self._open_row or row)
@@ -184,11 +187,6 @@ class Clock:
             return int((read if read.tzinfo else read.replace(tzinfo=UTC if self.utc else self._zone)).timestamp() // 1)
         except (OverflowError, ValueError):
             return NEVER
-
-    @property
-    def ordered(self) -> bool:
-        """Tell whether the column has times whose day is to be told from the month."""
-        return bool(self._open or self._only_first)
 
     def day_first(self, order: Literal["auto", "day-first", "month-first"], where: str) -> bool:
         """Tell whether the day stands first in what this clock has read. Raises DataError, whose hint names the
