@@ -31,7 +31,7 @@ def interactions(
         typer.Option(
             "--forget",
             metavar="CUSTOMER",
-            help="Remove a customer from all that is stored, and leave him out from now on. Repeatable.",
+            help="Remove a customer from all that is stored, and leave them out from now on. Repeatable.",
         ),
     ] = None,
 ) -> None:

@@ -35,8 +35,8 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Forgotten:
-    """One customer who is left out from now on, by hash: interactions that were stored, and whether he was on the list
-    already."""
+    """One customer who is left out from now on, by hash: interactions that were stored, and whether the list had the
+    customer already."""
 
     customer: str
     interactions: int
