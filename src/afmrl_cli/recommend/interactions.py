@@ -154,6 +154,8 @@ def _read_file(
     with file.open("rb") as source, unchanged(source, file):
         table = raw_table(source, file, _settings(), report)
         check_names(table.names, file)
+        if not table.names:
+            raise _none([file], left_out)
         first, table = peeked(bounded(table, file))
         settings = work.settings.recommend
         columns = find_columns(table.names, settings.columns, file, Sample.of(len(table.names), first))
