@@ -251,12 +251,13 @@ def table(work: Path, among: str) -> None:
             print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
             for row, other in ROWS.items():
                 mine = _scores(own, SAME_SCORES.get(row, row), form, among)
-                if not mine:
+                theirs = _scores(own, other, form, among) if other else {}
+                if not mine or (other and not theirs.keys() & mine.keys()):
                     continue
                 means = [sum(values[:, i].mean() for values, _ in mine.values()) / len(mine) for i in range(4)]
                 cells = [row, *(f"{100 * mean:.1f}" for mean in means), other]
                 compared = sum(bool(each) for each in ROWS.values())
-                cells += change(mine, _scores(own, other, form, among), compared) if other else ["", "", ""]
+                cells += change(mine, theirs, compared) if other else ["", "", ""]
                 print(f"| {' | '.join(cells)} |")
 
 
