@@ -20,7 +20,7 @@ from afmrl_cli.catalog.splits import split_of
 from afmrl_cli.composed import corpus
 from afmrl_cli.composed.bank import Bank
 from afmrl_cli.composed.corpus import PERTURBED
-from afmrl_cli.composed.plan import Plan
+from afmrl_cli.composed.plan import Plan, describe
 from afmrl_cli.composed.run import COMPOSED, WORTH, Run, load_weights, read_done, train_composed
 from afmrl_cli.composed.step import BankStep, BatchStep, two_vectors
 from afmrl_cli.composed.validation import make_validation
@@ -119,7 +119,8 @@ def test_far_triplets_are_left_out_where_there_are_others_enough(
     assert set(plan_of(shop, settings(**{"composed.windows": every})).train.counts) >= {"near", "far"}
     assert "far" in plan_of(shop, settings()).train.counts, "fewer than a hundred others"
     monkeypatch.setattr(corpus, "CLOSE_ENOUGH", 10)
-    assert "far" not in plan_of(shop, settings()).train.counts
+    without = plan_of(shop, settings())
+    assert "far" not in without.train.counts and describe(without)["far_left_out"] == without.train.far_left_out > 0
     assert "far" in plan_of(shop, settings(**{"composed.windows": every})).train.counts
 
 

@@ -57,7 +57,8 @@ class Example:
 @dataclass(frozen=True)
 class Examples:
     """The triplets of a split: `captions` by number of the listing; `values` by key what the captions say of it;
-    `counts` by window, `made_by` whose attributes, `fingerprint` a hash of all of it.
+    `counts` by window, `made_by` whose attributes, `fingerprint` a hash of all of it. `left_out` were triplets with a
+    photo that can't be opened, `far_left_out` far ones where there are others enough.
     """
 
     rows: list[Example]
@@ -67,6 +68,7 @@ class Examples:
     made_by: tuple[str, ...]
     source: str
     left_out: int
+    far_left_out: int
     fingerprint: str
 
     def perturbed(self, number: int, seed: int) -> list[str]:
@@ -124,9 +126,9 @@ def load_examples(work: Workspace, split: TripletSplit, listings: Sequence[Train
                 triplet.changed,
             )
         )
-    if not composed.windows:
-        close = [row for row in rows if row.window != "far"]
-        rows = close if len(close) >= CLOSE_ENOUGH else rows
+    close = [row for row in rows if row.window != "far"]
+    far_left_out = 0 if composed.windows or len(close) < CLOSE_ENOUGH else len(rows) - len(close)
+    rows = close if far_left_out else rows
     if not rows:
         named = f" of the windows {', '.join(composed.windows)}" if composed.windows else ""
         raise NoTriplets(f"{work.folder.catalog}: no triplets{named} of the {split} split", "see `afmrl triplets`")
@@ -140,6 +142,7 @@ def load_examples(work: Workspace, split: TripletSplit, listings: Sequence[Train
         made.records.made_by,
         made.records.source,
         left_out,
+        far_left_out,
         _fingerprint(rows, captions, listings),
     )
 

@@ -127,6 +127,7 @@ def describe(plan: Plan) -> dict[str, object]:
         "validation_listings": len(plan.corpus.validation),
         "test_listings": plan.corpus.others,
         "triplets": train.counts,
+        "far_left_out": train.far_left_out,
         "validation_triplets": plan.validation.counts if plan.validation else {},
         "captions": len(train.captions),
         "attributes_by": list(train.made_by),

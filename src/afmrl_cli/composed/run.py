@@ -107,8 +107,9 @@ def _tell(plan: Plan, work: Workspace) -> None:
     train, composed = plan.train, plan.settings.composed
     counts = ", ".join(f"{number:,} {window}" for window, number in train.counts.items())
     stages = " and ".join(f"stage {name}" for name in stages_of(plan.settings))
+    far = f" ({train.far_left_out:,} far ones left out: composed.windows)" if train.far_left_out else ""
     work.listener.note(
-        f"triplets: {counts}; batches of {composed.batch_size}; {plan.steps:,} steps of {stages}; captions of "
+        f"triplets: {counts}{far}; batches of {composed.batch_size}; {plan.steps:,} steps of {stages}; captions of "
         f"{len(train.captions):,} listings by {', '.join(train.made_by) or 'nobody'}"
     )
     if plan.validation and make_validation(plan) is None:
