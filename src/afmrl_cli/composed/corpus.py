@@ -30,8 +30,8 @@ from ..triplets.windows import WINDOWS
 from ..workspace import Workspace
 
 CLOSE_ENOUGH = 100
-"""Triplets of variants and near pairs from which on far ones are left out: nobody changes four attributes of what he
-has found, and learning that as well took from what people ask (docs/lab/composed.md).
+"""Triplets of variants and near pairs from which on far ones are left out: few change four attributes of what they
+have found, and learning that as well cost recall of what people ask for (docs/lab/composed.md).
 """
 PERTURBED = 4
 """Captions that a query is compared with: the target's, and so many less one with a value replaced."""

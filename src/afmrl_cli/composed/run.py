@@ -95,7 +95,7 @@ def _plan(job: Job) -> Planned:
 
 
 def _held_out(work: Workspace, corpus: Corpus) -> Examples | None:
-    """Return the triplets of the validation split; None, with the reason told, where there are none."""
+    """Return the triplets of the validation split; None, with a warning that says why, where there are none."""
     try:
         return load_examples(work, "validation", corpus.validation)
     except NoTriplets as error:

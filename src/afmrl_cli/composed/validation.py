@@ -2,9 +2,9 @@
 
 Queries are triplets and the gallery listings of the split, of many a fixed sample. Each triplet asks with the known
 attributes of its reference, where there are some, and without: with them a query can do without the photo, and what a
-training spoils there is not seen. Far triplets ask only where there are too few others, since nobody changes four
-attributes of what he has found. The reference's listings are taken out, and so are listings that answer as well as the
-target does: they are neither right nor wrong.
+training spoils there is not seen. Far triplets ask only where there are too few others, since few people change four
+attributes of what they have found. The reference's listings are taken out, and so are listings that answer as well as
+the target does: they are neither right nor wrong.
 """
 
 from __future__ import annotations

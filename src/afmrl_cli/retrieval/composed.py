@@ -89,8 +89,8 @@ def changed_attributes(known: Mapping[str, str], pairs: Mapping[str, str]) -> st
 
 
 def check_embedder(work: Workspace) -> None:
-    """Raise ModelError for an embedder that reads no photos: it would answer the words alone. One that adds up what it
-    reads, or never learnt to change a photo, is told.
+    """Raise ModelError for an embedder that reads no photos: it would answer the words alone. Of one that adds up what
+    it reads, or never learnt to change a photo, a note says so.
     """
     from ..models.backends import kind_of_embedder, reads_photos
 
