@@ -5,26 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from afmrl_cli.cli.app import app
+from tests.cli import calls
 from tests.dedupe.shop import Row, picture, rows, write
 
-
-def call(*words: str) -> Result:
-    return CliRunner().invoke(app, ["dedupe", *words])
-
-
-def document(*words: str, code: int = 0) -> dict[str, Any]:
-    result = call(*words, "--json")
-    assert result.exit_code == code, result.output
-    content = json.loads(result.stdout)
-    assert isinstance(content, dict)
-    return content
+call, document = partial(calls.call, "dedupe"), partial(calls.document, "dedupe")
 
 
 def pairs_of(content: dict[str, Any]) -> set[tuple[str, str]]:

@@ -87,7 +87,7 @@ def test_the_whole_column_tells_which_number_is_the_day(texts: list[str], day_fi
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        (["03/04/2024"], "can't be told (1 times, first in row 2)"),
+        (["03/04/2024"], "nothing shows which number is the day and which the month (1 times, first in row 2)"),
         (["13/04/2024", "04/13/2024"], "row 2 day-first and row 3 month-first"),
     ],
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..models.templates import Template, with_instructions
+from ..models.templates import Template
 from ..store.checkpoints import QUERY_WEIGHTS, WEIGHTS
-from ..training.card import adapter_card, written
+from ..training.card import adapter_card, reading
 from ..training.shell import Job
 from .plan import Plan, describe
 
@@ -12,8 +12,6 @@ from .plan import Plan, describe
 def composed_card(job: Job, plan: Plan, template: Template) -> str:
     """Return the card."""
     settings = plan.settings
-    embed = with_instructions(settings.embed, template)
-    instructions = {"queries": embed.query_instruction, "products": embed.target_instruction}
     composed = {key: value for key, value in settings.composed.model_dump().items() if key != "name"}
     return adapter_card(
         job.base,
@@ -25,10 +23,8 @@ def composed_card(job: Job, plan: Plan, template: Template) -> str:
             "With afmrl: `model.embedder_checkpoint` in afmrl.toml, then `afmrl search --image ... --change ...`.",
             f"Elsewhere these are plain PEFT adapters: `{WEIGHTS}` reads listings and plain queries;",
             f"`{QUERY_WEIGHTS}`, where it is there, has the same configuration and reads a photo with a change. Hang",
-            "one on the base, write the text as follows (`\\n` is a line break), take the last token's hidden state in",
-            "the last layer, and divide it by its length.",
-            "",
-            *(f"- {side}: `{written(template, instruction)}`" for side, instruction in instructions.items()),
+            "one on the base, write the text as follows (`\\n` is a line break),",
+            *reading(template, settings.embed),
         ],
         content={"plan": describe(plan), "composed": composed},
     )

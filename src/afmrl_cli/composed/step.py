@@ -41,6 +41,7 @@ class BatchStep:
             return reader.tensors(sides, texts, rows)
 
         def loss_of(vectors: Tensor) -> tuple[Tensor, Tensor]:
+            """Return the loss and its gradient for `vectors` [rows, 2d], in the order of `sides`."""
             leaf = vectors.detach().requires_grad_()
             with torch.enable_grad():
                 last, photos = leaf.chunk(2, dim=1)

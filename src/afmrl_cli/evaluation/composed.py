@@ -93,6 +93,7 @@ def part_alone(task: Task, part: Part) -> Task:
     """
 
     def plain(query: Query) -> Query:
+        """Return the part of `query`."""
         return replace(
             query,
             kind="",

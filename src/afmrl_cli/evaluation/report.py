@@ -115,7 +115,7 @@ def measure(work: Workspace, request: EvalRequest, place: Path | None = None) ->
     scored = [score(answer, task, names, settings, merged if i == 0 else ()) for i, answer in enumerate(answers)]
     evaluation = scored[0].evaluation
     if not evaluation.means:
-        raise DataError("no query has a relevant product in the gallery", "look at the qrels, --gallery and min_grade")
+        raise DataError("no query has a relevant product in the gallery", "check the qrels, --gallery and min_grade")
     if not answers[0].readable.intersection(queries_of(evaluation)):
         problems.tell(listener)
         raise DataError("the embedder can read none of the queries, or nothing of the gallery", "see `afmrl check`")

@@ -77,7 +77,7 @@ def drop_checks(
         passed = found.difference >= -most - 1e-12
         words = f"{name} is {found.value:.4f}, {found.difference:+.4f} against {against}; at most -{most:g} is allowed"
         if not passed and found.verdict != "worse":
-            words += f" (at the {1 - confidence:.2g} level this drop can't be told from luck: p = {found.p:.3g})"
+            words += f" (at the {1 - confidence:.2g} level this drop may be luck: p = {found.p:.3g})"
         checks.append(_check("max_drop", name, most, found.difference, passed, words))
     return checks
 

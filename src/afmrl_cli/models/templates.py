@@ -137,7 +137,7 @@ def _by_folder(folder: Path) -> Template:
         return PLAIN
     raise ModelError(
         f"{folder}: an embedder (modules.json) without a chat template of turns or prompts: how its input is written "
-        "can't be told",
+        "is not known",
         f"say it: --set model.embed_template={'|'.join(TEMPLATES)}, as its makers trained it",
     )
 

@@ -111,7 +111,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What a shopper took, and when."""
+    """What a shopper chose, and when."""
 
     time: datetime
     item: str

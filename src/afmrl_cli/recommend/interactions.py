@@ -38,7 +38,7 @@ from .times import Clock, zone_of
 
 TELL_EVERY = 10_000
 MOST_FILES = 250
-TOLD: frozenset[Kind] = frozenset(("row too short", "row too long", "cell too long", "unclosed quote"))
+SHOWN_MESSAGES: frozenset[Kind] = frozenset(("row too short", "row too long", "cell too long", "unclosed quote"))
 """Problems whose message holds nothing of the row."""
 
 
@@ -125,9 +125,9 @@ def read_interactions(work: Workspace, files: Sequence[Path], customers: Custome
     parts, about = [], []
     for number, file in enumerate(files):
         clock = Clock(zone)
-        columns, told = _read_file(work, file, number, clock, (customers, names, events, left_out))
+        columns, summary = _read_file(work, file, number, clock, (customers, names, events, left_out))
         parts.append(columns)
-        about.append(told)
+        about.append(summary)
     cleaned = clean(Columns.joined(parts), names, customers, settings.most_events, int(time.time()), left_out)
     if not len(cleaned.columns.row):
         raise _none(files, left_out)
@@ -137,18 +137,18 @@ def read_interactions(work: Workspace, files: Sequence[Path], customers: Custome
 def _read_file(
     work: Workspace, file: Path, number: int, clock: Clock, shared: tuple[Customers, Names, dict[str, int], LeftOut]
 ) -> tuple[Columns, dict[str, Any]]:
-    """Return (the rows of a file, what is told of it)."""
+    """Return (the rows of a file, its summary)."""
     customers, names, events, left_out = shared
     notes: Counter[str] = Counter()
 
     def report(problem: Problem) -> None:
-        """Count a row that the file's reader can't use; what stands in it is not told."""
+        """Count a row that the file's reader can't use; its cells are not shown."""
         if problem.severity == "warning":
             notes[problem.kind] += 1
         elif problem.kind == "empty row":
             left_out.add("empty row", number, problem.row)
         else:
-            message = f"{problem.kind}: {problem.message}" if problem.kind in TOLD else problem.kind
+            message = f"{problem.kind}: {problem.message}" if problem.kind in SHOWN_MESSAGES else problem.kind
             left_out.add("unreadable row", number, problem.row, message)
 
     with file.open("rb") as source, unchanged(source, file):
@@ -167,7 +167,7 @@ def _read_file(
                 work.listener.progress(f"reading {file.name}", reader.rows)
     shown = columns.read_as()
     day_first = clock.day_first(settings.day_order, f"{file}: column {', '.join(shown['time'])}")
-    told = {
+    summary = {
         "file": file.name,
         "rows": reader.rows,
         "layout": columns.layout,
@@ -178,11 +178,11 @@ def _read_file(
         "partly_refunded_orders": len(reader.partly),
         "notes": dict(notes),
     }
-    return reader.columns(day_first=day_first), told
+    return reader.columns(day_first=day_first), summary
 
 
 def _settings() -> CatalogSettings:
-    """Return the settings by which a table of interactions is opened: its column names are told by these names."""
+    """Return the settings by which a table of interactions is opened: by these names its header is found."""
     others = [name for role, known in KNOWN.items() if role != "item" for name in known]
     return CatalogSettings(columns=CatalogColumns(id=list(KNOWN["item"]), title=others))
 

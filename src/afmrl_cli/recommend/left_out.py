@@ -14,7 +14,7 @@ EXAMPLES = 3
 
 @dataclass
 class LeftOut:
-    """Counts by reason. `files` are the names that examples are told with."""
+    """Counts by reason. `files` are the names that examples name."""
 
     files: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)

@@ -5,7 +5,7 @@
     1 May 2024, May 1, 2024 3:30 pm, Wed, 01 May 2024 12:30:00 GMT, 1. Mai    a month's name
     1714566600, 1714566600000, 45413.5                                        seconds, milliseconds, a sheet's days
 
-Which of two numbers is the day can't be told by one cell. `Clock` reads both ways, and `Clock.day_first` decides when
+One cell does not show which of two numbers is the day. `Clock` reads both ways, and `Clock.day_first` decides when
 the column is at its end: by rows in which one of them is above 12; dots put the day first where nothing speaks against
 it.
 """
@@ -95,7 +95,7 @@ class Clock:
         """By order, the first row that can be read in no other one."""
         self._open = self._open_row = 0
         self.ordered = False
-        """The column has times whose day is to be told from the month."""
+        """The column has times in which day and month could be mistaken for each other."""
         self.dates = 0
         """Times without a time of day."""
         self.utc = False
@@ -200,7 +200,7 @@ class Clock:
             raise DataError(f"{where}: day and month stand in two orders: {rows}", hint)
         if self._open and not self._only_first:
             times = f"{self._open:,} times, first in row {self._open_row:,}"
-            raise DataError(f"{where}: which number is the day and which the month can't be told ({times})", hint)
+            raise DataError(f"{where}: nothing shows which number is the day and which the month ({times})", hint)
         return "month-first" not in self._only_first
 
 

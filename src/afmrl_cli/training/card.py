@@ -8,6 +8,7 @@ from typing import Any
 
 from ..models.presets import Base
 from ..models.templates import Template, with_instructions
+from ..settings import EmbedSettings
 from ..store.checkpoints import Manifest, versions
 from .plan import Plan, describe
 from .shell import Job
@@ -18,8 +19,6 @@ def model_card(job: Job, plan: Plan, template: Template, margin: Mapping[str, fl
     constant margin.
     """
     settings = plan.settings
-    embed = with_instructions(settings.embed, template)
-    instructions = {"queries": embed.query_instruction, "products": embed.target_instruction}
     agcl = {key: value for key, value in settings.agcl.model_dump().items() if key != "name"}
     return adapter_card(
         job.base,
@@ -30,17 +29,22 @@ def model_card(job: Job, plan: Plan, template: Template, margin: Mapping[str, fl
         use=[
             "With afmrl: `model.embedder_checkpoint` in afmrl.toml. Elsewhere it is a plain PEFT adapter: hang it on",
             "the base, write the text as follows (`\\n` is a line break),",
-            "take the last token's hidden state in the last layer, and divide it by its length.",
-            "",
-            *(f"- {side}: `{written(template, instruction)}`" for side, instruction in instructions.items()),
+            *reading(template, settings.embed),
         ],
         content={"plan": describe(plan, job.work.part), "agcl": agcl} | ({"nearest_margin": margin} if margin else {}),
     )
 
 
-def written(template: Template, instruction: str) -> str:
-    """Return what the embedder reads of TEXT, on one line."""
-    return template.text("", instruction, "TEXT").replace("\n", "\\n")
+def reading(template: Template, embed: EmbedSettings) -> list[str]:
+    """Return the lines that say which hidden state is the vector, and how TEXT is written on either side."""
+    embed = with_instructions(embed, template)
+    instructions = {"queries": embed.query_instruction, "products": embed.target_instruction}
+    written = {side: template.text("", own, "TEXT").replace("\n", "\\n") for side, own in instructions.items()}
+    return [
+        "take the last token's hidden state in the last layer, and divide it by its length.",
+        "",
+        *(f"- {side}: `{text}`" for side, text in written.items()),
+    ]
 
 
 def generator_card(
