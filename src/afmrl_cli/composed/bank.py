@@ -37,8 +37,8 @@ class Bank:
     perturbed: dict[int, list[int]] = field(default_factory=dict)
 
 
-class Still:
-    """Encodes listings by the side that stays; `folder` keeps what is encoded."""
+class FrozenSide:
+    """The gallery side, which no longer learns, as an encoder; `folder` keeps what is encoded."""
 
     def __init__(self, work: Workspace, embedder: Embedder, folder: Path) -> None:
         self.work, self.embedder = work, embedder
@@ -56,13 +56,13 @@ class Still:
         return np.stack([self.cache.get(each.key) for each in inputs])
 
 
-def make_bank(plan: Plan, still: Still, device: torch.device) -> Bank:
+def make_bank(plan: Plan, frozen: FrozenSide, device: torch.device) -> Bank:
     """Encode all training listings, and the perturbed captions of the triplets that will be met, where they are
     wanted.
     """
     train, composed = plan.corpus.train, plan.settings.composed
     shown = [i for i, listing in enumerate(train) if listing.text or listing.photos]
-    vectors = still.encode([plan.listing_side(train, i) for i in shown], "encoding the bank")
+    vectors = frozen.encode([plan.listing_side(train, i) for i in shown], "encoding the bank")
     listings = np.zeros((len(train), vectors.shape[1]), np.float32)
     listings[shown] = vectors
     bank = Bank(torch.as_tensor(listings, device=device))
@@ -73,6 +73,6 @@ def make_bank(plan: Plan, still: Still, device: torch.device) -> Bank:
     row: dict[str, int] = {}
     perturbed = {i: [row.setdefault(text, len(row)) for text in found] for i, found in written.items()}
     captions = (
-        still.encode([Side(-1, "", attributes=text) for text in row], "encoding captions") if row else vectors[:0]
+        frozen.encode([Side(-1, "", attributes=text) for text in row], "encoding captions") if row else vectors[:0]
     )
     return replace(bank, captions=torch.as_tensor(captions, device=device), perturbed=perturbed)

@@ -79,7 +79,7 @@ class Plan:
         side = view_side(listings[number], number, LISTING, enriched=self.settings.embed.enrich == "both")
         return first_photos_of(side, self.settings.model.embedder_images)
 
-    def asked(self, example: Example, listings: Sequence[TrainListing]) -> list[Side]:
+    def validation_queries(self, example: Example, listings: Sequence[TrainListing]) -> list[Side]:
         """Return validation queries as `eval --protocol composed` asks them: one photo, the change as pairs; with the
         reference's known attributes, where there are some, and without.
         """

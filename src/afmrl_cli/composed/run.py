@@ -44,7 +44,7 @@ from ..training.validation import encode_once
 from ..triplets.records import NoTriplets
 from ..triplets.verdicts import read_verdicts
 from ..workspace import Workspace
-from .bank import Bank, Still, make_bank
+from .bank import Bank, FrozenSide, make_bank
 from .card import composed_card
 from .corpus import Examples, check_windows, load_examples
 from .plan import NOT_THE_RESULT, Plan, data_of, describe, make_plan, run_key, stages_of
@@ -166,9 +166,9 @@ class Run:
         self.model.eval()
         # Vectors that another adapter made are not found under the name of this one.
         folder = self.run / BANK / hash_file(gallery / WEIGHTS)[:10]
-        still = Still(self.work, self.embedder, folder)
-        bank = make_bank(self.plan, still, self.embedder.loaded.device)
-        shown = still.encode(self.validation.gallery, "encoding the validation") if self.validation else None
+        frozen = FrozenSide(self.work, self.embedder, folder)
+        bank = make_bank(self.plan, frozen, self.embedder.loaded.device)
+        shown = frozen.encode(self.validation.gallery, "encoding the validation") if self.validation else None
         return self._stage("bank", BankStep(self.plan, self.reader, bank), lambda: self._validate(gallery=shown))
 
     def save(self, folder: Path) -> None:
@@ -267,13 +267,13 @@ def _described(plan: Plan) -> dict[str, object]:
 def _tell_gain(name: str, done: Done, listener: Any) -> None:
     if not done.start:
         return
-    said = f"stage {name}: validation mrr {done.start['mrr']:.3f} before, {done.best['mrr']:.3f} at the best step"
+    message = f"stage {name}: validation mrr {done.start['mrr']:.3f} before, {done.best['mrr']:.3f} at the best step"
     if done.gained(WORTH if name == "bank" else 0.0):
-        listener.note(said)
+        listener.note(message)
     elif name == "bank":
-        listener.note(f"{said}: not more than {WORTH} was gained, so there is no query adapter")
+        listener.note(f"{message}: not more than {WORTH} was gained, so there is no query adapter")
     else:
-        listener.warn(f"{said}: nothing was gained; train longer, or lower composed.learning_rate")
+        listener.warn(f"{message}: nothing was gained; train longer, or lower composed.learning_rate")
 
 
 def load_weights(model: PeftModel, folder: Path) -> None:

@@ -56,10 +56,10 @@ def make_validation(plan: Plan) -> Validation | None:
     rows = [offered[i] for i in sorted(order[: composed.validation_queries].tolist())]
     shown = _gallery(rows, listings, GALLERY_PER_QUERY * composed.validation_queries, composed.seed)
     place = {number: row for row, number in enumerate(shown)}
-    asked = [(row, side) for row in rows for side in plan.asked(row, listings)]
-    rows = [row for row, _ in asked]
+    queries = [(row, side) for row in rows for side in plan.validation_queries(row, listings)]
+    rows = [row for row, _ in queries]
     return Validation(
-        [side for _, side in asked],
+        [side for _, side in queries],
         [plan.listing_side(listings, i) for i in shown],
         [place[row.target] for row in rows],
         np.array([_excluded(row, shown, listings) for row in rows]),
