@@ -1,0 +1,111 @@
+"""Histories: what each customer had to do with, over all listings of the catalog, and the questions asked of them.
+
+    a question   what does this customer take at time t?   history: all that came before t, oldest first
+                 target: what was taken at t
+
+Rows of one time, the lines of an order, are in nobody's history but that of later ones: none of them tells another.
+A customer's first rows ask nothing, since there is no history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..recommend.interactions import Interactions
+from ..recommend.split import TRAIN, Split
+
+Items = NDArray[np.int32]
+Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Interactions over `ids`, all listings of the catalog: `item` are places in it. Rows are sorted by customer and
+    time; `customer` are places in `customers`, keyed hashes."""
+
+    ids: tuple[str, ...]
+    customer: NDArray[np.int32]
+    item: Items
+    seconds: NDArray[np.int64]
+    part: NDArray[np.uint8]
+    customers: NDArray[np.uint64]
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Return where each customer's rows begin: those of customer c are starts[c] to starts[c + 1]."""
+        return np.searchsorted(self.customer, np.arange(len(self.customers) + 1))
+
+    @cached_property
+    def training(self) -> NDArray[np.bool_]:
+        """Return which rows are for training."""
+        return np.asarray(self.part == TRAIN)
+
+    def rows_of(self, customer: int) -> slice:
+        """Return the rows of a customer."""
+        return slice(int(self.starts[customer]), int(self.starts[customer + 1]))
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing to predict. `history` are places of listings, oldest first, with the `times` of each; never empty.
+    `target` is -1 where nobody knows it; `customer` -1 for a history that is nobody's."""
+
+    history: Items
+    times: NDArray[np.int64]
+    seconds: int
+    target: int = -1
+    customer: int = -1
+
+
+class Recommender(Protocol):
+    """Whatever ranks listings for a question."""
+
+    @property
+    def name(self) -> str:
+        """Return what tables call it."""
+
+    def scores(self, questions: Sequence[Question]) -> Scores:
+        """Return scores [questions, listings], the higher the better; finite, but for -inf, which is never shown."""
+
+
+def make_histories(interactions: Interactions, split: Split, ids: Sequence[str]) -> Histories:
+    """Return the histories over the listings `ids` of the catalog; interactions with others are left out."""
+    place = {listing: number for number, listing in enumerate(ids)}
+    places = np.array([place.get(listing, -1) for listing in interactions.items], dtype=np.int32)
+    item = places[interactions.item] if len(places) else np.empty(0, dtype=np.int32)
+    there = item >= 0
+    return Histories(
+        tuple(ids),
+        interactions.customer[there],
+        item[there],
+        interactions.seconds[there],
+        split.part[there],
+        interactions.customers,
+    )
+
+
+def questions_of(histories: Histories, part: int, least: int = 1) -> list[Question]:
+    """Return a question for each row of `part` whose customer has `least` rows before its time, in the rows' order."""
+    asked = []
+    starts = histories.starts
+    for row in np.flatnonzero(histories.part == part):
+        customer = int(histories.customer[row])
+        first = int(starts[customer])
+        before = first + int(np.searchsorted(histories.seconds[first : starts[customer + 1]], histories.seconds[row]))
+        if before - first >= least:
+            asked.append(
+                Question(
+                    histories.item[first:before],
+                    histories.seconds[first:before],
+                    int(histories.seconds[row]),
+                    int(histories.item[row]),
+                    customer,
+                )
+            )
+    return asked
