@@ -89,6 +89,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Inspect",
         "Measure retrieval: Recall@k, hit@k, MRR, nDCG@10, mAP, precision@10, with intervals; classes with coarse.",
     ),
+    "eval-recommender": (
+        "Inspect",
+        "Measure recommending: HR@k and nDCG@k of what customers took next, over the whole catalog, beside baselines.",
+    ),
     "config": (
         "Inspect",
         "Print the settings as TOML: flags over AFMRL_* over afmrl.toml over defaults, which are comments.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import UsageError
@@ -10,22 +10,28 @@ from .compare import Difference
 from .metrics import check_metric
 
 
-def parse_thresholds(written: Sequence[str], flag: str = "--fail-under") -> dict[str, float]:
-    """Parse thresholds: `["recall@10=0.7"]` -> {"recall@10": 0.7}; UsageError for an unknown metric or a number not
-    between 0 and 1.
+def parse_thresholds(
+    written: Sequence[str],
+    flag: str = "--fail-under",
+    check: Callable[[str], str] = check_metric,
+    example: str = "recall@10=0.7",
+) -> dict[str, float]:
+    """Parse thresholds: `["recall@10=0.7"]` -> {"recall@10": 0.7}; UsageError for a metric that `check` refuses or a
+    number not between 0 and 1.
     """
     thresholds: dict[str, float] = {}
+    hint = f"for example {example}"
     for pair in written:
         name, equals, number = pair.partition("=")
         if not equals:
-            raise UsageError(f"{flag} {pair}: not of the form METRIC=X", "for example recall@10=0.7")
+            raise UsageError(f"{flag} {pair}: not of the form METRIC=X", hint)
         try:
             threshold = float(number)
         except ValueError:
-            raise UsageError(f"{flag} {pair}: {number!r} is no number", "for example recall@10=0.7") from None
+            raise UsageError(f"{flag} {pair}: {number!r} is no number", hint) from None
         if not 0 <= threshold <= 1:
-            raise UsageError(f"{flag} {pair}: {number} is not between 0 and 1", "for example recall@10=0.7")
-        thresholds[check_metric(name.strip().lower())] = threshold
+            raise UsageError(f"{flag} {pair}: {number} is not between 0 and 1", hint)
+        thresholds[check(name.strip().lower())] = threshold
     return thresholds
 
 

@@ -17,6 +17,8 @@ PAIR_COLUMNS = frozenset(("group", "score", "id", "other_id", "verdict", "shared
 """Among those of `dedupe --out`."""
 TRIPLET_KEYS = frozenset(("qid", "reference_id", "target_id", "window", "sentence"))
 """Among those of `triplets --out`, a table's columns or a line's keys."""
+RANK_COLUMNS = ("customer", "time", "item", "history")
+"""The first of `eval-recommender --ranks`; those that follow are systems, among them `fused`."""
 ATTRIBUTE_KEYS = frozenset(("id", "attributes", "pairs", "failure"))
 """Of a line of `attributes --out FILE.jsonl`; in tables the pairs are columns. Newer ones have CONFIDENCE, too."""
 CONFIDENCE = "confidence"
@@ -70,5 +72,7 @@ def _is_table(line: str) -> bool:
     except csv.Error:
         return False
     if tuple(names) == PROBLEM_COLUMNS or set(names) >= PAIR_COLUMNS or set(names) >= TRIPLET_KEYS:
+        return True
+    if tuple(names[: len(RANK_COLUMNS)]) == RANK_COLUMNS and "fused" in names:
         return True
     return names[:2] == ["id", "attributes"] and [name for name in names if name != CONFIDENCE][-1] == "failure"
