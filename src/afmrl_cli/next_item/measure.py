@@ -102,7 +102,8 @@ def measure(
     names = _names([1 + each.shape[1] for each in others])
     if missing := [name for name in thresholds if name not in names]:
         raise UsageError(f"{missing[0]}: {notes[-1]}", "choose a metric over the whole catalog")
-    ranked = {system.name: _ranked(work, system, questions, others) for system in systems}
+    step = max(1, min(AT_ONCE, CELLS // len(histories.ids)))
+    ranked = {system.name: _ranked(work, system, questions, others, step) for system in systems}
     values = {name: _values(each) for name, each in ranked.items()}
     groups = [str(question.customer) for question in questions]
     slices = _slices(histories, questions)
@@ -204,10 +205,11 @@ def _others(questions: Sequence[Question], histories: Histories, seed: int) -> t
     return [others for others in drawn.values() if others is not None], notes
 
 
-def _ranked(work: Workspace, system: Recommender, questions: Sequence[Question], others: Sequence[Items]) -> Ranked:
-    """Rank all questions by a system."""
+def _ranked(
+    work: Workspace, system: Recommender, questions: Sequence[Question], others: Sequence[Items], step: int
+) -> Ranked:
+    """Rank all questions by a system, `step` at a time."""
     started = time.monotonic()
-    step = max(1, min(AT_ONCE, CELLS // len(system.scores(questions[:1])[0])))
     full, shown = list[Ranks](), list[Items]()
     among: dict[int, list[Ranks]] = {1 + each.shape[1]: [] for each in others}
     for start in range(0, len(questions), step):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from ..escaping import write_csv
 from ..recommend.customers import shown
 from ..recommend.split import day_of
 from ..store.files import writing
@@ -18,13 +19,15 @@ def write_ranks(file: Path, measured: Measurement) -> None:
     """Write a row for each question to `file`, atomically: customer (by hash), time, what was taken, how many rows the
     history has, and by each system the rank among all listings, the mean of ties; empty where it is never shown.
     """
+    with writing(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as held:
+        write_csv(held, _rows(measured))
+
+
+def _rows(measured: Measurement) -> Iterator[list[object]]:
     histories = measured.histories
     columns = {name: np.where(r.full.never, np.nan, r.full.mean) for name, r in measured.ranked.items()}
-    with writing(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as held:
-        table = csv.writer(held, lineterminator="\n")
-        table.writerow([*RANK_COLUMNS, *columns])
-        for row, question in enumerate(measured.questions):
-            ranks = ["" if np.isnan(each[row]) else f"{each[row]:g}" for each in columns.values()]
-            who = shown(int(histories.customers[question.customer]))
-            what = histories.ids[question.target]
-            table.writerow([who, day_of(question.seconds), what, len(question.history), *ranks])
+    yield [*RANK_COLUMNS, *columns]
+    for row, question in enumerate(measured.questions):
+        ranks = ["" if np.isnan(each[row]) else f"{each[row]:g}" for each in columns.values()]
+        who = shown(int(histories.customers[question.customer]))
+        yield [who, day_of(question.seconds), histories.ids[question.target], len(question.history), *ranks]
