@@ -1,4 +1,6 @@
-"""The base of every table of settings: strict, frozen, and with constants beside its fields."""
+"""The base of every table of settings: strict, frozen, and with constants beside its fields; and of those that a server
+may work for.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PrivateAttr,
     SerializationInfo,
     SerializerFunctionWrapHandler,
@@ -59,3 +62,13 @@ class Section(BaseModel):
     def mark(self, values: Iterable[str]) -> None:
         """Note `values` as foreign."""
         self._foreign = frozenset(values)
+
+
+class EndpointSettings(Section):
+    """A server that works in place of a local model."""
+
+    endpoint: str = Field("", description="URL of an OpenAI-compatible server in place of a local model.")
+    endpoint_model: str = Field("", description="The model's name at the endpoint.")
+    concurrency: int = Field(8, ge=1, description="Requests at a time to the endpoint.")
+    retries: int = Field(4, ge=0, description="Retries of one request, after 429, 5xx, timeouts and cut connections.")
+    timeout: float = Field(60.0, gt=0, description="Seconds for one request.")

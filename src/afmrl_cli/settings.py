@@ -12,8 +12,9 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from .reasoning_settings import ReasoningSettings
 from .recommend_settings import RecommendSettings
-from .section import Names, Section, as_list
+from .section import EndpointSettings, Names, Section, as_list
 from .training_settings import AgclSettings, ComposedSettings, RarSettings, RerankSettings, SftSettings
 
 BUILT_IN = "nano"
@@ -142,16 +143,6 @@ class SchemaKey(Section):
     multiple: bool = Field(False, description="Allow several of the values at once, such as materials: cotton, wool.")
     categories: Names = Field([], description="Only products whose category starts with one of these.")
     description: str = Field("", description="What the key means, for the generator.")
-
-
-class EndpointSettings(Section):
-    """A server that works in place of a local model."""
-
-    endpoint: str = Field("", description="URL of an OpenAI-compatible server in place of a local model.")
-    endpoint_model: str = Field("", description="The model's name at the endpoint.")
-    concurrency: int = Field(8, ge=1, description="Requests at a time to the endpoint.")
-    retries: int = Field(4, ge=0, description="Retries of one request, after 429, 5xx, timeouts and cut connections.")
-    timeout: float = Field(60.0, gt=0, description="Seconds for one request.")
 
 
 class AttributeSettings(EndpointSettings):
@@ -386,6 +377,7 @@ class Settings(Section):
     dedupe: DedupeSettings = DedupeSettings()
     triplets: TripletSettings = TripletSettings()
     recommend: RecommendSettings = RecommendSettings()
+    reasoning: ReasoningSettings = ReasoningSettings()
     eval: EvalSettings = EvalSettings()
 
     def value_of(self, key: str) -> object:

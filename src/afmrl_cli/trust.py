@@ -21,7 +21,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import UsageError
-from .section import Section, as_list
+from .section import EndpointSettings, Section, as_list
 from .settings import Settings
 from .store.folder import SETTINGS_FILE
 
@@ -34,6 +34,8 @@ OPEN_DOORS = {
 """The value that opens a door, and what it lets in."""
 FILES = ("sft.file", "dedupe.verdicts", "triplets.verdicts", "eval.labels", "recommend.interactions")
 HUB_SYSTEMS = ("clip", "text")
+SENT = {"reasoning": "customers' histories"}
+"""What an endpoint of a section would be sent, where that is not photos and texts of products."""
 
 
 class OwnSettings(BaseModel):
@@ -87,7 +89,8 @@ def mark_foreign(settings: Settings, keys: Container[str], file: Path) -> None:
     hub = {name for key in ("model.generator", "model.embedder") for name in values(key)}
     systems = [name.partition(":") for name in values("eval.systems")]
     compared = {name.strip() for kind, _, name in systems if kind.strip() in HUB_SYSTEMS}
-    endpoints = {section: set(values(f"{section}.endpoint")) for section in ("attributes", "embed")}
+    served = {section: own for section, own in settings if isinstance(own, EndpointSettings)}
+    endpoints = {section: set(values(f"{section}.endpoint")) for section in served}
     if not (door or files or hub or compared or any(endpoints.values())) or _trusted(root):
         return
     if door:
@@ -100,8 +103,8 @@ def mark_foreign(settings: Settings, keys: Container[str], file: Path) -> None:
     for key, name in files:
         hint = f"copy the file there, or say it yourself: --set {key}=..., or trusted_folders in {own_file()}"
         raise UsageError(f"{file}: {key}: {name[:200]} lies outside of the catalog's folder", hint)
-    settings.attributes.mark(endpoints["attributes"])
-    settings.embed.mark(endpoints["embed"])
+    for section, own in served.items():
+        own.mark(endpoints[section])
     settings.model.mark(hub)
     settings.eval.mark(compared)
 
@@ -115,9 +118,11 @@ def check_endpoint(settings: Section, address: str, section: str) -> bool:
         return True
     host = _host(address)
     if not any(_same_host(allowed, address) for allowed in own_settings().allowed_hosts):
+        sent = SENT.get(section, "photos and texts")
         raise UsageError(
-            f"{section}.endpoint in this folder's {SETTINGS_FILE} would send its photos and texts to {address[:200]}",
-            f"if that is what you want: --endpoint {address[:200]}, or allowed_hosts = [{host!r}] in {own_file()}",
+            f"{section}.endpoint in this folder's {SETTINGS_FILE} would send its {sent} to {address[:200]}",
+            f"if that is what you want: --set {section}.endpoint={address[:200]}, or allowed_hosts = [{host!r}] in "
+            f"{own_file()}",
         )
     return False
 

@@ -106,7 +106,7 @@ def attribute_text(answer: str) -> str:
         return text
     if marked := _ANSWER.findall(text):
         text = marked[-1][1]
-    turn = _first_turn(text)
+    turn = first_turn(text)
     for part in (turn, text):  # a token inside of a JSON string ends no turn
         if (pairs := _pairs_in(part)) is not None:
             return write_attributes((key, value) for key, value in pairs if value)
@@ -140,7 +140,7 @@ def json_objects(text: str) -> list[object]:
     return [value for value in _values(text) if _pairs_of(value) is not None]
 
 
-def _first_turn(text: str) -> str:
+def first_turn(text: str) -> str:
     """Return `text` up to the first token, after some text, that ends the model's turn or begins another one."""
     text = _HEADER.sub("", text)
     for token in SPECIAL_TOKEN.finditer(text):
@@ -340,7 +340,7 @@ def _is_value(value: object) -> bool:
 
 
 def _clean(text: str) -> str:
-    return clean_value(SPECIAL_TOKEN.sub(" ", _first_turn(text)))
+    return clean_value(SPECIAL_TOKEN.sub(" ", first_turn(text)))
 
 
 def _is_error(value: _Object) -> bool:

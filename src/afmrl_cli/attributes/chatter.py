@@ -16,6 +16,8 @@ LONGEST_KEY_WORDS = 6
 LONGEST_LONELY_KEY, LONGEST_LONELY_VALUE, LONGEST_VALUE = 3, 6, 10
 """Words of the key and the value of an answer's only pair, and of any value without a comma or a digit: more are a
 sentence."""
+APOLOGY_CHARS = 120
+"""Within which an answer that declines says so."""
 MOST_ALIKE = 4
 """Equal parts in a row that make a value a model that has got stuck."""
 
@@ -78,6 +80,11 @@ _NOT_SEEN = re.compile(
     r"|niet zichtbaar|inte synlig\w*|不可见|看不清|无法确定|不明确)(?=$|\W).{0,60}",
     re.IGNORECASE,
 )
+
+
+def declines(text: str) -> bool:
+    """Check whether `text` begins as an apology, or as a model that speaks of itself."""
+    return _TALKING.search(text[:APOLOGY_CHARS]) is not None
 
 
 def says_nothing(value: str) -> bool:

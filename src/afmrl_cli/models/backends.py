@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from ..attributes.request import Generator
 from ..errors import ModelError, UsageError
 from ..listener import Listener
-from ..settings import EmbedSettings, EndpointSettings, ModelSettings, Settings
+from ..section import EndpointSettings
+from ..settings import EmbedSettings, ModelSettings, Settings
 from ..store.checkpoints import Checkpoints, Role
 from .families import FAMILIES
 from .presets import LIGHT, NANO, PICTURE_MODELS, base_name, embed_template, local_folder, model_id, read_json

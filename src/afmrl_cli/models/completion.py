@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -43,8 +44,8 @@ class ServerError(Exception):
         self.status = status
 
 
-def read_completion(content: bytes) -> Generation:
-    """Return the answer in a body of status 200, JSON in it as attribute text.
+def read_completion(content: bytes, read: Callable[[str], str] = attribute_text) -> Generation:
+    """Return the answer in a body of status 200, as `read` reads it: JSON in it as attribute text.
 
     A refusal, a filter, or an answer that stands where it can't be read is a Generation with `error`. Raises
     ServerError for an error object, NotACompletion for everything else.
@@ -60,10 +61,10 @@ def read_completion(content: bytes) -> Generation:
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise NotACompletion(f"not a chat completion: {error_text(content[:200])!r}") from error
     _raise_error_of(message)
-    return _read(choice, message)
+    return _read(choice, message, read)
 
 
-def _read(choice: dict[str, Any], message: dict[str, Any]) -> Generation:
+def _read(choice: dict[str, Any], message: dict[str, Any], read: Callable[[str], str]) -> Generation:
     reason = _reason(choice)
     text = _content(message.get("content"))
     if refusal := _refusal(message):
@@ -78,7 +79,7 @@ def _read(choice: dict[str, Any], message: dict[str, Any]) -> Generation:
         return _from_reasoning(message) or _empty(reason)
     if BROKEN.search(reason):
         raise NotACompletion(f"the server broke off: {_short(reason)}")
-    return Generation(attribute_text(text), False)
+    return Generation(read(text), False)
 
 
 def error_text(content: bytes) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
 
-from ..attributes.answers import SPECIAL_TOKEN, without_thinking
+from ..attributes.answers import SPECIAL_TOKEN, attribute_text, without_thinking
 from ..attributes.request import Generation, Request, Stopped
 from ..catalog.pictures import opened
 from ..errors import ModelError, UsageError
@@ -58,16 +58,20 @@ class Endpoint:
         settings: AttributeSettings,
         model: ModelSettings,
         *,
+        section: str = "attributes",
+        read: Callable[[str], str] = attribute_text,
         api_key: str | None = None,
         first_wait: float = 0.5,
         listener: Listener | None = None,
     ) -> None:
-        """Take the endpoint's settings. `api_key` None: the environment's; `first_wait` is the longest first pause in
-        seconds, doubled each time.
+        """Take the endpoint's settings, those of the `section` that names it; `read` is what makes an answer of what
+        the model wrote. `api_key` None: the environment's; `first_wait` is the longest first pause in seconds, doubled
+        each time.
         """
-        self.id = endpoint_id(settings, model)
+        self.id = endpoint_id(settings, model, section)
+        self._section, self._read = section, read
         self._listener = listener or Silent()
-        self._server = Server(settings, "attributes", "/chat/completions", api_key=api_key, first_wait=first_wait)
+        self._server = Server(settings, section, "/chat/completions", api_key=api_key, first_wait=first_wait)
         self.destination = self._server.destination
         self._settings = settings
         self._max_pixels = model.generator_pixels or model.max_pixels or DEFAULT_MAX_PIXELS
@@ -166,7 +170,7 @@ class Endpoint:
     async def _send(self, client: httpx.AsyncClient, body: dict[str, Any]) -> Generation:
         content, headers = await self._server.post(client, body)
         try:
-            generation = read_completion(content)
+            generation = read_completion(content, self._read)
         except NotACompletion as error:
             raise Passing(str(error)) from error
         except ServerError as error:  # of the server, or of a provider behind it
@@ -175,7 +179,7 @@ class Endpoint:
             self._warned_of_thinking = True
             self._listener.warn(
                 f"{self._server.shown}: an answer was cut off before it began, by thinking it seems: switch thinking "
-                "off at the server, or raise attributes.max_new_tokens"
+                f"off at the server, or raise {self._section}.max_new_tokens"
             )
         return generation
 
@@ -208,13 +212,13 @@ class Endpoint:
         return body, prompt
 
 
-def endpoint_id(settings: AttributeSettings, model: ModelSettings) -> str:
+def endpoint_id(settings: AttributeSettings, model: ModelSettings, section: str = "attributes") -> str:
     """Name the model there and what it is shown, as `presets.model_id` does, such as "qwen3-vl-8b-1a2b3c4d5e".
 
     The address is no part of it: the same model on another port has answered already.
     """
     if not settings.endpoint_model:
-        raise UsageError("an endpoint needs the model's name", "give --model NAME (attributes.endpoint_model)")
+        raise UsageError("an endpoint needs the model's name", f"--set {section}.endpoint_model=NAME")
     parts = {
         "endpoint": settings.endpoint_model,
         "json": settings.endpoint_schema,

@@ -30,7 +30,7 @@ import httpx
 from PIL import Image
 
 from ..errors import ModelError, UsageError
-from ..settings import EndpointSettings
+from ..section import EndpointSettings
 from ..trust import KEY_HOST_VARIABLE, check_endpoint, key_goes_to
 from .completion import error_text
 
@@ -207,9 +207,7 @@ def _target(address: str, section: str, path: str) -> httpx.URL:
     except httpx.InvalidURL as error:
         raise UsageError(f"{section}.endpoint: {error}", "for example http://127.0.0.1:8000/v1") from error
     if url.scheme not in ("http", "https") or not url.host:
-        raise UsageError(
-            f"{section}.endpoint: not an http or https address", "for example --endpoint http://127.0.0.1:8000/v1"
-        )
+        raise UsageError(f"{section}.endpoint: not an http or https address", "for example http://127.0.0.1:8000/v1")
     if url.userinfo:
         raise UsageError(f"{section}.endpoint: no name or password in the address", f"the key goes into {KEY_VARIABLE}")
     place = url.path.rstrip("/")

@@ -26,7 +26,7 @@ from ..store.folder import CatalogFolder
 
 KEY_BYTES, HASH_BYTES = 32, 8
 KEY, FORGOTTEN = "key", "forgotten.json"
-OF_CUSTOMERS = ("interactions", "sequential")
+OF_CUSTOMERS = ("interactions", "sequential", "reasoning")
 """Folders of `.afmrl/recommend` that hold anything of single customers: emptied when one is forgotten."""
 NOBODY = frozenset(("guest", "gast", "invite", "invitado", "ospite", "anonymous", "anonym", "anonymus", "anonyme"))
 """What shops write for everybody who has no account: not one customer."""
