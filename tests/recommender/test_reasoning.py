@@ -48,7 +48,8 @@ class ColourEncoder:
 
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
         rows = np.array([[item.text.count(colour) for colour in COLOURS] for item in items], np.float32)
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-9))
+        return rows
 
 
 @pytest.fixture
@@ -326,7 +327,7 @@ def test_the_attributes_endpoint_gets_no_history(tmp_path, server) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"judged": 2, "agreed": 3}, {"share": 1.5}, {"place": "here"}])
-def test_settings_that_contradict_themselves_are_refused(tmp_path, wrong: dict[str, object]) -> None:
+def test_settings_that_contradict_themselves_are_refused(tmp_path, wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         work(tmp_path, None, **wrong)
 

@@ -91,7 +91,7 @@ def write_reasonings(work: Workspace, cases: Sequence[Case]) -> Reasonings:
     for case in cases:
         if not case.history or case.target not in case.candidates:
             raise ValueError(f"case {case.key}: no history, or the target is no candidate")
-    run = _Run(work, {case.key: case for case in cases})
+    run = ReasoningRun(work, {case.key: case for case in cases})
     written = run.write()
     kept = run.filtered(written) if work.settings.reasoning.filter else written
     left_out = Counter(run.left_out.values())
@@ -105,7 +105,7 @@ def write_reasonings(work: Workspace, cases: Sequence[Case]) -> Reasonings:
 
 
 @dataclass
-class _Run:
+class ReasoningRun:
     """The cases of one run, what is stored of them, and why each of `left_out` is."""
 
     work: Workspace
@@ -154,7 +154,7 @@ class _Run:
 
     def filtered(self, written: dict[str, str]) -> dict[str, str]:
         """Return what passes all filters; the judge is asked last, about what passes the others."""
-        similarities = self._similarities(written)
+        similarities = self.similarities(written)
         close = close_to_history(similarities)
         open_cases = {}
         for key, text in written.items():
@@ -166,7 +166,7 @@ class _Run:
                 self.left_out[key] = MODALITY
             else:
                 open_cases[key] = text
-        verdicts = self._verdicts(open_cases)
+        verdicts = self.verdicts(open_cases)
         for key in open_cases:
             if key not in verdicts:
                 self.left_out[key] = UNJUDGED
@@ -174,7 +174,7 @@ class _Run:
                 self.left_out[key] = PREDICTION
         return {key: text for key, text in open_cases.items() if key not in self.left_out}
 
-    def _similarities(self, written: dict[str, str]) -> dict[str, float]:
+    def similarities(self, written: dict[str, str]) -> dict[str, float]:
         """Return how like its history each reasoning is."""
         if not written:
             return {}
@@ -207,7 +207,7 @@ class _Run:
             self._vectors.update(zip(new, rows, strict=True))
         return self._vectors
 
-    def _verdicts(self, written: dict[str, str]) -> dict[str, int]:
+    def verdicts(self, written: dict[str, str]) -> dict[str, int]:
         """Return how many of the judge's answers are the target, of those cases about which all were answered."""
         settings, generator = self.settings, None
         how = [self.model_id, settings.max_new_tokens, settings.judge_temperature, settings.judged, settings.seed]
