@@ -51,6 +51,7 @@ TESTS = {
     "evaluation/metrics.py": "evaluation/test_metrics.py",
     "intervals.py": "test_intervals.py evaluation/test_compare.py",
     "evaluation/compare.py": "evaluation/test_compare.py",
+    "next_item/metrics.py": "next_item/test_metrics.py",
     "scores.py": "test_scores.py retrieval/test_index.py",
     "dedupe/score.py": "dedupe/test_score.py",
     "dedupe/groups.py": "dedupe/test_parts.py",

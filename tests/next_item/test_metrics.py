@@ -10,6 +10,7 @@ import pytest
 from afmrl_cli.errors import ModelError
 from afmrl_cli.next_item.histories import Histories, Question
 from afmrl_cli.next_item.metrics import (
+    CUTS,
     Ranks,
     coverage,
     first_shown,
@@ -96,6 +97,20 @@ def test_first_ten_of_equal_scores_keep_the_catalogs_order() -> None:
     assert shown.tolist() == [[6, 8, 0, 1, 2, 3, 4, 5, 7, 9]]
 
 
+def test_first_ten_are_those_of_the_highest_scores() -> None:
+    rng = np.random.default_rng(3)
+    table = rng.permuted(np.tile(np.arange(40, dtype=np.float32), (5, 1)), axis=1)
+    shown = first_shown(table)
+    assert np.take_along_axis(table, shown, axis=1).tolist() == [list(range(39, 29, -1))] * 5
+
+
+def test_metrics_are_called_by_their_cut_and_by_how_many_listings_are_ranked() -> None:
+    full = ["hr@1", "hr@3", "hr@5", "hr@10", "ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10"]
+    assert metric_names() == full
+    assert metric_names(among=100) == [f"{name}_of_100" for name in full]
+    assert rank_targets(scores([1, 2]), places(0), "x").values(CUTS).shape == (1, 8)
+
+
 def test_sampled_listings_are_never_the_target_nor_in_the_history_and_always_the_same() -> None:
     held = histories([3, 4, 5], 40)
     question = Question(places(3, 4), np.array([0, 1]), 2, 5, 0)
@@ -137,6 +152,7 @@ def test_coverage_and_gini_count_listings_that_nobody_is_shown() -> None:
     assert gini(even, 4) == 0
     assert gini(np.array([[2], [2]]), 4) == pytest.approx(0.75)  # (n - 1) / n: always the same one
     assert coverage(np.array([[0, -1]]), 4) == 0.25
+    assert gini(np.array([[-1, -1]]), 4) == 0
 
 
 def test_popularity_counts_training_rows_alone_and_halves_equal_ones() -> None:

@@ -18,11 +18,13 @@ OURS = {
     "sure.csv": "id,attributes,attr_colour,failure,confidence\n1,colour: red,red,,colour: 0.9000\n",
     "sure.jsonl": '{"id": "1", "attributes": "a: b", "pairs": {"a": "b"}, "failure": "", "confidence": {"a": 0.9}}\n',
     "attributes.jsonl": '{"id": "1", "attributes": "a: b", "pairs": {"a": "b"}, "failure": ""}\n',
+    "ranks.csv": "customer,time,item,history,popularity,fused,sequential\n",
     "report.xml": '<?xml version="1.0"?>\n<testsuites>\n  <testsuite name="afmrl.eval.identity" tests="1">\n',
     "empty.csv": "",
 }
 THEIRS = {
     "catalog.csv": "id,title\n1,a\n",
+    "histories.csv": "customer,time,item,history\n1,2024-05-01,A,3\n",
     "stock.csv": "id,attributes,stock\n1,x,2\n",
     "feed.xml": "<rss><channel><item><id>1</id></item></channel></rss>",
     "more.jsonl": '{"id": "1", "title": "a"}\n',

@@ -105,8 +105,6 @@ def first_shown(scores: Scores) -> Items:
     catalog's order decides.
     """
     count = min(SHOWN, scores.shape[1])
-    if not count:
-        return np.empty((len(scores), 0), dtype=np.int32)
     least = -np.partition(-scores, count - 1, axis=1)[:, count - 1]
     found = np.full((len(scores), count), -1, dtype=np.int32)
     for row, end in enumerate(least):

@@ -248,7 +248,10 @@ def _stored(work: Workspace, print_: str, learned: NDArray[np.bool_]) -> Sequent
             if manifest["fingerprint"] != print_ or find_damage(manifest, place):
                 return None
             model = _new_model(len(learned))
-            model.load_state_dict(load_file(place / WEIGHTS))
+            weights = load_file(place / WEIGHTS)
+            if not all(tensor.isfinite().all() for tensor in weights.values()):
+                return None
+            model.load_state_dict(weights)
             training = Training(**{**manifest["training"], "before": True})
     except (DataError, SafetensorError, RuntimeError):
         return None  # trained again
