@@ -55,6 +55,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Use",
         "Show and store what customers did with the catalog's products: purchases, views, orders of a shop's export.",
     ),
+    "recommend": (
+        "Use",
+        "Recommend what a customer may want next, over the whole catalog, and say why.",
+    ),
     "triplets": (
         "Train",
         'Make triplets from the catalog: a listing, a change such as "color: red", and the listing that has it.',

@@ -6,9 +6,11 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..store.folder import CatalogFolder, find_folder, keep_catalog
+from ..errors import UsageError
+from ..store.folder import CatalogFolder, check_output, find_folder, keep_catalog
 from ..workspace import Workspace
 from .flags import Call, Command, SettingFlag, Where, with_flags
 from .output import Output
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from ..settings import Settings
     from ..store.checkpoints import Role
 
+PAGE_SUFFIXES = (".html", ".htm")
 SMALL_CATALOG = 4_000_000
 """Bytes: a larger file holds more rows than the shares of a split depend on, whatever its columns."""
 
@@ -97,6 +100,13 @@ def tell_models(session: Session, roles: tuple[Role, ...]) -> None:
         session.out.note(Chosen(session.settings, preset["why"]).line)
     if roles and (warning := built_in_warning(session.folder, session.settings, roles)):
         session.out.warn(warning)
+
+
+def check_page(html: Path, folder: CatalogFolder) -> None:
+    """Raise UsageError where `--html` names no page, or as `check_output`."""
+    if html.suffix.lower() not in PAGE_SUFFIXES:
+        raise UsageError(f"--html {html}: the name must end in {' or '.join(PAGE_SUFFIXES)}", "it is a web page")
+    check_output(html, folder, "--html")
 
 
 def warn_of_two_faiss(session: Session) -> None:

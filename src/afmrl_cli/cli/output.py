@@ -221,3 +221,11 @@ def plain_text(value: object) -> str:
     if isinstance(value, str) and HASH.fullmatch(value):
         return value[:10]
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def clipped(text: str, width: int) -> str:
+    """Return a text as one line of no more than `width` columns."""
+    from rich.cells import cell_len, set_cell_size
+
+    line = " ".join(text.split("\n"))
+    return line if cell_len(line) <= width else set_cell_size(line, max(1, width - 1)).rstrip() + "…"

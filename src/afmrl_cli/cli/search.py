@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import DataError, UsageError
-from ..store.folder import check_output
 from .flags import setting
-from .options import Session, in_session, tell_models, warn_of_two_faiss
-from .output import Output
+from .options import Session, check_page, in_session, tell_models, warn_of_two_faiss
+from .output import Output, clipped
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from ..models.embed_input import Item
     from ..retrieval.composed import Change
     from ..retrieval.search import Found, Hit
-
-PAGE_SUFFIXES = (".html", ".htm")
 
 
 @in_session(setting("search.k", "-k"), setting("search.rerank"), catalog="option")
@@ -82,9 +79,7 @@ def _check(session: Session, text: str, image: list[Path], like: str, enrich: bo
     if not like and not text.strip() and not image:
         raise UsageError("nothing to search for", 'give a text, --image or --like, as in: afmrl search "red shirt"')
     if html:
-        if html.suffix.lower() not in PAGE_SUFFIXES:
-            raise UsageError(f"--html {html}: the name must end in {' or '.join(PAGE_SUFFIXES)}", "it is a web page")
-        check_output(html, session.folder, "--html")
+        check_page(html, session.folder)
 
 
 def _checked_change(
@@ -220,22 +215,15 @@ def _show(out: Output, found: Found, photos: Sequence[Path], wide: bool) -> None
 def _lines(hit: Hit, width: int) -> list[str]:
     """Return what is shown of a listing, each line no longer than `width`: what it is, its attributes, its link."""
     around = [hit.id, *(part for part in (hit.brand, hit.price, _verdict(hit)) if part)]
-    title = _clipped(hit.title, max(20, width - len("  ".join(around)) - 2))
+    title = clipped(hit.title, max(20, width - len("  ".join(around)) - 2))
     lines = ["  ".join(part for part in (hit.id, title, *around[1:]) if part)]
     if hit.attributes:
-        lines.append(_clipped(_attributes(hit), width))
+        lines.append(clipped(_attributes(hit), width))
     return [*lines, hit.link] if hit.link else lines
 
 
 def _verdict(hit: Hit) -> str:
     return "" if hit.same is None else f"same {hit.same:.2f}"
-
-
-def _clipped(text: str, width: int) -> str:
-    from rich.cells import cell_len, set_cell_size
-
-    line = " ".join(text.split("\n"))
-    return line if cell_len(line) <= width else set_cell_size(line, max(1, width - 1)).rstrip() + "…"
 
 
 def _attributes(hit: Hit) -> str:

@@ -22,17 +22,17 @@ from .histories import Histories, Question, Recommender, Scores, questions_of
 from .logit import Choice, fit_logit
 
 PRIOR: Mapping[str, float] = {
-    "popularity": 0.4,
-    "recent popularity": 0.2,
-    "last item": 0.3,
-    "history": 1.0,
-    "co-occurrence": 0.3,
+    "popularity": 0.1,
+    "recent popularity": 0.3,
+    "last item": 0.1,
+    "history": 0.4,
+    "co-occurrence": 1.4,
     "had": 0.0,
 }
 MOST_QUESTIONS, FULL, TOP, OTHERS = 2_000, 1_000, 50, 300
 SCORES = 1 << 22
 """Scores of a source that are held at a time."""
-FEW = 0.01
+FEW = 0.1
 """A co-occurrence that is little."""
 SEED = 0
 

@@ -90,6 +90,13 @@ def make_histories(interactions: Interactions, split: Split, ids: Sequence[str])
     )
 
 
+def no_histories(ids: Sequence[str]) -> Histories:
+    """Return the histories of nobody over the listings `ids`."""
+    rows = np.empty(0, dtype=np.int32)
+    part, customers = np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.uint64)
+    return Histories(tuple(ids), rows, rows, rows.astype(np.int64), part, customers)
+
+
 def questions_of(histories: Histories, part: int, least: int = 1) -> list[Question]:
     """Return a question for each row of `part` whose customer has `least` rows before its time, in the rows' order."""
     asked = []

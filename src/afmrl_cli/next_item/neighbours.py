@@ -40,6 +40,12 @@ class Neighbours:
         found: Scores = (weights @ self._strength).toarray().astype(np.float32)
         return found
 
+    def closest(self, question: Question, listing: int) -> int:
+        """Return the listing of the history that is taken together with `listing` most, by its weight, too."""
+        weights = weighted_histories([question], self._strength.shape[0])
+        links = self._strength[weights.indices][:, [listing]].toarray()[:, 0]
+        return int(weights.indices[int(np.argmax(weights.data * links))])
+
     def strengths(self, listing: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """Return the neighbours of a listing, with s."""
         row = slice(self._strength.indptr[listing], self._strength.indptr[listing + 1])

@@ -6,8 +6,10 @@ validation part, the test part is not touched. For other parts give it histories
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -16,13 +18,13 @@ from ..catalog.problems import Problems
 from ..catalog.read import read_products
 from ..errors import DataError, ModelError
 from ..recommend.customers import recommend_folder
-from ..recommend.run import load_interactions
+from ..recommend.run import find_interactions, load_interactions
 from ..recommend.split import split_interactions
-from ..retrieval.vectors import load_vectors
+from ..retrieval.vectors import Vectors, load_vectors
 from ..store.files import hash_json, read_object, write_json
 from ..workspace import Workspace
 from .fused import PRIOR, Fused, Weights, fit_weights
-from .histories import Histories, Recommender, make_histories
+from .histories import Histories, Recommender, make_histories, no_histories
 from .neighbours import Neighbours
 from .popularity import Popularity, RecentPopularity
 from .repeats import Had
@@ -33,11 +35,16 @@ VERSION = 1
 WEIGHTS = "weights.json"
 
 
+Lock = Callable[[], AbstractContextManager[object]]
+
+
 @dataclass(frozen=True)
 class Retrieval:
-    """`recommenders` are the single sources in the order of tables; `fused` ranks by all of them."""
+    """`recommenders` are the single sources in the order of tables, those of likeness only where there are `vectors`;
+    `fused` ranks by all of them."""
 
     histories: Histories
+    vectors: ListingVectors | None
     recommenders: Sequence[Recommender]
     fused: Fused
 
@@ -58,7 +65,7 @@ def make_retrieval(histories: Histories, vectors: ListingVectors | None, weights
     """Return the retrieval over `histories`; weights are fitted where none are given."""
     sources = make_sources(histories, vectors)
     weights = weights or fit_weights(histories, sources)
-    return Retrieval(histories, sources, Fused(sources, weights, len(histories.ids)))
+    return Retrieval(histories, vectors, sources, Fused(sources, weights, len(histories.ids)))
 
 
 def learnt_from_all(histories: Histories) -> Histories:
@@ -66,47 +73,69 @@ def learnt_from_all(histories: Histories) -> Histories:
     return replace(histories, part=np.zeros_like(histories.part))
 
 
-def open_retrieval(work: Workspace) -> Retrieval:
-    """Return the retrieval of the stored interactions and vectors; its weights are stored, too. The caller holds the
-    lock. Raises DataError where there are no interactions.
+def open_retrieval(work: Workspace, lock: Lock = nullcontext) -> Retrieval:
+    """Return the retrieval of the stored interactions and vectors; its weights are stored, too.
+
+    The caller holds the store's lock, or gives `lock`, which is then held only where something is to be written. Raises
+    DataError where there are no interactions.
     """
-    loaded = load_interactions(work)
     ids = [product.id for product in read_products(work.folder, work.settings.catalog, Problems())]
+    return retrieval_over(work, ids, lock)
+
+
+def retrieval_over(work: Workspace, ids: Sequence[str], lock: Lock = nullcontext) -> Retrieval:
+    """Return the retrieval as `open_retrieval` does, over the catalog's listings `ids`, which were read before."""
+    loaded = find_interactions(work)
+    if loaded is None:
+        with lock():
+            loaded = load_interactions(work)
     split = split_interactions(loaded.interactions, work.settings.recommend)
     histories = make_histories(loaded.interactions, split, ids)
     vectors = open_vectors(work, ids)
     fingerprint = _fingerprint(histories, vectors)
-    weights = stored_weights(work, fingerprint)
+    weights = _stored_weights(work, fingerprint)
     retrieval = make_retrieval(histories, vectors, weights)
     if weights is None:
         fitted = retrieval.fused.weights
         content = {"fingerprint": fingerprint, "weights": dict(fitted.by_source), "questions": fitted.questions}
-        write_json(recommend_folder(work.folder) / WEIGHTS, {**content, "seal": hash_json(content)[:16]})
+        with lock():
+            write_json(recommend_folder(work.folder) / WEIGHTS, {**content, "seal": hash_json(content)[:16]})
     return retrieval
+
+
+def retrieval_of_nobody(work: Workspace, ids: Sequence[str]) -> Retrieval:
+    """Return the retrieval of a catalog without interactions: by likeness to a history. Raises ModelError without
+    vectors.
+    """
+    return make_retrieval(no_histories(ids), _vectors_of(load_vectors(work), ids))
 
 
 def open_vectors(work: Workspace, ids: Sequence[str]) -> ListingVectors | None:
     """Return the stored vectors of the listings `ids`; None, with a warning, where there are none."""
     try:
-        vectors = load_vectors(work)
+        vectors = _vectors_of(load_vectors(work), ids)
     except ModelError as error:
         work.listener.warn(f"{error}: nothing is recommended by likeness ({error.hint})")
         return None
+    if without := int((vectors.row < 0).sum()):
+        work.listener.note(f"{without:,} of {len(ids):,} listings have no vector: run `afmrl embed`")
+    return vectors
+
+
+def _vectors_of(vectors: Vectors, ids: Sequence[str]) -> ListingVectors:
     made_by = hash_json([vectors.manifest["embedder"], vectors.manifest["data"], vectors.manifest["count"]])
     return ListingVectors.of(vectors.matrix, vectors.ids, ids, made_by)
 
 
 def _fingerprint(histories: Histories, vectors: ListingVectors | None) -> str:
     """Return what the weights were made from."""
-    from hashlib import sha256
-
     digest = sha256()
     for array in (histories.customer, histories.item, histories.seconds, histories.part):
         digest.update(np.ascontiguousarray(array).tobytes())
     return hash_json([VERSION, digest.hexdigest(), list(histories.ids), vectors.made_by if vectors else ""])
 
 
-def stored_weights(work: Workspace, fingerprint: str) -> Weights | None:
+def _stored_weights(work: Workspace, fingerprint: str) -> Weights | None:
     """Return the stored weights; None where there are none, they are damaged, or made from something else."""
     path = recommend_folder(work.folder) / WEIGHTS
     if not path.is_file():

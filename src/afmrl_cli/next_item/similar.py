@@ -57,6 +57,18 @@ class Similar:
             found[:, listings] = wanted @ part[row[listings] - start].T
         return found
 
+    def closest(self, question: Question, listing: int) -> int:
+        """Return the listing that is most like `listing` of those of the history that count, the latest of equal ones;
+        -1 where none has a vector.
+        """
+        row = self.vectors.row
+        items = weighted_histories([question], len(row), self.fade).indices
+        latest = [item for item in dict.fromkeys(question.history[::-1].tolist()) if item in items and row[item] >= 0]
+        if not latest or row[listing] < 0:
+            return -1
+        likeness = np.asarray(self.vectors.matrix[row[latest]]) @ np.asarray(self.vectors.matrix[row[listing]])
+        return int(latest[int(np.argmax(likeness))])
+
     def _wanted(self, questions: Sequence[Question]) -> NDArray[np.float32]:
         """Return h [questions, d] with length 1, or 0."""
         weights = weighted_histories(questions, len(self.vectors.row), self.fade).tocsc()

@@ -19,7 +19,7 @@ from .histories import Question
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-FADE = 0.8
+FADE = 0.9
 MOST_ROWS = 200
 """Of a history, the last ones: what is before weighs nothing."""
 

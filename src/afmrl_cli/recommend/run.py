@@ -60,6 +60,15 @@ def load_interactions(work: Workspace) -> Loaded:
     return Loaded(read.interactions, read.counted, False)
 
 
+def find_interactions(work: Workspace) -> Loaded | None:
+    """Return the stored interactions where nothing has changed, None elsewhere; writes nothing. Raises DataError as
+    `interaction_files`.
+    """
+    files, customers = interaction_files(work), unkept_customers(work.folder)
+    stored = stored_interactions(work.folder, _fingerprint(work, files, customers), int(time.time())) if files else None
+    return None if stored is None else Loaded(stored.interactions, stored.counted, True)
+
+
 def check_interactions(work: Workspace) -> Read | None:
     """Read the interactions and store nothing; None where there are no files."""
     files = interaction_files(work)

@@ -243,7 +243,7 @@ def _hit(
     matching = [key for key, value in attributes.items() if _matches(key, value, terms)]
     shared = [word for word in dict.fromkeys(tokenize(listing.text)) if word in terms.words]
     images = tuple(root / name for name in listing.images)
-    brand, price, link = (_first(fields, names) for names in (("brand",), PRICES, LINKS))
+    brand, price, link = (first_filled(fields, names) for names in (("brand",), PRICES, LINKS))
     link = link if link.startswith(("http://", "https://")) else ""
     known = read_confidence(row) if row else {}
     confidence = {key: known[key] for key in attributes if key in known}
@@ -264,7 +264,8 @@ def _hit(
     )
 
 
-def _first(fields: Mapping[str, str], names: Sequence[str]) -> str:
+def first_filled(fields: Mapping[str, str], names: Sequence[str]) -> str:
+    """Return the first of the fields `names` that says anything, "" for none."""
     return next((" ".join(fields[name].split()) for name in names if fields.get(name, "").strip()), "")
 
 
