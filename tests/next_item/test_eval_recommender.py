@@ -65,10 +65,23 @@ def test_everything_asked_is_accounted_for(content: dict[str, Any]) -> None:
 
 def test_a_catalog_too_small_for_99_others_says_so(root: Path, content: dict[str, Any]) -> None:
     assert content["sampled"] == [9]
-    assert any("among 99 others" in note for note in content["notes"])
+    assert any("no metrics among 99 sampled listings" in note for note in content["notes"])
     result = call("eval-recommender", str(root), "--fail-under", "hr@10_of_100=0.1")
     assert result.exit_code == 2
-    assert "hr@10_of_100: no customer's target can be ranked among 99 others" in result.stderr
+    assert "hr@10_of_100: no metrics among 99 sampled listings" in result.stderr
+
+
+def test_a_cut_as_large_as_the_catalog_checks_nothing(tmp_path: Path) -> None:
+    (tmp_path / "catalog.csv").write_text("id,title\nA,Shirt\nB,Hat\nC,Bag\n", "utf-8")
+    days = ["x,A,2024-01-01", "y,B,2024-01-02", "x,B,2024-02-01", "x,C,2024-03-01", "y,C,2024-03-02"]
+    (tmp_path / "interactions.csv").write_text("customer,item,time\n" + "\n".join(days) + "\n", "utf-8")
+    words = ("eval-recommender", str(tmp_path), "--set", "recommend.test=0.4")
+    found = document(*words)
+    assert found["sampled"] == []
+    assert any(note.startswith("hr@3, hr@5, hr@10: whatever is ranked") for note in found["notes"])
+    refused = call(*words, "--fail-under", "hr@3=0.5")
+    assert refused.exit_code == 2 and "nothing is missed among 3 listings" in refused.stderr
+    assert call(*words, "--fail-under", "ndcg@10=0").exit_code == 0
 
 
 def test_tables_page_and_ranks_name_no_customer(root: Path, tmp_path: Path, content: dict[str, Any]) -> None:

@@ -98,10 +98,12 @@ def measure(
     if not asked:
         raise _nothing_asked(rows, part)
     questions = sample_questions(asked, histories, chosen.max_queries or MOST, chosen.seed)
-    others, notes = _others(questions, histories, chosen.seed)
+    drawn = {count: sample_others(questions, histories, count, chosen.seed) for count in SAMPLED}
+    others = [each for each in drawn.values() if each is not None]
     names = _names([1 + each.shape[1] for each in others])
-    if missing := [name for name in thresholds if name not in names]:
-        raise UsageError(f"{missing[0]}: {notes[-1]}", "choose a metric over the whole catalog")
+    few = _too_few(len(histories.ids), [count for count, each in drawn.items() if each is None])
+    if refused := [(name, why) for name in thresholds for about, why in few.items() if name in about]:
+        raise UsageError(f"{refused[0][0]}: {refused[0][1]}", "choose another metric")
     step = max(1, min(AT_ONCE, CELLS // len(histories.ids)))
     ranked = {system.name: _ranked(work, system, questions, others, step) for system in systems}
     values = {name: _values(each) for name, each in ranked.items()}
@@ -144,7 +146,7 @@ def measure(
             _compare(name, values[name], main, values[main], groups, names, chosen) for name in ranked if name != main
         ],
         "checks": _checks(thresholds, names, values[main]),
-        "notes": [*_notes(asked, questions, groups, part), *notes],
+        "notes": [*_notes(asked, questions, groups, part), *few.values()],
         "seconds": round(time.monotonic() - started, 3),
     }
     return Measurement(content, histories, questions, ranked)
@@ -193,16 +195,15 @@ def _notes(asked: Sequence[Question], questions: Sequence[Question], groups: Seq
     return notes
 
 
-def _others(questions: Sequence[Question], histories: Histories, seed: int) -> tuple[list[Items], list[str]]:
-    """Return the sampled listings of each metric that can be, and what can't be, in words."""
-    drawn = {count: sample_others(questions, histories, count, seed) for count in SAMPLED}
-    notes = [
-        f"no customer's target can be ranked among {count} others: the catalog of {len(histories.ids):,} listings is "
-        "too small for what customers have taken"
-        for count, others in drawn.items()
-        if others is None
-    ]
-    return [others for others in drawn.values() if others is not None], notes
+def _too_few(listings: int, missing: Sequence[int]) -> dict[tuple[str, ...], str]:
+    """Return which metrics say nothing, or can't be had, for a catalog of so few `listings`, and why."""
+    found: dict[tuple[str, ...], str] = {}
+    if beyond := tuple(name for cut, name in zip(CUTS, metric_names(), strict=False) if cut >= listings):
+        found[beyond] = f"{', '.join(beyond)}: whatever is ranked, nothing is missed among {listings:,} listings"
+    for count in missing:
+        why = f"of {listings:,} listings too few are left beside what customers have taken"
+        found[tuple(_sampled_names(1 + count))] = f"no metrics among {count} sampled listings: {why}"
+    return found
 
 
 def _ranked(

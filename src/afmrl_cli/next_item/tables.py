@@ -7,7 +7,7 @@ from typing import Any
 
 from ..evaluation.compare import signed
 from ..evaluation.tables import Table, span
-from .metrics import CUTS, SAMPLED, metric_names
+from .metrics import CUTS, metric_names
 
 Content = Mapping[str, Any]
 FULL_SHOWN = ("hr@10", "hr@1", "hr@5", "ndcg@10")
@@ -98,18 +98,15 @@ def shares_table(content: Content) -> Table:
 
 def remarks(content: Content) -> list[str]:
     """Return what must be known to read the tables."""
-    said = [
-        f"{content['interactions']:,} interactions from {content['from'][:10]} to {content['to'][:10]}; "
-        f"{content['without_history']:,} of them ask nothing, since they are their customers' first"
-    ]
+    said = [f"{content['interactions']:,} interactions from {content['from'][:10]} to {content['to'][:10]}"]
+    if first := content["without_history"]:
+        said[0] += f"; {first:,} of them ask nothing, since they are their customers' first"
     if content["split"]["kind"] == "last":
         said.append(f"recommend.split = last {content['split']['leaks']}")
     if any(system["system"] == "oracle" for system in content["systems"]):
         said.append("oracle: the true probabilities of this drawn shop, which no recommender can know")
     if found := content["sequential"]:
         said.append(_of_sequential(found))
-    if len(content["sampled"]) < len(SAMPLED):
-        said.append("sampled metrics that this catalog is too small for are left out")
     return said
 
 
