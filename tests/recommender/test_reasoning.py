@@ -87,8 +87,9 @@ def case(number: int, colour: str, *, taken: str = "") -> Case:
     target = f"Top {number:03d}; {taken or colour}"
     wrong = [each for each in COLOURS if each != (taken or colour)]
     others = [f"Cap {number:03d}{place}; {each}" for place, each in enumerate(wrong)]
+    names = (f"Top {number:03d}", f"ID-{number:03d}")
     history = tuple(f"Old{number:03d} garment {place}; {colour}" for place in range(3))
-    return Case(f"key{number:03d}", history, (*others[:2], target, *others[2:]), target, (f"ID-{number:03d}",))
+    return Case(f"key{number:03d}", history, (*others[:2], target, *others[2:]), target, names)
 
 
 def work(root: Path, server: ChatServer | None, listener: Silent | None = None, **changes: object) -> Workspace:
@@ -117,7 +118,7 @@ def test_no_request_of_writing_holds_the_target_and_no_request_of_judging_the_hi
     judging = [prompt for prompt in server.prompts() if is_judges(prompt)]
     assert len(writing) == 8 and len(judging) == 4 * 8 and found.counts["written"] == 8
     for each in CASES:
-        parts = [*each.candidates, *each.names, each.target.partition(";")[0]]
+        parts = [*each.candidates, *each.names]
         assert not any(part in prompt for part in parts for prompt in writing)
         assert not any(text in prompt for text in each.history for prompt in judging)
         assert sum(each.target in prompt for prompt in judging) == 4

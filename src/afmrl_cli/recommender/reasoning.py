@@ -130,7 +130,6 @@ class ReasoningRun:
         prints = {key: hash_json([prompt, made_by]) for key, prompt in prompts.items()}
         missing = [key for key in self.cases if self.store.written(key, prints[key]) is None]
         for done, keys in _windows(missing, WINDOW):
-            self.work.listener.progress("reasoning", len(self.cases) - len(missing) + done, len(self.cases))
             generator = generator or self._generator(settings.temperature)
             answers, stopped = _answers(generator, [prompts[key] for key in keys])
             said = {key: answer for key, answer in zip(keys, answers, strict=True) if answer is not None}
@@ -139,7 +138,7 @@ class ReasoningRun:
             self.last_error = next((one.error for one in said.values() if one.error), self.last_error)
             if stopped is not None:
                 raise stopped
-        self.work.listener.progress("reasoning", len(self.cases), len(self.cases))
+            self.work.listener.progress("reasoning", done + len(keys), len(missing))
         return {key: text for key in self.cases if (text := self._usable(key, prints[key]))}
 
     def _usable(self, key: str, fingerprint: str) -> str:
@@ -159,8 +158,7 @@ class ReasoningRun:
         open_cases = {}
         for key, text in written.items():
             case = self.cases[key]
-            # In the text of a listing the title stands before the first semicolon, if anywhere.
-            if names_target(text, (case.target, case.target.partition(";")[0], *case.names)):
+            if names_target(text, (case.target, *case.names)):
                 self.left_out[key] = NAMES_TARGET
             elif key not in close:
                 self.left_out[key] = MODALITY
@@ -183,7 +181,6 @@ class ReasoningRun:
         prints = {key: hash_json([how, text, self.cases[key].history]) for key, text in written.items()}
         missing = [key for key in written if self.store.similarity(key, prints[key]) is None]
         for done, keys in _windows(missing, WINDOW):
-            work.listener.progress("comparing", done, len(missing))
             texts = {key: [text for text in self.cases[key].history if text.strip()] for key in keys}
             vectors = self._encoded([written[key] for key in keys] + [text for own in texts.values() for text in own])
             found = []
@@ -192,6 +189,7 @@ class ReasoningRun:
                 value = similarity(vectors[written[key]], history) if len(history) else 0.0
                 found.append((key, prints[key], value))
             self.store.add(SIMILARITY, found)
+            work.listener.progress("comparing", done + len(keys), len(missing))
         return {key: self.store.similarity(key, prints[key]) or 0.0 for key in written}
 
     def _encoded(self, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -214,10 +212,9 @@ class ReasoningRun:
         prints = {}
         for key, text in written.items():
             case = self.cases[key]
-            prints[key] = hash_json([how, text, sorted(case.candidates), case.target])
+            prints[key] = hash_json([how, judging_prompt(text, sorted(case.candidates)), case.target])
         missing = [key for key in written if self.store.verdict(key, prints[key]) is None]
         for done, keys in _windows(missing, max(1, WINDOW // settings.judged)):
-            self.work.listener.progress("judging", len(written) - len(missing) + done, len(written))
             generator = generator or self._generator(settings.judge_temperature)
             orders = {
                 key: [shuffled(self.cases[key].candidates, settings.seed, key, n) for n in range(settings.judged)]
@@ -235,6 +232,7 @@ class ReasoningRun:
             self.last_error = next((one.error for one in answers if one is not None and one.error), self.last_error)
             if stopped is not None:
                 raise stopped
+            self.work.listener.progress("judging", done + len(keys), len(missing))
         verdicts = {key: self.store.verdict(key, prints[key]) for key in written}
         return {key: agreed for key, agreed in verdicts.items() if agreed is not None}
 

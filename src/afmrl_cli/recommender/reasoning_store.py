@@ -11,6 +11,7 @@ customers and goes when one is forgotten (`recommend.customers`).
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -109,7 +110,7 @@ def _read(line: bytes) -> tuple[Place, Written | float | int] | None:
     match place[0], value:
         case "text", [str(text), str(flaw)]:
             return place, Written(text, flaw)
-        case "similarity", float():
+        case "similarity", float() if math.isfinite(value):
             return place, value
         case "verdict", int():
             return place, value
