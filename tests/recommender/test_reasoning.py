@@ -136,12 +136,7 @@ def test_what_leads_the_judge_to_the_target_is_kept(tmp_path, server) -> None:
     found = write_reasonings(work(tmp_path, server), CASES)
     assert list(found.kept) == [each.key for number, each in enumerate(CASES) if number % 4]
     assert found.kept["key001"] == "Preference signals: red\nNext intent: tops\nCriteria: red\nProfile: Likes red."
-    assert {reason: number for reason, number in found.counts.items() if number} == {
-        "asked": 8,
-        "written": 8,
-        "kept": 6,
-        "judge misses the target": 2,
-    }
+    assert found.counts == {"asked": 8, "written": 8, "kept": 6, "judge misses the target": 2}
 
 
 def test_without_filter_all_that_was_written_is_kept_and_nobody_judges(tmp_path, server) -> None:
@@ -179,7 +174,6 @@ def test_every_answer_that_is_no_reasoning_has_its_reason(tmp_path, server) -> N
     assert found.counts == {
         **{"asked": 12, "written": 7, "kept": 4, "empty": 1, "cut off": 1, "too long": 1, "refused": 1},
         **{"endpoint error": 1, "names the target": 2, "unlike the history": 1},
-        **{"judge misses the target": 0, "judge did not answer": 0},
     }
 
 
@@ -316,7 +310,7 @@ def test_the_users_own_word_sends_the_key_and_tells_the_address(tmp_path, server
     listener = Said()
     write_reasonings(work(tmp_path, server, listener), CASES)
     assert {headers["authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
-    assert any(server.url in note for note in listener.notes) and KEY not in stored(tmp_path).read_text()
+    assert sum(server.url in note for note in listener.notes) == 1 and KEY not in stored(tmp_path).read_text()
 
 
 def test_the_attributes_endpoint_gets_no_history(tmp_path, server) -> None:

@@ -74,7 +74,7 @@ class Case:
 @dataclass(frozen=True)
 class Reasonings:
     """What is kept, by key in the order of the cases; counts of what was asked, written, kept, and left out for each
-    reason: asked = written + FLAWS, written = kept + FILTERED.
+    reason there was: asked = written + FLAWS, written = kept + FILTERED.
     """
 
     kept: dict[str, str]
@@ -96,7 +96,7 @@ def write_reasonings(work: Workspace, cases: Sequence[Case]) -> Reasonings:
     kept = run.filtered(written) if work.settings.reasoning.filter else written
     left_out = Counter(run.left_out.values())
     counts = {"asked": len(run.cases), "written": len(written), "kept": len(kept)}
-    counts |= {reason: left_out[reason] for reason in (*FLAWS, *FILTERED)}
+    counts |= {reason: left_out[reason] for reason in (*FLAWS, *FILTERED) if left_out[reason]}
     if run.cases and not kept:
         told = ", ".join(f"{number} {reason}" for reason, number in left_out.items())
         said = f"; the last error: {run.last_error}" if run.last_error else ""
@@ -113,6 +113,8 @@ class ReasoningRun:
     left_out: dict[str, str] = field(default_factory=dict)
     last_error: str = ""
     _vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    _told: bool = False
+    """Whether the server's address was told."""
 
     def __post_init__(self) -> None:
         self.settings = self.work.settings.reasoning
@@ -253,7 +255,9 @@ class ReasoningRun:
             from ..models.endpoint import Endpoint
 
             endpoint = Endpoint(settings, self.model, section="reasoning", read=str, listener=work.listener)
-            work.listener.note(endpoint.destination)
+            if not self._told:
+                work.listener.note(endpoint.destination)
+            self._told = True
             return endpoint
         from ..models.generator import load_generator
 
