@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +123,15 @@ def test_what_says_nothing_is_refused(recommend: Recommend, words: tuple[str, ..
     assert result.exit_code == 2, result.output
 
 
+def test_the_first_call_reads_the_interactions_itself(shop: Path) -> None:
+    shutil.rmtree(shop / ".afmrl" / "recommend")
+    words = ("recommend", "--catalog", str(shop), "--customer", customer_of(shop, 12))
+
+    first, second = document(*words), document(*words)
+
+    assert first == second and first["history"]["interactions"] > 5
+
+
 def test_one_interaction_is_enough(shop: Path) -> None:
     rows = table(shop / "interactions.csv")
     write(shop / "interactions.csv", [*rows, {**rows[-1], "customer": "newcomer", "quantity": "1", "event": "view"}])
@@ -161,7 +171,10 @@ def test_without_interactions_a_history_is_followed_by_likeness(shop: Path) -> N
     content = json.loads(result.stdout)
     assert "there are no interactions" in result.stderr
     assert content["weights_fitted_on"] == 0
-    assert {each["source"] for each in content["products"]} <= {"history", "last item", "had"}
+    assert {each["source"] for each in content["products"]} <= {"history", "last item"}
+    assert not {"L00001", "L00002"} & {each["id"] for each in content["products"]}, (
+        "nothing says that repeats are wanted"
+    )
     of_customer = call("recommend", "--catalog", str(shop), "--customer", "C00001")
     assert of_customer.exit_code == 3 and "no interactions" in of_customer.stderr
 

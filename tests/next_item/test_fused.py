@@ -53,6 +53,15 @@ def test_without_questions_the_weights_are_the_constant_ones() -> None:
     assert np.abs(fit_logit(few, before) - before).max() < 0.9
 
 
+def test_no_weight_is_below_its_bound() -> None:
+    choices = [Choice(features, np.ones(20), chosen) for features, chosen in chosen_by(PLANTED, 300, 20)]
+
+    bounded = fit_logit(choices, np.zeros(2), np.array([0.0, 0.0]))
+
+    assert bounded[1] == 0
+    assert bounded[0] > 0.8
+
+
 def customers(repeating: bool) -> list[Row]:
     """Customers who take the same again in the validation part, or always something else."""
     rng = np.random.default_rng(3)
@@ -71,6 +80,7 @@ def test_had_is_learnt_from_what_customers_do(repeating: bool) -> None:
 
     assert retrieval.fused.weights.questions == 60
     assert (retrieval.fused.weights.by_source["had"] > 0.5) is repeating
+    assert all(weight >= 0 for name, weight in retrieval.fused.weights.by_source.items() if name != "had")
     assert (best == 7) is repeating
 
 

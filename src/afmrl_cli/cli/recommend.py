@@ -96,7 +96,7 @@ def _document(session: Session, found: Recommendation, html: Path | None) -> Non
             for taste in found.tastes
         ],
         "products": [_product(found, product) for product in found.products],
-        "ranking": found.retrieval.fused.name,
+        "ranking": found.ranking.name,
         "weights": {name: round(weight, 4) for name, weight in weights.by_source.items()},
         "weights_fitted_on": weights.questions,
         "attributes": found.gallery.made_by,

@@ -4,9 +4,10 @@
     x_qi    log(1 + popularity), log(1 + recent popularity), log(1 + co-occurrence / FEW), had, and of the last item
             and the history z within the question, since each embedder has cosines of its own
 
-`logit` fits w on questions of the validation part, never of the test. PRIOR is what it starts from, about what rendered
-shops give: with few questions w is near it, without any it is w. Of a catalog of more than FULL listings a sample is
-compared: the TOP of each source and the history in any case, others with one chance.
+`logit` fits w on questions of the validation part, never of the test; only `had` may weigh against a listing. PRIOR is
+what it starts from, about what rendered shops give, with repeats unwanted: with few questions w is near it, without any
+it is w. Of a catalog of more than FULL listings a sample is compared: the TOP of each source and the history in any
+case, others with one chance.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ PRIOR: Mapping[str, float] = {
     "last item": 0.1,
     "history": 0.4,
     "co-occurrence": 1.4,
-    "had": 0.0,
+    "had": -2.0,
 }
 MOST_QUESTIONS, FULL, TOP, OTHERS = 2_000, 1_000, 50, 300
 SCORES = 1 << 22
@@ -103,7 +104,8 @@ def fit_weights(histories: Histories, sources: Sequence[Recommender]) -> Weights
         chosen = np.sort(rng.choice(len(questions), MOST_QUESTIONS, replace=False))
         questions = [questions[number] for number in chosen]
     choices = list(_choices(questions, sources, len(histories.ids), rng))
-    fitted = fit_logit(choices, before)
+    least = np.array([-np.inf if name == "had" else 0.0 for name in names])
+    fitted = fit_logit(choices, before, least)
     return Weights(dict(zip(names, fitted.tolist(), strict=True)), len(choices))
 
 

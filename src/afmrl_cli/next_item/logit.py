@@ -1,13 +1,14 @@
 """The conditional logit (McFadden 1974): weights of features by which one of many was chosen.
 
     P(y | q) = exp(w . x_qy - log p_qy) / sum over j in D_q of exp(w . x_qj - log p_qj)
-    w        = argmax sum over q of log P(y_q | q) - sum over k of (d_k (w_k - m_k))^2 / 2
+    w        = argmax over w >= l of sum over q of log P(y_q | q) - sum over k of (d_k (w_k - m_k))^2 / 2
 
 D_q are the alternatives of question q that were sampled, among them the chosen one; p_qj is the chance that j is
 sampled into D_q, independently of the others, as if it had not been chosen. With the term log p the weights are those
 of all alternatives (McFadden 1978, uniform conditioning).
 m_k is what w_k is before anything was seen and d_k the standard deviation of feature k within questions: a normal prior
-whose spread is 1 per standard deviation of the feature. Few questions leave w near m, many outweigh it.
+whose spread is 1 per standard deviation of the feature. Few questions leave w near m, many outweigh it. l is the least
+that a weight may be.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Choice:
     chosen: int
 
 
-def fit_logit(choices: Sequence[Choice], before: Floats) -> Floats:
-    """Return w [k]; `before` is m."""
+def fit_logit(choices: Sequence[Choice], before: Floats, least: Floats | None = None) -> Floats:
+    """Return w [k]; `before` is m, and no weight is below `least` (None: no bound)."""
     if not choices:
         return before
     from scipy.optimize import minimize
@@ -55,5 +56,6 @@ def fit_logit(choices: Sequence[Choice], before: Floats) -> Floats:
         value = np.log(totals).sum() - utility[chosen].sum() + away @ away / 2
         return float(value), share @ centred - centred[chosen].sum(axis=0) + spread * away
 
-    fitted: Floats = minimize(loss, before, jac=True, method="L-BFGS-B").x
+    bounds = None if least is None else [(bound, None) for bound in least]
+    fitted: Floats = minimize(loss, before, jac=True, method="L-BFGS-B", bounds=bounds).x
     return fitted

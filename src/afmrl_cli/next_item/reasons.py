@@ -40,7 +40,7 @@ class Reasons:
         times = int((self._question.history == listing).sum())
         above = {name: float(part[listing]) for name, part in self._above.items() if times or name != "had"}
         source = max(above, key=above.__getitem__)
-        if above[source] <= 0:
+        if above[source] <= 0:  # no source says more of it than of others
             return Reason("", -1, "")
         speaking = self._sources[source]
         by = speaking.closest(self._question, listing) if isinstance(speaking, Neighbours | Similar) else -1

@@ -44,12 +44,13 @@ class Recommended:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What is recommended, best first, and by which history, oldest first: its rows, places of listings. `customer` is
-    the keyed hash, "" for a history that is nobody's; `unknown` what was asked for and the catalog does not have.
+    """What is recommended, best first, by which `ranking` and after which history, oldest first. `customer` is the
+    keyed hash, "" for a history that is nobody's; `unknown` what was asked for and the catalog does not have.
     """
 
     gallery: Gallery
     retrieval: Retrieval
+    ranking: Recommender
     question: Question
     customer: str
     unknown: Sequence[str]
@@ -70,16 +71,18 @@ def recommend(work: Workspace, customer: str | None, named: Sequence[str], k: in
     """
     if customer is not None and not interaction_files(work):
         raise no_files(work)
-    hashed = _hash_of(work, customer) if customer is not None else None
+    if customer is not None and not customer_text(customer):
+        raise UsageError("--customer: is nobody", f"give a number or e-mail address as the files have it; {ANYBODY}")
     gallery = read_gallery(work)
-    places, unknown = _places(work, gallery, named) if hashed is None else ([], [])
+    places, unknown = _places(work, gallery, named) if customer is None else ([], [])
     retrieval = _retrieval(work, gallery)
+    hashed = None if customer is None else _hash_of(work, customer)  # with the key that reading has made, if any
     question = _asked(retrieval.histories, places) if hashed is None else _of_customer(retrieval.histories, hashed)
     tastes = tastes_of(gallery, question.history.tolist())
-    products = best_products(retrieval, gallery, question, retrieval.fused, tastes, k)
-    return Recommendation(
-        gallery, retrieval, question, "" if hashed is None else shown(hashed), unknown, tastes, products
-    )
+    ranking = retrieval.fused
+    products = best_products(retrieval, gallery, question, ranking, tastes, k)
+    owner = "" if hashed is None else shown(hashed)
+    return Recommendation(gallery, retrieval, ranking, question, owner, unknown, tastes, products)
 
 
 def _retrieval(work: Workspace, gallery: Gallery) -> Retrieval:
@@ -123,12 +126,9 @@ def best_products(
 
 
 def _hash_of(work: Workspace, customer: str) -> int:
-    """Return the hash of a customer. Raises UsageError for nobody, DataError for one who was forgotten."""
-    text = customer_text(customer)
-    if not text:
-        raise UsageError("--customer: is nobody", f"give a number or e-mail address as the files have it; {ANYBODY}")
+    """Return the hash of a customer. Raises DataError for one who was forgotten."""
     known = unkept_customers(work.folder)
-    hashed = known.hash_of(text)
+    hashed = known.hash_of(customer_text(customer))
     if hashed in known.forgotten:
         raise DataError("--customer: was forgotten, so that nothing is known", ANYBODY)
     return hashed
