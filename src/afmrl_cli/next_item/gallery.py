@@ -93,12 +93,14 @@ class Gallery:
 def read_gallery(work: Workspace) -> Gallery:
     """Read all listings of the catalog, with the attributes that are stored or stand in its columns."""
     columns, schema = attribute_columns(work), work.task.schema
-    spelled: dict[Value, str] = {}
+    spelled: tuple[dict[Value, str], dict[Value, str]] = ({}, {})
     listings: list[GalleryListing] = []
     written: list[tuple[Value, ...]] = []
+    given = generated = 0
     for product, text in _described(work):
-        own = _values(product, own_text(product, columns), schema, spelled)
-        written.append(_values(product, text, schema, spelled) if text else ())
+        own = own_text(product, columns)
+        given, generated = given + bool(own), generated + bool(text)
+        written.append(_values(product, text, schema, spelled[1]))
         fields = fields_of(product)
         link = first_filled(fields, LINKS)
         listings.append(
@@ -110,20 +112,14 @@ def read_gallery(work: Workspace) -> Gallery:
                 link if link.startswith(("http://", "https://")) else "",
                 product.images,
                 product.group_id or product.identity,
-                own,
+                _values(product, own, schema, spelled[0]),
             )
         )
         work.listener.progress("reading", len(listings))
-    generated = sum(map(bool, written))
-    if not generated or generated < sum(bool(listing.values) for listing in listings):
-        return _gallery(listings, "given", spelled)
+    if not generated or generated < given:
+        return Gallery(listings, "given", spelled[0])
     described = [replace(listing, values=values) for listing, values in zip(listings, written, strict=True)]
-    return _gallery(described, "generated", spelled)
-
-
-def _gallery(listings: Sequence[GalleryListing], made_by: str, spelled: Mapping[Value, str]) -> Gallery:
-    used = {value for listing in listings for value in listing.values}
-    return Gallery(listings, made_by, {value: spelled[value] for value in spelled if value in used})
+    return Gallery(described, "generated", spelled[1])
 
 
 def _described(work: Workspace) -> Iterator[tuple[Product, str]]:
