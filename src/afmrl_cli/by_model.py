@@ -20,6 +20,10 @@ BY_MODEL: dict[str, tuple[str, Any, Any]] = {
     "sft.activation_checkpointing": ("generator", False, True),
     "rerank.chunk_size": ("generator", 8, 1),
     "rerank.activation_checkpointing": ("generator", False, True),
+    "recommender.chunk_size": ("generator", 16, 2),
+    "recommender.constrained": ("generator", True, False),
+    "recommender.rollout_answers": ("generator", 1024, 16),
+    "recommender.activation_checkpointing": ("generator", False, True),
     "rar.rollout_answers": ("generator", 1024, 16),
     "rar.activation_checkpointing": ("generator", False, True),
 }

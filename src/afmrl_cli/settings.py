@@ -15,7 +15,14 @@ from pydantic import BeforeValidator, Field, model_validator
 from .reasoning_settings import ReasoningSettings
 from .recommend_settings import RecommendSettings
 from .section import EndpointSettings, Names, Section, as_list
-from .training_settings import AgclSettings, ComposedSettings, RarSettings, RerankSettings, SftSettings
+from .training_settings import (
+    AgclSettings,
+    ComposedSettings,
+    RarSettings,
+    RecommenderSettings,
+    RerankSettings,
+    SftSettings,
+)
 
 BUILT_IN = "nano"
 """The name of the model that comes with the tool, which no folder of that name takes."""
@@ -116,6 +123,9 @@ class ModelSettings(Section):
     )
     reranker_checkpoint: str = Field(
         "", description="Reranker, an adapter on the generator's base, from the checkpoint store; empty: none."
+    )
+    recommender_checkpoint: str = Field(
+        "", description="Recommender, an adapter on the generator's base, from the checkpoint store; empty: none."
     )
     embed_template: Literal["auto", "plain", "qwen3-vl-embedding", "gme"] = Field(
         "auto", description="How the embedder's input is written; auto: as the model or its adapter was trained."
@@ -372,6 +382,7 @@ class Settings(Section):
     rar: RarSettings = RarSettings()
     rerank: RerankSettings = RerankSettings()
     composed: ComposedSettings = ComposedSettings()
+    recommender: RecommenderSettings = RecommenderSettings()
     cycle: CycleSettings = CycleSettings()
     search: SearchSettings = SearchSettings()
     dedupe: DedupeSettings = DedupeSettings()

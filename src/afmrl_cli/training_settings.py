@@ -1,5 +1,5 @@
 """The settings of the trainings: what all have, and their sections of `afmrl.toml`: [agcl], [sft], [rar], [rerank],
-[composed].
+[composed], [recommender].
 """
 
 from __future__ import annotations
@@ -295,3 +295,73 @@ class ComposedSettings(TrainingSettings):
     )
     validation_queries: int = Field(500, ge=1, description="Most validation queries.")
     name: str = Field("", description="Name of the checkpoint; empty: embedder-1, embedder-2, ...")
+
+
+class RecommenderSettings(TrainingSettings):
+    """Training of the recommender: what it reads, SFT, GRPO, and when that is stopped."""
+
+    role = "generator"
+    rates = (3e-3, 1e-4)
+    grpo_rates: ClassVar[tuple[float, float]] = (3e-4, 1e-5)
+    """Those of GRPO."""
+    best_by: ClassVar[Literal["ndcg@10"]] = "ndcg@10"
+    """Of the recommender's own order: fused with the retrieval, early steps would all look alike."""
+    loss: ClassVar[Literal["dr_grpo"]] = "dr_grpo"
+    scale: ClassVar[Literal["group"]] = "group"
+    lora_dropout: ClassVar[float] = 0.0  # type: ignore[misc]
+    """With dropout the KL would not start at 0."""
+    history_dropout: ClassVar[float] = 0.1
+    """Share of the questions of SFT without their history: what is likely anyhow, which ranking takes off."""
+
+    stages: Literal["both", "sft", "grpo"] = Field(
+        "both", description="sft: learn what came next; grpo: by reward, from a recommender on; or one after the other."
+    )
+    text: Names = Field(
+        ["title", "attributes"],
+        description="What a listing is called: title, brand, category, price, attributes, caption.",
+    )
+    item_tokens: int = Field(32, ge=4, description="Cut each listing's text to so many tokens.")
+    history: int = Field(9, ge=1, description="Listings of a history that are read, the latest ones.")
+    candidates: int = Field(10, ge=2, description="Listings to choose from, that which came next among them.")
+    hard: float = Field(
+        0.5, ge=0, le=1, description="Share of the wrong ones that the retrieval ranks high; the others are any."
+    )
+    answers: int = Field(3, ge=1, description="Listings that are written, the likeliest first.")
+    shortlist: int = Field(20, ge=2, description="First listings of the retrieval that the recommender orders anew.")
+    questions: int = Field(20_000, ge=1, description="Interactions to learn from; of more, a fixed sample.")
+    batch_size: int = Field(0, ge=0, description="Interactions in a step; 0: by their number, 32 at most.")
+    chunk_size: int = Field(
+        0, ge=0, description="Interactions in memory at a time; 0: 16, with other models than nano 2."
+    )
+    epochs: float = Field(
+        0.0, ge=0, description="Times through all interactions; 0: 3, in 100 steps at least and 2,000 at most."
+    )
+    learning_rate: float = Field(0.0, ge=0, description="Peak learning rate of SFT; 0: 3e-3 for nano, 1e-4 for others.")
+    validate_every: int = Field(
+        0, ge=0, description="Steps between two validations; 0: six in a stage, 50 steps apart at most."
+    )
+    validation_questions: int = Field(200, ge=1, description="Most validation interactions.")
+    grpo_steps: int = Field(0, ge=0, description="Optimizer steps of GRPO; 0: half of those of SFT, 200 at most.")
+    grpo_learning_rate: float = Field(
+        0.0, ge=0, description="Peak learning rate of GRPO; 0: 3e-4 for nano, 1e-5 for all others."
+    )
+    group: int = Field(8, ge=2, description="G: answers to one question that are compared with each other.")
+    prompts: int = Field(8, ge=1, description="Questions a step of GRPO.")
+    temperature: float = Field(1.0, gt=0, description="Temperature of the sampled answers.")
+    beta: float = Field(0.1, ge=0, description="Weight of the KL to what SFT has made.")
+    chunk_answers: int = Field(16, ge=1, description="Answers that are trained on at a time; lower it for less memory.")
+    rollout_answers: int = Field(
+        0, ge=0, description="Answers sampled at a time, in whole groups; 0: 1024, with other models than nano 16."
+    )
+    constrained: bool | None = Field(
+        None,
+        description="Sample from the candidates' lines alone, for models too small to write them word for word; empty: "
+        "true for nano, false for all others.",
+    )
+    inflation: float = Field(
+        0.05,
+        gt=0,
+        description="Stop when the reward has risen by this much and the held-out ranking has not, twice in a row.",
+    )
+    save_every: int = Field(20, ge=1, description="Steps between two saved states: what a kill can cost.")
+    name: str = Field("", description="Name of the checkpoint; empty: recommender-1, recommender-2, ...")

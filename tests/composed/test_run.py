@@ -21,7 +21,9 @@ from afmrl_cli.composed import corpus
 from afmrl_cli.composed.bank import Bank
 from afmrl_cli.composed.corpus import PERTURBED
 from afmrl_cli.composed.plan import Plan, describe
-from afmrl_cli.composed.run import COMPOSED, WORTH, Run, load_weights, read_done, train_composed
+from afmrl_cli.composed.run import COMPOSED, WORTH, Run, train_composed
+from afmrl_cli.composed.validation import METRICS
+from afmrl_cli.training.staged import load_weights, read_done
 from afmrl_cli.composed.step import BankStep, BatchStep, two_vectors
 from afmrl_cli.composed.validation import make_validation
 from afmrl_cli.errors import DataError, ModelError, UsageError
@@ -304,10 +306,10 @@ def test_a_forged_stage_is_told(tmp_path: Path, forged: dict[str, object], messa
     metrics = {"recall@1": 0.1, "recall@5": 0.2, "recall@10": 0.3, "mrr": 0.2}
     written = {"best": "best-2", "start": metrics, "metrics": metrics, "seconds": 1.0}
     write_json(place / "done.json", written)
-    assert read_done(place) is not None
+    assert read_done(place, METRICS) is not None
     write_json(place / "done.json", written | forged)
     with pytest.raises(DataError, match=message):
-        read_done(place)
+        read_done(place, METRICS)
 
 
 def test_no_link_in_a_stages_adapter_is_followed(tmp_path: Path) -> None:
@@ -316,7 +318,7 @@ def test_no_link_in_a_stages_adapter_is_followed(tmp_path: Path) -> None:
     (place / "best-2" / "README.md").symlink_to("/etc/hostname")
     write_json(place / "done.json", {"best": "best-2", "start": {}, "metrics": {}, "seconds": 1.0})
     with pytest.raises(DataError, match="best-2: not the adapter"):
-        read_done(place)
+        read_done(place, METRICS)
 
 
 def test_one_stage_can_be_done_alone(shop: CatalogFolder, settings: MakeSettings) -> None:

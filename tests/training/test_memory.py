@@ -161,7 +161,7 @@ def test_the_presets_fit_small_cards_as_they_are(preset: str, card: int, photos:
     settings = load_settings(None, flags | {"agcl.batch_size": 256}, NANO)
     assert settings.rar.group == 8
     stages = estimate_stages(settings)
-    assert len(stages) == 7
+    assert len(stages) == 8
     assert {each.stage: each.peak_bytes / 2**30 for each in stages if each.peak_bytes > (card - 0.5) * 2**30} == {}
 
 
@@ -185,7 +185,7 @@ def test_defaults_follow_the_models() -> None:
 
 def test_what_is_too_large_is_reported_with_the_setting() -> None:
     stages = {stage.stage: stage for stage in estimate_stages(load_settings(None, {"model.preset": "paper"}, NANO))}
-    trainings = ["train-agcl", "train-rar", "train-rerank", "train-composed"]
+    trainings = ["train-agcl", "train-rar", "train-rerank", "train-recommender", "train-composed"]
     assert list(stages) == ["attributes", "train-sft", "embed", *trainings]
     agcl = stages["train-agcl"]
     assert agcl.advice(agcl.peak_bytes) == ""
@@ -204,7 +204,7 @@ def test_beside_a_measured_peak_stands_no_smaller_estimate() -> None:
     """On the CPU the measured one is of the whole process; a card's holds what torch has allocated there."""
     for device in ("cpu", "cuda"):
         stages = estimate_stages(load_settings(None, {"model.preset": "nano", "model.device": device}, NANO))
-        assert len(stages) == 7
+        assert len(stages) == 8
         for stage in stages:
             assert stage.beside(0) - stage.peak_bytes == (0 if device == "cuda" else LIBRARIES)
             assert stage.beside(stage.peak_bytes * 10) == stage.peak_bytes * 10

@@ -80,6 +80,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Train",
         "Teach the embedder to find a listing by a photo and a change (search --change), from triplets of the catalog.",
     ),
+    "train-recommender": (
+        "Train",
+        "Teach the generator's base which listing a customer takes next: by what came next, then by reward (GRPO).",
+    ),
     "cycle": (
         "Train",
         "Run the whole loop: attributes, AGCL, RAR, new attributes, ...; stages are accepted by the validation split.",

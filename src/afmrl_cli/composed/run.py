@@ -7,38 +7,32 @@ something.
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import PeftModel, set_peft_model_state_dict
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from peft import PeftModel
 from torch import Tensor
 
 from ..attributes.views import LISTING
 from ..catalog.problems import Problems
-from ..errors import DataError, ModelError
 from ..models.backends import check_trainable
 from ..models.embedder import Embedder
 from ..settings import Settings
 from ..store.checkpoints import QUERY_WEIGHTS, WEIGHTS
-from ..store.files import hash_file, parse_json, read_object, reading, write_json, writing, writing_folder
-from ..store.strict import validated
+from ..store.files import hash_file, writing_folder
 from ..store.training_products import training_products
-from ..training.adapter import ADAPTER_NAME, add_trainable, save_adapter
+from ..training.adapter import add_trainable, save_adapter
 from ..training.corpus import Corpus, load_corpus
 from ..training.estimate import Estimate, measure
 from ..training.loop import train_resumably
 from ..training.pairs import Side
 from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_alone
+from ..training.staged import Done, join_metrics, load_weights, read_done, write_done
 from ..training.step import Reader, item_of
 from ..training.validation import encode_once
 from ..triplets.records import NoTriplets
@@ -52,8 +46,7 @@ from .step import BankStep, BatchStep
 from .trainer import ComposedTrainer, Stage
 from .validation import METRICS, make_validation
 
-DONE, BANK = "done.json", "bank-vectors"
-AFRESH = "start afresh with --force"
+BANK = "bank-vectors"
 WORTH = 0.01
 """By how much the validation's mrr must rise for a query adapter to be kept: the best of several steps is a little
 above the start by chance, and one side more is one model more to keep and to serve.
@@ -128,23 +121,6 @@ def _prepare(job: Job, planned: Planned, run: Path) -> Training:
     )
 
 
-@dataclass(frozen=True)
-class Done:
-    """A stage that has ended: the folder of its best adapter, metrics before the first step and of the best one."""
-
-    adapter: Path
-    start: dict[str, float]
-    best: dict[str, float]
-    seconds: float
-    resumed_from: int
-
-    def gained(self, least: float = 0.0) -> bool:
-        """Tell whether the best step was better than the start by more than `least`; True where nothing was
-        measured.
-        """
-        return not self.start or self.best["mrr"] - self.start["mrr"] > least
-
-
 class Run:
     """One run in memory: the embedder whose adapter is trained, and the folder."""
 
@@ -197,10 +173,7 @@ class Run:
             trainer.seconds,
             resumed,
         )
-        write_json(
-            place / DONE,
-            {"best": done.adapter.name, "start": done.start, "metrics": done.best, "seconds": done.seconds},
-        )
+        write_done(place, done)
         return done
 
     def _validate(self, gallery: NDArray[np.float32] | None = None) -> dict[str, float]:
@@ -222,7 +195,7 @@ def _train(job: Job, plan: Plan, run: Path) -> Outcome:
     found: dict[str, Done] = {}
     training = None
     for name in stages:
-        if (done := read_done(run / name)) is None:
+        if (done := read_done(run / name, METRICS)) is None:
             training = training or Run(job, plan, run)
             if name == "batch":
                 done = training.batch()
@@ -235,10 +208,10 @@ def _train(job: Job, plan: Plan, run: Path) -> Outcome:
     shutil.rmtree(run / BANK, ignore_errors=True)
     first = found.get("batch")
     gallery = first.adapter if first else run / "start"
-    query = found["bank"] if "bank" in found and found["bank"].gained(WORTH) else None
+    query = found["bank"] if "bank" in found and found["bank"].gained("mrr", WORTH) else None
     metrics = query.best if query else first.best if first else found["bank"].start
     join(run, gallery, query.adapter if query else None)
-    _write_metrics(run, stages, plan.steps)
+    join_metrics(run, dict.fromkeys(stages, plan.steps))
     details = {
         "metrics": metrics,
         "query_adapter": query is not None,
@@ -268,26 +241,12 @@ def _tell_gain(name: str, done: Done, listener: Any) -> None:
     if not done.start:
         return
     message = f"stage {name}: validation mrr {done.start['mrr']:.3f} before, {done.best['mrr']:.3f} at the best step"
-    if done.gained(WORTH if name == "bank" else 0.0):
+    if done.gained("mrr", WORTH if name == "bank" else 0.0):
         listener.note(message)
     elif name == "bank":
         listener.note(f"{message}: not more than {WORTH} was gained, so there is no query adapter")
     else:
         listener.warn(f"{message}: nothing was gained; train longer, or lower composed.learning_rate")
-
-
-def load_weights(model: PeftModel, folder: Path) -> None:
-    """Put the adapter in `folder` in place of the one that is trained. ModelError when it does not fit."""
-    try:
-        tensors = load_file(folder / WEIGHTS)
-        expected = sum(f".{ADAPTER_NAME}." in name for name, _ in model.named_parameters())
-        if set_peft_model_state_dict(model, tensors, adapter_name=ADAPTER_NAME).unexpected_keys or (
-            len(tensors) != expected
-        ):
-            raise ValueError("its tensors are not those that are trained")
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().split("\n", 1)[0][:200]
-        raise ModelError(f"{folder / WEIGHTS}: can't go on from here: {reason}", AFRESH) from error
 
 
 def join(run: Path, gallery: Path, query: Path | None) -> None:
@@ -298,45 +257,6 @@ def join(run: Path, gallery: Path, query: Path | None) -> None:
             shutil.copyfile(file, folder / file.name)
         if query:
             shutil.copyfile(query / WEIGHTS, folder / QUERY_WEIGHTS)
-
-
-class _DoneFile(BaseModel):
-    """done.json of a stage."""
-
-    model_config = ConfigDict(strict=True)
-
-    best: Annotated[str, Field(pattern=r"^best-[0-9]{1,9}$")]
-    start: dict[str, FiniteFloat]
-    metrics: dict[str, FiniteFloat]
-    seconds: Annotated[FiniteFloat, Field(ge=0)]
-
-
-def read_done(place: Path) -> Done | None:
-    """Return the stage in `place`, None when it has not ended. DataError when its files are not what was written."""
-    file = place / DONE
-    if not file.is_file():
-        return None
-    with reading(file):
-        found = validated(_DoneFile, read_object(file))
-        if found.start and not found.start.keys() == found.metrics.keys() == METRICS:
-            raise ValueError("other metrics")
-    adapter = place / found.best
-    if adapter.is_symlink() or not adapter.is_dir() or any(each.is_symlink() for each in adapter.iterdir()):
-        raise DataError(f"{adapter}: not the adapter that this stage left", AFRESH)
-    return Done(adapter, found.start, found.metrics, found.seconds, 0)
-
-
-def _write_metrics(run: Path, stages: tuple[str, ...], steps: int) -> None:
-    """Write metrics.jsonl of the whole run: the steps of the second stage go on from those of the first."""
-    rows = []
-    for i, name in enumerate(stages):
-        file = run / name / "metrics.jsonl"
-        with reading(file):
-            for line in file.read_text("utf-8").splitlines():
-                row = parse_json(line)
-                rows.append({**row, "step": row["step"] + i * steps, "stage": name})
-    with writing(run / "metrics.jsonl") as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
 def _measure(job: Job, plan: Plan) -> tuple[Estimate, dict[str, Any]]:

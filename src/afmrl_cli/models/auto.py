@@ -81,7 +81,7 @@ def _choose(settings: Settings, folder: CatalogFolder | None) -> tuple[str, str]
 
 def _preset_of_checkpoints(model: ModelSettings, folder: CatalogFolder) -> tuple[str, str] | None:
     """Return the preset on whose base an adapter that the settings name was trained, and the reason."""
-    roles: tuple[Role, ...] = ("embedder", "generator", "reranker")
+    roles: tuple[Role, ...] = ("embedder", "generator", "reranker", "recommender")
     for role in roles:
         name: str = getattr(model, f"{role}_checkpoint")
         if not name or getattr(model, base_role(role)):

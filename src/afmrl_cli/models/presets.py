@@ -37,9 +37,9 @@ MIN_TOKENS, MAX_TOKENS = 4, 512
 """Tokens of one picture: the least where the model says nothing, and the most, whatever the model would allow."""
 
 
-EMBEDDER_INPUT, RERANKER_INPUT = 2, 1
-"""Count the ways in which `embed_input` and `reranker` have written what these models read: another way, other
-results."""
+EMBEDDER_INPUT, RERANKER_INPUT, RECOMMENDER_INPUT = 2, 1, 1
+"""Count the ways in which `embed_input`, `reranker` and `recommender.prompt` have written what these models read:
+another way, other results."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,9 @@ def _light_is_no_base(role: Role) -> ModelError:
             "a server writes them (attributes --endpoint), and the catalog's columns are some; one to write or to "
             "train: --set model.preset=qwen3 (`afmrl doctor` says what fits this machine)",
         )
-    if role == "reranker":
+    if role in ("reranker", "recommender"):
         return ModelError(
-            "the preset light has no generator, on which a reranker would be trained",
+            f"the preset light has no generator, on which a {role} would be trained",
             'name one: --set model.generator=nano, or model.preset = "qwen3" (see `afmrl doctor`)',
         )
     return ModelError(
@@ -165,6 +165,8 @@ def name_of(settings: ModelSettings, role: Role, base: Base, adapter: Manifest |
             parts["template"] = template.name
     elif role == "reranker":
         parts["input"] = RERANKER_INPUT
+    elif role == "recommender":
+        parts["input"] = RECOMMENDER_INPUT
     name = Path(base.name).name
     if adapter is not None:
         parts["adapter"] = [adapter.name, *adapter_hashes(adapter.files)]

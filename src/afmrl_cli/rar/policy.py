@@ -18,9 +18,9 @@ from ..attributes.request import Generation, Request
 from ..catalog.pictures import opened
 from ..models.base import active_adapter
 from ..models.generator import LocalGenerator
-from ..training_settings import RarSettings
+from ..training_settings import RarSettings, RecommenderSettings
 from .environment import Environment
-from .rollout import sample
+from .rollout import Allowed, sample
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,13 +53,20 @@ class Policy:
     def _device(self) -> Any:
         return self.generator.loaded.device
 
-    def sample(self, requests: Sequence[Request], rar: RarSettings) -> list[list[int]]:
-        """Return the tokens of `rar.group` sampled answers to each request, each prompt run once."""
+    def sample(
+        self,
+        requests: Sequence[Request],
+        own: RarSettings | RecommenderSettings,
+        allowed: Sequence[Allowed] = (),
+    ) -> list[list[int]]:
+        """Return the tokens of `own.group` sampled answers to each request, each prompt run once; `allowed` says for
+        each which tokens may follow.
+        """
         loaded, made = self.generator.loaded, list[list[int]]()
-        at_once = max(1, rar.rollout_answers // rar.group)
+        at_once = max(1, own.rollout_answers // own.group)
         config = GenerationConfig(
             do_sample=True,
-            temperature=rar.temperature,
+            temperature=own.temperature,
             top_p=1.0,
             top_k=0,
             max_new_tokens=self.generator.max_new_tokens,
@@ -70,9 +77,11 @@ class Policy:
         )
         with evaluating(loaded.causal), active_adapter(loaded.peft, self.generator.adapter):
             for i in range(0, len(requests), at_once):
-                some = requests[i : i + at_once]
+                some, chosen = requests[i : i + at_once], allowed[i : i + at_once]
                 there = {name: tensor.to(self._device) for name, tensor in self.tokens(some).items()}
-                made += sample(loaded.causal, there | self.pictures(some), rar.group, config, self.generator.ends)
+                made += sample(
+                    loaded.causal, there | self.pictures(some), own.group, config, self.generator.ends, chosen
+                )
         self.generator.vision.flush()
         return made
 

@@ -10,6 +10,7 @@ itself: the first token of all G answers is drawn from one and the same distribu
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,18 +18,25 @@ from transformers import GenerationConfig
 
 from .packed import prompt_positions
 
+Allowed = Callable[[list[int]], list[int]]
+"""The tokens that may follow those written so far."""
 SHOWN = ("pixel_values", "image_grid_thw", "mm_encoder_outputs")
 """What `Vision.inputs` gives of pictures."""
 
 
 def sample(
-    causal: Any, batch: dict[str, Any], group: int, config: GenerationConfig, ends: list[int]
+    causal: Any,
+    batch: dict[str, Any],
+    group: int,
+    config: GenerationConfig,
+    ends: list[int],
+    allowed: Sequence[Allowed] = (),
 ) -> list[list[int]]:
     """Return new tokens of `group` answers to each prompt, one prompt's after another's; the first of `ends` is the
     last.
 
     `batch` is what `Vision.inputs` gives; `causal` the model with its vocabulary head, in eval mode (in training mode
-    activation checkpointing forbids caches).
+    activation checkpointing forbids caches). `allowed` says for each prompt which tokens may follow; none: any.
     """
     trunk, ids, mask = causal.model, batch["input_ids"], batch["attention_mask"]
     pictures = {name: batch[name] for name in SHOWN if name in batch}
@@ -49,8 +57,14 @@ def sample(
             position_ids=torch.cat([text, positions]).repeat_interleave(group, dim=1),
             past_key_values=cache,
             generation_config=config,
+            prefix_allowed_tokens_fn=_only(allowed, group, ids.shape[1]) if allowed else None,
         )
     return [_until(row, set(ends)) for row in made[:, ids.shape[1] :].tolist()]
+
+
+def _only(allowed: Sequence[Allowed], group: int, width: int) -> Callable[[int, torch.Tensor], list[int]]:
+    """Return what `generate` asks about a row: its tokens so far, behind the prompt's `width`."""
+    return lambda row, ids: allowed[row // group](ids[width:].tolist())
 
 
 def _until(tokens: list[int], ends: set[int]) -> list[int]:

@@ -35,6 +35,7 @@ from ..models.base import quiet
 from ..models.processor import TEMPLATE_OPTIONS
 from ..training.adapter import trainable
 from ..training.loop import Resumable, common_arguments, train_resumably, write_metrics
+from ..training_settings import RarSettings, RecommenderSettings
 from .held_out import HeldOut, Validation
 from .pair_loss import PAIRS, loss_by_pairs, pair_table
 from .plan import Plan
@@ -101,7 +102,11 @@ class RarTrainer(Resumable, SharedPrefix):
             super().__init__(
                 model=loaded.peft,
                 reward_funcs=self.reward,
-                args=GRPOConfig(**grpo_arguments(plan, policy, run)),
+                args=GRPOConfig(
+                    **grpo_arguments(
+                        self.rar, policy, run, prompts=plan.prompts, steps=self.rar.steps, peak_rate=plan.peak_rate
+                    )
+                ),
                 train_dataset=Dataset.from_dict({"query": plan.order}),
                 processing_class=policy.generator.processor.inner,
             )
@@ -305,27 +310,28 @@ def only_punished(answers: Sequence[str]) -> str:
     return f"the policy would only be punished; it writes, for example, {answers[0][:80]!r}"
 
 
-def grpo_arguments(plan: Plan, policy: Policy, run: Path) -> dict[str, Any]:
-    """Return what GRPOConfig gets."""
-    rar = plan.settings.rar
-    answers = plan.prompts * rar.group
-    rows = max(number for number in range(1, min(rar.chunk_answers, answers) + 1) if answers % number == 0)
+def grpo_arguments(
+    own: RarSettings | RecommenderSettings, policy: Policy, run: Path, *, prompts: int, steps: int, peak_rate: float
+) -> dict[str, Any]:
+    """Return what GRPOConfig gets for `steps` steps of `prompts` groups."""
+    answers = prompts * own.group
+    rows = max(number for number in range(1, min(own.chunk_answers, answers) + 1) if answers % number == 0)
     device = policy.generator.loaded.device.type
-    shared = common_arguments(rar, run, steps=rar.steps, peak_rate=plan.peak_rate, device=device)
+    shared = common_arguments(own, run, steps=steps, peak_rate=peak_rate, device=device)
     return shared | {
         "per_device_train_batch_size": rows,
         "gradient_accumulation_steps": answers // rows,
-        "num_generations": rar.group,
-        "beta": rar.beta,
-        "temperature": rar.temperature,
-        "loss_type": "grpo" if rar.loss == "pairs" else rar.loss,
-        "scale_rewards": rar.scale,
+        "num_generations": own.group,
+        "beta": own.beta,
+        "temperature": own.temperature,
+        "loss_type": "grpo" if own.loss == "pairs" else own.loss,
+        "scale_rewards": own.scale,
         "max_completion_length": policy.generator.max_new_tokens,
         "chat_template_kwargs": TEMPLATE_OPTIONS,
         "generation_kwargs": {"suppress_tokens": policy.generator.never},
         "disable_dropout": True,
         "shuffle_dataset": False,
-        "activation_checkpointing": rar.activation_checkpointing,
+        "activation_checkpointing": own.activation_checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": False},
     }
 

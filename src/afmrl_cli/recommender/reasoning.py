@@ -59,7 +59,7 @@ FILTERED = (NAMES_TARGET, MODALITY, PREDICTION, UNJUDGED)
 
 @dataclass(frozen=True)
 class Case:
-    """One training interaction. `key` is a hash of customer hash, second and item, never a place in a list; `history`
+    """One training interaction. `key` is a hash of history, second and item, never a place in a list; `history`
     and `candidates` are texts of listings, the latest last, the target among the candidates. `names` are what else
     names the target: its title and its id.
     """

@@ -31,7 +31,7 @@ from .files import TEMPORARY_PREFIX, hash_file, parse_json, write_json, writing_
 from .strict import AdapterConfig, check_adapter_config, check_manifest, read_strictly
 from .training_products import TrainingProducts, read_training_products
 
-Role = Literal["generator", "embedder", "reranker"]
+Role = Literal["generator", "embedder", "reranker", "recommender"]
 
 MANIFEST = "manifest.json"
 WEIGHTS, QUERY_WEIGHTS = "adapter_model.safetensors", "query_adapter.safetensors"
@@ -40,7 +40,7 @@ REQUIRED = (WEIGHTS, CONFIG)
 ALLOWED_SUFFIXES = (".safetensors", ".json", ".md", ".txt")
 """Pickles (.bin, .pt, .pkl) run code when they are loaded, so that they never get in."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-ROLES: tuple[Role, ...] = ("generator", "embedder", "reranker")
+ROLES: tuple[Role, ...] = ("generator", "embedder", "reranker", "recommender")
 EMBED_TEMPLATE = "embed_template"
 LATEST, BEST = "latest", "best"
 BEST_FILE = "best.json"
@@ -50,10 +50,10 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safe
 
 
 def base_role(role: Role) -> Role:
-    """Return which of `model.generator` and `model.embedder` names the base of `role`: a reranker's is the
-    generator's.
+    """Return which of `model.generator` and `model.embedder` names the base of `role`: a reranker's and a
+    recommender's is the generator's.
     """
-    return "generator" if role == "reranker" else role
+    return "generator" if role in ("reranker", "recommender") else role
 
 
 def versions() -> dict[str, str]:

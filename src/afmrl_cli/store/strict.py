@@ -36,7 +36,7 @@ class ManifestFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    role: Literal["generator", "embedder", "reranker"]
+    role: Literal["generator", "embedder", "reranker", "recommender"]
     base: Text
     base_revision: Word = ""
     name: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9._-]{0,63})?$")] = ""

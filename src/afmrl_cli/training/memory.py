@@ -54,7 +54,7 @@ from ..models.weights import count_numbers
 from ..settings import Settings
 from ..store.checkpoints import Role
 from ..training_settings import AgclSettings, ComposedSettings, TrainingSettings
-from .sizes import AGCL_BATCH, COMPOSED_BATCH, SFT_BATCH
+from .sizes import AGCL_BATCH, COMPOSED_BATCH, RECOMMENDER_BATCH, SFT_BATCH
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Of a number: four bits, the scale of 64 of them in a byte, the scale of 256 scales in four."""
@@ -76,7 +76,16 @@ CHUNK = 64
 """Tokens that a delta net takes at a time."""
 LIBRARIES = 600 * 2**20
 """Bytes that a process on the CPU holds before any model is loaded."""
-Stage = Literal["attributes", "embed", "train-agcl", "train-sft", "train-rar", "train-rerank", "train-composed"]
+Stage = Literal[
+    "attributes",
+    "embed",
+    "train-agcl",
+    "train-sft",
+    "train-rar",
+    "train-rerank",
+    "train-composed",
+    "train-recommender",
+]
 ROLES: tuple[Role, Role] = ("generator", "embedder")
 LOWER: dict[Stage, tuple[str, ...]] = {
     "attributes": ("attributes.batch_size", "model.max_pixels"),
@@ -85,6 +94,12 @@ LOWER: dict[Stage, tuple[str, ...]] = {
     "train-sft": ("sft.chunk_size", "sft.activation_checkpointing=true", "model.max_pixels"),
     "train-rar": ("rar.chunk_answers", "rar.activation_checkpointing=true", "rar.rollout_answers"),
     "train-composed": ("composed.chunk_tokens", "composed.activation_checkpointing=true", "model.max_pixels"),
+    "train-recommender": (
+        "recommender.chunk_size",
+        "recommender.chunk_answers",
+        "recommender.activation_checkpointing=true",
+        "recommender.rollout_answers",
+    ),
     "train-rerank": ("rerank.chunk_size", "rerank.activation_checkpointing=true", "model.max_pixels"),
 }
 
@@ -336,6 +351,7 @@ def estimate_stages(settings: Settings, photos: int = PHOTOS) -> list[StageMemor
             add("train-rar", policy, _rar(settings, policy, rewarder, shown, seen), weights)
     if policy is not None:  # the embedder that finds near listings is gone by then
         add("train-rerank", policy, _rerank(settings, policy, shown))
+        add("train-recommender", policy, _recommender(settings, policy))
     if learner is not None:
         vectors = 4 * (settings.composed.batch_size or COMPOSED_BATCH)  # of two captions, too
         add("train-composed", learner, _contrastive(settings, settings.composed, vectors, learner, seen))
@@ -373,6 +389,25 @@ def _rerank(settings: Settings, model: Model, photos: int) -> int:
     rows = settings.rerank.chunk_size * (1 + settings.rerank.negatives)
     tokens = rows * (2 * (photos * model.image_tokens + settings.model.max_text_tokens) + PAIR_TOKENS)
     return model.training(settings.rerank, tokens, 2 * rows * photos) + model.scores(rows)
+
+
+def _recommender(settings: Settings, model: Model) -> int:
+    """Return the bytes of the larger of both stages: a chunk of SFT, or answers that are sampled, then learnt from."""
+    own = settings.recommender
+    new = own.answers * (own.item_tokens + 2)
+    prompt = (own.history + own.candidates) * (own.item_tokens + 1) + PROMPT_TOKENS
+    if settings.reasoning.share:
+        prompt += settings.reasoning.max_new_tokens
+    rows = min(own.chunk_size, own.batch_size or RECOMMENDER_BATCH)
+    supervised = model.training(own, rows * (prompt + new), 0) + model.scores(rows * (new + 1))
+    prompts = min(own.prompts, max(1, own.rollout_answers // own.group))
+    groups, answers = max(1, own.chunk_answers // own.group), prompts * own.group
+    sampled = (
+        model.forward(prompts * prompt, 0) + model.cache(answers * (prompt + new), answers) + model.scores(answers)
+    )
+    tokens = groups * (prompt + own.group * new) if model.packs_answers else own.chunk_answers * (prompt + new)
+    learnt = model.training(own, tokens, 0) + model.chunked_scores(max(own.group, own.chunk_answers) * new)
+    return max(supervised, model.adapter(own.rank) + sampled, learnt)
 
 
 def _contrastive(

@@ -1,9 +1,10 @@
 """Sizes of a training that follow from the catalog where the settings leave them open (0).
 
-batch      the largest power of two that leaves an epoch three batches or more, 128 (AGCL), 64 (composed) or 32 (SFT) at
-           most
+batch      the largest power of two that leaves an epoch three batches or more, 128 (AGCL), 64 (composed) or 32 (SFT,
+           recommender) at most
 epochs     3, or as many as make up the least number of steps with which a gain was measured: 30 (AGCL), 40 (SFT,
-           composed); of triplets, of which a listing has several, as many as make up 1,500 steps at most
+           composed), 100 (recommender); of triplets, of which a listing has several, as many as make up 1,500 steps at
+           most, of interactions 2,000
 RAR steps  every query comes three times, between 10 and 200 steps in all; more where that is not enough for once
 validation six times in a run, 50 steps apart at most (RAR: 25)
 learning rate by the model, unless it is set
@@ -28,6 +29,7 @@ AGCL_BATCH, AGCL_STEPS = 128, 30
 SFT_BATCH, SFT_STEPS = 32, 40
 RERANK_BATCH, RERANK_STEPS = 16, 60
 COMPOSED_BATCH, COMPOSED_STEPS, COMPOSED_MOST_STEPS = 64, 40, 1500
+RECOMMENDER_BATCH, RECOMMENDER_STEPS, RECOMMENDER_MOST_STEPS, GRPO_MOST_STEPS = 32, 100, 2000, 200
 RAR_PASSES, RAR_STEPS, RAR_MOST_STEPS, RAR_K = 3, 10, 200, 50
 VALIDATIONS, APART, RAR_APART = 6, 50, 25
 
@@ -102,6 +104,20 @@ def with_composed_sizes(settings: Settings, triplets: int) -> Settings:
         steps = min(steps, COMPOSED_MOST_STEPS)
     every = composed.validate_every or interval(steps)
     return _with(settings, "composed", batch_size=size, steps=steps, validate_every=every)
+
+
+def with_recommender_sizes(settings: Settings, questions: int) -> Settings:
+    """Return the settings with batch size, the steps of both stages and the distance of validations for so many
+    interactions to learn from.
+    """
+    own = settings.recommender
+    size = own.batch_size or batch_size(questions, RECOMMENDER_BATCH)
+    steps = own.steps or epoch_steps(own.epochs, questions / size, RECOMMENDER_STEPS)
+    if not (own.steps or own.epochs):
+        steps = min(steps, RECOMMENDER_MOST_STEPS)
+    grpo = own.grpo_steps or max(1, min(GRPO_MOST_STEPS, steps // 2))
+    every = own.validate_every or interval(steps)
+    return _with(settings, "recommender", batch_size=size, steps=steps, grpo_steps=grpo, validate_every=every)
 
 
 def median_rank_k(ranks: Sequence[int]) -> int:

@@ -1,0 +1,88 @@
+"""The recommender in memory: the generator's base with its adapter, and all that it needs to rank by."""
+
+from __future__ import annotations
+
+from ..by_model import value_by_model
+from ..catalog.problems import Problems
+from ..errors import ModelError
+from ..listener import Listener
+from ..models.base import Opened, open_role
+from ..models.batching import Batches
+from ..models.generator import LocalGenerator
+from ..models.presets import resolve_adapter, resolve_base
+from ..next_item.histories import Recommender
+from ..settings import Settings
+from ..store.checkpoints import Manifest
+from ..training_settings import RecommenderSettings
+from ..workspace import Workspace
+from .shortlist import Reader, TrainedRecommender
+from .texts import Texts, listing_texts
+
+LINE_MARKS = 2
+"""Tokens of an answer's line beside the listing's: its break, and one to spare."""
+READ = ("text", "item_tokens", "history", "answers")
+"""Settings by which a recommender reads: those that it was trained with."""
+
+
+def make_generator(opened: Opened, settings: Settings, listener: Listener) -> LocalGenerator:
+    """Return the generator of an opened base that answers questions about what comes next."""
+    own, reasoning = settings.recommender, settings.reasoning
+    room = own.answers * (own.item_tokens + LINE_MARKS)
+    if reasoning.share and reasoning.place == "answer":
+        room += reasoning.max_new_tokens
+    attributes = settings.attributes.model_copy(update={"max_new_tokens": room, "temperature": 0.0})
+    return LocalGenerator(
+        opened, attributes=attributes, max_text_tokens=settings.model.max_text_tokens, listener=listener
+    )
+
+
+def make_reader(generator: LocalGenerator, texts: Texts, settings: Settings, base: str, listener: Listener) -> Reader:
+    """Return what shows questions to `generator`, whose base is `base`."""
+    size = settings.attributes.batch_size or value_by_model("attributes.batch_size", base)
+    own = settings.recommender
+    # A row is a candidate's line, a few tokens; what takes memory are the repeated caches of the questions.
+    return Reader(generator, texts, own.history, own.answers, Batches(4 * size, listener, "ranking"))
+
+
+def load_recommender(work: Workspace, fused: Recommender) -> TrainedRecommender:
+    """Return the trained recommender that the settings name over the retrieval `fused`. ModelError when they name none,
+    or it does not fit the generator's base.
+    """
+    model = work.settings.model
+    if not model.recommender_checkpoint:
+        trained = work.checkpoints.labels().get("recommender:latest")
+        how = f"name it: --set model.recommender_checkpoint={trained}" if trained else "`afmrl train-recommender`"
+        raise ModelError("no recommender: model.recommender_checkpoint names none", how)
+    base = resolve_base(model, "recommender", work.listener)
+    manifest = resolve_adapter(model, "recommender", base, work.checkpoints)
+    assert manifest is not None
+    settings = as_trained(work.settings, manifest)
+    opened = open_role(model, "recommender", work.checkpoints, work.bases, work.listener)
+    generator = make_generator(opened, settings, work.listener)
+    problems = Problems()
+    texts = listing_texts(work.with_settings(settings), generator.processor, problems)
+    problems.tell(work.listener)
+    reader = make_reader(generator, texts, settings, base.name, work.listener)
+    weight = manifest.metrics.get("weight", EQUAL_WEIGHT)
+    return TrainedRecommender(fused, reader, weight, settings.recommender.shortlist)
+
+
+EQUAL_WEIGHT = 0.5
+"""Of a recommender that no validation has told whom to trust."""
+
+
+def as_trained(settings: Settings, manifest: Manifest) -> Settings:
+    """Return the settings with those by which the recommender read in training. ModelError where its manifest does not
+    say them.
+    """
+    told = manifest.settings.get("recommender")
+    try:
+        if not isinstance(told, dict):
+            raise ValueError("no settings")
+        trained = RecommenderSettings.model_validate({name: told[name] for name in READ})
+    except (KeyError, ValueError) as error:
+        raise ModelError(
+            f"checkpoint {manifest.name}: it does not say how it was trained to read", "train it again"
+        ) from error
+    section = settings.recommender.model_copy(update={name: getattr(trained, name) for name in READ})
+    return settings.model_copy(update={"recommender": section})

@@ -1,0 +1,217 @@
+"""Whole runs of `train-recommender` on a tiny model: what is learnt from, what is left, going on after a kill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from afmrl_cli.errors import DataError, ModelError, UsageError
+from afmrl_cli.models.base import Bases
+from afmrl_cli.next_item.histories import questions_of
+from afmrl_cli.next_item.retrieval import open_retrieval
+from afmrl_cli.recommend.split import TEST
+from afmrl_cli.recommender import run as module
+from afmrl_cli.recommender.load import as_trained, load_recommender
+from afmrl_cli.recommender.plan import Plan
+from afmrl_cli.recommender.run import RECOMMENDER, Run, train_recommender
+from afmrl_cli.recommender.sft import Collator
+from afmrl_cli.settings import Settings
+from afmrl_cli.store.checkpoints import Checkpoints
+from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.training.shell import TrainingSummary, start_job
+from tests.conftest import kill_once
+from tests.recommender.shop import MakeSettings, recommender_settings, workspace, write_shop
+from tests.training.test_run import Heard
+
+TinyModel = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_model: TinyModel) -> MakeSettings:
+    return recommender_settings(tiny_model("qwen2_vl"))
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> CatalogFolder:
+    return write_shop(tmp_path / "shop")
+
+
+def run(folder: CatalogFolder, settings: Settings, heard: Heard | None = None, **options: bool) -> TrainingSummary:
+    return train_recommender(workspace(folder, settings, heard or Heard()), **options)
+
+
+def plan_of(folder: CatalogFolder, settings: Settings) -> tuple[Plan, Any]:
+    job = start_job(RECOMMENDER, workspace(folder, settings))
+    plan: Plan = RECOMMENDER.plan(job).content
+    return plan, job
+
+
+def weights(folder: CatalogFolder, name: str) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(folder.checkpoints / name / "adapter_model.safetensors")
+    return found
+
+
+def rows_of(summary: TrainingSummary) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (summary.run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_both_stages_leave_one_checkpoint_that_ranks(shop: CatalogFolder, settings: MakeSettings) -> None:
+    heard = Heard()
+    summary = run(shop, settings(), heard)
+    assert summary.checkpoint == "recommender-1"
+    assert summary.details["stages"].keys() == {"sft", "grpo"} and summary.details["kept"] in ("sft", "grpo")
+    manifest = Checkpoints(shop.checkpoints).get("recommender-1")
+    assert manifest.role == "recommender" and manifest.metrics == summary.details["metrics"]
+    rows = rows_of(summary)
+    grpo = [row for row in rows if row["stage"] == "grpo" and "kl" in row]
+    assert [row["step"] for row in grpo] == [5, 6], "they go on from those of SFT"
+    assert grpo[0]["kl"] == pytest.approx(0, abs=1e-6), "the reference is what SFT has made"
+    assert (summary.run / "curve.svg").is_file() and not list(summary.run.glob("*/state-*"))
+    again = run(shop, settings())
+    assert again.already_done and again.checkpoint == "recommender-1"
+
+    named = settings(**{"model.recommender_checkpoint": "recommender-1"})
+    retrieval = open_retrieval(workspace(shop, named))
+    trained = load_recommender(workspace(shop, named), retrieval.fused)
+    asked = questions_of(retrieval.histories, TEST)[:5]
+    found = trained.scores(asked)
+    assert found.shape == (5, 24) and np.isfinite(found).all()
+    first = np.sort(np.argsort(-retrieval.fused.scores(asked), axis=1, kind="stable")[:, :5])
+    assert (np.sort(np.argsort(-found, axis=1)[:, :5]) == first).all(), "the same shortlist, in another order"
+
+
+def test_no_photo_is_looked_at_in_training_and_ranking(
+    shop: CatalogFolder, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, made = [], list[Run]()
+    begin = Run.__init__
+
+    def watched(self: Run, *args: Any) -> None:
+        begin(self, *args)
+        self.generator.loaded.trunk.visual.register_forward_hook(lambda *_: calls.append(1))
+        made.append(self)
+
+    monkeypatch.setattr(Run, "__init__", watched)
+    run(shop, settings())
+    assert made and not calls, "the vision tower ran"
+    picture = torch.zeros(4, 3 * 2 * 14 * 14)
+    made[0].generator.loaded.trunk.visual(picture, grid_thw=torch.tensor([[1, 2, 2]]))
+    assert calls, "the hook sees the tower"
+
+
+def test_the_loss_is_of_the_answer_alone(shop: CatalogFolder, settings: MakeSettings, tmp_path: Path) -> None:
+    plan, job = plan_of(shop, settings())
+    training = Run(job, plan, tmp_path, Bases())
+    batch = Collator(training.generator, plan)([plan[0], plan[1]])
+    tokenizer = training.generator.processor.tokenizer
+    for i in range(2):
+        learnt = batch["labels"][i][batch["labels"][i] >= 0]
+        assert tokenizer.decode(learnt) == plan.answer(plan[i]) + "<|im_end|>"
+        shown = tokenizer.decode(batch["input_ids"][i])
+        assert plan.question(plan[i]) in shown and shown.endswith(plan.answer(plan[i]) + "<|im_end|>")
+
+
+def test_what_is_learnt_from_is_of_the_training_part_alone(shop: CatalogFolder, settings: MakeSettings) -> None:
+    plan, job = plan_of(shop, settings())
+    retrieval = open_retrieval(job.work)
+    training = retrieval.histories.training
+    last = retrieval.histories.seconds[training].max()
+    assert plan.train and all(each.seconds <= last for each in plan.train)
+    assert plan.validation is not None and all(each.seconds > last for each in plan.validation.questions)
+
+
+def test_a_question_has_other_candidates_in_each_epoch(shop: CatalogFolder, settings: MakeSettings) -> None:
+    plan, _ = plan_of(shop, settings(**{"recommender.steps": 100}))
+    by_key: dict[str, set[tuple[str, ...]]] = {}
+    for position in range(len(plan)):
+        asked = plan[position]
+        by_key.setdefault(asked.key, set()).add(asked.candidates)
+    assert len(by_key) == len(plan.train)
+    assert min(map(len, by_key.values())) > 1
+    assert plan[7] == plan_of(shop, settings(**{"recommender.steps": 100}))[0][7], "the same in a second process"
+
+
+@pytest.mark.parametrize("state", ["sft/state-2", "grpo/state-1"])
+def test_a_killed_run_goes_on_to_the_same_weights(
+    state: str, shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
+) -> None:
+    whole = write_shop(tmp_path / "whole")
+    run(whole, settings())
+    kill_once(lambda: list(shop.runs.glob(f"train-recommender-*/{state}")), lambda: run(shop, settings()))
+    summary = run(shop, settings())
+    assert summary.resumed_from > 0
+    one, other = weights(whole, "recommender-1"), weights(shop, "recommender-1")
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_policy_that_is_never_valid_is_an_error_with_what_it_writes(
+    shop: CatalogFolder, settings: MakeSettings
+) -> None:
+    with pytest.raises(ModelError, match="none of the sampled answers of 3 steps is valid") as raised:
+        run(shop, settings(**{"recommender.steps": 1, "recommender.grpo_steps": 5}))
+    assert "recommender.epochs" in str(raised.value.hint)
+
+
+def test_reward_inflation_stops_the_run_and_says_so(
+    shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
+) -> None:
+    """A ranking that never moves while every reward counts as risen."""
+    plan, job = plan_of(shop, settings(**{"recommender.grpo_steps": 40, "recommender.validation_questions": 20}))
+    training = Run(job, plan, tmp_path, Bases())
+    fixed = training.validate()
+    training.validate = lambda: fixed  # type: ignore[method-assign]
+    (tmp_path / "grpo").mkdir()
+    trainer = training.grpo(tmp_path / "grpo")
+    trainer.inflation.first, trainer.every = -5.0, 1
+    from afmrl_cli.training.loop import train_resumably
+
+    train_resumably(trainer, Heard(), steps_per_epoch=1.0, at_start=trainer.start)
+    assert "reward inflation" in trainer.stopped and trainer.state.global_step == 2
+    assert trainer.is_over({"stopped": trainer.stopped})
+
+
+def test_a_dry_run_trains_nothing(shop: CatalogFolder, settings: MakeSettings) -> None:
+    summary = run(shop, settings(), dry_run=True)
+    assert summary.estimate is not None and summary.estimate.peak_bytes > 0
+    assert summary.details["grpo_step_seconds"] > 0
+    assert not list(shop.runs.glob("train-recommender-*")) and not shop.checkpoints.exists()
+
+
+def test_bad_requests_are_one_message(shop: CatalogFolder, settings: MakeSettings, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no recommender to start from"):
+        run(shop, settings(**{"recommender.stages": "grpo"}))
+    with pytest.raises(UsageError, match="'photo' is no part"):
+        run(shop, settings(**{"recommender.text": "title,photo"}))
+    with pytest.raises(ModelError, match="no recommender: "):
+        load_recommender(workspace(shop, settings()), open_retrieval(workspace(shop, settings())).fused)
+    alone = write_shop(tmp_path / "alone", customers=5, length=1)
+    with pytest.raises(DataError, match="no interaction of the training part has one of the same customer before"):
+        run(alone, settings())
+
+
+def test_too_few_held_out_keep_the_last_step(tmp_path: Path, settings: MakeSettings) -> None:
+    few, heard = write_shop(tmp_path / "few", customers=6, length=4), Heard()
+    summary = run(few, settings(), heard)
+    assert summary.checkpoint and not summary.details["metrics"]
+    assert any("too few to choose a step by" in each for each in heard.said)
+
+
+def test_a_recommender_reads_as_it_was_trained(shop: CatalogFolder, settings: MakeSettings) -> None:
+    run(shop, settings(**{"recommender.stages": "sft"}))
+    manifest = Checkpoints(shop.checkpoints).get("recommender-1")
+    other = settings(**{"recommender.text": "title,attributes", "recommender.history": 7, "recommender.shortlist": 9})
+    found = as_trained(other, manifest).recommender
+    assert (found.text, found.history, found.shortlist) == (["title"], 3, 9), "how many are ordered is the user's"
+
+
+def test_the_run_is_in_no_cycle() -> None:
+    from afmrl_cli.methods import METHODS
+
+    assert module.RECOMMENDER.name not in METHODS
