@@ -140,7 +140,7 @@ def test_a_real_process_takes_what_is_estimated(monkeypatch: pytest.MonkeyPatch)
 def test_estimates_need_neither_torch_nor_transformers() -> None:
     code = (
         "import sys; from afmrl_cli.sources import load_settings; from afmrl_cli.training.memory import *; "
-        "assert len(estimate_stages(load_settings(None, {'model.preset': 'nano', 'model.device': 'cpu'}, {}))) == 7; "
+        "assert len(estimate_stages(load_settings(None, {'model.preset': 'nano', 'model.device': 'cpu'}, {}))) == 8; "
         "print({'torch', 'transformers', 'peft'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
