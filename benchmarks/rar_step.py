@@ -202,7 +202,7 @@ def make_stock(plan: Any, policy: Any, run: Path) -> Side:
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    from afmrl_cli.rar.trainer import grpo_arguments
+    from afmrl_cli.rar.trainer import rar_arguments
 
     generator, environment, clock = policy.generator, plan.environments.train, Clock()
     made = {number: policy.row(environment, number) for number in range(len(environment.queries))}
@@ -219,7 +219,7 @@ def make_stock(plan: Any, policy: Any, run: Path) -> Side:
     trainer = Stock(
         model=generator.loaded.peft,
         reward_funcs=in_full(plan, policy, clock),
-        args=GRPOConfig(**grpo_arguments(plan, policy, run)),
+        args=GRPOConfig(**rar_arguments(plan, policy, run)),
         train_dataset=Dataset.from_dict({"prompt": [[{"role": "user", "content": ""}]]}),
         processing_class=generator.processor.inner,
     )

@@ -22,10 +22,8 @@ from afmrl_cli.composed.bank import Bank
 from afmrl_cli.composed.corpus import PERTURBED
 from afmrl_cli.composed.plan import Plan, describe
 from afmrl_cli.composed.run import COMPOSED, WORTH, Run, train_composed
-from afmrl_cli.composed.validation import METRICS
-from afmrl_cli.training.staged import load_weights, read_done
 from afmrl_cli.composed.step import BankStep, BatchStep, two_vectors
-from afmrl_cli.composed.validation import make_validation
+from afmrl_cli.composed.validation import METRICS, make_validation
 from afmrl_cli.errors import DataError, ModelError, UsageError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
@@ -35,6 +33,7 @@ from afmrl_cli.store.files import checksum, hash_file, sealed, write_json
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import trainable
 from afmrl_cli.training.shell import TrainingSummary, start_job
+from afmrl_cli.training.staged import load_weights, read_done
 from afmrl_cli.triplets.store import triplet_folder
 from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once

@@ -46,8 +46,9 @@ def eval_recommender(
 ) -> None:
     """Measure recommending: HR@k and nDCG@k of what customers took next, over the whole catalog, beside baselines.
 
-    Rows: popularity, likeness to what was taken before, what others took with it, all of it fused, and a sequential
-    model that knows the orders alone. Intervals are over customers; new items and new customers stand apart.
+    Rows: popularity, likeness to what was taken before, what others took with it, all of it fused, a sequential model
+    that knows the orders alone, and the recommender that `model.recommender_checkpoint` names. Intervals are over
+    customers; new items and new customers stand apart.
 
     Example: afmrl eval-recommender --fail-under hr@10=0.1 --html report.html
     """
@@ -58,6 +59,7 @@ def eval_recommender(
     from ..next_item.systems import MAIN, open_systems
     from ..recommend.split import PARTS
     from ..store.lock import writer_lock
+    from .train_recommender import trained_order
 
     work, part = session.work, PARTS.index(split.value)
     files = {"--html": html, "--ranks": ranks}
@@ -66,6 +68,8 @@ def eval_recommender(
     with session.out:
         with writer_lock(work.folder.store, "afmrl eval-recommender"):
             histories, systems = open_systems(work, part)
+        if order := trained_order(work):
+            systems = [*systems, order(next(system for system in systems if system.name == MAIN))]
         measured = measure(work, histories, part, systems, MAIN, thresholds)
         if html:
             write_page(html, measured, work)

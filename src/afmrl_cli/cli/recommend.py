@@ -39,18 +39,20 @@ def recommend(
     """Recommend what a customer may want next, over the whole catalog, and say why.
 
     By popularity, likeness to the history (`afmrl embed`), and what customers take together; the weights are fitted on
-    the interactions themselves. Of the variants of a style one is shown.
+    the interactions themselves. Of the variants of a style one is shown. `model.recommender_checkpoint` names a trained
+    recommender (`afmrl train-recommender`), which orders the first anew.
 
     Example: afmrl recommend --customer anna@example.com -k 5
 
     Example: afmrl recommend --history L00012,L00047 --html next.html
     """
     from ..next_item.recommending import recommend as find
+    from .train_recommender import trained_order
 
     named = [name.strip() for words in history or [] for name in words.split(",") if name.strip()]
     _check(session, customer, history, named, html)
     with session.out:
-        found = find(session.work, customer, named, k)
+        found = find(session.work, customer, named, k, trained_order(session.work))
     if html:
         from ..next_item.recommend_page import write_page
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .flags import setting
@@ -9,7 +11,9 @@ from .options import Session, in_session
 from .training import DryRun, Force, reading_done, show_checkpoint, show_estimate, show_training
 
 if TYPE_CHECKING:
+    from ..next_item.histories import Recommender
     from ..training.shell import TrainingSummary
+    from ..workspace import Workspace
 
 
 @in_session(
@@ -43,6 +47,17 @@ def train_recommender(session: Session, dry_run: DryRun = False, force: Force = 
         summary = run(session.work, dry_run=dry_run, force=force)
     with reading_done(summary):
         _show(session, summary)
+
+
+def trained_order(work: Workspace) -> Callable[[Recommender], Recommender] | None:
+    """Return what puts the first of a ranking into the order of the settings' recommender; None where they name none.
+    It is loaded when it is called.
+    """
+    if not work.settings.model.recommender_checkpoint:
+        return None
+    from ..recommender.load import load_recommender
+
+    return partial(load_recommender, work)
 
 
 def _show(session: Session, summary: TrainingSummary) -> None:

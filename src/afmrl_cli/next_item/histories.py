@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,14 @@ class Recommender(Protocol):
 
     def scores(self, questions: Sequence[Question]) -> Scores:
         """Return scores [questions, listings], the higher the better; finite, but for -inf, which is never shown."""
+
+
+@runtime_checkable
+class Chooser(Recommender, Protocol):
+    """One that reads the listings it ranks together: a few of them it ranks otherwise than among all."""
+
+    def among(self, questions: Sequence[Question], listings: NDArray[np.int64]) -> Scores:
+        """Return scores [questions, n] of the `listings` [questions, n] alone."""
 
 
 def make_histories(interactions: Interactions, split: Split, ids: Sequence[str]) -> Histories:

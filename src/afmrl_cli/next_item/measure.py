@@ -22,7 +22,7 @@ from ..intervals import interval
 from ..recommend.split import LEAK, PARTS, VALIDATION, day_of
 from ..settings import EvalSettings
 from ..workspace import Workspace
-from .histories import Histories, Items, Question, Recommender, questions_of
+from .histories import Chooser, Histories, Items, Question, Recommender, questions_of
 from .metrics import (
     CUTS,
     SAMPLED,
@@ -36,6 +36,7 @@ from .metrics import (
     metric_names,
     popularity_of,
     rank_among,
+    rank_first,
     rank_targets,
     sample_others,
 )
@@ -221,7 +222,12 @@ def _ranked(
         full.append(rank_targets(scores, targets, system.name))
         shown.append(first_shown(scores))
         for each in others:
-            among[1 + each.shape[1]].append(rank_among(scores, targets, each[start : start + step]))
+            chosen = each[start : start + step]
+            if isinstance(system, Chooser):
+                few = system.among(part, np.column_stack([targets, chosen]).astype(np.int64))
+                among[1 + each.shape[1]].append(rank_first(few))
+            else:
+                among[1 + each.shape[1]].append(rank_among(scores, targets, chosen))
     return Ranked(
         joined(full),
         {count: joined(ranks) for count, ranks in among.items()},

@@ -94,6 +94,11 @@ def rank_among(scores: Scores, targets: Items, others: Items) -> Ranks:
     return _ranks(scores[rows[:, None], others], scores[rows, targets], 0)
 
 
+def rank_first(scores: Scores) -> Ranks:
+    """Return where the first of each row of `scores` [questions, n] stands among the others."""
+    return _ranks(scores[:, 1:], scores[:, 0], 0)
+
+
 def _ranks(scores: Scores, own: Scores, itself: int) -> Ranks:
     above = (scores > own[:, None]).sum(axis=1)
     ties = (scores == own[:, None]).sum(axis=1) - itself

@@ -7,7 +7,7 @@ in no history and never recommended.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,6 +27,7 @@ from .reasons import Reason, Reasons
 from .retrieval import Retrieval, learnt_from_all, make_retrieval, retrieval_of_nobody, retrieval_over
 from .tastes import Taste, shared_by, tastes_of
 
+Ordered = Callable[[Recommender], Recommender]
 ANYBODY = "`--history SKU,SKU` recommends for anybody"
 
 
@@ -63,8 +64,11 @@ class Recommendation:
         return [self.gallery.listings[place] for place in dict.fromkeys(self.question.history[::-1].tolist())]
 
 
-def recommend(work: Workspace, customer: str | None, named: Sequence[str], k: int) -> Recommendation:
-    """Recommend k products for a `customer` as the files write them, or for a history of listings that are `named`.
+def recommend(
+    work: Workspace, customer: str | None, named: Sequence[str], k: int, ordered: Ordered | None = None
+) -> Recommendation:
+    """Recommend k products for a `customer` as the files write them, or for a history of listings that are `named`;
+    `ordered` makes of the fused ranking the one that is shown.
 
     Raises DataError for a customer or a history of whom nothing is known, ModelError where there are neither
     interactions nor vectors.
@@ -79,7 +83,7 @@ def recommend(work: Workspace, customer: str | None, named: Sequence[str], k: in
     hashed = None if customer is None else _hash_of(work, customer)  # with the key that reading has made, if any
     question = _asked(retrieval.histories, places) if hashed is None else _of_customer(retrieval.histories, hashed)
     tastes = tastes_of(gallery, question.history.tolist())
-    ranking = retrieval.fused
+    ranking = ordered(retrieval.fused) if ordered else retrieval.fused
     products = best_products(retrieval, gallery, question, ranking, tastes, k)
     owner = "" if hashed is None else shown(hashed)
     return Recommendation(gallery, retrieval, ranking, question, owner, unknown, tastes, products)

@@ -102,11 +102,7 @@ class RarTrainer(Resumable, SharedPrefix):
             super().__init__(
                 model=loaded.peft,
                 reward_funcs=self.reward,
-                args=GRPOConfig(
-                    **grpo_arguments(
-                        self.rar, policy, run, prompts=plan.prompts, steps=self.rar.steps, peak_rate=plan.peak_rate
-                    )
-                ),
+                args=GRPOConfig(**rar_arguments(plan, policy, run)),
                 train_dataset=Dataset.from_dict({"query": plan.order}),
                 processing_class=policy.generator.processor.inner,
             )
@@ -308,6 +304,12 @@ class RarTrainer(Resumable, SharedPrefix):
 def only_punished(answers: Sequence[str]) -> str:
     """Return what is wrong with answers that are never valid."""
     return f"the policy would only be punished; it writes, for example, {answers[0][:80]!r}"
+
+
+def rar_arguments(plan: Plan, policy: Policy, run: Path) -> dict[str, Any]:
+    """Return what GRPOConfig gets for a plan."""
+    rar = plan.settings.rar
+    return grpo_arguments(rar, policy, run, prompts=plan.prompts, steps=rar.steps, peak_rate=plan.peak_rate)
 
 
 def grpo_arguments(
