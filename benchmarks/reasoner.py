@@ -4,10 +4,10 @@
     afmrl train-recommender --set reasoning.endpoint=http://127.0.0.1:8123 --set reasoning.endpoint_model=rule ...
 
 It speaks chat completions and knows the two prompts of `afmrl_cli.recommender.reasoning_prompt`. Asked about a history
-it counts the attribute values in the listings' texts (what stands behind the semicolon, between commas) and writes the
-four steps with the most frequent; of equally frequent ones the latest comes first. Shares of its answers are bad: wrong
-ones say values that stand nowhere in the history, others name the latest product's title, others are cut off. Asked to
-judge, it takes the candidate that has the most of the criteria, plus noise that grows with the temperature.
+it counts the attribute values in the listings' texts (what stands behind the last semicolon, between commas) and writes
+the four steps with the most frequent; of equally frequent ones the latest comes first. Shares of its answers are bad:
+wrong ones say values that stand nowhere in the history, others name the latest product's title, others are cut off.
+Asked to judge, it takes the candidate that has the most of the criteria, plus noise that grows with the temperature.
 
 What that means: its right answers are about as good as counting can be, its wrong ones are utterly wrong, and it reads
 its own words without error. A model's mistakes are subtler, and it judges worse. So figures made with it show that
@@ -59,7 +59,7 @@ class Faults:
 
 def values_in(text: str) -> list[str]:
     """Return the attribute values of a listing's text."""
-    return [value.strip() for value in text.partition(";")[2].split(",") if value.strip()]
+    return [value.strip() for value in text.rpartition(";")[2].split(",") if value.strip()]
 
 
 def criteria_of(reasoning: str) -> list[str]:

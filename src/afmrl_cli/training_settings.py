@@ -301,7 +301,7 @@ class RecommenderSettings(TrainingSettings):
     """Training of the recommender: what it reads, SFT, GRPO, and when that is stopped."""
 
     role = "generator"
-    rates = (3e-3, 1e-4)
+    rates = (2e-3, 1e-4)
     grpo_rates: ClassVar[tuple[float, float]] = (3e-4, 1e-5)
     """Those of GRPO."""
     best_by: ClassVar[Literal["ndcg@10"]] = "ndcg@10"
@@ -336,7 +336,7 @@ class RecommenderSettings(TrainingSettings):
     epochs: float = Field(
         0.0, ge=0, description="Times through all interactions; 0: 3, in 100 steps at least and 2,000 at most."
     )
-    learning_rate: float = Field(0.0, ge=0, description="Peak learning rate of SFT; 0: 3e-3 for nano, 1e-4 for others.")
+    learning_rate: float = Field(0.0, ge=0, description="Peak learning rate of SFT; 0: 2e-3 for nano, 1e-4 for others.")
     validate_every: int = Field(
         0, ge=0, description="Steps between two validations; 0: six in a stage, 50 steps apart at most."
     )

@@ -47,6 +47,8 @@ from .sft import Collator, SftTrainer
 from .texts import listing_texts
 from .validation import NAMES, make_validation
 
+JUDGED = 2**40
+"""The draw that a judge is shown: the same whatever the steps are, so that its answers are found again."""
 FEW = 20
 """So many held-out questions are too few to choose a step by."""
 
@@ -237,7 +239,7 @@ def _with_reasonings(job: Job, plan: Plan) -> tuple[Plan, dict[str, int]]:
         # By the key, so that a question keeps its reasoning when others come or go.
         if int(key, 16) % 10_000 >= reasoning.share * 10_000:
             continue
-        asked = plan.drawn(number, len(plan))
+        asked = plan.drawn(number, JUDGED)
         target, texts = plan.train[number].target, plan.texts
         names = (texts.titles[target], texts.ids[target])
         cases.append(Case(key, asked.history, asked.candidates, asked.candidates[asked.target], names))

@@ -86,7 +86,7 @@ class TrainedRecommender:
         lists = shortlists_of(self.fused, questions, self.number)
         said = self.reader.read(questions, lists.listings)
         for row, chosen, values, both in zip(found, lists.listings, lists.values, said, strict=True):
-            _put_first(row, chosen, fuse(values, both, self.weight))
+            put_first(row, chosen, fuse(values, both, self.weight))
         return found
 
     def among(self, questions: Sequence[Question], listings: NDArray[np.int64]) -> Scores:
@@ -97,11 +97,11 @@ class TrainedRecommender:
         first = [np.asarray(best_first(row, self.number)[0]) for row in values]
         shown = [row[places] for row, places in zip(listings, first, strict=True)]
         for row, places, both in zip(values, first, self.reader.read(questions, shown), strict=True):
-            _put_first(row, places, fuse(row[places].astype(np.float64), both, self.weight))
+            put_first(row, places, fuse(row[places].astype(np.float64), both, self.weight))
         return values
 
 
-def _put_first(row: Scores, places: NDArray[np.int64], scores: Floats) -> None:
+def put_first(row: Scores, places: NDArray[np.int64], scores: Floats) -> None:
     """Give the `places` of a row these scores, raised above all others of the row."""
     if len(places):
         rest = np.delete(row, places)
