@@ -55,10 +55,10 @@ SIZES: dict[str, object] = {
     "recommender.item_tokens": 10,
     "recommender.answers": 1,
     "recommender.history": 5,
-    "recommender.candidates": 8,
-    "recommender.shortlist": 10,
+    "recommender.candidates": 6,
+    "recommender.shortlist": 15,
     "recommender.batch_size": 16,
-    "recommender.validation_questions": 100,
+    "recommender.validation_questions": 150,
 }
 """Small, for two cores: nano reads some 5,000 tokens a second."""
 WATCHED = ("step", "reward", "kl", "valid_share", "answer_hr@1", "eval_ndcg@10", "eval_ndcg@10_fused", "eval_changed")
@@ -129,8 +129,8 @@ def ranks_of(
             row = values.copy()
             if name != "retrieval":
                 said = other[i] if name == "control" else own[i]
-                weight = 1.0 if name == "alone" else recommender.weight
-                put_first(row[0], lists.listings[i], fuse(lists.values[i], said, weight))
+                own_order = said.mean(axis=0) if name == "alone" else fuse(lists.values[i], said, recommender.weight)
+                put_first(row[0], lists.listings[i], own_order)
             found[name].append(float(rank_targets(row, target, name).mean[0]))
     return found
 
@@ -216,7 +216,7 @@ def print_table(found: dict[str, list[dict[str, Any]]]) -> None:
             kept = each["details"].get("reasoning", {}).get("kept", "-")
             spans = f"{stage['before']['ndcg@10']:.3f}, {stage['best']['ndcg@10']:.3f}"
             stopped = "inflation" if each["details"]["stopped"] else "-"
-            print(f"| {arm}, shop {number} | {each['weight']:g} | {kept} | {reward} | {spans} | {stopped} |")
+            print(f"| {arm}, shop {number} | {each['weight']:.2f} | {kept} | {reward} | {spans} | {stopped} |")
 
 
 def cells(rows: Sequence[dict[str, float]]) -> str:

@@ -19,7 +19,7 @@ from afmrl_cli.recommender.load import make_generator
 from afmrl_cli.recommender.ranking import Shown, line_scores, request_of
 from afmrl_cli.recommender.shortlist import Reader, Shortlists, TrainedRecommender, fuse
 from afmrl_cli.recommender.texts import Texts
-from afmrl_cli.recommender.validation import NAMES, Validation, make_validation, metrics_of
+from afmrl_cli.recommender.validation import NAMES, Validation, fit_weight, make_validation, metrics_of
 from afmrl_cli.store.checkpoints import Checkpoints
 from tests.recommender.shop import recommender_settings
 from tests.tiny import ARCHITECTURES
@@ -82,10 +82,27 @@ def test_metrics_are_of_the_retrieval_of_the_recommender_and_of_both() -> None:
     found = metrics_of(validation, said)
     assert found.keys() == NAMES
     assert found["hr@1_retrieval"] == found["hr@1"] == pytest.approx(1 / 3)
+    assert found["weight"] == fit_weight(validation, said) > 1 / 3, "so much brings the first before the other"
     assert found["hr@1_fused"] == pytest.approx(2 / 3)
     assert found["ndcg@10_fused"] == pytest.approx((1 + 1 + 1 / math.log2(6)) / 3)
-    assert found["weight"] == 0.3, "the least that brings the first before the other: 0.7 < 0.3 * 3"
     assert found["ndcg@10"] == pytest.approx((1 + 1 / math.log2(3) + 1 / math.log2(6)) / 3), "tied ones keep the order"
+
+
+def test_the_weight_is_that_of_a_planted_choice_and_0_of_noise() -> None:
+    """Listings are chosen by v + 2 s; s is then exchanged between questions, and turned round."""
+    rng = np.random.default_rng(3)
+    values, said, asked = [], [], []
+    for _ in range(400):
+        v, s = rng.normal(size=6), rng.normal(size=6)
+        values.append(v)
+        said.append(np.stack([s, s]))
+        asked.append(question(int((v + 2 * s + rng.gumbel(size=6)).argmax())))
+    validation = Validation(Shortlists(asked, [np.arange(6)] * 400, values), np.ones(400, dtype=np.int64))
+    assert fit_weight(validation, said) == pytest.approx(2, rel=0.25)
+    assert fit_weight(validation, [*said[1:], said[0]]) < 0.1
+    assert fit_weight(validation, [-each for each in said]) == 0
+    nowhere = Validation(Shortlists([question(9)], [np.arange(6)], values[:1]), np.array([10]))
+    assert fit_weight(nowhere, said[:1]) == 0, "nothing to go by"
 
 
 def test_the_bias_by_place_is_measured_in_both_orders() -> None:
@@ -117,7 +134,7 @@ def test_among_a_few_listings_all_are_shown(tiny_model: TinyModel, tmp_path: Pat
     found = TrainedRecommender(Fixed(), reader, 1.0, 3).among([question(5)], np.array([[5, 0, 3]]))
     shown = Shown(("six",), ("one", "four", "six"))
     both = line_scores(generator, [shown, Shown((), shown.candidates)], 2, Batches(8, Silent(), "ranking"))
-    expected = (both[0] - both[1]).mean(axis=0)
+    expected = (both[0] - both[1]).mean(axis=0) + np.array([0, -3, -5])
     assert np.diff(found[0][[1, 2, 0]]) == pytest.approx(np.diff(expected), abs=1e-4)
     of_more = TrainedRecommender(Fixed(), reader, 1.0, 2).among([question(5)], np.array([[5, 0, 3]]))[0]
     assert of_more[0] < min(of_more[1:]), "behind the retrieval's first two, which alone are shown"

@@ -75,7 +75,7 @@ def _show_metrics(session: Session, summary: TrainingSummary) -> None:
         out.text(f"reasoning, {reason}: {number:,}")
     if not found:
         return
-    columns = ["validation", "retrieval", "recommender", f"fused, weight {found['weight']:g}"]
+    columns = ["validation", "retrieval", "recommender", f"fused, weight {found['weight']:.2f}"]
     names = ("hr@1", "hr@5", "hr@10", "ndcg@10")
     rows: list[list[object]] = [
         [name, found[f"{name}_retrieval"], found[name], found[f"{name}_fused"]] for name in names

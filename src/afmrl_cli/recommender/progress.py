@@ -33,5 +33,5 @@ def tell(step: int, found: Mapping[str, float]) -> str:
     """Return a validation in words."""
     return (
         f"step {step}: validation nDCG@10 {found['ndcg@10']:.3f} alone, {found['ndcg@10_fused']:.3f} fused by the "
-        f"weight {found['weight']:g}, {found['ndcg@10_retrieval']:.3f} by the retrieval"
+        f"weight {found['weight']:.2f}, {found['ndcg@10_retrieval']:.3f} by the retrieval"
     )

@@ -1,11 +1,11 @@
 """The retrieval's first listings in the recommender's order.
 
-    score   = (1 - w) v + w s             v: the retrieval's (`next_item.fused`), a log-probability but for a constant
+    score   = v + w s                     v: the retrieval's (`next_item.fused`), a log-probability but for a constant
     s       = log p(i | history, C) - log p(i | no history, C)      C: the candidates; mean of two orders (`ranking`)
 
 s says how much more likely the history makes a listing. What the second term takes off is how likely its line is
 anyhow: long ones are less so, and a small model is not sure of any. How popular a listing is, is said by v. Both are
-logarithms of odds, so that their sum is again a choice model, and w, chosen on validation, says whom to trust.
+logarithms of odds, so that their sum is again a choice model; w >= 0 is fitted on validation (`validation`).
 MLLMRec-R1 takes what is generated greedily, which is log p alone.
 
 Listings behind the shortlist stay behind it, in the retrieval's order. Those of one text get one s: v decides.
@@ -111,4 +111,4 @@ def put_first(row: Scores, places: NDArray[np.int64], scores: Floats) -> None:
 
 def fuse(values: Floats, both: Floats, weight: float) -> Floats:
     """Return the score [n] of the retrieval's values [n] and of s [2, n]."""
-    return np.asarray((1 - weight) * values + weight * both.mean(axis=0), dtype=np.float64)
+    return np.asarray(values + weight * both.mean(axis=0), dtype=np.float64)

@@ -3,8 +3,10 @@
     ndcg@10   mean over the questions of 1 / log2(1 + rank), 0 beyond rank 10; ranks among all listings of the catalog
     hr@k      share of the questions whose target is among the first k
 
-of the retrieval's own order, of the recommender's, and of both fused by the weight with the best ndcg@10; of equal ones
-the lowest. Where the target is not on the shortlist, its rank is the retrieval's.
+of the retrieval's own order, of the recommender's, and of both fused by v + w s (`shortlist`). The weight w is that of
+a conditional logit of v and s, fitted by likelihood on the shortlists that hold their target, v's own weight taken as
+1; it is not below 0, and a weak prior keeps it at 0 where there is little to go by. Where the target is not on the
+shortlist, its rank is the retrieval's.
 
 Position bias: how often the first of the shortlist changes when the candidates are shown in reverse, and hr@1 among
 the shortlist by where the target stood (first, middle or last third), in the two orders alone.
@@ -19,12 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..next_item.histories import Question, Recommender
+from ..next_item.logit import Choice, fit_logit
 from ..scores import ranks_of
 from .ranking import Floats
 from .shortlist import Reader, Shortlists, fuse, shortlists_of
 
-WEIGHTS = tuple(i / 10 for i in range(11))
 KS = (1, 5, 10)
+LEAST = 1e-2
+"""Least weight of v: w is a share of it."""
 NAMES = frozenset(
     [
         *(f"{name}{of}" for name in ("ndcg@10", *(f"hr@{k}" for k in KS)) for of in ("", "_retrieval", "_fused")),
@@ -61,14 +65,27 @@ def make_validation(fused: Recommender, questions: Sequence[Question], number: i
 
 def metrics_of(validation: Validation, said: Sequence[Floats]) -> dict[str, float]:
     """Return the metrics of what the recommender said, s [2, n] of each shortlist."""
-    ranks = {weight: _ranks(validation, said, weight) for weight in WEIGHTS}
-    gain = {weight: _ndcg(found) for weight, found in ranks.items()}
-    best = max(WEIGHTS, key=lambda weight: (gain[weight], -weight))
+    weight = fit_weight(validation, said)
+    values = validation.lists.values
+    fused = [fuse(own, both, weight) for own, both in zip(values, said, strict=True)]
     found: dict[str, float] = {}
-    for ending, weight in (("", 1.0), ("_retrieval", 0.0), ("_fused", best)):
-        found[f"ndcg@10{ending}"] = gain[weight]
-        found |= {f"hr@{k}{ending}": float((ranks[weight] <= k).mean()) for k in KS}
-    return {**found, "weight": best, **position_bias(validation, said)}
+    for ending, scores in (("", [both.mean(axis=0) for both in said]), ("_retrieval", values), ("_fused", fused)):
+        ranks = _ranks(validation, scores)
+        found[f"ndcg@10{ending}"] = _ndcg(ranks)
+        found |= {f"hr@{k}{ending}": float((ranks <= k).mean()) for k in KS}
+    return {**found, "weight": weight, **position_bias(validation, said)}
+
+
+def fit_weight(validation: Validation, said: Sequence[Floats]) -> float:
+    """Return w."""
+    choices = []
+    lists = validation.lists
+    for question, chosen, values, both in zip(lists.questions, lists.listings, lists.values, said, strict=True):
+        if (place := np.flatnonzero(chosen == question.target)).size:
+            features = np.stack([values, both.mean(axis=0)], axis=1).astype(np.float32)
+            choices.append(Choice(features, np.ones(len(chosen)), int(place[0])))
+    own, recommender = fit_logit(choices, np.array([1.0, 0.0]), np.array([LEAST, 0.0]))
+    return float(recommender / own)
 
 
 def position_bias(validation: Validation, said: Sequence[Floats]) -> dict[str, float]:
@@ -87,13 +104,12 @@ def position_bias(validation: Validation, said: Sequence[Floats]) -> dict[str, f
     }
 
 
-def _ranks(validation: Validation, said: Sequence[Floats], weight: float) -> NDArray[np.int64]:
-    """Return the rank of each target: within its shortlist by the fused score, else the retrieval's."""
+def _ranks(validation: Validation, scores: Sequence[Floats]) -> NDArray[np.int64]:
+    """Return the rank of each target: within its shortlist by `scores` [n], else the retrieval's."""
     ranks = validation.ranks.copy()
-    lists = validation.lists
-    for i, (question, chosen) in enumerate(zip(lists.questions, lists.listings, strict=True)):
+    for i, (question, chosen) in enumerate(zip(validation.questions, validation.lists.listings, strict=True)):
         if (place := np.flatnonzero(chosen == question.target)).size:
-            ranks[i] = ranks_of(fuse(lists.values[i], said[i], weight), place)[0]
+            ranks[i] = ranks_of(scores[i], place)[0]
     return ranks
 
 
