@@ -36,7 +36,7 @@ def test_lines_of_one_order_do_not_tell_each_other() -> None:
 def test_the_first_row_of_a_customer_asks_nothing() -> None:
     histories = make_histories(interactions(), SPLIT, ["a", "b", "c"])
 
-    assert {each.customer for each in questions_of(histories, TEST)} == {0}
+    assert {histories.customers[each.customer] for each in questions_of(histories, TEST)} == {7}
     assert questions_of(histories, TRAIN) == []
 
 
@@ -45,3 +45,27 @@ def test_listings_that_left_the_catalog_are_in_no_history() -> None:
 
     assert len(histories.item) == 4
     assert [each.history.tolist() for each in questions_of(histories, TEST)] == [[0], [0, 1]]
+
+
+def test_customers_are_numbered_by_what_they_did_whatever_their_hashes_are() -> None:
+    there, ids = interactions(), ["a", "b", "c"]
+    other = Interactions(
+        np.array([0, 1, 1, 1, 1], dtype=np.int32),
+        there.item[[4, 0, 1, 2, 3]],
+        there.seconds[[4, 0, 1, 2, 3]],
+        there.quantity,
+        np.array([3, 5], dtype=np.uint64),
+        there.items,
+    )
+    split = Split("time", SPLIT.part[[4, 0, 1, 2, 3]], SPLIT.dates)
+
+    one, two = make_histories(there, SPLIT, ids), make_histories(other, split, ids)
+
+    for name in ("customer", "item", "seconds", "part"):
+        assert (getattr(one, name) == getattr(two, name)).all()
+    assert (
+        one.item[one.rows_of(one.place_of(7))].tolist()
+        == two.item[two.rows_of(two.place_of(5))].tolist()
+        == [0, 1, 2, 0]
+    )
+    assert one.place_of(8) == -1

@@ -5,6 +5,9 @@
 
 Rows of one time, the lines of an order, are in nobody's history but that of later ones: none of them tells another.
 A customer's first rows ask nothing, since there is no history.
+
+Customers are numbered by what they did, not by their hashes: these are made with a key of the folder's own, and what is
+sampled, summed or trained in the customers' order must be the same in every folder with the same data.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -27,7 +32,7 @@ Scores = NDArray[np.float32]
 @dataclass(frozen=True)
 class Histories:
     """Interactions over `ids`, all listings of the catalog: `item` are places in it. Rows are sorted by customer and
-    time; `customer` are places in `customers`, keyed hashes."""
+    time; `customer` are places in `customers`, keyed hashes in no order of their own."""
 
     ids: tuple[str, ...]
     customer: NDArray[np.int32]
@@ -45,6 +50,11 @@ class Histories:
     def training(self) -> NDArray[np.bool_]:
         """Return which rows are for training."""
         return np.asarray(self.part == TRAIN)
+
+    def place_of(self, hashed: int) -> int:
+        """Return the number of the customer of this hash, -1 where there is none."""
+        found = np.flatnonzero(self.customers == np.uint64(hashed))
+        return int(found[0]) if len(found) else -1
 
     def rows_of(self, customer: int) -> slice:
         """Return the rows of a customer."""
@@ -88,14 +98,32 @@ def make_histories(interactions: Interactions, split: Split, ids: Sequence[str])
     places = np.array([place.get(listing, -1) for listing in interactions.items], dtype=np.int32)
     item = places[interactions.item] if len(places) else np.empty(0, dtype=np.int32)
     there = item >= 0
+    item, seconds = item[there], interactions.seconds[there]
+    customers = _by_what_they_did(interactions.customer[there], item, seconds, len(interactions.customers))
+    number = np.empty(len(customers), dtype=np.int32)
+    number[customers] = np.arange(len(customers), dtype=np.int32)
+    customer = number[interactions.customer[there]]
+    rows = np.argsort(customer, kind="stable")
     return Histories(
         tuple(ids),
-        interactions.customer[there],
-        item[there],
-        interactions.seconds[there],
-        split.part[there],
-        interactions.customers,
+        customer[rows],
+        item[rows],
+        seconds[rows],
+        split.part[there][rows],
+        interactions.customers[customers],
     )
+
+
+def _by_what_they_did(
+    customer: NDArray[np.int32], item: Items, seconds: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    """Return the numbers of `count` customers, whose rows are together, in the order of hashes of items and times."""
+    starts = np.searchsorted(customer, np.arange(count + 1)).tolist()
+    did = [
+        blake2b(item[start:end].tobytes() + seconds[start:end].tobytes(), digest_size=16).digest()
+        for start, end in pairwise(starts)
+    ]
+    return np.array(sorted(range(count), key=did.__getitem__), dtype=np.int64)
 
 
 def no_histories(ids: Sequence[str]) -> Histories:

@@ -140,10 +140,9 @@ def _hash_of(work: Workspace, customer: str) -> int:
 
 def _of_customer(histories: Histories, hashed: int) -> Question:
     """Return the question of what a customer takes next. Raises DataError where nothing is known of them."""
-    place = int(np.searchsorted(histories.customers, np.uint64(hashed)))
-    there = place < len(histories.customers) and int(histories.customers[place]) == hashed
-    rows = histories.rows_of(place) if there else slice(0)
-    if rows.start == rows.stop or not there:
+    place = histories.place_of(hashed)
+    rows = histories.rows_of(place) if place >= 0 else slice(0, 0)
+    if rows.start == rows.stop:
         hint = (
             f"give the number or address as the files have it; `afmrl interactions` says what was left out; {ANYBODY}"
         )

@@ -30,7 +30,7 @@ from .popularity import Popularity, RecentPopularity
 from .repeats import Had
 from .similar import ListingVectors, last_item, whole_history
 
-VERSION = 2
+VERSION = 3
 """Of the way in which weights are fitted: another one fits them anew."""
 WEIGHTS = "weights.json"
 

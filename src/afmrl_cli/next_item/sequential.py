@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from .attention import Attention
 
-VERSION = 1
+VERSION = 2
 """Of this file and of attention.py: another one trains anew."""
 FOLDER, WEIGHTS, MANIFEST = "sequential", "model.safetensors", "manifest.json"
 
