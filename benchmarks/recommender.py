@@ -146,7 +146,8 @@ def run_arm(arm: str, folder: CatalogFolder, wanted: argparse.Namespace, kept: i
             }
         settings = load_settings(None, changes, BUILT_IN)
         summary = train_recommender(Workspace(folder, settings, Told()))
-    named = settings.model.model_copy(update={"recommender_checkpoint": summary.checkpoint})
+    # GRPO that made nothing better leaves no checkpoint: what it started from is ranked by.
+    named = settings.model.model_copy(update={"recommender_checkpoint": summary.checkpoint or FROM[arm]})
     work = Workspace(folder, with_model(settings, named), Told())
     retrieval = open_retrieval(work)
     recommender = load_recommender(work, retrieval.fused)

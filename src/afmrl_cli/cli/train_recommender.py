@@ -65,6 +65,9 @@ def _show(session: Session, summary: TrainingSummary) -> None:
         show_estimate(session, "train-recommender", summary.estimate)
         return
     _show_metrics(session, summary)
+    if not summary.checkpoint:
+        session.out.text("no checkpoint: GRPO made nothing better than what it started from")
+        return
     show_checkpoint(session, summary, "curve and metrics", "eval-recommender --set model.recommender_checkpoint")
 
 

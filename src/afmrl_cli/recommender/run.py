@@ -212,7 +212,9 @@ def _train(job: Job, plan: Plan, run: Path) -> Outcome:
         **({"reasoning": reasoning} if reasoning else {}),
     }
     seconds, resumed = sum(done.seconds for done in found.values()), sum(done.resumed_from for done in found.values())
-    return Outcome(kept.adapter, kept.best, details, ("loss", by), resumed, seconds)
+    # What GRPO alone has not made better is there already: the checkpoint that it started from.
+    adapter = kept.adapter if SFT in found or kept.gained(by) else None
+    return Outcome(adapter, kept.best, details, ("loss", by), resumed, seconds)
 
 
 def _tell_gain(name: str, done: Done, by: str, listener: Any) -> None:
@@ -224,7 +226,7 @@ def _tell_gain(name: str, done: Done, by: str, listener: Any) -> None:
     if done.gained(by):
         listener.note(message)
     elif name == GRPO:
-        listener.note(f"{message}: nothing was gained, so what SFT has made is kept")
+        listener.note(f"{message}: nothing was gained, so what it started from is kept")
     else:
         listener.warn(f"{message}: nothing was gained; train longer (recommender.epochs)")
 
