@@ -32,9 +32,9 @@ def drawn(seed: int, *, number: int = 4, hard: float = 0.5, near: tuple[int, ...
 
 def test_a_question_shows_history_reasoning_and_candidates_in_this_order() -> None:
     assert question_text(["red hat", "blue hat"], ["navy hat", "shoe"], 3, "likes hats") == (
-        "A customer had to do with these products, the latest last:\nred hat\nblue hat\n"
+        "A customer had to do with these products, the latest last:\n- red hat\n- blue hat\n"
         "What may be behind it:\nlikes hats\n"
-        "Which of these comes next? Write the 2 likeliest, the likeliest first, a line each:\nnavy hat\nshoe"
+        "Which of these comes next? Write the 2 likeliest, the likeliest first, a line each:\n- navy hat\n- shoe"
     )
     assert "behind" not in question_text(["red hat"], ["navy hat"], 1)
 
@@ -44,6 +44,8 @@ def test_a_question_shows_history_reasoning_and_candidates_in_this_order() -> No
     [
         ("b\nc", [1, 2]),
         (" B \n\nc ", [1, 2]),
+        ("- b\n- c", [1, 2]),
+        ("- - b\n- c", None),
         ("they like b\nNext:\nc\na", [2, 0]),
         ("b", None),
         ("b\nc\na", None),
@@ -146,8 +148,8 @@ def test_only_the_candidates_lines_can_be_sampled() -> None:
     def after(text: str) -> str:
         return "".join(chr(token) for token in allowed([ord(letter) for letter in text]))
 
-    assert after("") == "br"
-    assert after("re") == "\ndx"
-    assert after("red") == "\n"
-    assert after("red\n") == "br" and after("red\nre") == "\x00x", "no line twice, and the last one ends"
-    assert after("red\nrex") == after("red\nrex\x00") == "\x00"
+    assert after("") == "-" and after("- ") == "br"
+    assert after("- re") == "\ndx"
+    assert after("- red") == "\n"
+    assert after("- red\n- ") == "br" and after("- red\n- re") == "\x00x", "no line twice, and the last one ends"
+    assert after("- red\n- rex") == after("- red\n- rex\x00") == "\x00"

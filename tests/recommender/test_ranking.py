@@ -53,7 +53,7 @@ def _in_full(generator: LocalGenerator, shown: Shown) -> list[float]:
     tokenizer, found = generator.processor.tokenizer, []
     prompt = tokenizer(generator.text(request_of(shown, 2)))["input_ids"]
     for line in shown.candidates:
-        own = tokenizer(f"{line}\n", add_special_tokens=False)["input_ids"]
+        own = tokenizer(f"- {line}\n", add_special_tokens=False)["input_ids"]
         ids = torch.tensor([prompt + own])
         with torch.inference_mode():
             logits = generator.loaded.causal(input_ids=ids, mm_token_type_ids=torch.zeros_like(ids)).logits

@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..rar.rollout import Allowed
+from .prompt import listed
 
 
 def lines_alone(tokenizer: Any, candidates: Sequence[str], answers: int, end: int) -> Allowed:
     """Return which tokens may follow: those of `answers` different lines of `candidates`, then `end`."""
-    inner: list[list[int]] = tokenizer([f"{line}\n" for line in candidates], add_special_tokens=False)["input_ids"]
-    bare: list[list[int]] = tokenizer(list(candidates), add_special_tokens=False)["input_ids"]
+    lines = list(map(listed, candidates))
+    inner: list[list[int]] = tokenizer([f"{line}\n" for line in lines], add_special_tokens=False)["input_ids"]
+    bare: list[list[int]] = tokenizer(lines, add_special_tokens=False)["input_ids"]
     last = [[*line, end] for line in bare]
     number = min(answers, len(candidates))
 

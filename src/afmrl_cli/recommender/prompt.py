@@ -3,6 +3,9 @@
     asked     the history, the latest last; reasoning, where it has its place there (`reasoning.place`); the candidates
     answered  the n likeliest candidates, a line each, the likeliest first, letter by letter
 
+Every listing is a line of its own with MARK before it, as in any list; a small model has never written a word at the
+beginning of a line, and does not learn to.
+
 A listing is named by its text. MLLMRec-R1 writes "[ITEM_id] title": an id means nothing to a model that has never seen
 it, and labels such as A, B, C would be learnt by their places. Candidates whose texts are equal can't be told apart,
 so no two of them stand in one question.
@@ -15,6 +18,7 @@ from collections.abc import Sequence
 HISTORY = "A customer had to do with these products, the latest last:"
 REASONING = "What may be behind it:"
 CANDIDATES = "Which of these comes next? Write the {n} likeliest, the likeliest first, a line each:"
+MARK = "- "
 ANSWER = "Next:"
 """What reasoning in an answer ends with (`reasoning.place = "answer"`)."""
 
@@ -23,12 +27,17 @@ def question_text(history: Sequence[str], candidates: Sequence[str], answers: in
     """Return the question about texts of listings; `answers` are written, at most as many as there are candidates."""
     behind = [REASONING, reasoning] if reasoning else []
     asked = CANDIDATES.format(n=min(answers, len(candidates)))
-    return "\n".join([HISTORY, *history, *behind, asked, *candidates])
+    return "\n".join([HISTORY, *map(listed, history), *behind, asked, *map(listed, candidates)])
+
+
+def listed(line: str) -> str:
+    """Return the text of a listing as a line of a list."""
+    return f"{MARK}{line}"
 
 
 def answer_text(ranked: Sequence[str], reasoning: str = "") -> str:
     """Return the answer that names the listings of these texts; with reasoning before it."""
-    lines = "\n".join(ranked)
+    lines = "\n".join(map(listed, ranked))
     return f"{reasoning}\n{ANSWER}\n{lines}" if reasoning else lines
 
 
@@ -36,9 +45,10 @@ def read_answer(text: str, candidates: Sequence[str], answers: int) -> list[int]
     """Return the places of the candidates that an answer names, best first; None where it is malformed: not the
     number asked for, something that is no candidate, or one twice.
 
-    White space and capitals make no difference.
+    White space, capitals and a missing MARK make no difference.
     """
-    lines = [line for line in text.rpartition(f"{ANSWER}\n")[2].splitlines() if line.strip()]
+    written = text.rpartition(f"{ANSWER}\n")[2].splitlines()
+    lines = [line.strip().removeprefix(MARK) for line in written if line.strip()]
     place = {_folded(candidate): number for number, candidate in enumerate(candidates)}
     named = [place.get(_folded(line), -1) for line in lines]
     if len(named) != min(answers, len(candidates)) or -1 in named or len(set(named)) != len(named):

@@ -1,6 +1,6 @@
 """How likely the recommender names each candidate first, the question run through the model once.
 
-    log p(text of i, line break | question)     in two orders of the candidates, one the reverse of the other: no
+    log p(line of i, line break | question)     in two orders of the candidates, one the reverse of the other: no
                                                 candidate stands first in both
 
 That is the very probability by which the model would begin its answer so. Prompts are padded on the left; a cache of
@@ -23,7 +23,7 @@ from ..models.batching import Batches
 from ..models.generator import LocalGenerator
 from ..rar.packed import prompt_positions
 from ..rar.policy import evaluating
-from .prompt import question_text
+from .prompt import listed, question_text
 
 Floats = NDArray[np.float64]
 
@@ -66,7 +66,7 @@ def line_scores(generator: LocalGenerator, asked: Sequence[Shown], answers: int,
 
 
 def _line_tokens(tokenizer: Any, lines: Sequence[str]) -> list[list[int]]:
-    found: list[list[int]] = tokenizer([f"{line}\n" for line in lines], add_special_tokens=False)["input_ids"]
+    found: list[list[int]] = tokenizer([f"{listed(line)}\n" for line in lines], add_special_tokens=False)["input_ids"]
     return found
 
 
