@@ -13,7 +13,7 @@ Arms, each a run of `train-recommender` on the nano model as a user starts it:
 
 The test part is ranked once for each: the retrieval (`fused`), the recommender fused with it by the weight that
 validation chose, the recommender alone on the shortlist, and for `sft` the control, in which it reads the history of
-another question. Results stay in WORK/recommender; --table prints them: means over shops with Student's t interval.
+another question. Results stay in WORK/recommender; --table prints them: all shops' questions together, intervals over customers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from afmrl_cli.evaluation.compare import differences
 from afmrl_cli.listener import Listener
 from afmrl_cli.nano.shop import ShopPlan, write_shop
 from afmrl_cli.next_item.histories import Question, questions_of
@@ -46,7 +48,7 @@ from afmrl_cli.workspace import Workspace
 
 from . import BUILT_IN
 from .reasoner import Faults, reasoner
-from .recommend import afmrl, with_interval
+from .recommend import afmrl
 
 ARMS = ("sft", "filtered", "unfiltered", "grpo", "grpo-filtered", "grpo-unfiltered")
 FROM = {"grpo": "sft", "grpo-filtered": "filtered", "grpo-unfiltered": "unfiltered"}
@@ -63,6 +65,7 @@ SIZES: dict[str, object] = {
 """Small, for two cores: nano reads some 5,000 tokens a second."""
 WATCHED = ("step", "reward", "kl", "valid_share", "answer_hr@1", "eval_ndcg@10", "eval_ndcg@10_fused", "eval_changed")
 DESCRIBED = "described"
+METRICS = ("hr@1", "hr@10", "ndcg@10")
 
 
 class Told(Listener):
@@ -185,28 +188,35 @@ def result(arm: str, work: Path, seed: int, wanted: argparse.Namespace) -> dict[
     return content
 
 
-def metrics_of(ranks: Sequence[float]) -> dict[str, float]:
-    """Return HR@1, HR@10 and nDCG@10."""
+def values_of(ranks: Sequence[float]) -> NDArray[np.float64]:
+    """Return HR@1, HR@10 and nDCG@10 [questions, 3]."""
     found = np.array(ranks)
-    gain = np.where(found <= 10, 1 / np.log2(1 + found), 0)
-    return {"hr@1": float((found <= 1).mean()), "hr@10": float((found <= 10).mean()), "ndcg@10": float(gain.mean())}
+    return np.stack([found <= 1, found <= 10, np.where(found <= 10, 1 / np.log2(1 + found), 0)], axis=1).astype(float)
+
+
+def row_of(name: str, ranks: Sequence[float], retrieval: Sequence[float], customers: Sequence[str]) -> str:
+    """Return a ranking as a row: metrics, and what it has more than the retrieval, interval over customers."""
+    own, plain = values_of(ranks), values_of(retrieval)
+    cells = " | ".join(f"{value:.3f}" for value in own.mean(axis=0))
+    if ranks == retrieval:
+        return f"| {name} | {cells} | | |"
+    gains = differences(METRICS, own, plain, customers, draws=2000, confidence=0.95, seed=0)
+    shown = " | ".join(f"{gain.difference:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})" for gain in gains[::2])
+    return f"| {name} | {cells} | {shown} |"
 
 
 def print_table(found: dict[str, list[dict[str, Any]]]) -> None:
-    """Print means over shops with what is gained over the retrieval, then each run."""
-    first = next(iter(found.values()))
-    print("\n| ranking | HR@1 | HR@10 | nDCG@10 | more nDCG@10 | |\n| --- | --- | --- | --- | --- | --- |")
-    base = [metrics_of(each["ranks"]["retrieval"]) for each in first]
-    print(f"| retrieval | {cells(base)} | | |")
+    """Print the questions of all shops together with what is gained over the retrieval, then each run."""
+    print(f"\n| ranking | {' | '.join(METRICS)} | more hr@1 | more ndcg@10 |\n| --- | --- | --- | --- | --- | --- |")
     for arm, results in found.items():
-        for way in (name for name in results[0]["ranks"] if name != "retrieval"):
-            own = [metrics_of(each["ranks"][way]) for each in results]
-            plain = [metrics_of(each["ranks"]["retrieval"]) for each in results]
-            gains = [a["ndcg@10"] - b["ndcg@10"] for a, b in zip(own, plain, strict=True)]
-            print(f"| {arm}, {way} | {cells(own)} | {with_interval(gains, '+')} |")
-    print(
-        "\n| arm | weight | reasoning kept | reward, first and last | validation nDCG@10, before and best | stopped |"
-    )
+        customers = [f"{shop} {customer}" for shop, each in enumerate(results) for customer in each["customers"]]
+        joined = {way: [rank for each in results for rank in each["ranks"][way]] for way in results[0]["ranks"]}
+        for way, ranks in joined.items():
+            name = (
+                f"{arm}, {way}" if way != "retrieval" else f"retrieval, {len(results)} shops, {len(ranks):,} questions"
+            )
+            print(row_of(name, ranks, joined["retrieval"], customers))
+    print("\n| arm | weight | reasoning | reward, first, last | validation nDCG@10, before, best | stopped |")
     print("| --- | --- | --- | --- | --- | --- |")
     for arm, results in found.items():
         for number, each in enumerate(results, 1):
@@ -218,11 +228,6 @@ def print_table(found: dict[str, list[dict[str, Any]]]) -> None:
             spans = f"{stage['before']['ndcg@10']:.3f}, {stage['best']['ndcg@10']:.3f}"
             stopped = "inflation" if each["details"]["stopped"] else "-"
             print(f"| {arm}, shop {number} | {each['weight']:.2f} | {kept} | {reward} | {spans} | {stopped} |")
-
-
-def cells(rows: Sequence[dict[str, float]]) -> str:
-    """Return the means of metrics over shops as cells."""
-    return " | ".join(f"{mean(row[name] for row in rows):.3f}" for name in ("hr@1", "hr@10", "ndcg@10"))
 
 
 def main() -> None:

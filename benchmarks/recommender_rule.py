@@ -41,7 +41,7 @@ from afmrl_cli.training.shell import start_job
 from afmrl_cli.workspace import Workspace
 
 from . import BUILT_IN
-from .recommender import Told, metrics_of, ranks_of
+from .recommender import METRICS, Told, ranks_of, row_of
 
 COLOURS = ("red", "blue", "green", "navy", "white", "black", "grey", "pink")
 KINDS = tuple(CATEGORIES)[:6]
@@ -78,14 +78,6 @@ def write_rule_shop(folder: Path, customers: int) -> CatalogFolder:
     return CatalogFolder(folder / "catalog.csv")
 
 
-def show(name: str, ranks: dict[str, list[float]], weight: float) -> None:
-    """Print a table of the rankings of an arm."""
-    for way, found in ranks.items():
-        values = metrics_of(found)
-        cells = " | ".join(f"{value:.3f}" for value in values.values())
-        print(f"| {name}, {way} | {cells} | {weight if way == 'fused' else 0:.2f} |", flush=True)
-
-
 def trained(folder: CatalogFolder, settings: Settings, name: str) -> None:
     """Train an arm as the command does, and print the ranks of the test part."""
     summary = train_recommender(Workspace(folder, settings, Told()))
@@ -93,8 +85,12 @@ def trained(folder: CatalogFolder, settings: Settings, name: str) -> None:
     work = Workspace(folder, settings.model_copy(update={"model": model}), Told())
     retrieval = open_retrieval(work)
     recommender: TrainedRecommender = load_recommender(work, retrieval.fused)
-    asked = questions_of(retrieval.histories, TEST)[:200]
-    show(name, ranks_of(recommender, asked, control=name == "sft"), recommender.weight)
+    asked = questions_of(retrieval.histories, TEST)
+    ranks = ranks_of(recommender, asked, control=name == "sft")
+    customers = [str(each.customer) for each in asked]
+    for way, found in ranks.items():
+        print(row_of(f"{name}, {way}", found, ranks["retrieval"], customers), flush=True)
+    print(f"weight {recommender.weight:.2f}")
 
 
 def leaking(folder: CatalogFolder, settings: Settings) -> None:
@@ -132,7 +128,7 @@ def main() -> None:
     def settings(stages: str, **more: object) -> Settings:
         return load_settings(None, sizes | {"recommender.stages": stages} | more, BUILT_IN)
 
-    print("| ranking | HR@1 | HR@10 | nDCG@10 | weight |\n| --- | --- | --- | --- | --- |")
+    print(f"| ranking | {' | '.join(METRICS)} | more hr@1 | more ndcg@10 |\n| --- | --- | --- | --- | --- | --- |")
     trained(folder, settings("sft", **{"recommender.name": "sft"}), "sft")
     start = {"model.recommender_checkpoint": "sft"}
     trained(folder, settings("grpo", **start), "grpo")
