@@ -13,7 +13,8 @@ Arms, each a run of `train-recommender` on the nano model as a user starts it:
 
 The test part is ranked once for each: the retrieval (`fused`), the recommender fused with it by the weight that
 validation chose, the recommender alone on the shortlist, and for `sft` the control, in which it reads the history of
-another question. Results stay in WORK/recommender; --table prints them: all shops' questions together, intervals over customers.
+another question. Results stay in WORK/recommender; --table prints them: the questions of all shops together, with
+intervals over customers.
 """
 
 from __future__ import annotations
@@ -212,10 +213,8 @@ def print_table(found: dict[str, list[dict[str, Any]]]) -> None:
         customers = [f"{shop} {customer}" for shop, each in enumerate(results) for customer in each["customers"]]
         joined = {way: [rank for each in results for rank in each["ranks"][way]] for way in results[0]["ranks"]}
         for way, ranks in joined.items():
-            name = (
-                f"{arm}, {way}" if way != "retrieval" else f"retrieval, {len(results)} shops, {len(ranks):,} questions"
-            )
-            print(row_of(name, ranks, joined["retrieval"], customers))
+            sizes = f", {len(results)} shops, {len(ranks):,} questions" if way == "retrieval" else ""
+            print(row_of(f"{arm}, {way}{sizes}", ranks, joined["retrieval"], customers))
     print("\n| arm | weight | reasoning | reward, first, last | validation nDCG@10, before, best | stopped |")
     print("| --- | --- | --- | --- | --- | --- |")
     for arm, results in found.items():
