@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from ..errors import CheckFailed, UsageError
 from ..store.folder import check_output
 from .flags import setting
 from .options import Session, in_session
+from .output import Output
 
 if TYPE_CHECKING:
     from ..next_item.measure import Measurement
@@ -93,13 +94,17 @@ def _check(session: Session, files: Mapping[str, Path | None]) -> None:
 
 
 def _show(session: Session, measured: Measurement, files: list[Path]) -> None:
+    session.out.document("afmrl.eval-recommender/1", measured.content)
+    show_content(session.out, measured.content)
+    for file in files:
+        session.out.text(f"written: {file}")
+
+
+def show_content(out: Output, content: Mapping[str, Any]) -> None:
+    """Show an evaluation's document: its tables, and what must be known to read them."""
     from ..next_item.tables import all_tables, remarks
 
-    out, content = session.out, measured.content
-    out.document("afmrl.eval-recommender/1", content)
     for title, columns, rows in all_tables(content):
         out.table(columns, rows, title)
     for line in [*remarks(content), *content["notes"]]:
         out.words(line)
-    for file in files:
-        out.text(f"written: {file}")
