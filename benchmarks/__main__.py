@@ -49,6 +49,9 @@ BENCHMARKS = (
     Benchmark("vision_once", "--products 48", "--products 1 --rounds 1"),
     Benchmark("agcl_step", "both", "both --batch 4 --chunk 2 --rounds 1 --together"),
     Benchmark("bank_step", "WORK", "WORK --banks 50 --batch 2 --products 24 --side 56 --rounds 1"),
+    Benchmark(
+        "recommender_step", "WORK", "WORK --chunk 1 --products 24 --side 56 --shoppers 40 --rounds 1 --no-memory"
+    ),
     Benchmark("lexical_weights", "", "--products 500"),
     Benchmark("rar_step", "WORK --model nano", "WORK --model nano --rounds 1 --prompts 1 --pixels 56"),
     Benchmark("rar_reward", "", "--queries 1 --group 2 --rounds 1"),

@@ -101,7 +101,7 @@ shortlist = 10
 batch_size = 16
 steps = 40
 validate_every = 40
-validation_questions = 60
+validation_questions = 40
 prompts = 4
 grpo_steps = 8
 """
