@@ -296,6 +296,7 @@ def test_killed_in_either_stage_and_going_on_gives_the_same_weights(
         ({"best": "best-7"}, "batch/best-7: not the adapter"),
         ({"start": [1]}, "batch/done.json: damaged: .*start"),
         ({"metrics": {}}, "batch/done.json: damaged: .*other metrics"),
+        ({"start": {}, "metrics": {"mrr": 0.2}}, "batch/done.json: damaged: .*other metrics"),
         ({"seconds": "long"}, "batch/done.json: damaged: .*seconds"),
     ],
 )

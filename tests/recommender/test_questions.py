@@ -64,6 +64,21 @@ def test_what_is_written_as_an_answer_is_read_as_one() -> None:
     assert read_answer("b\na", ["a", "b"], 3) == [1, 0], "no more than there are"
 
 
+def test_a_listing_may_be_called_as_what_reasoning_ends_with() -> None:
+    assert read_answer("a\nNext:\nb", ["a", "b", "Next:"], 3) == [0, 2, 1]
+    assert read_answer("thought\nNext:\nNext:\nb", ["a", "b", "Next:"], 2) == [2, 1]
+    assert read_answer("thought\nNext:\nb\na", ["a", "b", "Next:"], 2) == [1, 0]
+
+
+def test_candidates_that_differ_in_capitals_alone_do_not_stand_together() -> None:
+    lines = ("Red Shirt", "hat", "red  shirt", "RED SHIRT", "coat")
+    texts = Texts(tuple("abcde"), lines, lines, tuple("abcde"), 0)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        asked = draw("k", question(1, target=0), np.array([2, 3]), texts, (9, 5, 0.5, 3), rng)
+        assert sorted(asked.candidates) == ["Red Shirt", "coat"]
+
+
 def test_the_reward_is_graded_by_rank_and_outside_the_candidates_is_malformed() -> None:
     candidates = ("a", "b", "c", "d")
     assert reward_of("c\na\nb", candidates, 3, 2).value == 1.0

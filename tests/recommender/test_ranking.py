@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from afmrl_cli.errors import ModelError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.base import Bases, open_role
 from afmrl_cli.models.batching import Batches
@@ -47,6 +48,14 @@ def test_scores_are_the_models_own_log_probabilities(architecture: str, tiny_mod
         for turned, row in zip((each, Shown(each.history, each.candidates[::-1])), scores, strict=True):
             expected = dict(zip(turned.candidates, _in_full(generator, turned), strict=True))
             assert row == pytest.approx([expected[line] for line in each.candidates], abs=2e-4)
+
+
+def test_a_question_too_long_for_the_model_names_the_settings(tiny_model: TinyModel, tmp_path: Path) -> None:
+    generator = generator_of(tiny_model("qwen2_vl"), tmp_path)
+    shown = [Shown(("red shirt " * generator.processor.max_positions,), ("hat", "coat"))]
+    with pytest.raises(ModelError, match="a question with its answer is too long") as raised:
+        line_scores(generator, shown, 2, Batches(6, Silent(), "ranking"))
+    assert "recommender.shortlist" in str(raised.value.hint)
 
 
 def _in_full(generator: LocalGenerator, shown: Shown) -> list[float]:

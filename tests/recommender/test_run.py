@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from safetensors.torch import load_file
 from afmrl_cli.errors import DataError, ModelError, UsageError
 from afmrl_cli.models.base import Bases
 from afmrl_cli.next_item.histories import questions_of
+from afmrl_cli.next_item.measure import measure
 from afmrl_cli.next_item.retrieval import open_retrieval
 from afmrl_cli.recommend.split import TEST
 from afmrl_cli.recommender import run as module
-from afmrl_cli.recommender.load import as_trained, load_recommender
+from afmrl_cli.recommender.load import as_trained, how_trusted, load_recommender
 from afmrl_cli.recommender.plan import Plan
 from afmrl_cli.recommender.run import RECOMMENDER, Run, train_recommender
 from afmrl_cli.recommender.sft import Collator
@@ -43,6 +45,34 @@ def shop(tmp_path: Path) -> CatalogFolder:
     return write_shop(tmp_path / "shop")
 
 
+@dataclass
+class Trained:
+    """A shop with a recommender, how it was trained, and what was heard; `towers` are the vision towers that were
+    loaded for it, `seen` one entry for each call of one."""
+
+    shop: CatalogFolder
+    summary: TrainingSummary
+    heard: Heard
+    towers: list[torch.nn.Module]
+    seen: list[int]
+
+
+@pytest.fixture(scope="module")
+def trained(settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    towers, seen, heard, begin = list[torch.nn.Module](), list[int](), Heard(), Run.__init__
+
+    def watched(self: Run, *args: Any) -> None:
+        begin(self, *args)
+        towers.append(self.generator.loaded.trunk.visual)
+        towers[-1].register_forward_hook(lambda *_: seen.append(1))
+
+    shop = write_shop(tmp_path_factory.mktemp("trained") / "shop")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Run, "__init__", watched)
+        summary = run(shop, settings(), heard)
+    return Trained(shop, summary, heard, towers, seen)
+
+
 def run(folder: CatalogFolder, settings: Settings, heard: Heard | None = None, **options: bool) -> TrainingSummary:
     return train_recommender(workspace(folder, settings, heard or Heard()), **options)
 
@@ -62,9 +92,8 @@ def rows_of(summary: TrainingSummary) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (summary.run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_both_stages_leave_one_checkpoint_that_ranks(shop: CatalogFolder, settings: MakeSettings) -> None:
-    heard = Heard()
-    summary = run(shop, settings(), heard)
+def test_both_stages_leave_one_checkpoint_that_ranks(trained: Trained, settings: MakeSettings) -> None:
+    shop, summary = trained.shop, trained.summary
     assert summary.checkpoint == "recommender-1"
     assert summary.details["stages"].keys() == {"sft", "grpo"} and summary.details["kept"] in ("sft", "grpo")
     manifest = Checkpoints(shop.checkpoints).get("recommender-1")
@@ -79,31 +108,17 @@ def test_both_stages_leave_one_checkpoint_that_ranks(shop: CatalogFolder, settin
 
     named = settings(**{"model.recommender_checkpoint": "recommender-1"})
     retrieval = open_retrieval(workspace(shop, named))
-    trained = load_recommender(workspace(shop, named), retrieval.fused)
     asked = questions_of(retrieval.histories, TEST)[:5]
-    found = trained.scores(asked)
+    found = load_recommender(workspace(shop, named), retrieval.fused).scores(asked)
     assert found.shape == (5, 24) and np.isfinite(found).all()
     first = np.sort(np.argsort(-retrieval.fused.scores(asked), axis=1, kind="stable")[:, :5])
     assert (np.sort(np.argsort(-found, axis=1)[:, :5]) == first).all(), "the same shortlist, in another order"
 
 
-def test_no_photo_is_looked_at_in_training_and_ranking(
-    shop: CatalogFolder, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls, made = [], list[Run]()
-    begin = Run.__init__
-
-    def watched(self: Run, *args: Any) -> None:
-        begin(self, *args)
-        self.generator.loaded.trunk.visual.register_forward_hook(lambda *_: calls.append(1))
-        made.append(self)
-
-    monkeypatch.setattr(Run, "__init__", watched)
-    run(shop, settings())
-    assert made and not calls, "the vision tower ran"
-    picture = torch.zeros(4, 3 * 2 * 14 * 14)
-    made[0].generator.loaded.trunk.visual(picture, grid_thw=torch.tensor([[1, 2, 2]]))
-    assert calls, "the hook sees the tower"
+def test_no_photo_is_looked_at_in_training_and_ranking(trained: Trained) -> None:
+    assert trained.towers and not trained.seen, "the vision tower ran"
+    trained.towers[0](torch.zeros(4, 3 * 2 * 14 * 14), grid_thw=torch.tensor([[1, 2, 2]]))
+    assert trained.seen, "the hook sees the tower"
 
 
 def test_the_loss_is_of_the_answer_alone(shop: CatalogFolder, settings: MakeSettings, tmp_path: Path) -> None:
@@ -138,16 +153,15 @@ def test_a_question_has_other_candidates_in_each_epoch(shop: CatalogFolder, sett
     assert plan[7] == plan_of(shop, settings(**{"recommender.steps": 100}))[0][7], "the same in a second process"
 
 
-@pytest.mark.parametrize("state", ["sft/state-2", "grpo/state-1"])
-def test_a_killed_run_goes_on_to_the_same_weights(
-    state: str, shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
+def test_a_run_killed_in_either_stage_goes_on_to_the_same_weights(
+    trained: Trained, shop: CatalogFolder, settings: MakeSettings
 ) -> None:
-    whole = write_shop(tmp_path / "whole")
-    run(whole, settings())
-    kill_once(lambda: list(shop.runs.glob(f"train-recommender-*/{state}")), lambda: run(shop, settings()))
+    kill_once(lambda: list(shop.runs.glob("train-recommender-*/sft/state-2")), lambda: run(shop, settings()))
+    kill_once(lambda: list(shop.runs.glob("train-recommender-*/grpo/state-1")), lambda: run(shop, settings()))
+    assert list(shop.runs.glob("train-recommender-*/sft/done.json"))
     summary = run(shop, settings())
     assert summary.resumed_from > 0
-    one, other = weights(whole, "recommender-1"), weights(shop, "recommender-1")
+    one, other = weights(trained.shop, "recommender-1"), weights(shop, "recommender-1")
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -203,12 +217,65 @@ def test_too_few_held_out_keep_the_last_step(tmp_path: Path, settings: MakeSetti
     assert any("too few to choose a step by" in each for each in heard.said)
 
 
-def test_a_recommender_reads_as_it_was_trained(shop: CatalogFolder, settings: MakeSettings) -> None:
-    run(shop, settings(**{"recommender.stages": "sft"}))
-    manifest = Checkpoints(shop.checkpoints).get("recommender-1")
+def test_a_recommender_reads_as_it_was_trained(trained: Trained, settings: MakeSettings) -> None:
+    manifest = Checkpoints(trained.shop.checkpoints).get("recommender-1")
     other = settings(**{"recommender.text": "title,attributes", "recommender.history": 7, "recommender.shortlist": 9})
     found = as_trained(other, manifest).recommender
     assert (found.text, found.history, found.shortlist) == (["title"], 3, 9), "how many are ordered is the user's"
+
+
+@pytest.mark.parametrize("forged", [{"history": "nine"}, {"answers": 0}, {"text": 5}, {"item_tokens": None}, None])
+def test_a_manifest_that_does_not_say_how_to_read_is_told(
+    forged: dict[str, object] | None, trained: Trained, settings: MakeSettings
+) -> None:
+    manifest = Checkpoints(trained.shop.checkpoints).get("recommender-1")
+    told = manifest.settings["recommender"] | forged if forged else "all"
+    with pytest.raises(ModelError, match="recommender-1: it does not say how it was trained to read"):
+        as_trained(settings(), replace(manifest, settings={"recommender": told}))
+
+
+@pytest.mark.parametrize(("weight", "until"), [(-0.1, 0), (1e300, 0), (0.5, "now"), (0.5, -1), (0.5, 2**80)])
+def test_a_forged_weight_or_time_is_told(weight: float, until: object, trained: Trained) -> None:
+    manifest = Checkpoints(trained.shop.checkpoints).get("recommender-1")
+    weighed, learnt = how_trusted(manifest)
+    assert weighed == manifest.metrics["weight"] and learnt == trained.summary.plan["learnt_until"]
+    forged = replace(manifest, metrics={"weight": weight}, settings={"plan": {"learnt_until": until}})
+    with pytest.raises(ModelError, match="recommender-1: its weight or its plan"):
+        how_trusted(forged)
+
+
+def test_an_evaluation_says_when_the_recommender_has_seen_its_questions(
+    trained: Trained, settings: MakeSettings
+) -> None:
+    """The later split's questions are what the earlier one had for training."""
+    named = {"model.recommender_checkpoint": "recommender-1", "eval.max_queries": 10}
+    for changed, seen in (({}, False), ({"recommend.validation": 0.2, "recommend.test": 0.7}, True)):
+        work = workspace(trained.shop, settings(**named, **changed))
+        fused = open_retrieval(work).fused
+        system = load_recommender(work, fused)
+        measured = measure(work, open_retrieval(work).histories, TEST, [fused, system], "fused", {})
+        assert any("recommender learnt from interactions up to" in note for note in measured.content["notes"]) == seen
+        assert [each["system"] for each in measured.content["systems"]] == ["fused", "recommender"]
+
+
+def test_a_server_that_writes_attributes_is_no_reason_not_to_train(shop: CatalogFolder, settings: MakeSettings) -> None:
+    served = {"attributes.endpoint": "http://127.0.0.1:9/v1", "attributes.endpoint_model": "m"}
+    assert plan_of(shop, settings(**served))[0].train
+
+
+@pytest.mark.parametrize("place", ["prompt", "answer"])
+def test_reasoning_stands_where_it_is_set_and_nowhere_without_its_history(
+    place: str, shop: CatalogFolder, settings: MakeSettings
+) -> None:
+    plan, _ = plan_of(shop, settings(**{"recommender.steps": 100, "reasoning.place": place}))
+    plan = plan.with_reasonings(dict.fromkeys(plan.keys, "likes navy"))
+    shown = [(asked, plan.question(asked), plan.answer(asked)) for asked in map(plan.__getitem__, range(len(plan)))]
+    bare = [each for each in shown if not each[0].history]
+    assert 0.05 < len(bare) / len(shown) < 0.15
+    assert not any("likes navy" in question + answer for _, question, answer in bare)
+    for asked, question, answer in shown:
+        if asked.history:
+            assert ("likes navy" in question, "likes navy" in answer) == (place == "prompt", place == "answer")
 
 
 def test_the_run_is_in_no_cycle() -> None:

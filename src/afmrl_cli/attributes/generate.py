@@ -12,7 +12,7 @@ import heapq
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,7 +28,7 @@ from ..workspace import Workspace
 from .agreement import REFUSED, Reading, confident, read_confidence, read_together, requests_of, write_confidence
 from .open_requests import open_requests
 from .parse import read_stored
-from .request import Generation, Generator, Request, Stopped
+from .request import Generation, Generator, Request, Stopped, generate_until_stopped
 from .views import StoredViews
 
 ENDPOINT_ERROR = "endpoint error"
@@ -190,7 +190,7 @@ class _Run:
             return
         begin, settings = time.monotonic(), self.work.settings
         firsts = {fingerprint: same[0] for fingerprint, same in self.waiting.items()}
-        if self.generator is None and any(_something_to_read(product, settings) for product in firsts.values()):
+        if self.generator is None and any(something_to_read(product, settings) for product in firsts.values()):
             self.generator = self.work.generator()
             begin = time.monotonic()
         opened = open_requests(self.work.task, list(firsts.values()), settings, self.problems, self.generator)
@@ -226,13 +226,7 @@ class _Run:
         """
         if not requests or self.generator is None:
             return {}, None
-        stopped = None
-        try:
-            said: Sequence[Generation | None] = self.generator.generate(
-                [one for own in requests.values() for one in own]
-            )
-        except Stopped as error:
-            stopped, said = error, error.answers
+        said, stopped = generate_until_stopped(self.generator, [one for own in requests.values() for one in own])
         each = iter(said)
         grouped = {key: list(itertools.islice(each, len(own))) for key, own in requests.items()}
         answers = {key: found for key, own in grouped.items() if len(found := [a for a in own if a]) == len(own)}
@@ -254,21 +248,21 @@ class _Run:
             self.work.generator_id,
             self.work.task.id,
             product.id,
-            reading.text if reading.text is not None else _storable(said),
+            reading.text if reading.text is not None else storable(said),
             reading.failure,
             time.time(),
             confidence=None if reading.confidence is None else write_confidence(reading.confidence),
         )
 
 
-def _something_to_read(product: Product, settings: Settings) -> bool:
+def something_to_read(product: Product, settings: Settings) -> bool:
     """Check whether `product` is a reason to load a model."""
     if product_text(product):
         return True
     return bool(load_photos(product.images, partial(open_image, settings=settings.catalog), 1).photos)
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Return what a model said that is no attribute text, kept for people: without what UTF-8 or a terminal can't
     take.
     """

@@ -62,3 +62,13 @@ class Generator(Protocol):
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Answer each request, in their order."""
+
+
+def generate_until_stopped(
+    generator: Generator, requests: Sequence[Request]
+) -> tuple[Sequence[Generation | None], Stopped | None]:
+    """Return the answers, None where there is none, and why there are no more where the generator can't go on."""
+    try:
+        return generator.generate(requests), None
+    except Stopped as error:
+        return error.answers, error

@@ -56,7 +56,9 @@ def interactions(
 def _show_forgotten(session: Session, customers: list[Forgotten]) -> None:
     out = session.out
     rows = [{"customer": each.customer, "removed": each.interactions, "before": each.before} for each in customers]
-    out.document("afmrl.forgotten/1", {"catalog": session.folder.catalog, "forgotten": rows})
+    trained = [each.name for each in session.work.checkpoints.list() if each.role == "recommender"]
+    content = {"catalog": session.folder.catalog, "forgotten": rows, "recommenders": trained}
+    out.document("afmrl.forgotten/1", content)
     for each in customers:
         if each.interactions:
             removed = f"{each.interactions:,} stored interactions removed"
@@ -66,6 +68,11 @@ def _show_forgotten(session: Session, customers: list[Forgotten]) -> None:
             f"customer {each.customer}: {removed}; {'was already' if each.before else 'is'} left out of all reads"
         )
     out.words("Files of your own stay as they are; `afmrl interactions` reads them again without these customers.")
+    if trained:
+        out.words(
+            f"Trained before, and may have learnt from them: {', '.join(trained)}; `afmrl train-recommender` trains "
+            f"without them, and then the old ones can go ({session.folder.checkpoints})."
+        )
 
 
 def _show(session: Session, loaded: Loaded) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ..attributes.answers import attribute_text
 from ..attributes.request import Generator
 from ..errors import ModelError, UsageError
 from ..listener import Listener
@@ -33,15 +35,20 @@ def generator_id(settings: Settings, checkpoints: Checkpoints, listener: Listene
 
 
 def load_backend(
-    settings: Settings, checkpoints: Checkpoints, *, bases: Bases | None = None, listener: Listener | None = None
+    settings: Settings,
+    checkpoints: Checkpoints,
+    *,
+    bases: Bases | None = None,
+    listener: Listener | None = None,
+    read: Callable[[str], str] = attribute_text,
 ) -> Generator:
-    """Return the generator itself. Raises ModelError, as `generator.load_generator`, or UsageError at a bad
-    endpoint.
+    """Return the generator itself; `read` is what makes an answer of what an endpoint's model wrote. Raises ModelError,
+    as `generator.load_generator`, or UsageError at a bad endpoint.
     """
     if settings.attributes.endpoint:
         from .endpoint import Endpoint
 
-        endpoint = Endpoint(settings.attributes, settings.model, listener=listener)
+        endpoint = Endpoint(settings.attributes, settings.model, read=read, listener=listener)
         if listener is not None:
             listener.note(endpoint.destination)
         return endpoint

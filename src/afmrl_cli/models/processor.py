@@ -38,6 +38,10 @@ MAX_ASPECT = 200
 """Qwen's resizing refuses pictures that are longer than this many times their width."""
 
 
+class TooLong(ModelError):
+    """A row that is longer than the model's positions."""
+
+
 class _WithoutVideo(Qwen2VLProcessor):  # type: ignore[misc]
     """The stock processor without a video processor; a true ProcessorMixin, as trainers want."""
 
@@ -211,9 +215,9 @@ class Processor:
         return re.sub(re.escape(self.family.image_token), lambda found: found[0] * next(counts), text)
 
     def refuse_too_long(self, length: int) -> None:
-        """Raise ModelError when a row of `length` tokens is longer than the model's positions."""
+        """Raise TooLong when a row of `length` tokens is longer than the model's positions."""
         if length > self.max_positions:
-            raise ModelError(
+            raise TooLong(
                 f"a text with its pictures takes {length} tokens, the model has {self.max_positions} positions",
                 "lower model.max_pixels, model.generator_images, model.embedder_images or model.max_text_tokens",
             )

@@ -86,7 +86,12 @@ class Recommender(Protocol):
 
 @runtime_checkable
 class Chooser(Recommender, Protocol):
-    """One that reads the listings it ranks together: a few of them it ranks otherwise than among all."""
+    """One that reads the listings it ranks together: a few of them it ranks otherwise than among all. It was trained
+    before, on interactions up to the second `learnt_until`."""
+
+    @property
+    def learnt_until(self) -> int:
+        """Return seconds since 1970; 0 where it is not known."""
 
     def among(self, questions: Sequence[Question], listings: NDArray[np.int64]) -> Scores:
         """Return scores [questions, n] of the `listings` [questions, n] alone."""

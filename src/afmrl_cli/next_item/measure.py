@@ -147,7 +147,7 @@ def measure(
             _compare(name, values[name], main, values[main], groups, names, chosen) for name in ranked if name != main
         ],
         "checks": _checks(thresholds, names, values[main]),
-        "notes": [*_notes(asked, questions, groups, part), *few.values()],
+        "notes": [*_notes(asked, questions, groups, part), *_seen(systems, questions), *few.values()],
         "seconds": round(time.monotonic() - started, 3),
     }
     return Measurement(content, histories, questions, ranked)
@@ -192,8 +192,20 @@ def _notes(asked: Sequence[Question], questions: Sequence[Question], groups: Seq
             "sampled at random; eval.max_queries sets how many"
         )
     if part == VALIDATION:
-        notes.append("what was fitted or stopped by these very questions (fused, sequential) looks better than it is")
+        who = "fused, sequential, a trained recommender"
+        notes.append(f"what was fitted, stopped or chosen by these very questions ({who}) looks better than it is")
     return notes
+
+
+def _seen(systems: Sequence[Recommender], questions: Sequence[Question]) -> list[str]:
+    """Say which systems have learnt from interactions as late as these questions."""
+    first = min(question.seconds for question in questions)
+    return [
+        f"{system.name} learnt from interactions up to {day_of(system.learnt_until)[:10]}, and these questions begin "
+        f"on {day_of(first)[:10]}: it may have seen some of them, and looks better than it is"
+        for system in systems
+        if isinstance(system, Chooser) and system.learnt_until >= first
+    ]
 
 
 def _too_few(listings: int, missing: Sequence[int]) -> dict[tuple[str, ...], str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..by_model import value_by_model
 from ..catalog.problems import Problems
 from ..errors import ModelError
@@ -13,6 +15,7 @@ from ..models.presets import resolve_adapter, resolve_base
 from ..next_item.histories import Recommender
 from ..settings import Settings
 from ..store.checkpoints import Manifest
+from ..store.lock import writer_lock
 from ..training_settings import RecommenderSettings
 from ..workspace import Workspace
 from .shortlist import Reader, TrainedRecommender
@@ -60,15 +63,28 @@ def load_recommender(work: Workspace, fused: Recommender) -> TrainedRecommender:
     opened = open_role(model, "recommender", work.checkpoints, work.bases, work.listener)
     generator = make_generator(opened, settings, work.listener)
     problems = Problems()
-    texts = listing_texts(work.with_settings(settings), generator.processor, problems)
+    lock = partial(writer_lock, work.folder.store, "afmrl recommend")
+    texts = listing_texts(work.with_settings(settings), generator.processor, problems, lock)
     problems.tell(work.listener)
     reader = make_reader(generator, texts, settings, base.name, work.listener)
-    weight = manifest.metrics.get("weight", EQUAL_WEIGHT)
-    return TrainedRecommender(fused, reader, weight, settings.recommender.shortlist)
+    weight, until = how_trusted(manifest)
+    return TrainedRecommender(fused, reader, weight, settings.recommender.shortlist, until)
 
 
 EQUAL_WEIGHT = 0.5
 """Of a recommender that no validation has told whom to trust."""
+
+
+def how_trusted(manifest: Manifest) -> tuple[float, int]:
+    """Return the weight that validation has chosen, and the second up to which was learnt (0: not known). ModelError
+    where the manifest says neither.
+    """
+    weight, plan = manifest.metrics.get("weight", EQUAL_WEIGHT), manifest.settings.get("plan")
+    until = plan.get("learnt_until", 0) if isinstance(plan, dict) else 0
+    if not 0 <= weight <= 1 or not isinstance(until, int) or not 0 <= until < 2**37:
+        message = f"checkpoint {manifest.name}: its weight or its plan is not what was written"
+        raise ModelError(message, "train it again")
+    return weight, until
 
 
 def as_trained(settings: Settings, manifest: Manifest) -> Settings:

@@ -92,14 +92,17 @@ class Plan:
 
     def question(self, asked: Asked) -> str:
         """Return the question as text, with reasoning where the setting puts it there."""
-        own = self.settings
-        behind = self.reasonings.get(asked.key, "") if own.reasoning.place == "prompt" else ""
-        return question_text(asked.history, asked.candidates, own.recommender.answers, behind)
+        answers = self.settings.recommender.answers
+        return question_text(asked.history, asked.candidates, answers, self._reasoning(asked, "prompt"))
 
     def answer(self, asked: Asked) -> str:
         """Return the right answer as text, with reasoning where the setting puts it there."""
-        behind = self.reasonings.get(asked.key, "") if self.settings.reasoning.place == "answer" else ""
-        return answer_text([asked.candidates[place] for place in asked.ranked], behind)
+        return answer_text([asked.candidates[place] for place in asked.ranked], self._reasoning(asked, "answer"))
+
+    def _reasoning(self, asked: Asked, place: str) -> str:
+        """Return the reasoning that stands there; none about a history that is not shown."""
+        there = asked.history and self.settings.reasoning.place == place
+        return self.reasonings.get(asked.key, "") if there else ""
 
     def with_reasonings(self, reasonings: dict[str, str]) -> Plan:
         """Return the plan with reasoning, by key."""
@@ -142,7 +145,12 @@ def data_of(texts: Texts, train: list[Question], validation: list[Question], fus
 def run_key(plan: Plan, model: str) -> str:
     """Hash all that decides what is learnt: the same key, the same run."""
     own, reasoning = plan.settings.recommender, plan.settings.reasoning
-    said = reasoning.model_dump(exclude={"concurrency", "retries", "timeout"}) if reasoning.share else {}
+    said: dict[str, object] = {}
+    if reasoning.share:
+        # The same model on another port has answered already.
+        said = reasoning.model_dump(exclude={"concurrency", "retries", "timeout"}) | {
+            "endpoint": bool(reasoning.endpoint)
+        }
     return hash_json([own.model_dump(exclude=NOT_THE_RESULT), said, model, plan.data])[:10]
 
 
@@ -152,6 +160,7 @@ def describe(plan: Plan) -> dict[str, object]:
     return {
         "train_questions": len(plan.train),
         "validation_questions": len(plan.validation.questions) if plan.validation else 0,
+        "learnt_until": max(each.seconds for each in plan.train),
         "listings": len(plan.texts.ids),
         "described_listings": plan.texts.described,
         "listings_of_shared_text": plan.texts.shared,

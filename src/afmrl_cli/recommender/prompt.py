@@ -7,8 +7,8 @@ Every listing is a line of its own with MARK before it, as in any list; a small 
 beginning of a line, and does not learn to.
 
 A listing is named by its text. MLLMRec-R1 writes "[ITEM_id] title": an id means nothing to a model that has never seen
-it, and labels such as A, B, C would be learnt by their places. Candidates whose texts are equal can't be told apart,
-so no two of them stand in one question.
+it, and labels such as A, B, C would be learnt by their places. Candidates whose texts are equal but for capitals
+can't be told apart, so no two of them stand in one question.
 """
 
 from __future__ import annotations
@@ -45,16 +45,18 @@ def read_answer(text: str, candidates: Sequence[str], answers: int) -> list[int]
     """Return the places of the candidates that an answer names, best first; None where it is malformed: not the
     number asked for, something that is no candidate, or one twice.
 
-    White space, capitals and a missing MARK make no difference.
+    White space, capitals and a missing MARK make no difference. What is before these lines is reasoning, if it ends
+    with `ANSWER`.
     """
-    written = text.rpartition(f"{ANSWER}\n")[2].splitlines()
-    lines = [line.strip().removeprefix(MARK) for line in written if line.strip()]
-    place = {_folded(candidate): number for number, candidate in enumerate(candidates)}
-    named = [place.get(_folded(line), -1) for line in lines]
-    if len(named) != min(answers, len(candidates)) or -1 in named or len(set(named)) != len(named):
+    place = {folded(candidate): number for number, candidate in enumerate(candidates)}
+    number = min(answers, len(candidates))
+    lines = [line.strip().removeprefix(MARK) for line in text.splitlines() if line.strip()]
+    reasoning, named = lines[:-number], [place.get(folded(line), -1) for line in lines[-number:]]
+    if len({*named} - {-1}) < number or (reasoning and not reasoning[-1].endswith(ANSWER)):
         return None
     return named
 
 
-def _folded(line: str) -> str:
+def folded(line: str) -> str:
+    """Return what a line is compared by."""
     return " ".join(line.casefold().split())

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..next_item.histories import Question, Recommender
 from ..scores import best_first
 from ..store.files import hash_json
+from .prompt import folded
 from .texts import Texts
 
 NEAR = 50
@@ -87,15 +88,15 @@ def draw(
     """
     most, number, hard, answers = sizes
     seen = {int(item) for item in question.history} | {question.target}
-    taken = {texts.lines[question.target]}
+    taken = {folded(texts.lines[question.target])}
     wrong: list[int] = []
 
     def take(items: NDArray[np.int64], wanted: int) -> None:
         for item in map(int, items):
             if len(wrong) >= wanted:
                 return
-            if item not in seen and texts.lines[item] not in taken:
-                taken.add(texts.lines[item])
+            if item not in seen and (line := folded(texts.lines[item])) not in taken:
+                taken.add(line)
                 wrong.append(item)
 
     take(rng.permutation(near), round(hard * (number - 1)))

@@ -9,7 +9,8 @@ each is repeated for its candidates, as in `rar/rollout.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +19,26 @@ import torch
 from numpy.typing import NDArray
 
 from ..attributes.request import Request
+from ..errors import ModelError
 from ..models.base import active_adapter
 from ..models.batching import Batches
 from ..models.generator import LocalGenerator
+from ..models.processor import TooLong
 from ..rar.packed import prompt_positions
 from ..rar.policy import evaluating
 from .prompt import listed, question_text
 
 Floats = NDArray[np.float64]
+
+
+@contextmanager
+def naming_lengths() -> Iterator[None]:
+    """Name the settings that make a question long, where one is longer than the model's positions."""
+    try:
+        yield
+    except TooLong as error:
+        hint = "lower recommender.item_tokens, recommender.shortlist, recommender.candidates or recommender.history"
+        raise ModelError(f"a question with its answer is too long: {error}", hint) from error
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,7 @@ def line_scores(generator: LocalGenerator, asked: Sequence[Shown], answers: int,
         return {"tensors": tensors, "lines": chosen}
 
     most = max((len(each) for each in lines), default=1)
-    with evaluating(generator.loaded.causal):
+    with evaluating(generator.loaded.causal), naming_lengths():
         made = batches.run(sizes, prepare, lambda batch: _forward(generator, batch), most)
     return [np.stack([made[i], made[i + 1][::-1]]) for i in range(0, len(made), 2)]
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..attributes.request import Generation, Generator, Request, Stopped
+from ..attributes.request import Generation, Generator, Request, generate_until_stopped
 from ..section import EndpointSettings
 from ..settings import AttributeSettings, ModelSettings
 from ..store.files import hash_json
@@ -133,7 +133,7 @@ class ReasoningRun:
         missing = [key for key in self.cases if self.store.written(key, prints[key]) is None]
         for done, keys in _windows(missing, WINDOW):
             generator = generator or self._generator(settings.temperature)
-            answers, stopped = _answers(generator, [prompts[key] for key in keys])
+            answers, stopped = generate_until_stopped(generator, [Request(prompts[key]) for key in keys])
             said = {key: answer for key, answer in zip(keys, answers, strict=True) if answer is not None}
             results = [(key, prints[key], _written(answer)) for key, answer in said.items()]
             self.store.add(TEXT, [one for one in results if one[2].flaw != ENDPOINT_ERROR])
@@ -222,8 +222,8 @@ class ReasoningRun:
                 key: [shuffled(self.cases[key].candidates, settings.seed, key, n) for n in range(settings.judged)]
                 for key in keys
             }
-            prompts = [judging_prompt(written[key], order) for key in keys for order in orders[key]]
-            answers, stopped = _answers(generator, prompts)
+            prompts = [Request(judging_prompt(written[key], order)) for key in keys for order in orders[key]]
+            answers, stopped = generate_until_stopped(generator, prompts)
             found = []
             for place, key in enumerate(keys):
                 own = answers[place * settings.judged : (place + 1) * settings.judged]
@@ -281,14 +281,6 @@ def _model_id(work: Workspace, model: ModelSettings) -> str:
 def _written(answer: Generation) -> Written:
     flaw = flaw_of(answer)
     return Written("" if flaw else reasoning_of(answer.text), flaw)
-
-
-def _answers(generator: Generator, prompts: Sequence[str]) -> tuple[Sequence[Generation | None], Stopped | None]:
-    """Return the answers, None where there is none, and why there are no more where the generator can't go on."""
-    try:
-        return generator.generate([Request(prompt) for prompt in prompts]), None
-    except Stopped as error:
-        return error.answers, error
 
 
 def _windows(keys: Sequence[str], size: int) -> Iterator[tuple[int, Sequence[str]]]:

@@ -22,7 +22,6 @@ import torch
 from ..catalog.problems import Problems
 from ..errors import DataError, ModelError
 from ..listener import Silent
-from ..models.backends import check_trainable
 from ..models.base import Bases, open_role
 from ..models.generator import LocalGenerator
 from ..models.processor import load_processor
@@ -42,6 +41,7 @@ from .grpo import GrpoTrainer
 from .load import make_generator, make_reader
 from .plan import GRPO, NOT_THE_RESULT, SFT, Plan, data_of, describe, make_plan, run_key
 from .questions import NEAR, first_of, sampled
+from .ranking import naming_lengths
 from .reasoning import Case, write_reasonings
 from .sft import Collator, SftTrainer
 from .texts import listing_texts
@@ -64,7 +64,6 @@ def train_recommender(work: Workspace, *, dry_run: bool = False, force: bool = F
 
 def _plan(job: Job) -> Planned:
     work, problems = job.work, Problems()
-    check_trainable(work.settings, "generator")
     own = work.settings.recommender
     if own.stages == GRPO and job.parent is None:
         raise ModelError(
@@ -164,7 +163,7 @@ class Run:
         if start is not None:
             load_weights(self.model, start)
             self.model.eval()
-        with _without_future_warnings():
+        with _without_future_warnings(), naming_lengths():
             trainer = self.sft(place) if name == SFT else self.grpo(place)
             at_start = trainer.start if isinstance(trainer, GrpoTrainer) else trainer.evaluate
             resumed = train_resumably(
@@ -252,7 +251,7 @@ def _with_reasonings(job: Job, plan: Plan) -> tuple[Plan, dict[str, int]]:
 def _measure(job: Job, plan: Plan) -> tuple[Estimate, dict[str, Any]]:
     """Load the model, learn one chunk of SFT and do two steps of GRPO, nothing of which is kept."""
     own = plan.settings.recommender
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, naming_lengths():
         training = Run(job, plan, Path(name), Bases())
         device = training.generator.loaded.device
         model = training.model.train()

@@ -76,8 +76,10 @@ class TrainedRecommender:
 
     name = "recommender"
 
-    def __init__(self, fused: Recommender, reader: Reader, weight: float, number: int) -> None:
+    def __init__(self, fused: Recommender, reader: Reader, weight: float, number: int, learnt_until: int = 0) -> None:
+        """Take the weight w, how many listings are ordered anew, and up to which second was learnt."""
         self.fused, self.reader, self.weight, self.number = fused, reader, weight, number
+        self.learnt_until = learnt_until
         self.id = reader.generator.id
 
     def scores(self, questions: Sequence[Question]) -> Scores:

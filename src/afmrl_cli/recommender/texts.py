@@ -10,6 +10,7 @@ photo: training and ranking run no vision tower.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.read import open_catalog, read_products
 from ..errors import UsageError
+from ..next_item.retrieval import Lock
 from ..store.files import hash_json
 from ..workspace import Workspace
 from .captions import captions_of
@@ -55,20 +57,22 @@ class Texts:
         return sum(number for number in counts.values() if number > 1)
 
 
-def listing_texts(work: Workspace, processor: Processor, problems: Problems) -> Texts:
+def listing_texts(work: Workspace, processor: Processor, problems: Problems, lock: Lock = nullcontext) -> Texts:
     """Return the text of each listing of the catalog, special tokens taken out, cut to `recommender.item_tokens`;
-    captions that are missing are written. UsageError for a part that is none.
+    captions that are missing are written, by the caller who holds the store's lock, or while `lock` is held.
+    UsageError for a part that is none.
     """
     settings = work.settings.recommender
     if unknown := [part for part in settings.text if part not in PARTS]:
         raise UsageError(f"recommender.text: {unknown[0]!r} is no part of it", f"known: {', '.join(PARTS)}")
     products = list(read_products(work.folder, work.settings.catalog, problems))
     attributes = _attributes(work, products) if "attributes" in settings.text else [""] * len(products)
-    captions = captions_of(work, products, problems) if "caption" in settings.text else {}
+    captions = captions_of(work, products, problems, lock) if "caption" in settings.text else {}
     lines = []
     for product, text in zip(products, attributes, strict=True):
         line = listing_line(product, settings.text, text, captions.get(product.id, ""))
-        lines.append(processor.cut(processor.clean(line), settings.item_tokens).strip() or product.id)
+        cut = processor.cut(processor.clean(line), settings.item_tokens).strip()
+        lines.append(cut or f"listing {len(lines) + 1}")
     return Texts(
         tuple(product.id for product in products),
         tuple(lines),

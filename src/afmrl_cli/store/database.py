@@ -21,6 +21,8 @@ from ..errors import DataError
 from .files import make_folder
 
 SCHEMA_VERSION = 3
+CAPTIONS = "caption-"
+"""What the prompt of a row begins with whose text is a caption and holds no attributes (`recommender.captions`)."""
 BUSY_SECONDS = 30.0
 LOOKUP_CHUNK = 500
 """Fingerprints or paths in one query: SQLite allows 999 variables in old builds."""
@@ -191,10 +193,10 @@ class Database:
         return found
 
     def attribute_sources(self) -> dict[str, int]:
-        """Count valid texts by generator, the most frequent first."""
+        """Count valid attribute texts by generator, the most frequent first; captions are none."""
         rows = self._connection.execute(
-            "SELECT generator, COUNT(*) AS number FROM attributes WHERE failure IS NULL "
-            "GROUP BY generator ORDER BY number DESC, generator"
+            f"SELECT generator, COUNT(*) AS number FROM attributes WHERE failure IS NULL "
+            f"AND prompt NOT LIKE '{CAPTIONS}%' GROUP BY generator ORDER BY number DESC, generator"
         )
         return {generator: int(number) for generator, number in rows}
 

@@ -79,7 +79,7 @@ def read_done(place: Path, metrics: AbstractSet[str]) -> Done | None:
         return None
     with reading(file):
         found = validated(_DoneFile, read_object(file))
-        if found.start and not found.start.keys() == found.metrics.keys() == metrics:
+        if found.start.keys() != found.metrics.keys() or found.start.keys() not in (set(), metrics):
             raise ValueError("other metrics")
     adapter = place / found.best
     if adapter.is_symlink() or not adapter.is_dir() or any(each.is_symlink() for each in adapter.iterdir()):
