@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from afmrl_cli.next_item.histories import Question
 from afmrl_cli.recommender.constrained import lines_alone
 from afmrl_cli.recommender.inflation import Inflation
 from afmrl_cli.recommender.prompt import answer_text, question_text, read_answer
-from afmrl_cli.recommender.questions import Asked, draw
+from afmrl_cli.recommender.questions import Asked, draw, history_lines, key_of, sampled
 from afmrl_cli.recommender.reward import reward_of
 from afmrl_cli.recommender.texts import Texts, listing_line
 
@@ -108,6 +109,34 @@ def test_half_of_the_wrong_ones_are_of_the_retrieval_and_follow_the_target_in_it
             for seed in range(5)} == {"black coat"}  # fmt: skip
 
 
+def test_the_latest_listings_of_a_history_are_read_the_latest_last() -> None:
+    assert history_lines(question(0, 1, 2, 4, target=3), TEXTS, 2) == ("green coat", "navy hat")
+    assert history_lines(question(0, 1, target=3), TEXTS, 9) == ("red shirt", "blue shirt")
+
+
+def test_a_key_is_of_what_was_taken_after_what_and_when_and_of_no_customer() -> None:
+    one = question(0, 1, target=3)
+    assert key_of(TEXTS.ids, one) == key_of(TEXTS.ids, replace(one, customer=7))
+    others = [
+        replace(one, seconds=98),
+        replace(one, target=4),
+        replace(one, times=one.times - 1),
+        question(1, target=3),
+    ]
+    assert len({key_of(TEXTS.ids, each) for each in (one, *others)}) == 5
+
+
+def test_of_many_interactions_a_fixed_sample_is_learnt_from() -> None:
+    asked = [question(number, target=3) for number in range(7)]
+    found = sampled(asked, TEXTS.ids, 3, 0)
+    assert len(found) == 3 and list(found) == list(sampled(asked[::-1], TEXTS.ids, 3, 0))
+    assert (
+        found.keys() != sampled(asked, TEXTS.ids, 3, 1).keys() or found.keys() != sampled(asked, TEXTS.ids, 3, 2).keys()
+    )
+    assert all(key_of(TEXTS.ids, each) == key for key, each in found.items())
+    assert len(sampled(asked, TEXTS.ids, 9, 0)) == 7
+
+
 def test_candidates_are_shuffled_anew_each_time_and_the_same_for_one_seed() -> None:
     places = Counter(drawn(seed).target for seed in range(400))
     assert set(places) == {0, 1, 2, 3} and min(places.values()) > 70, "no place is the target's"
@@ -119,6 +148,9 @@ def test_a_listing_is_a_line_of_what_the_settings_name() -> None:
     said = "colour: navy; material: linen"
     assert listing_line(product, ["title", "attributes"], said, "") == "Linen shirt; navy, linen"
     assert listing_line(product, ["brand", "price", "caption"], said, "A shirt.") == "Oak; 9.90; A shirt."
+    assert listing_line(Product("A-1", title="Linen\nshirt\u2028<b>"), ["title"], "", "") == "Linen shirt <b>", (
+        "one line"
+    )
     assert listing_line(Product("A-2"), ["title", "attributes"], "", "") == "A-2", "never empty"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from afmrl_cli.recommend.split import TEST
 from afmrl_cli.recommender import run as module
 from afmrl_cli.recommender.load import as_trained, how_trusted, load_recommender
 from afmrl_cli.recommender.plan import Plan
+from afmrl_cli.recommender.questions import Asked
 from afmrl_cli.recommender.run import RECOMMENDER, Run, train_recommender
 from afmrl_cli.recommender.sft import Collator
 from afmrl_cli.settings import Settings
@@ -48,29 +50,36 @@ def shop(tmp_path: Path) -> CatalogFolder:
 @dataclass
 class Trained:
     """A shop with a recommender, how it was trained, and what was heard; `towers` are the vision towers that were
-    loaded for it, `seen` one entry for each call of one."""
+    loaded for it, `seen` one entry for each call of one; `draws` which draw each question's candidates were."""
 
     shop: CatalogFolder
     summary: TrainingSummary
     heard: Heard
     towers: list[torch.nn.Module]
     seen: list[int]
+    draws: list[tuple[int, int]]
 
 
 @pytest.fixture(scope="module")
 def trained(settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    towers, seen, heard, begin = list[torch.nn.Module](), list[int](), Heard(), Run.__init__
+    towers, seen, draws = list[torch.nn.Module](), list[int](), list[tuple[int, int]]()
+    heard, begin, drawn = Heard(), Run.__init__, Plan.drawn
 
     def watched(self: Run, *args: Any) -> None:
         begin(self, *args)
         towers.append(self.generator.loaded.trunk.visual)
         towers[-1].register_forward_hook(lambda *_: seen.append(1))
 
+    def noted(self: Plan, number: int, draw_number: int) -> Asked:
+        draws.append((number, draw_number))
+        return drawn(self, number, draw_number)
+
     shop = write_shop(tmp_path_factory.mktemp("trained") / "shop")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Run, "__init__", watched)
+        patched.setattr(Plan, "drawn", noted)
         summary = run(shop, settings(), heard)
-    return Trained(shop, summary, heard, towers, seen)
+    return Trained(shop, summary, heard, towers, seen, draws)
 
 
 def run(folder: CatalogFolder, settings: Settings, heard: Heard | None = None, **options: bool) -> TrainingSummary:
@@ -113,6 +122,31 @@ def test_both_stages_leave_one_checkpoint_that_ranks(trained: Trained, settings:
     assert found.shape == (5, 24) and np.isfinite(found).all()
     first = np.sort(np.argsort(-retrieval.fused.scores(asked), axis=1, kind="stable")[:, :5])
     assert (np.sort(np.argsort(-found, axis=1)[:, :5]) == first).all(), "the same shortlist, in another order"
+
+
+def test_candidates_are_drawn_anew_for_each_step_of_grpo_as_no_step_of_sft_has_shown_them(trained: Trained) -> None:
+    shown = 4 * 4  # steps of SFT and questions in each
+    assert {draw for _, draw in trained.draws} == set(range(shown)) | {shown, shown + 1}
+    assert len({number for number, draw in trained.draws if draw == shown}) == 2, "two questions a step"
+
+
+@pytest.mark.parametrize(("change", "kept"), [(-0.1, "sft"), (0.0, "sft"), (0.1, "grpo")])
+def test_grpo_is_kept_where_it_ranks_better_than_what_it_started_from(
+    change: float, kept: str, trained: Trained, settings: MakeSettings, tmp_path: Path
+) -> None:
+    shutil.copytree(trained.shop.root, tmp_path / "copy")
+    shop = CatalogFolder(tmp_path / "copy" / "catalog.csv")
+    [place] = shop.runs.glob("train-recommender-*")
+    (place / "done.json").unlink()
+    shutil.rmtree(shop.checkpoints)
+    done = json.loads((place / "grpo" / "done.json").read_text())
+    done["metrics"] = done["start"] | {"ndcg@10": done["start"]["ndcg@10"] + change}
+    (place / "grpo" / "done.json").write_text(json.dumps(done))
+    summary = run(shop, settings())
+    assert summary.details["kept"] == kept and summary.details["metrics"] == summary.details["stages"][kept]["best"]
+    best = json.loads((place / kept / "done.json").read_text())["best"]
+    one, other = load_file(place / kept / best / "adapter_model.safetensors"), weights(shop, summary.checkpoint)
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_no_photo_is_looked_at_in_training_and_ranking(trained: Trained) -> None:

@@ -146,6 +146,9 @@ def _show(session: Session, found: Recommendation) -> None:
         out.text(f"{product.rank:>2} {product.score:6.2f}  " + _line(product.listing, out.width - 11))
         if why := _why(product):
             out.words("           " + why, 0)
+    settings = session.settings
+    if named := settings.model.recommender_checkpoint:
+        out.note(f"the first {settings.recommender.shortlist:,} of the retrieval are in the order of {named}")
     questions = found.retrieval.fused.weights.questions
     out.note(
         f"weights fitted on {questions:,} interactions of the validation part"
