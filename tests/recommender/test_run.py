@@ -14,6 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from afmrl_cli.attributes.views import open_views
+from afmrl_cli.catalog.problems import Problems
+from afmrl_cli.catalog.read import read_products
 from afmrl_cli.errors import DataError, ModelError, UsageError
 from afmrl_cli.models.base import Bases
 from afmrl_cli.next_item.histories import questions_of
@@ -28,6 +31,7 @@ from afmrl_cli.recommender.run import RECOMMENDER, Run, train_recommender
 from afmrl_cli.recommender.sft import Collator
 from afmrl_cli.settings import Settings
 from afmrl_cli.store.checkpoints import Checkpoints
+from afmrl_cli.store.database import StoredAttributes
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.shell import TrainingSummary, start_job
 from tests.conftest import kill_once
@@ -295,6 +299,22 @@ def test_an_evaluation_says_when_the_recommender_has_seen_its_questions(
 def test_a_server_that_writes_attributes_is_no_reason_not_to_train(shop: CatalogFolder, settings: MakeSettings) -> None:
     served = {"attributes.endpoint": "http://127.0.0.1:9/v1", "attributes.endpoint_model": "m"}
     assert plan_of(shop, settings(**served))[0].train
+
+
+def test_a_generators_texts_are_named_as_learnt_from_only_where_they_are_read(
+    shop: CatalogFolder, settings: MakeSettings
+) -> None:
+    job = start_job(RECOMMENDER, workspace(shop, settings(**{"recommender.text": "title,attributes"})))
+    assert RECOMMENDER.plan(job).inputs == {}, "the shop's own columns"
+    [product, *_] = read_products(shop, job.work.settings.catalog, Problems())
+    source = job.work.source
+    with open_views(job.work, source) as views:
+        [key] = views.fingerprints([product])
+        row = StoredAttributes(key, source.generator, source.prompt, product.id, "colour: mauve", None, 0.0)
+        views.database.put_attributes([row])
+    planned = RECOMMENDER.plan(job)
+    assert planned.inputs == {"attributes": source.generator}
+    assert planned.content.texts.lines[0] == f"{product.title}; mauve"
 
 
 @pytest.mark.parametrize("place", ["prompt", "answer"])

@@ -91,7 +91,7 @@ def _plan(job: Job) -> Planned:
     learnt = {int(item) for each in train for item in (*each.history, each.target)}
     chosen_by = {each.target for each in held_out}
     sides = [[(texts.ids[i], texts.identities[i]) for i in sorted(side)] for side in (learnt, chosen_by)]
-    source = work.source_on_disk if texts.described else None
+    source = work.source_on_disk if texts.generated else None
     made_by = {"attributes": source.generator} if source else {}
     return Planned(
         plan.settings, run_key(plan, job.model_id), data, training_products(*sides), made_by, describe(plan), plan

@@ -35,13 +35,14 @@ PARTS = ("title", "brand", "category", "price", "attributes", "caption")
 @dataclass(frozen=True)
 class Texts:
     """The text of each listing of `ids`, one line, never empty, with its title and product's id; `described` have
-    attributes."""
+    attributes, `generated` of them those that a generator wrote."""
 
     ids: tuple[str, ...]
     lines: tuple[str, ...]
     titles: tuple[str, ...]
     identities: tuple[str, ...]
     described: int
+    generated: int = 0
 
     @property
     def fingerprint(self) -> str:
@@ -66,7 +67,9 @@ def listing_texts(work: Workspace, processor: Processor, problems: Problems, loc
     if unknown := [part for part in settings.text if part not in PARTS]:
         raise UsageError(f"recommender.text: {unknown[0]!r} is no part of it", f"known: {', '.join(PARTS)}")
     products = list(read_products(work.folder, work.settings.catalog, problems))
-    attributes = _attributes(work, products) if "attributes" in settings.text else [""] * len(products)
+    attributes, generated = [""] * len(products), 0
+    if "attributes" in settings.text:
+        attributes, generated = _attributes(work, products)
     captions = captions_of(work, products, problems, lock) if "caption" in settings.text else {}
     lines = []
     for product, text in zip(products, attributes, strict=True):
@@ -79,6 +82,7 @@ def listing_texts(work: Workspace, processor: Processor, problems: Problems, loc
         tuple(product.title for product in products),
         tuple(product.identity for product in products),
         sum(map(bool, attributes)),
+        generated,
     )
 
 
@@ -99,13 +103,16 @@ def listing_line(product: Product, parts: Sequence[str], attributes: str, captio
     return "; ".join(filter(None, shown)) or product.id
 
 
-def _attributes(work: Workspace, products: Sequence[Product]) -> list[str]:
-    """Return the attribute text of each product, "" for none: what the generator wrote, else the shop's columns."""
+def _attributes(work: Workspace, products: Sequence[Product]) -> tuple[list[str], int]:
+    """Return the attribute text of each product, "" for none: what the generator wrote, else the shop's columns; and
+    how many the generator wrote.
+    """
     with open_catalog(work.folder, work.settings.catalog, Problems()) as catalog:
         columns = own_columns(work.settings.sft.columns, work.task.schema, catalog)
-    found = []
+    found, generated = [], 0
     with open_views(work, work.source_on_disk) as views:
         for product, texts in views.of_listings(products, [LISTING[0]]):
+            generated += bool(texts.get(LISTING))
             found.append(texts.get(LISTING, "") or own_text(product, columns))
         views.tell(work.listener)
-    return found
+    return found, generated
