@@ -29,6 +29,7 @@ from afmrl_cli.recommender.plan import Plan
 from afmrl_cli.recommender.questions import Asked
 from afmrl_cli.recommender.run import RECOMMENDER, Run, train_recommender
 from afmrl_cli.recommender.sft import Collator
+from afmrl_cli.recommender.validation import NAMES
 from afmrl_cli.settings import Settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.database import StoredAttributes
@@ -207,7 +208,7 @@ def test_a_policy_that_is_never_valid_is_an_error_with_what_it_writes(
     shop: CatalogFolder, settings: MakeSettings
 ) -> None:
     with pytest.raises(ModelError, match="none of the sampled answers of 3 steps is valid") as raised:
-        run(shop, settings(**{"recommender.steps": 1, "recommender.grpo_steps": 5}))
+        run(shop, settings(**{"recommender.steps": 1, "recommender.grpo_steps": 5, "recommend.validation": 0.02}))
     assert "recommender.epochs" in str(raised.value.hint)
 
 
@@ -217,8 +218,7 @@ def test_reward_inflation_stops_the_run_and_says_so(
     """A ranking that never moves while every reward counts as risen."""
     plan, job = plan_of(shop, settings(**{"recommender.grpo_steps": 40, "recommender.validation_questions": 20}))
     training = Run(job, plan, tmp_path, Bases())
-    fixed = training.validate()
-    training.validate = lambda: fixed  # type: ignore[method-assign]
+    training.validate = lambda: dict.fromkeys(NAMES, 0.5)  # type: ignore[method-assign]
     (tmp_path / "grpo").mkdir()
     trainer = training.grpo(tmp_path / "grpo")
     trainer.inflation.first, trainer.every = -5.0, 1
@@ -250,7 +250,7 @@ def test_bad_requests_are_one_message(shop: CatalogFolder, settings: MakeSetting
 
 def test_too_few_held_out_keep_the_last_step(tmp_path: Path, settings: MakeSettings) -> None:
     few, heard = write_shop(tmp_path / "few", customers=6, length=4), Heard()
-    summary = run(few, settings(), heard)
+    summary = run(few, settings(**{"recommender.steps": 2, "recommender.grpo_steps": 1}), heard)
     assert summary.checkpoint and not summary.details["metrics"]
     assert any("too few to choose a step by" in each for each in heard.said)
 
@@ -287,10 +287,11 @@ def test_an_evaluation_says_when_the_recommender_has_seen_its_questions(
 ) -> None:
     """The later split's questions are what the earlier one had for training."""
     named = {"model.recommender_checkpoint": "recommender-1", "eval.max_queries": 10}
+    work = workspace(trained.shop, settings(**named))
+    fused = open_retrieval(work).fused
+    system = load_recommender(work, fused)
     for changed, seen in (({}, False), ({"recommend.validation": 0.2, "recommend.test": 0.7}, True)):
         work = workspace(trained.shop, settings(**named, **changed))
-        fused = open_retrieval(work).fused
-        system = load_recommender(work, fused)
         measured = measure(work, open_retrieval(work).histories, TEST, [fused, system], "fused", {})
         assert any("recommender learnt from interactions up to" in note for note in measured.content["notes"]) == seen
         assert [each["system"] for each in measured.content["systems"]] == ["fused", "recommender"]
