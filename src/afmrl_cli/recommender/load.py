@@ -71,6 +71,7 @@ def load_recommender(work: Workspace, fused: Recommender) -> TrainedRecommender:
     return TrainedRecommender(fused, reader, weight, settings.recommender.shortlist, until)
 
 
+MOST_WEIGHT = 1e6
 EQUAL_WEIGHT = 0.5
 """Of a recommender that no validation has told whom to trust."""
 
@@ -81,7 +82,7 @@ def how_trusted(manifest: Manifest) -> tuple[float, int]:
     """
     weight, plan = manifest.metrics.get("weight", EQUAL_WEIGHT), manifest.settings.get("plan")
     until = plan.get("learnt_until", 0) if isinstance(plan, dict) else 0
-    if not 0 <= weight <= 1 or not isinstance(until, int) or not 0 <= until < 2**37:
+    if not 0 <= weight <= MOST_WEIGHT or not isinstance(until, int) or not 0 <= until < 2**37:
         message = f"checkpoint {manifest.name}: its weight or its plan is not what was written"
         raise ModelError(message, "train it again")
     return weight, until

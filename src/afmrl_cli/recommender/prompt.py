@@ -50,9 +50,9 @@ def read_answer(text: str, candidates: Sequence[str], answers: int) -> list[int]
     """
     place = {folded(candidate): number for number, candidate in enumerate(candidates)}
     number = min(answers, len(candidates))
-    lines = [line.strip().removeprefix(MARK) for line in text.splitlines() if line.strip()]
-    reasoning, named = lines[:-number], [place.get(folded(line), -1) for line in lines[-number:]]
-    if len({*named} - {-1}) < number or (reasoning and not reasoning[-1].endswith(ANSWER)):
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    reasoning, named = lines[:-number], [place.get(folded(line.removeprefix(MARK)), -1) for line in lines[-number:]]
+    if len({*named} - {-1}) < number or (reasoning and reasoning[-1] != ANSWER):
         return None
     return named
 
