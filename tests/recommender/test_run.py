@@ -290,7 +290,8 @@ def test_an_evaluation_says_when_the_recommender_has_seen_its_questions(
     work = workspace(trained.shop, settings(**named))
     fused = open_retrieval(work).fused
     system = load_recommender(work, fused)
-    for changed, seen in (({}, False), ({"recommend.validation": 0.2, "recommend.test": 0.7}, True)):
+    later: dict[str, object] = {"recommend.validation": 0.2, "recommend.test": 0.7}
+    for changed, seen in ((dict[str, object](), False), (later, True)):
         work = workspace(trained.shop, settings(**named, **changed))
         measured = measure(work, open_retrieval(work).histories, TEST, [fused, system], "fused", {})
         assert any("recommender learnt from interactions up to" in note for note in measured.content["notes"]) == seen

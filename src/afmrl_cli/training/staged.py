@@ -79,7 +79,8 @@ def read_done(place: Path, metrics: AbstractSet[str]) -> Done | None:
         return None
     with reading(file):
         found = validated(_DoneFile, read_object(file))
-        if found.start.keys() != found.metrics.keys() or found.start.keys() not in (set(), metrics):
+        names = found.start.keys()
+        if names != found.metrics.keys() or (names and names != metrics):
             raise ValueError("other metrics")
     adapter = place / found.best
     if adapter.is_symlink() or not adapter.is_dir() or any(each.is_symlink() for each in adapter.iterdir()):
