@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afmrl_cli.evaluation.compare import differences
-from afmrl_cli.listener import Listener
+from afmrl_cli.listener import Silent
 from afmrl_cli.nano.shop import ShopPlan, write_shop
 from afmrl_cli.next_item.histories import Question, questions_of
 from afmrl_cli.next_item.metrics import rank_targets
@@ -69,7 +69,7 @@ DESCRIBED = "described"
 METRICS = ("hr@1", "hr@10", "ndcg@10")
 
 
-class Told(Listener):
+class Told(Silent):
     """Prints notes and warnings, no progress."""
 
     def note(self, message: str) -> None:
@@ -77,9 +77,6 @@ class Told(Listener):
 
     def warn(self, message: str) -> None:
         print(f"  warning: {message}", flush=True)
-
-    def progress(self, what: str, done: int, total: int | None = None) -> None:
-        """Say nothing."""
 
 
 def shop_of(work: Path, seed: int) -> CatalogFolder:
@@ -95,7 +92,7 @@ def shop_of(work: Path, seed: int) -> CatalogFolder:
     return CatalogFolder(shop / "catalog.csv")
 
 
-def settings_of(arm: str, wanted: argparse.Namespace, kept: int) -> dict[str, object]:
+def settings_of(arm: str, wanted: argparse.Namespace, kept: float) -> dict[str, object]:
     """Return the settings of an arm; `kept` reasonings are in the filtered one."""
     found: dict[str, object] = {
         **SIZES,
@@ -139,7 +136,7 @@ def ranks_of(
     return found
 
 
-def run_arm(arm: str, folder: CatalogFolder, wanted: argparse.Namespace, kept: int) -> dict[str, Any]:
+def run_arm(arm: str, folder: CatalogFolder, wanted: argparse.Namespace, kept: float) -> dict[str, Any]:
     """Train an arm and rank the test part by it."""
     changes = settings_of(arm, wanted, kept)
     with contextlib.ExitStack() as stack:

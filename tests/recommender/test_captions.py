@@ -116,7 +116,7 @@ def test_what_was_answered_before_the_server_went_away_is_kept(tmp_path: Path, s
         return Reply(SENTENCE) if number < 1 else Reply(status=401, body=b'{"error": {"message": "invalid api key"}}')
 
     server.script = script
-    one = {"attributes.concurrency": 1}
+    one: dict[str, Any] = {"attributes.concurrency": 1}
     with pytest.raises(ModelError, match="401"):
         captions(work(tmp_path, server, ["Red shirt", "Blue shirt"], **one))
     server.script = lambda number, body: Reply(SENTENCE)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..next_item.histories import Question, Recommender
+from ..next_item.histories import Question, Recommender, Scores
 from ..scores import best_first
 from ..store.files import hash_json
 from .prompt import folded
@@ -64,10 +64,14 @@ def first_of(recommender: Recommender, questions: Sequence[Question], number: in
     """Return the first `number` listings by `recommender` for each question, best first."""
     found = []
     for begin in range(0, len(questions), AT_A_TIME):
-        for row in recommender.scores(questions[begin : begin + AT_A_TIME]):
-            there = np.flatnonzero(np.isfinite(row))
-            found.append(np.asarray(best_first(row[there], number, there)[0]))
+        found += [first(row, number) for row in recommender.scores(questions[begin : begin + AT_A_TIME])]
     return found
+
+
+def first(scores: Scores, number: int) -> NDArray[np.int64]:
+    """Return the first `number` listings by scores [listings], best first; those of -inf are none."""
+    there = np.flatnonzero(np.isfinite(scores))
+    return np.asarray(best_first(scores[there], number, there)[0])
 
 
 def history_lines(question: Question, texts: Texts, most: int) -> tuple[str, ...]:

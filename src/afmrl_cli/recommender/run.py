@@ -38,7 +38,7 @@ from ..training.staged import Done, join_metrics, load_weights, read_done, write
 from ..workspace import Workspace
 from .card import recommender_card
 from .grpo import GrpoTrainer
-from .load import make_generator, make_reader
+from .load import as_trained, make_generator, make_reader
 from .plan import GRPO, NOT_THE_RESULT, SFT, Plan, data_of, describe, make_plan, run_key
 from .questions import NEAR, first_of, sampled
 from .ranking import naming_lengths
@@ -64,6 +64,8 @@ def train_recommender(work: Workspace, *, dry_run: bool = False, force: bool = F
 
 def _plan(job: Job) -> Planned:
     work, problems = job.work, Problems()
+    if job.parent is not None:  # it goes on reading as it has learnt to
+        work = work.with_settings(as_trained(work.settings, job.parent))
     own = work.settings.recommender
     if own.stages == GRPO and job.parent is None:
         raise ModelError(

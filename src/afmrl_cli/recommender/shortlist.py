@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from ..models.batching import Batches
 from ..models.generator import LocalGenerator
 from ..next_item.histories import Question, Recommender, Scores
-from ..scores import best_first
-from .questions import AT_A_TIME, first_of, history_lines
+from .questions import AT_A_TIME, first, history_lines
 from .ranking import Floats, Shown, line_scores
 from .texts import Texts
 
@@ -39,15 +38,13 @@ class Shortlists:
 
 def shortlists_of(fused: Recommender, questions: Sequence[Question], number: int) -> Shortlists:
     """Return the first `number` listings of each question."""
-    listings = first_of(fused, questions, number)
-    values = []
+    found = Shortlists(list(questions), [], [])
     for begin in range(0, len(questions), AT_A_TIME):
-        rows = fused.scores(questions[begin : begin + AT_A_TIME])
-        values += [
-            row[chosen].astype(np.float64)
-            for row, chosen in zip(rows, listings[begin : begin + AT_A_TIME], strict=True)
-        ]
-    return Shortlists(list(questions), listings, values)
+        for row in fused.scores(questions[begin : begin + AT_A_TIME]):
+            chosen = first(row, number)
+            found.listings.append(chosen)
+            found.values.append(row[chosen].astype(np.float64))
+    return found
 
 
 class Reader:
@@ -85,10 +82,9 @@ class TrainedRecommender:
     def scores(self, questions: Sequence[Question]) -> Scores:
         """Return v, but of the shortlist the fused score, raised so that it stays before all others."""
         found = self.fused.scores(questions)
-        lists = shortlists_of(self.fused, questions, self.number)
-        said = self.reader.read(questions, lists.listings)
-        for row, chosen, values, both in zip(found, lists.listings, lists.values, said, strict=True):
-            put_first(row, chosen, fuse(values, both, self.weight))
+        lists = [first(row, self.number) for row in found]
+        for row, chosen, both in zip(found, lists, self.reader.read(questions, lists), strict=True):
+            put_first(row, chosen, fuse(row[chosen].astype(np.float64), both, self.weight))
         return found
 
     def among(self, questions: Sequence[Question], listings: NDArray[np.int64]) -> Scores:
@@ -96,9 +92,9 @@ class TrainedRecommender:
         all are shown at once, as papers ask; of more those that the retrieval ranks first.
         """
         values = np.take_along_axis(self.fused.scores(questions), listings, axis=1)
-        first = [np.asarray(best_first(row, self.number)[0]) for row in values]
-        shown = [row[places] for row, places in zip(listings, first, strict=True)]
-        for row, places, both in zip(values, first, self.reader.read(questions, shown), strict=True):
+        best = [first(row, self.number) for row in values]
+        shown = [row[places] for row, places in zip(listings, best, strict=True)]
+        for row, places, both in zip(values, best, self.reader.read(questions, shown), strict=True):
             put_first(row, places, fuse(row[places].astype(np.float64), both, self.weight))
         return values
 

@@ -71,7 +71,7 @@ def listing_texts(work: Workspace, processor: Processor, problems: Problems, loc
     if "attributes" in settings.text:
         attributes, generated = _attributes(work, products)
     captions = captions_of(work, products, problems, lock) if "caption" in settings.text else {}
-    lines = []
+    lines = list[str]()
     for product, text in zip(products, attributes, strict=True):
         line = listing_line(product, settings.text, text, captions.get(product.id, ""))
         cut = processor.cut(processor.clean(line), settings.item_tokens).strip()
