@@ -91,10 +91,20 @@ def trained(folder: CatalogFolder, settings: Settings, name: str) -> None:
     for way, found in ranks.items():
         print(row_of(f"{name}, {way}", found, ranks["retrieval"], customers), flush=True)
     print(f"weight {recommender.weight:.2f}")
+    print_watched(name, summary.run)
+
+
+def print_watched(name: str, run: Path) -> None:
+    """Print the mean reward in the first and last third of GRPO's steps, and the held-out ranking by step."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    if rewards := [row["reward"] for row in rows if "reward" in row]:
+        third = max(1, len(rewards) // 3)
+        held_out = ", ".join(f"{row['eval_ndcg@10']:.3f}" for row in rows if "eval_ndcg@10" in row)
+        print(f"{name}: reward {mean(rewards[:third]):.2f}, then {mean(rewards[-third:]):.2f}; held out {held_out}")
 
 
 def leaking(folder: CatalogFolder, settings: Settings) -> None:
-    """Do GRPO with reasoning that names the target, and print what reward and held-out ranking did."""
+    """Do GRPO with reasoning that names the target."""
     job = start_job(RECOMMENDER, Workspace(folder, settings, Told()))
     plan: Plan = RECOMMENDER.plan(job).content
     told = {
@@ -105,13 +115,8 @@ def leaking(folder: CatalogFolder, settings: Settings) -> None:
     place = folder.runs / "leaking"
     place.mkdir(parents=True, exist_ok=True)
     done = Run(job, plan.with_reasonings(told), place, Bases()).stage(GRPO, None)
-    steps = [json.loads(line) for line in (place / GRPO / "metrics.jsonl").read_text("utf-8").splitlines()]
-    rewards = [row["reward"] for row in steps if "reward" in row]
-    tenth = max(1, len(rewards) // 10)
-    print(
-        f"leaking: {done.said or 'not stopped'}; reward {mean(rewards[:tenth]):.3f} to {mean(rewards[-tenth:]):.3f}, "
-    )
-    print("held out, by step: " + ", ".join(f"{row['eval_ndcg@10']:.3f}" for row in steps if "eval_ndcg@10" in row))
+    print(done.said or "not stopped")
+    print_watched("leaking", place / GRPO)
 
 
 def main() -> None:
