@@ -143,6 +143,10 @@ def test_candidates_are_shuffled_anew_each_time_and_the_same_for_one_seed() -> N
     assert drawn(5) == drawn(5) != drawn(6)
 
 
+def test_listings_that_text_cant_tell_apart_are_counted() -> None:
+    assert TEXTS.shared == 2
+
+
 def test_a_listing_is_a_line_of_what_the_settings_name() -> None:
     product = Product("A-1", title="Linen  shirt", brand="Oak", given={"price": "9.90"})
     said = "colour: navy; material: linen"
