@@ -13,21 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
 from transformers import Trainer, TrainingArguments
 
 from ..attributes.request import Request
-from ..errors import ModelError
 from ..listener import Listener
 from ..models.generator import LocalGenerator
+from ..sft.trainer import end_of_turn, label_answers
 from ..training.loop import Resumable, common_arguments
 from .plan import SFT, Plan
 from .progress import Progress, tell
 from .questions import Asked
-
-IGNORED = -100
-"""The label of a token that has no part in the loss."""
 
 
 class Collator:
@@ -35,12 +31,10 @@ class Collator:
 
     def __init__(self, generator: LocalGenerator, plan: Plan) -> None:
         self.generator, self.plan = generator, plan
-        tokenizer, ends = generator.processor.tokenizer, generator.processor.family.end_tokens
-        known = tokenizer.get_vocab()
-        self.end = next((token for token in ends if token in known), tokenizer.eos_token)
+        self.end = end_of_turn(generator.processor)
 
     def __call__(self, asked: Sequence[Asked]) -> dict[str, Any]:
-        """Collate questions; `labels` [n, t] are those of the last t columns, at least one of them before the answer.
+        """Collate questions; `labels` are as in `label_answers`.
 
         Raises ModelError when the tokenizer joins question and answer, or a row is longer than the model's positions.
         """
@@ -49,17 +43,8 @@ class Collator:
         answers = [processor.clean(self.plan.answer(each)) + self.end for each in asked]
         rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
         batch = processor.tokens(rows, [0] * len(rows), None)
-        ids = processor.tokenizer(answers, add_special_tokens=False)["input_ids"]
-        kept = max(map(len, ids)) + 1
-        labels = torch.full((len(ids), kept), IGNORED)
-        for i, answer in enumerate(ids):
-            labels[i, kept - len(answer) :] = batch["input_ids"][i, -len(answer) :]
-            if batch["input_ids"][i, -len(answer) :].tolist() != answer:
-                raise ModelError(
-                    "the tokenizer joins the question's end with the answer's beginning",
-                    "use a model whose chat template ends in a line break, as Qwen's do",
-                )
-        return {**batch, "labels": labels, "logits_to_keep": kept, "use_cache": False}
+        labels = label_answers(processor, batch["input_ids"], answers)
+        return {**batch, "labels": labels, "logits_to_keep": labels.shape[1], "use_cache": False}
 
 
 class SftTrainer(Resumable, Trainer):  # type: ignore[misc]

@@ -26,6 +26,7 @@ from ..errors import DataError, ModelError
 from ..listener import Listener
 from ..models.generator import LocalGenerator
 from ..models.presets import Base
+from ..models.processor import Processor
 from ..settings import Settings
 from ..training.adapter import save_adapter
 from ..training.loop import Resumable, common_arguments
@@ -44,9 +45,7 @@ class Collator:
 
     def __init__(self, generator: LocalGenerator, task: AttributeTask, settings: Settings) -> None:
         self.generator, self.task, self.settings = generator, task, settings
-        tokenizer, ends = generator.processor.tokenizer, generator.processor.family.end_tokens
-        known = tokenizer.get_vocab()
-        self.end = next((token for token in ends if token in known), tokenizer.eos_token)
+        self.end = end_of_turn(generator.processor)
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Collate examples; `labels` [n, t] are those of the last t columns (`logits_to_keep`), at least one of
@@ -64,18 +63,33 @@ class Collator:
             answers.append(example.target.text + self.end)
             pictures.append(request.images)
         batch = self.generator.vision.tokens([p + a for p, a in zip(prompts, answers, strict=True)], pictures)
-        ids = processor.tokenizer(answers)["input_ids"]
-        kept = max(map(len, ids)) + 1
-        labels = torch.full((len(ids), kept), IGNORED)
-        for i, answer in enumerate(ids):
-            labels[i, kept - len(answer) :] = batch["input_ids"][i, -len(answer) :]
-            if batch["input_ids"][i, -len(answer) :].tolist() != answer:
-                raise ModelError(
-                    "the tokenizer joins the prompt's end with the answer's beginning",
-                    "use a model whose chat template ends in a line break, as Qwen's do",
-                )
+        labels = label_answers(processor, batch["input_ids"], answers)
         shown = [picture for row in pictures for picture in row]
-        return {**batch, PICTURES: shown, "labels": labels, "logits_to_keep": kept, "use_cache": False}
+        return {**batch, PICTURES: shown, "labels": labels, "logits_to_keep": labels.shape[1], "use_cache": False}
+
+
+def end_of_turn(processor: Processor) -> str:
+    """Return the token that an answer ends with."""
+    tokenizer = processor.tokenizer
+    known = tokenizer.get_vocab()
+    return str(next((token for token in processor.family.end_tokens if token in known), tokenizer.eos_token))
+
+
+def label_answers(processor: Processor, ids: torch.Tensor, answers: Sequence[str]) -> torch.Tensor:
+    """Return the labels [n, t] of the last t columns of `ids` [n, length], rows that end in `answers`; at least one
+    column is before the answer. ModelError when the tokenizer joins what stands before an answer with its beginning.
+    """
+    tokens = processor.tokenizer(list(answers))["input_ids"]
+    kept = max(map(len, tokens)) + 1
+    labels = torch.full((len(tokens), kept), IGNORED)
+    for i, answer in enumerate(tokens):
+        labels[i, kept - len(answer) :] = ids[i, -len(answer) :]
+        if ids[i, -len(answer) :].tolist() != answer:
+            raise ModelError(
+                "the tokenizer joins the prompt's end with the answer's beginning",
+                "use a model whose chat template ends in a line break, as Qwen's do",
+            )
+    return labels
 
 
 def with_pictures(batch: Mapping[str, Any], generator: LocalGenerator) -> dict[str, Any]:
