@@ -38,7 +38,8 @@ from afmrl_cli.models.base import Bases, Cache
 from afmrl_cli.nano.shop import ShopPlan, write_shop
 from afmrl_cli.recommender.questions import Asked
 from afmrl_cli.recommender.run import RECOMMENDER, Run
-from afmrl_cli.recommender.sft import IGNORED, Collator
+from afmrl_cli.recommender.sft import Collator
+from afmrl_cli.sft.trainer import label_answers
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.shell import Job, start_job
@@ -75,15 +76,11 @@ class Side:
             for each in asked
         ]
         batch = generator.vision.tokens(rows, pictures)
-        ids = generator.processor.tokenizer(answers, add_special_tokens=False)["input_ids"]
-        kept = max(map(len, ids)) + 1
-        labels = torch.full((len(ids), kept), IGNORED)
-        for i, answer in enumerate(ids):
-            labels[i, kept - len(answer) :] = torch.tensor(answer)
+        labels = label_answers(generator.processor, batch["input_ids"], answers)
         shown = generator.vision.show([picture for row in pictures for picture in row])
         there = generator.vision.inputs({**batch, **shown}, generator.loaded.device)
         generator.vision.flush()
-        return {**there, "labels": labels, "logits_to_keep": kept, "use_cache": False}
+        return {**there, "labels": labels, "logits_to_keep": labels.shape[1], "use_cache": False}
 
     def _with_slots(self, asked: Asked) -> str:
         """Return the question as the model reads it, a picture's slot before each listing's line."""
