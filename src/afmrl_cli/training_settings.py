@@ -44,7 +44,8 @@ class TrainingSettings(Section):
     @classmethod
     def constants(cls) -> dict[str, Any]:
         """Return what was a setting once: role and rates never were."""
-        return {name: value for name, value in super().constants().items() if name not in ("role", "rates")}
+        never = ("role", "rates", "grpo_rates")
+        return {name: value for name, value in super().constants().items() if name not in never}
 
 
 class AgclSettings(TrainingSettings):
