@@ -36,7 +36,7 @@ from afmrl_cli.catalog.read import read_products
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.base import Bases, Cache
 from afmrl_cli.nano.shop import ShopPlan, write_shop
-from afmrl_cli.recommender.questions import Asked
+from afmrl_cli.recommender.questions import Example
 from afmrl_cli.recommender.run import RECOMMENDER, Run
 from afmrl_cli.recommender.sft import Collator
 from afmrl_cli.sft.trainer import label_answers
@@ -64,7 +64,7 @@ class Side:
         self.name, self.plan, self.photos, self.catalog = name, plan, photos, work.settings.catalog
         self.tokens = 0
 
-    def batch(self, asked: Sequence[Asked]) -> dict[str, Any]:
+    def batch(self, asked: Sequence[Example]) -> dict[str, Any]:
         """Return what the model's forward takes."""
         if self.name == "text":
             return self.collate(asked)
@@ -82,7 +82,7 @@ class Side:
         generator.vision.flush()
         return {**there, "labels": labels, "logits_to_keep": labels.shape[1], "use_cache": False}
 
-    def _with_slots(self, asked: Asked) -> str:
+    def _with_slots(self, asked: Example) -> str:
         """Return the question as the model reads it, a picture's slot before each listing's line."""
         generator, question = self.made.generator, self.plan.question(asked)
         plain = generator.processor.clean(question)
@@ -92,7 +92,7 @@ class Side:
             lines[number] = slot + lines[number]
         return generator.text(Request(question)).replace(plain, "\n".join(lines), 1)
 
-    def step(self, asked: Sequence[Asked]) -> float:
+    def step(self, asked: Sequence[Example]) -> float:
         """Do a chunk; return its processor seconds."""
         began = time.process_time()
         batch = self.batch(asked)
@@ -102,7 +102,7 @@ class Side:
         return time.process_time() - began
 
 
-def opened(wanted: argparse.Namespace) -> tuple[Job, Any, dict[str, Path], list[Asked]]:
+def opened(wanted: argparse.Namespace) -> tuple[Job, Any, dict[str, Path], list[Example]]:
     """Return the job on the shop, its plan, the first photo by a listing's text, and the questions of a chunk."""
     shop = wanted.work / "shop"
     if not (shop / "catalog.csv").is_file():

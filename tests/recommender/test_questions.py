@@ -14,7 +14,7 @@ from afmrl_cli.next_item.histories import Question
 from afmrl_cli.recommender.constrained import lines_alone
 from afmrl_cli.recommender.inflation import Inflation
 from afmrl_cli.recommender.prompt import answer_text, question_text, read_answer
-from afmrl_cli.recommender.questions import Asked, draw, history_lines, key_of, sampled
+from afmrl_cli.recommender.questions import Example, draw, history_lines, key_of, sampled
 from afmrl_cli.recommender.reward import reward_of
 from afmrl_cli.recommender.texts import Texts, listing_line
 
@@ -26,7 +26,7 @@ def question(*history: int, target: int) -> Question:
     return Question(np.array(history, dtype=np.int32), np.arange(len(history), dtype=np.int64), 99, target, 0)
 
 
-def drawn(seed: int, *, number: int = 4, hard: float = 0.5, near: tuple[int, ...] = (4, 5)) -> Asked:
+def drawn(seed: int, *, number: int = 4, hard: float = 0.5, near: tuple[int, ...] = (4, 5)) -> Example:
     sizes = (9, number, hard, 3)
     return draw("k", question(1, target=0), np.array(near), TEXTS, sizes, np.random.default_rng(seed))
 

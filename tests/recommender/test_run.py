@@ -26,7 +26,7 @@ from afmrl_cli.recommend.split import TEST
 from afmrl_cli.recommender import run as module
 from afmrl_cli.recommender.load import as_trained, how_trusted, load_recommender
 from afmrl_cli.recommender.plan import Plan
-from afmrl_cli.recommender.questions import Asked
+from afmrl_cli.recommender.questions import Example
 from afmrl_cli.recommender.run import RECOMMENDER, Run, train_recommender
 from afmrl_cli.recommender.sft import Collator
 from afmrl_cli.recommender.validation import NAMES
@@ -75,7 +75,7 @@ def trained(settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory) ->
         towers.append(self.generator.loaded.trunk.visual)
         towers[-1].register_forward_hook(lambda *_: seen.append(1))
 
-    def noted(self: Plan, number: int, draw_number: int) -> Asked:
+    def noted(self: Plan, number: int, draw_number: int) -> Example:
         draws.append((number, draw_number))
         return drawn(self, number, draw_number)
 

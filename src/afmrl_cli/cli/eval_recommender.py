@@ -47,7 +47,7 @@ def eval_recommender(
 ) -> None:
     """Measure recommending: HR@k and nDCG@k of what customers took next, over the whole catalog, beside baselines.
 
-    Rows: popularity, likeness to what was taken before, what others took with it, all of it fused, a sequential model
+    Rows: popularity, likeness to what was taken before, what others bought with it, all of it fused, a sequential model
     that knows the orders alone, and the recommender that `model.recommender_checkpoint` names. Intervals are over
     customers; new items and new customers stand apart.
 

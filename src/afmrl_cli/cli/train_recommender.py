@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def train_recommender(session: Session, dry_run: DryRun = False, force: Force = False) -> None:
     """Teach the generator's base which listing a customer takes next: by what came next, then by reward (GRPO).
 
-    Listings are read as text; no photo is looked at. `recommend` and `eval-recommender` ask it about the first of the
+    Listings are read as text; no photo is read. `recommend` and `eval-recommender` ask it about the first of the
     retrieval. Interrupted or killed, the same command goes on from the last saved step.
 
     Example: afmrl train-recommender; then afmrl recommend --customer 4711 --set

@@ -3,7 +3,7 @@
     a question   what does this customer take at time t?   history: all that came before t, oldest first
                  target: what was taken at t
 
-Rows of one time, the lines of an order, are in nobody's history but that of later ones: none of them tells another.
+Rows of one time, the lines of an order, are in nobody's history but that of later ones: none of them predicts another.
 A customer's first rows ask nothing, since there is no history.
 
 Customers are numbered by what they did, not by their hashes: these are made with a key of the folder's own, and what is

@@ -142,8 +142,8 @@ def _train(work: Workspace, histories: Histories, learned: NDArray[np.bool_], se
                 break
     if best is not None:
         model.load_state_dict(best[1])
-    told = Training(epoch, best[0] if best else epoch, value if best else None, torch.get_num_threads(), sampled)
-    return Sequential(model, learned, told)
+    training = Training(epoch, best[0] if best else epoch, value if best else None, torch.get_num_threads(), sampled)
+    return Sequential(model, learned, training)
 
 
 def _new_model(listings: int) -> Attention:

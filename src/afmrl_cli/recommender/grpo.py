@@ -35,7 +35,7 @@ from .constrained import lines_alone
 from .inflation import Inflation
 from .plan import GRPO, Plan
 from .progress import Progress, tell
-from .questions import Asked
+from .questions import Example
 from .reward import Reward, reward_of
 
 HOPELESS = 3
@@ -62,7 +62,7 @@ class GrpoTrainer(Resumable, SharedPrefix):
         self.progress, self.inflation, self.stopped = Progress(), Inflation(own.inflation), ""
         self.trunk, self.packs_answers = loaded.trunk, policy.generator.processor.family.packs_answers
         self.chunk_tokens = []
-        self.asked: dict[int, Asked] = {}
+        self.asked: dict[int, Example] = {}
         self.rewards: list[Reward] = []
         self.tokens: list[list[int]] = []
         self.hopeless = 0

@@ -1,7 +1,7 @@
 """Reward inflation: the reward rises and the ranking of what was held out does not.
 
 MLLMRec-R1 reports it of reasoning that is not filtered: a policy learns to please its reward on the training questions,
-and no customer is served better. So both are looked at together, at each validation:
+and no customer is served better. So both are watched together, at each validation:
 
     R_v   mean reward of the answers sampled since the validation before        H_v   nDCG@10 on held-out questions
 

@@ -73,7 +73,7 @@ def load_recommender(work: Workspace, fused: Recommender) -> TrainedRecommender:
 
 MOST_WEIGHT = 1e6
 EQUAL_WEIGHT = 0.5
-"""Of a recommender that no validation has told whom to trust."""
+"""Of a recommender without a validation by which its weight could be fitted."""
 
 
 def how_trusted(manifest: Manifest) -> tuple[float, int]:
@@ -92,11 +92,11 @@ def as_trained(settings: Settings, manifest: Manifest) -> Settings:
     """Return the settings with those by which the recommender read in training. ModelError where its manifest does not
     say them.
     """
-    told = manifest.settings.get("recommender")
+    stored = manifest.settings.get("recommender")
     try:
-        if not isinstance(told, dict):
+        if not isinstance(stored, dict):
             raise ValueError("no settings")
-        trained = RecommenderSettings.model_validate({name: told[name] for name in READ})
+        trained = RecommenderSettings.model_validate({name: stored[name] for name in READ})
     except (KeyError, ValueError) as error:
         raise ModelError(
             f"checkpoint {manifest.name}: it does not say how it was trained to read", "train it again"

@@ -16,7 +16,7 @@ from ..settings import Settings
 from ..store.files import hash_json
 from ..training.sizes import peak_rate, with_recommender_sizes
 from .prompt import answer_text, question_text
-from .questions import Asked, draw, key_of
+from .questions import Example, draw, key_of
 from .texts import Texts
 from .validation import Validation
 
@@ -64,7 +64,7 @@ class Plan:
         """Count the questions of all steps of SFT."""
         return self.settings.recommender.steps * self.settings.recommender.batch_size
 
-    def __getitem__(self, position: int) -> Asked:
+    def __getitem__(self, position: int) -> Example:
         """Return the question at a position of SFT: in each epoch another order, other candidates, other places; now
         and then without its history.
         """
@@ -77,7 +77,7 @@ class Plan:
             return replace(asked, history=())
         return asked
 
-    def drawn(self, number: int, draw_number: int) -> Asked:
+    def drawn(self, number: int, draw_number: int) -> Example:
         """Return the training question of this number with candidates drawn for this time."""
         own = self.settings.recommender
         sizes = (own.history, own.candidates, own.hard, own.answers)
@@ -90,16 +90,16 @@ class Plan:
         own = self.settings.recommender
         return query_order(len(self.train), own.grpo_steps, min(own.prompts, len(self.train)), own.seed)
 
-    def question(self, asked: Asked) -> str:
+    def question(self, asked: Example) -> str:
         """Return the question as text, with reasoning where the setting puts it there."""
         answers = self.settings.recommender.answers
         return question_text(asked.history, asked.candidates, answers, self._reasoning(asked, "prompt"))
 
-    def answer(self, asked: Asked) -> str:
+    def answer(self, asked: Example) -> str:
         """Return the right answer as text, with reasoning where the setting puts it there."""
         return answer_text([asked.candidates[place] for place in asked.ranked], self._reasoning(asked, "answer"))
 
-    def _reasoning(self, asked: Asked, place: str) -> str:
+    def _reasoning(self, asked: Example, place: str) -> str:
         """Return the reasoning that stands there; none about a history that is not shown."""
         there = asked.history and self.settings.reasoning.place == place
         return self.reasonings.get(asked.key, "") if there else ""

@@ -30,7 +30,7 @@ AT_A_TIME = 256
 
 
 @dataclass(frozen=True)
-class Asked:
+class Example:
     """A question as text: `candidates` as they are shown, `target` and `ranked` places among them."""
 
     key: str
@@ -86,7 +86,7 @@ def draw(
     texts: Texts,
     sizes: tuple[int, int, float, int],
     rng: np.random.Generator,
-) -> Asked:
+) -> Example:
     """Draw a question's candidates; `near` are the retrieval's first listings for it, `sizes` are (history, candidates,
     share of hard ones, answers).
     """
@@ -114,7 +114,7 @@ def draw(
     shown = [question.target, *wrong]
     order = rng.permutation(len(shown))
     at = {shown[old]: new for new, old in enumerate(order)}
-    return Asked(
+    return Example(
         key,
         history_lines(question, texts, most),
         tuple(texts.lines[shown[old]] for old in order),

@@ -98,9 +98,9 @@ def write_reasonings(work: Workspace, cases: Sequence[Case]) -> Reasonings:
     counts = {"asked": len(run.cases), "written": len(written), "kept": len(kept)}
     counts |= {reason: left_out[reason] for reason in (*FLAWS, *FILTERED) if left_out[reason]}
     if run.cases and not kept:
-        told = ", ".join(f"{number} {reason}" for reason, number in left_out.items())
+        reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items())
         said = f"; the last error: {run.last_error}" if run.last_error else ""
-        work.listener.warn(f"no reasoning is kept of {len(run.cases)} cases: {told}{said}")
+        work.listener.warn(f"no reasoning is kept of {len(run.cases)} cases: {reasons}{said}")
     return Reasonings(kept, counts)
 
 
@@ -114,7 +114,7 @@ class ReasoningRun:
     last_error: str = ""
     _vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     _told: bool = False
-    """Whether the server's address was told."""
+    """Whether the server's address was shown."""
 
     def __post_init__(self) -> None:
         self.settings = self.work.settings.reasoning

@@ -7,7 +7,7 @@
     (d) answers      that are empty, cut off, too long, refused, or an error of the server
 
 At the median counts as above it (ties as `scores` has them), so of equal similarities all are kept, and a single
-reasoning is. (a) looks at the target, as training does, so it is for training examples alone. (d) is no judgement of
+reasoning is. (a) uses the target, as training does, so it is for training examples alone. (d) is no judgement of
 content: it holds without `reasoning.filter`, too. The paper's released code has none of these, and its refinement shows
 the target to the writer.
 """

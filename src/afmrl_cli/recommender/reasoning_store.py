@@ -100,12 +100,12 @@ def _read(line: bytes) -> tuple[Place, Written | float | int] | None:
     """Return what a line holds; None where it is not what was written."""
     try:
         content = parse_json(line)
-        told = content.pop(SUM)
+        checksum = content.pop(SUM)
         place = (content["kind"], content["key"], content["fingerprint"])
         value = content["value"]
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    if told != hash_json(content)[:8] or not all(isinstance(part, str) for part in place):
+    if checksum != hash_json(content)[:8] or not all(isinstance(part, str) for part in place):
         return None
     match place[0], value:
         case "text", [str(text), str(flaw)]:

@@ -23,7 +23,7 @@ from ..sft.trainer import end_of_turn, label_answers
 from ..training.loop import Resumable, common_arguments
 from .plan import SFT, Plan
 from .progress import Progress, tell
-from .questions import Asked
+from .questions import Example
 
 
 class Collator:
@@ -33,7 +33,7 @@ class Collator:
         self.generator, self.plan = generator, plan
         self.end = end_of_turn(generator.processor)
 
-    def __call__(self, asked: Sequence[Asked]) -> dict[str, Any]:
+    def __call__(self, asked: Sequence[Example]) -> dict[str, Any]:
         """Collate questions; `labels` are as in `label_answers`.
 
         Raises ModelError when the tokenizer joins question and answer, or a row is longer than the model's positions.
@@ -98,7 +98,7 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         super()._save_checkpoint(model, trial)
 
     def extra_state(self) -> Mapping[str, Any]:
-        """Return what the end of the stage tells."""
+        """Return the metrics that the end of the stage reports."""
         return self.progress.written()
 
     def load_extra_state(self, counters: Mapping[str, Any]) -> None:

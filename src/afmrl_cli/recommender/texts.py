@@ -3,7 +3,7 @@
     title, brand, category, price; attribute values, ...; a caption        as `recommender.text` says, in its order
 
 Attributes are those that `afmrl attributes` stored, else the shop's own columns. Captions are written by the generator
-once, kept like attributes, and asked for with `recommender.text = [..., "caption"]`. From here on nothing looks at a
+once, kept like attributes, and asked for with `recommender.text = [..., "caption"]`. From here on nothing reads a
 photo: training and ranking run no vision tower.
 """
 
