@@ -23,6 +23,7 @@ from .training_settings import (
     RerankSettings,
     SftSettings,
 )
+from .vision_settings import VisionSettings
 
 BUILT_IN = "nano"
 """The name of the model that comes with the tool, which no folder of that name takes."""
@@ -126,6 +127,11 @@ class ModelSettings(Section):
     )
     recommender_checkpoint: str = Field(
         "", description="Recommender, an adapter on the generator's base, from the checkpoint store; empty: none."
+    )
+    vision_checkpoint: str = Field(
+        "",
+        description="Vision encoder, trained on the generator's vision tower, from the checkpoint store: it embeds "
+        "photos, in place of the embedder; empty: none.",
     )
     embed_template: Literal["auto", "plain", "qwen3-vl-embedding", "gme"] = Field(
         "auto", description="How the embedder's input is written; auto: as the model or its adapter was trained."
@@ -383,6 +389,7 @@ class Settings(Section):
     rerank: RerankSettings = RerankSettings()
     composed: ComposedSettings = ComposedSettings()
     recommender: RecommenderSettings = RecommenderSettings()
+    vision: VisionSettings = VisionSettings()
     cycle: CycleSettings = CycleSettings()
     search: SearchSettings = SearchSettings()
     dedupe: DedupeSettings = DedupeSettings()

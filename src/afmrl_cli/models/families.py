@@ -21,6 +21,11 @@ THOUGHT = ("<think>", "</think>")
 UNREADABLE = (IMAGE_TOKEN, VIDEO_TOKEN, "<|vision_start|>", "<|vision_end|>", "<|im_start|>")
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """All linear layers of the language model, none of the vision tower, whose layers share some of these names."""
+TOWER_TARGETS = (
+    r".*visual\.(blocks|merger|deepstack_merger_list).*"
+    r"\.(qkv|proj|fc1|fc2|gate_proj|up_proj|down_proj|linear_fc1|linear_fc2|0|2)"
+)
+"""All linear layers of the vision tower's blocks and of what joins its tokens (its mergers)."""
 HYBRID_TARGETS = LORA_TARGETS[:-1] + "|in_proj_qkv|in_proj_z|out_proj)"
 """Those of the gated delta nets beside them: three of four layers of Qwen3.5 have no attention. Left as they are: the
 convolutions, and the two layers that give a number a head (in_proj_a, in_proj_b).
@@ -55,6 +60,8 @@ class Family:
     """bf16: an adapter on 4 bits learns worse, so it is trained on them only where nothing else fits (precision.py)."""
     lora_targets: str = LORA_TARGETS
     """What LoRA is put on: a pattern of the form that `store.strict` lets a checkpoint have."""
+    tower_targets: str = TOWER_TARGETS
+    """The same for a vision encoder."""
     kernels: tuple[str, ...] = ()
     """Packages that make it quicker on a GPU, by their names for pip; without them it is PyTorch's work."""
     packs_answers: bool = True

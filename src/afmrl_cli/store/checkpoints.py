@@ -4,6 +4,7 @@ checkpoints/generator-1/manifest.json
                         adapter_config.json
                         adapter_model.safetensors
                         query_adapter.safetensors   of an embedder that is two-sided
+                        pooler.safetensors          of a vision encoder
 checkpoints/best.json   which one of each role is the best: `afmrl cycle` writes it, or a person
 
 A two-sided embedder reads composed queries (a photo and a change) with its query adapter, and everything else with the
@@ -31,16 +32,17 @@ from .files import TEMPORARY_PREFIX, hash_file, parse_json, write_json, writing_
 from .strict import AdapterConfig, check_adapter_config, check_manifest, read_strictly
 from .training_products import TrainingProducts, read_training_products
 
-Role = Literal["generator", "embedder", "reranker", "recommender"]
+Role = Literal["generator", "embedder", "reranker", "recommender", "vision"]
 
 MANIFEST = "manifest.json"
 WEIGHTS, QUERY_WEIGHTS = "adapter_model.safetensors", "query_adapter.safetensors"
+POOLER_WEIGHTS = "pooler.safetensors"
 CONFIG = "adapter_config.json"
 REQUIRED = (WEIGHTS, CONFIG)
 ALLOWED_SUFFIXES = (".safetensors", ".json", ".md", ".txt")
 """Pickles (.bin, .pt, .pkl) run code when they are loaded, so that they never get in."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-ROLES: tuple[Role, ...] = ("generator", "embedder", "reranker", "recommender")
+ROLES: tuple[Role, ...] = ("generator", "embedder", "reranker", "recommender", "vision")
 EMBED_TEMPLATE = "embed_template"
 LATEST, BEST = "latest", "best"
 BEST_FILE = "best.json"
@@ -50,10 +52,10 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safe
 
 
 def base_role(role: Role) -> Role:
-    """Return which of `model.generator` and `model.embedder` names the base of `role`: a reranker's and a
-    recommender's is the generator's.
+    """Return which of `model.generator` and `model.embedder` names the base of `role`: all but the embedder's is
+    the generator's.
     """
-    return "generator" if role in ("reranker", "recommender") else role
+    return "embedder" if role == "embedder" else "generator"
 
 
 def versions() -> dict[str, str]:
@@ -290,7 +292,7 @@ def adapter_hashes(files: Mapping[str, str]) -> list[str]:
     """Return, of the hashes by file, those that decide what an adapter does: checkpoints on one base whose hashes are
     the same give the same results.
     """
-    return [files[name] for name in (*REQUIRED, QUERY_WEIGHTS) if name in files]
+    return [files[name] for name in (*REQUIRED, QUERY_WEIGHTS, POOLER_WEIGHTS) if name in files]
 
 
 def read_manifest(path: Path) -> Manifest:

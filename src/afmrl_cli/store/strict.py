@@ -19,8 +19,12 @@ LARGEST = 64 << 20
 """Bytes of one of these files."""
 DEEPEST = 20
 """Levels of what settings may hold."""
-TARGETS = re.compile(r"\.\*language_model\.\*\\\.\([a-z0-9_]{1,40}(\|[a-z0-9_]{1,40}){0,30}\)")
-"""The one form of pattern that is compiled: layers of the language model by their names, as a family's are."""
+TARGETS = re.compile(
+    r"\.\*(language_model|visual\\\.\([a-z_]{1,40}(\|[a-z_]{1,40}){0,5}\))\.\*\\\.\([a-z0-9_]{1,40}(\|[a-z0-9_]{1,40}){0,30}\)"
+)
+"""The one form of pattern that is compiled: layers of the language model or of the vision tower by their names, as a
+family's are.
+"""
 
 Text = Annotated[str, Field(max_length=1000)]
 Word = Annotated[str, Field(max_length=200)]
@@ -36,7 +40,7 @@ class ManifestFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    role: Literal["generator", "embedder", "reranker", "recommender"]
+    role: Literal["generator", "embedder", "reranker", "recommender", "vision"]
     base: Text
     base_revision: Word = ""
     name: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9._-]{0,63})?$")] = ""

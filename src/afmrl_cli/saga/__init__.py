@@ -1,0 +1,1 @@
+"""Training a photo encoder by what a frozen language model sees in pairs of photos."""
