@@ -64,7 +64,8 @@ def test_rows_are_complete_and_named_by_their_type() -> None:
         assert family.model_type == name
         assert family.token_side == vision.patch_size * vision.spatial_merge_size
         assert family.image_slot.count(family.image_token) == 1
-        assert TARGETS.fullmatch(family.lora_targets), "a checkpoint may have no other pattern"
+        for targets in (family.lora_targets, family.tower_targets):
+            assert TARGETS.fullmatch(targets), "a checkpoint may have no other pattern"
         assert all(getattr(family, field.name) != "" for field in fields(family))
 
 
@@ -100,6 +101,19 @@ def test_lora_is_on_every_large_layer_of_a_hybrid_model_and_on_no_other(tmp_path
     peft = add_trainable(generator, Settings().sft, None, NO_CHECKPOINTS, "CAUSAL_LM")
     touched = {name.split("language_model.")[1] for name, _ in peft.named_parameters() if ".lora_A" in name}
     assert {name.rsplit(".lora_A", 1)[0] for name in touched} == large and len(large) == 13
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_vision_encoders_lora_is_on_every_linear_layer_of_the_tower_and_on_no_other(architecture: str) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(tiny_config(architecture))
+    linear = {
+        name for name, module in model.named_modules() if "visual." in name and isinstance(module, torch.nn.Linear)
+    }
+    found = {name for name, _ in model.named_modules() if re.fullmatch(FAMILIES[architecture].tower_targets, name)}
+    assert found == linear
 
 
 def test_thinking_is_closed_in_the_prompt_and_never_opened_in_an_answer(tmp_path: Path) -> None:

@@ -23,9 +23,11 @@ LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_p
 """All linear layers of the language model, none of the vision tower, whose layers share some of these names."""
 TOWER_TARGETS = (
     r".*visual\.(blocks|merger|deepstack_merger_list).*"
-    r"\.(qkv|proj|fc1|fc2|gate_proj|up_proj|down_proj|linear_fc1|linear_fc2|0|2)"
+    r"\.(qkv|proj|fc1|fc2|gate_proj|up_proj|down_proj|linear_fc1|linear_fc2|mlp\.0|mlp\.2)"
 )
-"""All linear layers of the vision tower's blocks and of what joins its tokens (its mergers)."""
+"""All linear layers of the vision tower's blocks and of what joins its tokens (its mergers). Some of these have numbers
+for names, and so do the blocks.
+"""
 HYBRID_TARGETS = LORA_TARGETS[:-1] + "|in_proj_qkv|in_proj_z|out_proj)"
 """Those of the gated delta nets beside them: three of four layers of Qwen3.5 have no attention. Left as they are: the
 convolutions, and the two layers that give a number a head (in_proj_a, in_proj_b).

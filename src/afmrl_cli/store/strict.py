@@ -20,7 +20,8 @@ LARGEST = 64 << 20
 DEEPEST = 20
 """Levels of what settings may hold."""
 TARGETS = re.compile(
-    r"\.\*(language_model|visual\\\.\([a-z_]{1,40}(\|[a-z_]{1,40}){0,5}\))\.\*\\\.\([a-z0-9_]{1,40}(\|[a-z0-9_]{1,40}){0,30}\)"
+    r"\.\*(language_model|visual\\\.\([a-z_]{1,40}(\|[a-z_]{1,40}){0,5}\))\.\*"
+    r"\\\.\([a-z0-9_]{1,40}(\\\.\d)?(\|[a-z0-9_]{1,40}(\\\.\d)?){0,30}\)"
 )
 """The one form of pattern that is compiled: layers of the language model or of the vision tower by their names, as a
 family's are.
