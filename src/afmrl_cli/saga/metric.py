@@ -1,0 +1,152 @@
+"""Metric learning on pooled vectors: three losses. Lines that begin with > are the papers'.
+
+x_i [D_e] are the vectors of a batch of m photos, of length 1, s the cosine, d the Euclidean distance.
+
+Multi-Similarity (Wang et al. 2019), without proxies; P_i are the photos of i's class, N_i the others:
+
+    > j of N_i is kept where s_ij > min_{k in P_i} s_ik - eps
+    > j of P_i is kept where s_ij < max_{k in N_i} s_ik + eps
+    > L = 1/m sum_i [ 1/alpha log( 1 + sum_{j in P_i kept} e^{-alpha (s_ij - base)} )
+    >               + 1/beta  log( 1 + sum_{j in N_i kept} e^{ beta  (s_ij - base)} ) ]
+
+with the authors' alpha 2, beta 50, base 0.5, eps 0.1. A photo of whose class, or of other classes, the batch has no
+other photo adds 0; so may all of them.
+
+Proxy-Anchor (Kim et al. 2020), with one learnt proxy p for each class:
+
+    > L = 1/|P+| sum_{p in P+} log( 1 + sum_{x of p's class}     e^{-alpha (s(x, p) - margin)} )
+    >   + 1/|P|  sum_{p in P}  log( 1 + sum_{x of other classes} e^{ alpha (s(x, p) + margin)} )
+
+P are all proxies, P+ those whose class is in the batch; the authors' alpha 32, margin 0.1.
+
+Potential Field (Bhatnagar and Ahuja 2025), with M learnt proxies for each class. Vectors and proxies are charges:
+
+    > attraction -1 / d^alpha between charges of one class
+    > repulsion   1 / d^alpha between charges of different classes within the radius delta, none beyond it
+    > L = the total energy
+
+Proxies start as Kaiming normal (fan out) drawn from `seed` by a generator of their own, and are used at length 1.
+
+What was open to us in Potential Field, and what we chose:
+- alpha = 2, delta = 1 (a cosine of 0.5), M = 4.
+- d^2 = |x - y|^2 + 0.1^2 instead of |x - y|^2: energy and force stay bounded, and charges of different classes that lie
+  very near each other go on repelling, which they would not if d were cut off.
+- Repulsion is 1 / d^alpha - 1 / delta^alpha, so that it ends at 0 and not in a step; the force is the same.
+- The energy is that of the photos and of the proxies of their classes in the field of all charges. What proxies of
+  classes that are not in the batch have between each other is left out: with identities as classes that is too much.
+- The proxies of one class do not attract each other, or they would become one.
+- The total is divided by the number of pairs that attract: it does not shrink where there are more classes, and
+  attraction and repulsion keep the proportion that they have in the sum.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+ALPHA, BETA, BASE, EPS = 2.0, 50.0, 0.5, 0.1
+"""Of Multi-Similarity."""
+ANCHOR_ALPHA, MARGIN = 32.0, 0.1
+"""Of Proxy-Anchor."""
+DECAY, RADIUS, SOFT, PROXIES = 2.0, 1.0, 0.1, 4
+"""Of Potential Field: alpha, delta, what is added to a distance in squares, M."""
+
+
+def make_metric(
+    loss: Literal["multi-similarity", "proxy-anchor", "potential-field"], classes: int, dimension: int, seed: int
+) -> nn.Module:
+    """Make a loss for vectors [n, dimension] of length 1 and labels [n] from 0 to classes - 1. Its parameters are the
+    proxies; Multi-Similarity has none.
+    """
+    if loss == "multi-similarity":
+        return MultiSimilarity()
+    if loss == "proxy-anchor":
+        return ProxyAnchor(classes, dimension, seed)
+    return PotentialField(classes, dimension, seed)
+
+
+class MultiSimilarity(nn.Module):
+    """The loss of that name, without parameters."""
+
+    def forward(self, vectors: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss, a scalar."""
+        return multi_similarity(vectors, labels)
+
+
+class ProxyAnchor(nn.Module):
+    """The loss of that name, with its `proxies` [classes, D_e]."""
+
+    def __init__(self, classes: int, dimension: int, seed: int) -> None:
+        super().__init__()
+        self.proxies = _new_proxies(classes, dimension, seed)
+
+    def forward(self, vectors: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss, a scalar."""
+        return proxy_anchor(vectors, labels, self.proxies)
+
+
+class PotentialField(nn.Module):
+    """The loss of that name, with its `proxies` [classes * M, D_e], those of a class in succession."""
+
+    def __init__(self, classes: int, dimension: int, seed: int) -> None:
+        super().__init__()
+        self.proxies = _new_proxies(classes * PROXIES, dimension, seed)
+
+    def forward(self, vectors: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss, a scalar."""
+        owners = torch.arange(len(self.proxies), device=labels.device) // PROXIES
+        return potential_field(vectors, labels, self.proxies, owners)
+
+
+def _new_proxies(number: int, dimension: int, seed: int) -> nn.Parameter:
+    proxies = torch.empty(number, dimension)
+    nn.init.kaiming_normal_(proxies, mode="fan_out", generator=torch.Generator().manual_seed(seed))
+    return nn.Parameter(proxies)
+
+
+def multi_similarity(vectors: Tensor, labels: Tensor) -> Tensor:
+    """Compute the Multi-Similarity loss of `vectors` [m, D_e] of length 1 with `labels` [m]."""
+    cosines = vectors @ vectors.T
+    same = labels[:, None] == labels[None, :]
+    positive, negative = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device), ~same
+    known = cosines.detach()
+    farthest = known.masked_fill(~positive, math.inf).min(1, keepdim=True).values
+    nearest = known.masked_fill(~negative, -math.inf).max(1, keepdim=True).values
+    pull = _log_one_plus(-ALPHA * (cosines - BASE), positive & (known < nearest + EPS)) / ALPHA
+    push = _log_one_plus(BETA * (cosines - BASE), negative & (known > farthest - EPS)) / BETA
+    return (pull + push).mean()
+
+
+def proxy_anchor(vectors: Tensor, labels: Tensor, proxies: Tensor) -> Tensor:
+    """Compute the Proxy-Anchor loss of `vectors` [m, D_e] of length 1; row i of `proxies` stands for the label i."""
+    cosines = normalize(proxies, dim=1) @ vectors.T
+    own = torch.arange(len(proxies), device=labels.device)[:, None] == labels[None, :]
+    pull = _log_one_plus(-ANCHOR_ALPHA * (cosines - MARGIN), own)
+    push = _log_one_plus(ANCHOR_ALPHA * (cosines + MARGIN), ~own)
+    return pull.sum() / own.any(1).sum() + push.mean()
+
+
+def _log_one_plus(exponents: Tensor, kept: Tensor) -> Tensor:
+    """Compute log(1 + sum over the kept of e^exponent) of each row; 0 where none is kept."""
+    one = exponents.new_zeros(len(exponents), 1)
+    return torch.logsumexp(torch.cat([one, exponents.masked_fill(~kept, -math.inf)], dim=1), dim=1)
+
+
+def potential_field(vectors: Tensor, labels: Tensor, proxies: Tensor, owners: Tensor) -> Tensor:
+    """Compute the Potential Field loss of `vectors` [m, D_e] of length 1 with `labels` [m]; `owners` says of each proxy
+    which label it stands for.
+    """
+    charges, classes = torch.cat([vectors, normalize(proxies, dim=1)]), torch.cat([labels, owners])
+    number = torch.arange(len(charges), device=labels.device)
+    rows = number[torch.isin(classes, labels)]
+    same = classes[rows, None] == classes[None, :]
+    proxy = number >= len(vectors)
+    attracted = same & ~(proxy[rows, None] & proxy[None, :]) & (rows[:, None] != number[None, :])
+    squared = (2 - 2 * charges[rows] @ charges.T).clamp_min(0) + SOFT**2
+    field = squared ** (-DECAY / 2)
+    repulsion = (field - RADIUS**-DECAY).masked_fill(same, 0.0).clamp_min(0)
+    return (repulsion.sum() - field.masked_fill(~attracted, 0.0).sum()) / attracted.sum()
