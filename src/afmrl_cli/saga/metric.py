@@ -147,6 +147,6 @@ def potential_field(vectors: Tensor, labels: Tensor, proxies: Tensor, owners: Te
     proxy = number >= len(vectors)
     attracted = same & ~(proxy[rows, None] & proxy[None, :]) & (rows[:, None] != number[None, :])
     squared = (2 - 2 * charges[rows] @ charges.T).clamp_min(0) + SOFT**2
-    field = squared ** (-DECAY / 2)
+    field = squared.pow(-DECAY / 2)
     repulsion = (field - RADIUS**-DECAY).masked_fill(same, 0.0).clamp_min(0)
     return (repulsion.sum() - field.masked_fill(~attracted, 0.0).sum()) / attracted.sum()

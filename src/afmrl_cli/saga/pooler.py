@@ -7,9 +7,9 @@ Learnt are one query q [D], the keys W_k [D, D] and the map W_o [D_e, D]; no val
 1 / tokens, and W_o alone is learnt.
 
 What the paper leaves open, and what we chose:
-- Training starts at mean pooling of the pretrained tower: W_k is the identity, and so is W_o; where D_e is not D, W_o is
-  orthonormal rows (D_e < D) or columns drawn from a seed, which keep inner products as well as they can be kept. q is
-  drawn small: at 0 beta would be exactly even, but no gradient would reach W_k.
+- Training starts at mean pooling of the pretrained tower: W_k is the identity, and so is W_o. Where D_e is not D, W_o
+  is orthonormal rows (D_e < D) or columns drawn from a seed, which keep inner products as well as they can be kept. q
+  is drawn small: at 0 beta would be exactly even, but no gradient would reach W_k.
 - X is the output of the tower's merger, the tokens that the language model reads. The pooler's numbers stay fp32.
 - Photos are pooled one by one, each over its own tokens: no padding that would have to be masked.
 """
