@@ -122,10 +122,11 @@ class SftSettings(TrainingSettings):
     key_dropout: ClassVar[float] = 0.2
     """Of targets from columns a key is dropped this often, times the share of listings without it."""
 
-    source: Literal["", "teacher", "columns", "file"] = Field(
+    source: Literal["", "teacher", "columns", "file", "pairs"] = Field(
         "",
-        description="Right answers: another generator's, the catalog's own columns, or a file; empty: what is named, "
-        "else another generator's stored attributes if there are any, else the columns.",
+        description="Right answers: another generator's, the catalog's own columns, or a file; pairs: what two photos "
+        "show and whether both are the same, for train-vision; empty: what is named, else another generator's stored "
+        "attributes if there are any, else the columns.",
     )
     teacher: str = Field("", description="Whose stored attributes: generator id, model folder or model name.")
     columns: Names = Field([], description="Columns to learn; empty: the schema's keys, without a schema all attr_*.")

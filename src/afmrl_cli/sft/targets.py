@@ -92,7 +92,25 @@ def open_source(work: Workspace, catalog: Catalog, database: Database, student: 
     Raises UsageError and DataError when there is nothing to learn from, saying what there is.
     """
     settings = work.settings
-    source = settings.sft.source or _source_there_is(settings, database, student)
+    return _open(settings.sft.source or _source_there_is(settings, database, student), work, catalog, database, student)
+
+
+def open_known(work: Workspace, catalog: Catalog, database: Database, student: str) -> Source | None:
+    """Return where attributes of single listings are known from: what `[sft]` names, else the shop's own columns, else
+    what another generator than `student` has written; None where there is nothing. Raises as `open_source`.
+    """
+    settings = work.settings
+    source = settings.sft.source if settings.sft.source != "pairs" else ""
+    if not (source or settings.sft.file or settings.sft.columns or settings.sft.teacher):
+        if own_columns((), work.task.schema, catalog):
+            source = "columns"
+        elif not any(name != student for name in database.attribute_sources()):
+            return None
+    return _open(source or _source_there_is(settings, database, student), work, catalog, database, student)
+
+
+def _open(source: str, work: Workspace, catalog: Catalog, database: Database, student: str) -> Source:
+    settings = work.settings
     if source == "teacher":
         teacher = _find_teacher(settings, database, student)
         return Source(f"teacher {teacher}", _stored, teacher)

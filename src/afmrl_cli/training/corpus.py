@@ -85,7 +85,7 @@ def _load_corpus(
     with Fingerprinter(database) as fingerprinter, ThreadPoolExecutor(max_workers=DECODERS) as threads:
         views = CrossFitted(work, source, database, fingerprinter)
         for product, side, texts in views.of_listings(_seen(products, work, sides)):
-            photos = _readable(product, settings, problems, fingerprinter, threads)
+            photos = readable_photos(product, settings, problems, fingerprinter, threads)
             listing = TrainListing(product.id, product.identity, product.category, product_text(product), photos, texts)
             described = [[*key, text] for key, text in sorted(texts.items())]
             seen = [fingerprinter.of(product), product.identity, product.category, described, len(photos)]
@@ -176,7 +176,7 @@ def _one_product(listings: list[TrainListing], verdicts: Verdicts) -> list[Train
     return [replace(item, identity=identities[item.id], rejected=others.get(item.id, frozenset())) for item in listings]
 
 
-def _readable(
+def readable_photos(
     product: Product,
     settings: Settings,
     problems: Problems,
