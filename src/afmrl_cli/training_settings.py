@@ -124,9 +124,8 @@ class SftSettings(TrainingSettings):
 
     source: Literal["", "teacher", "columns", "file", "pairs"] = Field(
         "",
-        description="Right answers: another generator's, the catalog's own columns, or a file; pairs: what two photos "
-        "show and whether both are the same, for train-vision; empty: what is named, else another generator's stored "
-        "attributes if there are any, else the columns.",
+        description="Right answers: a generator's, the columns', a file's; pairs: about two photos, for train-vision; "
+        "empty: what is named, else another generator's stored answers, else the columns.",
     )
     teacher: str = Field("", description="Whose stored attributes: generator id, model folder or model name.")
     columns: Names = Field([], description="Columns to learn; empty: the schema's keys, without a schema all attr_*.")
