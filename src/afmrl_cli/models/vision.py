@@ -146,11 +146,7 @@ class Vision:
         made = self._vision_forward(pixels, shown.unknown) if pixels is not None else []
         kind = self.trunk.visual.dtype
         rows = [made[each] if isinstance(each, int) else each.to(device, kind) for each in shown.pictures]
-        # Below each other in a row: what takes the place of the image tokens, then what DeepStack adds in each layer.
-        width = self.trunk.config.get_text_config().hidden_size
-        first, *deeper = zip(*(torch.split(row, width, dim=1) for row in rows), strict=True)
-        seen = SimpleNamespace(pooler_output=list(first), deepstack_features=[list(part) for part in deeper] or None)
-        return {**there, "mm_encoder_outputs": {"image": seen}}
+        return {**there, "mm_encoder_outputs": encoder_outputs(rows, self.trunk)}
 
     def flush(self) -> None:
         """Put on disk what the tower has seen."""
@@ -165,9 +161,7 @@ class Vision:
         began = time.perf_counter()
         # What is made in inference mode can't be used where gradients are recorded.
         with torch.inference_mode(False), torch.no_grad():
-            made = self.trunk.get_image_features(pixels, grids, return_dict=True)
-            parts = [made.pooler_output, *(getattr(made, "deepstack_features", None) or ())]
-            rows = [torch.cat(each, dim=1) for each in zip(*parts, strict=True)]
+            rows = tower_features(self.trunk, pixels, grids)
             rounded = [row.to(store.dtype).cpu() for row in rows]
         slow = time.perf_counter() - began > sum(row.nbytes for row in rounded) / READING
         self.images_encoded += len(rows)
@@ -185,6 +179,25 @@ class Vision:
 
     def _grid(self, image: Image | Picture) -> tuple[int, int]:
         return image.grid if isinstance(image, Picture) else self.processor.grid(image)
+
+
+def tower_features(trunk: Any, pixels: Tensor, grids: Tensor) -> list[Tensor]:
+    """Return what the tower makes of each picture [tokens, width], with a gradient where one is wanted: what takes the
+    place of the image tokens and, beside it, what DeepStack adds in each layer.
+    """
+    made = trunk.get_image_features(pixels, grids, return_dict=True)
+    parts = [made.pooler_output, *(getattr(made, "deepstack_features", None) or ())]
+    return [torch.cat(each, dim=1) for each in zip(*parts, strict=True)]
+
+
+def encoder_outputs(rows: Sequence[Tensor], trunk: Any) -> dict[str, Any]:
+    """Return `tower_features` of the pictures of a batch, in order, as the model's forward takes them
+    (`mm_encoder_outputs`).
+    """
+    width = trunk.config.get_text_config().hidden_size
+    first, *deeper = zip(*(torch.split(row, width, dim=1) for row in rows), strict=True)
+    seen = SimpleNamespace(pooler_output=list(first), deepstack_features=[list(part) for part in deeper] or None)
+    return {"image": seen}
 
 
 def untouched(tower: torch.nn.Module) -> bool:

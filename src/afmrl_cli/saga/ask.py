@@ -1,0 +1,74 @@
+"""Pairs of a batch that the language model was asked about: G answers each, as read, and their rewards.
+
+r = 1 where the verdict that an answer ends with is [class a = class b], else 0: unreadable and cut off answers, too
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ..rar.rollout import sample
+from .adjudicator import Adjudication, read_adjudication
+from .grpo import has_spread
+from .model import Saga
+from .pairs import Pair
+from .replay import Group, Photos
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A pair, the answers about it as tokens, as text and as read, and their rewards."""
+
+    pair: Pair
+    group: Group
+    texts: Sequence[str]
+    read: Sequence[Adjudication]
+    rewards: Sequence[float]
+
+    @property
+    def differs(self) -> bool:
+        """Tell whether the answers got different rewards, without which there is nothing to learn."""
+        return has_spread(self.rewards)
+
+
+def ask(saga: Saga, photos: Photos, pairs: Iterator[Pair]) -> list[Asked]:
+    """Sample answers about pairs until as many as a step takes differ in their rewards, `VisionSettings.tries` times as
+    many pairs at most; returns all that were asked about.
+    """
+    own, asked, differing = saga.settings, list[Asked](), 0
+    while differing < own.pairs and len(asked) < own.tries * own.pairs:
+        some = [pair for _, pair in zip(range(own.pairs - differing), pairs, strict=False)]
+        if not some:
+            break
+        made = sample_answers(saga, photos, some)
+        asked += made
+        differing += sum(each.differs for each in made)
+    return asked
+
+
+def sample_answers(saga: Saga, photos: Photos, pairs: Sequence[Pair]) -> list[Asked]:
+    """Sample G answers about each of `pairs`, without gradient."""
+    own, judge, asked = saga.settings, saga.judge, list[Asked]()
+    at_once = max(1, own.rollout_answers // own.group)
+    for i in range(0, len(pairs), at_once):
+        some = pairs[i : i + at_once]
+        prompts = saga.prompts(photos, [pair[:2] for pair in some])
+        shown = photos.shown([photo for a, b, _ in some for photo in (a, b)], saga.trunk)
+        made = sample(judge.loaded.causal, prompts | shown, own.group, saga.sampling, judge.ends)
+        for number, pair in enumerate(some):
+            prompt = prompts["input_ids"][number][prompts["attention_mask"][number].bool()].tolist()
+            group = Group(pair[:2], prompt, made[number * own.group : (number + 1) * own.group])
+            asked.append(read_answers(saga, pair, group))
+    return asked
+
+
+def read_answers(saga: Saga, pair: Pair, group: Group) -> Asked:
+    """Return answers as read, with their rewards."""
+    ends, tokenizer = set(saga.judge.ends), saga.judge.processor.tokenizer
+    whole = [[token for token in answer if token not in ends] for answer in group.answers]
+    texts = tokenizer.batch_decode(whole, skip_special_tokens=True)
+    read = [read_adjudication(text, saga.words) for text in texts]
+    ended = [answer[-1] in ends for answer in group.answers]
+    rewards = [float(each.same == pair[2] and done) for each, done in zip(read, ended, strict=True)]
+    return Asked(pair, group, texts, read, rewards)

@@ -1,0 +1,90 @@
+"""What is trained, the tower and the pooler, and what it is trained through: the frozen language model behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from ..attributes.prompt import chat_messages
+from ..catalog.pictures import Picture
+from ..models.generator import LocalGenerator
+from ..models.vision import tower_features
+from ..vision_settings import VisionSettings
+from .adjudicator import Question
+from .pooler import Pooler
+from .replay import Photos
+from .watch import teacher_layer
+
+
+class Saga:
+    """One base: its tower, pooler and proxies (`metric`), and `judge`, its language model with an adapter that can judge
+    pairs.
+    """
+
+    def __init__(
+        self,
+        judge: LocalGenerator,
+        pooler: Pooler,
+        metric: torch.nn.Module,
+        question: Question,
+        words: tuple[str, str],
+        settings: VisionSettings,
+    ) -> None:
+        self.judge, self.pooler, self.metric = judge, pooler, metric
+        self.question, self.words, self.settings = question, words, settings
+        self.trunk = judge.loaded.trunk
+        self.width = int(self.trunk.config.get_text_config().hidden_size)
+        self.layer = teacher_layer(self.trunk, settings.layer)
+        self.text = judge.processor.prompt(chat_messages(judge.processor.clean(question.prompt), 2))
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the weights lie."""
+        return self.judge.loaded.device
+
+    def features(self, shown: dict[str, Any]) -> list[Tensor]:
+        """Return what the tower makes of photos (`Vision.show`) [tokens, width], in fp32."""
+        there = {name: shown[name].to(self.device) for name in ("pixel_values", "image_grid_thw")}
+        return [row.float() for row in tower_features(self.trunk, *there.values())]
+
+    def last_level(self, rows: Sequence[Tensor]) -> list[Tensor]:
+        """Return what the pooler reads of `features`."""
+        return [row[:, : self.width] for row in rows]
+
+    def encode(self, pictures: Sequence[Picture]) -> Tensor:
+        """Return the unit vectors [n, d] of photos, without gradient."""
+        chunk, made = self.settings.chunk_photos, []
+        with torch.no_grad():
+            for i in range(0, len(pictures), chunk):
+                rows = self.features(self.judge.vision.show(pictures[i : i + chunk]))
+                made.append(self.pooler(self.last_level(rows)).vectors)
+        return torch.cat(made)
+
+    def prompts(self, photos: Photos, pairs: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """Return the question about pairs of `photos` (by number) as tokens, padded on the left. ModelError when one is
+        too long.
+        """
+        processor = self.judge.processor
+        grids = photos.grids[torch.tensor([photo for pair in pairs for photo in pair], device=photos.grids.device)]
+        made = processor.tokens([self.text] * len(pairs), [2] * len(pairs), grids, self.settings.max_new_tokens)
+        return {name: tensor.to(self.device) for name, tensor in made.items()}
+
+    @property
+    def sampling(self) -> GenerationConfig:
+        """Return how answers are sampled."""
+        own, judge = self.settings, self.judge
+        return GenerationConfig(
+            do_sample=True,
+            temperature=own.temperature,
+            top_p=own.top_p,
+            top_k=0,
+            max_new_tokens=own.max_new_tokens,
+            eos_token_id=judge.ends,
+            pad_token_id=judge.processor.tokenizer.pad_token_id,
+            suppress_tokens=judge.never,
+            disable_compile=True,
+        )
