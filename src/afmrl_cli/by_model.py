@@ -24,6 +24,10 @@ BY_MODEL: dict[str, tuple[str, Any, Any]] = {
     "recommender.constrained": ("generator", True, False),
     "recommender.rollout_answers": ("generator", 1024, 16),
     "recommender.activation_checkpointing": ("generator", False, True),
+    "vision.chunk_photos": ("generator", 64, 8),
+    "vision.chunk_answers": ("generator", 32, 4),
+    "vision.rollout_answers": ("generator", 1024, 16),
+    "vision.activation_checkpointing": ("generator", False, True),
     "rar.rollout_answers": ("generator", 1024, 16),
     "rar.activation_checkpointing": ("generator", False, True),
 }

@@ -16,7 +16,7 @@ from ..rar.packed import Packed
 from .anchoring import anchoring_loss, teacher_attention
 from .ask import Asked
 from .grpo import advantages, grpo_loss
-from .model import Saga
+from .model import Saga, checkpointed
 from .replay import Group, Photos, answer_logps, pack_groups
 from .watch import Watch, watching
 
@@ -42,8 +42,8 @@ class Alpha:
 
 
 def learn(saga: Saga, photos: Photos, still: Photos, chosen: Sequence[Asked]) -> tuple[Tensor, dict[str, float]]:
-    """Leave the gradient of L_GRPO in `photos.rows` and that of L_KL in the pooler; returns their weighted sum, and each
-    by its name.
+    """Leave the gradient of L_GRPO in `photos.rows` and that of L_KL in the pooler; returns their weighted sum, and
+    each by its name.
 
     `still` is `photos` without gradient; `chosen` are the pairs whose rewards differ: without one both are 0.
     """
@@ -60,7 +60,8 @@ def learn(saga: Saga, photos: Photos, still: Photos, chosen: Sequence[Asked]) ->
         )
         watch, segments = _watch(parts, packed)
         with watching(saga.trunk, saga.layer, watch), torch.set_grad_enabled(bool(own.grpo)):
-            logps = answer_logps(saga.judge.loaded.causal, packed, own.temperature)
+            with checkpointed(saga.trunk.language_model):
+                logps = answer_logps(saga.judge.loaded.causal, packed, own.temperature)
             if own.grpo:
                 weights = torch.tensor([a for part in parts for a in part.advantages], device=saga.device)
                 loss = own.grpo * grpo_loss(logps, packed.labels >= 0, weights, tokens)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..attributes.prompt import chat_messages
 from ..catalog.pictures import Picture
@@ -20,9 +22,26 @@ from .replay import Photos
 from .watch import teacher_layer
 
 
+@contextlib.contextmanager
+def checkpointed(module: torch.nn.Module) -> Iterator[None]:
+    """Make the layers of `module` that have activation checkpointing keep nothing for the backward inside the block.
+
+    They do so in training mode alone, in which the frozen adapter would have its dropout, too: so only they are in it.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, GradientCheckpointingLayer)]
+    before = [layer.training for layer in layers]
+    for layer in layers:
+        layer.training = torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        for layer, mode in zip(layers, before, strict=True):
+            layer.training = mode
+
+
 class Saga:
-    """One base: its tower, pooler and proxies (`metric`), and `judge`, its language model with an adapter that can judge
-    pairs.
+    """One base: its tower, pooler and proxies (`metric`), and `judge`, its language model with an adapter that can
+    judge pairs.
     """
 
     def __init__(
@@ -49,7 +68,8 @@ class Saga:
     def features(self, shown: dict[str, Any]) -> list[Tensor]:
         """Return what the tower makes of photos (`Vision.show`) [tokens, width], in fp32."""
         there = {name: shown[name].to(self.device) for name in ("pixel_values", "image_grid_thw")}
-        return [row.float() for row in tower_features(self.trunk, *there.values())]
+        with checkpointed(self.trunk.visual):
+            return [row.float() for row in tower_features(self.trunk, *there.values())]
 
     def last_level(self, rows: Sequence[Tensor]) -> list[Tensor]:
         """Return what the pooler reads of `features`."""

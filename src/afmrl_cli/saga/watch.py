@@ -26,7 +26,7 @@ DEPTH = 0.7
 
 
 class Watch:
-    """Which tokens of a batch are watched, by row and place; `weights` [heads, tokens, length] are those of a forward."""
+    """Which tokens of a batch are watched, by row and place; `weights` [heads, tokens, length] are what was seen."""
 
     def __init__(self, rows: Tensor, places: Tensor) -> None:
         self.rows, self.places = rows, places

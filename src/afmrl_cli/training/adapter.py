@@ -1,4 +1,4 @@
-"""The LoRA adapter that is trained: put on the language model of a base, saved as a plain PEFT folder."""
+"""The LoRA adapter that is trained: put on the layers of a base, saved as a plain PEFT folder."""
 
 from __future__ import annotations
 
@@ -33,18 +33,20 @@ def add_trainable(
     parent: Manifest | None,
     checkpoints: Checkpoints,
     task_type: TaskType = "FEATURE_EXTRACTION",
+    targets: str = "",
 ) -> PeftModel:
     """Hang a new adapter on the base of `owner`, or `parent`'s to go on from, and make it the one that `owner` uses.
 
-    A new one is sampled with `settings.seed`, so that it is the same in every process; it changes nothing at first.
-    Adapters that are on the base already stay, frozen and switched off.
+    `targets` are the layers that a new one is put on ("": the family's, of the language model). It is sampled with
+    `settings.seed`, so that it is the same in every process; it changes nothing at first. Adapters that are on the base
+    already stay, frozen and switched off.
     """
     torch.manual_seed(settings.seed)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=owner.loaded.base.family.lora_targets,
+        target_modules=targets or owner.loaded.base.family.lora_targets,
         task_type=task_type,
     )
     loaded = owner.loaded

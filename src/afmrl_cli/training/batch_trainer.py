@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
+import torch
 from transformers import Trainer, TrainingArguments
 
 from ..listener import Listener
 from ..training_settings import AgclSettings, ComposedSettings
+from ..vision_settings import VisionSettings
 from .loop import RECENT, Resumable
 
 FromStep = Callable[[int, int], Iterator[tuple[int, int, Any]]]
@@ -43,7 +44,11 @@ class BatchTrainer(Resumable, Trainer):  # type: ignore[misc]
     title, unit = "", "pairs"
 
     def __init__(
-        self, from_step: FromStep, own: AgclSettings | ComposedSettings, arguments: Mapping[str, Any], model: PeftModel
+        self,
+        from_step: FromStep,
+        own: AgclSettings | ComposedSettings | VisionSettings,
+        arguments: Mapping[str, Any],
+        model: torch.nn.Module,
     ) -> None:
         self.from_step, self.own = from_step, own
         self.progress = Progress()

@@ -202,7 +202,7 @@ def start_job(method: Method, work: Workspace, world: World | None = None) -> Jo
     """Resolve base and adapter of the model that `method` trains. Raises ModelError."""
     base = resolve_base(work.settings.model, method.role, work.listener)
     parent = resolve_adapter(work.settings.model, method.role, base, work.checkpoints)
-    if parent is not None:
+    if parent is not None and method.role != "vision":
         refuse_changed_tower(parent, work.checkpoints)
         if parent.two_sided:
             work.listener.note(

@@ -1,10 +1,10 @@
 """Sizes of a training that follow from the catalog where the settings leave them open (0).
 
-batch      the largest power of two that leaves an epoch three batches or more, 128 (AGCL), 64 (composed) or 32 (SFT,
-           recommender) at most
+batch      the largest power of two that leaves an epoch three batches or more, 128 (AGCL), 64 (composed, vision) or 32
+           (SFT, recommender) at most
 epochs     3, or as many as make up the least number of steps with which a gain was measured: 30 (AGCL), 40 (SFT,
-           composed), 100 (recommender); of triplets, of which a listing has several, as many as make up 1,500 steps at
-           most, of interactions 2,000
+           composed, vision), 100 (recommender); of triplets, of which a listing has several, as many as make up 1,500
+           steps at most, of interactions 2,000
 RAR steps  every query comes three times, between 10 and 200 steps in all; more where that is not enough for once
 validation six times in a run, 50 steps apart at most (RAR: 25)
 learning rate by the model, unless it is set
@@ -29,6 +29,7 @@ AGCL_BATCH, AGCL_STEPS = 128, 30
 SFT_BATCH, SFT_STEPS = 32, 40
 RERANK_BATCH, RERANK_STEPS = 16, 60
 COMPOSED_BATCH, COMPOSED_STEPS, COMPOSED_MOST_STEPS = 64, 40, 1500
+VISION_BATCH, VISION_STEPS = 64, 40
 RECOMMENDER_BATCH, RECOMMENDER_STEPS, RECOMMENDER_MOST_STEPS, GRPO_MOST_STEPS = 32, 100, 2000, 200
 RAR_PASSES, RAR_STEPS, RAR_MOST_STEPS, RAR_K = 3, 10, 200, 50
 VALIDATIONS, APART, RAR_APART = 6, 50, 25
@@ -118,6 +119,16 @@ def with_recommender_sizes(settings: Settings, questions: int) -> Settings:
     grpo = own.grpo_steps or max(1, min(GRPO_MOST_STEPS, steps // 2))
     every = own.validate_every or interval(steps)
     return _with(settings, "recommender", batch_size=size, steps=steps, grpo_steps=grpo, validate_every=every)
+
+
+def with_vision_sizes(settings: Settings, photos: int) -> Settings:
+    """Return the settings with batch size, steps and the distance of validations for so many photos to learn from."""
+    vision = settings.vision
+    size = vision.batch_size or batch_size(photos, VISION_BATCH)
+    steps = vision.steps or epoch_steps(vision.epochs, photos / size, VISION_STEPS)
+    return _with(
+        settings, "vision", batch_size=size, steps=steps, validate_every=vision.validate_every or interval(steps)
+    )
 
 
 def median_rank_k(ranks: Sequence[int]) -> int:
