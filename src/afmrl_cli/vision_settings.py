@@ -19,7 +19,7 @@ class VisionSettings(TrainingSettings):
     """Learning rate of the pooler, in units of the tower's."""
     proxy_rate: ClassVar[float] = 100.0
     """That of the proxies."""
-    schedule: ClassVar[Literal["cosine"]] = "cosine"  # type: ignore[assignment]
+    schedule: ClassVar[Literal["cosine"]] = "cosine"
     weight_decay: ClassVar[float] = 1e-4
     lora_dropout: ClassVar[float] = 0.0  # type: ignore[misc]
     """With dropout the rollouts would be sampled from another policy than the one that learns."""

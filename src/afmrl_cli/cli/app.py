@@ -80,6 +80,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Train",
         "Teach the embedder to find a listing by a photo and a change (search --change), from triplets of the catalog.",
     ),
+    "train-vision": (
+        "Train",
+        "Teach an encoder for photos what tells two of them apart, through the frozen language model (SAGA).",
+    ),
     "train-recommender": (
         "Train",
         "Teach the generator's base which listing a customer takes next: by what came next, then by reward (GRPO).",

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from ..rar.rollout import sample
 from .adjudicator import Adjudication, read_adjudication
+from .batch_pairs import Pair
 from .grpo import has_spread
 from .model import Saga
-from .pairs import Pair
 from .replay import Group, Photos
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from ..training.estimate import Estimate, measure, peak_bytes
 from .adjudicator import Adjudication
 from .ask import Asked, sample_answers
+from .batch_pairs import pairs_in_turn
 from .learn import learn
 from .model import Saga
-from .pairs import pairs_in_turn
 from .plan import Plan
 from .replay import Group, Photos
 

@@ -79,7 +79,8 @@ def answer_logps(causal: Any, packed: Packed, temperature: float) -> Tensor:
 
     def scored(part: Tensor, chosen: Tensor) -> Tensor:
         scores = causal.lm_head(part).float() / temperature
-        return scores.gather(1, chosen[:, None])[:, 0] - scores.logsumexp(-1)
+        found: Tensor = scores.gather(1, chosen[:, None])[:, 0] - scores.logsumexp(-1)
+        return found
 
     parts = [
         checkpoint(scored, states[i : i + HEAD_TOKENS], tokens[i : i + HEAD_TOKENS], use_reentrant=False)

@@ -34,9 +34,9 @@ from torch import Tensor
 from ..catalog.pictures import Picture
 from ..training.gradcache import cached_gradients
 from .ask import Asked, ask
+from .batch_pairs import pairs_in_turn
 from .learn import learn
 from .model import Saga
-from .pairs import pairs_in_turn
 from .replay import Photos
 
 

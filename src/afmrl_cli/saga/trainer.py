@@ -58,11 +58,12 @@ class VisionTrainer(BatchTrainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Make the optimiser that the arguments name, with a learning rate for each part."""
-        if self.optimizer is None:
+        if getattr(self, "optimizer", None) is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             groups = list(self.model.groups(self.args.learning_rate, self.own))
             self.optimizer = kind(groups, **options)
-        return self.optimizer
+        made: torch.optim.Optimizer = self.optimizer
+        return made
 
     def gradients(self, model: Any, inputs: Any, num_items_in_batch: Any) -> torch.Tensor:
         """Leave the gradient of a batch in all that is trained; returns its loss."""

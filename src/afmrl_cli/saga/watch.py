@@ -75,7 +75,7 @@ def _weights(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | N
     heads, width = query.shape[1], query.shape[-1]
     scale = width**-0.5 if scaling is None else scaling
     found = torch.zeros(heads, len(watch.rows), key.shape[2], device=query.device)
-    for row in watch.rows.unique().tolist():
+    for row in sorted(set(watch.rows.tolist())):
         at = (watch.rows == row).nonzero()[:, 0]
         places = watch.places[at]
         keys = key[row].repeat_interleave(heads // key.shape[1], dim=0).float()
