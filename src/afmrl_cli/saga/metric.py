@@ -28,8 +28,9 @@ Potential Field (Bhatnagar and Ahuja 2025), with M learnt proxies for each class
 Proxies start as Kaiming normal (fan out) drawn from `seed` by a generator of their own, and are used at length 1.
 
 What was open to us in Potential Field, and what we chose:
-- alpha = 2, delta = 1 (a cosine of 0.5), M = 4.
-- d^2 = |x - y|^2 + 0.1^2 instead of |x - y|^2: energy and force stay bounded, and charges of different classes that lie
+- alpha = 1, delta = 1 (a cosine of about 0.5), M = 4. With a larger alpha the few nearest pairs are nearly all of the
+  gradient, and less is learnt once it is clipped.
+- d^2 = |x - y|^2 + 0.2^2 instead of |x - y|^2: energy and force stay bounded, and charges of different classes that lie
   very near each other go on repelling, which they would not if d were cut off.
 - Repulsion is 1 / d^alpha - 1 / delta^alpha, so that it ends at 0 and not in a step; the force is the same.
 - The energy is that of the photos and of the proxies of their classes in the field of all charges. What proxies of
@@ -52,7 +53,7 @@ ALPHA, BETA, BASE, EPS = 2.0, 50.0, 0.5, 0.1
 """Of Multi-Similarity."""
 ANCHOR_ALPHA, MARGIN = 32.0, 0.1
 """Of Proxy-Anchor."""
-DECAY, RADIUS, SOFT, PROXIES = 2.0, 1.0, 0.1, 4
+DECAY, RADIUS, SOFT, PROXIES = 1.0, 1.0, 0.2, 4
 """Of Potential Field: alpha, delta, what is added to a distance in squares, M."""
 
 
@@ -142,11 +143,12 @@ def potential_field(vectors: Tensor, labels: Tensor, proxies: Tensor, owners: Te
     """
     charges, classes = torch.cat([vectors, normalize(proxies, dim=1)]), torch.cat([labels, owners])
     number = torch.arange(len(charges), device=labels.device)
-    rows = number[torch.isin(classes, labels)]
+    rows, proxy = number[torch.isin(classes, labels)], number >= len(vectors)
     same = classes[rows, None] == classes[None, :]
-    proxy = number >= len(vectors)
-    attracted = same & ~(proxy[rows, None] & proxy[None, :]) & (rows[:, None] != number[None, :])
+    both = proxy[rows, None] & proxy[None, :]
+    attracted = same & ~both & (rows[:, None] != number[None, :])
     squared = (2 - 2 * charges[rows] @ charges.T).clamp_min(0) + SOFT**2
     field = squared.pow(-DECAY / 2)
-    repulsion = (field - RADIUS**-DECAY).masked_fill(same, 0.0).clamp_min(0)
-    return (repulsion.sum() - field.masked_fill(~attracted, 0.0).sum()) / attracted.sum()
+    attraction = field.masked_fill(~attracted, 0.0)
+    repulsion = (field - math.pow(RADIUS, -DECAY)).clamp_min(0).masked_fill(same, 0.0)
+    return (repulsion.sum() - attraction.sum()) / attracted.sum()
