@@ -74,6 +74,6 @@ def _show_metrics(session: Session, summary: TrainingSummary) -> None:
     if pairs["asked"]:
         judge = details["judge"]
         out.words(
-            f"the generator was right about {judge['right']:,} of {judge['pairs']:,} pairs before; of {pairs['asked']:,} "
-            f"pairs in training the answers about {pairs['differing']:,} differed in their verdict, and taught"
+            f"the generator was right about {judge['right']:,} of {judge['pairs']:,} pairs before; in training it was "
+            f"asked about {pairs['asked']:,}, and taught by the {pairs['differing']:,} about which its answers differ"
         )

@@ -18,7 +18,7 @@ from ..models.vision import tower_features
 from ..vision_settings import VisionSettings
 from .adjudicator import Question
 from .pooler import Pooler
-from .replay import Photos
+from .replay import Photos, at_least_fp32
 from .watch import teacher_layer
 
 
@@ -66,10 +66,10 @@ class Saga:
         return self.judge.loaded.device
 
     def features(self, shown: dict[str, Any]) -> list[Tensor]:
-        """Return what the tower makes of photos (`Vision.show`) [tokens, width], in fp32."""
+        """Return what the tower makes of photos (`Vision.show`) [tokens, width], in fp32 at least."""
         there = {name: shown[name].to(self.device) for name in ("pixel_values", "image_grid_thw")}
         with checkpointed(self.trunk.visual):
-            return [row.float() for row in tower_features(self.trunk, *there.values())]
+            return [at_least_fp32(row) for row in tower_features(self.trunk, *there.values())]
 
     def last_level(self, rows: Sequence[Tensor]) -> list[Tensor]:
         """Return what the pooler reads of `features`."""

@@ -78,7 +78,7 @@ def answer_logps(causal: Any, packed: Packed, temperature: float) -> Tensor:
     states, tokens = hidden[there], packed.labels[there]
 
     def scored(part: Tensor, chosen: Tensor) -> Tensor:
-        scores = causal.lm_head(part).float() / temperature
+        scores = at_least_fp32(causal.lm_head(part)) / temperature
         found: Tensor = scores.gather(1, chosen[:, None])[:, 0] - scores.logsumexp(-1)
         return found
 
@@ -86,5 +86,10 @@ def answer_logps(causal: Any, packed: Packed, temperature: float) -> Tensor:
         checkpoint(scored, states[i : i + HEAD_TOKENS], tokens[i : i + HEAD_TOKENS], use_reentrant=False)
         for i in range(0, len(tokens), HEAD_TOKENS)
     ]
-    found = torch.zeros(packed.labels.shape, device=hidden.device)
-    return found.masked_scatter(there, torch.cat(parts))
+    logps = torch.cat(parts)
+    return torch.zeros(packed.labels.shape, dtype=logps.dtype, device=logps.device).masked_scatter(there, logps)
+
+
+def at_least_fp32(tensor: Tensor) -> Tensor:
+    """Return `tensor` in fp32, or as it is where it is more precise."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -12,6 +12,7 @@ import torch
 from peft import PeftModel
 
 from ..catalog.pictures import Picture
+from ..errors import DataError
 from ..listener import Listener
 from ..training.batch_trainer import BatchTrainer
 from ..training.loop import common_arguments
@@ -21,6 +22,8 @@ from .plan import Plan
 from .step import Batch, Found, step
 from .validation import recall_by_class
 
+PATIENCE = 10
+"""Steps without a pair that teaches, after which a run stops."""
 AT_A_TIME = 256
 """Validation photos that are open at a time."""
 
@@ -82,7 +85,18 @@ class VisionTrainer(BatchTrainer):
         loss, found = step(self.saga, batch, rng, mined=at_step >= self.args.warmup_steps)
         self.progress.epoch, self.progress.at = epoch, at
         self.step_metrics = self._metrics(found, len(photos), time.monotonic() - began)
+        self._need_spread()
         return loss
+
+    def _need_spread(self) -> None:
+        """Raise DataError when in the first steps no pair's answers differed: GRPO would never learn."""
+        if self.asked and not self.differing and self.state.global_step + 1 >= PATIENCE:
+            raise DataError(
+                f"in {PATIENCE} steps the answers about none of {self.asked:,} pairs differ in their verdict: there is "
+                "nothing to learn from",
+                "choose classes that are harder to tell apart (vision.classes), or train by metric learning alone: "
+                "--grpo 0 --anchoring 0",
+            )
 
     def _metrics(self, found: Found, photos: int, seconds: float) -> dict[str, float]:
         rewards = [reward for each in found.asked for reward in each.rewards]
