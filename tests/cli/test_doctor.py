@@ -60,7 +60,7 @@ def test_what_stands_behind_an_endpoint_is_told_in_place_of_the_presets_model() 
     content = json.loads(in_process("doctor", "--json", *named).stdout)
     told = [(row["role"], row["model"], row["state"]) for row in content["models"] if row["preset"] == "(settings)"]
     assert told == [("embedder", "org/M", "behind an endpoint, which is not asked here")]
-    here = ["attributes", "train-sft", "train-rerank", "train-recommender"]
+    here = ["attributes", "train-sft", "train-rerank", "train-recommender", "train-vision"]
     assert [each["stage"] for each in content["memory"]] == here, "what runs here"
     shown = in_process("config", *named)
     assert '# embedder = ""  # default: here org/M behind the endpoint' in shown.stdout

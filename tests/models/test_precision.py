@@ -123,6 +123,7 @@ def test_a_training_has_its_own_precision_and_id_and_what_is_stored_keeps_its_ow
         "train-rar": "nf4",
         "train-rerank": "nf4",
         "train-recommender": "nf4",
+        "train-vision": "nf4",
         "train-composed": "nf4",
     }
     assert stages["train-rar"].weight_bytes == stages["train-sft"].weight_bytes, "one copy for both roles"

@@ -33,7 +33,7 @@ from afmrl_cli.training_settings import AgclSettings
 from tests import NANO
 
 ROOT = Path(__file__).parents[2]
-SMALL = Shape(numbers=10_000, hidden=8, layers=3, mlp=32, query=8, keys=4, words=100, tower=16)
+SMALL = Shape(numbers=10_000, hidden=8, layers=3, mlp=32, query=8, keys=4, words=100, tower=16, tower_layers=2)
 
 
 def model(**changes: object) -> Model:
@@ -114,7 +114,7 @@ def test_a_row_of_the_reranker_is_two_listings() -> None:
 
 
 def test_the_shape_of_the_built_in_model_is_that_of_its_files() -> None:
-    assert read_shape(nano_folder(), "nano") == Shape(5_452_992, 192, 4, 576, 192, 96, 2560, 192)
+    assert read_shape(nano_folder(), "nano") == Shape(5_452_992, 192, 4, 576, 192, 96, 2560, 192, 5)
 
 
 def test_four_bit_weights_take_what_is_estimated(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_real_process_takes_what_is_estimated(monkeypatch: pytest.MonkeyPatch)
 def test_estimates_need_neither_torch_nor_transformers() -> None:
     code = (
         "import sys; from afmrl_cli.sources import load_settings; from afmrl_cli.training.memory import *; "
-        "assert len(estimate_stages(load_settings(None, {'model.preset': 'nano', 'model.device': 'cpu'}, {}))) == 8; "
+        "assert len(estimate_stages(load_settings(None, {'model.preset': 'nano', 'model.device': 'cpu'}, {}))) == 9; "
         "print({'torch', 'transformers', 'peft'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -161,7 +161,7 @@ def test_the_presets_fit_small_cards_as_they_are(preset: str, card: int, photos:
     settings = load_settings(None, flags | {"agcl.batch_size": 256}, NANO)
     assert settings.rar.group == 8
     stages = estimate_stages(settings)
-    assert len(stages) == 8
+    assert len(stages) == 9
     assert {each.stage: each.peak_bytes / 2**30 for each in stages if each.peak_bytes > (card - 0.5) * 2**30} == {}
 
 
@@ -185,7 +185,7 @@ def test_defaults_follow_the_models() -> None:
 
 def test_what_is_too_large_is_reported_with_the_setting() -> None:
     stages = {stage.stage: stage for stage in estimate_stages(load_settings(None, {"model.preset": "paper"}, NANO))}
-    trainings = ["train-agcl", "train-rar", "train-rerank", "train-recommender", "train-composed"]
+    trainings = ["train-agcl", "train-rar", "train-rerank", "train-recommender", "train-vision", "train-composed"]
     assert list(stages) == ["attributes", "train-sft", "embed", *trainings]
     agcl = stages["train-agcl"]
     assert agcl.advice(agcl.peak_bytes) == ""
@@ -204,7 +204,7 @@ def test_beside_a_measured_peak_stands_no_smaller_estimate() -> None:
     """On the CPU the measured one is of the whole process; a card's holds what torch has allocated there."""
     for device in ("cpu", "cuda"):
         stages = estimate_stages(load_settings(None, {"model.preset": "nano", "model.device": device}, NANO))
-        assert len(stages) == 8
+        assert len(stages) == 9
         for stage in stages:
             assert stage.beside(0) - stage.peak_bytes == (0 if device == "cuda" else LIBRARIES)
             assert stage.beside(stage.peak_bytes * 10) == stage.peak_bytes * 10

@@ -17,7 +17,8 @@
                                           bf16 each has a copy in fp32, 4 (5 d + q + f)
                + M                        dropout's masks of these, where there is dropout: 1 (5 d + q + f) on a GPU,
                                           4 (5 d + q + f) on the CPU
-    photos     a patch: 6,144 bytes of pixels, and 20 b w in the tower, w its width
+    photos     a patch: 6,144 bytes of pixels, and 20 b w in the tower, w its width; where the tower is trained each of
+               its layers keeps 40 b w for the backward, with checkpointing b w and one layer's
     cache      2 b k L a token
     words      16 V bytes for each token that is chosen, or learnt by SFT: the scores in fp32, four copies of them
 
@@ -54,7 +55,7 @@ from ..models.weights import count_numbers
 from ..settings import Settings
 from ..store.checkpoints import Role
 from ..training_settings import AgclSettings, ComposedSettings, TrainingSettings
-from .sizes import AGCL_BATCH, COMPOSED_BATCH, RECOMMENDER_BATCH, SFT_BATCH
+from .sizes import AGCL_BATCH, COMPOSED_BATCH, RECOMMENDER_BATCH, SFT_BATCH, VISION_BATCH
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Of a number: four bits, the scale of 64 of them in a byte, the scale of 256 scales in four."""
@@ -72,6 +73,8 @@ HEAD_TOKENS, HEAD_WORDS, HEAD_BYTES = 4096, 2**15, 29
 """TRL works out log-probabilities of so many tokens and words at a time. On the CPU its backward holds so many bytes of
 each pair, on a GPU a fused kernel holds none.
 """
+VISION_HEAD_TOKENS = 512
+"""Of which train-vision works out the scores at a time (saga/replay.py)."""
 CHUNK = 64
 """Tokens that a delta net takes at a time."""
 LIBRARIES = 600 * 2**20
@@ -85,6 +88,7 @@ Stage = Literal[
     "train-rerank",
     "train-composed",
     "train-recommender",
+    "train-vision",
 ]
 ROLES: tuple[Role, Role] = ("generator", "embedder")
 LOWER: dict[Stage, tuple[str, ...]] = {
@@ -99,6 +103,13 @@ LOWER: dict[Stage, tuple[str, ...]] = {
         "recommender.chunk_answers",
         "recommender.activation_checkpointing=true",
         "recommender.rollout_answers",
+    ),
+    "train-vision": (
+        "vision.chunk_answers",
+        "vision.chunk_photos",
+        "vision.activation_checkpointing=true",
+        "vision.rollout_answers",
+        "vision.max_new_tokens",
     ),
     "train-rerank": ("rerank.chunk_size", "rerank.activation_checkpointing=true", "model.max_pixels"),
 }
@@ -145,7 +156,7 @@ class Deltas:
 
 @dataclass(frozen=True)
 class Shape:
-    """P, d, L, f, q, k, V of the formula, the width of the vision tower, and the delta nets among the layers."""
+    """P, d, L, f, q, k, V of the formula, width and layers of the vision tower, and the delta nets among the layers."""
 
     numbers: int
     hidden: int
@@ -155,6 +166,7 @@ class Shape:
     keys: int
     words: int
     tower: int
+    tower_layers: int
     deltas: Deltas = Deltas()
 
     @property
@@ -174,13 +186,13 @@ class Shape:
 
 
 KNOWN: dict[str, tuple[str, Shape]] = {
-    "Qwen/Qwen2.5-VL-3B-Instruct": ("qwen2_5_vl", Shape(3_755_000_000, 2048, 36, 11008, 2048, 256, 151_936, 1280)),
-    "Qwen/Qwen2-VL-2B-Instruct": ("qwen2_vl", Shape(2_209_000_000, 1536, 28, 8960, 1536, 256, 151_936, 1280)),
-    "Qwen/Qwen3-VL-2B-Instruct": ("qwen3_vl", Shape(2_128_000_000, 2048, 28, 6144, 2048, 1024, 151_936, 1024)),
-    "Qwen/Qwen3-VL-Embedding-2B": ("qwen3_vl", Shape(2_128_000_000, 2048, 28, 6144, 2048, 1024, 151_936, 1024)),
+    "Qwen/Qwen2.5-VL-3B-Instruct": ("qwen2_5_vl", Shape(3_755_000_000, 2048, 36, 11008, 2048, 256, 151_936, 1280, 32)),
+    "Qwen/Qwen2-VL-2B-Instruct": ("qwen2_vl", Shape(2_209_000_000, 1536, 28, 8960, 1536, 256, 151_936, 1280, 32)),
+    "Qwen/Qwen3-VL-2B-Instruct": ("qwen3_vl", Shape(2_128_000_000, 2048, 28, 6144, 2048, 1024, 151_936, 1024, 24)),
+    "Qwen/Qwen3-VL-Embedding-2B": ("qwen3_vl", Shape(2_128_000_000, 2048, 28, 6144, 2048, 1024, 151_936, 1024, 24)),
     "Qwen/Qwen3.5-2B": (
         "qwen3_5",
-        Shape(2_274_000_000, 2048, 24, 6144, 2048, 512, 248_320, 1024, Deltas(18, 2048, 2048, 6144, 1024, 262_144)),
+        Shape(2_274_000_000, 2048, 24, 6144, 2048, 512, 248_320, 1024, 24, Deltas(18, 2048, 2048, 6144, 1024, 262_144)),
     ),
 }
 """The presets' models, for before they are fetched: type and shape, from their published files."""
@@ -235,6 +247,13 @@ class Model:
         if training.activation_checkpointing:
             layers = s.layers * self.bytes * s.hidden + max(each for _, each in kept)
         return self.adapter(training.rank) + self.forward(tokens, images) + tokens * layers
+
+    def tower(self, training: TrainingSettings, images: int) -> int:
+        """Return bytes above the weights of training the tower on so many photos, all its layers kept or one."""
+        s, patches = self.shape, images * self.image_tokens * PATCHES
+        layer = 40 * self.bytes * s.tower
+        kept = s.tower_layers * self.bytes * s.tower + layer if training.activation_checkpointing else 0
+        return patches * (PATCH_BYTES + 20 * self.bytes * s.tower + (kept or s.tower_layers * layer))
 
     def _kept(self, training: TrainingSettings, mixer: int, inputs: int) -> int:
         """Return K but for the delta rule, of a layer in whose attention or delta net so many numbers are kept;
@@ -302,6 +321,7 @@ def read_shape(folder: Path, name: str) -> Shape:
             text.get("num_key_value_heads", heads) * head,
             text["vocab_size"],
             vision.get("embed_dim") or vision["hidden_size"],
+            vision["depth"],
             _deltas(text),
         )
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
@@ -352,6 +372,7 @@ def estimate_stages(settings: Settings, photos: int = PHOTOS) -> list[StageMemor
     if policy is not None:  # the embedder that finds near listings is gone by then
         add("train-rerank", policy, _rerank(settings, policy, shown))
         add("train-recommender", policy, _recommender(settings, policy))
+        add("train-vision", policy, _vision(settings, policy))
     if learner is not None:
         vectors = 4 * (settings.composed.batch_size or COMPOSED_BATCH)  # of two captions, too
         add("train-composed", learner, _contrastive(settings, settings.composed, vectors, learner, seen))
@@ -408,6 +429,23 @@ def _recommender(settings: Settings, model: Model) -> int:
     tokens = groups * (prompt + own.group * new) if model.packs_answers else own.chunk_answers * (prompt + new)
     learnt = model.training(own, tokens, 0) + model.chunked_scores(max(own.group, own.chunk_answers) * new)
     return max(supervised, model.adapter(own.rank) + sampled, learnt)
+
+
+def _vision(settings: Settings, model: Model) -> int:
+    """Return the bytes of the largest part of a step: a chunk of photos through the tower, answers that are sampled, or
+    learnt from; and what the tower made of the batch, with its gradient.
+    """
+    own = settings.vision
+    new, photos = own.max_new_tokens, own.batch_size or VISION_BATCH
+    prompt = 2 * model.image_tokens + PROMPT_TOKENS + PAIR_TOKENS
+    kept = 3 * 4 * photos * model.image_tokens * model.shape.hidden
+    pairs = min(own.pairs, max(1, own.rollout_answers // own.group))
+    answers, groups = pairs * own.group, max(1, own.chunk_answers // own.group)
+    sampled = model.forward(pairs * prompt, 0) + model.cache(answers * (prompt + new), answers) + model.scores(answers)
+    tokens = groups * prompt + own.chunk_answers * new if model.packs_answers else own.chunk_answers * (prompt + new)
+    learnt = model.training(own, tokens, 0) + model.scores(min(VISION_HEAD_TOKENS, own.chunk_answers * new))
+    tower = model.tower(own, min(own.chunk_photos, photos))
+    return model.adapter(own.rank) + kept + max(sampled, learnt, tower)
 
 
 def _contrastive(
