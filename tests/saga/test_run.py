@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 from afmrl_cli.errors import DataError, ModelError
 from afmrl_cli.listener import Silent
@@ -123,6 +125,27 @@ def test_a_generator_at_chance_is_refused_with_its_share(shop: CatalogFolder, se
         run(shop, settings(**SMALL | {"vision.validation_pairs": 8}))
     assert "is right about" in str(refused.value) and "chance" in str(refused.value)
     assert refused.value.hint and "sft.source=pairs" in refused.value.hint
+
+
+def test_a_base_whose_tower_is_quantised_is_refused(
+    shop: CatalogFolder, settings: MakeSettings, tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    whole = tiny_model("qwen2_vl")
+    place = shutil.copytree(whole, tmp_path / "quantised")
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=["lm_head"])
+    AutoModelForImageTextToText.from_pretrained(
+        whole, quantization_config=config, device_map={"": "cpu"}
+    ).save_pretrained(place)
+    with pytest.raises(ModelError, match=r"the vision tower is quantised \(blocks\.0") as refused:
+        run(shop, settings(**SMALL | PLAIN | {"model.generator": str(place)}))
+    assert refused.value.hint
+
+
+def test_a_language_model_in_4_bits_is_told_of_and_trained_through(shop: CatalogFolder, settings: MakeSettings) -> None:
+    heard = Heard()
+    summary = run(shop, settings(**SMALL | {"model.precision": "nf4", "vision.group": 2}), heard, dry_run=True)
+    assert set(summary.details["parts"]) == {"tower", "rollouts", "replay"}
+    assert any("4 bits" in note for note in heard.said)
 
 
 def test_training_stops_where_no_answers_differ(shop: CatalogFolder, settings: MakeSettings) -> None:

@@ -13,6 +13,7 @@ from ..errors import ModelError
 from ..intervals import interval_of_share
 from ..models.base import Bases
 from ..models.generator import LocalGenerator, load_generator
+from ..models.presets import base_precision
 from ..models.processor import load_processor
 from ..models.reranker import choose_words
 from ..store.checkpoints import POOLER_WEIGHTS
@@ -90,6 +91,8 @@ def load_judge(job: Job, plan: Plan, bases: Bases) -> LocalGenerator:
     tower can't be trained.
     """
     work = job.work
+    if base_precision(job.model, job.base).precision == "nf4" and plan.asks:
+        work.listener.note("the language model is in 4 bits: gradients through it are noisier (docs/lab/vision.md)")
     judge = load_generator(job.model, judging(plan.settings), work.checkpoints, bases=bases, listener=work.listener)
     odd = next(
         (name for name, each in judge.loaded.trunk.visual.named_parameters() if not each.is_floating_point()), ""
