@@ -48,8 +48,10 @@ def value_by_model(key: str, base: str) -> Any:
 def with_values_by_model(settings: Settings) -> Settings:
     """Return the settings with a value for all that they leave open and the models decide."""
     changes: dict[str, dict[str, Any]] = {}
-    for key, (role, _, _) in BY_MODEL.items():
+    for key, (decides, _, _) in BY_MODEL.items():
         section, _, name = key.partition(".")
+        # What embeds is a vision encoder then, which has the generator's base.
+        role = "generator" if settings.model.vision_checkpoint and section == "embed" else decides
         if is_open(getattr(getattr(settings, section), name)):
             base = getattr(settings.model, role) or settings.model.preset
             changes.setdefault(section, {})[name] = value_by_model(key, base)

@@ -79,11 +79,13 @@ class Workspace:
 
     def embedder_id_of(self, model: ModelSettings) -> str:
         """Return the id of the embedder of `model` with the other settings as they are; nothing is loaded."""
-        from .models.backends import check_light, embedder_id, kind_of_embedder
+        from .models.backends import check_light, check_vision, embedder_id, kind_of_embedder
         from .models.dimensions import shortened_id
 
-        if kind_of_embedder(model, self.listener) == "light":
-            check_light(self.settings.embed, model)
+        kind = kind_of_embedder(model, self.listener)
+        if kind in ("light", "vision"):
+            check = check_light if kind == "light" else check_vision
+            check(self.settings.embed, model)
         id = embedder_id(model, self.checkpoints, self.folder.light, self.listener)
         return shortened_id(id, self.settings.embed.dimensions)
 
@@ -100,15 +102,30 @@ class Workspace:
         return self.embed_of(self.settings.model)
 
     def embed_of(self, model: ModelSettings) -> EmbedSettings:
-        """Return `embed` for the embedder of `model`; nothing is loaded."""
+        """Return `embed` for the embedder of `model`; nothing is loaded. A vision encoder gets no instructions."""
         from .models.backends import embedder_template
         from .models.templates import with_instructions
 
+        if model.vision_checkpoint:
+            return self.settings.embed.model_copy(update={"query_instruction": "", "target_instruction": ""})
         return with_instructions(self.settings.embed, embedder_template(model, self.checkpoints, self.listener))
 
     def with_instructions(self) -> Workspace:
-        """Return a workspace whose settings say the instructions that its embedder gets."""
-        return self.with_settings(self.settings.model_copy(update={"embed": self.embed}))
+        """Return a workspace for training: of the embedder that reads texts, its settings say the instructions that
+        this gets.
+        """
+        work = self.of_embedder()
+        return work.with_settings(work.settings.model_copy(update={"embed": work.embed}))
+
+    def of_embedder(self) -> Workspace:
+        """Return a workspace whose vectors are those of the embedder that reads texts, whatever vision encoder the
+        settings name: that is what trainings begin with, and what rewards and judges in them.
+        """
+        settings = self.settings
+        if not settings.model.vision_checkpoint:
+            return self
+        model = settings.model.model_copy(update={"vision_checkpoint": ""})
+        return self.with_settings(settings.model_copy(update={"model": model}))
 
     @cached_property
     def generator_id(self) -> str:
@@ -185,10 +202,28 @@ class Workspace:
         )
 
     def encoder(self, model: ModelSettings) -> Encoder:
-        """Load what makes the vectors of `model`, cut to `embed.dimensions`. Raises ModelError."""
+        """Load what makes the vectors of `model`, cut to `embed.dimensions`: a vision encoder on its own, an embedder
+        on the weights in memory. Raises ModelError.
+        """
+        from .models.backends import load_other_encoder
         from .models.dimensions import shortened
 
+        if model.vision_checkpoint:
+            own = self.with_settings(self.settings.model_copy(update={"model": model}))
+            return shortened(load_other_encoder(own), self.settings.embed.dimensions)
         return shortened(self.load_embedder(model), self.settings.embed.dimensions)
+
+    def bare_vision(self) -> tuple[str, Callable[[], Encoder]]:
+        """Return the id of what a vision encoder begins with, the generator's vision tower and the mean of its tokens,
+        and what loads it. Raises ModelError.
+        """
+        from .models.backends import load_vision
+        from .models.dimensions import shortened, shortened_id
+        from .models.presets import name_of, resolve_base
+
+        model, cut = self.settings.model, self.settings.embed.dimensions
+        id = name_of(model, "vision", resolve_base(model, "vision", self.listener), None)
+        return shortened_id(id, cut), lambda: shortened(load_vision(self, trained=False), cut)
 
     @cached_property
     def _embedder(self) -> Encoder:

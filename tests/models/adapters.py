@@ -5,14 +5,18 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import torch
 from peft import LoraConfig, get_peft_model
 
 from afmrl_cli.models.base import load_base
 from afmrl_cli.models.presets import Base
-from afmrl_cli.store.checkpoints import QUERY_WEIGHTS, WEIGHTS, Checkpoints, Manifest, Role
+from afmrl_cli.saga.pooler import Pooler, save_pooler
+from afmrl_cli.store.checkpoints import POOLER_WEIGHTS, QUERY_WEIGHTS, WEIGHTS, Checkpoints, Manifest, Role
 
+FEATURES = "FEATURE_EXTRACTION"
+Pooling = Literal["attention", "mean"]
 LANGUAGE_LAYERS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
@@ -46,3 +50,27 @@ def add_two_sided(checkpoints: Checkpoints, base: Base, name: str, seeds: tuple[
     with tempfile.TemporaryDirectory() as folder:
         adapter = save_two_sided(Path(folder), base, seeds)
         return checkpoints.add(adapter, Manifest("embedder", base.name, base.revision, name))
+
+
+def save_vision(folder: Path, base: Base, seed: int, dimension: int = 0, pooling: Pooling = "attention") -> Path:
+    """A vision encoder on `base` whose adapter and pooler change what the tower does."""
+    torch.manual_seed(seed)
+    targets = base.family.tower_targets
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False, task_type=FEATURES)
+    model = load_base(base, "fp32", "cpu")
+    get_peft_model(model, config).save_pretrained(folder, save_embedding_layers=False)
+    width = int(model.config.get_text_config().hidden_size)
+    pooler = Pooler(width, dimension or width, pooling)
+    for parameter in pooler.parameters():
+        parameter.data += torch.randn_like(parameter)
+    save_pooler(pooler, folder / POOLER_WEIGHTS)
+    return folder
+
+
+def add_vision(
+    checkpoints: Checkpoints, base: Base, name: str, seed: int = 1, dimension: int = 0, pooling: Pooling = "attention"
+) -> Manifest:
+    """Store a vision encoder."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = save_vision(Path(folder), base, seed, dimension, pooling)
+        return checkpoints.add(made, Manifest("vision", base.name, base.revision, name))

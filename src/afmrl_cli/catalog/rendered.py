@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import AfmrlError
 from ..settings import BUILT_IN, Settings
-from ..store.checkpoints import Role
+from ..store.checkpoints import Role, base_role
 from ..store.folder import CatalogFolder
 from .problems import Problems
 from .read import read_products
@@ -23,8 +23,8 @@ def built_in_warning(folder: CatalogFolder, settings: Settings, roles: tuple[Rol
     """
     model = settings.model
     served = {"generator": settings.attributes.endpoint, "embedder": settings.embed.endpoint}
-    local = [role for role in roles if not served[role]]
-    built_in = any((getattr(model, role) or model.preset) == BUILT_IN for role in local)
+    local = [role for role in roles if not served.get(role)]
+    built_in = any((getattr(model, base_role(role)) or model.preset) == BUILT_IN for role in local)
     if not built_in or is_rendered(folder, settings) is not False:
         return ""
     return (

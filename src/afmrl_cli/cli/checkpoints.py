@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,7 @@ checkpoints = typer.Typer(
     add_completion=False, no_args_is_help=True, help="List, show, compare, prune, export and import trained adapters."
 )
 
+FORMATS = ("sentence-transformers", "transformers", "peft", "afmrl")
 Name = Annotated[
     str,
     typer.Argument(help="A name as in `afmrl checkpoints list`, or a label such as embedder:latest, generator:best."),
@@ -136,8 +137,10 @@ def _summary(provenance: Provenance, manifest: Manifest) -> list[tuple[str, list
         what = f"imported, SHA-256 {str(source)[:12]}" if source else "imported"
         sources.append(f"{str(imported.get('name'))[:200]} ({what})")
     sides = ["gallery", "query (reads composed queries)"] if manifest.two_sided else []
+    parts = ["adapter of the vision tower", "pooler"] if manifest.role == "vision" else []
     return [
         *([("two-sided", sides)] if sides else []),
+        *([("vision encoder", parts)] if parts else []),
         ("came from", sources),
         ("attributes", [f"{number:,} by {model}" for model, number in provenance.attributes.items()]),
         ("vectors", [f"{path.parent.name}/{path.name}" for path in provenance.vectors]),
@@ -240,18 +243,27 @@ def export(
     name: Name,
     out_folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder to write.")],
     to: Annotated[
-        str, typer.Option("--to", help="sentence-transformers (embedders), peft, or afmrl for `checkpoints import`.")
-    ] = "sentence-transformers",
+        str,
+        typer.Option(
+            "--to",
+            help="sentence-transformers (of embedders, the default), transformers (of vision encoders, theirs), peft, "
+            "or afmrl for `checkpoints import`.",
+        ),
+    ] = "",
 ) -> None:
     """Write a checkpoint as a folder that other programs open.
 
     Example: afmrl checkpoints export embedder-1 my-embedder
     """
-    kinds: tuple[Literal["sentence-transformers", "peft", "afmrl"], ...] = ("sentence-transformers", "peft", "afmrl")
-    if to not in kinds:
-        raise UsageError(f"--to {to}: unknown", f"known: {', '.join(kinds)}")
+    if to not in ("", *FORMATS):
+        raise UsageError(f"--to {to}: unknown", f"known: {', '.join(FORMATS)}")
     store, settings = _store(session), session.settings
     manifest = store.find(name)
+    to = to or ("transformers" if manifest.role == "vision" else "sentence-transformers")
+    if to == "sentence-transformers" and manifest.role == "vision":
+        raise UsageError(f"{manifest.name} reads photos, sentence-transformers texts", "use --to transformers")
+    if to == "transformers" and manifest.role != "vision":
+        raise UsageError(f"{manifest.name} belongs to the {manifest.role}: --to transformers is of vision encoders")
     if to == "sentence-transformers" and manifest.role != "embedder":
         raise UsageError(f"{manifest.name} belongs to the {manifest.role}: it gives no vectors", "use --to peft")
     with session.out:
@@ -263,6 +275,14 @@ def export(
             from ..models.export import export_peft
 
             export_peft(manifest, store, out_folder)
+        elif to == "transformers":
+            from ..models.export_vision import export_vision
+            from ..models.presets import resolve_adapter, resolve_base
+
+            base = resolve_base(settings.model, "vision", session.out)
+            model = settings.model.model_copy(update={"vision_checkpoint": manifest.name})
+            resolve_adapter(model, "vision", base, store)  # trained on that base
+            export_vision(manifest, base, store, out_folder)
         else:
             from ..models.export import export_sentence_transformers
             from ..models.presets import embed_template, resolve_base

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .flags import setting
-from .options import Session, in_session, tell_models, warn_of_two_faiss
+from .options import Session, in_session, tell_embedder, warn_of_two_faiss
 
 if TYPE_CHECKING:
     from ..dedupe.run import Result
@@ -67,7 +67,7 @@ def _vectors(session: Session) -> Vectors | None:
         session.out.note("no vectors: compared by text, codes, attributes and photos only; `afmrl embed` makes them")
         return None
     warn_of_two_faiss(session)
-    tell_models(session, ("embedder",))
+    tell_embedder(session)
     vectors = load_vectors(session.work)
     if stale := stale_products(session.work, vectors):
         session.out.note(f"{stale:,} products are new, changed or gone since `afmrl embed`: run it again")

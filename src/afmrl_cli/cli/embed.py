@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .flags import setting
-from .options import Session, in_session, warn_of_plain_http, warn_of_two_faiss
+from .options import Session, in_session, tell_embedder, warn_of_plain_http, warn_of_two_faiss
 
 if TYPE_CHECKING:
     from ..retrieval.embed import EmbedSummary
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     setting("embed.endpoint_model", "--model", metavar="NAME"),
     setting("model.preset"),
     setting("model.embedder", metavar="NAME"),
-    roles=("embedder",),
     writes=True,
 )
 def embed(
@@ -39,6 +38,7 @@ def embed(
 
     from ..retrieval.embed import embed_catalog
 
+    tell_embedder(session)
     warn_of_two_faiss(session)
     warn_of_plain_http(session, session.settings.embed.endpoint)
     with session.out:
@@ -47,6 +47,8 @@ def embed(
 
 
 def _show(session: Session, summary: EmbedSummary) -> None:
+    from ..models.backends import reads_text
+
     out = session.out
     out.document("afmrl.embed/1", asdict(summary))
     if summary.without_attributes:
@@ -58,7 +60,10 @@ def _show(session: Session, summary: EmbedSummary) -> None:
     if summary.removed:
         out.text(f"  {summary.removed:,} products are no longer in the catalog")
     if summary.left_out:
-        out.text(f"  {summary.left_out:,} products left out: neither text nor a photo that can be read")
+        nothing = "neither text nor a photo that can be read"
+        if not reads_text(session.settings):
+            nothing = "no photo that can be read, and the vision encoder reads nothing else"
+        out.text(f"  {summary.left_out:,} products left out: {nothing}")
     out.text(f"  index: {summary.index}, recall@10 {summary.index_recall:.3f}")
     if summary.vectors != "fp32":
         out.text(f"  stored as {summary.vectors}: recall@10 {summary.vectors_recall:.3f} against fp32")

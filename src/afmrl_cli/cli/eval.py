@@ -13,7 +13,7 @@ from ..catalog.splits import Split
 from ..errors import CheckFailed, UsageError
 from ..store.folder import check_output
 from .flags import setting
-from .options import Session, in_session
+from .options import Session, in_session, tell_embedder
 
 if TYPE_CHECKING:
     from ..evaluation.build import TaskSpec
@@ -63,7 +63,6 @@ Github = Annotated[bool, typer.Option("--github", help="Annotate the GitHub work
     setting("eval.max_drop", metavar="METRIC=X", repeat=True),
     setting("eval.slices", metavar="KEYS"),
     setting("search.rerank"),
-    roles=("embedder",),
     writes=True,
 )
 def eval(
@@ -94,6 +93,7 @@ def eval(
 
     if protocol not in (None, "queries", "composed") and (queries or qrels):
         raise UsageError(f"--protocol {protocol} takes no --queries and --qrels", "leave one of them out")
+    tell_embedder(session)
     taken = protocol or ("queries" if queries or qrels else None)
     spec = TaskSpec(taken, queries, qrels, tuple(gallery or ()), _split(split))
     files = {"--run-out": run_out, "--html": html, "--markdown": markdown, "--junit": junit}
@@ -130,7 +130,7 @@ def _check(session: Session, spec: TaskSpec, files: Mapping[str, Path | None]) -
 
 
 def _measure(session: Session, spec: TaskSpec, baselines: bool, fail_under: list[str]) -> Report:
-    from ..evaluation.entries import RERANKED, Entry, parse_entries
+    from ..evaluation.entries import RERANKED, Entry, needs_attributes, parse_entries
     from ..evaluation.report import EvalRequest, measure
     from ..evaluation.seen import seen_by, with_fit
     from ..evaluation.thresholds import parse_thresholds
@@ -140,7 +140,7 @@ def _measure(session: Session, spec: TaskSpec, baselines: bool, fail_under: list
     entries = tuple(parse_entries(settings.eval.systems, baselines))
     if settings.search.rerank:
         entries = (Entry(RERANKED, "", RERANKED), *entries)
-    described = settings.embed.enrich != "none" and work.source_on_disk is not None
+    described = needs_attributes(settings, entries) and work.source_on_disk is not None
     seen = seen_by(trained_by(settings, entries, described=described), work.checkpoints)
     if not settings.embed.endpoint and kind_of_embedder(settings.model, work.listener) == "light":
         seen = with_fit(seen, work)
@@ -150,7 +150,8 @@ def _measure(session: Session, spec: TaskSpec, baselines: bool, fail_under: list
 def trained_by(settings: Settings, entries: Sequence[Entry], *, described: bool) -> list[tuple[Role, str]]:
     """Return (role, name) of every checkpoint whose work is in the table: embedders, and whose attributes are read."""
     model, rows = settings.model, [entry for entry in entries if entry.kind == "checkpoint"]
-    found: list[tuple[Role, str]] = [("embedder", model.embedder_checkpoint)]
+    own: Role = "vision" if model.vision_checkpoint else "embedder"
+    found: list[tuple[Role, str]] = [(own, getattr(model, f"{own}_checkpoint"))]
     found += [("embedder", entry.argument) for entry in rows]
     if any(entry.kind == "reranked" for entry in entries):
         found.append(("reranker", model.reranker_checkpoint))
@@ -172,7 +173,7 @@ def _write(session: Session, report: Report, files: Mapping[str, Path | None]) -
     from ..evaluation.trec import write_run
 
     if file := files["--run-out"]:
-        write_run(file, report.runs["embedder"], report.content["embedder"])
+        write_run(file, report.own, report.content["embedder"])
     if file := files["--html"]:
         write_page(file, report, session.settings)
     if file := files["--markdown"]:

@@ -102,6 +102,17 @@ def tell_models(session: Session, roles: tuple[Role, ...]) -> None:
         session.out.warn(warning)
 
 
+def tell_embedder(session: Session, *others: Role) -> None:
+    """Say the same of what embeds, and of the models of `others`; and of two that are named, which one it is."""
+    model = session.settings.model
+    tell_models(session, (*others, "vision" if model.vision_checkpoint else "embedder"))
+    if model.vision_checkpoint and model.embedder_checkpoint:
+        session.out.note(
+            f"model.vision_checkpoint = {model.vision_checkpoint} embeds, by photos alone; the embedder "
+            f"{model.embedder_checkpoint} does with --set model.vision_checkpoint="
+        )
+
+
 def check_page(html: Path, folder: CatalogFolder) -> None:
     """Raise UsageError where `--html` names no page, or as `check_output`."""
     if html.suffix.lower() not in PAGE_SUFFIXES:

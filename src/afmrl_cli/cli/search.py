@@ -11,7 +11,7 @@ import typer
 
 from ..errors import DataError, UsageError
 from .flags import setting
-from .options import Session, check_page, in_session, tell_models, warn_of_two_faiss
+from .options import Session, check_page, in_session, tell_embedder, warn_of_two_faiss
 from .output import Output, clipped
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def search(
 
     Example: afmrl search --image photo.jpg --change "color: red"
     """
-    tell_models(session, ("generator", "embedder") if enrich else ("embedder",))
+    tell_embedder(session, *(("generator",) if enrich else ()))
     wish = _checked_change(session, change, text, image or [], like, enrich)
     _check(session, text, image or [], like, enrich, html)
 
@@ -78,6 +78,11 @@ def _check(session: Session, text: str, image: list[Path], like: str, enrich: bo
         raise UsageError("--like stands alone", "it asks with the listing's stored vector; leave out the rest")
     if not like and not text.strip() and not image:
         raise UsageError("nothing to search for", 'give a text, --image or --like, as in: afmrl search "red shirt"')
+    if text.strip() or enrich:
+        from ..models.backends import photos_alone, reads_text
+
+        if not reads_text(session.settings):
+            raise photos_alone(session.settings, "the query's words" if text.strip() else "--enrich")
     if html:
         check_page(html, session.folder)
 

@@ -93,12 +93,13 @@ def _evaluated_on(session: Session, checkpoint: str) -> str:
     from ..evaluation.report import independent_queries
     from ..evaluation.seen import seen_by
 
-    model = session.settings.model.model_copy(update={"embedder_checkpoint": checkpoint})
-    settings = session.settings.model_copy(update={"model": model})
+    work = session.work.of_embedder()
+    model = work.settings.model.model_copy(update={"embedder_checkpoint": checkpoint})
+    settings = work.settings.model_copy(update={"model": model})
     trained = trained_by(settings, (), described=settings.embed.enrich != "none")
     spec = TaskSpec(seen=seen_by(trained, session.work.checkpoints))
     try:
-        protocol, products = independent_queries(session.work.with_settings(settings), spec)
+        protocol, products = independent_queries(work.with_settings(settings), spec)
     except DataError as error:
         return f"afmrl eval has no queries: {error}"
     return f"afmrl eval (protocol {protocol}) asks about {products:,} products that training never saw"

@@ -35,7 +35,7 @@ LATER_RATE, LATER_WARMUP = 1 / 3, 0.3
 rises, so that its first steps don't undo what the first round has learnt."""
 NOT_THE_CYCLE = {
     "cycle": {"iterations", "composed"},
-    "model": {"fetch"},
+    "model": {"fetch", "vision_checkpoint"},
     **{name: method.not_the_result for name, method in METHODS.items()},
 }
 """Settings with which a cycle is still the same one: more rounds, and training for composed queries, go on

@@ -79,6 +79,7 @@ def run_cycle(work: Workspace, *, dry_run: bool = False) -> CycleSummary:
     Raises UsageError, DataError and ModelError as the stages do, DataError while another command is writing.
     KeyboardInterrupt comes after the stage at hand has saved its state.
     """
+    work = work.of_embedder()
     refuse(work.settings)
     with contextlib.nullcontext() if dry_run else writer_lock(work.folder.store, "afmrl cycle", lend=True):
         cycle = Cycle(work, dry=dry_run)

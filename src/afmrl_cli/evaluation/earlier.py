@@ -22,7 +22,8 @@ from .metrics import Run, ranked_ids
 from .task import Task
 from .trec import as_word, read_qrels, read_run
 
-EMBEDDER_RUN, QRELS, DOCUMENT = "run-embedder.trec", "qrels.trec", "metrics.json"
+EMBEDDER_RUN, VISION_RUN, QRELS, DOCUMENT = "run-embedder.trec", "run-vision-encoder.trec", "qrels.trec", "metrics.json"
+"""The ranking of the evaluation's first row is one of the first two."""
 CIRCUMSTANCES = ("protocol", "gallery", "query_fields", "gallery_fields", "enrich")
 """Keys of the document that say how hard the task was."""
 
@@ -57,10 +58,11 @@ def find_run(written: str, folder: CatalogFolder, task: Task, depth: int) -> Ear
         known = sorted(path.name for path in folder.runs.glob("*-eval*"))[-3:]
         hint = f"the latest here: {', '.join(known)}" if known else "a run folder, its name in .afmrl/runs, or a file"
         raise DataError(f"{written}: no such run", hint)
-    if missing := [name for name in (EMBEDDER_RUN, QRELS, DOCUMENT) if not (place / name).is_file()]:
+    run = VISION_RUN if (place / VISION_RUN).is_file() else EMBEDDER_RUN
+    if missing := [name for name in (run, QRELS, DOCUMENT) if not (place / name).is_file()]:
         raise DataError(f"{place}: not a finished evaluation", f"it has no {', '.join(missing)}")
     _check_judgements(place, task)
-    return Earlier(place.name, outside_run(place / EMBEDDER_RUN, task, depth), _document(place / DOCUMENT))
+    return Earlier(place.name, outside_run(place / run, task, depth), _document(place / DOCUMENT))
 
 
 def outside_run(file: Path, task: Task, depth: int) -> Run:

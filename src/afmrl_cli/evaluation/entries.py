@@ -7,8 +7,9 @@ fusion             the embedder and BM25 over text, weighted as other queries sa
 change-alone       composed queries: the embedder is shown their words alone
 reference-alone    composed queries: it is shown their photos alone
 attributes-alone   composed queries: it is shown their reference's attributes with the change, as text, alone
-base               the embedder's base without its checkpoint (zero-shot)
-checkpoint:NAME    the embedder with another checkpoint, such as one trained with plain InfoNCE
+base               the embedder's base without its checkpoint (zero-shot); beside a vision encoder, the vision tower
+                   that it began with, its tokens averaged
+checkpoint:NAME    the embedder with another checkpoint, such as one trained with plain InfoNCE, or a vision encoder
 clip:NAME          a CLIP or SigLIP, a folder or a hub name
 text:NAME          a sentence-transformers model, a folder or a hub name
 run:FILE           a TREC run that another tool wrote
@@ -24,7 +25,10 @@ from functools import cache
 from pathlib import Path
 
 from ..errors import UsageError
+from ..models.backends import reads_text
 from ..models.embed_input import Encoder
+from ..settings import Settings
+from ..store.checkpoints import Role
 from ..trust import check_download
 from ..workspace import Workspace
 from .composed import ALONE
@@ -90,13 +94,33 @@ def model_system(entry: Entry, work: Workspace) -> RetrievalSystem:
     return RetrievalSystem(entry.name, id, load, photos=reads_photos)
 
 
+def role_of(entry: Entry, work: Workspace) -> Role:
+    """Return whose model a base or checkpoint entry is: a vision encoder's or an embedder's. Raises ModelError."""
+    if entry.kind == "base":
+        return "embedder" if reads_text(work.settings) else "vision"
+    return "vision" if work.checkpoints.find(entry.argument, "embedder").role == "vision" else "embedder"
+
+
 def _own_model(entry: Entry, work: Workspace) -> RetrievalSystem:
-    model = work.settings.model.model_copy(update={"embedder_checkpoint": entry.argument})
+    role, model = role_of(entry, work), work.settings.model
+    if entry.kind == "base" and role == "vision":
+        id, load = work.bare_vision()
+        return RetrievalSystem(entry.name, id, cache(load), text=False)
+    names = {"embedder_checkpoint": "", "vision_checkpoint": "", f"{role}_checkpoint": entry.argument}
+    model = model.model_copy(update=names)
     embed = work.embed_of(model)
     return RetrievalSystem(
         entry.name,
         work.embedder_id_of(model),
         cache(lambda: work.encoder(model)),
+        text=role != "vision",
         query_instruction=embed.query_instruction,
         target_instruction=embed.target_instruction,
+    )
+
+
+def needs_attributes(settings: Settings, entries: Sequence[Entry]) -> bool:
+    """Tell whether stored attributes play a part: in what the embedder reads, or in a row of their own."""
+    return settings.embed.enrich != "none" and (
+        reads_text(settings) or any(entry.kind == "bm25-attributes" for entry in entries)
     )

@@ -53,7 +53,7 @@ def _worst(report: Report, settings: Settings) -> list[dict[str, Any]]:
 def _case(
     query: Query, report: Report, by_id: Mapping[str, Document], settings: Settings, pictures: Pictures
 ) -> dict[str, Any]:
-    ids = ranked_ids(report.runs["embedder"].get(query.id, ()))
+    ids = ranked_ids(report.own.get(query.id, ()))
     grades, variants = report.task.qrels[query.id], report.variants.get(query.id, frozenset())
     right = {id for id, grade in grades.items() if grade >= settings.eval.min_grade}
     places = {id: rank for rank, id in enumerate(ids, 1)}

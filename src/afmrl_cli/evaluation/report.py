@@ -16,7 +16,7 @@ from ..attributes.views import QUERIES, AttributeSource, open_views
 from ..catalog.problems import Problems
 from ..catalog.product import Product, product_text
 from ..errors import DataError, UsageError
-from ..models.backends import reads_photos
+from ..models.backends import photos_alone, reads_photos, reads_text
 from ..retrieval.vectors import RowMaker, described_products, load_vectors
 from ..settings import EvalSettings, Settings
 from ..store.checkpoints import versions
@@ -27,7 +27,7 @@ from .build import TaskSpec, build_task, labels_file, tuning_task, whole_task
 from .composed import ALONE, is_composed, part_alone
 from .composed_metrics import CUTS, ComposedFacts, composed_facts, composed_metrics
 from .earlier import Earlier, find_run, outside_run
-from .entries import RERANKED, Entry, model_system
+from .entries import RERANKED, Entry, model_system, needs_attributes
 from .fusion import Pair
 from .labels import read_labels
 from .metrics import Evaluation, Run, best_possible, metric_names
@@ -35,6 +35,8 @@ from .reranked import reranked_run
 from .score import Scored, compare_all, queries_of, score, slice_metrics, system_metrics
 from .slices import check_slices
 from .systems import (
+    EMBEDDER,
+    VISION_ENCODER,
     RetrievalSystem,
     SystemRun,
     bm25_attributes_run,
@@ -50,6 +52,8 @@ from .trec import write_qrels, write_run
 
 SCHEMA = "afmrl.eval/2"
 NAMED_QUERIES = 5
+ASKING_IN_WORDS = ("text", "composed")
+"""Protocols of which a vision encoder can read no query, or half of each."""
 SHAPING = ("query_fields", "label", "labels", "max_queries", "seed")
 """Settings that decide what queries show."""
 
@@ -75,6 +79,11 @@ class Report:
     variants: dict[str, frozenset[str]]
     per_query: Mapping[str, Mapping[str, float]]
 
+    @property
+    def own(self) -> Run:
+        """Return the ranking of what embeds, the first row."""
+        return next(iter(self.runs.values()))
+
     def failed(self) -> list[str]:
         """Return what did not pass its check, in words."""
         return [check["message"] for check in self.content["checks"] if not check["passed"]]
@@ -93,12 +102,16 @@ def measure(work: Workspace, request: EvalRequest, place: Path | None = None) ->
     if drops and not settings.eval.compare:
         raise UsageError("--max-drop needs a run to compare with", "add --compare RUN")
     vectors, embed, problems = load_vectors(work), settings.embed, Problems()
-    source = work.source_on_disk if embed.enrich != "none" else None
+    source = work.source_on_disk if needs_attributes(settings, request.entries) else None
     task, tuning, texts = _tasks(work, request, source, problems)
+    in_words = reads_text(settings)
+    if not in_words and task.protocol in ASKING_IN_WORDS:
+        raise photos_alone(settings, f"protocol {task.protocol} asks with words")
     own = RetrievalSystem(
-        "embedder",
+        EMBEDDER if in_words else VISION_ENCODER,
         work.embedder_id,
         work.embedder,
+        text=in_words,
         photos=reads_photos(settings, listener),
         query_instruction=work.embed.query_instruction,
         target_instruction=work.embed.target_instruction,
@@ -118,7 +131,12 @@ def measure(work: Workspace, request: EvalRequest, place: Path | None = None) ->
         raise DataError("no query has a relevant product in the gallery", "check the qrels, --gallery and min_grade")
     if not answers[0].readable.intersection(queries_of(evaluation)):
         problems.tell(listener)
-        raise DataError("the embedder can read none of the queries, or nothing of the gallery", "see `afmrl check`")
+        hint = (
+            "see `afmrl check`"
+            if in_words
+            else "the vision encoder reads photos alone: --protocol photo asks with them"
+        )
+        raise DataError(f"the {own.name} can read none of the queries, or nothing of the gallery", hint)
     possible = best_possible(task.qrels, names, settings.eval.min_grade)
     composed = composed_facts(task, own, answers[0], work, problems)
     problems.tell(listener)
@@ -130,7 +148,7 @@ def measure(work: Workspace, request: EvalRequest, place: Path | None = None) ->
         "catalog": str(folder.catalog),
         "protocol": task.protocol,
         "embedder": work.embedder_id,
-        "enrich": embed.enrich,
+        "enrich": embed.enrich if in_words else "none",
         "attributes": asdict(source) if source else None,
         **_task_facts(task, request.spec, evaluation, variants, settings),
         "possible": possible,
@@ -309,11 +327,15 @@ def _answers(
         elif entry.kind == "run":
             run = outside_run(_run_file(entry.argument, work.folder.root), task, depth)
             answers.append(SystemRun(entry.name, run, frozenset(run)))
-        elif not entry.optional or work.settings.model.embedder_checkpoint:  # without one, the base is the embedder
+        elif not entry.optional or _is_trained(work.settings):  # else the base is the embedder
             answer = _model_run(entry, task, own, first, work, problems)
             answers.append(answer)
             notes += [f"{entry.name} is the embedder itself: its row says nothing new"] if answer.id == own.id else []
     return answers, notes
+
+
+def _is_trained(settings: Settings) -> bool:
+    return bool(settings.model.vision_checkpoint or settings.model.embedder_checkpoint)
 
 
 def _model_run(
@@ -380,7 +402,7 @@ def _notes(
     if unreadable := [query.id for query in task.queries if query.id not in answers[0].readable]:
         notes.append(f"{len(unreadable):,} queries could not be read and count as not found: {unreadable[0]}, ...")
     bare = [query for query in task.queries if not query.attributes and query.fingerprint not in texts]
-    if bare and settings.embed.enrich != "none":
+    if bare and settings.embed.enrich != "none" and reads_text(settings):
         notes.append(
             f"{len(bare):,} of {len(task.queries):,} queries have no attributes that were written from what they show, "
             f"and go without: {_how_to_describe(task, bare, spec, settings)}"

@@ -39,6 +39,8 @@ from .trec import SCORE_DECIMALS
 
 CACHED_VECTORS = 200_000
 COLOR_HISTOGRAM = "color-histogram-1"
+EMBEDDER, VISION_ENCODER = "embedder", "vision-encoder"
+"""The first row, by what embeds."""
 TUNED_BY = "ndcg@10"
 """By which metric the weights of a fusion are chosen; mAP with coarse."""
 
@@ -137,10 +139,12 @@ def _encode_queries(
 
 def _document_input(document: Document, system: RetrievalSystem) -> Input | None:
     row, product = document.row, document.product
+    text, attributes = (row.text, row.attributes) if system.text else ("", "")
     images = product.images if system.photos else ()
     if system.attributes is not None:
-        return Input(row.key, Item(row.text, images, row.attributes), product.id, product.row)
-    return _input(document.id, row.text if system.text else "", images)
+        item = Item(text, images, attributes)
+        return None if item.empty else Input(row.key, item, product.id, product.row)
+    return _input(document.id, text, images)
 
 
 def _query_input(query: Query, system: RetrievalSystem) -> Input | None:
@@ -148,7 +152,9 @@ def _query_input(query: Query, system: RetrievalSystem) -> Input | None:
         return None
     text = query.text if system.text else ""
     stored = system.attributes
-    attributes = "" if stored is None else query.attributes or stored.get(query.fingerprint, "")
+    attributes = ""
+    if stored is not None and system.text:
+        attributes = query.attributes or stored.get(query.fingerprint, "")
     return _input(query.id, text, query.images if system.photos else (), attributes)
 
 

@@ -54,7 +54,7 @@ def open_roles(settings: Settings, roles: Sequence[Role]) -> list[Role]:
     """Return those of `roles` whose model the preset says: no model of their own is named, and no server."""
     model = settings.model
     served = {"generator": settings.attributes.endpoint, "embedder": settings.embed.endpoint}
-    return [role for role in roles if not getattr(model, role) and not served[role]]
+    return [role for role in roles if not getattr(model, base_role(role)) and not served.get(role)]
 
 
 def _choose(settings: Settings, folder: CatalogFolder | None) -> tuple[str, str]:
@@ -81,7 +81,7 @@ def _choose(settings: Settings, folder: CatalogFolder | None) -> tuple[str, str]
 
 def _preset_of_checkpoints(model: ModelSettings, folder: CatalogFolder) -> tuple[str, str] | None:
     """Return the preset on whose base an adapter that the settings name was trained, and the reason."""
-    roles: tuple[Role, ...] = ("embedder", "generator", "reranker", "recommender")
+    roles: tuple[Role, ...] = ("embedder", "generator", "reranker", "recommender", "vision")
     for role in roles:
         name: str = getattr(model, f"{role}_checkpoint")
         if not name or getattr(model, base_role(role)):

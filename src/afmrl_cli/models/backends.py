@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .base import Bases
     from .embed_input import Encoder
 
-EmbedderKind = Literal["qwen", "light", "pictures", "sentences"]
+EmbedderKind = Literal["qwen", "light", "pictures", "sentences", "vision"]
 
 
 def generator_id(settings: Settings, checkpoints: Checkpoints, listener: Listener | None = None) -> str:
@@ -58,9 +58,12 @@ def load_backend(
 
 
 def kind_of_embedder(settings: ModelSettings, listener: Listener | None = None) -> EmbedderKind:
-    """Return which kind of model embeds: a Qwen-VL, `light`, a CLIP or SigLIP ("pictures"), or a sentence-transformers
-    model; a hub model that was never here is fetched. ModelError when it can't be had.
+    """Return which kind of model embeds: a trained vision encoder, which goes before the others, a Qwen-VL, `light`, a
+    CLIP or SigLIP ("pictures"), or a sentence-transformers model; a hub model that was never here is fetched.
+    ModelError when it can't be had.
     """
+    if settings.vision_checkpoint:
+        return "vision"
     name = base_name(settings, "embedder")
     if name in (LIGHT, NANO):
         return "light" if name == LIGHT else "qwen"
@@ -89,11 +92,26 @@ def reads_photos(settings: Settings, listener: Listener | None = None) -> bool:
     return kind_of_embedder(settings.model, listener) != "sentences"
 
 
+def reads_text(settings: Settings) -> bool:
+    """Tell whether the settings' embedder reads texts: a vision encoder does not."""
+    return bool(settings.embed.endpoint) or not settings.model.vision_checkpoint
+
+
+def photos_alone(settings: Settings, what: str) -> UsageError:
+    """Return the error of `what`, which asks with words, where a vision encoder embeds."""
+    return UsageError(
+        f"{what}: model.vision_checkpoint = {settings.model.vision_checkpoint} embeds, and reads photos alone",
+        "ask with a photo, or the embedder that reads texts: --set model.vision_checkpoint=",
+    )
+
+
 def embedder_id(settings: ModelSettings, checkpoints: Checkpoints, light: Path, listener: Listener) -> str:
     """Return the id under which vectors of the settings' embedder are stored; `light` is the folder of the fit."""
     kind = kind_of_embedder(settings, listener)
     if kind == "qwen":
         return model_id(settings, "embedder", checkpoints, listener)
+    if kind == "vision":
+        return model_id(settings, "vision", checkpoints, listener)
     _refuse_checkpoint(settings)
     if kind == "light":
         from .light_fit import light_id
@@ -115,10 +133,12 @@ def embedder_template(settings: ModelSettings, checkpoints: Checkpoints, listene
 
 
 def load_other_encoder(work: Workspace) -> Encoder:
-    """Load an embedder that is no Qwen-VL. Raises ModelError when it can't be had."""
+    """Load an embedder that is no Qwen-VL with its vocabulary. Raises ModelError when it can't be had."""
     settings, listener = work.settings, work.listener
     model = settings.model
     kind = kind_of_embedder(model, listener)
+    if kind == "vision":
+        return load_vision(work)
     if kind == "light":
         from .base import Cache
         from .light import LightEncoder
@@ -133,6 +153,17 @@ def load_other_encoder(work: Workspace) -> Encoder:
     return made(folder, id, model, settings.embed.batch_size or 16)
 
 
+def load_vision(work: Workspace, *, trained: bool = True) -> Encoder:
+    """Load the vision encoder that the settings name, or what it began with. Raises ModelError."""
+    from .base import Cache
+    from .vision_encoder import bare_tower, load_vision_encoder
+
+    settings, cache = work.settings, Cache(work.folder.cache, work.settings.cache, work.listener)
+    if not trained:
+        return bare_tower(settings, cache, work.listener)
+    return load_vision_encoder(settings, work.checkpoints, cache, work.listener)
+
+
 def check_light(embed: EmbedSettings, model: ModelSettings) -> None:
     """Raise UsageError or ModelError where the settings ask of the preset light what it can't do."""
     if embed.dimensions:
@@ -140,6 +171,15 @@ def check_light(embed: EmbedSettings, model: ModelSettings) -> None:
         raise UsageError(message, "set it to 0")
     _refuse_checkpoint(model)
     _refuse_template(model)
+
+
+def check_vision(embed: EmbedSettings, model: ModelSettings) -> None:
+    """Raise UsageError where the settings ask of a vision encoder what it can't do."""
+    if embed.enrich == "both":
+        raise UsageError(
+            f"embed.enrich = both: model.vision_checkpoint = {model.vision_checkpoint} embeds, and reads photos alone",
+            "set embed.enrich = query or none, or leave model.vision_checkpoint empty",
+        )
 
 
 def _refuse_checkpoint(settings: ModelSettings) -> None:

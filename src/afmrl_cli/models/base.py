@@ -171,11 +171,7 @@ def load_base(base: Base, precision: Precision, device: Device) -> Any:
     nf4: all linear layers of the language model in NF4 with double quantisation, computing in bf16 on CUDA and fp32 on
     the CPU; vision tower and head in that type. Only safetensors, no code from the model's folder, no network.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ModelError(
-            "torch can't use the GPU that the driver offers", "see `afmrl doctor`, or set model.device=cpu"
-        )
-    full = torch.bfloat16 if precision == "bf16" or (precision == "nf4" and device == "cuda") else torch.float32
+    full = full_precision(precision, device)
     options: dict[str, Any] = {"dtype": full, "device_map": {"": device}}
     if precision == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
@@ -185,30 +181,10 @@ def load_base(base: Base, precision: Precision, device: Device) -> Any:
             bnb_4bit_compute_dtype=full,
             llm_int8_skip_modules=list(base.family.full_precision),
         )
-    # Which kernels a model could have it says at the first forward, in a line each; `afmrl doctor` says it in one.
-    logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
-    try:
-        with quiet():
-            model, report = AutoModelForImageTextToText.from_pretrained(
-                base.folder,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-                **options,
-            )
-    except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            hint = "use a smaller model or model.precision=nf4"
-            raise OutOfMemory(f"{base.name} does not fit into memory in {precision}", hint) from error
-        reason = str(error).strip().split("\n", 1)[0][:200]
-        raise ModelError(f"{base.name}: can't be loaded: {reason}", "fetch or copy the model again") from error
-    missing = sorted(report["missing_keys"])
+    model, missing = open_weights(AutoModelForImageTextToText, base, precision, trust_remote_code=False, **options)
     if missing == ["lm_head.weight"]:
         model.lm_head, missing = torch.nn.Identity(), []  # what was made up in its place must never be used
-    if missing:
-        message = f"{base.name}: the weights lack {len(missing)} tensors, such as {missing[0]}"
-        raise ModelError(message, "fetch or copy the model again")
+    refuse_missing(missing, base)
     if precision == "nf4":
         from bitsandbytes.nn import Linear4bit
 
@@ -220,6 +196,42 @@ def load_base(base: Base, precision: Precision, device: Device) -> Any:
     # The folder's own sampling habits (temperature, repetition penalty) must not seep into ours.
     model.generation_config = GenerationConfig()
     return model.eval()
+
+
+def full_precision(precision: Precision, device: Device) -> torch.dtype:
+    """Return the type of what is not quantised, such as the vision tower. ModelError where torch can't use the GPU."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelError(
+            "torch can't use the GPU that the driver offers", "see `afmrl doctor`, or set model.device=cpu"
+        )
+    half = precision == "bf16" or (precision == "nf4" and device == "cuda")
+    return torch.bfloat16 if half else torch.float32
+
+
+def open_weights(opener: Any, base: Base, precision: Precision, **options: Any) -> tuple[Any, list[str]]:
+    """Return what `opener`, a class of transformers, makes of the files of `base`, and the names of the tensors that
+    they lack. ModelError when they can't be read, OutOfMemory when they do not fit.
+    """
+    # Which kernels a model could have it says at the first forward, in a line each; `afmrl doctor` says it in one.
+    logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
+    safely = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+    try:
+        with quiet():
+            model, report = opener.from_pretrained(base.folder, **safely, **options)
+    except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            hint = "use a smaller model or model.precision=nf4"
+            raise OutOfMemory(f"{base.name} does not fit into memory in {precision}", hint) from error
+        reason = str(error).strip().split("\n", 1)[0][:200]
+        raise ModelError(f"{base.name}: can't be loaded: {reason}", "fetch or copy the model again") from error
+    return model, sorted(report["missing_keys"])
+
+
+def refuse_missing(missing: list[str], base: Base) -> None:
+    """Raise ModelError where the weights of `base` lack tensors."""
+    if missing:
+        message = f"{base.name}: the weights lack {len(missing)} tensors, such as {missing[0]}"
+        raise ModelError(message, "fetch or copy the model again")
 
 
 def add_adapter(loaded: LoadedBase, adapter: Manifest, folder: Path) -> str:

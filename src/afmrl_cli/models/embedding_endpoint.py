@@ -162,11 +162,10 @@ def embedding_endpoint_id(settings: Settings) -> str:
     embed, model = settings.embed, settings.model
     if not embed.endpoint_model:
         raise UsageError("an endpoint needs the model's name", "give --model NAME (embed.endpoint_model)")
-    if model.embedder_checkpoint:
-        raise UsageError(
-            f"embed.endpoint is set, and model.embedder_checkpoint = {model.embedder_checkpoint} is of a local model",
-            "leave one of them empty",
-        )
+    for key in ("embedder_checkpoint", "vision_checkpoint"):
+        if name := getattr(model, key):
+            message = f"embed.endpoint is set, and model.{key} = {name} is of a local model"
+            raise UsageError(message, "leave one of them empty")
     parts = {
         "embeddings": embed.endpoint_model,
         "photos": embed.endpoint_photos,

@@ -41,7 +41,7 @@ def export_peft(manifest: Manifest, checkpoints: Checkpoints, out: Path) -> None
     """Copy the adapter's files, without our manifest, to the new folder `out`. Of a two-sided checkpoint `out` itself
     is the gallery adapter and its folder `query` the query adapter, as PEFT saves several.
     """
-    _refuse_existing(out)
+    refuse_existing(out)
     own = checkpoints.path(manifest.name)
     with writing_folder(out) as folder:
         for file in own.iterdir():
@@ -71,7 +71,7 @@ def export_sentence_transformers(
     `base` and `template` are those that it was trained on (`presets.embed_template`). DataError when `out` exists,
     ModelError when the template does not fit the base.
     """
-    _refuse_existing(out)
+    refuse_existing(out)
     fit_template(template, load_processor(base), base.name)
     embed, own = with_instructions(embed, template), checkpoints.path(manifest.name)
     with writing_folder(out) as folder, tempfile.TemporaryDirectory() as place:
@@ -154,6 +154,7 @@ def _write(file: Path, content: object) -> None:
     file.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", "utf-8")
 
 
-def _refuse_existing(out: Path) -> None:
+def refuse_existing(out: Path) -> None:
+    """Raise DataError when `out` is there already."""
     if out.exists():
         raise DataError(f"{out}: is there already", "name a folder that does not exist yet")

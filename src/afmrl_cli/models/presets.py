@@ -37,9 +37,9 @@ MIN_TOKENS, MAX_TOKENS = 4, 512
 """Tokens of one picture: the least where the model says nothing, and the most, whatever the model would allow."""
 
 
-EMBEDDER_INPUT, RERANKER_INPUT, RECOMMENDER_INPUT = 2, 1, 1
-"""Count the ways in which `embed_input`, `reranker` and `recommender.prompt` have written what these models read:
-another way, other results."""
+EMBEDDER_INPUT, RERANKER_INPUT, RECOMMENDER_INPUT, VISION_INPUT = 2, 1, 1, 1
+"""Count the ways in which `embed_input`, `reranker`, `recommender.prompt` and `vision_encoder` have put together what
+these models read: another way, other results."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,10 @@ def _light_is_no_base(role: Role) -> ModelError:
             "a server writes them (attributes --endpoint), and the catalog's columns are some; one to write or to "
             "train: --set model.preset=qwen3 (`afmrl doctor` says what fits this machine)",
         )
-    if role in ("reranker", "recommender"):
+    if role in ("reranker", "recommender", "vision"):
+        what = "vision encoder" if role == "vision" else role
         return ModelError(
-            f"the preset light has no generator, on which a {role} would be trained",
+            f"the preset light has no generator, on which a {what} would be trained",
             'name one: --set model.generator=nano, or model.preset = "qwen3" (see `afmrl doctor`)',
         )
     return ModelError(
@@ -155,7 +156,7 @@ def name_of(settings: ModelSettings, role: Role, base: Base, adapter: Manifest |
         "revision": base.revision,
         "pixels": [base.min_pixels, base.max_pixels],
         "precision": base_precision(settings, base).precision,
-        "images": settings.embedder_images if role == "embedder" else generator_photos(settings),
+        "images": settings.embedder_images if role in ("embedder", "vision") else generator_photos(settings),
         "text": settings.max_text_tokens,
     }
     if role == "embedder":
@@ -167,6 +168,9 @@ def name_of(settings: ModelSettings, role: Role, base: Base, adapter: Manifest |
         parts["input"] = RERANKER_INPUT
     elif role == "recommender":
         parts["input"] = RECOMMENDER_INPUT
+    elif role == "vision":
+        parts["input"] = VISION_INPUT
+        del parts["text"]  # it reads none
     name = Path(base.name).name
     if adapter is not None:
         parts["adapter"] = [adapter.name, *adapter_hashes(adapter.files)]

@@ -178,13 +178,14 @@ class ReasoningRun:
         """Return how like its history each reasoning is."""
         if not written:
             return {}
-        work = self.work
+        work = self.work.of_embedder()
         how = [work.embedder_id, work.embed.target_instruction]
         prints = {key: hash_json([how, text, self.cases[key].history]) for key, text in written.items()}
         missing = [key for key in written if self.store.similarity(key, prints[key]) is None]
         for done, keys in _windows(missing, WINDOW):
             texts = {key: [text for text in self.cases[key].history if text.strip()] for key in keys}
-            vectors = self._encoded([written[key] for key in keys] + [text for own in texts.values() for text in own])
+            every = [written[key] for key in keys] + [text for own in texts.values() for text in own]
+            vectors = self._encoded(work, every)
             found = []
             for key in keys:
                 history = np.array([vectors[text] for text in texts[key]], dtype=np.float32)
@@ -194,7 +195,7 @@ class ReasoningRun:
             work.listener.progress("comparing", done + len(keys), len(missing))
         return {key: self.store.similarity(key, prints[key]) or 0.0 for key in written}
 
-    def _encoded(self, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def _encoded(self, work: Workspace, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Return the unit vector of each text."""
         from ..models.embed_input import Item
 
@@ -202,8 +203,8 @@ class ReasoningRun:
             self._vectors.clear()
         new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
         if new:
-            instruction = self.work.embed.target_instruction
-            rows = self.work.embedder().encode([Item(text) for text in new], instruction=instruction)
+            instruction = work.embed.target_instruction
+            rows = work.embedder().encode([Item(text) for text in new], instruction=instruction)
             self._vectors.update(zip(new, rows, strict=True))
         return self._vectors
 

@@ -89,11 +89,13 @@ def changed_attributes(known: Mapping[str, str], pairs: Mapping[str, str]) -> st
 
 
 def check_embedder(work: Workspace) -> None:
-    """Raise ModelError for an embedder that reads no photos: it would answer the words alone. Of one that adds up what
-    it reads, or never learnt to change a photo, a note says so.
+    """Raise ModelError for an embedder that reads no photos: it would answer the words alone; UsageError for one that
+    reads nothing else. Of one that adds up what it reads, or never learnt to change a photo, a note says so.
     """
-    from ..models.backends import kind_of_embedder, reads_photos
+    from ..models.backends import kind_of_embedder, photos_alone, reads_photos, reads_text
 
+    if not reads_text(work.settings):
+        raise photos_alone(work.settings, "--change")
     if not reads_photos(work.settings, work.listener):
         raise ModelError(
             f"--change starts from a photo, and the embedder {work.embedder_id} reads none",

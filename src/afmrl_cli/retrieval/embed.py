@@ -25,7 +25,7 @@ from ..catalog.product import Product
 from ..catalog.read import count_rows
 from ..errors import DataError, ModelError
 from ..listener import Listener
-from ..models.backends import check_light, kind_of_embedder, reads_photos
+from ..models.backends import check_light, kind_of_embedder, reads_photos, reads_text
 from ..models.dimensions import Shortened
 from ..models.embed_input import Item
 from ..store.checkpoints import versions
@@ -67,8 +67,8 @@ from .vectors import (
 @dataclass(frozen=True)
 class EmbedSummary:
     """What `embed_catalog` did. `encoded` vectors were computed, the others were there; `left_out` products have
-    nothing that the embedder reads, neither text nor a photo; `removed` products were there before; `changed`: a new
-    version was written. `vectors_recall` is recall@10 of the stored form against fp32,
+    nothing that the embedder reads, neither text nor a photo (a vision encoder: no photo); `removed` products were
+    there before; `changed`: a new version was written. `vectors_recall` is recall@10 of the stored form against fp32,
     `dimensions_recall` of cut vectors against whole ones (None where nothing is cut, or no whole ones were at hand).
     """
 
@@ -117,8 +117,8 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
         problems = Problems()
         with naming(place), tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=place) as scratch:
             state = catalog_state(folder)
-            photos = reads_photos(settings, listener)
-            seen = _Seen(Path(scratch) / LISTINGS, _usable(before, settings.embed.vectors, listener), photos, problems)
+            reads = _Reads(reads_text(settings), reads_photos(settings, listener))
+            seen = _Seen(Path(scratch) / LISTINGS, _usable(before, settings.embed.vectors, listener), reads, problems)
             rows = RowMaker(work, views)
             described = described_products(work, rows, problems)
             there = len(pending)
@@ -133,7 +133,7 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
             encoded = len(pending) - there
             kept = [key for key in seen.keys if key not in empty]
             if not kept:
-                raise _nothing_to_embed(folder.catalog, photos=photos)
+                raise _nothing_to_embed(folder.catalog, reads)
             facts = {
                 "embedder": work.embedder_id,
                 "model": settings.model.model_dump(),
@@ -181,21 +181,33 @@ def _fitted(work: Workspace, force: bool) -> Workspace:
     return work.with_settings(work.settings)
 
 
-def _nothing_to_embed(catalog: Path, *, photos: bool) -> DataError:
-    if photos:
+@dataclass(frozen=True)
+class _Reads:
+    """What the embedder reads of a product."""
+
+    text: bool
+    photos: bool
+
+
+def _nothing_to_embed(catalog: Path, reads: _Reads) -> DataError:
+    if not reads.text:
+        return DataError(
+            f"{catalog}: no product has a readable photo, and the embedder reads nothing else", MEND["no photo"]
+        )
+    if reads.photos:
         return DataError(f"{catalog}: no product has text or a readable photo", "run `afmrl check`")
     return DataError(f"{catalog}: no product has text, and the embedder reads nothing else", MEND["photos alone"])
 
 
 class _Seen:
-    """What one pass over the catalog finds: the rows, written to `file`, and which keys have no vector yet. Without
-    `photos` the embedder is shown texts alone, and products without any are `problems`.
+    """What one pass over the catalog finds: the rows, written to `file`, and which keys have no vector yet. Where the
+    embedder reads texts alone, or photos alone, products without any are `problems`.
     """
 
-    def __init__(self, file: Path, known: dict[str, int], photos: bool, problems: Problems) -> None:
+    def __init__(self, file: Path, known: dict[str, int], reads: _Reads, problems: Problems) -> None:
         self.file = file
         self.known = known
-        self._photos, self._problems = photos, problems
+        self._reads, self._problems = reads, problems
         self.keys: list[str] = []
         self.digest = hashlib.sha256()
         self.without_attributes = 0
@@ -214,11 +226,15 @@ class _Seen:
                     listener.progress("products", len(self.keys), total)
 
     def _input(self, product: Product, row: Listing) -> Input:
-        images = product.images if self._photos else ()
-        if product.images and not (images or row.text or row.attributes):
+        images = product.images if self._reads.photos else ()
+        text, attributes = (row.text, row.attributes) if self._reads.text else ("", "")
+        if product.images and not (images or text or attributes):
             said = "it has photos alone, and the embedder reads texts"
             self._problems.add(Problem("photos alone", product.row, said, listing=product.id))
-        return Input(row.key, Item(row.text, images, row.attributes), product.id, product.row)
+        if not (images or self._reads.text):
+            said = "it has none, and the vision encoder reads nothing else"
+            self._problems.add(Problem("no photo", product.row, said, listing=product.id))
+        return Input(row.key, Item(text, images, attributes), product.id, product.row)
 
 
 def _usable(before: Vectors | None, form: Form, listener: Listener) -> dict[str, int]:

@@ -32,6 +32,7 @@ from ..catalog.problems import Problems
 from ..catalog.product import Product
 from ..catalog.read import read_products
 from ..errors import DataError, ModelError
+from ..models.backends import reads_text
 from ..settings import BUILT_IN
 from ..store.files import find_damage, hash_json, read_object
 from ..store.folder import CatalogFolder
@@ -240,16 +241,16 @@ def stale_products(work: Workspace, vectors: Vectors) -> int:
     """Count how many products are new, changed or gone since the vectors were made; photos are compared by path
     only.
     """
-    folder = work.folder
+    folder, in_words = work.folder, reads_text(work.settings)
     if vectors.manifest["catalog"] == catalog_state(folder):
         return 0
     stored = {row.id: (row.text, row.images, row.fields) for row in vectors.listings}
     stale = bare = 0
     for product in read_products(folder, work.settings.catalog, Problems()):
         row = make_listing(product, "", "", "", folder.root)
-        if row.id not in stored and not row.text:
+        if row.id not in stored and not (row.text and in_words):
             bare += 1
         else:
             stale += stored.pop(row.id, None) != (row.text, row.images, row.fields)
-    # As many products without text as could not be embedded before are no news.
+    # As many products without what is read as could not be embedded before are no news.
     return stale + len(stored) + max(0, bare - int(vectors.manifest["left_out"]))

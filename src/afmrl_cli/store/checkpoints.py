@@ -37,6 +37,8 @@ Role = Literal["generator", "embedder", "reranker", "recommender", "vision"]
 MANIFEST = "manifest.json"
 WEIGHTS, QUERY_WEIGHTS = "adapter_model.safetensors", "query_adapter.safetensors"
 POOLER_WEIGHTS = "pooler.safetensors"
+DECIDING = (WEIGHTS, QUERY_WEIGHTS, POOLER_WEIGHTS)
+"""Files with weights: what a checkpoint learnt."""
 CONFIG = "adapter_config.json"
 REQUIRED = (WEIGHTS, CONFIG)
 ALLOWED_SUFFIXES = (".safetensors", ".json", ".md", ".txt")
@@ -226,7 +228,7 @@ class Checkpoints:
         """
         files = _adapter_files(adapter, manifest.role)
         known = self.list()
-        weights = {file.name: hash_file(file) for file in files if file.name in (WEIGHTS, QUERY_WEIGHTS)}
+        weights = {file.name: hash_file(file) for file in files if file.name in DECIDING}
         if (before := self._stored_before(manifest, known, weights)) is not None:
             return before
         name = manifest.name or self._next_name(manifest.role)
@@ -254,7 +256,7 @@ class Checkpoints:
         was requested).
         """
         for each in known:
-            own = {name: digest for name, digest in each.files.items() if name in (WEIGHTS, QUERY_WEIGHTS)}
+            own = {name: digest for name, digest in each.files.items() if name in DECIDING}
             same = bool(manifest.run) and each.run == manifest.run and own == weights
             if same and manifest.name in ("", each.name):
                 return each
@@ -283,7 +285,8 @@ class Checkpoints:
             raise _damaged(path, error.strerror or str(error)) from error
         except ValueError as error:
             raise _damaged(path, f"not a manifest of this afmrl: {error}") from error
-        if manifest.name != name or WEIGHTS not in manifest.files:
+        whole = WEIGHTS in manifest.files and (POOLER_WEIGHTS in manifest.files) == (manifest.role == "vision")
+        if manifest.name != name or not whole:
             raise _damaged(path, "it does not describe this folder")
         return manifest
 
@@ -322,7 +325,9 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
 
 
 def changes_tower(folder: Path) -> bool:
-    """Tell whether the adapter in `folder` changes the vision tower: those that are trained here never do."""
+    """Tell whether the adapter in `folder` changes the vision tower: of those that are trained here vision encoders
+    alone do.
+    """
     files = [folder / name for name in (WEIGHTS, QUERY_WEIGHTS) if (folder / name).is_file()]
     return any(".visual." in name for file in files for name in read_header(file))
 
@@ -346,6 +351,33 @@ def check_query_adapter(folder: Path, role: Role) -> None:
         )
 
 
+def check_pooler(folder: Path, role: Role) -> None:
+    """Raise ModelError unless the checkpoint in `folder` has a pooler where it is a vision encoder, and only there:
+    fp32 matrices that fit each other, beside an adapter that changes the vision tower and nothing else.
+    """
+    file = folder / POOLER_WEIGHTS
+    if role != "vision":
+        if file.exists():
+            raise ModelError(f"{file}: a pooler belongs to a vision encoder, this is a {role}", "remove the file")
+        return
+    if not file.is_file():
+        raise ModelError(f"{file}: is missing, and a vision encoder makes no vectors without it", "copy it again")
+    header = read_header(file)
+    shapes = {name: entry.get("shape") for name, entry in header.items()}
+    known: list[dict[str, Any]] = []
+    match shapes.get("out.weight"):
+        case [int(dimension), int(width)] if dimension > 0 and width > 0:
+            mean = {"out.weight": [dimension, width]}
+            known = [mean, {**mean, "query": [width], "key.weight": [width, width]}]
+    if shapes not in known or any(entry.get("dtype") != "F32" for entry in header.values()):
+        raise ModelError(f"{file}: not a pooler of this afmrl", "train or copy the vision encoder again")
+    if odd := [name for name in read_header(folder / WEIGHTS) if ".visual." not in name]:
+        raise ModelError(
+            f"{folder / WEIGHTS}: a vision encoder's adapter changes the vision tower alone, this one {odd[0][:200]}",
+            "train or copy the vision encoder again",
+        )
+
+
 def _damaged(path: Path, reason: str) -> ModelError:
     return ModelError(f"{path}: damaged: {reason}", "remove this checkpoint's folder, and train or copy it again")
 
@@ -365,6 +397,7 @@ def _adapter_files(adapter: Path, role: Role) -> list[Path]:
     read_header(adapter / WEIGHTS)
     if (adapter / QUERY_WEIGHTS).exists():
         check_query_adapter(adapter, role)
+    check_pooler(adapter, role)
     return files
 
 

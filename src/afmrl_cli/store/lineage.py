@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .checkpoints import QUERY_WEIGHTS, WEIGHTS, Checkpoints, Manifest
+from .checkpoints import POOLER_WEIGHTS, QUERY_WEIGHTS, WEIGHTS, Checkpoints, Manifest
 from .training_products import TrainingProducts
 
 DIGEST = re.compile(r"-[0-9a-f]{10}$")
@@ -104,6 +104,7 @@ def _flat(manifest: Manifest) -> dict[str, Any]:
         "weights": manifest.files[WEIGHTS],
         "two_sided": manifest.two_sided,
         "query_weights": manifest.files.get(QUERY_WEIGHTS),
+        "pooler": manifest.files.get(POOLER_WEIGHTS),
         **{f"inputs.{key}": value for key, value in manifest.inputs.items()},
         **{f"metrics.{key}": value for key, value in manifest.metrics.items()},
         **{f"versions.{key}": value for key, value in manifest.versions.items()},

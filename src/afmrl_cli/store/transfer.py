@@ -24,6 +24,7 @@ from .checkpoints import (
     Role,
     adapter_hashes,
     base_role,
+    check_pooler,
     check_query_adapter,
     read_adapter_config,
     read_header,
@@ -68,6 +69,7 @@ def read_foreign(folder: Path) -> Manifest:
     if manifest.two_sided:
         _check_format(folder / QUERY_WEIGHTS)
         check_query_adapter(folder, manifest.role)
+    check_pooler(folder, manifest.role)
     return manifest
 
 
