@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from afmrl_cli.saga.metric import make_metric, multi_similarity, potential_field, proxy_anchor
+from afmrl_cli.saga.metric import make_metric, potential_field
 
 LOSSES = ["multi-similarity", "proxy-anchor", "potential-field"]
 LN_2 = math.log(2)
@@ -33,9 +33,28 @@ def batch(seed: int, number: int = 12, classes: int = 4, width: int = 6) -> tupl
     return normalize(middle[labels] + noise, dim=1), labels
 
 
+def twice(vectors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The same photos once more, of other classes and at right angles to the first: what they add is the same."""
+    none = torch.zeros_like(vectors)
+    both = torch.cat([torch.cat([vectors, none], dim=1), torch.cat([none, vectors], dim=1)])
+    return both, torch.cat([labels, labels + 10])
+
+
 def metric(loss: str, classes: int = 6, dimension: int = 6, seed: int = 0) -> nn.Module:
     assert loss in LOSSES
     return make_metric(loss, classes, dimension, seed).double()  # type: ignore[arg-type]
+
+
+def multi_similarity(vectors: Tensor, labels: Tensor) -> Tensor:
+    loss: Tensor = metric("multi-similarity")(vectors, labels)
+    return loss
+
+
+def proxy_anchor(vectors: Tensor, labels: Tensor, proxies: Tensor) -> Tensor:
+    whole = metric("proxy-anchor", len(proxies), proxies.shape[1])
+    whole.proxies = nn.Parameter(proxies.detach())
+    loss: Tensor = whole(vectors, labels)
+    return loss
 
 
 def numbers(labels: list[int]) -> Tensor:
@@ -48,17 +67,17 @@ def test_multi_similarity_of_three_by_hand() -> None:
     # 1: the negative 0.866 > 0.4 and the positive 0.5 < 0.966 are kept:
     #    ln(1 + e^0) / 2 + ln(1 + e^(50 * 0.366025)) / 50 = 0.346574 + 0.366025
     # 2: has no positive: nothing.
-    found = multi_similarity(unit(0, 60, 90), numbers([0, 0, 1]))
+    found = multi_similarity(*twice(unit(0, 60, 90), numbers([0, 0, 1])))
     assert found.item() == pytest.approx((LN_2 / 2 + 18.301270 / 50) / 3, abs=1e-8)
 
 
 def test_multi_similarity_keeps_pairs_within_epsilon() -> None:
     # s_01 = 0.5, s_02 = cos 66 = 0.406737 > 0.4, s_12 = cos 126 = -0.587785. 0 keeps both; 1: 0.5 is not below
     # -0.587785 + 0.1, nothing.
-    found = multi_similarity(unit(0, 60, -66), numbers([0, 0, 1]))
+    found = multi_similarity(*twice(unit(0, 60, -66), numbers([0, 0, 1])))
     kept = LN_2 / 2 + math.log1p(math.exp(50 * (0.4067366 - 0.5))) / 50
     assert found.item() == pytest.approx(kept / 3, abs=1e-7)
-    assert multi_similarity(unit(0, 60, -67), numbers([0, 0, 1])).item() == 0, "cos 67 = 0.390731 < 0.4"
+    assert multi_similarity(*twice(unit(0, 60, -67), numbers([0, 0, 1]))).item() == 0, "cos 67 = 0.390731 < 0.4"
 
 
 def test_multi_similarity_without_pairs_is_nothing_that_can_be_differentiated() -> None:

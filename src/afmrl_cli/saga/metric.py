@@ -1,4 +1,5 @@
-"""Metric learning on pooled vectors: three losses. Lines that begin with > are the papers'.
+"""Metric learning on pooled vectors: three losses, two of them pytorch-metric-learning's. Lines that begin with > are
+the papers'.
 
 x_i [D_e] are the vectors of a batch of m photos, of length 1, s the cosine, d the Euclidean distance.
 
@@ -10,7 +11,7 @@ Multi-Similarity (Wang et al. 2019), without proxies; P_i are the photos of i's 
     >               + 1/beta  log( 1 + sum_{j in N_i kept} e^{ beta  (s_ij - base)} ) ]
 
 with the authors' alpha 2, beta 50, base 0.5, eps 0.1. A photo of whose class, or of other classes, the batch has no
-other photo adds 0; so may all of them.
+other photo adds 0; so may all of them. The library makes it 0, too, where one pair of each kind is kept in all.
 
 Proxy-Anchor (Kim et al. 2020), with one learnt proxy p for each class:
 
@@ -66,28 +67,34 @@ def make_metric(
     if loss == "multi-similarity":
         return MultiSimilarity()
     if loss == "proxy-anchor":
-        return ProxyAnchor(classes, dimension, seed)
+        return _proxy_anchor(classes, dimension, seed)
     return PotentialField(classes, dimension, seed)
 
 
 class MultiSimilarity(nn.Module):
-    """The loss of that name, without parameters."""
+    """The loss of that name on the pairs that it keeps, by pytorch-metric-learning; without parameters."""
 
-    def forward(self, vectors: Tensor, labels: Tensor) -> Tensor:
-        """Compute the loss, a scalar."""
-        return multi_similarity(vectors, labels)
-
-
-class ProxyAnchor(nn.Module):
-    """The loss of that name, with its `proxies` [classes, D_e]."""
-
-    def __init__(self, classes: int, dimension: int, seed: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.proxies = _new_proxies(classes, dimension, seed)
+        from pytorch_metric_learning.losses import MultiSimilarityLoss
+        from pytorch_metric_learning.miners import MultiSimilarityMiner
+
+        self.kept = MultiSimilarityMiner(epsilon=EPS)
+        self.loss = MultiSimilarityLoss(alpha=ALPHA, beta=BETA, base=BASE)
 
     def forward(self, vectors: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss, a scalar."""
-        return proxy_anchor(vectors, labels, self.proxies)
+        loss: Tensor = self.loss(vectors, labels, self.kept(vectors, labels))
+        return loss
+
+
+def _proxy_anchor(classes: int, dimension: int, seed: int) -> nn.Module:
+    from pytorch_metric_learning.losses import ProxyAnchorLoss
+
+    with torch.random.fork_rng():  # its own start, which would take from the training's random numbers, is replaced
+        loss: nn.Module = ProxyAnchorLoss(classes, dimension, margin=MARGIN, alpha=ANCHOR_ALPHA)
+    loss.proxies = _new_proxies(classes, dimension, seed)
+    return loss
 
 
 class PotentialField(nn.Module):
@@ -107,34 +114,6 @@ def _new_proxies(number: int, dimension: int, seed: int) -> nn.Parameter:
     proxies = torch.empty(number, dimension)
     nn.init.kaiming_normal_(proxies, mode="fan_out", generator=torch.Generator().manual_seed(seed))
     return nn.Parameter(proxies)
-
-
-def multi_similarity(vectors: Tensor, labels: Tensor) -> Tensor:
-    """Compute the Multi-Similarity loss of `vectors` [m, D_e] of length 1 with `labels` [m]."""
-    cosines = vectors @ vectors.T
-    same = labels[:, None] == labels[None, :]
-    positive, negative = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device), ~same
-    known = cosines.detach()
-    farthest = known.masked_fill(~positive, math.inf).min(1, keepdim=True).values
-    nearest = known.masked_fill(~negative, -math.inf).max(1, keepdim=True).values
-    pull = _log_one_plus(-ALPHA * (cosines - BASE), positive & (known < nearest + EPS)) / ALPHA
-    push = _log_one_plus(BETA * (cosines - BASE), negative & (known > farthest - EPS)) / BETA
-    return (pull + push).mean()
-
-
-def proxy_anchor(vectors: Tensor, labels: Tensor, proxies: Tensor) -> Tensor:
-    """Compute the Proxy-Anchor loss of `vectors` [m, D_e] of length 1; row i of `proxies` stands for the label i."""
-    cosines = normalize(proxies, dim=1) @ vectors.T
-    own = torch.arange(len(proxies), device=labels.device)[:, None] == labels[None, :]
-    pull = _log_one_plus(-ANCHOR_ALPHA * (cosines - MARGIN), own)
-    push = _log_one_plus(ANCHOR_ALPHA * (cosines + MARGIN), ~own)
-    return pull.sum() / own.any(1).sum() + push.mean()
-
-
-def _log_one_plus(exponents: Tensor, kept: Tensor) -> Tensor:
-    """Compute log(1 + sum over the kept of e^exponent) of each row; 0 where none is kept."""
-    one = exponents.new_zeros(len(exponents), 1)
-    return torch.logsumexp(torch.cat([one, exponents.masked_fill(~kept, -math.inf)], dim=1), dim=1)
 
 
 def potential_field(vectors: Tensor, labels: Tensor, proxies: Tensor, owners: Tensor) -> Tensor:

@@ -56,6 +56,8 @@ class Found:
     losses: dict[str, float] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    gradients: dict[str, float] = field(default_factory=dict)
+    """How long the gradient of each loss is in the photos' tokens: which of them moves the tower."""
 
 
 def step(saga: Saga, batch: Batch, rng: np.random.Generator, *, mined: bool) -> tuple[Tensor, Found]:
@@ -80,7 +82,7 @@ def step(saga: Saga, batch: Batch, rng: np.random.Generator, *, mined: bool) -> 
         rows = [row.clone().requires_grad_() for row in torch.split(flat, tokens)]
         with torch.enable_grad():
             loss = _losses(saga, Photos(rows, grids), batch, rng, found, mined=mined)
-        return loss, torch.cat([torch.zeros_like(row) if row.grad is None else row.grad for row in rows])
+        return loss, torch.cat(_gradients(Photos(rows, grids)))
 
     chunks = [range(starts[part[0]], starts[part[-1] + 1]) for part in parts]
     began = time.monotonic()
@@ -97,6 +99,7 @@ def _losses(saga: Saga, photos: Photos, batch: Batch, rng: np.random.Generator, 
     torch.autograd.backward(metric)
     total: Tensor = metric.detach()
     found.losses["metric"] = float(total)
+    found.gradients["metric"] = _length(_gradients(photos))
     found.seconds["metric"] = time.monotonic() - began
     if not (own.grpo or own.anchoring):
         return total
@@ -105,8 +108,19 @@ def _losses(saga: Saga, photos: Photos, batch: Batch, rng: np.random.Generator, 
     began = time.monotonic()
     found.asked = ask(saga, still, pairs_in_turn(batch.labels, batch.listings, vectors, rng))
     found.seconds["rollouts"] = time.monotonic() - began
-    began = time.monotonic()
+    began, before = time.monotonic(), _gradients(photos)
     added, losses = learn(saga, photos, still, [each for each in found.asked if each.differs])
     found.losses |= losses
+    found.gradients["grpo"] = _length([now - was for now, was in zip(_gradients(photos), before, strict=True)])
     found.seconds["replay"] = time.monotonic() - began
     return total + added
+
+
+def _gradients(photos: Photos) -> list[Tensor]:
+    """Return what the losses have left in the photos' tokens so far."""
+    return [torch.zeros_like(row) if row.grad is None else row.grad.clone() for row in photos.rows]
+
+
+def _length(gradients: Sequence[Tensor]) -> float:
+    """Return the length of all numbers together."""
+    return float(torch.stack([each.pow(2).sum() for each in gradients]).sum().sqrt())

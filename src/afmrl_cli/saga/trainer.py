@@ -106,7 +106,8 @@ class VisionTrainer(BatchTrainer):
         asked = {"pairs": float(len(found.asked)), "differing": float(differing), "num_tokens": float(tokens)}
         right = {"right": float(np.mean(rewards))} if rewards else {}
         times = {f"seconds_{part}": value for part, value in found.seconds.items()}
-        return {"samples_per_second": photos / seconds, **found.losses, **asked, **right, **times}
+        lengths = {f"gradient_{name}": value for name, value in found.gradients.items()}
+        return {"samples_per_second": photos / seconds, **found.losses, **asked, **right, **lengths, **times}
 
     def open(self, photo: LabelledPhoto) -> Picture:
         """Open a photo as the generator reads it. Raises ImageProblem."""
