@@ -17,6 +17,7 @@ from afmrl_cli.errors import DataError, ModelError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.base import Bases
 from afmrl_cli.saga.batch_pairs import pairs_in_turn
+from afmrl_cli.saga.page import PAGE
 from afmrl_cli.saga.photos import LabelledPhoto
 from afmrl_cli.saga.plan import Plan
 from afmrl_cli.saga.run import VISION, load_judge, make_saga, train_vision
@@ -100,17 +101,20 @@ def test_a_run_leaves_a_checkpoint_that_says_what_it_is(shop: CatalogFolder, set
     assert parent.parent == "vision-1", "training goes on from a vision encoder"
 
 
-def test_a_killed_run_ends_with_the_same_weights(shop: CatalogFolder, settings: MakeSettings, tmp_path: Path) -> None:
+def test_a_killed_run_ends_with_the_same_weights_and_page(
+    shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
+) -> None:
     own = settings(**SMALL | PLAIN | {"vision.name": "whole"})
     whole = weights(shop, run(shop, own, force=True))
     (shop.checkpoints / "whole").rename(tmp_path / "whole")
     folder = plan_folder(shop, own)
+    page = (folder / PAGE).read_bytes()
     for file in sorted(folder.rglob("*"), reverse=True):
         file.rmdir() if file.is_dir() else file.unlink()
     kill_once(lambda: bool(list(folder.glob("state-2*"))), lambda: run(shop, own))
     assert not (shop.checkpoints / "whole").exists()
     summary = run(shop, own)
-    assert summary.resumed_from >= 1
+    assert summary.resumed_from >= 1 and (folder / PAGE).read_bytes() == page
     for name, tensor in weights(shop, summary).items():
         assert torch.equal(tensor, whole[name]), name
 

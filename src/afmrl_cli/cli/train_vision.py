@@ -48,12 +48,17 @@ def train_vision(session: Session, dry_run: DryRun = False, force: Force = False
 
 
 def _show(session: Session, summary: TrainingSummary) -> None:
-    if show_training(session, "vision", summary):
+    from ..saga.page import PAGE
+
+    page = summary.run / PAGE
+    if show_training(session, "vision", summary, **({"page": page} if page.is_file() else {})):
         _show_parts(session, summary)
         show_estimate(session, "train-vision", summary.estimate)
         return
     _show_metrics(session, summary)
-    show_checkpoint(session, summary, "curves, maps and metrics", "embed --set model.vision_checkpoint")
+    if page.is_file():
+        session.out.note(f"curves and maps of attention: {page}")
+    show_checkpoint(session, summary, "metrics", "embed --set model.vision_checkpoint")
 
 
 def _show_parts(session: Session, summary: TrainingSummary) -> None:

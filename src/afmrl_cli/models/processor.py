@@ -144,6 +144,13 @@ class Processor:
         """Return how many tokens a picture of (height, width) patches becomes."""
         return int(grid[0] * grid[1] // self.inner.image_processor.merge_size**2)
 
+    def token_grid(self, grid: tuple[int, int]) -> tuple[int, int]:
+        """Return how many rows and columns of tokens a picture of (height, width) patches becomes; tokens come row by
+        row.
+        """
+        merge = int(self.inner.image_processor.merge_size)
+        return grid[0] // merge, grid[1] // merge
+
     def resized(self, image: Image) -> Image:
         """Return `image` as small as possible with the same pixel values, for callers that keep or copy pictures.
 

@@ -47,18 +47,19 @@ def ask(saga: Saga, photos: Photos, pairs: Iterator[Pair]) -> list[Asked]:
     return asked
 
 
-def sample_answers(saga: Saga, photos: Photos, pairs: Sequence[Pair]) -> list[Asked]:
-    """Sample G answers about each of `pairs`, without gradient."""
+def sample_answers(saga: Saga, photos: Photos, pairs: Sequence[Pair], *, greedy: bool = False) -> list[Asked]:
+    """Sample G answers about each of `pairs`, without gradient; `greedy`: one answer, of the most probable tokens."""
     own, judge, asked = saga.settings, saga.judge, list[Asked]()
-    at_once = max(1, own.rollout_answers // own.group)
+    each, config = 1 if greedy else own.group, saga.answering(greedy=greedy)
+    at_once = max(1, own.rollout_answers // each)
     for i in range(0, len(pairs), at_once):
         some = pairs[i : i + at_once]
         prompts = saga.prompts(photos, [pair[:2] for pair in some])
         shown = photos.shown([photo for a, b, _ in some for photo in (a, b)], saga.trunk)
-        made = sample(judge.loaded.causal, prompts | shown, own.group, saga.sampling, judge.ends)
+        made = sample(judge.loaded.causal, prompts | shown, each, config, judge.ends)
         for number, pair in enumerate(some):
             prompt = prompts["input_ids"][number][prompts["attention_mask"][number].bool()].tolist()
-            group = Group(pair[:2], prompt, made[number * own.group : (number + 1) * own.group])
+            group = Group(pair[:2], prompt, made[number * each : (number + 1) * each])
             asked.append(read_answers(saga, pair, group))
     return asked
 

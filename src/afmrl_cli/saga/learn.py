@@ -102,8 +102,11 @@ def _chunks(saga: Saga, chosen: Sequence[Asked]) -> list[list[Part]]:
 
 def value_tokens(saga: Saga, asked: Asked, number: int) -> ValueTokens:
     """Return which tokens of answer `number` write values; none where it was not rewarded."""
-    if not asked.rewards[number] > 0:
-        return [], []
+    return written_values(saga, asked, number) if asked.rewards[number] > 0 else ([], [])
+
+
+def written_values(saga: Saga, asked: Asked, number: int) -> ValueTokens:
+    """Return which tokens of answer `number` write values, rewarded or not."""
     ends = [len(text) for text in saga.judge.texts_so_far(list(asked.group.answers[number]))]
     spans = list(zip([0, *ends], ends, strict=False))
     read = asked.read[number]
@@ -112,6 +115,20 @@ def value_tokens(saga: Saga, asked: Asked, number: int) -> ValueTokens:
         for values in (read.first, read.second)
     )
     return first, second
+
+
+@torch.no_grad()
+def attention_of(saga: Saga, photos: Photos, asked: Asked, number: int = 0) -> list[Alpha]:
+    """Return how answer `number` attends to the photos that it writes values about, rewarded or not."""
+    group, values = asked.group, written_values(saga, asked, number)
+    part = Part(Group(group.photos, group.prompt, [group.answers[number]]), [0.0], [values])
+    packed = pack_groups([part.group], photos, saga.trunk, together=saga.judge.processor.family.packs_answers)
+    watch, segments = _watch([part], packed)
+    if not segments:
+        return []
+    with watching(saga.trunk, saga.layer, watch):
+        saga.judge.loaded.causal.model(**packed.inputs, use_cache=False)
+    return _alphas(packed, watch, segments, photos, saga)
 
 
 Segment = tuple[int, int, int, int]

@@ -93,15 +93,13 @@ class Saga:
         made = processor.tokens([self.text] * len(pairs), [2] * len(pairs), grids, self.settings.max_new_tokens)
         return {name: tensor.to(self.device) for name, tensor in made.items()}
 
-    @property
-    def sampling(self) -> GenerationConfig:
-        """Return how answers are sampled."""
+    def answering(self, *, greedy: bool = False) -> GenerationConfig:
+        """Return how answers are sampled or, `greedy`, how the most probable tokens are written."""
         own, judge = self.settings, self.judge
+        sampled = {"temperature": own.temperature, "top_p": own.top_p, "top_k": 0}
         return GenerationConfig(
-            do_sample=True,
-            temperature=own.temperature,
-            top_p=own.top_p,
-            top_k=0,
+            do_sample=not greedy,
+            **({} if greedy else sampled),
             max_new_tokens=own.max_new_tokens,
             eos_token_id=judge.ends,
             pad_token_id=judge.processor.tokenizer.pad_token_id,

@@ -23,12 +23,15 @@ from ..training.adapter import ADAPTER_NAME, add_trainable, save_adapter
 from ..training.estimate import Estimate
 from ..training.loop import train_resumably
 from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_alone
+from ..training.staged import load_weights
 from ..workspace import Workspace
 from .adjudicator import judging
 from .card import vision_card
 from .estimate import measure_parts
+from .maps import mapped_photos
 from .metric import make_metric
 from .model import Saga
+from .page import write_page
 from .photos import load_photos
 from .plan import NOT_THE_RESULT, Plan, describe, make_plan, run_key
 from .pooler import Pooler, load_pooler, save_pooler
@@ -152,7 +155,12 @@ def _train(job: Job, plan: Plan, run: Path) -> Outcome:
             f"nothing was gained: validation recall@1 {before['recall@1']:.3f} before, {best['recall@1']:.3f} at the "
             "best step; train longer (vision.epochs), or lower vision.learning_rate"
         )
-    adapter = run / f"best-{trainer.state.best_global_step}"
+    kept = trainer.state.best_global_step
+    adapter = run / f"best-{kept}"
+    load_weights(tower, adapter)
+    saga.pooler.load_state_dict(load_pooler(adapter / POOLER_WEIGHTS).state_dict())
+    tower.eval()
+    write_page(run, job.work.folder.catalog.name, plan, kept, saga.layer + 1, mapped_photos(saga, plan))
     details = {
         "metrics": best,
         "before": before,
