@@ -36,3 +36,21 @@ class Silent:
     def ask(self, question: str) -> bool:
         """Say no."""
         return False
+
+
+class Notes(Silent):
+    """A listener that keeps what it is told, for one of several people who are answered at a time."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+
+    def note(self, message: str) -> None:
+        """Keep it, once."""
+        if message not in self.notes:
+            self.notes.append(message)
+
+    def warn(self, message: str) -> None:
+        """Keep it, once."""
+        if message not in self.warnings:
+            self.warnings.append(message)

@@ -13,6 +13,7 @@ same.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -53,6 +54,14 @@ class Workspace:
     def with_settings(self, settings: Settings) -> Workspace:
         """Return a workspace of the same catalog under other settings; no weights are shared."""
         return replace(self, settings=settings)
+
+    def telling(self, listener: Listener, settings: Settings) -> Workspace:
+        """Return this very workspace, with all that is loaded so far, whose notes go to `listener`, under `settings`
+        that name the same models.
+        """
+        other = copy.copy(self)
+        other.listener, other.settings = listener, settings
+        return other
 
     def sees(self, product: Product) -> bool:
         """Tell whether trainings see a product of the training split."""
@@ -247,8 +256,14 @@ class Workspace:
 
         return load_backend(self.settings, self.checkpoints, bases=self.bases, listener=self.listener)
 
-    def reranker(self) -> Reranker:
-        """Load the trained reranker that the settings name. Raises ModelError, too where they name none."""
+    @cached_property
+    def _reranker(self) -> Reranker:
         from .models.reranker import load_reranker
 
         return load_reranker(self.settings, self.checkpoints, self.bases, self.listener)
+
+    def reranker(self) -> Reranker:
+        """Return the trained reranker that the settings name, loaded at the first call. Raises ModelError, too where
+        they name none.
+        """
+        return self._reranker

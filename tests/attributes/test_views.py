@@ -28,7 +28,7 @@ from afmrl_cli.models.embed_input import Item
 from afmrl_cli.rar.queries import KINDS as RAR_KINDS
 from afmrl_cli.rar.queries import pose
 from afmrl_cli.retrieval.embed import embed_catalog
-from afmrl_cli.retrieval.search import stored_attributes
+from afmrl_cli.retrieval.hits import stored_attributes
 from afmrl_cli.retrieval.vectors import RowMaker, described_products, load_vectors
 from afmrl_cli.store.database import Database
 from afmrl_cli.store.files import hash_file

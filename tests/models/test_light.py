@@ -20,8 +20,7 @@ from afmrl_cli.models.light_fit import FIT, UNFITTED, Fit, light_id, read_fit, w
 from afmrl_cli.models.presets import resolve_base
 from afmrl_cli.retrieval.embed import embed_catalog
 from afmrl_cli.retrieval.light_fit import Shares, _alone, _best
-from afmrl_cli.retrieval.search import search
-from afmrl_cli.retrieval.vectors import load_vectors
+from afmrl_cli.retrieval.search import Query, open_search
 from afmrl_cli.settings import ModelSettings, Settings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
@@ -192,8 +191,8 @@ def test_words_that_nothing_joins_to_photos_are_one_error_and_no_list_of_zeros(s
     embed_catalog(work)
     work = again(work)
     with pytest.raises(DataError, match="can't compare this text with any listing"):
-        search(work, load_vectors(work), Item("red shirt"))
-    found = search(work, load_vectors(work), Item("", (Image.new("RGB", (40, 40), (40, 210, 90)),)))
+        open_search(work).search(Query("red shirt"))
+    found = open_search(work).search(Query(photos=(Image.new("RGB", (40, 40), (40, 210, 90)),)))
     assert found.hits[0].id == "p1"
     (work.folder.root / "queries.jsonl").write_text('{"qid": "q1", "text": "red shirt"}\n')
     (work.folder.root / "qrels.trec").write_text("q1 0 p1 1\n")

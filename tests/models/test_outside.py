@@ -16,8 +16,7 @@ from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.outside import PictureTextEncoder, SentenceEncoder, find_model, pooling_of
 from afmrl_cli.retrieval.embed import embed_catalog
-from afmrl_cli.retrieval.search import search
-from afmrl_cli.retrieval.vectors import load_vectors
+from afmrl_cli.retrieval.search import Query, open_search
 from afmrl_cli.settings import ModelSettings
 from afmrl_cli.workspace import Workspace
 from tests.retrieval.shop import settings_of, shop_rows, write_shop
@@ -144,7 +143,7 @@ def test_a_sentence_model_leaves_products_of_photos_alone_out_of_the_vectors(tmp
     summary = embed_catalog(work)
     assert (summary.products, summary.left_out, summary.problems["photos alone"]) == (3, 1, 1)
     with pytest.raises(DataError, match="reads texts alone"):
-        search(work, load_vectors(work), Item("", (RED,)))
+        open_search(work).search(Query(photos=(RED,)))
 
 
 def test_models_that_cannot_be_used(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from afmrl_cli.cli.app import app
 from afmrl_cli.errors import ModelError
-from afmrl_cli.models.embed_input import Encoder, Item
+from afmrl_cli.models.embed_input import Encoder
 from afmrl_cli.retrieval.index import build_index, exact_search, recall_between, search_index
 from afmrl_cli.retrieval.narrow import Form, open_form, unit, write_form
-from afmrl_cli.retrieval.search import search
+from afmrl_cli.retrieval.search import Query, Searcher
 from afmrl_cli.retrieval.vectors import load_vectors
 from afmrl_cli.store.folder import CatalogFolder
 from tests.retrieval.shop import counting, embed, settings_of, shop_rows, work_of, write_shop
@@ -105,9 +105,9 @@ def test_search_goes_through_int8_vectors(folder: CatalogFolder, model: Path) ->
     embed(folder, settings)
     work = work_of(folder, settings)
     vectors = load_vectors(work)
-    by_text = search(work, vectors, Item("Red shirt 0"))
+    by_text = Searcher(work, vectors).search(Query("Red shirt 0"))
     assert [hit.rank for hit in by_text.hits] == [1, 2, 3]
-    liked = search(work, vectors, Item(), like="s0")
+    liked = Searcher(work, vectors).search(Query(like="s0"))
     assert "s0" not in [hit.id for hit in liked.hits] and all(hit.score <= 1 for hit in liked.hits)
 
 
@@ -148,7 +148,7 @@ def test_fewer_dimensions_are_the_first_numbers_and_another_store(folder: Catalo
     # Of 12 products 10 are the nearest ones, so that nearly all are right.
     assert summary.dimensions_recall == recall_between(vectors.matrix, np.array(whole.matrix)) > 0.8
     np.testing.assert_allclose(vectors.matrix[:], unit(np.array(whole.matrix[:, :8])), atol=1e-6)
-    assert len(search(work_of(folder, short), vectors, Item("Red shirt")).hits) == 10
+    assert len(Searcher(work_of(folder, short), vectors).search(Query("Red shirt")).hits) == 10
     assert load_vectors(work_of(folder, settings_of(model))).folder == whole.folder
     narrower = embed(folder, settings_of(model, **{"embed.dimensions": 8, "embed.vectors": "fp16"}), must_not_load)
     assert narrower.dimensions_recall == summary.dimensions_recall, "kept, where nothing is computed again"

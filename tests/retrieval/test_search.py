@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from afmrl_cli.errors import DataError, UsageError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Encoder, Item
 from afmrl_cli.retrieval.filters import check_keys, fields_of, parse_filters, passes
+from afmrl_cli.retrieval.hits import Hit
 from afmrl_cli.retrieval.index import exact_search
 from afmrl_cli.retrieval.page import write_search_page
-from afmrl_cli.retrieval.search import Found, Hit, search
+from afmrl_cli.retrieval.search import Found, Query, Searcher
 from afmrl_cli.retrieval.vectors import Vectors, load_vectors
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.database import Database, StoredAttributes
@@ -51,19 +53,19 @@ def shop(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> S
     return vectors, Workspace(folder, settings, Silent())
 
 
-def ask(shop: Shop, query: Item = Item(), k: int = 5, *filters: str, like: str = "", stored: str = "p") -> list[Hit]:  # noqa: B008
+def ask(shop: Shop, query: Query = Query(), k: int = 5, *filters: str, like: str = "", stored: str = "p") -> list[Hit]:  # noqa: B008
     vectors, work = shop
     settings = work.settings.model_copy(update={"search": work.settings.search.model_copy(update={"k": k})})
     load = must_not_load if like else counting(work.folder, settings)
     work = Workspace(work.folder, settings, Silent(), load_encoder=load)
     work.source_on_disk = AttributeSource("g", stored)
-    return list(search(work, vectors, query, like, parse_filters(filters, "--filter")).hits)
+    return list(Searcher(work, vectors).search(replace(query, like=like, filters=filters)).hits)
 
 
 def test_text_photo_and_both(shop: Shop) -> None:
     vectors, work = shop
     photo = Image.open(work.folder.root / "images/2.png").convert("RGB")
-    for query in (Item("red shirt"), Item(images=(photo,)), Item("red shirt", (photo,))):
+    for query in (Query("red shirt"), Query(photos=(photo,)), Query("red shirt", (photo,))):
         hits = ask(shop, query)
         assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5]
         scores = [hit.score for hit in hits]
@@ -89,15 +91,15 @@ def test_unknown_like_names_the_nearest(shop: Shop) -> None:
 
 def test_filters_lose_nothing(shop: Shop) -> None:
     everything = ask(shop, k=100, like="s3")
-    filtered = ask(shop, Item(), 100, "color=RED", "color=green", "category=women", like="s3")
+    filtered = ask(shop, Query(), 100, "color=RED", "color=green", "category=women", like="s3")
     expected = [h.id for h in everything if h.title.split()[0] in ("Red", "Green") and int(h.id[1:]) % 4 < 2]
     assert [hit.id for hit in filtered] == expected != []
-    assert ask(shop, Item(), 5, "color=red", "color=green", "brand=none", like="s3") == []
+    assert ask(shop, Query(), 5, "color=red", "color=green", "brand=none", like="s3") == []
 
 
 def test_unknown_filter_key_names_the_nearest(shop: Shop) -> None:
     with pytest.raises(UsageError, match="no column colour") as caught:
-        ask(shop, Item(), 5, "colour=red", like="s3")
+        ask(shop, Query(), 5, "colour=red", like="s3")
     assert "color" in caught.value.hint
 
 
@@ -124,25 +126,25 @@ def test_how_values_match() -> None:
 
 
 def test_why(shop: Shop) -> None:
-    hit = next(hit for hit in ask(shop, Item("Red linen SHIRT"), 24) if hit.id == "s0")
+    hit = next(hit for hit in ask(shop, Query("Red linen SHIRT"), 24) if hit.id == "s0")
     assert hit.matching == ("color",)
     assert hit.words == ("red", "shirt", "linen")
     assert hit.why == "color: red; red, shirt, linen"
-    written = ask(shop, Item("shirt", attributes="sleeves: short; color: blue"), 1)[0]
+    written = ask(shop, Query("shirt", attributes="sleeves: short; color: blue"), 1)[0]
     assert written.matching == ("sleeves",)
     liked = ask(shop, k=1, like="s0")[0]
     assert liked.matching == ("color", "sleeves")
 
 
 def test_why_leaves_words_of_one_letter_and_case_aside(shop: Shop) -> None:
-    hit = next(hit for hit in ask(shop, Item("a shirt 2"), 24) if hit.id == "s2")
+    hit = next(hit for hit in ask(shop, Query("a shirt 2"), 24) if hit.id == "s2")
     assert hit.title.endswith(" 2") and hit.words == ("shirt",)
-    assert ask(shop, Item("shirt", attributes="Sleeves: SHORT; color: Blue"), 1)[0].matching == ("sleeves",)
+    assert ask(shop, Query("shirt", attributes="Sleeves: SHORT; color: Blue"), 1)[0].matching == ("sleeves",)
 
 
 def test_attributes_of_the_query_change_what_is_found(shop: Shop) -> None:
     vectors, work = shop
-    plain, enriched = (ask(shop, Item("shirt", attributes=text), 24) for text in ("", "color: blue; fit: slim"))
+    plain, enriched = (ask(shop, Query("shirt", attributes=text), 24) for text in ("", "color: blue; fit: slim"))
     query = counting(work.folder, work.settings)().encode(
         [Item("shirt", (), "color: blue; fit: slim")], instruction="Find this product:"
     )

@@ -21,7 +21,8 @@ from afmrl_cli.retrieval.cache import VectorCache
 from afmrl_cli.retrieval.encode import Input, encode_missing
 from afmrl_cli.retrieval.index import build_index
 from afmrl_cli.retrieval.listings import Listings, ListingsWriter, make_listing
-from afmrl_cli.retrieval.search import search
+from afmrl_cli.retrieval.search import Query as SearchQuery
+from afmrl_cli.retrieval.search import Searcher
 from afmrl_cli.retrieval.vectors import Vectors
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
@@ -85,7 +86,7 @@ def by_search(embedder: Embedder, settings: Settings, place: Path) -> list[np.nd
     for attributes in (NAVY, RED):
         all_of_them = settings.model_copy(update={"search": settings.search.model_copy(update={"k": len(axes)})})
         work = Workspace(CatalogFolder(place / "c.csv"), all_of_them, Silent(), load_encoder=lambda: embedder)
-        hits = search(work, vectors, Item(TEXT, attributes=attributes)).hits
+        hits = Searcher(work, vectors).search(SearchQuery(TEXT, attributes=attributes)).hits
         scores = {int(hit.id): hit.score for hit in hits}
         found.append(np.array([scores[i] for i in range(len(axes))]))
     return found

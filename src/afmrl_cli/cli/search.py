@@ -15,11 +15,8 @@ from .options import Session, check_page, in_session, tell_embedder, warn_of_two
 from .output import Output, clipped
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from ..models.embed_input import Item
-    from ..retrieval.composed import Change
-    from ..retrieval.search import Found, Hit
+    from ..retrieval.hits import Hit
+    from ..retrieval.search import Found, Query
 
 
 @in_session(setting("search.k", "-k"), setting("search.rerank"), catalog="option")
@@ -56,12 +53,14 @@ def search(
 
     Example: afmrl search --image photo.jpg --change "color: red"
     """
+    from ..retrieval.search import Query
+
     tell_embedder(session, *(("generator",) if enrich else ()))
-    wish = _checked_change(session, change, text, image or [], like, enrich)
-    _check(session, text, image or [], like, enrich, html)
+    query = Query(text, tuple(image or ()), like=like, change=change, filters=tuple(filter_ or ()))
+    _check(session, query, enrich, html)
 
     warn_of_two_faiss(session)
-    found = _find(session, wish or text.strip(), image or [], like, enrich, filter_ or [])
+    found = _find(session, query, enrich)
     if html:
         from ..retrieval.page import write_search_page
 
@@ -72,79 +71,46 @@ def search(
         session.out.text(f"page: {html}")
 
 
-def _check(session: Session, text: str, image: list[Path], like: str, enrich: bool, html: Path | None) -> None:
+def _check(session: Session, query: Query, enrich: bool, html: Path | None) -> None:
     """Refuse what can be refused before anything is read."""
-    if like and (text.strip() or image or enrich):
-        raise UsageError("--like stands alone", "it asks with the listing's stored vector; leave out the rest")
-    if not like and not text.strip() and not image:
-        raise UsageError("nothing to search for", 'give a text, --image or --like, as in: afmrl search "red shirt"')
-    if text.strip() or enrich:
-        from ..models.backends import photos_alone, reads_text
-
-        if not reads_text(session.settings):
-            raise photos_alone(session.settings, "the query's words" if text.strip() else "--enrich")
-    if html:
-        check_page(html, session.folder)
-
-
-def _checked_change(
-    session: Session, change: str | None, text: str, image: list[Path], like: str, enrich: bool
-) -> Change | None:
-    """Read --change, None where it was not given; refuse what it can't stand beside."""
-    if change is None:
-        return None
+    from ..listener import Notes
+    from ..models.backends import photos_alone, reads_text
     from ..retrieval.composed import check_embedder, read_change
 
-    wish = read_change(" ".join(change.split()))
-    if not wish.text:
-        raise UsageError("--change: says nothing", "such as --change 'color: red' or --change 'with longer sleeves'")
-    if bool(image) == bool(like):
-        raise UsageError("--change needs one reference", "give either --image FILE or --like ID")
-    if text.strip():
-        raise UsageError("--change is the text of its query", "put all words into --change")
-    if enrich and not wish.pairs:
+    query.check(session.settings)
+    if enrich and not reads_text(session.settings):
+        raise photos_alone(session.settings, "--enrich")
+    if query.change is not None:  # before vectors are looked for: of such an embedder there may be none
+        check_embedder(session.work.telling(Notes(), session.settings))
+    if query.like and enrich:
+        raise UsageError("--like stands alone", "it searches by the listing's stored vector; leave out the rest")
+    if enrich and query.change is not None and not read_change(query.change).pairs:
         raise UsageError(
             "--enrich describes the reference, which --change in words does not edit",
             "write the change as 'key: value', or leave --enrich out",
         )
-    if session.settings.search.rerank:
-        raise UsageError(
-            "--rerank: --change asks for another product than its reference",
-            "a reranker tells whether two listings are one product: leave it out, or --rerank 0",
-        )
-    check_embedder(session.work)
-    return wish
+    if html:
+        check_page(html, session.folder)
 
 
-def _find(
-    session: Session, said: str | Change, files: list[Path], like: str, enrich: bool, filters: list[str]
-) -> Found:
-    """Search for what was `said`: a text, or a change of what `files` or `like` show."""
-    from ..retrieval.encode import cut_message
-    from ..retrieval.filters import parse_filters
-    from ..retrieval.search import search as find
-    from ..retrieval.vectors import load_vectors, stale_products
+def _find(session: Session, query: Query, enrich: bool) -> Found:
+    from ..retrieval.search import open_search
 
-    work, chosen, composed = session.work, parse_filters(filters, "--filter"), None
-    vectors = load_vectors(work)
-    if stale := stale_products(work, vectors):
+    searcher = open_search(session.work)
+    if stale := searcher.stale():
         session.out.note(f"{stale:,} products are new, changed or gone since `afmrl embed`: run it again")
-    if isinstance(said, str):
-        query = _query(session, said, files, enrich)
-    else:
-        from ..retrieval.composed import compose
-
-        written = _query(session, "", files, enrich).attributes if enrich else ""
-        composed = compose(work, vectors, said, like=like, photos=files, written=written)
-        query = composed.query
-    found = find(work, vectors, query, like, chosen, composed)
-    if (composed or not like) and (cut := work.embedder().texts_cut):
-        session.out.warn(f"the query: {cut_message(cut)}")
-    return replace(found, filters=filters)
+    if enrich:
+        query = replace(query, attributes=_written_attributes(session, query))
+    found = searcher.search(query)
+    for warning in found.warnings:
+        session.out.warn(warning)
+    for note in found.notes:
+        session.out.note(note)
+    return found
 
 
 def _document(session: Session, found: Found, html: Path | None) -> None:
-    from ..retrieval.search import fields_shown
+    from ..retrieval.hits import fields_shown
 
     query = found.query
     shown = {
@@ -163,21 +129,16 @@ def _document(session: Session, found: Found, html: Path | None) -> None:
     session.out.document("afmrl.search/1", content)
 
 
-def _query(session: Session, text: str, files: Sequence[Path], enrich: bool) -> Item:
-    from ..catalog.images import open_image
-    from ..models.embed_input import Item
-
-    images = tuple(open_image(file, session.settings.catalog) for file in files)
-    return Item(text, images, _written_attributes(session, text, images) if enrich else "")
-
-
-def _written_attributes(session: Session, text: str, images: Sequence[Image]) -> str:
-    """Let the generator write attributes for the query; DataError when it gives no answer, a note when it is not
-    valid.
+def _written_attributes(session: Session, query: Query) -> str:
+    """Let the generator write attributes for the query, or for the reference of its change; DataError when it gives no
+    answer, a note when it is not valid.
     """
     from ..attributes.agreement import read_together, requests_of, surest
+    from ..catalog.images import open_image
     from ..catalog.product import Product
 
+    text = "" if query.change is not None else query.text.strip()
+    images = [open_image(photo, session.settings.catalog) for photo in query.photos if isinstance(photo, Path)]
     product, settings = Product("query", title=text), session.settings.attributes
     limit = session.settings.model.generator_images or len(images)
     request = session.work.task.request(product, images[:limit])

@@ -26,7 +26,7 @@ from ..catalog.read import read_products
 from ..dedupe.variants import KEYS, SIZE
 from ..retrieval.composed import attribute_columns
 from ..retrieval.filters import fields_of
-from ..retrieval.search import LINKS, PRICES, first_filled
+from ..retrieval.hits import LINKS, PRICES, first_filled
 from ..workspace import Workspace
 
 LONGEST_VALUE = 40

@@ -33,8 +33,8 @@ from ..catalog.read import open_catalog
 from ..errors import DataError, ModelError
 from ..models.embed_input import Item
 from ..workspace import Workspace
+from .hits import attributes_on_disk, unknown_listing
 from .listings import Listing
-from .search import attributes_on_disk, unknown_listing
 from .vectors import Vectors
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Change:
 
 def read_change(text: str) -> Change:
     """Read a change as a person writes it."""
+    text = " ".join(text.split())
     try:
         pairs = parse_attributes(text)
     except InvalidAttributes:

@@ -1,87 +1,92 @@
-"""Text, photo, both, or a listing -> ranked listings, and why each of them was found.
+"""Text, photo, both, or a listing -> ranked listings, over a catalog that is opened once.
 
-`--like SKU` asks with the listing's stored vector: no model is loaded, and the listing itself is left out. Everything
+    searcher = open_search(work)
+    found = searcher.search(Query("red shirt", filters=("brand=Luma",)))
+
+A query of `like` is the listing's stored vector: no model is loaded, and the listing itself is left out. Everything
 else is encoded with the query instruction. Unfiltered queries go to the index; with a filter the search is exact over
 the listings that pass, so that a filter never loses a result.
 
-"Why" is a help for the reader and no explanation of the model: the attributes whose value shares a word with the
-query (or is the same as the like-listing's), and the words that query and product text share.
+A service that answers many people calls the three steps of `search` by themselves: `prepare` and `answer` in as many
+threads as it likes, `encode` for all queries that wait. Models are behind one lock.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..attributes.agreement import read_confidence
-from ..attributes.parse import read_stored, write_attributes
-from ..attributes.schema import folded
-from ..attributes.views import StoredViews, fingerprint_pairs, open_views, stored_rows, text_to_show
-from ..catalog.product import Product
-from ..errors import DataError
+from ..catalog.images import open_image
+from ..errors import DataError, UsageError
+from ..listener import Notes
+from ..models.backends import photos_alone, reads_text
 from ..models.embed_input import Item, for_composed
-from ..store.database import StoredAttributes
+from ..settings import SearchSettings, Settings
 from ..workspace import Workspace
-from .bm25 import tokenize
 from .cache import other_dimension
-from .filters import Filters, check_keys, passes
-from .index import exact_search, search_index
-from .listings import Listing
+from .composed import Change, Composed, check_embedder, compose, read_change
+from .encode import cut_message
+from .filters import Filters, check_keys, parse_filters, passes
+from .hits import Hit, QueryTerms, attributes_on_disk, make_hit, unknown_listing
+from .index import Index, exact_search, search_index
 from .rerank import Ranked, listing_item, rerank_first
-from .vectors import Vectors
+from .vectors import Vectors, load_vectors, stale_products
 
 if TYPE_CHECKING:
-    from .composed import Change, Composed
-
-MIN_WORD = 2
-PRICES = ("sale_price", "price", "preis", "prix", "precio", "pris", "regular_price", "variant_price")
-LINKS = ("link", "url", "product_url", "product_link", "permalink", "canonical_link", "mobile_link")
-"""Columns in which shops give them, the first that is filled counts."""
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True)
-class Hit:
-    """One result. `matching` are the attribute keys, `words` the words that it shares with the query; `images` are
-    absolute paths; `brand`, `price` and `link` are cells of the catalog, "" where it has none.
+class Query:
+    """What is wanted: `text`, `photos` (paths, or opened) or both, with the `attributes` that a generator wrote of
+    them; or products `like` a listing. With a `change`, as a person writes it, the one photo or listing is its
+    reference. `filters` are `key=value`.
     """
 
-    rank: int
-    score: float
-    id: str
-    title: str
-    attributes: dict[str, str] = field(default_factory=dict)
-    matching: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
-    images: tuple[Path, ...] = ()
-    brand: str = ""
-    price: str = ""
-    link: str = ""
-    same: float | None = None
-    """The probability that it is the query's product, by the reranker; None where it was not asked."""
-    confidence: dict[str, float] = field(default_factory=dict)
-    """How sure the generator was of each attribute, where that is stored."""
-    changed: dict[str, bool] = field(default_factory=dict)
-    """Of each key that a composed query changes and that it has: whether its value is the wished one."""
+    text: str = ""
+    photos: tuple[Path | Image, ...] = ()
+    attributes: str = ""
+    like: str = ""
+    change: str | None = None
+    filters: tuple[str, ...] = ()
 
-    @property
-    def why(self) -> str:
-        """Return the shared attributes and words on one line."""
-        shared = write_attributes((key, self.attributes[key]) for key in self.matching)
-        return "; ".join(filter(None, (shared, ", ".join(self.words))))
+    def check(self, settings: Settings) -> None:
+        """Raise UsageError for parts that can't stand together, for nothing at all, and for words where the embedder
+        reads photos alone.
+        """
+        words = self.text.strip()
+        if self.change is not None:
+            if not " ".join(self.change.split()):
+                raise UsageError(
+                    "--change: says nothing", "such as --change 'color: red' or --change 'with longer sleeves'"
+                )
+            if bool(self.photos) == bool(self.like):
+                raise UsageError("--change needs one reference", "give either --image FILE or --like ID")
+            if words:
+                raise UsageError("--change is the text of its query", "put all words into --change")
+            if settings.search.rerank:
+                raise UsageError(
+                    "--rerank: --change asks for another product than its reference",
+                    "a reranker tells whether two listings are one product: leave it out, or --rerank 0",
+                )
+        elif self.like and (words or self.photos or self.attributes):
+            raise UsageError("--like stands alone", "it searches by the listing's stored vector; leave out the rest")
+        elif not self.like and not words and not self.photos:
+            raise UsageError("nothing to search for", 'give a text, --image or --like, as in: afmrl search "red shirt"')
 
 
 @dataclass(frozen=True)
 class Found:
     """What a search found: `hits`, best first. `liked` is the listing that they are like, None for a `query`; `filters`
-    are as given; `reranked` is what the reranker took, None where it was not asked. `change` is that of a composed
-    query, and `left_out` are the ids of its reference.
+    are as given; `reranked` is what the reranker took, None where there was none. `change` is that of a composed
+    query, and `left_out` are the ids of its reference. `notes` and `warnings` are for who searches.
     """
 
     query: Item
@@ -91,213 +96,194 @@ class Found:
     reranked: dict[str, float] | None = None
     change: Change | None = None
     left_out: Sequence[str] = ()
-
-
-def search(
-    work: Workspace,
-    vectors: Vectors,
-    query: Item,
-    like: str = "",
-    filters: Filters | None = None,
-    composed: Composed | None = None,
-) -> Found:
-    """Find the `search.k` listings nearest to `query`, or to the listing `like` (fewer when the catalog or the filter
-    holds fewer), best first; the first `search.rerank` in the reranker's order. A `composed` query stands in for
-    `query`, and its reference, which may be `like`, is no result.
-
-    The embedder is loaded when the query needs a model. Raises DataError for an unknown `like`, UsageError for an
-    unknown filter key, ModelError without the reranker that is wanted.
-    """
-    own, k = None, work.settings.search.k
-    wanted = max(k, work.settings.search.rerank)
-    if like:
-        own = vectors.listings.row_of(like)
-        if own is None:
-            raise unknown_listing(like, vectors)
-    hidden = composed.hidden if composed else frozenset() if own is None else frozenset([own])
-    if composed or own is None:
-        query = composed.query if composed else query
-        encoder = for_composed(work.embedder()) if composed else work.embedder()
-        encoded = encoder.encode([query], instruction=work.embed.query_instruction)
-    else:
-        encoded = np.asarray(vectors.matrix[own])[None]
-    if encoded.shape[1] != vectors.matrix.shape[1]:
-        raise other_dimension(encoded.shape[1], vectors.matrix.shape[1])
-    scores, rows = _nearest(vectors, encoded, wanted + len(hidden), filters or {})
-    found = [(float(score), int(row)) for score, row in zip(scores, rows, strict=True) if row >= 0]
-    found = [(score, row) for score, row in found if row not in hidden]
-    if found and not any(score for score, _ in found):
-        raise _nothing_in_common(query, "" if composed else like)
-    ranked: list[Ranked] = [(score, vectors.listings.listing(row), None) for score, row in found[:wanted]]
-    liked, reranked = None if own is None else vectors.listings.listing(own), None
-    if work.settings.search.rerank:
-        item = listing_item(liked, work.folder.root) if liked else query
-        ranked, reranked = rerank_first(work, item, ranked)
-    ranked = ranked[:k]
-    listings = [listing for _, listing, _ in ranked]
-    texts = attributes_on_disk(work, [*listings, *([liked] if liked else [])])
-    change = composed.change if composed else None
-    terms = QueryTerms.of_listing(liked, texts) if liked and not change else QueryTerms.of_query(query, change)
-    root = work.folder.root
-    hits = [
-        replace(_hit((rank, score), listing, texts.get(listing.id), terms, root), same=same)
-        for rank, (score, listing, same) in enumerate(ranked, 1)
-    ]
-    nothing = QueryTerms(frozenset(), {})
-    shown = _hit((0, 1.0), liked, texts.get(liked.id), nothing, root) if liked else None
-    left_out = [vectors.listings.listing(row).id for row in sorted(hidden)] if composed else []
-    return Found(query, hits, shown, reranked=reranked, change=change, left_out=left_out)
-
-
-def attributes_on_disk(work: Workspace, listings: Sequence[Listing]) -> dict[str, StoredAttributes]:
-    """Read the attributes of listings by id, as far as the store has any to show; nothing is made where it has no
-    database yet.
-    """
-    if not work.folder.database.is_file() or (source := work.source_on_disk) is None:
-        return {}
-    with open_views(work, source) as views:
-        return stored_attributes(listings, views, work.folder.root)
-
-
-def stored_attributes(listings: Sequence[Listing], views: StoredViews, root: Path) -> dict[str, StoredAttributes]:
-    """Read the attributes of listings by id, as far as the store has any to show."""
-    source, prints = views.source, []
-    assert source is not None
-    for listing in listings:
-        pair = (listing.fingerprint, listing.fingerprint)
-        if source.photos and len(listing.images) > source.photos:  # of vectors without attributes: of the whole listing
-            lines = tuple((name, value) for name, _, value in (s.partition(": ") for s in listing.text.split("\n")))
-            photos = tuple(root / name for name in listing.images)
-            whole = Product(listing.id, images=photos, text=lines)
-            [pair] = fingerprint_pairs([whole], source.photos, views.fingerprinter)
-        prints.append(pair)
-    rows = stored_rows(views.database, source, prints)
-    return {listing.id: row for listing, row in zip(listings, rows, strict=True) if row and text_to_show(row)}
-
-
-def _nearest(
-    vectors: Vectors, query: NDArray[np.float32], k: int, filters: Filters
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    if filters:
-        fields = list(vectors.listings.fields())
-        check_keys(filters, {key for each in fields for key in each}, "--filter")
-        rows = np.array([row for row, each in enumerate(fields) if passes(each, filters)], dtype=np.int64)
-        scores, found = exact_search(vectors.matrix, query, k, rows)
-    elif vectors.index_kind == "flat":
-        # Exact either way: for one query the matrix product is the faster one, and importing FAISS costs more.
-        scores, found = exact_search(vectors.matrix, query, k)
-    else:
-        scores, found = search_index(vectors.index(), query, k)
-    return scores[0], found[0]
-
-
-def _nothing_in_common(query: Item, like: str) -> DataError:
-    """Return the error of a query that an encoder without a common space of texts and photos can compare with
-    nothing.
-    """
-    asked, kind = ("this photo", "a photo") if query.images else ("this text", "a text")
-    if like:
-        asked, kind = like, "the same"
-    return DataError(
-        f"the embedder can't compare {asked} with any listing: it reads texts and photos apart, and none has {kind}",
-        "ask with words" if query.images else "ask with a photo",
-    )
-
-
-def unknown_listing(id: str, vectors: Vectors) -> DataError:
-    """Return the error of a `--like` that no embedded listing has, naming the nearest ids."""
-    close = difflib.get_close_matches(id, vectors.ids, n=3, cutoff=0.6) if len(vectors.ids) <= 200_000 else []
-    hint = f"did you mean {' or '.join(close)}?" if close else "it may be new since `afmrl embed`, or had no content"
-    return DataError(f"--like {id}: no such listing among the embedded ones", hint)
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
-class QueryTerms:
-    """The words and attributes of a query, which results are compared with to say why they were found."""
+class Prepared:
+    """A query that has been checked and opened. `like` is the row of the listing that results are like; `hidden` rows
+    are no result; `work` tells its notes to the query's own.
+    """
 
-    words: frozenset[str]
-    attributes: Mapping[str, str]
-    change: Change | None = None
+    query: Query
+    item: Item
+    settings: SearchSettings
+    filters: Filters
+    work: Workspace
+    notes: Notes
+    like: int | None = None
+    composed: Composed | None = None
+    hidden: frozenset[int] = frozenset()
 
-    @staticmethod
-    def of_query(query: Item, change: Change | None = None) -> QueryTerms:
-        """Take those of a text with the attributes that were written for it, and what a composed query changes."""
-        words = query.text if change else f"{query.text} {query.attributes}"
-        return QueryTerms(_words(words), read_stored(query.attributes), change)
-
-    @staticmethod
-    def of_listing(listing: Listing, stored: Mapping[str, StoredAttributes]) -> QueryTerms:
-        """Take those of the listing that the results are like."""
-        return QueryTerms(_words(listing.title), read_stored(text_to_show(stored.get(listing.id))))
+    @property
+    def needs_model(self) -> bool:
+        """Tell whether `encode` has to load the embedder for it."""
+        return self.composed is not None or self.like is None
 
 
-def _hit(
-    place: tuple[int, float], listing: Listing, row: StoredAttributes | None, terms: QueryTerms, root: Path
-) -> Hit:
-    rank, score = place
-    attributes = read_stored(text_to_show(row))
-    fields: dict[str, str] = json.loads(listing.fields)
-    done = terms.change.done(attributes, fields) if terms.change else {}
-    have = {folded(key): key for key in attributes}
-    attributes |= {key: value for key, (value, _) in done.items() if key not in have}
-    matching = [key for key, value in attributes.items() if _matches(key, value, terms)]
-    shared = [word for word in dict.fromkeys(tokenize(listing.text)) if word in terms.words]
-    images = tuple(root / name for name in listing.images)
-    brand, price, link = (first_filled(fields, names) for names in (("brand",), PRICES, LINKS))
-    link = link if link.startswith(("http://", "https://")) else ""
-    known = read_confidence(row) if row else {}
-    confidence = {key: known[key] for key in attributes if key in known}
-    return Hit(
-        rank,
-        score,
-        listing.id,
-        listing.title,
-        attributes,
-        tuple(matching),
-        tuple(shared),
-        images,
-        brand,
-        price,
-        link,
-        confidence=confidence,
-        changed={have.get(key, key): right for key, (_, right) in done.items()},
+@dataclass(frozen=True)
+class Searcher:
+    """A catalog opened for searching: `open_search` makes it. Reading is safe from several threads."""
+
+    work: Workspace
+    vectors: Vectors
+    _model: Lock = field(default_factory=Lock, repr=False)
+
+    def search(self, query: Query, settings: SearchSettings | None = None) -> Found:
+        """Find the `settings.k` listings nearest to `query` (fewer when the catalog or the filter holds fewer), best
+        first; the first `settings.rerank` in the reranker's order. The workspace's `[search]` by default.
+
+        Raises UsageError for a query that can't be, or an unknown filter key; DataError for an unknown `like` and for
+        a photo that can't be opened; ModelError without a model that is wanted.
+        """
+        prepared = self.prepare(query, settings)
+        [vector] = self.encode([prepared])
+        return self.answer(prepared, vector)
+
+    def prepare(self, query: Query, settings: SearchSettings | None = None) -> Prepared:
+        """Check `query`, open its photos and its reference. Raises as `search`; loads no model."""
+        settings, notes = settings or self.work.settings.search, Notes()
+        whole = self.work.settings.model_copy(update={"search": settings})
+        query.check(whole)
+        filters = parse_filters(query.filters, "--filter")
+        if query.change is not None and self.work.folder.database.is_file():
+            self.work.source_on_disk  # noqa: B018  once for all queries
+        work = self.work.telling(notes, whole)
+        if query.change is not None:
+            check_embedder(work)
+            paths = [photo for photo in query.photos if isinstance(photo, Path)]
+            change = read_change(query.change)
+            composed = compose(work, self.vectors, change, like=query.like, photos=paths, written=query.attributes)
+            like = self.vectors.listings.row_of(query.like) if query.like else None
+            return Prepared(
+                query, composed.query, settings, filters, work, notes, like, composed, hidden=composed.hidden
+            )
+        if query.like:
+            row = self.vectors.listings.row_of(query.like)
+            if row is None:
+                raise unknown_listing(query.like, self.vectors)
+            return Prepared(query, Item(), settings, filters, work, notes, row, hidden=frozenset([row]))
+        catalog = self.work.settings.catalog
+        images = tuple(open_image(photo, catalog) if isinstance(photo, Path) else photo for photo in query.photos)
+        item = Item(query.text.strip(), images, query.attributes)
+        return Prepared(query, item, settings, filters, work, notes)
+
+    def encode(self, queries: Sequence[Prepared]) -> NDArray[np.float32]:
+        """Return the vector of each query [n, d]: the embedder reads all that need it at once, and is loaded when one
+        does.
+        """
+        made = np.empty((len(queries), self.vectors.matrix.shape[1]), dtype=np.float32)
+        for composed in (False, True):
+            places = [i for i, each in enumerate(queries) if each.needs_model and bool(each.composed) == composed]
+            if not places:
+                continue
+            with self._model:
+                encoder = for_composed(self.work.embedder()) if composed else self.work.embedder()
+                before = encoder.texts_cut
+                items = [queries[i].item for i in places]
+                encoded = encoder.encode(items, instruction=self.work.embed.query_instruction)
+                cut = encoder.texts_cut - before
+            if encoded.shape[1] != made.shape[1]:
+                raise other_dimension(encoded.shape[1], made.shape[1])
+            made[places] = encoded
+            for i in places if cut else ():
+                queries[i].notes.warn(f"the query: {cut_message(cut)}")
+        for i, each in enumerate(queries):
+            if not each.needs_model:
+                made[i] = self.vectors.matrix[each.like]
+        return made
+
+    def answer(self, prepared: Prepared, vector: NDArray[np.float32]) -> Found:
+        """Find what is nearest to a query's `vector` [d], and say why."""
+        settings, listings = prepared.settings, self.vectors.listings
+        wanted = max(settings.k, settings.rerank)
+        scores, rows = self._nearest(vector[None], wanted + len(prepared.hidden), prepared.filters)
+        found = [(float(score), int(row)) for score, row in zip(scores, rows, strict=True) if row >= 0]
+        found = [(score, row) for score, row in found if row not in prepared.hidden]
+        if found and not any(score for score, _ in found):
+            raise _nothing_in_common(prepared)
+        ranked: list[Ranked] = [(score, listings.listing(row), None) for score, row in found[:wanted]]
+        reranked = None
+        if settings.rerank:
+            ranked, reranked = self._reranked(prepared, ranked)
+        return self._shown(prepared, ranked[: settings.k], reranked)
+
+    def stale(self) -> int:
+        """Count the products that are new, changed or gone since the vectors were made."""
+        return stale_products(self.work, self.vectors)
+
+    @cached_property
+    def _index(self) -> Index:
+        return self.vectors.index()
+
+    def _nearest(
+        self, query: NDArray[np.float32], k: int, filters: Filters
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        vectors = self.vectors
+        if filters:
+            fields = list(vectors.listings.fields())
+            check_keys(filters, {key for each in fields for key in each}, "--filter")
+            rows = np.array([row for row, each in enumerate(fields) if passes(each, filters)], dtype=np.int64)
+            scores, found = exact_search(vectors.matrix, query, k, rows)
+        elif vectors.index_kind == "flat":
+            # Exact either way: for one query the matrix product is the faster one, and importing FAISS costs more.
+            scores, found = exact_search(vectors.matrix, query, k)
+        else:
+            with self._model:  # the effort of a search is set on the index
+                scores, found = search_index(self._index, query, k)
+        return scores[0], found[0]
+
+    def _reranked(self, prepared: Prepared, ranked: list[Ranked]) -> tuple[list[Ranked], dict[str, float]]:
+        item = prepared.item
+        if prepared.like is not None:
+            item = listing_item(self.vectors.listings.listing(prepared.like), self.work.folder.root)
+        with self._model:
+            self.work.reranker()
+            work = self.work.telling(prepared.notes, prepared.work.settings)
+            return rerank_first(work, item, ranked)
+
+    def _shown(self, prepared: Prepared, ranked: Sequence[Ranked], reranked: dict[str, float] | None) -> Found:
+        composed, listings, root = prepared.composed, self.vectors.listings, self.work.folder.root
+        liked = None if prepared.like is None else listings.listing(prepared.like)
+        shown = [listing for _, listing, _ in ranked]
+        texts = attributes_on_disk(self.work, [*shown, *([liked] if liked else [])])
+        change = composed.change if composed else None
+        terms = QueryTerms.of_query(prepared.item, change)
+        if liked and not change:
+            terms = QueryTerms.of_listing(liked, texts)
+        hits = [
+            replace(make_hit((rank, score), listing, texts.get(listing.id), terms, root), same=same)
+            for rank, (score, listing, same) in enumerate(ranked, 1)
+        ]
+        nothing = QueryTerms(frozenset(), {})
+        return Found(
+            prepared.item,
+            hits,
+            make_hit((0, 1.0), liked, texts.get(liked.id), nothing, root) if liked else None,
+            prepared.query.filters,
+            reranked,
+            change,
+            [listings.listing(row).id for row in sorted(prepared.hidden)] if composed else [],
+            tuple(prepared.notes.notes),
+            tuple(prepared.notes.warnings),
+        )
+
+
+def open_search(work: Workspace) -> Searcher:
+    """Open the catalog's vectors and listings for searching. Raises ModelError where it was not embedded so."""
+    return Searcher(work, load_vectors(work))
+
+
+def _nothing_in_common(prepared: Prepared) -> DataError:
+    """Return the error of a query that an encoder without a common space of texts and photos can compare with
+    nothing.
+    """
+    photos = bool(prepared.item.images)
+    asked, kind = ("this photo", "a photo") if photos else ("this text", "a text")
+    if prepared.like is not None and not prepared.composed:
+        asked, kind = prepared.query.like, "the same"
+    return DataError(
+        f"the embedder can't compare {asked} with any listing: it reads texts and photos apart, and none has {kind}",
+        "search with words" if photos else "search with a photo",
     )
-
-
-def first_filled(fields: Mapping[str, str], names: Sequence[str]) -> str:
-    """Return the first of the fields `names` that says anything, "" for none."""
-    return next((" ".join(fields[name].split()) for name in names if fields.get(name, "").strip()), "")
-
-
-def _matches(key: str, value: str, terms: QueryTerms) -> bool:
-    if key in terms.attributes:
-        return terms.attributes[key].casefold() == value.casefold()
-    return bool(_words(value) & terms.words)
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(word for word in tokenize(text) if len(word) >= MIN_WORD)
-
-
-def fields_shown(hits: Sequence[Hit]) -> list[dict[str, object]]:
-    """Return hits for a JSON document."""
-    shown = (
-        "rank",
-        "id",
-        "title",
-        "brand",
-        "price",
-        "link",
-        "attributes",
-        "matching",
-        "words",
-        "why",
-        "same",
-        "confidence",
-        "changed",
-    )
-    return [
-        {name: getattr(hit, name) for name in shown}
-        | {"score": round(hit.score, 6), "images": [str(path) for path in hit.images]}
-        for hit in hits
-    ]
