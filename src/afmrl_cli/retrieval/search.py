@@ -80,6 +80,8 @@ class Query:
             raise UsageError("--like stands alone", "it searches by the listing's stored vector; leave out the rest")
         elif not self.like and not words and not self.photos:
             raise UsageError("nothing to search for", 'give a text, --image or --like, as in: afmrl search "red shirt"')
+        if (words or self.attributes) and not reads_text(settings):
+            raise photos_alone(settings, "the query's words" if words else "--enrich")
 
 
 @dataclass(frozen=True)
