@@ -108,6 +108,12 @@ class Manifest:
         """Tell whether it has a query adapter beside the first one, which then is the gallery adapter."""
         return QUERY_WEIGHTS in self.files
 
+    @property
+    def judges(self) -> bool:
+        """Tell whether it answers the reranker's question: a reranker does, and a generator that was taught pairs."""
+        plan = self.settings.get("plan")
+        return self.role in ("reranker", "generator") and isinstance(plan, dict) and "words" in plan
+
     def training_products(self) -> TrainingProducts | None:
         """Return the products that it has seen; None where they are unknown. ValueError when the manifest is
         damaged.
