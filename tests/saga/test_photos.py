@@ -80,6 +80,9 @@ def test_classes_by_columns_and_keys(shop: CatalogFolder, settings: MakeSettings
     )
     with_schema = load(shop, settings(**{"vision.classes": "Colour", "attributes.keys.colour.values": COLOURS}))
     assert with_schema.keys == {"colour": tuple(COLOURS)}
+    by_category = load(shop, settings(**{"vision.classes": "category", "attributes.keys.category.values": []}))
+    assert set(by_category.keys) == {"category"}, "a key of the schema that no column but the category answers"
+    assert all(photo.pairs["category"] for photo in by_category.train.photos)
 
 
 COLOURS = ["red", "blue", "green", "black", "white", "grey", "pink", "brown"]

@@ -128,8 +128,7 @@ def load_photos(work: Workspace, problems: Problems, student: str | None = None)
             if isinstance(values, str):
                 left_out[f"listings without {values}"] += 1
                 continue
-            if not work.task.schema.keys:
-                pairs = _with_classes(pairs, settings.vision.classes, values)
+            pairs = _with_classes(pairs, settings.vision.classes, values, work.task.schema)
             photos = readable_photos(product, settings, problems, views.fingerprinter, threads)
             left_out[UNREADABLE] += len(product.images) - len(photos)
             left_out[NO_PHOTO] += not product.images
@@ -196,11 +195,16 @@ def class_key(name: str) -> str:
     return " ".join(name.removeprefix("attr_").replace("_", " ").lower().split())
 
 
-def _with_classes(pairs: Mapping[str, str], names: Sequence[str], values: Sequence[str]) -> dict[str, str]:
-    """Return known attributes with those that make the class, where no schema says which keys there are."""
-    there = set(map(folded, pairs))
+def _with_classes(
+    pairs: Mapping[str, str], names: Sequence[str], values: Sequence[str], schema: AttributeSchema
+) -> dict[str, str]:
+    """Return known attributes with those that make the class: of a schema's keys, where there is a schema."""
+    there, keys = set(map(folded, pairs)), {folded(key): key for key in schema.keys}
     found = {class_key(name): clean_value(value.replace("|", ", ")) for name, value in zip(names, values, strict=True)}
-    return {key: value for key, value in found.items() if value and folded(key) not in there} | dict(pairs)
+    missing = {key: value for key, value in found.items() if value and folded(key) not in there}
+    if keys:
+        missing = {keys[folded(key)]: value for key, value in missing.items() if folded(key) in keys}
+    return missing | dict(pairs)
 
 
 def _one_identity(listings: Sequence[_Listing], verdicts: Verdicts) -> list[_Listing]:

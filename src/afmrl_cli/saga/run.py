@@ -36,6 +36,7 @@ from .photos import load_photos
 from .plan import NOT_THE_RESULT, Plan, describe, make_plan, run_key
 from .pooler import Pooler, load_pooler, save_pooler
 from .trainer import VisionTrainer
+from .verdicts import share_of_right
 
 JUDGE = "judge.json"
 
@@ -174,8 +175,6 @@ def _check_judge(judge: LocalGenerator, plan: Plan, run: Path, work: Workspace) 
     """Return how often the judge is right about validation pairs, measured once a run. ModelError when it is not shown
     to be better than chance: then rewards would be noise.
     """
-    from .verdicts import share_of_right
-
     file = run / JUDGE
     if not file.exists():
         photos = plan.photos.validation if len(plan.photos.validation.classes) > 1 else plan.photos.train
