@@ -46,6 +46,7 @@ BENCHMARKS = (
     Benchmark("check_scale", "", "--rows 200 --photos 4 --side 64"),
     Benchmark("attributes_rate", "", "--items 2 --batch 2 --rounds 1"),
     Benchmark("embed_rate", "--items 768 --rounds 3", "--items 2 --batch 2 --side 56 --rounds 1"),
+    Benchmark("vision_encoding", "", "--shapes tiny --photos 4 --rounds 1 --side 56"),
     Benchmark("vision_once", "--products 48", "--products 1 --rounds 1"),
     Benchmark("agcl_step", "both", "both --batch 4 --chunk 2 --rounds 1 --together"),
     Benchmark("bank_step", "WORK", "WORK --banks 50 --batch 2 --products 24 --side 56 --rounds 1"),

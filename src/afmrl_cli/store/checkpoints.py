@@ -364,7 +364,7 @@ def check_pooler(folder: Path, role: Role) -> None:
     file = folder / POOLER_WEIGHTS
     if role != "vision":
         if file.exists():
-            raise ModelError(f"{file}: a pooler belongs to a vision encoder, this is a {role}", "remove the file")
+            raise ModelError(f"{file}: a pooler belongs to a vision encoder, this is of the {role}", "remove the file")
         return
     if not file.is_file():
         raise ModelError(f"{file}: is missing, and a vision encoder makes no vectors without it", "copy it again")
