@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel
 
 from afmrl_cli.listener import Silent
+from afmrl_cli.models.base import quiet
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.embedder import load_embedder
 from afmrl_cli.models.tower import drop_deepstack, photo_tokens
@@ -104,8 +105,9 @@ def model_of(shape: str, layers: int, depth: int, deepstack: Sequence[int]) -> A
     kind, text, tower = SHAPES[shape]
     text = text | {"num_hidden_layers": layers, "vocab_size": WORDS}
     tower = tower | {"depth": depth} | ({"deepstack_visual_indexes": list(deepstack)} if kind == "qwen3_vl" else {})
-    config = AutoConfig.for_model(kind, text_config=text, vision_config=tower)
-    return AutoModel.from_config(config, attn_implementation="eager").eval()
+    with quiet():
+        config = AutoConfig.for_model(kind, text_config=text, vision_config=tower)
+        return AutoModel.from_config(config, attn_implementation="eager").eval()
 
 
 def counted(work: Callable[[], object]) -> float:
