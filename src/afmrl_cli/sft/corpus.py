@@ -46,11 +46,14 @@ AT_A_TIME = 64
 
 @dataclass(frozen=True)
 class Row:
-    """What is learnt from: the string that is tokenised before the answer, its photos, and the answer."""
+    """What is learnt from: the string that is tokenised before the answer, its photos, and the answer, of which each
+    token weighs the same or, with `by_line`, each line.
+    """
 
     prompt: str
     photos: Sequence[Image | Picture]
     answer: str
+    by_line: bool = False
 
 
 @dataclass(frozen=True)

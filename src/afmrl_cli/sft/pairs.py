@@ -3,6 +3,10 @@
 Every training photo comes once in an epoch, with another photo of its class or one of another class (`saga.pairs`), and
 the right answer (`saga.adjudicator`) follows from what is known of both. One row in ten is the reranker's own question,
 with the photos alone, about the product: so the adapter can be used as a reranker, too.
+
+    loss = - mean over answers, mean over the lines of an answer, mean over a line's tokens of log p(token | before)
+
+Were all tokens to weigh the same, the verdict would be one of fifty, and be learnt last.
 """
 
 from __future__ import annotations
@@ -70,9 +74,10 @@ class PairExample:
         """Return what the generator, or the reranker, would read, with the answer."""
         request = self.request(generator, settings)
         if self.question is not None:
-            return Row(generator.text(request), request.images, self.answer)
+            return Row(generator.text(request), request.images, self.answer, by_line=True)
         first, second = (Side("", (photo,)) for photo in request.images)
-        return Row(pair_text(generator.processor, self.words, (first, second)), request.images, self.answer)
+        prompt = pair_text(generator.processor, self.words, (first, second))
+        return Row(prompt, request.images, self.answer, by_line=True)
 
 
 def _open(generator: LocalGenerator, photo: LabelledPhoto, settings: Settings) -> Picture:
@@ -143,6 +148,11 @@ class PairPlan(Course):
     def attributes(self) -> AttributeSettings:
         """Return how the generator answers in validation."""
         return judging(self.settings)
+
+    @property
+    def prompt(self) -> str:
+        """Return what is asked, for the model card."""
+        return self.question.prompt
 
     @property
     def learnt_from(self) -> str:

@@ -77,6 +77,11 @@ class Plan(Course):
         return self.settings.attributes
 
     @property
+    def prompt(self) -> str:
+        """Return what is asked, for the model card."""
+        return self.task.template
+
+    @property
     def learnt_from(self) -> str:
         """Say what is learnt from, for the model card."""
         return f"{len(self.corpus.train):,} products"

@@ -26,7 +26,7 @@ from ..workspace import Workspace
 from .corpus import load_corpus
 from .pairs import PairPlan, make_pair_plan
 from .plan import NOT_THE_RESULT, Plan, make_plan, run_key
-from .trainer import Collator, SftTrainer, with_pictures
+from .trainer import Collator, SftTrainer, loss_of
 from .vocabulary import warn_of_indistinct
 
 
@@ -143,7 +143,7 @@ def _card(job: Job, plan: Plan | PairPlan) -> str:
         job.base,
         job.parent,
         trained=f"`afmrl train-sft` on {plan.learnt_from} of one catalog",
-        template=plan.task.template,
+        template=plan.prompt,
         content={"plan": plan.describe(job.work.part), "sft": sft},
     )
 
@@ -157,7 +157,7 @@ def _measure(job: Job, plan: Plan | PairPlan) -> tuple[Estimate, dict[str, Any]]
     batch = Collator(generator, plan.task, settings)([plan[i] for i in range(plan.chunk)])
 
     def part() -> torch.Tensor:
-        loss: torch.Tensor = model(**with_pictures(batch, generator)).loss
+        loss = loss_of(model, batch, generator)
         torch.autograd.backward(loss)
         return loss.detach()
 

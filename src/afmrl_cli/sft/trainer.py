@@ -2,11 +2,11 @@
 
     loss = - sum over the tokens of the answers of log p(token | prompt, photos, tokens before) / number of those tokens
 
-A row is what generation would read (`LocalGenerator.text`, the same photos) with the answer and the end of the turn
-after it. Rows are padded on the left, so that all answers end in the last column, and scores over the vocabulary are
-computed for the last columns only: with a real vocabulary they would take most of the memory. The vision tower sees a
-photo once in all epochs (vision.py), and only when it is its chunk's turn: the trainer makes the batches of a step
-beforehand.
+(of pairs another one: `pairs`). A row is what generation would read (`LocalGenerator.text`, the same photos) with the
+answer and the end of the turn after it. Rows are padded on the left, so that all answers end in the last column, and
+scores over the vocabulary are computed for the last columns only: with a real vocabulary they would take most of the
+memory. The vision tower sees a photo once in all epochs (vision.py), and only when it is its chunk's turn: the trainer
+makes the batches of a step beforehand.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainingArguments
 
 from ..attributes.task import AttributeTask
@@ -38,6 +39,8 @@ IGNORED = -100
 """The label of a token that has no part in the loss."""
 PICTURES = "pictures"
 """Where a batch holds its photos beside the tensors; `with_pictures` puts them in."""
+TARGETS, WEIGHTS = "targets", "weights"
+"""Where it holds labels of which not all weigh the same, and what they weigh."""
 
 
 class Collator:
@@ -59,7 +62,36 @@ class Collator:
         batch = self.generator.vision.tokens(texts, pictures)
         labels = label_answers(self.generator.processor, batch["input_ids"], answers)
         shown = [picture for row in pictures for picture in row]
-        return {**batch, PICTURES: shown, "labels": labels, "logits_to_keep": labels.shape[1], "use_cache": False}
+        made = {**batch, PICTURES: shown, "logits_to_keep": labels.shape[1], "use_cache": False}
+        if not any(row.by_line for row in rows):
+            return {**made, "labels": labels}
+        # Under another name: of labels transformers counts all tokens of a step, and divides the loss by that.
+        return {**made, TARGETS: labels, WEIGHTS: self._by_line(answers, labels.shape[1])}
+
+    def _by_line(self, answers: Sequence[str], width: int) -> torch.Tensor:
+        """Return weights [n, width] of the tokens that end there: each answer's add up to 1, and so does each line's
+        share.
+        """
+        weights = torch.zeros(len(answers), width)
+        found = self.generator.processor.tokenizer(list(answers), return_offsets_mapping=True)["offset_mapping"]
+        for row, answer, places in zip(weights, answers, found, strict=True):
+            lines = torch.tensor([answer.count("\n", 0, begin) for begin, _ in places])
+            sizes = torch.bincount(lines)
+            row[width - len(lines) :] = 1 / (sizes[lines] * (sizes > 0).sum())
+        return weights
+
+
+def loss_of(model: Any, batch: Mapping[str, Any], generator: LocalGenerator) -> torch.Tensor:
+    """Return the loss of a batch of `Collator`."""
+    inputs = with_pictures(batch, generator)
+    if TARGETS not in inputs:
+        whole: torch.Tensor = model(**inputs).loss
+        return whole
+    targets, weights = inputs.pop(TARGETS)[:, 1:], inputs.pop(WEIGHTS)[:, 1:]
+    scores = model(**inputs).logits[:, :-1].float().transpose(1, 2)
+    losses: torch.Tensor = cross_entropy(scores, targets, ignore_index=IGNORED, reduction="none")
+    weighed: torch.Tensor = (weights * losses).sum() / len(targets)
+    return weighed
 
 
 def end_of_turn(processor: Processor) -> str:
@@ -157,7 +189,9 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         return {f"eval_{key}": value for key, value in found.items()}
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **named: Any) -> Any:
-        """Compute transformers' loss, the batch's photos put in."""
+        """Compute transformers' loss, the batch's photos put in; of pairs their own."""
+        if TARGETS in inputs:
+            return loss_of(model, inputs, self.generator)
         return super().compute_loss(model, with_pictures(inputs, self.generator), *args, **named)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
