@@ -53,6 +53,8 @@ BENCHMARKS = (
     Benchmark(
         "recommender_step", "WORK", "WORK --chunk 1 --products 24 --side 56 --shoppers 40 --rounds 1 --no-memory"
     ),
+    Benchmark("saga_step", "WORK", "WORK --products 24 --photos 6 --pairs 1 --group 2 --tokens 16 --rounds 1"),
+    Benchmark("saga_gradients", "WORK", "WORK --products 24 --photos 6 --pairs 1 --group 2 --tokens 16 --models nano"),
     Benchmark("lexical_weights", "", "--products 500"),
     Benchmark("rar_step", "WORK --model nano", "WORK --model nano --rounds 1 --prompts 1 --pixels 56"),
     Benchmark("rar_reward", "", "--queries 1 --group 2 --rounds 1"),
