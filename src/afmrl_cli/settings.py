@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from .reasoning_settings import ReasoningSettings
 from .recommend_settings import RecommendSettings
 from .section import EndpointSettings, Names, Section, as_list
+from .serve_settings import ServeSettings
 from .training_settings import (
     AgclSettings,
     ComposedSettings,
@@ -392,6 +393,7 @@ class Settings(Section):
     vision: VisionSettings = VisionSettings()
     cycle: CycleSettings = CycleSettings()
     search: SearchSettings = SearchSettings()
+    serve: ServeSettings = ServeSettings()
     dedupe: DedupeSettings = DedupeSettings()
     triplets: TripletSettings = TripletSettings()
     recommend: RecommendSettings = RecommendSettings()

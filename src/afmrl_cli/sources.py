@@ -24,13 +24,14 @@ from .reference import known_keys
 from .section import as_list
 from .settings import BUILT_IN, Settings
 from .store.folder import SETTINGS_FILE
-from .trust import KEY_HOST_VARIABLE, mark_foreign
+from .trust import KEY_HOST_VARIABLE, SERVE_TOKEN_VARIABLE, mark_foreign
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-RESERVED_ENVIRONMENT = {"AFMRL_DEBUG", "AFMRL_API_KEY", KEY_HOST_VARIABLE}
-"""Variables that are no settings: tracebacks on known failures, the endpoint's key (never in a file), and its host."""
+RESERVED_ENVIRONMENT = {"AFMRL_DEBUG", "AFMRL_API_KEY", KEY_HOST_VARIABLE, SERVE_TOKEN_VARIABLE}
+"""Variables that are no settings: tracebacks on known failures, the endpoint's key (never in a file), its host, and the
+token of the search service (never in a file)."""
 
 
 def _nearest(name: str, known: list[str]) -> str:

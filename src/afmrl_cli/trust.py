@@ -26,12 +26,15 @@ from .settings import Settings
 from .store.folder import SETTINGS_FILE
 
 KEY_HOST_VARIABLE = "AFMRL_API_KEY_HOST"
+SERVE_TOKEN_VARIABLE = "AFMRL_SERVE_TOKEN"
 OPEN_DOORS = {
     "catalog.allow_outside": (True, "reads photos from anywhere on this disk"),
     "catalog.fetch_private": (True, "reaches into private networks and this machine"),
     "model.fetch": ("yes", "fetches gigabytes without asking"),
 }
 """The value that opens a door, and what it lets in."""
+EXPOSED = ("serve.address", "serve.hosts")
+"""Where the search service can be reached: in a folder's file only as it is anyway, on this machine alone."""
 FILES = ("sft.file", "dedupe.verdicts", "triplets.verdicts", "eval.labels", "recommend.interactions")
 HUB_SYSTEMS = ("clip", "text")
 SENT = {"reasoning": "customers' histories"}
@@ -84,6 +87,7 @@ def mark_foreign(settings: Settings, keys: Container[str], file: Path) -> None:
 
     opened = (key for key, (value, _) in OPEN_DOORS.items() if key in keys and settings.value_of(key) == value)
     door = next(opened, None)
+    exposed = next((key for key in EXPOSED if key in keys and settings.value_of(key) != Settings().value_of(key)), None)
     root = file.parent.resolve()
     files = [(key, name) for key in FILES for name in values(key) if not _lies_in(root / name, root)]
     hub = {name for key in ("model.generator", "model.embedder") for name in values(key)}
@@ -91,8 +95,13 @@ def mark_foreign(settings: Settings, keys: Container[str], file: Path) -> None:
     compared = {name.strip() for kind, _, name in systems if kind.strip() in HUB_SYSTEMS}
     served = {section: own for section, own in settings if isinstance(own, EndpointSettings)}
     endpoints = {section: set(values(f"{section}.endpoint")) for section in served}
-    if not (door or files or hub or compared or any(endpoints.values())) or _trusted(root):
+    if not (door or exposed or files or hub or compared or any(endpoints.values())) or _trusted(root):
         return
+    if exposed:
+        raise UsageError(
+            f"{file}: {exposed} would let other machines or pages in: a folder can't allow that by itself",
+            f"your own word counts: --set {exposed}=..., {_variable(exposed)}=..., or trusted_folders in {own_file()}",
+        )
     if door:
         value = str(OPEN_DOORS[door][0]).lower()
         hint = (

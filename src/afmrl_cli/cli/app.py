@@ -47,6 +47,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Use",
         "Find products by text, by photo, by both together, by likeness to a listing, or as a change of either.",
     ),
+    "serve": (
+        "Use",
+        "Serve search on this catalog: a page for people, JSON for programs, the model loaded once.",
+    ),
     "dedupe": (
         "Use",
         "Find listings that are the same product, by their vectors, text, codes, attributes, prices and photos.",

@@ -110,23 +110,10 @@ def _find(session: Session, query: Query, enrich: bool) -> Found:
 
 
 def _document(session: Session, found: Found, html: Path | None) -> None:
-    from ..retrieval.hits import fields_shown
+    from ..retrieval.document import SCHEMA, found_document
 
-    query = found.query
-    shown = {
-        "text": query.text,
-        "images": len(query.images),
-        "like": found.liked.id if found.liked else "",
-        "liked": fields_shown([found.liked])[0] if found.liked else None,
-        "attributes": query.attributes,
-        "filters": found.filters,
-        "change": {"text": found.change.text, "pairs": found.change.pairs} if found.change else None,
-        "left_out": found.left_out,
-    }
-    # "question" is the key that afmrl.search/1 was published with.
-    content = {"catalog": session.folder.catalog, "embedder": session.work.embedder_id, "question": shown}
-    content |= {"hits": fields_shown(found.hits), "reranked": found.reranked, "html": html}
-    session.out.document("afmrl.search/1", content)
+    content = found_document(found, str(session.folder.catalog), session.work.embedder_id)
+    session.out.document(SCHEMA, content | {"html": html})
 
 
 def _written_attributes(session: Session, query: Query) -> str:
