@@ -46,12 +46,15 @@ BENCHMARKS = (
     Benchmark("check_scale", "", "--rows 200 --photos 4 --side 64"),
     Benchmark("attributes_rate", "", "--items 2 --batch 2 --rounds 1"),
     Benchmark("embed_rate", "--items 768 --rounds 3", "--items 2 --batch 2 --side 56 --rounds 1"),
+    Benchmark("vision_encoding", "", "--shapes tiny --photos 4 --rounds 1 --side 56"),
     Benchmark("vision_once", "--products 48", "--products 1 --rounds 1"),
     Benchmark("agcl_step", "both", "both --batch 4 --chunk 2 --rounds 1 --together"),
     Benchmark("bank_step", "WORK", "WORK --banks 50 --batch 2 --products 24 --side 56 --rounds 1"),
     Benchmark(
         "recommender_step", "WORK", "WORK --chunk 1 --products 24 --side 56 --shoppers 40 --rounds 1 --no-memory"
     ),
+    Benchmark("saga_step", "WORK", "WORK --products 24 --photos 6 --pairs 1 --group 2 --tokens 16 --rounds 1"),
+    Benchmark("saga_gradients", "WORK", "WORK --products 24 --photos 6 --pairs 1 --group 2 --tokens 16 --models nano"),
     Benchmark("lexical_weights", "", "--products 500"),
     Benchmark("rar_step", "WORK --model nano", "WORK --model nano --rounds 1 --prompts 1 --pixels 56"),
     Benchmark("rar_reward", "", "--queries 1 --group 2 --rounds 1"),

@@ -37,7 +37,7 @@ SOURCE = Path("src/afmrl_cli")
 STORE = (
     "store/test_checkpoints.py store/test_database.py store/test_files_and_lock.py store/test_lineage.py "
     "store/test_runs.py store/test_sealed.py store/test_strict.py store/test_provenance.py "
-    "store/test_training_products.py store/test_written.py store/test_links.py"
+    "store/test_training_products.py store/test_written.py store/test_links.py store/test_poolers.py"
 )
 TESTS = {
     "training/agcl.py": "training/test_agcl.py",
@@ -53,6 +53,8 @@ TESTS = {
     "evaluation/compare.py": "evaluation/test_compare.py",
     "next_item/metrics.py": "next_item/test_metrics.py",
     "scores.py": "test_scores.py retrieval/test_index.py",
+    "models/tower.py": "models/test_vision_encoder.py",
+    "models/vision_encoder.py": "models/test_vision_encoder.py",
     "saga/pooler.py": "saga/test_pooler.py",
     "saga/metric.py": "saga/test_metric.py",
     "saga/grpo.py": "saga/test_grpo.py",

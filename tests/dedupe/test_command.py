@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.cli import calls
@@ -252,3 +253,31 @@ def test_photos_alone_are_not_enough_to_begin_with(tmp_path: Path) -> None:
 def test_one_listing_is_no_pair(tmp_path: Path) -> None:
     write(tmp_path, [{"id": "a", "title": "Only one"}])
     assert document(str(tmp_path))["pairs"] == []
+
+
+def test_a_vision_encoders_vectors_are_what_photos_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn listings without words that tell: those of one product are nearer each other than those of others."""
+    from afmrl_cli.dedupe.features import NAMES
+    from afmrl_cli.dedupe.run import compare_catalog
+    from afmrl_cli.listener import Silent
+    from afmrl_cli.models.presets import resolve_base
+    from afmrl_cli.retrieval.vectors import load_vectors
+    from afmrl_cli.sources import load_settings
+    from afmrl_cli.store.checkpoints import Checkpoints
+    from afmrl_cli.workspace import Workspace
+    from tests.models.adapters import add_vision
+    from tests.retrieval.shop import shop_rows, write_shop
+
+    folder = write_shop(tmp_path / "shop", [row | {"title": "Shirt", "description": ""} for row in shop_rows(12)])
+    monkeypatch.chdir(folder.root)
+    Path("afmrl.toml").write_text('[model]\nvision_checkpoint = "eyes"\n')
+    settings = load_settings(Path.cwd())
+    add_vision(Checkpoints(folder.checkpoints), resolve_base(settings.model, "vision"), "eyes", trained=False)
+    assert calls.call("embed").exit_code == 0
+    assert document()["embedder"].startswith("nano-eyes-")
+    work = Workspace(folder, settings, Silent())
+    found = compare_catalog(work, load_vectors(work))
+    products = [product.product_id for product in found.sources.listings.products]
+    same = np.array([products[a] == products[b] for a, b in found.pairs])
+    cosines = found.features[:, NAMES.index("vector")]
+    assert same.sum() == 6 and cosines[same].mean() > cosines[~same].mean() + 0.1

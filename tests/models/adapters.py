@@ -52,25 +52,34 @@ def add_two_sided(checkpoints: Checkpoints, base: Base, name: str, seeds: tuple[
         return checkpoints.add(adapter, Manifest("embedder", base.name, base.revision, name))
 
 
-def save_vision(folder: Path, base: Base, seed: int, dimension: int = 0, pooling: Pooling = "attention") -> Path:
-    """A vision encoder on `base` whose adapter and pooler change what the tower does."""
+def save_vision(
+    folder: Path, base: Base, seed: int, dimension: int = 0, pooling: Pooling = "attention", *, trained: bool = True
+) -> Path:
+    """A vision encoder on `base`; `trained`: whose adapter and pooler change what the tower does."""
     torch.manual_seed(seed)
     targets = base.family.tower_targets
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False, task_type=FEATURES)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=not trained, task_type=FEATURES)
     model = load_base(base, "fp32", "cpu")
     get_peft_model(model, config).save_pretrained(folder, save_embedding_layers=False)
     width = int(model.config.get_text_config().hidden_size)
     pooler = Pooler(width, dimension or width, pooling)
-    for parameter in pooler.parameters():
+    for parameter in pooler.parameters() if trained else ():
         parameter.data += torch.randn_like(parameter)
     save_pooler(pooler, folder / POOLER_WEIGHTS)
     return folder
 
 
 def add_vision(
-    checkpoints: Checkpoints, base: Base, name: str, seed: int = 1, dimension: int = 0, pooling: Pooling = "attention"
+    checkpoints: Checkpoints,
+    base: Base,
+    name: str,
+    seed: int = 1,
+    dimension: int = 0,
+    pooling: Pooling = "attention",
+    *,
+    trained: bool = True,
 ) -> Manifest:
     """Store a vision encoder."""
     with tempfile.TemporaryDirectory() as folder:
-        made = save_vision(Path(folder), base, seed, dimension, pooling)
+        made = save_vision(Path(folder), base, seed, dimension, pooling, trained=trained)
         return checkpoints.add(made, Manifest("vision", base.name, base.revision, name))

@@ -110,7 +110,8 @@ def test_the_tower_alone_has_the_whole_models_numbers(architecture: str, tiny_mo
     base = resolve_base(settings.model, "vision")
     whole = Bases().get(base, settings.model).trunk.visual.state_dict()
     tower = bare_of(settings).tower.state_dict()
-    assert tower.keys() == whole.keys() and all(torch.equal(tower[name], whole[name]) for name in whole)
+    assert tower.keys() == {name for name in whole if "deepstack" not in name}, "a language model alone reads those"
+    assert all(torch.equal(tower[name], whole[name]) for name in tower)
 
 
 def test_files_of_older_names_are_read(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:

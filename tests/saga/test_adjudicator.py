@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from afmrl_cli.saga.adjudicator import answer_text, pair_question, read_adjudication
+from afmrl_cli.saga.adjudicator import answer_text, pair_question, read_adjudication, read_descriptions
 
 WORDS = ("yes", "no")
 RED = {"colour": "red", "neckline": "v-neck", "fit": "slim"}
 BLUE = {"neckline": "V neck", "colour": "blue"}
-TAUGHT = (
-    "Photo 1: colour: red; neckline: v-neck\nPhoto 2: colour: blue; neckline: V neck\nDifferences: colour\nSame: no"
-)
+TAUGHT = " colour: red; neckline: v-neck\n neckline: V neck; colour: blue\n colour\n no"
 
 
 def values(text: str, spans: tuple[tuple[int, int], ...]) -> list[str]:
@@ -23,25 +21,32 @@ def test_the_question_names_keys_and_few_values() -> None:
     keys = {"colour": many, "neckline": ("v-neck", "round")}
     asked = pair_question(keys, WORDS, "schema", ["category", "pattern"]).prompt
     assert "colour; neckline (v-neck, round)" in asked and "shade 1" not in asked
-    assert "same in category and pattern" in asked and asked.endswith("Same: yes or no")
+    assert "same in category and pattern" in asked and asked.endswith("yes if they are, else no.")
     assert "show the same product" in pair_question({}, WORDS, "schema").prompt
-    generic = pair_question(keys, ("Yes", "No"), "generic", ["colour"]).prompt
-    assert "colour" not in generic and "specialist" not in generic and generic.endswith("Same: Yes or No")
+    generic = pair_question(keys, ("1", "0"), "generic", ["colour"]).prompt
+    assert "colour" not in generic and "specialist" not in generic and generic.endswith("1 if they are, else 0.")
 
 
 def test_the_answer_names_what_differs_and_judges_last() -> None:
-    assert answer_text(RED, BLUE, False, WORDS, ["colour", "neckline"]) == TAUGHT
-    assert answer_text(RED, BLUE, False, WORDS, ["colour"], "generic") == "Differences: colour\nSame: no"
+    assert answer_text(RED, BLUE, False, WORDS, ["neckline", "colour"]) == (
+        " neckline: v-neck; colour: red\n neckline: V neck; colour: blue\n colour\n no"
+    )
+    assert answer_text(RED, BLUE, False, WORDS, ["colour"], "generic") == " colour\n no"
     same = answer_text(RED, RED, True, WORDS, ["fit", "length"])
-    assert same == "Photo 1: fit: slim\nPhoto 2: fit: slim\nDifferences: none\nSame: yes"
-    assert "Differences: none" in answer_text(RED, BLUE, True, WORDS, ["fit"]), "what is known of one is no difference"
+    assert same == " fit: slim\n fit: slim\n none\n yes"
+    assert answer_text(RED, BLUE, True, WORDS, ["fit"]).endswith(" none\n yes"), "known of one is no difference"
 
 
 def test_what_is_taught_is_read() -> None:
     found = read_adjudication(TAUGHT, WORDS)
     assert found.same is False
     assert values(TAUGHT, found.first) == ["red", "v-neck"]
-    assert values(TAUGHT, found.second) == ["blue", "V neck"]
+    assert values(TAUGHT, found.second) == ["V neck", "blue"]
+    assert read_descriptions(TAUGHT) == (
+        {"colour": "red", "neckline": "v-neck"},
+        {"neckline": "V neck", "colour": "blue"},
+    )
+    assert read_adjudication(TAUGHT.replace(" no", " 1"), ("1", "0")).same is True
 
 
 @pytest.mark.parametrize(
@@ -77,6 +82,11 @@ def test_what_large_models_write_is_read(text: str) -> None:
         ("Both are the same, yes", None),
         ("Same:", None),
         ("", None),
+        (" closure: no\n closure: no\n none\n yes", True),
+        (" closure: no\n closure: no", None),
+        ("colour\n**No.**\n", False),
+        ("colour\nyes no", None),
+        ("colour\nno difference", None),
     ],
 )
 def test_a_verdict_is_one_word_and_not_the_other(text: str, same: bool | None) -> None:
@@ -84,8 +94,9 @@ def test_a_verdict_is_one_word_and_not_the_other(text: str, same: bool | None) -
 
 
 def test_without_descriptions_there_is_nothing_to_attend_from() -> None:
-    found = read_adjudication("Differences: colour\nSame: no", WORDS)
-    assert (found.first, found.second) == ((), ())
+    for text in ("Differences: colour\nSame: no", " colour\n no", "colour: red\nno", ""):
+        found = read_adjudication(text, WORDS)
+        assert (found.first, found.second) == ((), ())
     cut_off = "Photo 1: colour: red; fit:\nPhoto 2: colour: blue; fit: sl"
     assert values(cut_off, read_adjudication(cut_off, WORDS).first) == ["red"]
     assert values(cut_off, read_adjudication(cut_off, WORDS).second) == ["blue", "sl"]

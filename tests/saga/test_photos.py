@@ -80,6 +80,9 @@ def test_classes_by_columns_and_keys(shop: CatalogFolder, settings: MakeSettings
     )
     with_schema = load(shop, settings(**{"vision.classes": "Colour", "attributes.keys.colour.values": COLOURS}))
     assert with_schema.keys == {"colour": tuple(COLOURS)}
+    by_category = load(shop, settings(**{"vision.classes": "category", "attributes.keys.category.values": []}))
+    assert set(by_category.keys) == {"category"}, "a key of the schema that no column but the category answers"
+    assert all(photo.pairs["category"] for photo in by_category.train.photos)
 
 
 COLOURS = ["red", "blue", "green", "black", "white", "grey", "pink", "brown"]
@@ -150,7 +153,10 @@ def test_without_known_attributes_photos_are_there(shop: CatalogFolder, settings
     draw(shop)
     found = load(shop, settings(**{"vision.classes": "category"}))
     assert found.train.classes == ("tops", "shirts") or sorted(found.train.classes) == ["shirts", "tops"]
-    assert not any(each.pairs for each in found.train.photos) and not found.keys and not found.source
+    assert list(found.keys) == ["category"] and not found.source
+    assert {each.pairs["category"] for each in found.train.photos} == {"tops", "shirts"}
+    by_product = load(shop, settings())
+    assert not any(each.pairs for each in by_product.train.photos) and not by_product.keys
     assert found.unknown["no source"] > 0
 
 
@@ -160,7 +166,7 @@ BAD: list[tuple[dict[str, object], type[AfmrlError], str]] = [
     ({"vision.classes": "id"}, UsageError, "'id' is no column and no key"),
     ({"vision.classes": "kind"}, DataError, "1 of the training classes .by kind. has two photos"),
     (
-        {"vision.classes": "attr_colour", "sft.columns": "attr_kind"},
+        {"vision.classes": "attr_colour", "attributes.keys.kind.values": ["shirt"]},
         DataError,
         "no verdict depends on this schema: classes .by attr_colour. are alike in each of its keys .kind.",
     ),

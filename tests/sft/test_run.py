@@ -378,16 +378,16 @@ def test_words_that_the_base_cannot_tell_apart(shop: CatalogFolder, settings: Ma
     from afmrl_cli.sft.vocabulary import indistinct, warn_of_indistinct
 
     _, generator, _ = collator_of(shop, settings())
-    examples = corpus_of(shop, settings()).train
-    assert indistinct(generator, examples) == (0.0, [])
+    answers = [example.target.text for example in corpus_of(shop, settings()).train]
+    assert indistinct(generator, answers) == (0.0, [])
     tokens = generator.processor.tokenizer(": ;")["input_ids"]
     with torch.no_grad():
         head = generator.loaded.causal.get_output_embeddings().weight
         head[tokens[1]] = 2 * head[tokens[0]]
-    share, words = indistinct(generator, examples)
+    share, words = indistinct(generator, answers)
     assert share > 0.1
     heard = Heard()
-    warn_of_indistinct(generator, examples, heard)
+    warn_of_indistinct(generator, answers, heard)
     assert len(heard.said) == 1 and all(word in heard.said[0] for word in words)
 
 

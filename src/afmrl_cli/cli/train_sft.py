@@ -58,13 +58,24 @@ def _show_scores(session: Session, summary: TrainingSummary) -> None:
     best, before = summary.details["best"], summary.details["before"]
     if not best:
         return
-    names = {
-        "accuracy": "attribute accuracy",
+    pairs = {
+        "accuracy": "right verdicts",
         "exact": "letter by letter",
-        "valid": "valid answers",
+        "valid": "readable verdicts",
+        "attributes": "attribute accuracy",
         "length": "tokens an answer",
-        "extra": "pairs beyond the target's",
     }
+    names = (
+        pairs
+        if "attributes" in best
+        else {
+            "accuracy": "attribute accuracy",
+            "exact": "letter by letter",
+            "valid": "valid answers",
+            "length": "tokens an answer",
+            "extra": "pairs beyond the target's",
+        }
+    )
     rows: list[list[object]] = [[title, float(before[key]), float(best[key])] for key, title in names.items()]
     session.out.table(["validation", "before", "trained"], rows)
     nothing = {"accuracy": 0.0, "exact": 0.0}
@@ -72,4 +83,6 @@ def _show_scores(session: Session, summary: TrainingSummary) -> None:
         [key, int(each["references"]), before["keys"].get(key, nothing)["accuracy"], each["accuracy"], each["exact"]]
         for key, each in best["keys"].items()
     ]
-    session.out.table(["key", "products", "before", "trained", "letter by letter"], keys)
+    session.out.table(
+        ["key", "photos" if names is pairs else "products", "before", "trained", "letter by letter"], keys
+    )

@@ -57,7 +57,7 @@ def _show(session: Session, summary: TrainingSummary) -> None:
         return
     _show_metrics(session, summary)
     if page.is_file():
-        session.out.note(f"curves and maps of attention: {page}")
+        session.out.note(f"page: {page}")
     show_checkpoint(session, summary, "metrics", "embed --set model.vision_checkpoint")
 
 

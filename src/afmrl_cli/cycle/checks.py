@@ -134,7 +134,8 @@ def choose_targets(work: Workspace) -> str:
     # A teacher must be named: the texts of the cycle's own generators are stored beside those of any other.
     if wanted == "yes" and sft.source == "teacher" and not sft.teacher:
         raise UsageError("cycle.sft = yes needs a named teacher or another source", "set sft.teacher or sft.source")
-    source = sft.source if sft.source != "teacher" or sft.teacher else ""
+    # What is asked of pairs is for train-vision: a cycle's generator describes single products.
+    source = sft.source if sft.source != "pairs" and (sft.source != "teacher" or sft.teacher) else ""
     source = source or ("file" if sft.file else "teacher" if sft.teacher else "columns")
     chosen = work.with_settings(_with(settings, "sft", source=source))
     try:

@@ -17,7 +17,7 @@ from .base import quiet
 from .export import CARD, refuse_existing
 from .presets import Base
 from .processor import load_processor
-from .tower import load_tower, merge_adapter
+from .tower import drop_deepstack, load_tower, merge_adapter
 
 PROGRAM = "load.py"
 README = """# A photo encoder
@@ -44,6 +44,7 @@ def export_vision(manifest: Manifest, base: Base, checkpoints: Checkpoints, out:
     pooler = load_pooler(own / POOLER_WEIGHTS)
     tower = load_tower(base, "fp32", "cpu")
     merge_adapter(tower, own, manifest.name)
+    drop_deepstack(tower)
     with writing_folder(out) as folder:
         tower.config.architectures = [type(tower).__name__]
         save_file(tower.state_dict(), folder / "model.safetensors", {"format": "pt"})

@@ -200,7 +200,7 @@ def resolve_adapter(settings: ModelSettings, role: Role, base: Base, checkpoints
     if not name:
         return None
     adapter = checkpoints.find(name, role)
-    if adapter.role != role:
+    if adapter.role != role and not (role == "reranker" and adapter.judges):
         raise ModelError(
             f"checkpoint {adapter.name} belongs to the {adapter.role}, not to the {role}",
             f"mend model.{role}_checkpoint",

@@ -30,6 +30,7 @@ from .base import Bases, Opened, active_adapter, open_role
 from .batching import Batches
 from .embed_input import Item
 from .presets import resolve_adapter, resolve_base
+from .processor import Processor
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -114,13 +115,7 @@ class Reranker:
 
     def text(self, pair: tuple[Side, Side]) -> str:
         """Return the string that is tokenised for a pair: the chat template around both sides and the question."""
-        yes, no = self.words
-        content = list[dict[str, str]]()
-        for head, side in zip((FIRST, SECOND), pair, strict=True):
-            slots = [{"type": "image"} for _ in side.photos]
-            content += [{"type": "text", "text": head}, *slots, {"type": "text", "text": side.text}]
-        content.append({"type": "text", "text": QUESTION.format(yes=yes, no=no)})
-        return self.processor.prompt([{"role": "user", "content": content}])
+        return pair_text(self.processor, self.words, pair)
 
     def _side(self, item: Item) -> Side:
         photos = [self.load_image(each, self._catalog) if isinstance(each, Path) else each for each in item.images]
@@ -154,10 +149,21 @@ class Reranker:
             return self.differences(self.loaded.causal, there).cpu().tolist()
 
 
-def choose_words(tokenizer: Any, name: str) -> tuple[str, str]:
-    """Return the first of VERDICTS of which both words are one token. ModelError when none is."""
+def pair_text(processor: Processor, words: tuple[str, str], pair: tuple[Side, Side]) -> str:
+    """Return the string that is tokenised for a pair: the chat template around both sides and the question."""
+    yes, no = words
+    content = list[dict[str, str]]()
+    for head, side in zip((FIRST, SECOND), pair, strict=True):
+        slots = [{"type": "image"} for _ in side.photos]
+        content += [{"type": "text", "text": head}, *slots, {"type": "text", "text": side.text}]
+    content.append({"type": "text", "text": QUESTION.format(yes=yes, no=no)})
+    return processor.prompt([{"role": "user", "content": content}])
+
+
+def choose_words(tokenizer: Any, name: str, among: Sequence[tuple[str, str]] = VERDICTS) -> tuple[str, str]:
+    """Return the first pair `among` VERDICTS of which both words are one token. ModelError when none is."""
     known = tokenizer.get_vocab()
-    for yes, no in VERDICTS:
+    for yes, no in among:
         if all(tokenizer(word, add_special_tokens=False)["input_ids"] == [known.get(word)] for word in (yes, no)):
             return yes, no
     tried = ", ".join("/".join(pair) for pair in VERDICTS)

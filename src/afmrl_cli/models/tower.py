@@ -90,6 +90,13 @@ def merge_adapter(tower: nn.Module, folder: Path, name: str) -> None:
             weight.copy_(weight.float() + scale * (outer @ inner))
 
 
+def drop_deepstack(tower: Any) -> None:
+    """Take out of `tower` what a language model alone reads: the mergers of DeepStack's layers, where there are any."""
+    if getattr(tower, "deepstack_visual_indexes", None):
+        tower.deepstack_visual_indexes = tower.config.deepstack_visual_indexes = []
+        tower.deepstack_merger_list = nn.ModuleList()
+
+
 def _is_named(layer: str, config: AdapterConfig) -> bool:
     """Tell whether the configuration puts LoRA on `layer`, as PEFT reads it."""
     wanted = config.target_modules

@@ -34,7 +34,7 @@ from .embed_input import Item
 from .features import FeatureStore
 from .presets import VISION_INPUT, Base, base_precision, name_of, read_config, resolve_adapter, resolve_base
 from .processor import Processor, load_processor
-from .tower import load_tower, merge_adapter, photo_tokens
+from .tower import drop_deepstack, load_tower, merge_adapter, photo_tokens
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -171,7 +171,7 @@ def load_vision_encoder(
             f"{width}",
             "train it again, or copy the checkpoint again",
         )
-    tower = _tower(base, settings)
+    tower = load_tower(base, base_precision(settings.model, base).precision, device_of(settings.model))
     merge_adapter(tower, folder, adapter.name)
     return _encoder(base, adapter, tower, pooler, settings, cache, listener)
 
@@ -180,17 +180,14 @@ def bare_tower(settings: Settings, cache: Cache | None, listener: Listener) -> V
     """Return what a vision encoder begins with: the tower of the generator's base as it came, its tokens averaged."""
     base = resolve_base(settings.model, "vision", listener)
     width = _width(base)
-    return _encoder(base, None, _tower(base, settings), Pooler(width, width, "mean"), settings, cache, listener)
+    tower = load_tower(base, base_precision(settings.model, base).precision, device_of(settings.model))
+    return _encoder(base, None, tower, Pooler(width, width, "mean"), settings, cache, listener)
 
 
 def _width(base: Base) -> int:
     """Return how many numbers a token has: as many as the language model's states."""
     config = read_config(base.folder, base.name)
     return int((config.get("text_config") or config)["hidden_size"])
-
-
-def _tower(base: Base, settings: Settings) -> Any:
-    return load_tower(base, base_precision(settings.model, base).precision, device_of(settings.model))
 
 
 def _encoder(
@@ -202,6 +199,7 @@ def _encoder(
     cache: Cache | None,
     listener: Listener,
 ) -> VisionEncoder:
+    drop_deepstack(tower)
     store = None
     if cache is not None and cache.settings.vision:
         parts = [base.revision, base.min_pixels, base.max_pixels, str(tower.dtype), VISION_INPUT]

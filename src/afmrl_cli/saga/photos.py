@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+from ..attributes.parse import clean_value
 from ..attributes.schema import AttributeSchema, folded
 from ..attributes.views import AttributeSource, open_views
 from ..catalog.problems import Problems
@@ -122,11 +123,12 @@ def load_photos(work: Workspace, problems: Problems, student: str | None = None)
             known = _known(source, product, row, work)
             if isinstance(known, str):
                 unknown[known] += 1
-            pairs = known.pairs if isinstance(known, Target) else {}
+            pairs: Mapping[str, str] = known.pairs if isinstance(known, Target) else {}
             values = class_of(product, pairs)
             if isinstance(values, str):
                 left_out[f"listings without {values}"] += 1
                 continue
+            pairs = _with_classes(pairs, settings.vision.classes, values, work.task.schema)
             photos = readable_photos(product, settings, problems, views.fingerprinter, threads)
             left_out[UNREADABLE] += len(product.images) - len(photos)
             left_out[NO_PHOTO] += not product.images
@@ -142,7 +144,7 @@ def load_photos(work: Workspace, problems: Problems, student: str | None = None)
         for side in ("train", "validation")
     )
     validation = _at_most(validation, settings.vision.validation_photos, settings.vision.seed, left_out)
-    keys = _keys(work.task.schema, order)
+    keys = _keys(work.task.schema, source.keys if source else (), order)
     left_out = +left_out
     _check(train, keys, left_out, settings.vision.classes)
     name, teacher = (source.name, source.teacher) if source else ("", "")
@@ -186,6 +188,23 @@ def _classes(names: Sequence[str], schema: AttributeSchema, catalog: Catalog) ->
         return tuple(found)
 
     return class_of
+
+
+def class_key(name: str) -> str:
+    """Return the key of attribute text that one of `vision.classes` stands for."""
+    return " ".join(name.removeprefix("attr_").replace("_", " ").lower().split())
+
+
+def _with_classes(
+    pairs: Mapping[str, str], names: Sequence[str], values: Sequence[str], schema: AttributeSchema
+) -> dict[str, str]:
+    """Return known attributes with those that make the class: of a schema's keys, where there is a schema."""
+    there, keys = set(map(folded, pairs)), {folded(key): key for key in schema.keys}
+    found = {class_key(name): clean_value(value.replace("|", ", ")) for name, value in zip(names, values, strict=True)}
+    missing = {key: value for key, value in found.items() if value and folded(key) not in there}
+    if keys:
+        missing = {keys[folded(key)]: value for key, value in missing.items() if folded(key) in keys}
+    return missing | dict(pairs)
 
 
 def _one_identity(listings: Sequence[_Listing], verdicts: Verdicts) -> list[_Listing]:
@@ -232,6 +251,15 @@ def _photo_set(listings: Sequence[_Listing], by_values: bool, left_out: Counter[
     return PhotoSet(photos, [names[own] for own in number])
 
 
+def regrouped(photos: Iterable[LabelledPhoto], key: Callable[[LabelledPhoto], str]) -> PhotoSet:
+    """Return those of `photos` of which two have the same `key`, with that as their class."""
+    groups: dict[str, list[LabelledPhoto]] = {}
+    for photo in photos:
+        groups.setdefault(key(photo), []).append(photo)
+    number = {name: i for i, name in enumerate(name for name, own in groups.items() if len(own) > 1)}
+    return PhotoSet([replace(photo, label=number[name]) for name in number for photo in groups[name]], list(number))
+
+
 def _at_most(photos: PhotoSet, most: int, seed: int, left_out: Counter[str]) -> PhotoSet:
     """Return a fixed sample of at most `most` photos: as many of each class as then fit, two at least, and if need be
     fewer classes.
@@ -256,11 +284,12 @@ def _at_most(photos: PhotoSet, most: int, seed: int, left_out: Counter[str]) -> 
     return PhotoSet(kept, [photos.classes[label] for label in classes])
 
 
-def _keys(schema: AttributeSchema, known: Mapping[str, None]) -> dict[str, tuple[str, ...]]:
-    """Return the keys that something is known of, in the schema's order, else as they were met; where nothing is
-    known, the schema's.
+def _keys(schema: AttributeSchema, columns: Sequence[str], known: Mapping[str, None]) -> dict[str, tuple[str, ...]]:
+    """Return the keys that something is known of, in the schema's order, else those of classes and then the shop's own
+    columns in theirs, else as they were met; where nothing is known, the schema's.
     """
-    keys = [key for key in schema.keys if key in known or not known] + [key for key in known if key not in schema.keys]
+    ordered = list(schema.keys) or [*(key for key in known if key not in columns), *columns]
+    keys = [key for key in ordered if key in known or not known]
     return {key: tuple(schema.keys[key].values) if key in schema.keys else () for key in keys}
 
 

@@ -13,9 +13,8 @@ from ..errors import ModelError
 from ..intervals import interval_of_share
 from ..models.base import Bases
 from ..models.generator import LocalGenerator, load_generator
-from ..models.presets import base_precision
+from ..models.presets import base_precision, resolve_adapter
 from ..models.processor import load_processor
-from ..models.reranker import choose_words
 from ..store.checkpoints import POOLER_WEIGHTS
 from ..store.files import read_object, reading, write_json
 from ..store.training_products import training_products
@@ -25,7 +24,7 @@ from ..training.loop import train_resumably
 from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_alone
 from ..training.staged import load_weights
 from ..workspace import Workspace
-from .adjudicator import judging
+from .adjudicator import judging, verdict_words
 from .card import vision_card
 from .estimate import measure_parts
 from .maps import mapped_photos
@@ -36,6 +35,7 @@ from .photos import load_photos
 from .plan import NOT_THE_RESULT, Plan, describe, make_plan, run_key
 from .pooler import Pooler, load_pooler, save_pooler
 from .trainer import VisionTrainer
+from .verdicts import share_of_right
 
 JUDGE = "judge.json"
 
@@ -52,7 +52,8 @@ def _plan(job: Job) -> Planned:
     work, problems = job.work, Problems()
     photos = load_photos(work, problems)
     problems.tell(work.listener)
-    words = choose_words(load_processor(job.base).tokenizer, job.base.name)
+    judge = resolve_adapter(work.settings.model, "generator", job.base, work.checkpoints)
+    words = verdict_words(job.base, judge, load_processor(job.base).tokenizer)
     plan = make_plan(photos, words, work.generator_id, work.settings, job.base)
     _tell(plan, work)
     sides = (photos.train.photos, photos.validation.photos)
@@ -174,8 +175,6 @@ def _check_judge(judge: LocalGenerator, plan: Plan, run: Path, work: Workspace) 
     """Return how often the judge is right about validation pairs, measured once a run. ModelError when it is not shown
     to be better than chance: then rewards would be noise.
     """
-    from .verdicts import share_of_right
-
     file = run / JUDGE
     if not file.exists():
         photos = plan.photos.validation if len(plan.photos.validation.classes) > 1 else plan.photos.train

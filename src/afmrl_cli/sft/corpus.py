@@ -10,9 +10,10 @@ import hashlib
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..attributes.generate import NOTHING_TO_READ
 from ..attributes.open_requests import open_request
@@ -30,6 +31,12 @@ from ..store.files import hash_json
 from ..workspace import Workspace
 from .targets import NO_TARGET, Source, Target, open_source, read_target, sparseness
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..catalog.pictures import Picture
+    from ..models.generator import LocalGenerator
+
 TOO_LONG = "longer than attributes.max_new_tokens"
 SPECIAL = "a special token"
 """Failures of targets beside the parser's: the model could not end in time; it would learn to write a turn's end."""
@@ -38,11 +45,35 @@ AT_A_TIME = 64
 
 
 @dataclass(frozen=True)
+class Row:
+    """What is learnt from: the string that is tokenised before the answer, its photos, and the answer, of which each
+    token weighs the same or, with `by_line`, each line.
+    """
+
+    prompt: str
+    photos: Sequence[Image | Picture]
+    answer: str
+    by_line: bool = False
+
+
+@dataclass(frozen=True)
 class Example:
     """A product and what the generator is to answer."""
 
     product: Product
     target: Target
+
+    @property
+    def listings(self) -> tuple[str, ...]:
+        """Return the ids of the listings that are shown."""
+        return (self.product.id,)
+
+    def row(self, generator: LocalGenerator, task: AttributeTask, settings: Settings) -> Row:
+        """Return what generation would read, photos opened, with the answer. DataError when nothing is readable."""
+        request = open_request(task, self.product, settings, Problems(), generator)
+        if request is None:
+            raise DataError(f"product {self.product.id}: its photos can't be opened any more", "put them back")
+        return Row(generator.text(request), request.images, self.target.text)
 
 
 @dataclass(frozen=True)

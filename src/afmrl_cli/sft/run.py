@@ -12,6 +12,8 @@ from ..catalog.problems import Problems
 from ..models.base import Bases
 from ..models.generator import LocalGenerator, load_generator
 from ..models.processor import load_processor
+from ..saga.adjudicator import verdict_words
+from ..saga.photos import load_photos
 from ..settings import Settings
 from ..store.training_products import training_products
 from ..training.adapter import add_trainable
@@ -22,8 +24,9 @@ from ..training.loop import train_resumably
 from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_alone, start_job
 from ..workspace import Workspace
 from .corpus import load_corpus
-from .plan import NOT_THE_RESULT, Plan, describe, make_plan, run_key
-from .trainer import Collator, SftTrainer, with_pictures
+from .pairs import PairPlan, make_pair_plan
+from .plan import NOT_THE_RESULT, Plan, make_plan, run_key
+from .trainer import Collator, SftTrainer, loss_of
 from .vocabulary import warn_of_indistinct
 
 
@@ -36,6 +39,8 @@ def train_sft(work: Workspace, *, dry_run: bool = False, force: bool = False) ->
 
 
 def _plan(job: Job) -> Planned:
+    if job.work.settings.sft.source == "pairs":
+        return _plan_pairs(job)
     work, problems = job.work, Problems()
     corpus = load_corpus(work, load_processor(job.base), job.reading_id, problems)
     problems.tell(work.listener)
@@ -60,7 +65,40 @@ def _plan(job: Job) -> Planned:
         corpus.fingerprint,
         training_products(*([(each.product.id, each.product.identity) for each in side] for side in sides)),
         {"targets": corpus.source.teacher} if corpus.source.teacher else {},
-        describe(plan, work.part),
+        plan.describe(work.part),
+        plan,
+    )
+
+
+def _plan_pairs(job: Job) -> Planned:
+    work, problems = job.work, Problems()
+    processor = load_processor(job.base)
+    words = verdict_words(job.base, job.parent, processor.tokenizer)
+    photos = load_photos(work, problems, job.reading_id)
+    problems.tell(work.listener)
+    plan = make_pair_plan(photos, words, work.task, work.settings, job.base, processor)
+    work.listener.note(
+        f"pairs of {len(plan.known.photos):,} photos in {len(plan.known.classes):,} classes, attributes from "
+        f"{photos.source}; {len(plan.validation):,} pairs to check by; {plan.steps:,} steps of "
+        f"{plan.settings.sft.batch_size}"
+    )
+    if left_out := (photos.left_out + plan.left_out).most_common():
+        work.listener.warn("left out: " + ", ".join(f"{number:,} {reason}" for reason, number in left_out))
+    if not plan.reranks:
+        work.listener.note("no two products have two photos each: the reranker's question is not taught")
+    if not plan.validation:
+        work.listener.warn(
+            "the validation split has no two classes with two photos: the last step's adapter is kept "
+            "(split.validation is its share)"
+        )
+    sides = (plan.known.photos, photos.validation.photos)
+    return Planned(
+        plan.settings,
+        plan.key(job.model_id),
+        photos.fingerprint,
+        training_products(*(sorted({(each.listing, each.identity) for each in side}) for side in sides)),
+        {"targets": photos.teacher} if photos.teacher else {},
+        plan.describe(work.part),
         plan,
     )
 
@@ -72,21 +110,19 @@ def _prepare(job: Job, planned: Planned, run: Path) -> Training:
     )
 
 
-def _load(job: Job, bases: Bases) -> LocalGenerator:
+def _load(job: Job, plan: Plan | PairPlan, bases: Bases) -> LocalGenerator:
     """Load the bare base as a generator; the adapter comes on top, to be trained."""
     work = job.work
-    return load_generator(
-        job.bare_model, work.settings.attributes, work.checkpoints, bases=bases, listener=work.listener
-    )
+    return load_generator(job.bare_model, plan.attributes, work.checkpoints, bases=bases, listener=work.listener)
 
 
-def _train(job: Job, plan: Plan, run: Path) -> Outcome:
+def _train(job: Job, plan: Plan | PairPlan, run: Path) -> Outcome:
     listener, sft = job.work.listener, plan.settings.sft
-    generator = _load(job, job.work.bases)
-    warn_of_indistinct(generator, plan.corpus.train, listener)
+    generator = _load(job, plan, job.work.bases)
+    warn_of_indistinct(generator, plan.answers, listener)
     model = add_trainable(generator, sft, job.parent, job.work.checkpoints, "CAUSAL_LM")
     trainer = SftTrainer(plan, generator, model, run, job.base, _card(job, plan), listener)
-    validate = trainer.evaluate if plan.corpus.validation else None
+    validate = trainer.evaluate if plan.validation else None
     resumed = train_resumably(trainer, listener, steps_per_epoch=plan.steps_per_epoch, at_start=validate)
     best, before = trainer.best, trainer.before
     if best and not best["valid"]:
@@ -101,27 +137,27 @@ def _train(job: Job, plan: Plan, run: Path) -> Outcome:
     return Outcome(adapter, metrics, details, ("loss", sft.best_by), resumed, trainer.seconds)
 
 
-def _card(job: Job, plan: Plan) -> str:
+def _card(job: Job, plan: Plan | PairPlan) -> str:
     sft = {key: value for key, value in plan.settings.sft.model_dump().items() if key not in ("name", "file")}
     return generator_card(
         job.base,
         job.parent,
-        trained=f"`afmrl train-sft` on {len(plan.corpus.train):,} products of one catalog",
-        template=plan.task.template,
-        content={"plan": describe(plan, job.work.part), "sft": sft},
+        trained=f"`afmrl train-sft` on {plan.learnt_from} of one catalog",
+        template=plan.prompt,
+        content={"plan": plan.describe(job.work.part), "sft": sft},
     )
 
 
-def _measure(job: Job, plan: Plan) -> tuple[Estimate, dict[str, Any]]:
+def _measure(job: Job, plan: Plan | PairPlan) -> tuple[Estimate, dict[str, Any]]:
     """Load the model and learn one chunk; time and memory of a whole step follow from that."""
     settings = plan.settings
     # A dry run writes nothing, so no store: the estimate is that of the first epoch.
-    generator = _load(job, Bases())
+    generator = _load(job, plan, Bases())
     model = add_trainable(generator, settings.sft, job.parent, job.work.checkpoints, "CAUSAL_LM").train()
     batch = Collator(generator, plan.task, settings)([plan[i] for i in range(plan.chunk)])
 
     def part() -> torch.Tensor:
-        loss: torch.Tensor = model(**with_pictures(batch, generator)).loss
+        loss = loss_of(model, batch, generator)
         torch.autograd.backward(loss)
         return loss.detach()
 

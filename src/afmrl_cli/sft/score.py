@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..attributes.open_requests import open_request
 from ..attributes.parse import InvalidAttributes, parse_attributes
@@ -19,9 +20,11 @@ from ..attributes.schema import folded
 from ..attributes.task import AttributeTask
 from ..catalog.problems import Problems
 from ..listener import Listener
-from ..models.generator import LocalGenerator
 from ..settings import Settings
 from .corpus import Example
+
+if TYPE_CHECKING:
+    from ..models.generator import LocalGenerator
 
 
 @dataclass
@@ -62,15 +65,7 @@ class Score:
 
     def by_key(self) -> dict[str, dict[str, float]]:
         """Return {key: {"references", "exact", "accuracy"}}, the most frequent first."""
-        ordered = sorted(self.keys.items(), key=lambda item: (-item[1].references, item[0]))
-        return {
-            key: {
-                "references": score.references,
-                "exact": score.exact / score.references,
-                "accuracy": score.normalised / score.references,
-            }
-            for key, score in ordered
-        }
+        return key_table(self.keys)
 
     def add(self, answer: Generation, tokens: int, example: Example, task: AttributeTask) -> None:
         """Count one product's answer of `tokens` tokens."""
@@ -89,6 +84,19 @@ class Score:
             score.references += 1
             score.exact += written.get(key) == value
             score.normalised += key in found and _same(found[key]) == _same(value)
+
+
+def key_table(keys: Mapping[str, KeyScore]) -> dict[str, dict[str, float]]:
+    """Return the shares that `keys` count, the most frequent key first."""
+    ordered = sorted(keys.items(), key=lambda item: (-item[1].references, item[0]))
+    return {
+        key: {
+            "references": score.references,
+            "exact": score.exact / score.references,
+            "accuracy": score.normalised / score.references,
+        }
+        for key, score in ordered
+    }
 
 
 def _same(value: str) -> frozenset[str]:

@@ -2,11 +2,11 @@
 
     loss = - sum over the tokens of the answers of log p(token | prompt, photos, tokens before) / number of those tokens
 
-A row is what generation would read (`LocalGenerator.text`, the same photos) with the answer and the end of the turn
-after it. Rows are padded on the left, so that all answers end in the last column, and scores over the vocabulary are
-computed for the last columns only: with a real vocabulary they would take most of the memory. The vision tower sees a
-photo once in all epochs (vision.py), and only when it is its chunk's turn: the trainer makes the batches of a step
-beforehand.
+(of pairs another one: `pairs`). A row is what generation would read (`LocalGenerator.text`, the same photos) with the
+answer and the end of the turn after it. Rows are padded on the left, so that all answers end in the last column, and
+scores over the vocabulary are computed for the last columns only: with a real vocabulary they would take most of the
+memory. The vision tower sees a photo once in all epochs (vision.py), and only when it is its chunk's turn: the trainer
+makes the batches of a step beforehand.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainingArguments
 
-from ..attributes.open_requests import open_request
 from ..attributes.task import AttributeTask
-from ..catalog.problems import Problems
-from ..errors import DataError, ModelError
+from ..errors import ModelError
 from ..listener import Listener
 from ..models.generator import LocalGenerator
 from ..models.presets import Base
@@ -31,13 +30,17 @@ from ..settings import Settings
 from ..training.adapter import save_adapter
 from ..training.loop import Resumable, common_arguments
 from .corpus import Example
+from .pair_score import PairScore
+from .pairs import PairExample, PairPlan
 from .plan import Plan
-from .score import Score, score_generator
+from .score import Score
 
 IGNORED = -100
 """The label of a token that has no part in the loss."""
 PICTURES = "pictures"
 """Where a batch holds its photos beside the tensors; `with_pictures` puts them in."""
+TARGETS, WEIGHTS = "targets", "weights"
+"""Where it holds labels of which not all weigh the same, and what they weigh."""
 
 
 class Collator:
@@ -47,25 +50,48 @@ class Collator:
         self.generator, self.task, self.settings = generator, task, settings
         self.end = end_of_turn(generator.processor)
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+    def __call__(self, examples: Sequence[Example | PairExample]) -> dict[str, Any]:
         """Collate examples; `labels` [n, t] are those of the last t columns (`logits_to_keep`), at least one of
         them before the answer.
 
         Raises ModelError when the tokenizer joins prompt and answer, or a row is longer than the model's positions.
         """
-        processor = self.generator.processor
-        prompts, answers, pictures = [], [], []
-        for example in examples:
-            request = open_request(self.task, example.product, self.settings, Problems(), self.generator)
-            if request is None:
-                raise DataError(f"product {example.product.id}: its photos can't be opened any more", "put them back")
-            prompts.append(self.generator.text(request))
-            answers.append(example.target.text + self.end)
-            pictures.append(request.images)
-        batch = self.generator.vision.tokens([p + a for p, a in zip(prompts, answers, strict=True)], pictures)
-        labels = label_answers(processor, batch["input_ids"], answers)
+        rows = [example.row(self.generator, self.task, self.settings) for example in examples]
+        answers, pictures = [row.answer + self.end for row in rows], [row.photos for row in rows]
+        texts = [row.prompt + answer for row, answer in zip(rows, answers, strict=True)]
+        batch = self.generator.vision.tokens(texts, pictures)
+        labels = label_answers(self.generator.processor, batch["input_ids"], answers)
         shown = [picture for row in pictures for picture in row]
-        return {**batch, PICTURES: shown, "labels": labels, "logits_to_keep": labels.shape[1], "use_cache": False}
+        made = {**batch, PICTURES: shown, "logits_to_keep": labels.shape[1], "use_cache": False}
+        if not any(row.by_line for row in rows):
+            return {**made, "labels": labels}
+        # Under another name: of labels transformers counts all tokens of a step, and divides the loss by that.
+        return {**made, TARGETS: labels, WEIGHTS: self._by_line(answers, labels.shape[1])}
+
+    def _by_line(self, answers: Sequence[str], width: int) -> torch.Tensor:
+        """Return weights [n, width] of the tokens that end there: each answer's add up to 1, and so does each line's
+        share.
+        """
+        weights = torch.zeros(len(answers), width)
+        found = self.generator.processor.tokenizer(list(answers), return_offsets_mapping=True)["offset_mapping"]
+        for row, answer, places in zip(weights, answers, found, strict=True):
+            lines = torch.tensor([answer.count("\n", 0, begin) for begin, _ in places])
+            sizes = torch.bincount(lines)
+            row[width - len(lines) :] = 1 / (sizes[lines] * (sizes > 0).sum())
+        return weights
+
+
+def loss_of(model: Any, batch: Mapping[str, Any], generator: LocalGenerator) -> torch.Tensor:
+    """Return the loss of a batch of `Collator`."""
+    inputs = with_pictures(batch, generator)
+    if TARGETS not in inputs:
+        whole: torch.Tensor = model(**inputs).loss
+        return whole
+    targets, weights = inputs.pop(TARGETS)[:, 1:], inputs.pop(WEIGHTS)[:, 1:]
+    scores = model(**inputs).logits[:, :-1].float().transpose(1, 2)
+    losses: torch.Tensor = cross_entropy(scores, targets, ignore_index=IGNORED, reduction="none")
+    weighed: torch.Tensor = (weights * losses).sum() / len(targets)
+    return weighed
 
 
 def end_of_turn(processor: Processor) -> str:
@@ -109,7 +135,7 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Plan | PairPlan,
         generator: LocalGenerator,
         model: PeftModel,
         run: Path,
@@ -123,7 +149,7 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         args = TrainingArguments(
             per_device_train_batch_size=plan.chunk,
             gradient_accumulation_steps=sft.batch_size // plan.chunk,
-            eval_strategy="steps" if plan.corpus.validation else "no",
+            eval_strategy="steps" if plan.validation else "no",
             eval_steps=sft.validate_every,
             **arguments,
         )
@@ -132,7 +158,7 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
             args=args,
             data_collator=Collator(generator, plan.task, plan.settings),
             train_dataset=plan,
-            eval_dataset=plan.corpus.validation or None,
+            eval_dataset=plan.validation or None,
         )
         self.plan, self.generator, self.listener = plan, generator, listener
         self.save: Callable[[Path], None] = lambda folder: save_adapter(model, base, folder, card)
@@ -145,7 +171,7 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         """
         self.model.eval()
         plan = self.plan
-        score = score_generator(self.generator, plan.corpus.validation, plan.task, plan.settings, self.listener)
+        score = plan.score(self.generator, self.listener)
         found, name = score.metrics(), plan.settings.sft.best_by
         self.log({f"eval_{key}": value for key, value in found.items()})
         step = self.state.global_step
@@ -163,13 +189,15 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         return {f"eval_{key}": value for key, value in found.items()}
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **named: Any) -> Any:
-        """Compute transformers' loss, the batch's photos put in."""
+        """Compute transformers' loss, the batch's photos put in; of pairs their own."""
+        if TARGETS in inputs:
+            return loss_of(model, inputs, self.generator)
         return super().compute_loss(model, with_pictures(inputs, self.generator), *args, **named)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.generator.vision.flush()
         # Without a validation split the last adapter is the one to keep.
-        if not self.plan.corpus.validation and self.state.global_step == self.plan.steps:
+        if not self.plan.validation and self.state.global_step == self.plan.steps:
             self.keep_best(self.save)
         super()._save_checkpoint(model, trial)
 
@@ -177,7 +205,7 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         """Return the ids of the products of the step at hand."""
         size = self.plan.settings.sft.batch_size
         begin = self.state.global_step * size
-        return [self.plan[i].product.id for i in range(begin, begin + size)]
+        return [id for i in range(begin, begin + size) for id in self.plan[i].listings]
 
     def extra_state(self) -> Mapping[str, Any]:
         """Return what the end of the run tells."""
@@ -188,7 +216,7 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         self.before, self.best = counters["before"], counters["best"]
 
 
-def _losses(score: Score) -> str:
+def _losses(score: Score | PairScore) -> str:
     """Return the most frequent kind of invalid answer, if there is one."""
     if not score.failures:
         return ""

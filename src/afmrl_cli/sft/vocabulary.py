@@ -17,20 +17,19 @@ import torch
 
 from ..listener import Listener
 from ..models.generator import LocalGenerator
-from .corpus import Example
 
 ALIKE = 0.95
 MOST_TOKENS = 4000
 WORTH_TELLING = 0.1
 
 
-def indistinct(generator: LocalGenerator, examples: Sequence[Example]) -> tuple[float, list[str]]:
+def indistinct(generator: LocalGenerator, answers: Sequence[str]) -> tuple[float, list[str]]:
     """Return (share of the targets' tokens that the base can't tell from another one of them, the most frequent of
     those).
     """
     tokenizer = generator.processor.tokenizer
     counts: Counter[int] = Counter()
-    for ids in tokenizer([example.target.text for example in examples])["input_ids"]:
+    for ids in tokenizer(list(answers))["input_ids"]:
         counts.update(ids)
     tokens = [token for token, _ in counts.most_common(MOST_TOKENS)]
     with torch.no_grad():
@@ -42,9 +41,9 @@ def indistinct(generator: LocalGenerator, examples: Sequence[Example]) -> tuple[
     return sum(counts[token] for token in found) / max(1, counts.total()), words
 
 
-def warn_of_indistinct(generator: LocalGenerator, examples: Sequence[Example], listener: Listener) -> None:
+def warn_of_indistinct(generator: LocalGenerator, answers: Sequence[str], listener: Listener) -> None:
     """Warn when a noticeable share of the targets can't be learnt on this base."""
-    share, words = indistinct(generator, examples)
+    share, words = indistinct(generator, answers)
     if share > WORTH_TELLING:
         listener.warn(
             f"{share:.0%} of the targets' word pieces look alike to this base's output layer, such as "

@@ -108,6 +108,12 @@ class Manifest:
         """Tell whether it has a query adapter beside the first one, which then is the gallery adapter."""
         return QUERY_WEIGHTS in self.files
 
+    @property
+    def judges(self) -> bool:
+        """Tell whether it answers the reranker's question: a reranker does, and a generator that was taught pairs."""
+        plan = self.settings.get("plan")
+        return self.role in ("reranker", "generator") and isinstance(plan, dict) and "words" in plan
+
     def training_products(self) -> TrainingProducts | None:
         """Return the products that it has seen; None where they are unknown. ValueError when the manifest is
         damaged.
@@ -358,7 +364,7 @@ def check_pooler(folder: Path, role: Role) -> None:
     file = folder / POOLER_WEIGHTS
     if role != "vision":
         if file.exists():
-            raise ModelError(f"{file}: a pooler belongs to a vision encoder, this is a {role}", "remove the file")
+            raise ModelError(f"{file}: a pooler belongs to a vision encoder, this is of the {role}", "remove the file")
         return
     if not file.is_file():
         raise ModelError(f"{file}: is missing, and a vision encoder makes no vectors without it", "copy it again")

@@ -399,6 +399,8 @@ def _attributes(settings: Settings, model: Model, photos: int) -> int:
 def _sft(settings: Settings, model: Model, photos: int) -> int:
     rows = min(settings.sft.chunk_size, settings.sft.batch_size or SFT_BATCH)
     new = settings.attributes.max_new_tokens
+    if settings.sft.source == "pairs":
+        photos, new = 2, settings.vision.max_new_tokens
     tokens = rows * (_prompt(settings, model, photos) + new)
     return model.training(settings.sft, tokens, rows * photos) + model.scores(rows * (new + 1))
 
