@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from afmrl_cli.cycle.plan import cycle_key
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.presets import resolve_base
 from afmrl_cli.models.vision_encoder import VisionEncoder
@@ -263,3 +264,17 @@ def test_it_is_exported_for_transformers(shop: Path) -> None:
     assert "is of vision encoders" in refused("checkpoints", "export", "words", "x", "--to", "transformers")
     peft = document("checkpoints", "export", "eyes", "adapter", "--to", "peft")
     assert peft["to"] == "peft" and (shop / "adapter" / POOLER_WEIGHTS).is_file()
+
+
+def test_listings_without_photos_are_no_news_to_search(shop: Path) -> None:
+    file = shop / "catalog.csv"
+    file.write_text(file.read_text("utf-8") + "\n", "utf-8")  # another size, the same listings
+    assert "new, changed or gone" not in call("search", "--like", "s4").output
+    row = shop_rows(20)[17] | {"image": ""}
+    file.write_text(file.read_text("utf-8").strip() + "\n" + ",".join(row[name] for name in COLUMNS) + "\n", "utf-8")
+    assert "1 products are new, changed or gone" in " ".join(call("search", "--like", "s4").output.split())
+
+
+def test_a_cycle_is_the_same_with_it(shop: Path) -> None:
+    keys = {cycle_key(work_here(**{"model.vision_checkpoint": name}).settings) for name in ("eyes", "other", "")}
+    assert len(keys) == 1

@@ -330,7 +330,7 @@ def _answers(
         elif not entry.optional or _is_trained(work.settings):  # else the base is the embedder
             answer = _model_run(entry, task, own, first, work, problems)
             answers.append(answer)
-            notes += [f"{entry.name} is the embedder itself: its row says nothing new"] if answer.id == own.id else []
+            notes += [f"{entry.name} is the {own.name} itself: its row says nothing new"] if answer.id == own.id else []
     return answers, notes
 
 
