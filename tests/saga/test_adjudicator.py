@@ -21,10 +21,10 @@ def test_the_question_names_keys_and_few_values() -> None:
     keys = {"colour": many, "neckline": ("v-neck", "round")}
     asked = pair_question(keys, WORDS, "schema", ["category", "pattern"]).prompt
     assert "colour; neckline (v-neck, round)" in asked and "shade 1" not in asked
-    assert "same in category and pattern" in asked and asked.endswith("yes if they are, else no.")
+    assert asked.endswith("yes if they are the same in category and pattern, else no.")
     assert "show the same product" in pair_question({}, WORDS, "schema").prompt
     generic = pair_question(keys, ("1", "0"), "generic", ["colour"]).prompt
-    assert "colour" not in generic and "specialist" not in generic and generic.endswith("1 if they are, else 0.")
+    assert "colour" not in generic and "specialist" not in generic and generic.endswith("1 if they do, else 0.")
 
 
 def test_the_answer_names_what_differs_and_judges_last() -> None:

@@ -78,17 +78,16 @@ def pair_question(
     """
     yes, no = words
     of = f"are the same in {' and '.join(map(class_key, classes))}" if classes else "show the same product"
-    verdict = f"{NONE}; then {yes} if they are, else {no}."
     if prompt == "generic":
         return Question(
-            f"Do both photos {of if not classes else 'show the same'}? Answer in two lines: the keys that "
-            f"differ, or {verdict}"
+            f"Do both photos show the same? First a line with the keys that differ, or {NONE}. Last a line with {yes} "
+            f"if they do, else {no}."
         )
     named = "; ".join(f"{key} ({', '.join(some)})" if 0 < len(some) <= FEW else key for key, some in keys.items())
-    by = f" by {named}" if named else ""
     return Question(
-        f"You are a product specialist. Describe both photos{by}, and judge whether they {of}. Answer in four lines: "
-        f"key: value; key: value of the first photo; the same of the second; the keys that differ, or {verdict}"
+        f"You are a product specialist. Describe both photos{f' by {named}' if named else ''}: one line each, key: "
+        f"value; key: value. Then a line with the keys that differ, or {NONE}. Last a line with {yes} if they {of}, "
+        f"else {no}."
     )
 
 
