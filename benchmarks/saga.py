@@ -10,9 +10,9 @@ its class. The checkpoint of each run was chosen by the validation split, which 
 is scored once, at the end. Each result is a file of WORK/results: what is there is not done again, so that the command
 can be killed and started anew.
 
-The adjudicator is taught once for a catalog and a prompt (`train-sft`, `sft.source` = pairs) and is the same for all
-arms. How often it is right about pairs of validation classes stands in the table; where `train-vision` refuses it, the
-arms that ask it are missing.
+The adjudicator is the same for all arms: of drawn shops the base (`benchmarks.saga_base`) as it comes, of real catalogs
+taught once for each (`train-sft`, `sft.source` = pairs). How often it is right about pairs of validation classes stands
+in the table; where `train-vision` refuses it, the arms that ask it are missing.
 
     pretrained                  the base's tower, mean pooling
     metric learning             without what the language model says; with mean pooling; longer: in as many steps as
@@ -31,7 +31,8 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -61,6 +62,8 @@ from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
 
 from . import BUILT_IN
+from .saga_base import SIZES as BASE
+from .saga_base import make_base
 from .saga_catalogs import DRAWN, KINDS, TRUTH, Sizes, catalog_of
 from .saga_table import print_tables
 
@@ -73,14 +76,22 @@ SHARED: Flags = {
     "sft.source": "pairs",
     "sft.steps": 80,
     "sft.batch_size": 32,
+    "sft.learning_rate": 1e-3,
+    "sft.chunk_size": 16,
+    "sft.activation_checkpointing": False,
     "vision.steps": 40,
+    "vision.learning_rate": 1e-3,
+    "vision.chunk_photos": 64,
+    "vision.chunk_answers": 64,
+    "vision.rollout_answers": 1024,
+    "vision.activation_checkpointing": False,
     "vision.batch_size": 64,
     "vision.group": 6,
     "vision.pairs": 6,
     "vision.max_new_tokens": 96,
     "vision.validate_every": 8,
 }
-"""Settings of all runs, that --set changes: small, for two cores."""
+"""Settings of all runs, that --set changes: small, for two cores; the base is as large as nano, but not called so."""
 METRIC: Flags = {"vision.grpo": 0.0, "vision.anchoring": 0.0}
 MEAN: Flags = {"vision.pooling": "mean", "vision.anchoring": 0.0}
 UNTRAINED = ("pretrained", "colours", "random")
@@ -107,10 +118,10 @@ BATCH = 64
 class Bench:
     """One catalog with one seed."""
 
-    def __init__(self, folder: CatalogFolder, kind: str, seed: int, flags: Flags, out: Output) -> None:
+    def __init__(self, folder: CatalogFolder, kind: str, seed: int, base: Path, flags: Flags, out: Output) -> None:
         self.folder, self.kind, self.seed, self.out = folder, kind, seed, out
         own = {"vision.classes": list(KINDS[kind]), "vision.seed": seed, "sft.seed": seed}
-        self.flags: dict[str, object] = {**SHARED, **own, **flags}
+        self.flags: dict[str, object] = {**SHARED, **own, "model.generator": str(base), **flags}
         self.photos, self.labels, self.groups = self._asked()
 
     def work(self, changes: Flags | None = None) -> Workspace:
@@ -133,7 +144,9 @@ class Bench:
         return photos, np.array(labels), np.array(groups)
 
     def judge(self, prompt: str) -> str:
-        """Return the adjudicator's checkpoint, taught where it is missing."""
+        """Return the adjudicator's checkpoint, taught where it is missing; "" for the base."""
+        if self.kind in DRAWN:
+            return ""
         name = f"judge-{prompt}"
         work = self.work({"sft.name": name, "vision.prompt": prompt})
         return train_sft(work).checkpoint
@@ -196,15 +209,15 @@ class Bench:
 
 
 @contextlib.contextmanager
-def shuffled_rewards(seed: int) -> Iterator[None]:
-    """Let the advantages of each pair's answers change places inside the block."""
+def shuffled_rewards(seed: int) -> Iterator[Callable[[Sequence[Sequence[float]]], list[list[float]]]]:
+    """Let the advantages of each pair's answers change places inside the block; gives what computes them there."""
     rng = np.random.default_rng(seed)
 
     def exchanged(rewards: Sequence[Sequence[float]]) -> list[list[float]]:
         return [rng.permutation(group).tolist() for group in advantages(rewards)]
 
     with mock.patch.object(learn, "advantages", exchanged):
-        yield
+        yield exchanged
 
 
 def score(vectors: Floats, labels: NDArray[Any], groups: NDArray[Any], names: Sequence[str]) -> dict[str, Any]:
@@ -238,21 +251,33 @@ def run(wanted: argparse.Namespace) -> None:
     flags = dict(each.split("=", 1) for each in wanted.set)
     arms = [arm.strip() for arm in wanted.arms.split(";") if arm.strip()] or [*UNTRAINED, *ARMS]
     sizes = Sizes(wanted.products, wanted.listings)
+    base = wanted.base or make_base(wanted.work, BASE)
     for arm in arms:
         for kind in wanted.kinds.split(","):
             for seed in map(int, wanted.seeds.split(",")):
-                one(wanted.work, kind, seed, arm, flags, sizes, wanted.data)
+                one(Shop(wanted.work, kind, seed, sizes, wanted.data), arm, base, flags)
 
 
-def one(work: Path, kind: str, seed: int, arm: str, flags: Flags, sizes: Sizes, data: Path | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Shop:
+    """Which catalog: where it is, the kind of its classes, the seed, how large, and where real ones come from."""
+
+    work: Path
+    kind: str
+    seed: int
+    sizes: Sizes
+    data: Path | None
+
+
+def one(shop: Shop, arm: str, base: Path, flags: Flags) -> dict[str, Any]:
     """Return the result of an arm of a catalog, measured where it is missing."""
-    tag = hash_json({**SHARED, **flags})[:6]
-    file = work / "results" / f"{kind}-{seed}-{re.sub(r'[^a-z]+', '-', arm.lower()).strip('-')}-{tag}.json"
+    tag, kind, seed = hash_json({**SHARED, **flags})[:6], shop.kind, shop.seed
+    file = shop.work / "results" / f"{kind}-{seed}-{re.sub(r'[^a-z]+', '-', arm.lower()).strip('-')}-{tag}.json"
     if not file.is_file():
         out = Output()
         with out:
-            folder = catalog_of(work, kind, seed, sizes, data)
-            found = Bench(folder, kind, seed, flags, out).arm(arm)
+            folder = catalog_of(shop.work, kind, seed, shop.sizes, shop.data)
+            found = Bench(folder, kind, seed, base, flags, out).arm(arm)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"kind": kind, "seed": seed, "arm": arm, "set": dict(flags), **found})
         said = found.get("refused") or f"R@1 {mean(hits[0] for hits in found['queries'].values()):.3f}"
@@ -272,7 +297,8 @@ def main() -> None:
     start.add_argument("--arms", default="", help="arms to do, such as 'all; + GRPO'; empty: all")
     start.add_argument("--products", type=int, default=Sizes.products)
     start.add_argument("--listings", type=int, default=Sizes.listings)
-    start.add_argument("--data", type=Path)
+    start.add_argument("--data", type=Path, help="folder of the real catalogs")
+    start.add_argument("--base", type=Path, help="folder of the base; by default WORK/base, made where it is missing")
     start.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     show = commands.add_parser("table")
     show.add_argument("work", type=Path)

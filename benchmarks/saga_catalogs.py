@@ -28,6 +28,7 @@ import numpy as np
 
 from afmrl_cli.catalog.product import Product
 from afmrl_cli.catalog.splits import split_of
+from afmrl_cli.nano.garment import Garment
 from afmrl_cli.nano.shop import ShopPlan, write_shop
 from afmrl_cli.settings import SplitSettings
 from afmrl_cli.store.folder import CatalogFolder
@@ -91,9 +92,8 @@ def write_catalog(place: Path, kind: str, rows: Sequence[Row], photos: Path, see
         (place / "images").symlink_to(photos.resolve())
     keys = {key for row in rows for key in row.attributes}
     lines = []
-    for key in sorted(keys):
-        values = sorted({row.attributes[key] for row in rows if key in row.attributes})
-        lines.append(f'[attributes.keys."{key}"]\nvalues = {json.dumps(values)}\n')
+    # Without values, which would make the question twice as long.
+    lines += [f'[attributes.keys."{key}"]\nvalues = []\n' for key in sorted(keys)]
     split = split_settings(kind, {row.label for row in rows}, seed)
     lines.append(f'[split]\nvalidation = {split.validation}\ntest = {split.test}\nsalt = "{split.salt}"\n')
     (place / "afmrl.toml").write_text("\n".join(lines), "utf-8")
@@ -140,10 +140,15 @@ def _drawn(work: Path, kind: str, seed: int, wanted: Sizes) -> tuple[list[Row], 
     )
     rows = []
     for each in write_shop(place, plan).listings:
-        known = {key: value for key, value in each.garment.attributes().items() if key in SHOWN and value != "none"}
+        known = known_attributes(each.garment)
         label = each.product_id if identity else " ".join(getattr(each.garment, key) for key in kind.split("+"))
         rows.append(Row(each.id, tuple(shot.name for shot in each.shots), label, each.id, known))
     return rows, place / "images"
+
+
+def known_attributes(garment: Garment) -> dict[str, str]:
+    """Return what is known of a garment: of the schema what applies."""
+    return {key: value for key, value in garment.attributes().items() if key in SHOWN and value != "none"}
 
 
 def _read(folder: Path) -> list[dict[str, str]]:

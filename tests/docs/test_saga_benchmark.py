@@ -16,6 +16,7 @@ from benchmarks.saga_table import print_tables
 from afmrl_cli.catalog.product import Product
 from afmrl_cli.catalog.splits import split_of
 from afmrl_cli.saga import learn
+from afmrl_cli.saga.grpo import advantages
 
 
 @pytest.mark.parametrize(("number", "sides"), [(48, (16, 8, 24)), (15, (6, 3, 6)), (12, (4, 3, 5))])
@@ -67,12 +68,13 @@ def test_equal_vectors_find_nothing_first() -> None:
 
 def test_the_control_exchanges_rewards_within_a_pair() -> None:
     rewards = [[1.0, 0.0, 0.0, 1.0, 0.0, 0.0]] * 8
-    plain = learn.advantages(rewards)
-    with shuffled_rewards(0):
-        control = learn.advantages(rewards)
+    with shuffled_rewards(0) as exchanged:
+        assert vars(learn)["advantages"] is exchanged
+        control = exchanged(rewards)
+    assert vars(learn)["advantages"] is advantages
+    plain = advantages(rewards)
     assert control != plain
     assert [sorted(group) for group in control] == [sorted(group) for group in plain]
-    assert learn.advantages(rewards) == plain
 
 
 def test_a_change_is_over_the_same_photos_and_a_refusal_is_said(
