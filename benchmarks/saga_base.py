@@ -88,7 +88,10 @@ class Model:
             for i in range(0, len(photos), 64):
                 shown = self.processor.pixels([Image.open(photo).convert("RGB") for photo in photos[i : i + 64]])
                 grids.append(shown["image_grid_thw"])
-                self.rows += [each.clone() for each in tower_features(self.causal.model, *map(shown.get, PIXELS))]
+                self.rows += [
+                    each.clone()
+                    for each in tower_features(self.causal.model, shown["pixel_values"], shown["image_grid_thw"])
+                ]
         self.grids = torch.cat(grids)
 
     def batch(self, rows: Sequence[Row]) -> tuple[dict[str, Any], Tensor, Tensor]:
@@ -106,9 +109,6 @@ class Model:
             weights[i, -len(lines) :] = 1 / (sizes[lines] * (sizes > 0).sum())
         shown = Photos(self.rows, self.grids).shown(photos, self.causal.model) if photos else {}
         return {**made, **shown, "use_cache": False}, labels, weights
-
-
-PIXELS = ("pixel_values", "image_grid_thw")
 
 
 class Course:
