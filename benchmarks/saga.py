@@ -85,11 +85,12 @@ SHARED: Flags = {
     "vision.chunk_answers": 64,
     "vision.rollout_answers": 1024,
     "vision.activation_checkpointing": False,
-    "vision.batch_size": 64,
+    "vision.batch_size": 32,
     "vision.group": 6,
-    "vision.pairs": 6,
-    "vision.max_new_tokens": 96,
-    "vision.validate_every": 8,
+    "vision.pairs": 4,
+    "vision.max_new_tokens": 64,
+    "vision.validation_pairs": 100,
+    "vision.validate_every": 10,
 }
 """Settings of all runs, that --set changes: small, for two cores; the base is as large as nano, but not called so."""
 METRIC: Flags = {"vision.grpo": 0.0, "vision.anchoring": 0.0}
