@@ -107,12 +107,12 @@ class Browser:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def until(self, expression: str) -> Any:
-        """Wait until an expression is true in the page; return it."""
+    def until(self, expression: str) -> None:
+        """Wait until an expression is true in the page."""
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
-            if value := self.js(expression):
-                return value
+            if self.js(f"Boolean({expression})"):
+                return
             time.sleep(0.05)
         raise AssertionError(f"never true: {expression}; the page says: {self.js('document.body.innerText')[:1500]}")
 

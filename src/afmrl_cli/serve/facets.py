@@ -82,11 +82,10 @@ class Facets:
 
     def _is_shown(self, column: _Column) -> bool:
         filled = int((column.codes >= 0).sum())
-        longest = max(map(len, column.values), default=0)
         repeats = 2 * len(column.cells) <= filled or len(column.cells) <= MOST_VALUES // 4
         names = not all(map(NUMBER.fullmatch, column.values)) or len(column.cells) <= MOST_NUMBERS
         several = len(column.values) > 1 and filled >= LEAST_FILLED * self.count
-        return several and longest <= LONGEST_VALUE and repeats and names
+        return several and repeats and names
 
     def counts(self, filters: Filters) -> tuple[int, list[Facet]]:
         """Return how many listings pass `filters`, and the values of each key with the counts beside the filters of all
@@ -125,5 +124,6 @@ def _column(count: int, cells: list[str], rows: list[tuple[int, int]], key: str)
         places = {
             value: [place for place, cell in enumerate(folded_cells) if cell.startswith(value)] for value in places
         }
-    often = sorted(places, key=lambda value: (-int(frequency[places[value]].sum()), value))[:MOST_VALUES]
+    short = [value for value in places if len(value) <= LONGEST_VALUE]
+    often = sorted(short, key=lambda value: (-int(frequency[places[value]].sum()), value))[:MOST_VALUES]
     return _Column(codes, cells, {spelled[value]: np.array(places[value], np.int64) for value in often})
