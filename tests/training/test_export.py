@@ -101,4 +101,4 @@ def test_export_refuses(shop: CatalogFolder, trained: Settings, tmp_path: Path) 
     assert fails("export", "embedder-1", str(tmp_path / "there"), "--to", "peft")[0] == 3
     assert fails("export", "embedder-9", str(tmp_path / "new"))[0] == 4
     code, said = fails("export", "embedder-1", str(tmp_path / "new"), "--to", "onnx")
-    assert code == 2 and "known: sentence-transformers, peft" in said
+    assert code == 2 and "known: sentence-transformers, transformers, peft" in said
