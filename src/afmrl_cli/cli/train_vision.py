@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 def train_vision(session: Session, dry_run: DryRun = False, force: Force = False) -> None:
     """Teach an encoder for photos what tells two of them apart, through the frozen language model (SAGA).
 
-    The encoder is the generator's vision tower. The generator judges pairs of photos; what made a judgement right flows back through it into the tower, and the
-    language model is not needed afterwards. Interrupted or killed, the same command goes on from the last saved step.
+    The encoder is the generator's vision tower. The generator judges pairs of photos; what made a judgement right flows
+    back through it into the tower, and the language model is not needed afterwards. Interrupted or killed, the same
+    command goes on from the last saved step.
 
     Example: afmrl train-sft --set sft.source=pairs; then afmrl train-vision --judge generator-1 --classes category
     """
