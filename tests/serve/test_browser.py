@@ -22,7 +22,7 @@ from tests.serve.shop import opened
 from tests.serve.test_guard import EVIL as SCRIPT
 from tests.serve.test_guard import stored_listings
 from tests.serve.test_marks import PAIR
-from tests.serve.test_run import SECONDS, process
+from tests.serve.test_run import process
 
 PROGRAM = find_browser()
 pytestmark = [
@@ -237,16 +237,3 @@ def test_whatever_can_be_focused_has_a_name_for_a_screen_reader(page: Browser, p
         assert [node for node in controls if not node.get("name", {}).get("value")] == []
         images = [node for node in nodes if node.get("role", {}).get("value") == "image"]
         assert images and all(node["name"]["value"] for node in images)
-
-
-def test_the_page_says_when_the_catalog_has_changed(page: Browser, place: tuple[Path, str]) -> None:
-    file = place[0] / "catalog.csv"
-    before = file.read_text("utf-8")
-    file.write_text(before + "s99,p99,New shirt,Silk,Women/Tops,Luma,,red,9\n", "utf-8")
-    end = 0
-    while httpx.get(f"{place[1]}version", timeout=SECONDS).json()["stale"] != 1 and end < 600:
-        end += 1
-        page.js("new Promise((done) => setTimeout(done, 100))")
-    page.open(place[1])
-    page.until("document.querySelector('#notice').innerText.startsWith('1 product is new')")
-    file.write_text(before, "utf-8")
