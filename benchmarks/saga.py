@@ -185,7 +185,8 @@ class Bench:
             "checkpoint": made.checkpoint,
             "seconds": time.monotonic() - began,
             "details": made.details,
-            "steps": [{name: row[name] for name in row if name not in ("epoch",)} for row in steps],
+            "steps": steps,
+            "validation": {row["step"]: row["eval_recall@1"] for row in rows if "eval_recall@1" in row},
         }
 
     def encode(self, checkpoint: str) -> Floats:

@@ -132,14 +132,15 @@ def _print_runs(found: Results) -> None:
 def _run_cells(each: Result) -> list[str]:
     details, steps = each["details"], each["steps"]
     judge, asked = details.get("judge") or {}, details["pairs"]
-    before, best = details["before"], details["metrics"]
+    chosen = {int(step): value for step, value in each["validation"].items() if int(step)}
+    best = max(chosen, key=lambda step: (chosen[step], -step))
     rights = [step["right"] for step in steps if "right" in step]
     part = max(1, len(rights) // 5)
     seconds = [_parts(step) for step in steps]
     means = {name: mean(own.get(name, 0.0) for own in seconds) for name in (seconds[0] if seconds else {})}
     return [
         f"{judge['right']}/{judge['pairs']}" if judge else "",
-        f"{before.get('recall@1', 0):.3f}, {best.get('recall@1', 0):.3f} ({best.get('step', '')})",
+        f"{details['before']['recall@1']:.3f}, {chosen[best]:.3f} ({best})",
         f"{mean(rights[:part]):.2f}, {mean(rights[-part:]):.2f}" if rights else "",
         f"{asked['differing']}/{asked['asked']}" if asked["asked"] else "",
         ", ".join(f"{name} {value:.2f}" for name, value in means.items()),
