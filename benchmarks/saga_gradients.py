@@ -1,7 +1,7 @@
 """How noisy is the gradient that photos get through a language model in 4 bits? Against fp32, on small models.
 
     python -m benchmarks.saga_gradients WORK [--models nano,qwen3_vl] [--pairs 8] [--photos 64]
-    python -m benchmarks.saga_gradients WORK --shop SHOP --judge judge-schema --models nano
+    python -m benchmarks.saga_gradients WORK --shop SAGA/category+pattern-1 --models SAGA/base
 
 The gradient of L_GRPO in the visual tokens of a batch's photos, of the same answers with the same rewards, where the
 frozen language model is in NF4 and in bf16, against fp32; vision tower and photos' tokens are those of fp32 in all.
@@ -9,8 +9,8 @@ Answers are sampled once, by the model in fp32. Printed are cosine, angle and ra
 and the median and lowest cosine of a photo; and, to compare with, the same of two gradients in fp32 of other answers
 about the same pairs: the noise that GRPO has anyway.
 
-nano reads and writes, with --judge it judges as it was taught; without, and for small models with random weights
-(`tests.tiny`), half of a pair's answers, by chance, count as right. WORK/shop is drawn where no --shop is named.
+The base that `benchmarks.saga` left in SAGA judges pairs. Of what can't (nano, and small models with random weights:
+`tests.tiny`) half of a pair's answers, by chance, count as right. WORK/shop is drawn where no --shop is named.
 """
 
 from __future__ import annotations
@@ -82,9 +82,8 @@ def compared(exact: Sequence[Tensor], other: Sequence[Tensor]) -> Compared:
 
 def measure(shop: Path, name: str, wanted: argparse.Namespace) -> None:
     """Print and record the figures of a model."""
-    model = "nano" if name == "nano" else str(make_tiny(name, wanted.work / name))
-    judge = wanted.judge if name == "nano" else ""
-    flags = flags_of(wanted) | {"model.generator": model, "model.generator_checkpoint": judge, "vision.anchoring": 0.0}
+    model = str(make_tiny(name, wanted.work / name)) if name in ARCHITECTURES else name
+    flags = flags_of(wanted) | {"model.generator": model, "vision.anchoring": 0.0}
     saga, plan = opened(shop, flags | {"model.precision": EXACT})
     batch = batch_of(saga, plan)
     grids = torch.tensor([(1, *picture.grid) for picture in batch.pictures])
@@ -120,7 +119,7 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--models", default="nano,qwen3_vl", help=f"nano, {', '.join(ARCHITECTURES)}")
+    parser.add_argument("--models", default="nano,qwen3_vl", help=f"nano, a base's folder, {', '.join(ARCHITECTURES)}")
     wanted = parser.parse_args()
     shop = shop_of(wanted)
     for name in wanted.models.split(","):

@@ -1,11 +1,12 @@
 """A step of the vision encoder's training against metric learning alone, of the same batch: by part, in processor time.
 
     python -m benchmarks.saga_step WORK [--photos 64] [--pairs 8] [--group 8] [--rounds 3]
-    python -m benchmarks.saga_step WORK --shop SHOP --judge judge-schema
+    python -m benchmarks.saga_step WORK --shop SAGA/category+pattern-1 --model SAGA/base
 
-The built-in model; the sides run in turn, in processor time of this process; printed are the medians, and what each
-takes of a step of metric learning alone. So many pairs are learnt from as the settings say: where the generator can't
-judge (no --judge), half of a pair's answers, by chance, count as right. WORK/shop is drawn where no --shop is named.
+The built-in model, or the base that `benchmarks.saga` left in SAGA; the sides run in turn, in processor time of this
+process; printed are the medians, and what each takes of a step of metric learning alone. So many pairs are learnt from
+as the settings say: where the generator can't judge, as the built-in model, half of a pair's answers, by chance, count
+as right. WORK/shop is drawn where no --shop is named.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser, pairs: int = 8) -> None:
     """Add what a step is made of."""
     parser.add_argument("work", type=Path)
     parser.add_argument("--shop", type=Path)
-    parser.add_argument("--judge", default="", help="checkpoint of --shop that judges")
+    parser.add_argument("--model", default="nano", help="folder of a base that judges pairs")
     parser.add_argument("--products", type=int, default=100, help="of the drawn shop")
     parser.add_argument("--classes", default="attr_category,pattern")
     parser.add_argument("--photos", type=int, default=64)
@@ -107,7 +108,11 @@ def add_arguments(parser: argparse.ArgumentParser, pairs: int = 8) -> None:
 def flags_of(wanted: argparse.Namespace) -> dict[str, object]:
     """Return the settings that the words mean."""
     return {
-        "model.generator_checkpoint": wanted.judge,
+        "model.generator": wanted.model,
+        "vision.chunk_photos": 64,
+        "vision.chunk_answers": 64,
+        "vision.rollout_answers": 1024,
+        "vision.activation_checkpointing": False,
         "vision.classes": wanted.classes,
         "vision.batch_size": wanted.photos,
         "vision.pairs": wanted.pairs,
