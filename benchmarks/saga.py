@@ -11,8 +11,8 @@ is scored once, at the end. Each result is a file of WORK/results: what is there
 can be killed and started anew.
 
 The adjudicator is the same for all arms: of drawn shops the base (`benchmarks.saga_base`) as it comes, of real catalogs
-taught once for each (`train-sft`, `sft.source` = pairs). How often it is right about pairs of validation classes stands
-in the table; where `train-vision` refuses it, the arms that ask it are missing.
+and for the generic prompt taught once for each (`train-sft`, `sft.source` = pairs). How often it is right about pairs
+of validation classes stands in the table; where `train-vision` refuses it, the arms that ask it are missing.
 
     pretrained                  the base's tower, mean pooling
     metric learning             without what the language model says; with mean pooling; longer: in as many steps as
@@ -145,8 +145,10 @@ class Bench:
         return photos, np.array(labels), np.array(groups)
 
     def judge(self, prompt: str) -> str:
-        """Return the adjudicator's checkpoint, taught where it is missing; "" for the base."""
-        if self.kind in DRAWN:
+        """Return the adjudicator's checkpoint, taught where it is missing; "" for the base, which knows the question
+        about drawn shops, but not the generic one, that does not say what is to be the same.
+        """
+        if self.kind in DRAWN and prompt == "schema":
             return ""
         name = f"judge-{prompt}"
         work = self.work({"sft.name": name, "vision.prompt": prompt})

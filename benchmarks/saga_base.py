@@ -9,7 +9,7 @@ the vision tower is nano's own, left as it is. WORK/base is a model folder as an
 
     text steps   two descriptions -> the keys in which they differ (text alone)
     steps        two photos and the question, by category and pattern, by colour or by product -> the whole answer
-                 (`saga.adjudicator`), each line of which weighs the same; one row in four has the generic question
+                 (`saga.adjudicator`), each line of which weighs the same
 
 Printed are, over the last steps, the loss, and the shares of right lines of differences and of right verdicts, each
 after a right beginning.
@@ -40,7 +40,7 @@ from afmrl_cli.models.reranker import choose_words
 from afmrl_cli.models.vision import tower_features
 from afmrl_cli.nano.garment import random_garment
 from afmrl_cli.nano.shop import ShopPlan, plan_listings, write_shop
-from afmrl_cli.saga.adjudicator import Prompt, answer_text, differing, pair_question
+from afmrl_cli.saga.adjudicator import answer_text, differing, pair_question
 from afmrl_cli.saga.pairs import Pairs
 from afmrl_cli.saga.photos import LabelledPhoto, regrouped
 from afmrl_cli.saga.replay import Photos
@@ -51,7 +51,6 @@ from . import BUILT_IN
 from .saga_catalogs import DRAWN, SHOWN, known_attributes
 
 IGNORED = -100
-GENERIC = 0.25
 BATCH = 32
 SEED = 900
 LOGGED = 50
@@ -129,29 +128,23 @@ class Course:
         ]
         self.pairs = {kind: Pairs(regrouped(photos, _label(kind))) for kind in DRAWN}
 
-    def prompt(self, kind: str, prompt: Prompt) -> str:
+    def prompt(self, kind: str) -> str:
         """Return the question about a pair as the model reads it."""
         classes = () if kind == "identity" else kind.split("+")
-        question = pair_question(self.keys, self.model.words, prompt, classes)
+        question = pair_question(self.keys, self.model.words, "schema", classes)
         return self.model.processor.prompt(chat_messages(question.prompt, 2))
 
     def rows(self, seed: int) -> Iterator[Row]:
         """Yield rows without end."""
         rng = np.random.default_rng(seed)
-        asked = {(kind, prompt): self.prompt(kind, prompt) for kind in DRAWN for prompt in PROMPTS}
+        asked = {kind: self.prompt(kind) for kind in DRAWN}
         while True:
             kind = DRAWN[int(rng.integers(len(DRAWN)))]
-            prompt: Prompt = PROMPTS[int(rng.random() < GENERIC)]
             pairs = self.pairs[kind]
             pair = pairs.draw(int(rng.integers(len(pairs.photos))), bool(rng.random() < 0.5), rng)
             both = (pair.first, pair.second)
-            answer = answer_text(
-                pair.first.pairs, pair.second.pairs, pair.same, self.model.words, list(self.keys), prompt
-            )
-            yield Row(asked[kind, prompt], tuple(self.number[str(photo.photo.path)] for photo in both), answer)
-
-
-PROMPTS: tuple[Prompt, ...] = ("schema", "generic")
+            answer = answer_text(pair.first.pairs, pair.second.pairs, pair.same, self.model.words, list(self.keys))
+            yield Row(asked[kind], tuple(self.number[str(photo.photo.path)] for photo in both), answer)
 
 
 def _label(kind: str) -> Any:
