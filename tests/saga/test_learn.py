@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from afmrl_cli.saga import ask
+from afmrl_cli.saga.ask import Asked
+from afmrl_cli.saga.batch_pairs import Pair
 from afmrl_cli.saga.grpo import advantages, grpo_loss
 from afmrl_cli.saga.learn import learn, value_tokens
+from afmrl_cli.saga.model import Saga
 from afmrl_cli.saga.replay import Group, Photos, answer_logps, pack_groups
 from afmrl_cli.saga.step import step
 from tests.saga.small import Small, make_small
@@ -116,6 +121,26 @@ def test_only_answers_that_were_rewarded_are_looked_at(tiny_model: MakeModel, tm
     whole = small.saga.judge.texts_so_far(list(asked.group.answers[0]))
     assert whole[first[-1]].startswith(text[:2]) and first[0] == 0 and second[0] >= first[-1]
     assert value_tokens(small.saga, asked, 1) == ([], [])
+
+
+def test_pairs_that_are_missing_are_asked_for_at_once(
+    tiny_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = make_small(tiny_model("qwen2_vl"), tmp_path)
+    small.saga.settings = small.saga.settings.model_copy(update={"pairs": 4})
+    differing = small.asked((0, 3), [1.0, 0.0])
+    alike = small.asked((0, 3), [1.0, 1.0])
+    rounds: list[int] = []
+
+    def one_in_four(_saga: Saga, _photos: Photos, pairs: Sequence[Pair]) -> list[Asked]:
+        rounds.append(len(pairs))
+        return [alike if i % 4 else differing for i in range(len(pairs))]
+
+    monkeypatch.setattr(ask, "sample_answers", one_in_four)
+    without_end = itertools.repeat((0, 3, False))
+    asked = ask.ask(small.saga, Photos((), small.grids), without_end)
+    assert rounds == [4, 8]  # 3 more of which one in four differs are 12 pairs, but 3 times 4 are the most
+    assert sum(each.differs for each in asked) == 3
 
 
 def test_a_step_in_chunks_is_a_step_as_a_whole(tiny_model: MakeModel, tmp_path: Path) -> None:

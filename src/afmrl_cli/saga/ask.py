@@ -5,6 +5,7 @@ r = 1 where the verdict that an answer ends with is [class a = class b], else 0:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -34,11 +35,17 @@ class Asked:
 
 def ask(saga: Saga, photos: Photos, pairs: Iterator[Pair]) -> list[Asked]:
     """Sample answers about pairs until as many as a step takes differ in their rewards, `VisionSettings.tries` times as
-    many pairs at most; returns all that were asked about.
+    many pairs at most; returns all that were asked about, of which some more may differ.
+
+    What is missing is asked for at once, by the share that differed so far: answers are written a token at a time, in
+    which many take little longer than a few.
     """
     own, asked, differing = saga.settings, list[Asked](), 0
-    while differing < own.pairs and len(asked) < own.tries * own.pairs:
-        some = [pair for _, pair in zip(range(own.pairs - differing), pairs, strict=False)]
+    most = own.tries * own.pairs
+    while differing < own.pairs and len(asked) < most:
+        share = max(differing, 1) / len(asked) if asked else 1.0
+        number = min(most - len(asked), math.ceil((own.pairs - differing) / share))
+        some = [pair for _, pair in zip(range(number), pairs, strict=False)]
         if not some:
             break
         made = sample_answers(saga, photos, some)

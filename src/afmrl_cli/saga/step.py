@@ -109,7 +109,8 @@ def _losses(saga: Saga, photos: Photos, batch: Batch, rng: np.random.Generator, 
     found.asked = ask(saga, still, pairs_in_turn(batch.labels, batch.listings, vectors, rng))
     found.seconds["rollouts"] = time.monotonic() - began
     began, before = time.monotonic(), _gradients(photos)
-    added, losses = learn(saga, photos, still, [each for each in found.asked if each.differs])
+    chosen = [each for each in found.asked if each.differs][: own.pairs]
+    added, losses = learn(saga, photos, still, chosen)
     found.losses |= losses
     found.gradients["grpo"] = _length([now - was for now, was in zip(_gradients(photos), before, strict=True)])
     found.seconds["replay"] = time.monotonic() - began
