@@ -85,6 +85,7 @@ def test_what_large_models_write_is_read(text: str) -> None:
         (" closure: no\n closure: no\n none\n yes", True),
         (" closure: no\n closure: no", None),
         ("colour\n**No.**\n", False),
+        ("```\ncolour: red\ncolour: red\nnone\nyes\n```\n", True),
         ("colour\nyes no", None),
         ("colour\nno difference", None),
     ],

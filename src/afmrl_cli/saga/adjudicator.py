@@ -141,7 +141,7 @@ def read_descriptions(text: str) -> tuple[dict[str, str], dict[str, str]]:
 
 def _verdict(text: str, words: tuple[str, str]) -> bool | None:
     titled = _SAME.findall(text)
-    lines = titled or text.strip().splitlines() or [""]
+    lines = titled or [line for line in text.splitlines() if line.strip(_AROUND)] or [""]
     # Without a title the line is the word and nothing else: a description may hold it, too.
     written = set(re.findall(r"\w+", lines[-1].casefold())) if titled else {lines[-1].strip(_AROUND).casefold()}
     yes, no = (word.casefold() in written for word in words)
@@ -155,7 +155,7 @@ def _descriptions(text: str) -> tuple[list[_Value], list[_Value]]:
     first = re.search(_PHOTO.format(_DECORATION, 1), text)
     second = re.compile(_PHOTO.format(_DECORATION, 2)).search(text, first.end()) if first else None
     if first is None or second is None:
-        lines = [line.span() for line in re.finditer(r"[^\n]*\S[^\n]*", text)][:2]
+        lines = [line.span() for line in re.finditer(r"[^\n]*\w[^\n]*", text)][:2]
         both = len(lines) == 2 and all(_KEY.match(text, *line) and not _END.match(text, *line) for line in lines)
         return (_values(text, *lines[0]), _values(text, *lines[1])) if both else ([], [])
     end = _END.search(text, second.end())
