@@ -27,7 +27,7 @@ from afmrl_cli.saga.pairs import fixed_pairs, values_of
 from afmrl_cli.saga.photos import load_photos
 from afmrl_cli.saga.verdicts import share_of_right
 from afmrl_cli.settings import Settings
-from afmrl_cli.sft.pair_score import CUT_OFF, NO_VERDICT, PairScore
+from afmrl_cli.sft.pair_score import CUT_OFF, NO_VERDICT, PairScore, near_chance
 from afmrl_cli.sft.pairs import PairExample, PairPlan
 from afmrl_cli.sft.run import SFT
 from afmrl_cli.sft.trainer import IGNORED, TARGETS, WEIGHTS, Collator, loss_of, with_pictures
@@ -192,6 +192,11 @@ def test_metrics_by_hand(shop: CatalogFolder, settings: MakeSettings) -> None:
     alike = sum(one[key] == other[key] for key in other)
     assert found["attributes"] == pytest.approx((6 + 3 + alike) / 24)
     assert score.by_key()["colour"]["references"] == 8
+
+
+def test_what_may_be_luck() -> None:
+    assert near_chance(0.5, 10_000) and near_chance(0.56, 100) and near_chance(0.75, 8)
+    assert not near_chance(0.75, 100) and not near_chance(0.6, 200)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..attributes.request import Generation
+from ..intervals import interval_of_share
 from ..listener import Listener
 from ..saga.adjudicator import read_adjudication, read_descriptions, same_value
 from ..settings import Settings
@@ -73,6 +74,11 @@ class PairScore:
                 score.references += 1
                 score.exact += described.get(key) == value
                 score.normalised += key in described and same_value(described[key], value)
+
+
+def near_chance(accuracy: float, pairs: int) -> bool:
+    """Tell whether such a share of right verdicts about so many pairs may be luck: a coin is right half of the time."""
+    return interval_of_share(accuracy, pairs)[0] <= 0.5
 
 
 def score_pairs(

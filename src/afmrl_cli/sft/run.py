@@ -24,6 +24,7 @@ from ..training.loop import train_resumably
 from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_alone, start_job
 from ..workspace import Workspace
 from .corpus import load_corpus
+from .pair_score import near_chance
 from .pairs import PairPlan, make_pair_plan
 from .plan import NOT_THE_RESULT, Plan, make_plan, run_key
 from .trainer import Collator, SftTrainer, loss_of
@@ -128,6 +129,11 @@ def _train(job: Job, plan: Plan | PairPlan, run: Path) -> Outcome:
     if best and not best["valid"]:
         kind = max(best["failures"], key=best["failures"].__getitem__)
         listener.warn(f"no answer of the trained generator is valid (most often: {kind}); train longer (sft.epochs)")
+    elif best and isinstance(plan, PairPlan) and near_chance(best["accuracy"], len(plan.validation)):
+        listener.warn(
+            f"{best['accuracy']:.0%} of {len(plan.validation)} verdicts are right: not shown to be better than chance, "
+            "50%, so that `train-vision` will refuse this generator; train longer (sft.epochs), or a larger one"
+        )
     elif best and best[sft.best_by] <= before[sft.best_by]:
         listener.warn("the trained generator is no better than before; more targets or steps may help")
     metrics = {key: float(value) for key, value in best.items() if isinstance(value, int | float) and key != "step"}
