@@ -59,6 +59,7 @@ BENCHMARKS = (
     Benchmark("rar_step", "WORK --model nano", "WORK --model nano --rounds 1 --prompts 1 --pixels 56"),
     Benchmark("rar_reward", "", "--queries 1 --group 2 --rounds 1"),
     Benchmark("search_latency", "--sizes 100000,1000000 --cold", "--sizes 400 --dimensions 16"),
+    Benchmark("serve_load", "--sizes 10000", "--sizes 30 --clients 2 --queries 3"),
     Benchmark("dedupe_scale", "--count 20000", "--count 40"),
     Benchmark("eval_scale", "--products 20000 --queries 2000", "--products 40 --queries 10"),
     Benchmark("memory", "", "--hidden 128 --layers 1 --architectures qwen2_vl --stages embed"),

@@ -6,13 +6,15 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
 
 from afmrl_cli.errors import UsageError
 from afmrl_cli.retrieval.listings import Listings, ListingsWriter
-from afmrl_cli.serve.guard import HEADERS, WRONG_TOKENS, is_loopback
+from afmrl_cli.serve.guard import HEADERS, WRONG_TOKENS, Door, is_loopback
+from afmrl_cli.serve.refusals import Refusal
 from afmrl_cli.serve.run import token_for
 from afmrl_cli.serve_settings import ServeSettings
 from afmrl_cli.sources import load_settings
@@ -36,6 +38,16 @@ def test_a_page_that_reaches_the_service_by_a_name_of_its_own_is_refused(client:
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:9000", "127.0.0.1:1", "[::1]:8765", "localhost."])
 def test_this_machine_s_own_names_are_let_in(client: Client, host: str) -> None:
     assert client.http.get("/healthz", headers={"host": host}).status_code == 200
+
+
+def test_an_address_for_others_goes_by_its_numbers_and_the_names_that_are_set() -> None:
+    door = Door.of("0.0.0.0", ("Search.Example.com",), TOKEN, 1000)
+    scope = {"type": "http", "method": "GET", "path": "/healthz", "client": ("10.0.0.9", 1)}
+    for host in ("192.168.1.5:8765", "[fd00::1]:8765", "search.example.com", "localhost"):
+        door.check({**scope, "headers": [(b"host", host.encode())]})
+    for host in ("evil.example", "192.168.1.5.evil.example", "example.com"):
+        with pytest.raises(Refusal, match="not called"):
+            door.check({**scope, "headers": [(b"host", host.encode())]})
 
 
 @pytest.mark.parametrize(
@@ -183,6 +195,15 @@ def test_only_the_catalog_s_own_photos_are_sent_whatever_the_store_names(
         answer = client.http.get("/photos/s0/0")
         assert answer.status_code == 404, answer.text
         assert str(tmp_path) not in answer.text
+
+
+def test_ids_of_all_signs_find_their_photos(shop: Path, model: Path) -> None:
+    id = "a/1 ü%?#&<b>\\"
+    stored_listings(shop, id=id)
+    with serving(opened(shop, model)) as client:
+        [hit] = [hit for hit in client.search(like="s1", k=50).json()["hits"] if hit["id"] == id]
+        assert client.http.get(hit["images"][1]).headers["content-type"] == "image/jpeg"
+        assert client.http.get(f"/products/{quote(id, safe='')}").json()["id"] == id
 
 
 EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"

@@ -88,6 +88,7 @@ class Routes:
             view="review" if request.url.path == "/review" else "search",
             catalog=self._service.folder.root.name or self._service.folder.catalog.name,
             most_chars=self._settings.most_chars,
+            reads=self._service.reads,
             eval_command=f"afmrl eval --queries {marks}/{QUERIES[''][0]}",
             dedupe_command=f"afmrl dedupe --verdicts {marks}/{VERDICTS}",
         )

@@ -81,12 +81,15 @@ class Door:
     hosts: frozenset[str]
     token: str
     most_bytes: int
+    others: bool = False
+    """Whether other machines reach it: then by any of this machine's addresses, which are no names to rebind."""
     _wrong: dict[str, deque[float]] = field(default_factory=dict)
 
     @staticmethod
     def of(address: str, hosts: Iterable[str], token: str, most_bytes: int) -> Door:
         """Make the door of a service that listens on `address`."""
-        return Door(frozenset(_bare(host) for host in (address, *hosts) if host), token, most_bytes)
+        names = frozenset(_bare(host) for host in (address, *hosts) if host)
+        return Door(names, token, most_bytes, not is_loopback(address))
 
     @property
     def cookie(self) -> str:
@@ -112,7 +115,7 @@ class Door:
 
     def _is_own(self, host: str) -> bool:
         name = _bare(host)
-        return bool(name) and (is_loopback(name) or name in self.hosts)
+        return bool(name) and (is_loopback(name) or name in self.hosts or (self.others and _is_address(name)))
 
     def _has_token(self, headers: Headers, client: str) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -155,6 +158,14 @@ def _bare(host: str) -> str:
         return (urlsplit(f"//{host.strip().lower()}").hostname or "").rstrip(".")
     except ValueError:
         return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_origin(headers: Headers, host: str) -> None:

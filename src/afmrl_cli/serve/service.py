@@ -14,12 +14,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image
 
 from .. import __version__
+from ..errors import AfmrlError
+from ..listener import Silent
+from ..models.backends import reads_photos, reads_text
 from ..models.embed_input import Item
 from ..retrieval.document import SCHEMA, found_document
 from ..retrieval.filters import parse_filters
@@ -52,6 +56,15 @@ class Service:
         self._drawing = ThreadPoolExecutor(THREADS, "afmrl photo")
         """Apart: a page of photos is no reason for a search to wait."""
         self._inside = 0
+
+    @cached_property
+    def reads(self) -> dict[str, bool]:
+        """Tell what the embedder reads: `text`, `photos`; the page offers nothing else."""
+        try:
+            photos = reads_photos(self.settings, Silent())
+        except AfmrlError:  # it can't be had: what is searched says so
+            photos = True
+        return {"text": reads_text(self.settings), "photos": photos}
 
     def start(self) -> None:
         """Open the catalog, load the model, begin to work."""

@@ -151,7 +151,7 @@ function setPhoto(photo) {
 }
 
 async function takePhoto(file) {
-  if (!file) return;
+  if (!file || document.body.classList.contains("no-photos")) return;
   const small = await smaller(file);
   setPhoto({ file: small, url: URL.createObjectURL(small) });
   state.like = null;
