@@ -19,6 +19,7 @@ from afmrl_cli.catalog.images import ImageProblem
 from afmrl_cli.catalog.pictures import Picture
 from afmrl_cli.errors import DataError, ModelError
 from afmrl_cli.listener import Silent
+from afmrl_cli.models import vision_encoder
 from afmrl_cli.models.base import Bases, Cache, active_adapter, add_adapter
 from afmrl_cli.models.embed_input import Item
 from afmrl_cli.models.presets import Base, model_id, name_of, resolve_base
@@ -96,10 +97,13 @@ def test_nano_is_a_base_like_any_other(store: Checkpoints) -> None:
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
 
 
-def test_a_photos_vector_does_not_depend_on_its_batch(tiny_model: Callable[[str], Path], store: Checkpoints) -> None:
+def test_a_photos_vector_does_not_depend_on_its_batch(
+    tiny_model: Callable[[str], Path], store: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = settings_of(tiny_model("qwen3_vl"), **{"embed.batch_size": 2})
     add_vision(store, resolve_base(settings.model, "vision"), "eyes")
     encoder = opened(settings, store)
+    monkeypatch.setattr(vision_encoder, "BATCHES", 2)  # five photos are opened in two goes
     together = encoded(encoder, *photos())
     alone = np.concatenate([encoded(encoder, image) for image in photos()])
     assert np.abs(together - alone).max() < 1e-5
@@ -221,6 +225,19 @@ def stored_again(store: Checkpoints, base: Base) -> None:
     """Store the changed files of `eyes` as what it is."""
     place = Path(shutil.move(store.path("eyes"), store.folder.parent / "changed"))
     store.add(place, Manifest("vision", base.name, base.revision, "eyes"))
+
+
+@pytest.mark.parametrize(
+    "said", [{"use_rslora": True}, {"target_modules": ["attn.qkv", "attn.proj", "fc1", "fc2", "mlp.0", "mlp.2"]}]
+)
+def test_other_forms_of_lora_are_added_as_peft_does(said: dict[str, object], store: Checkpoints) -> None:
+    settings = settings_of("nano")
+    base = resolve_base(settings.model, "vision")
+    add_vision(store, base, "eyes")
+    config = store.path("eyes") / CONFIG
+    config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), **said}), "utf-8")
+    stored_again(store, base)
+    assert np.abs(encoded(opened(settings, store), *photos()) - by_whole_model(settings, store)).max() < 1e-5
 
 
 @pytest.mark.parametrize("spoiled", ["one tensor less", "another shape", "another layer", "rank pattern"])
