@@ -27,11 +27,11 @@ import torch
 from tests.tiny import ARCHITECTURES, make_tiny
 from torch import Tensor
 
-from afmrl_cli.saga.ask import Asked, sample_answers
 from afmrl_cli.saga.batch_pairs import pairs_in_turn
 from afmrl_cli.saga.learn import learn
 from afmrl_cli.saga.model import Saga
 from afmrl_cli.saga.replay import Photos
+from afmrl_cli.saga.rollouts import JudgedPair, sample_answers
 
 from .figures import record
 from .saga_step import add_arguments, batch_of, by_chance, flags_of, opened, shop_of
@@ -39,14 +39,14 @@ from .saga_step import add_arguments, batch_of, by_chance, flags_of, opened, sho
 EXACT, NARROW = "fp32", ("nf4", "bf16")
 
 
-def gradient(saga: Saga, rows: Sequence[Tensor], grids: Tensor, asked: Sequence[Asked]) -> list[Tensor]:
+def gradient(saga: Saga, rows: Sequence[Tensor], grids: Tensor, asked: Sequence[JudgedPair]) -> list[Tensor]:
     """Return the gradient of L_GRPO in the tokens of each photo that a pair shows."""
     leaves = [row.clone().requires_grad_() for row in rows]
     learn(saga, Photos(leaves, grids), Photos(rows, grids), asked)
     return [leaf.grad for leaf in leaves if leaf.grad is not None]
 
 
-def with_spread(asked: Sequence[Asked], seed: int) -> list[Asked]:
+def with_spread(asked: Sequence[JudgedPair], seed: int) -> list[JudgedPair]:
     """Return the pairs whose rewards differ; where none do, all, half of whose answers count as right by chance."""
     rng = np.random.default_rng(seed)
     return [each for each in asked if each.differs] or [by_chance(each, rng) for each in asked]

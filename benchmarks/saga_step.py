@@ -25,10 +25,10 @@ import torch
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.base import Bases
 from afmrl_cli.nano.shop import ShopPlan, write_shop
-from afmrl_cli.saga import ask, step
-from afmrl_cli.saga.ask import Asked
+from afmrl_cli.saga import rollouts, step
 from afmrl_cli.saga.model import Saga
 from afmrl_cli.saga.plan import Plan
+from afmrl_cli.saga.rollouts import JudgedPair
 from afmrl_cli.saga.run import VISION, load_judge, make_saga
 from afmrl_cli.saga.step import Batch
 from afmrl_cli.sources import load_settings
@@ -65,7 +65,7 @@ def shop_of(wanted: argparse.Namespace) -> Path:
     return shop
 
 
-def by_chance(asked: Asked, rng: np.random.Generator) -> Asked:
+def by_chance(asked: JudgedPair, rng: np.random.Generator) -> JudgedPair:
     """Return answers of which half count as right, where their rewards do not differ."""
     size = len(asked.rewards)
     half = (rng.permutation(size) < size // 2).astype(float).tolist()
@@ -81,9 +81,9 @@ def batch_of(saga: Saga, plan: Plan) -> Batch:
 
 def seconds(saga: Saga, batch: Batch, round_: int) -> tuple[float, int]:
     """Return the processor seconds of a step, and how many tokens it generated."""
-    rng, read = np.random.default_rng(round_), ask.read_answers
+    rng, read = np.random.default_rng(round_), rollouts.read_answers
     torch.manual_seed(round_)
-    with mock.patch.object(ask, "read_answers", lambda *given: by_chance(read(*given), rng)):
+    with mock.patch.object(rollouts, "read_answers", lambda *given: by_chance(read(*given), rng)):
         began = time.process_time()
         _, found = step.step(saga, batch, np.random.default_rng(0), mined=True)
         taken = time.process_time() - began

@@ -39,7 +39,7 @@ class Silent:
 
 
 class Notes(Silent):
-    """A listener that keeps what it is told, for one of several people who are answered at a time."""
+    """A listener that keeps its messages, for a program that answers several users at a time."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []

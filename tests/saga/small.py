@@ -12,11 +12,11 @@ import torch
 from afmrl_cli.catalog.pictures import Picture
 from afmrl_cli.models.generator import load_generator
 from afmrl_cli.saga.adjudicator import Adjudication, judging, pair_question
-from afmrl_cli.saga.ask import Asked
 from afmrl_cli.saga.metric import make_metric
 from afmrl_cli.saga.model import Saga
 from afmrl_cli.saga.pooler import Pooler
 from afmrl_cli.saga.replay import Group, Photos
+from afmrl_cli.saga.rollouts import JudgedPair
 from afmrl_cli.saga.step import Batch
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
@@ -55,7 +55,7 @@ class Small:
         self.module.zero_grad(set_to_none=True)
         return found
 
-    def asked(self, pair: tuple[int, int], rewards: Sequence[float], length: int = 12) -> Asked:
+    def asked(self, pair: tuple[int, int], rewards: Sequence[float], length: int = 12) -> JudgedPair:
         """Return a pair with answers of random tokens, of which a few are values of either photo."""
         tokenizer = self.saga.judge.processor.tokenizer
         plain = [i for i in range(len(tokenizer)) if i not in set(tokenizer.all_special_ids)][:200]
@@ -67,7 +67,7 @@ class Small:
         ids = prompt["input_ids"][0][prompt["attention_mask"][0].bool()].tolist()
         texts = tokenizer.batch_decode(answers)
         read = [Adjudication(True, ((0, 2),), ((3, 6),)) for _ in answers]
-        return Asked((*pair, True), Group(pair, ids, answers), texts, read, rewards)
+        return JudgedPair((*pair, True), Group(pair, ids, answers), texts, read, rewards)
 
 
 def make_small(model: Path, folder: Path, **changes: object) -> Small:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from afmrl_cli.saga import ask
-from afmrl_cli.saga.ask import Asked
+from afmrl_cli.saga import rollouts
 from afmrl_cli.saga.batch_pairs import Pair
 from afmrl_cli.saga.grpo import advantages, grpo_loss
 from afmrl_cli.saga.learn import learn, value_tokens
 from afmrl_cli.saga.model import Saga
 from afmrl_cli.saga.replay import Group, Photos, answer_logps, pack_groups
+from afmrl_cli.saga.rollouts import JudgedPair
 from afmrl_cli.saga.step import step
 from tests.saga.small import Small, make_small
 
@@ -132,13 +132,13 @@ def test_pairs_that_are_missing_are_asked_for_at_once(
     alike = small.asked((0, 3), [1.0, 1.0])
     rounds: list[int] = []
 
-    def one_in_four(_saga: Saga, _photos: Photos, pairs: Sequence[Pair]) -> list[Asked]:
+    def one_in_four(_saga: Saga, _photos: Photos, pairs: Sequence[Pair]) -> list[JudgedPair]:
         rounds.append(len(pairs))
         return [alike if i % 4 else differing for i in range(len(pairs))]
 
-    monkeypatch.setattr(ask, "sample_answers", one_in_four)
+    monkeypatch.setattr(rollouts, "sample_answers", one_in_four)
     without_end = itertools.repeat((0, 3, False))
-    asked = ask.ask(small.saga, Photos((), small.grids), without_end)
+    asked = rollouts.sample_pairs(small.saga, Photos((), small.grids), without_end)
     assert rounds == [4, 8]  # 3 more of which one in four differs are 12 pairs, but 3 times 4 are the most
     assert sum(each.differs for each in asked) == 3
 

@@ -18,17 +18,8 @@ from afmrl_cli.models.base import load_base
 from afmrl_cli.models.precision import Choice
 from afmrl_cli.models.presets import Base, family_of, nano_folder
 from afmrl_cli.sources import load_settings
-from afmrl_cli.training.memory import (
-    KNOWN,
-    LIBRARIES,
-    Deltas,
-    Model,
-    Shape,
-    StageMemory,
-    estimate_stages,
-    load_model,
-    read_shape,
-)
+from afmrl_cli.training.memory import LIBRARIES, Model, StageMemory, estimate_stages, load_model
+from afmrl_cli.training.shapes import KNOWN, Deltas, Shape, read_shape
 from afmrl_cli.training_settings import AgclSettings
 from tests import NANO
 

@@ -239,7 +239,7 @@ def _models(settings: Settings) -> list[dict[str, str]]:
     from ..models.presets import LIGHT, NANO, PRESETS, base_name, resolve_base
     from ..models.weights import find_snapshot
     from ..settings import ModelSettings
-    from ..training.memory import KNOWN
+    from ..training.shapes import KNOWN
 
     chosen = [(preset, ModelSettings.model_validate({"preset": preset})) for preset in PRESETS]
     if settings.model.generator or settings.model.embedder:

@@ -134,8 +134,8 @@ def _written_attributes(session: Session, query: Query) -> str:
         raise DataError(f"--enrich: the generator gave no answer: {error}", "search without --enrich")
     reading = read_together(answers, product, session.work.task)
     if reading.text is None:
-        said = answers[0].text[:120]
-        session.out.note(f"--enrich: the generator's answer is not used ({reading.failure}): {said!r}")
+        text = answers[0].text[:120]
+        session.out.note(f"--enrich: the generator's answer is not used ({reading.failure}): {text!r}")
         return ""
     least = settings.min_confidence
     return surest(reading.text, reading.confidence or {}, least) if least else reading.text

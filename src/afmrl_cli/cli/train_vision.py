@@ -37,7 +37,7 @@ def train_vision(session: Session, dry_run: DryRun = False, force: Force = False
     back through it into the tower, and the language model is not needed afterwards. Interrupted or killed, the same
     command goes on from the last saved step.
 
-    Example: afmrl train-sft --set sft.source=pairs; then afmrl train-vision --judge generator-1 --classes category
+    Example: afmrl train-vision --judge generator-1 --classes category,pattern
     """
 
     from ..saga.run import train_vision as run

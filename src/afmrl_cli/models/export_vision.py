@@ -62,5 +62,5 @@ def export_vision(manifest: Manifest, base: Base, checkpoints: Checkpoints, out:
             high=base.max_pixels,
         )
         card = own / CARD
-        told = "\n" + card.read_text("utf-8") if card.is_file() else ""
-        (folder / CARD).write_text(about + told, "utf-8")
+        trained = "\n" + card.read_text("utf-8") if card.is_file() else ""
+        (folder / CARD).write_text(about + trained, "utf-8")

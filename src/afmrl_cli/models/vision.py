@@ -27,7 +27,7 @@ from ..catalog.images import open_image
 from ..catalog.pictures import Picture
 from ..listener import Listener
 from ..settings import CatalogSettings
-from .features import FeatureStore
+from .features import FeatureStore, Kept
 from .processor import Processor
 
 if TYPE_CHECKING:
@@ -79,11 +79,7 @@ class Vision:
         store = self.store
         content = self._content(path) if store is not None else ""
         kept = store.find(content) if store is not None else None
-        if kept is not None and kept.pixels <= catalog.max_image_pixels:
-            return Picture(path, content, kept.grid, kept.pixels, catalog, None)
-        image = open_image(path, catalog)
-        grid, pixels = self.processor.grid(image), image.width * image.height
-        return Picture(path, content, grid, pixels, catalog, self.processor.reduced(image))
+        return load_picture(path, content, kept, self.processor, catalog)
 
     def _content(self, path: Path) -> str:
         """Return the hash of a file; "" of one that can't be read, which the opening reports."""
@@ -179,6 +175,19 @@ class Vision:
 
     def _grid(self, image: Image | Picture) -> tuple[int, int]:
         return image.grid if isinstance(image, Picture) else self.processor.grid(image)
+
+
+def load_picture(
+    path: Path, content: str, kept: Kept | None, processor: Processor, catalog: CatalogSettings
+) -> Picture:
+    """Load the photo at `path`, whose file's hash is `content`, in the size that `processor` reads; closed where `kept`
+    says that a store has what was made of it. Raises ImageProblem, also for a photo that is stored and now too large.
+    """
+    if kept is not None and kept.pixels <= catalog.max_image_pixels:
+        return Picture(path, content, kept.grid, kept.pixels, catalog, None)
+    image = open_image(path, catalog)
+    grid, pixels = processor.grid(image), image.width * image.height
+    return Picture(path, content, grid, pixels, catalog, processor.reduced(image))
 
 
 def tower_features(trunk: Any, pixels: Tensor, grids: Tensor) -> list[Tensor]:

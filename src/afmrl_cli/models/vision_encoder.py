@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from ..by_model import value_by_model
 from ..catalog.fingerprints import photo_hash
-from ..catalog.images import open_image
 from ..catalog.pictures import Picture
 from ..errors import DataError, ModelError
 from ..listener import Listener
@@ -35,6 +34,7 @@ from .features import FeatureStore
 from .presets import VISION_INPUT, Base, base_precision, name_of, read_config, resolve_adapter, resolve_base
 from .processor import Processor, load_processor
 from .tower import drop_deepstack, load_tower, merge_adapter, photo_tokens
+from .vision import load_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -89,11 +89,7 @@ class VisionEncoder:
         """
         content = self._content(path)
         kept = self._store.find(content) if self._store is not None and content else None
-        if kept is not None and kept.pixels <= catalog.max_image_pixels:
-            return Picture(path, content, kept.grid, kept.pixels, catalog, None)
-        image = open_image(path, catalog)
-        grid, pixels = self.processor.grid(image), image.width * image.height
-        return Picture(path, content, grid, pixels, catalog, self.processor.reduced(image))
+        return load_picture(path, content, kept, self.processor, catalog)
 
     def _content(self, path: Path) -> str:
         """Return the hash of a file; "" of one that can't be read, which the opening reports."""

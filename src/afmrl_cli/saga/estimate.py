@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ..training.estimate import Estimate, measure, peak_bytes
 from .adjudicator import Adjudication
-from .ask import Asked, sample_answers
 from .batch_pairs import pairs_in_turn
 from .learn import learn
 from .model import Saga
 from .plan import Plan
 from .replay import Group, Photos
+from .rollouts import JudgedPair, sample_answers
 
 Work = Callable[[], Tensor]
 
@@ -67,11 +67,11 @@ def _pairs(labels: list[int], listings: list[str]) -> Any:
     return pairs_in_turn(labels, listings, None, np.random.default_rng(0))
 
 
-def _longest(saga: Saga, photos: Photos, pair: tuple[int, int, bool]) -> Asked:
+def _longest(saga: Saga, photos: Photos, pair: tuple[int, int, bool]) -> JudgedPair:
     """Return a pair with answers as long as they may be, half of them right."""
     own = saga.settings
     word = saga.judge.processor.tokenizer.get_vocab()[saga.words[0]]
     answers = [[word] * own.max_new_tokens] * own.group
     ids = saga.prompts(photos, [pair[:2]])["input_ids"][0].tolist()
     rewards = [float(i % 2) for i in range(own.group)]
-    return Asked(pair, Group(pair[:2], ids, answers), [""] * own.group, [Adjudication(True)] * own.group, rewards)
+    return JudgedPair(pair, Group(pair[:2], ids, answers), [""] * own.group, [Adjudication(True)] * own.group, rewards)

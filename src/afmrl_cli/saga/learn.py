@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ..rar.packed import Packed
 from .anchoring import anchoring_loss, teacher_attention
-from .ask import Asked
 from .grpo import advantages, grpo_loss
 from .model import Saga, checkpointed
 from .replay import Group, Photos, answer_logps, pack_groups
+from .rollouts import JudgedPair
 from .watch import Watch, watching
 
 ValueTokens = tuple[list[int], list[int]]
@@ -41,7 +41,7 @@ class Alpha:
     attention: Tensor
 
 
-def learn(saga: Saga, photos: Photos, still: Photos, chosen: Sequence[Asked]) -> tuple[Tensor, dict[str, float]]:
+def learn(saga: Saga, photos: Photos, still: Photos, chosen: Sequence[JudgedPair]) -> tuple[Tensor, dict[str, float]]:
     """Leave the gradient of L_GRPO in `photos.rows` and that of L_KL in the pooler; returns their weighted sum, and
     each by its name.
 
@@ -82,7 +82,7 @@ def learn(saga: Saga, photos: Photos, still: Photos, chosen: Sequence[Asked]) ->
     return total, losses
 
 
-def _chunks(saga: Saga, chosen: Sequence[Asked]) -> list[list[Part]]:
+def _chunks(saga: Saga, chosen: Sequence[JudgedPair]) -> list[list[Part]]:
     """Divide the answers into chunks of `vision.chunk_answers`: whole groups together, or parts of a group."""
     most, chunks = saga.settings.chunk_answers, list[list[Part]]()
     for each in chosen:
@@ -100,12 +100,12 @@ def _chunks(saga: Saga, chosen: Sequence[Asked]) -> list[list[Part]]:
     return chunks
 
 
-def value_tokens(saga: Saga, asked: Asked, number: int) -> ValueTokens:
+def value_tokens(saga: Saga, asked: JudgedPair, number: int) -> ValueTokens:
     """Return which tokens of answer `number` write values; none where it was not rewarded."""
     return written_values(saga, asked, number) if asked.rewards[number] > 0 else ([], [])
 
 
-def written_values(saga: Saga, asked: Asked, number: int) -> ValueTokens:
+def written_values(saga: Saga, asked: JudgedPair, number: int) -> ValueTokens:
     """Return which tokens of answer `number` write values, rewarded or not."""
     ends = [len(text) for text in saga.judge.texts_so_far(list(asked.group.answers[number]))]
     spans = list(zip([0, *ends], ends, strict=False))
@@ -118,7 +118,7 @@ def written_values(saga: Saga, asked: Asked, number: int) -> ValueTokens:
 
 
 @torch.no_grad()
-def attention_of(saga: Saga, photos: Photos, asked: Asked, number: int = 0) -> list[Alpha]:
+def attention_of(saga: Saga, photos: Photos, asked: JudgedPair, number: int = 0) -> list[Alpha]:
     """Return how answer `number` attends to the photos that it writes values about, rewarded or not."""
     group, values = asked.group, written_values(saga, asked, number)
     part = Part(Group(group.photos, group.prompt, [group.answers[number]]), [0.0], [values])

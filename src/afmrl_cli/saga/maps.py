@@ -20,13 +20,13 @@ from torch import Tensor
 
 from ..catalog.pictures import Picture
 from ..store.files import hash_json
-from .ask import Asked, sample_answers
 from .batch_pairs import Pair
 from .learn import attention_of
 from .model import Saga
 from .photos import LabelledPhoto, PhotoSet
 from .plan import Plan
 from .replay import Photos
+from .rollouts import JudgedPair, sample_answers
 
 PHOTOS = 10
 
@@ -123,7 +123,7 @@ def partner(photos: PhotoSet, number: int, order: Sequence[int]) -> int:
 def answer_about(
     saga: Saga,
     photos: Photos,
-    asked: Asked,
+    asked: JudgedPair,
     pictures: Sequence[Picture],
     labelled: Sequence[LabelledPhoto],
     classes: Sequence[str],

@@ -89,8 +89,8 @@ class Pooler(nn.Module):
     def _attention(self, tokens: Sequence[Tensor]) -> list[Tensor]:
         if self.pooling == "mean":
             return [each.new_full((len(each),), 1 / len(each)) for each in tokens]
-        asked = self.query @ self.key.weight / math.sqrt(self.width)
-        return [torch.softmax(each @ asked, dim=0) for each in tokens]
+        query = self.query @ self.key.weight / math.sqrt(self.width)
+        return [torch.softmax(each @ query, dim=0) for each in tokens]
 
 
 def _linear(width: int, dimension: int) -> nn.Linear:
@@ -136,6 +136,6 @@ def _sizes(shapes: Mapping[str, tuple[int, ...]], file: Path) -> tuple[int, int]
     mean = {OUT: (dimension, width)}
     fits = shapes in (mean, mean | {QUERY: (width,), KEY: (width, width)})
     if not fits or not (0 < width <= WIDEST and 0 < dimension <= WIDEST):
-        told = ", ".join(f"{name} {list(shape)}" for name, shape in sorted(shapes.items())[:5])
-        raise ModelError(f"{file}: not a pooler of fp32: {told[:200]}", HINT)
+        there = ", ".join(f"{name} {list(shape)}" for name, shape in sorted(shapes.items())[:5])
+        raise ModelError(f"{file}: not a pooler of fp32: {there[:200]}", HINT)
     return width, dimension

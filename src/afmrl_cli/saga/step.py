@@ -33,11 +33,11 @@ from torch import Tensor
 
 from ..catalog.pictures import Picture
 from ..training.gradcache import cached_gradients
-from .ask import Asked, ask
 from .batch_pairs import pairs_in_turn
 from .learn import learn
 from .model import Saga
 from .replay import Photos
+from .rollouts import JudgedPair, sample_pairs
 
 
 @dataclass(frozen=True)
@@ -50,22 +50,22 @@ class Batch:
 
 
 @dataclass
-class Found:
+class StepResult:
     """What a step came to: its losses, what was asked, and seconds by part."""
 
     losses: dict[str, float] = field(default_factory=dict)
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[JudgedPair] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     gradients: dict[str, float] = field(default_factory=dict)
     """How long the gradient of each loss is in the photos' tokens: which of them moves the tower."""
 
 
-def step(saga: Saga, batch: Batch, rng: np.random.Generator, *, mined: bool) -> tuple[Tensor, Found]:
+def step(saga: Saga, batch: Batch, rng: np.random.Generator, *, mined: bool) -> tuple[Tensor, StepResult]:
     """Leave the gradient of L in all that is trained; returns (L, what it came to).
 
     `mined`: wrong pairs are the nearest by the vectors at hand, else any.
     """
-    vision, found, size = saga.judge.vision, Found(), saga.settings.chunk_photos
+    vision, found, size = saga.judge.vision, StepResult(), saga.settings.chunk_photos
     tokens = [vision.image_tokens(picture) for picture in batch.pictures]
     starts = np.cumsum([0, *tokens]).tolist()
     parts = [range(i, min(i + size, len(tokens))) for i in range(0, len(tokens), size)]
@@ -91,7 +91,9 @@ def step(saga: Saga, batch: Batch, rng: np.random.Generator, *, mined: bool) -> 
     return loss, found
 
 
-def _losses(saga: Saga, photos: Photos, batch: Batch, rng: np.random.Generator, found: Found, *, mined: bool) -> Tensor:
+def _losses(
+    saga: Saga, photos: Photos, batch: Batch, rng: np.random.Generator, found: StepResult, *, mined: bool
+) -> Tensor:
     """Leave the gradient of the three losses in the leaves `photos.rows`, the pooler and the proxies."""
     own, began = saga.settings, time.monotonic()
     pooled = saga.pooler(saga.last_level(photos.rows))
@@ -106,7 +108,7 @@ def _losses(saga: Saga, photos: Photos, batch: Batch, rng: np.random.Generator, 
     still = Photos([row.detach() for row in photos.rows], photos.grids)
     vectors = pooled.vectors.detach().cpu().numpy() if mined else None
     began = time.monotonic()
-    found.asked = ask(saga, still, pairs_in_turn(batch.labels, batch.listings, vectors, rng))
+    found.asked = sample_pairs(saga, still, pairs_in_turn(batch.labels, batch.listings, vectors, rng))
     found.seconds["rollouts"] = time.monotonic() - began
     began, before = time.monotonic(), _gradients(photos)
     chosen = [each for each in found.asked if each.differs][: own.pairs]

@@ -19,7 +19,7 @@ from ..training.loop import common_arguments
 from .model import Saga
 from .photos import LabelledPhoto
 from .plan import Plan
-from .step import Batch, Found, step
+from .step import Batch, StepResult, step
 from .validation import recall_by_class
 
 PATIENCE = 10
@@ -98,7 +98,7 @@ class VisionTrainer(BatchTrainer):
                 "--grpo 0 --anchoring 0",
             )
 
-    def _metrics(self, found: Found, photos: int, seconds: float) -> dict[str, float]:
+    def _metrics(self, found: StepResult, photos: int, seconds: float) -> dict[str, float]:
         rewards = [reward for each in found.asked for reward in each.rewards]
         differing = sum(each.differs for each in found.asked)
         self.asked, self.differing = self.asked + len(found.asked), self.differing + differing

@@ -1,4 +1,4 @@
-"""Pairs of a batch that the language model was asked about: G answers each, as read, and their rewards.
+"""Rollouts: pairs of a batch with G sampled answers each, as read, and their rewards.
 
 r = 1 where the verdict that an answer ends with is [class a = class b], else 0: unreadable and cut off answers, too
 """
@@ -18,7 +18,7 @@ from .replay import Group, Photos
 
 
 @dataclass(frozen=True)
-class Asked:
+class JudgedPair:
     """A pair, the answers about it as tokens, as text and as read, and their rewards."""
 
     pair: Pair
@@ -33,14 +33,14 @@ class Asked:
         return has_spread(self.rewards)
 
 
-def ask(saga: Saga, photos: Photos, pairs: Iterator[Pair]) -> list[Asked]:
+def sample_pairs(saga: Saga, photos: Photos, pairs: Iterator[Pair]) -> list[JudgedPair]:
     """Sample answers about pairs until as many as a step takes differ in their rewards, `VisionSettings.tries` times as
     many pairs at most; returns all that were asked about, of which some more may differ.
 
     What is missing is asked for at once, by the share that differed so far: answers are written a token at a time, in
     which many take little longer than a few.
     """
-    own, asked, differing = saga.settings, list[Asked](), 0
+    own, asked, differing = saga.settings, list[JudgedPair](), 0
     most = own.tries * own.pairs
     while differing < own.pairs and len(asked) < most:
         share = max(differing, 1) / len(asked) if asked else 1.0
@@ -54,9 +54,9 @@ def ask(saga: Saga, photos: Photos, pairs: Iterator[Pair]) -> list[Asked]:
     return asked
 
 
-def sample_answers(saga: Saga, photos: Photos, pairs: Sequence[Pair], *, greedy: bool = False) -> list[Asked]:
+def sample_answers(saga: Saga, photos: Photos, pairs: Sequence[Pair], *, greedy: bool = False) -> list[JudgedPair]:
     """Sample G answers about each of `pairs`, without gradient; `greedy`: one answer, of the most probable tokens."""
-    own, judge, asked = saga.settings, saga.judge, list[Asked]()
+    own, judge, asked = saga.settings, saga.judge, list[JudgedPair]()
     each, config = 1 if greedy else own.group, saga.answering(greedy=greedy)
     at_once = max(1, own.rollout_answers // each)
     for i in range(0, len(pairs), at_once):
@@ -71,7 +71,7 @@ def sample_answers(saga: Saga, photos: Photos, pairs: Sequence[Pair], *, greedy:
     return asked
 
 
-def read_answers(saga: Saga, pair: Pair, group: Group) -> Asked:
+def read_answers(saga: Saga, pair: Pair, group: Group) -> JudgedPair:
     """Return answers as read, with their rewards."""
     ends, tokenizer = set(saga.judge.ends), saga.judge.processor.tokenizer
     whole = [[token for token in answer if token not in ends] for answer in group.answers]
@@ -79,4 +79,4 @@ def read_answers(saga: Saga, pair: Pair, group: Group) -> Asked:
     read = [read_adjudication(text, saga.words) for text in texts]
     ended = [answer[-1] in ends for answer in group.answers]
     rewards = [float(each.same == pair[2] and done) for each, done in zip(read, ended, strict=True)]
-    return Asked(pair, group, texts, read, rewards)
+    return JudgedPair(pair, group, texts, read, rewards)
