@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,15 @@ class Browser:
         self._out, self._in = os.fdopen(to_write, "wb", 0), os.fdopen(from_read, "rb", 0)
         os.set_blocking(self._in.fileno(), False)
         self._buffer, self._number, self._session = b"", 0, ""
+        self._answer: dict[str, Any] = {}
+        self._loaded: set[str] = set()
         self.errors: list[str] = []
         """What the page's console told as errors, and exceptions that nothing caught."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "DOM", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call a method of the protocol and return its result."""
@@ -65,36 +68,49 @@ class Browser:
         if self._session:
             message["sessionId"] = self._session
         self._out.write(json.dumps(message).encode() + b"\0")
-        until = time.monotonic() + SECONDS
-        while time.monotonic() < until:
-            for each in self._messages():
-                if each.get("id") == self._number:
-                    assert "error" not in each, f"{method}: {each['error']}"
-                    return dict(each["result"])
-                self._note(each)
-        raise AssertionError(f"{method}: no answer")
+        self._wait(lambda: self._answer.get("id") == self._number, f"an answer to {method}")
+        assert "error" not in self._answer, f"{method}: {self._answer['error']}"
+        return dict(self._answer["result"])
 
-    def _messages(self) -> Iterator[dict[str, Any]]:
-        piece = self._in.read(1 << 20)
-        if piece is None:
-            time.sleep(0.005)
-            return
-        self._buffer += piece
-        *whole, self._buffer = self._buffer.split(b"\0")
-        yield from map(json.loads, whole)
+    def _wait(self, there: Callable[[], bool], what: str) -> None:
+        """Read what the browser tells until something is there. All that was read is noted, what comes behind an answer
+        too: it comes but once.
+        """
+        until = time.monotonic() + SECONDS
+        while not there():
+            assert time.monotonic() < until, f"never came: {what}"
+            piece = self._in.read(1 << 20)
+            if piece is None:
+                time.sleep(0.005)
+                continue
+            assert piece, "the browser is gone"
+            *whole, self._buffer = (self._buffer + piece).split(b"\0")
+            for message in map(json.loads, whole):
+                self._note(message)
 
     def _note(self, message: dict[str, Any]) -> None:
         parameters = message.get("params", {})
-        if message["method"] == "Runtime.exceptionThrown":
+        if "id" in message:
+            self._answer = message
+        elif message["method"] == "Runtime.exceptionThrown":
             self.errors.append(json.dumps(parameters["exceptionDetails"])[:500])
         elif message["method"] == "Log.entryAdded" and parameters["entry"]["level"] == "error":
             self.errors.append(parameters["entry"]["text"])
+        elif message["method"] == "Page.lifecycleEvent" and parameters["name"] == "load":
+            self._loaded.add(parameters["loaderId"])
 
     def open(self, address: str, width: int = 1280, height: int = 900) -> None:
-        """Open a page in a window of that size."""
+        """Open a page in a window of that size, and wait until this document, not the one before, is loaded."""
         self.size(width, height)
-        self.call("Page.navigate", url=address)
-        self.until("document.readyState === 'complete'")
+        loader = self.call("Page.navigate", url=address)["loaderId"]
+        self._wait(lambda: loader in self._loaded, address)
+
+    def error(self) -> str:
+        """Wait for an error in the page's console and return it; the console may hear of it after the page has shown
+        what it means.
+        """
+        self._wait(lambda: bool(self.errors), "an error in the console")
+        return self.errors.pop(0)
 
     def size(self, width: int, height: int = 900) -> None:
         """Give the window another size."""

@@ -11,11 +11,9 @@ GET  /healthz, /version, /openapi.json
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -49,10 +47,10 @@ T = TypeVar("T")
 
 
 class Routes:
-    """What each address answers; uploads lie in `uploads` while they are worked on."""
+    """What each address answers."""
 
-    def __init__(self, service: Service, door: Door, uploads: Path) -> None:
-        self._service, self._door, self._uploads = service, door, uploads
+    def __init__(self, service: Service, door: Door) -> None:
+        self._service, self._door = service, door
         self._settings = service.settings.serve
 
     def table(self) -> list[Route]:
@@ -132,7 +130,7 @@ class Routes:
         with self._service.admitted():
             try:
                 async with asyncio.timeout(seconds):
-                    async with sent(request, kind, self._uploads, self._door.most_bytes) as read:
+                    async with sent(request, kind, self._door.most_bytes) as read:
                         return await while_there(request, work(read))
             except TimeoutError:
                 if read is None:
@@ -232,8 +230,7 @@ async def _on_fault(request: Request, error: Exception) -> Response:
 
 def make_app(service: Service, door: Door) -> ASGIApp:
     """Return the application of a service, which is started and stopped with it."""
-    place = tempfile.TemporaryDirectory(prefix="afmrl-serve-")
-    routes, root = Routes(service, door, Path(place.name)), service.folder.root
+    root = service.folder.root
 
     async def on_refusal(request: Request, error: Exception) -> Response:
         assert isinstance(error, AfmrlError)
@@ -245,10 +242,9 @@ def make_app(service: Service, door: Door) -> ASGIApp:
             yield
         finally:
             service.stop()
-            place.cleanup()
 
     app = Starlette(
-        routes=routes.table(),
+        routes=Routes(service, door).table(),
         lifespan=lifespan,
         exception_handlers={AfmrlError: on_refusal, HTTPException: _on_http, Exception: _on_fault},
     )

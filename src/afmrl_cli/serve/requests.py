@@ -1,7 +1,7 @@
 """What a client sends: bodies of bounded size, in bounded time, as JSON or as a form with photos.
 
 Photos come as files, never as links or paths: the service opens no address and no file for a client. An upload lies in
-a folder of the process's own while it is worked on.
+a temporary folder of its own while it is worked on: a service that is killed leaves those of its last requests at most.
 """
 
 from __future__ import annotations
@@ -95,14 +95,14 @@ def bounded(receive: Receive, most_bytes: int) -> Receive:
 
 
 @asynccontextmanager
-async def sent(request: Request, kind: type[Wanted], folder: Path, most_bytes: int) -> AsyncIterator[Sent]:
+async def sent(request: Request, kind: type[Wanted], most_bytes: int) -> AsyncIterator[Sent]:
     """Read the body as `kind`, from JSON, or from a form with files. Raises Refusal."""
     content = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content == "application/json":
         limited = Request(request.scope, bounded(request.receive, min(MOST_JSON, most_bytes)))
         yield Sent(_read_json(await _body(limited), kind))
     elif content == "multipart/form-data":
-        with tempfile.TemporaryDirectory(prefix="upload-", dir=folder) as place:
+        with tempfile.TemporaryDirectory(prefix="afmrl-serve-") as place:
             limited = Request(request.scope, bounded(request.receive, most_bytes))
             yield await _read_form(limited, kind, Path(place), most_bytes)
     else:

@@ -334,16 +334,16 @@ const mapped = (values, use) => Object.fromEntries(Object.entries(values).map(([
 
 // Filters
 
-let filtersOpen = null;
+let filtersOpen = null, filtersTurn = 0;
 
 async function showFilters() {
   const query = new URLSearchParams(written().filters.map((filter) => ["filter", filter]));
-  let content;
-  try {
-    content = await ask(`/filters?${query}`);
-  } catch {
-    return; // no vectors yet: the search says so
-  }
+  const turn = (filtersTurn += 1);
+  byId("facets").ariaBusy = "true";
+  const content = await ask(`/filters?${query}`).catch(() => null); // no vectors yet: the search says so
+  if (turn !== filtersTurn) return; // asked again meanwhile
+  byId("facets").ariaBusy = "false";
+  if (!content) return;
   const open = new Set([...document.querySelectorAll("#facets details[open]")].map((each) => each.dataset.key));
   const focused = document.activeElement?.dataset?.filter;
   byId("left").textContent = say("listings", { count: number(content.listings) });
