@@ -34,7 +34,7 @@ class VisionSettings(TrainingSettings):
         description="Columns and keys (also category) whose values make a class; empty: the product's identity.",
     )
     loss: Literal["multi-similarity", "proxy-anchor", "potential-field"] = Field(
-        "proxy-anchor", description="Metric learning on the pooled vectors."
+        "multi-similarity", description="Metric learning on the pooled vectors."
     )
     pooling: Literal["attention", "mean"] = Field("attention", description="How a photo's tokens become one vector.")
     dimension: int = Field(0, ge=0, description="Numbers of a vector; 0: as many as the language model's states have.")

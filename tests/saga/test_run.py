@@ -37,6 +37,7 @@ PLAIN = {"vision.grpo": 0.0, "vision.anchoring": 0.0}
 """Metric learning alone."""
 SMALL = {
     "vision.classes": "colour",
+    "vision.loss": "proxy-anchor",  # the one with weights of its own
     "vision.batch_size": 8,
     "vision.photos_per_class": 2,
     "vision.learning_rate": 0.005,
