@@ -28,6 +28,10 @@ class ServeSettings(Section):
     hosts: Names = Field(
         [], description="Names under which browsers may reach the service, such as search.example.com."
     )
+    beside: str = Field(
+        "",
+        description="Checkpoint of another embedder, or base: its results are shown beside. It needs vectors, too.",
+    )
     queue: int = Field(64, ge=1, le=10_000, description="Searches at a time; further ones are refused (503).")
     batch: int = Field(16, ge=1, le=256, description="Most queries that the model reads at once.")
     timeout: float = Field(30.0, gt=0, description="Seconds for one request, its upload included.")

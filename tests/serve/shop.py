@@ -13,12 +13,14 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from afmrl_cli.listener import Silent
+from afmrl_cli.models.presets import resolve_base
 from afmrl_cli.retrieval.embed import embed_catalog
 from afmrl_cli.serve.app import make_app
 from afmrl_cli.serve.guard import Door
 from afmrl_cli.serve.service import Service
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
+from tests.models.adapters import add_random
 from tests.retrieval.shop import settings_of, shop_rows, write_shop
 
 BASE = "http://127.0.0.1:8765"
@@ -36,6 +38,14 @@ def make_shop(root: Path, model: Path, count: int = 24, **flags: object) -> Work
 def opened(root: Path, model: Path, **flags: object) -> Workspace:
     """The same shop, to serve: nothing loaded yet."""
     return Workspace(CatalogFolder(root / "catalog.csv"), settings_of(model, **flags), Silent())
+
+
+def add_checkpoint(root: Path, model: Path, name: str, *, embed: bool = True) -> None:
+    """Store an embedder's checkpoint with random weights in a shop's folder, and the vectors that it gives."""
+    work = opened(root, model, **{"model.embedder_checkpoint": name})
+    add_random(work.checkpoints, resolve_base(work.settings.model, "embedder"), name, 1)
+    if embed:
+        embed_catalog(work)
 
 
 class Client:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from afmrl_cli.cli.app import app as commands
 from afmrl_cli.serve.app import Routes
-from tests.serve.shop import Client, opened, png, sentence, serving
+from tests.serve.shop import Client, add_checkpoint, opened, png, sentence, serving
 
 
 def test_a_search_is_the_document_of_the_command_with_addresses_for_paths(client: Client, model: Path) -> None:
@@ -202,3 +202,25 @@ def test_no_vectors_yet_is_an_answer(shop: Path, model: Path, tiny_model: Callab
         assert "afmrl embed" in sentence(client.http.get("/products/s1"), 503)
         assert client.http.get("/version").json()["vectors"] is None
         assert client.http.get("/").status_code == 200
+
+
+def test_two_checkpoints_answer_one_request_side_by_side(shop: Path, model: Path) -> None:
+    add_checkpoint(shop, model, "second")
+    with serving(opened(shop, model, **{"serve.beside": "second"})) as client:
+        both = client.search(text="red shirt", k=24, beside=True).json()
+        alone = client.search(text="red shirt", k=24).json()
+    with serving(opened(shop, model, **{"model.embedder_checkpoint": "second", "serve.beside": "base"})) as client:
+        swapped = client.search(text="red shirt", k=24, beside=True).json()
+    second = both.pop("beside")
+    assert both == alone == swapped.pop("beside")
+    assert second == swapped
+    assert [hit["id"] for hit in second["hits"]] != [hit["id"] for hit in both["hits"]]
+
+
+def test_vectors_that_are_missing_beside_are_told(shop: Path, model: Path, client: Client) -> None:
+    assert "serve.beside" in sentence(client.search(text="red", beside=True), 422)
+    add_checkpoint(shop, model, "second", embed=False)
+    with serving(opened(shop, model, **{"serve.beside": "second"})) as other:
+        assert "afmrl embed" in sentence(other.search(text="red", beside=True), 503)
+        assert "no vectors" in other.http.get("/version").json()["problem"]
+        assert other.ids(text="red")

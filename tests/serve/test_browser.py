@@ -18,7 +18,7 @@ from afmrl_cli.retrieval.embed import embed_catalog
 from afmrl_cli.store.files import write_json
 from tests.retrieval.shop import shop_rows, write_shop
 from tests.serve.browser import Browser, browser, find_browser
-from tests.serve.shop import opened
+from tests.serve.shop import add_checkpoint, opened
 from tests.serve.test_guard import EVIL as SCRIPT
 from tests.serve.test_guard import stored_listings
 from tests.serve.test_marks import PAIR
@@ -249,3 +249,22 @@ def test_the_page_says_when_the_catalog_has_changed(page: Browser, place: tuple[
     finally:
         file.write_text(before, "utf-8")
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_two_checkpoints_stand_side_by_side(page: Browser, place: tuple[Path, str], model: Path) -> None:
+    add_checkpoint(place[0], model, "second")
+    with process(place[0], model, "--beside", "second") as (_, address):
+        page.open(f"{address}?q=shirt")
+        found(page, 20)
+        sides = "[...document.querySelectorAll('#lists section')].map((each) => each.getBoundingClientRect())"
+        assert page.js(f"(([one, other]) => one.top === other.top && one.right < other.left)({sides})")
+        page.click("#lists section:last-child .card .no")
+        page.until("document.querySelector('#lists section:last-child h2').innerText.endsWith('0 right, 1 wrong')")
+        marked = "document.querySelector('#lists section:last-child .card').dataset.id"
+        page.until(f"[...document.querySelectorAll(`[data-id=${{{marked}}}]`)].every((each) => each.matches('.wrong'))")
+        shot(page, "beside")
+        page.size(390, 844)
+        page.until(f"(([one, other]) => one.left === other.left && one.bottom < other.top)({sides})")
+        page.until("document.documentElement.scrollWidth === 390")
+        shot(page, "beside-390")
+        page.open("about:blank")  # before its service ends

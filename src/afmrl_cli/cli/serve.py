@@ -19,6 +19,8 @@ INSTALL = "python -m pip install 'afmrl-cli[serve]'"
     setting("serve.address", metavar="ADDRESS"),
     setting("serve.port"),
     setting("serve.hosts", "--host", metavar="NAME", repeat=True),
+    setting("model.embedder_checkpoint", "--embedder", metavar="CHECKPOINT"),
+    setting("serve.beside", metavar="CHECKPOINT"),
     setting("search.k", "-k"),
     setting("search.rerank"),
 )
@@ -31,7 +33,7 @@ def serve(
     Listens on this machine alone; any other --address needs a token in AFMRL_SERVE_TOKEN. New vectors of `afmrl embed`
     are taken over while it runs. Ctrl-C ends it.
 
-    Example: afmrl serve --port 8765
+    Example: afmrl serve --port 8765; or two checkpoints side by side: --embedder embedder-2 --beside embedder-1
     """
     if missing := next((name for name in NEEDED if find_spec(name) is None), ""):
         raise UsageError(f"serve needs {missing}, which is not installed", INSTALL)
@@ -47,8 +49,9 @@ def serve(
     with bound(settings.address, settings.port) as opened:
         service = Service(session.work, out.note)
         service.start()
-        if problem := service.catalog.problem:
-            out.warn(f"{problem}: {service.catalog.hint}")
+        problem, hint = service.problem
+        if problem:
+            out.warn(f"{problem}: {hint}")
         door = Door.of(settings.address, settings.hosts, token, int(settings.upload_megabytes * 1_000_000))
         if token and not settings.address.startswith("127."):
             out.warn("the token and all searches go over plain http: put a server with TLS before this one")

@@ -102,7 +102,8 @@ class Routes:
         """Answer what the page's script needs: texts, and what can be searched by."""
         language = self._language(request)
         content = {"language": language, "words": all_words()[language], "k": self._service.settings.search.k}
-        return json_response(content | {"most_results": self._settings.most_results})
+        content |= {"most_results": self._settings.most_results, "beside": self._service.beside is not None}
+        return json_response(content)
 
     def _language(self, request: Request) -> str:
         return language_of(self._service.settings, request.headers.get("accept-language", ""))

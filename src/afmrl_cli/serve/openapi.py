@@ -78,6 +78,7 @@ FOUND: dict[str, Any] = {
     "embedder": TEXT,
     "question": {"type": "object"},
     "hits": HITS,
+    "beside": {"type": "object", "description": "The same document of the other embedder, where both were wanted."},
     "reranked": {"type": ["object", "null"]},
     "notes": TEXTS,
 }
@@ -116,6 +117,7 @@ VERSION: dict[str, Any] = {
     "afmrl": TEXT,
     "catalog": TEXT,
     "embedder": {"type": ["string", "null"]},
+    "beside": {"type": ["string", "null"], "description": "The other embedder."},
     "vectors": {"type": ["string", "null"]},
     "listings": {"type": "integer"},
     "stale": {"type": ["integer", "null"]},

@@ -46,6 +46,7 @@ class SearchRequest(BaseModel):
     filters: list[Short] = Field(
         [], max_length=MOST_FILTERS, description="KEY=VALUE; values of one key are alternatives."
     )
+    beside: bool = Field(False, description="What the embedder of `serve.beside` finds, too.")
     k: int | None = Field(
         None, ge=1, le=ServeSettings.most_results, description="How many results; by default `search.k`."
     )

@@ -49,6 +49,9 @@ class Service:
         settings = work.settings
         self.settings, self.folder = settings, work.folder
         self.catalog = OpenCatalog(work, tell)
+        other = beside_of(work)
+        self.beside = OpenCatalog(other, tell) if other else None
+        """The same catalog by the embedder of `serve.beside`."""
         self.marks = Marks(work)
         self._line = Line(settings.serve.batch)
         self._photos = Photos(work.folder.root, settings.catalog, settings.serve.cached_megabytes * 1_000_000)
@@ -67,16 +70,27 @@ class Service:
         return {"text": reads_text(self.settings), "photos": photos}
 
     def start(self) -> None:
-        """Open the catalog, load the model, begin to work."""
-        self.catalog.start()
+        """Open the catalog, load the models, begin to work."""
+        for each in self._catalogs:
+            each.start()
         self._line.start()
 
     def stop(self) -> None:
         """End all threads."""
         self._line.stop()
-        self.catalog.stop()
+        for each in self._catalogs:
+            each.stop()
         for pool in (self._searching, self._drawing):
             pool.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def _catalogs(self) -> list[OpenCatalog]:
+        return [self.catalog, *([self.beside] if self.beside else [])]
+
+    @property
+    def problem(self) -> tuple[str, str]:
+        """Return what is wrong with what is served, one sentence and a hint, both "" where nothing is."""
+        return next(((each.problem, each.hint) for each in self._catalogs if each.problem), ("", ""))
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -93,8 +107,16 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
 
     async def search(self, sent: Sent) -> dict[str, Any]:
-        """Return the document of a search. Raises AfmrlError."""
-        opened, request = self.catalog.now, sent.request
+        """Return the document of a search, in it that of the other embedder if wanted. Raises AfmrlError."""
+        if not sent.request.beside:
+            return await self._found(self.catalog.now, sent)
+        if self.beside is None:
+            raise Refusal(422, "nothing is served beside", "start the service with serve.beside")
+        first, second = await asyncio.gather(*(self._found(each.now, sent) for each in self._catalogs))
+        return {**first, "beside": second}
+
+    async def _found(self, opened: Opened, sent: Sent) -> dict[str, Any]:
+        request = sent.request
         prepared = await self._in(self._searching, lambda: self._prepared(opened, request, sent.photos))
         if prepared.needs_model:
             vector = await self._line.vector(opened.searcher, prepared)
@@ -235,10 +257,26 @@ class Service:
             "afmrl": __version__,
             "catalog": self.folder.catalog.name,
             "embedder": opened.embedder if opened else None,
+            "beside": self.beside.opened.embedder if self.beside and self.beside.opened else None,
             "vectors": opened.version if opened else None,
             "listings": len(opened.rows) if opened else 0,
             "stale": catalog.stale,
-            "problem": without_place(catalog.problem, self.folder.root) or None,
+            "problem": without_place(self.problem[0], self.folder.root) or None,
             "searching": self._inside,
             "queue": self.settings.serve.queue,
         }
+
+
+def beside_of(work: Workspace) -> Workspace | None:
+    """Return the catalog under the embedder of `serve.beside`, None where it names none. Raises ModelError for a
+    checkpoint that there is not.
+    """
+    name = work.settings.serve.beside
+    if not name:
+        return None
+    names = {"embedder_checkpoint": "", "vision_checkpoint": ""}
+    if name != "base":
+        role = "vision" if work.checkpoints.find(name, "embedder").role == "vision" else "embedder"
+        names[f"{role}_checkpoint"] = name
+    model = work.settings.model.model_copy(update=names)
+    return work.with_settings(work.settings.model_copy(update={"model": model}))

@@ -3,7 +3,7 @@
 const byId = (id) => document.getElementById(id);
 const LONG_SIDE = 2048, LARGE_FILE = 4_000_000, POLL_MS = 10_000, TRIES = 3;
 const state = { text: "", photo: null, like: null, change: "", filters: new Map(), k: 0 };
-let page = { language: "en", words: {}, k: 10, most_results: 100 };
+let page = { language: "en", words: {}, k: 10, most_results: 100, beside: false };
 let version = null, running = null, searched = null;
 
 // Words
@@ -201,7 +201,7 @@ async function search({ keep = false } = {}) {
   showFilters();
   const began = performance.now();
   try {
-    const found = await ask("/search", { ...body(query), signal: control.signal });
+    const found = await ask("/search", { ...body(query, page.beside ? { beside: true } : {}), signal: control.signal });
     if (control.signal.aborted) return;
     const marks = await ask("/marks/of", body(query));
     if (control.signal.aborted) return;
@@ -232,7 +232,14 @@ function showFound(found, marks, seconds) {
   const words = { count: number(hits.length), seconds: number(seconds, 2) };
   byId("count").textContent = say(hits.length === 1 ? "one_result" : hits.length ? "results" : "no_results", words);
   showNotes(found.notes);
-  byId("lists").replaceChildren(el("ol", { class: "cards" }, hits.map((hit) => card(hit, marks))));
+  const sides = found.beside ? [found, found.beside] : [found];
+  byId("lists").className = sides.length > 1 ? "two" : "";
+  byId("lists").replaceChildren(...sides.map((side) => {
+    const cards = el("ol", { class: "cards" }, side.hits.map((hit) => card(hit, marks)));
+    if (sides.length === 1) return cards;
+    return el("section", { "aria-label": side.embedder }, el("h2", { class: "side" }, `${side.embedder} `, el("span", { class: "soft" })), cards);
+  }));
+  showTallies();
   byId("more").hidden = hits.length < state.k || state.k >= page.most_results;
 }
 
@@ -261,7 +268,7 @@ function card(hit, marks) {
     const name = pairs ? (right ? "same" : "other") : right ? "right" : "wrong";
     const button = el("button", { type: "button", class: right ? "yes" : "no", "aria-pressed": "false" }, say(name));
     button.setAttribute("aria-label", `${say(name)}: ${title}`);
-    button.addEventListener("click", () => setMark(item, hit.id, button.ariaPressed === "true" ? null : right));
+    button.addEventListener("click", () => setMark(hit.id, button.ariaPressed === "true" ? null : right));
     return button;
   };
   const more = el("button", { type: "button", class: "more" }, say("like"));
@@ -313,13 +320,22 @@ function showMark(item, right) {
   item.querySelector(".no").ariaPressed = String(right === false);
 }
 
-async function setMark(item, id, right) {
+async function setMark(id, right) {
   try {
     const { text, photo, like: liked, change } = searched;
     showCounts(await ask("/marks", body({ text, photo, like: liked, change }, { id, right })));
-    showMark(item, right);
+    for (const each of document.querySelectorAll(`.card[data-id="${CSS.escape(id)}"]`)) showMark(each, right);
+    showTallies();
   } catch (error) {
     showNotes([error.message], true);
+  }
+}
+
+// Of two embedders side by side: how many results of each are marked.
+function showTallies() {
+  for (const side of document.querySelectorAll("#lists section")) {
+    const [right, wrong] = [".right", ".wrong"].map((kind) => number(side.querySelectorAll(`.card${kind}`).length));
+    side.querySelector("h2 span").textContent = say("tally", { right, wrong });
   }
 }
 
@@ -485,7 +501,7 @@ async function poll() {
     else if (version && version.vectors !== now.vectors) notice(say("swapped", { version: now.vectors }));
     else if (!document.body.classList.contains("busy")) notice("");
     if (version && version.vectors !== now.vectors && document.body.dataset.view === "search") showFilters();
-    byId("made").textContent = [now.embedder, now.vectors, say("listings", { count: number(now.listings) })].filter(Boolean).join(" · ");
+    byId("made").textContent = [now.embedder, now.beside, now.vectors, say("listings", { count: number(now.listings) })].filter(Boolean).join(" · ");
     version = now;
   } catch (error) {
     notice(error.message);
