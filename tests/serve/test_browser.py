@@ -17,7 +17,7 @@ from PIL import Image
 from afmrl_cli.retrieval.embed import embed_catalog
 from afmrl_cli.store.files import write_json
 from tests.retrieval.shop import shop_rows, write_shop
-from tests.serve.browser import Browser, browser, find_browser
+from tests.serve.browser import SECONDS, Browser, browser, find_browser
 from tests.serve.shop import add_checkpoint, opened
 from tests.serve.test_guard import EVIL as SCRIPT
 from tests.serve.test_guard import stored_listings
@@ -30,6 +30,7 @@ pytestmark = [
     pytest.mark.skipif(PROGRAM is None, reason="no Chromium or Chrome on this machine (apt-get install chromium)"),
 ]
 EVIL = SCRIPT.replace("alert(1)", "document.title='pwned'")
+PATIENT = ("--set", f"serve.timeout={SECONDS}")
 DONE = "!document.querySelector('.busy, [aria-busy=true]')"
 
 
@@ -42,7 +43,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[tup
     stored_listings(root, title=EVIL, fields=json.dumps({"id": "s0", "brand": EVIL, "color": "red"}))
     pairs = [PAIR | {"id": f"s{i}", "other_id": f"s{i + 1}", "shared_attributes": {"color": "red"}} for i in (0, 2, 4)]
     write_json(root / ".afmrl/runs/20260101T000000Z-dedupe/dedupe.json", {"number": 1, "pairs": pairs})
-    with process(root, model) as (_, address):
+    with process(root, model, *PATIENT) as (_, address):
         yield root, address
 
 
@@ -253,7 +254,7 @@ def test_the_page_says_when_the_catalog_has_changed(page: Browser, place: tuple[
 
 def test_two_checkpoints_stand_side_by_side(page: Browser, place: tuple[Path, str], model: Path) -> None:
     add_checkpoint(place[0], model, "second")
-    with process(place[0], model, "--beside", "second") as (_, address):
+    with process(place[0], model, "--beside", "second", *PATIENT) as (_, address):
         page.open(f"{address}?q=shirt")
         found(page, 20)
         sides = "[...document.querySelectorAll('#lists section')].map((each) => each.getBoundingClientRect())"

@@ -38,11 +38,7 @@ def process(shop: Path, model: Path, *words: str) -> Iterator[tuple[subprocess.P
             line = opened.stdout.readline()
             yield opened, json.loads(line)["address"] if line.startswith('{"schema": "afmrl.serve/1"') else line
         finally:
-            opened.terminate()
-            try:
-                opened.wait(SECONDS)
-            finally:
-                opened.kill()
+            opened.kill()
 
 
 async def many(address: str, count: int) -> list[int]:
