@@ -112,7 +112,8 @@ class Service:
             return await self._found(self.catalog.now, sent)
         if self.beside is None:
             raise Refusal(422, "nothing is served beside", "start the service with serve.beside")
-        first, second = await asyncio.gather(*(self._found(each.now, sent) for each in self._catalogs))
+        opened = [each.now for each in self._catalogs]
+        first, second = await asyncio.gather(*(self._found(each, sent) for each in opened))
         return {**first, "beside": second}
 
     async def _found(self, opened: Opened, sent: Sent) -> dict[str, Any]:
