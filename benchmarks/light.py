@@ -91,7 +91,7 @@ def run(data: Path, work: Path, names: Iterable[str]) -> None:
         if not place.exists():
             shutil.copytree(data / name, place, ignore=shutil.ignore_patterns(".afmrl"))
             if name == JUDGED_ALONE:
-                _leave_judged(place)
+                leave_judged(place)
         started = time.monotonic()
         light = _embedded(place, {})
         fit = read_fit(light.folder.light)
@@ -105,7 +105,7 @@ def run(data: Path, work: Path, names: Iterable[str]) -> None:
                 print(f"{table.title}: {error}\n", flush=True)
 
 
-def _leave_judged(place: Path) -> None:
+def leave_judged(place: Path) -> None:
     """Leave the products in the copied catalog that the judgements are about."""
     judged = {line.split()[2] for line in (place / "qrels.trec").read_text("utf-8").splitlines()}
     file = place / "catalog.csv"

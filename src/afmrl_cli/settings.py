@@ -254,6 +254,14 @@ class SearchSettings(Section):
     rerank: int = Field(
         0, ge=0, description="Read so many of the first results again with the trained reranker, in pairs; 0: none."
     )
+    hybrid: Literal["auto", "no"] = Field(
+        "auto",
+        description="Rank by vectors, words and attributes together, weighted as `embed` found best; no: by vectors "
+        "alone.",
+    )
+    collapse: Literal["no", "product", "style"] = Field(
+        "no", description="One result for the listings of a product (product_id), or for the variants of a style."
+    )
     known_attributes: bool = Field(
         True,
         description="With --change 'key: value', and in composed evaluations: the reference's known attributes, that "

@@ -129,7 +129,7 @@ def test_a_generator_describes_the_reference_and_never_reads_the_change(shop: Pa
 def test_the_photo_and_the_change_are_one_query(shop: Path) -> None:
     """The same vector as of a text with a photo, as evaluations and trainings write it."""
     changed = document("search", "--image", "images/0.png", "--change", "rather green", "-k", "50")
-    both = document("search", "rather green", "--image", "images/0.png", "-k", "50")
+    both = document("search", "rather green", "--image", "images/0.png", "-k", "50", "--hybrid", "no")
     scores = {hit["id"]: hit["score"] for hit in both["hits"]}
     assert all(hit["score"] == pytest.approx(scores[hit["id"]], abs=1e-5) for hit in changed["hits"])
 

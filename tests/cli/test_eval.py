@@ -49,13 +49,13 @@ def without_last(folder: Path, file: Path, drop: int) -> None:
 
 def test_intervals_and_every_baseline_by_one_flag(shop: Path) -> None:
     content = document("--baselines")
-    assert [system["system"] for system in content["systems"]] == ["embedder", "bm25", "colors", "fusion"]
+    assert [system["system"] for system in content["systems"]] == ["embedder", "bm25", "colors", "fusion", "hybrid"]
     for system in content["systems"]:
         for name, value in system["metrics"].items():
             low, high = system["intervals"][name]
             assert low <= value + 1e-9 and value <= high + 1e-9
     assert content["groups"] == 12  # pairs ask for each other: half as much evidence as queries
-    assert [comparison["against"] for comparison in content["comparisons"]] == ["bm25", "colors", "fusion"]
+    assert [comparison["against"] for comparison in content["comparisons"]] == ["bm25", "colors", "fusion", "hybrid"]
     [weight, *_] = content["systems"][3]["fusion"]
     assert (weight["weight"], weight["tuned_on"], weight["metric"]) == (0.5, 0, "ndcg@10")
     assert content["systems"][0]["fusion"] is None
@@ -266,7 +266,7 @@ def test_what_differs_from_the_compared_run_is_reported(shop: Path) -> None:
 def test_bm25_has_no_metrics_where_the_gallery_shows_photos_only(shop: Path) -> None:
     content = document("--gallery-fields", "photos", "--baselines")
     readable = {system["system"]: system["readable"] for system in content["systems"]}
-    assert readable == {"embedder": 24, "bm25": 0, "colors": 24, "fusion": 0}
+    assert readable == {"embedder": 24, "bm25": 0, "colors": 24, "fusion": 0, "hybrid": 24}
 
 
 def test_a_system_that_cannot_answer_is_not_scored_and_not_compared(shop: Path) -> None:
@@ -285,7 +285,7 @@ def test_a_system_that_cannot_answer_is_not_scored_and_not_compared(shop: Path) 
     content = document(*words)
     names = [system["system"] for system in content["systems"]]
     parts = ["change-alone", "reference-alone", "attributes-alone"]
-    assert names == ["embedder", "bm25", "colors", "fusion", *parts]
+    assert names == ["embedder", "bm25", "colors", "fusion", "hybrid", *parts]
     for system in content["systems"][1:4]:
         assert set(system["metrics"].values()) == set(system["intervals"].values()) == {None}
         assert system["composed"] is None

@@ -151,7 +151,7 @@ def scores(lines: list[str]) -> dict[tuple[str, str], float]:
 def test_base_and_checkpoints_are_rows_of_the_same_table(shop: Path) -> None:
     content = with_checkpoint("agcl-0", "--baselines", "--systems", "checkpoint:plain")
     names = [system["system"] for system in content["systems"]]
-    assert names == ["embedder", "checkpoint-plain", "bm25", "bm25-attributes", "colors", "fusion", "base"]
+    assert names == ["embedder", "checkpoint-plain", "bm25", "bm25-attributes", "colors", "fusion", "hybrid", "base"]
     assert "agcl-0" in content["embedder"] and "plain" in row(content, "checkpoint-plain")["id"]
     # Each row is what that model says when it is the embedder itself: figures, intervals and ranking.
     for system, alone in {"checkpoint-plain": with_checkpoint("plain"), "base": afmrl("eval")}.items():

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from afmrl_cli.catalog.amounts import read_price
 from afmrl_cli.catalog.product import Product
 from afmrl_cli.catalog.verdicts import Verdicts, read_verdicts
 from afmrl_cli.dedupe.candidates import distinct_photos, find_candidates, unique_pairs
 from afmrl_cli.dedupe.features import NAMES, Sources, pair_features
 from afmrl_cli.dedupe.groups import complete_link, components
-from afmrl_cli.dedupe.listings import ListingColumns, describe, read_price
+from afmrl_cli.dedupe.listings import ListingColumns, describe
 from afmrl_cli.dedupe.measure import (
     Known,
     choose_threshold,

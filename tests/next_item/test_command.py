@@ -154,7 +154,7 @@ def test_who_was_forgotten_is_not_recommended_for(shop: Path) -> None:
 
 def test_without_vectors_the_other_sources_speak(shop: Path) -> None:
     for folder in (shop / ".afmrl" / "embeddings").iterdir():
-        (folder / "current").unlink()
+        (folder / "current").unlink(missing_ok=True)
 
     result = call("recommend", "--catalog", str(shop), "--customer", customer_of(shop, 12), "--json")
 
@@ -182,7 +182,7 @@ def test_without_interactions_a_history_is_followed_by_likeness(shop: Path) -> N
 def test_without_interactions_and_vectors_there_is_nothing_to_rank_by(shop: Path) -> None:
     (shop / "interactions.csv").unlink()
     for folder in (shop / ".afmrl" / "embeddings").iterdir():
-        (folder / "current").unlink()
+        (folder / "current").unlink(missing_ok=True)
 
     result = call("recommend", "--catalog", str(shop), "--history", "L00001")
 

@@ -15,7 +15,7 @@ from afmrl_cli.catalog.product import Product
 from afmrl_cli.errors import DataError, UsageError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Encoder, Item
-from afmrl_cli.retrieval.filters import check_keys, fields_of, parse_filters, passes
+from afmrl_cli.retrieval.filters import fields_of, known_filters, parse_filters, passes
 from afmrl_cli.retrieval.hits import Hit
 from afmrl_cli.retrieval.index import exact_search
 from afmrl_cli.retrieval.page import write_search_page
@@ -55,7 +55,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> S
 
 def ask(shop: Shop, query: Query = Query(), k: int = 5, *filters: str, like: str = "", stored: str = "p") -> list[Hit]:  # noqa: B008
     vectors, work = shop
-    settings = work.settings.model_copy(update={"search": work.settings.search.model_copy(update={"k": k})})
+    by_vectors = work.settings.search.model_copy(update={"k": k, "hybrid": "no"})
+    settings = work.settings.model_copy(update={"search": by_vectors})
     load = must_not_load if like else counting(work.folder, settings)
     work = Workspace(work.folder, settings, Silent(), load_encoder=load)
     work.source_on_disk = AttributeSource("g", stored)
@@ -122,7 +123,7 @@ def test_how_values_match() -> None:
     assert not holds("category=tops")
     assert not holds("brand=luma", "material=wool")
     with pytest.raises(UsageError):
-        check_keys(parse_filters(["size=1"], "--filter"), fields, "--filter")
+        known_filters(parse_filters(["size=1"], "--filter"), fields, "--filter")
 
 
 def test_why(shop: Shop) -> None:

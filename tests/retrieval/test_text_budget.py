@@ -84,7 +84,8 @@ def by_search(embedder: Embedder, settings: Settings, place: Path) -> list[np.nd
     vectors = Vectors(place, axes, Listings(place / "listings"), {"index": {"kind": build_index(axes, "flat").kind}})
     found = []
     for attributes in (NAVY, RED):
-        all_of_them = settings.model_copy(update={"search": settings.search.model_copy(update={"k": len(axes)})})
+        by_vectors = settings.search.model_copy(update={"k": len(axes), "hybrid": "no"})
+        all_of_them = settings.model_copy(update={"search": by_vectors})
         work = Workspace(CatalogFolder(place / "c.csv"), all_of_them, Silent(), load_encoder=lambda: embedder)
         hits = Searcher(work, vectors).search(SearchQuery(TEXT, attributes=attributes)).hits
         scores = {int(hit.id): hit.score for hit in hits}

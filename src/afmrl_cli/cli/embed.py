@@ -12,6 +12,7 @@ from .options import Session, in_session, tell_embedder, warn_of_plain_http, war
 
 if TYPE_CHECKING:
     from ..retrieval.embed import EmbedSummary
+    from ..retrieval.weights import HybridWeights
 
 
 @in_session(
@@ -36,6 +37,7 @@ def embed(
     Example: afmrl embed catalog.csv --enrich both
     """
 
+    from ..evaluation.hybrid_weights import bring_weights_up_to_date
     from ..retrieval.embed import embed_catalog
 
     tell_embedder(session)
@@ -43,14 +45,18 @@ def embed(
     warn_of_plain_http(session, session.settings.embed.endpoint)
     with session.out:
         summary = embed_catalog(session.work, force=force)
-    _show(session, summary)
+        weights = None
+        if session.settings.search.hybrid != "no":
+            weights = bring_weights_up_to_date(session.work, force=force)
+    _show(session, summary, weights)
 
 
-def _show(session: Session, summary: EmbedSummary) -> None:
+def _show(session: Session, summary: EmbedSummary, weights: HybridWeights | None) -> None:
     from ..models.backends import reads_text
 
     out = session.out
-    out.document("afmrl.embed/1", asdict(summary))
+    hybrid = {kind: dict(each) for kind, each in weights.by_kind.items()} if weights else None
+    out.document("afmrl.embed/1", {**asdict(summary), "hybrid": hybrid})
     if summary.without_attributes:
         out.note(f"{summary.without_attributes:,} products have no stored attributes: run `afmrl attributes` first")
     done = f"{summary.encoded:,} vectors computed" if summary.changed else "nothing changed"
@@ -71,4 +77,8 @@ def _show(session: Session, summary: EmbedSummary) -> None:
         out.text(
             f"  first {summary.dimension} numbers: recall@10 {summary.dimensions_recall:.3f} against whole vectors"
         )
+    if weights:
+        for kind in weights.tuned:
+            shares = ", ".join(f"{part} {weight:g}" for part, weight in weights.of(kind).items())
+            out.text(f"  hybrid search, {kind}: {shares} ({weights.words(kind)})")
     out.text(f"  {summary.folder}")

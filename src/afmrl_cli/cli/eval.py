@@ -38,7 +38,7 @@ Part = Annotated[
 ]
 Baselines = Annotated[
     bool,
-    typer.Option("--baselines", help="Add BM25 over text and attributes, colours, fusion, parts of queries, the base."),
+    typer.Option("--baselines", help="Add BM25 (text, attributes), colours, fusion, hybrid, parts of queries, base."),
 ]
 FailUnder = Annotated[Many, typer.Option(metavar="METRIC=X", help="Exit 1 when the embedder is below. Repeatable.")]
 RunOut = Annotated[File, typer.Option(metavar="FILE", help="Write the ranking as a TREC run.")]

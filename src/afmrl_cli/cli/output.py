@@ -80,11 +80,16 @@ class Output:
     def document(self, schema: str, content: Mapping[str, Any]) -> None:
         """Print the command's result as one JSON document, only with --json. `schema` is like "afmrl.eval/1"."""
         if self.json_mode:
-            # Where the terminal is not UTF-8, escapes keep every character.
-            ascii_only = (sys.stdout.encoding or "").replace("-", "").lower() != "utf8"
-            tree = {"schema": schema, **content, **({"preset": self.preset} if self.preset else {})}
-            document = json.dumps(tree, ensure_ascii=ascii_only, default=_jsonable, allow_nan=False)
-            print(json_text(document), flush=True)
+            self.line(schema, content)
+
+    def line(self, schema: str, content: Mapping[str, Any]) -> None:
+        """Print one of several documents, each on a line of its own, with --json and without."""
+        self.end_progress()
+        # Where the terminal is not UTF-8, escapes keep every character.
+        ascii_only = (sys.stdout.encoding or "").replace("-", "").lower() != "utf8"
+        tree = {"schema": schema, **content, **({"preset": self.preset} if self.preset else {})}
+        document = json.dumps(tree, ensure_ascii=ascii_only, default=_jsonable, allow_nan=False)
+        print(json_text(document), flush=True)
 
     def text(self, line: str = "") -> None:
         """Print a line of the result for a person."""

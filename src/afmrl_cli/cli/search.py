@@ -16,10 +16,16 @@ from .output import Output, clipped
 
 if TYPE_CHECKING:
     from ..retrieval.hits import Hit
-    from ..retrieval.search import Found, Query
+    from ..retrieval.search import Found, Query, Searcher
 
 
-@in_session(setting("search.k", "-k"), setting("search.rerank"), catalog="option")
+@in_session(
+    setting("search.k", "-k"),
+    setting("search.hybrid"),
+    setting("search.collapse"),
+    setting("search.rerank"),
+    catalog="option",
+)
 def search(
     session: Session,
     text: Annotated[str, typer.Argument(help="The query, in words.", show_default=False)] = "",
@@ -33,7 +39,14 @@ def search(
     ] = None,
     filter_: Annotated[
         list[str] | None,
-        typer.Option("--filter", "-f", metavar="KEY=VALUE", help="Only listings with this value. Repeatable."),
+        typer.Option("--filter", "-f", metavar="KEY=VALUE", help="Only such listings; KEY<NUMBER, too. Repeatable."),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--not", metavar="WISH", help="No listings with this: 'key: value', or words. Repeatable."),
+    ] = None,
+    queries: Annotated[
+        Path | None, typer.Option("--queries", metavar="FILE", help="Many queries, one a line; JSON lines in return.")
     ] = None,
     enrich: Annotated[
         bool, typer.Option("--enrich", help="Let the generator write attributes for the query first.")
@@ -46,17 +59,22 @@ def search(
     """Find products by text, by photo, by both together, by likeness to a listing, or as a change of either.
 
     Two lines a result, as wide as the terminal; matching attributes are marked with *. Filters: values of one key are
-    alternatives, different keys must all hold, a category matches by its beginning. With --change the reference is
-    never a result; + and - mark whether a result has what is wished.
+    alternatives, different keys and all bounds must hold, a category matches by its beginning. With --change the
+    reference is never a result; + and - mark whether a result has what is wished.
 
     Example: afmrl search "navy v-neck blouse" -k 5 --filter brand=Luma --html results.html
+
+    Example: afmrl search "dress" --filter "price<100" --not "pattern: floral" --collapse style
 
     Example: afmrl search --image photo.jpg --change "color: red"
     """
     from ..retrieval.search import Query
 
     tell_embedder(session, *(("generator",) if enrich else ()))
-    query = Query(text, tuple(image or ()), like=like, change=change, filters=tuple(filter_ or ()))
+    query = Query(text, tuple(image or ()), "", like, change, tuple(filter_ or ()), tuple(without or ()))
+    if queries:
+        _batch(session, query, queries, alone=not (enrich or html or wide))
+        return
     _check(session, query, enrich, html)
 
     warn_of_two_faiss(session)
@@ -97,8 +115,7 @@ def _find(session: Session, query: Query, enrich: bool) -> Found:
     from ..retrieval.search import open_search
 
     searcher = open_search(session.work)
-    if stale := searcher.stale():
-        session.out.note(f"{stale:,} products are new, changed or gone since `afmrl embed`: run it again")
+    _tell_stale(session, searcher)
     if enrich:
         query = replace(query, attributes=_written_attributes(session, query))
     found = searcher.search(query)
@@ -107,6 +124,37 @@ def _find(session: Session, query: Query, enrich: bool) -> Found:
     for note in found.notes:
         session.out.note(note)
     return found
+
+
+def _batch(session: Session, query: Query, file: Path, *, alone: bool) -> None:
+    """Answer the queries of a file, a JSON document a line. DataError, at the end, when some can't be."""
+    from ..retrieval.batch import answer_batch, read_batch
+    from ..retrieval.document import SCHEMA, found_document
+    from ..retrieval.search import Query, open_search
+
+    if query != Query() or not alone:
+        raise UsageError("--queries stands alone", "what a query wants stands in its line; -k and settings go for all")
+    warn_of_two_faiss(session)
+    lines = read_batch(file, session.settings.catalog)
+    searcher, failed = open_search(session.work), 0
+    _tell_stale(session, searcher)
+    catalog, embedder = str(session.folder.catalog), session.work.embedder_id
+    with session.out:
+        for each in answer_batch(searcher, lines, lambda done, of: session.out.progress("queries", done, of)):
+            content: dict[str, object] = {"qid": each.id}
+            if each.found is not None:
+                content |= found_document(each.found, catalog, embedder)
+            elif each.error is not None:
+                failed += 1
+                content |= {"error": {"message": str(each.error), "hint": each.error.hint}}
+            session.out.line(SCHEMA, content)
+    if failed:
+        raise DataError(f"{file}: {failed:,} of {len(lines):,} queries have no answer", "their lines say why")
+
+
+def _tell_stale(session: Session, searcher: Searcher) -> None:
+    if stale := searcher.stale():
+        session.out.note(f"{stale:,} products are new, changed or gone since `afmrl embed`: run it again")
 
 
 def _document(session: Session, found: Found, html: Path | None) -> None:
@@ -143,6 +191,9 @@ def _written_attributes(session: Session, query: Query) -> str:
 
 def _show(out: Output, found: Found, photos: Sequence[Path], wide: bool) -> None:
     like, hits = found.liked, found.hits
+    if found.weights:
+        shares = ", ".join(f"{part} {weight:g}" for part, weight in found.weights.items() if weight)
+        out.note(f"ranked by {shares} ({found.tuned})")
     if found.query.attributes:
         out.note(f"attributes of the query: {found.query.attributes}")
     if like:
@@ -156,9 +207,10 @@ def _show(out: Output, found: Found, photos: Sequence[Path], wide: bool) -> None
     if not hits:
         out.text("nothing found")
     elif wide:
-        columns = ["", "score", "id", "title", "brand", "price", "attributes", "words in common", "link"]
-        cells = ((h.brand, h.price, _attributes(h), ", ".join(h.words), h.link) for h in hits)
-        heads = ((h.rank, round(h.score, 4), h.id, "  ".join(filter(None, (h.title, _verdict(h))))) for h in hits)
+        columns = ["", "score", "id", "title", "brand", "price", "attributes", "words in common", "score by", "link"]
+        cells = ((h.brand, h.price, _attributes(h), ", ".join(h.words), _shares(h), h.link) for h in hits)
+        titles = ["  ".join(filter(None, (h.title, _verdict(h), _others(h)))) for h in hits]
+        heads = ((h.rank, round(h.score, 4), h.id, title) for h, title in zip(hits, titles, strict=True))
         out.table(columns, [(*head, *rest) for head, rest in zip(heads, cells, strict=True)])
     else:
         for hit in hits:
@@ -167,7 +219,7 @@ def _show(out: Output, found: Found, photos: Sequence[Path], wide: bool) -> None
 
 def _lines(hit: Hit, width: int) -> list[str]:
     """Return what is shown of a listing, each line no longer than `width`: what it is, its attributes, its link."""
-    around = [hit.id, *(part for part in (hit.brand, hit.price, _verdict(hit)) if part)]
+    around = [hit.id, *(part for part in (hit.brand, hit.price, _verdict(hit), _others(hit)) if part)]
     title = clipped(hit.title, max(20, width - len("  ".join(around)) - 2))
     lines = ["  ".join(part for part in (hit.id, title, *around[1:]) if part)]
     if hit.attributes:
@@ -177,6 +229,14 @@ def _lines(hit: Hit, width: int) -> list[str]:
 
 def _verdict(hit: Hit) -> str:
     return "" if hit.same is None else f"same {hit.same:.2f}"
+
+
+def _others(hit: Hit) -> str:
+    return f"+{hit.others:,} more" if hit.others else ""
+
+
+def _shares(hit: Hit) -> str:
+    return ", ".join(f"{part} {share:.2f}" for part, share in hit.shares.items() if share >= 0.005)
 
 
 def _attributes(hit: Hit) -> str:

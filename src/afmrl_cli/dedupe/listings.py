@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..attributes.parse import read_stored
 from ..attributes.views import open_views, text_to_show
+from ..catalog.amounts import read_price
 from ..catalog.fingerprints import UNREADABLE
 from ..catalog.name_forms import plain
 from ..catalog.problems import Problems
@@ -124,16 +125,3 @@ def _codes(given: Mapping[str, str]) -> frozenset[str]:
 def _price(given: Mapping[str, str]) -> float:
     by_key = {plain(key): value for key, value in given.items()}
     return next((price for key in PRICES if (price := read_price(by_key.get(key, ""))) > 0), np.nan)
-
-
-def read_price(text: str) -> float:
-    """Read the amount in "1.299,00 EUR", "$12.50" or "12,50"; NaN for anything else and for 0."""
-    found = re.search(r"\d[\d.,'\s]*", text)
-    if not found:
-        return np.nan
-    digits = re.sub(r"['\s]", "", found[0]).rstrip(".,")
-    whole, point, cents = digits, "", ""
-    if (end := re.search(r"[.,](\d{1,2})$", digits)) is not None:
-        whole, point, cents = digits[: end.start()], ".", end[1]
-    amount = float(re.sub(r"[.,]", "", whole) + point + cents)
-    return amount or np.nan

@@ -4,6 +4,7 @@ bm25               BM25 over the text of the listings
 bm25-attributes    BM25 over stored attribute values
 colors             colour histograms of the photos
 fusion             the embedder and BM25 over text, weighted as other queries say
+hybrid             what `afmrl search` ranks by: vectors, words and attributes, weighted as other queries say
 change-alone       composed queries: the embedder is shown their words alone
 reference-alone    composed queries: it is shown their photos alone
 attributes-alone   composed queries: it is shown their reference's attributes with the change, as text, alone
@@ -35,7 +36,7 @@ from .composed import ALONE
 from .systems import RetrievalSystem
 
 RERANKED = "reranked"
-PLAIN = ("bm25", "bm25-attributes", "colors", "fusion", *ALONE, "base")
+PLAIN = ("bm25", "bm25-attributes", "colors", "fusion", "hybrid", *ALONE, "base")
 NAMED = ("checkpoint", "clip", "text", "run")
 BASELINES = PLAIN
 """What `--baselines` adds, as far as there is something to go by."""

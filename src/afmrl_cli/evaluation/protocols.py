@@ -21,7 +21,7 @@ and of those taken out of a query's ranking, are left out: they can't be found. 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,9 +101,11 @@ def _listing_query(document: Document, exclude: frozenset[str], hide: frozenset[
     )
 
 
-def photo_task(gallery: list[Document], rows: RowMaker) -> Task:
-    """Make a query of the last photo of each product with several; DataError when no product has two."""
-    chosen = [document for document in gallery if len(document.product.images) >= 2]
+def photo_task(gallery: list[Document], rows: RowMaker, only: Collection[str] | None = None) -> Task:
+    """Make a query of the last photo of each product with several, or of those of the listings `only`; DataError when
+    no product has two.
+    """
+    chosen = [d for d in gallery if len(d.product.images) >= 2 and (only is None or d.id in only)]
     if not chosen:
         raise DataError("protocol photo: no product has two photos", "name the columns: catalog.columns.image")
     content = rows.fingerprinter.hash_of

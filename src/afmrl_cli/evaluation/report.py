@@ -8,7 +8,6 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,14 @@ from ..store.checkpoints import versions
 from ..store.files import write_json, writing, writing_folder
 from ..store.runs import new_run
 from ..workspace import Workspace
+from .answers import Answering
 from .build import TaskSpec, build_task, labels_file, tuning_task, whole_task
-from .composed import ALONE, is_composed, part_alone
+from .composed import is_composed
 from .composed_metrics import CUTS, ComposedFacts, composed_facts, composed_metrics
-from .earlier import Earlier, find_run, outside_run
-from .entries import RERANKED, Entry, model_system, needs_attributes
-from .fusion import Pair
+from .earlier import Earlier, find_run
+from .entries import Entry, needs_attributes
 from .labels import read_labels
 from .metrics import Evaluation, Run, best_possible, metric_names
-from .reranked import reranked_run
 from .score import Scored, compare_all, queries_of, score, slice_metrics, system_metrics
 from .slices import check_slices
 from .systems import (
@@ -39,12 +37,6 @@ from .systems import (
     VISION_ENCODER,
     RetrievalSystem,
     SystemRun,
-    bm25_attributes_run,
-    bm25_run,
-    fusion_run,
-    histogram_run,
-    pair_of,
-    vector_run,
 )
 from .task import Document, Query, Task, as_product, documents_of, groups_of, variants_of
 from .thresholds import check_cuts, floor_checks, parse_thresholds
@@ -124,7 +116,7 @@ def measure(work: Workspace, request: EvalRequest, place: Path | None = None) ->
     slices = check_slices(task, settings.eval.slices)
     earlier = [find_run(each, folder, task, settings.eval.depth) for each in settings.eval.compare]
     merged = [find_run(each, folder, task, settings.eval.depth) for each in settings.eval.merge]
-    answers, left_out = _answers(work, task, tuning, own, request.entries, problems)
+    answers, left_out = Answering(work, task, tuning, own, problems).all(request.entries)
     scored = [score(answer, task, names, settings, merged if i == 0 else ()) for i, answer in enumerate(answers)]
     evaluation = scored[0].evaluation
     if not evaluation.means:
@@ -186,7 +178,7 @@ def _system(
 def _tasks(
     work: Workspace, request: EvalRequest, source: AttributeSource | None, problems: Problems
 ) -> tuple[Task, Task | None, dict[str, str]]:
-    """Make the task, the queries that a fusion is tuned on (None: no others), and attribute texts by the fingerprints
+    """Make the task, the queries that weights are tuned on (None: no others), and attribute texts by the fingerprints
     of queries and listings.
     """
     with open_views(work, source) as views:
@@ -194,7 +186,7 @@ def _tasks(
         documents = _documents(work, rows, problems)
         task = build_task(work, documents, request.spec, rows)
         tuning = None
-        if any(entry.kind == "fusion" for entry in request.entries):
+        if any(entry.kind in ("fusion", "hybrid") for entry in request.entries):
             tuning = tuning_task(work, task, documents, request.spec, rows)
         queries = [*task.queries, *(tuning.queries if tuning else ())]
         prints = [*(q.fingerprint for q in queries), *(d.row.fingerprint for d in task.documents)]
@@ -295,89 +287,6 @@ def _documents(work: Workspace, rows: RowMaker, problems: Problems) -> list[Docu
     return documents_of(described, read_labels(file, ids, problems.add) if file else None)
 
 
-def _answers(
-    work: Workspace,
-    task: Task,
-    tuning: Task | None,
-    own: RetrievalSystem,
-    entries: Sequence[Entry],
-    problems: Problems,
-) -> tuple[list[SystemRun], list[str]]:
-    """Rank by the embedder first, then by the entries; what was left out, in words."""
-    depth, texts = work.settings.eval.depth, own.attributes or {}
-    lexical = cache(lambda: bm25_run(task, depth))
-    first = vector_run(task, own, work, problems)
-    answers, notes = [first], list[str]()
-    for entry in entries:
-        if entry.kind == RERANKED:
-            second, note = reranked_run(first, task, work, problems)
-            answers, notes = [*answers, second], [*notes, note]
-        elif entry.kind == "bm25":
-            answers.append(lexical())
-        elif entry.kind == "fusion":
-            able = bool(first.readable and lexical().readable)
-            validation = _tuning_pair(tuning, own, work, problems) if tuning and able else None
-            answers.append(fusion_run(first, lexical(), task, validation, work.settings))
-        elif entry.kind == "bm25-attributes":
-            answers += _attribute_run(entry, task, texts, depth)
-        elif entry.kind == "colors":
-            answers.append(histogram_run(task, work, problems))
-        elif entry.kind in ALONE:
-            answers += _alone_run(entry, task, own, work, problems)
-        elif entry.kind == "run":
-            run = outside_run(_run_file(entry.argument, work.folder.root), task, depth)
-            answers.append(SystemRun(entry.name, run, frozenset(run)))
-        elif not entry.optional or _is_trained(work.settings):  # else the base is the embedder
-            answer = _model_run(entry, task, own, first, work, problems)
-            answers.append(answer)
-            notes += [f"{entry.name} is the {own.name} itself: its row says nothing new"] if answer.id == own.id else []
-    return answers, notes
-
-
-def _is_trained(settings: Settings) -> bool:
-    return bool(settings.model.vision_checkpoint or settings.model.embedder_checkpoint)
-
-
-def _model_run(
-    entry: Entry, task: Task, own: RetrievalSystem, first: SystemRun, work: Workspace, problems: Problems
-) -> SystemRun:
-    """Rank by the model of an entry; `first` is what the embedder itself, `own`, found."""
-    rival = model_system(entry, work)
-    if rival.id == own.id:
-        return replace(first, system=entry.name)
-    if entry.kind in ("base", "checkpoint"):  # they read the same fields as the embedder
-        rival = replace(rival, attributes=own.attributes or {})
-    return vector_run(task, rival, work, problems)
-
-
-def _tuning_pair(tuning: Task, own: RetrievalSystem, work: Workspace, problems: Problems) -> Pair:
-    """Rank the queries that a fusion is tuned on, by the embedder and by BM25."""
-    return pair_of(vector_run(tuning, own, work, problems), bm25_run(tuning, work.settings.eval.depth), tuning)
-
-
-def _attribute_run(entry: Entry, task: Task, texts: Mapping[str, str], depth: int) -> list[SystemRun]:
-    if any(texts.get(document.row.fingerprint) for document in task.documents):
-        return [bm25_attributes_run(task, texts, depth)]
-    if entry.optional:
-        return []
-    raise DataError("bm25-attributes: no listing has stored attributes", "run `afmrl attributes` first")
-
-
-def _alone_run(entry: Entry, task: Task, own: RetrievalSystem, work: Workspace, problems: Problems) -> list[SystemRun]:
-    """Rank composed queries by a part of each; other queries have no such parts."""
-    if is_composed(task):
-        if entry.kind == "attributes-alone" and not any(query.attributes for query in task.queries):
-            if entry.optional:
-                return []
-            hint = "a change `key: value` of a known reference has them, with search.known_attributes and embed.enrich"
-            raise DataError("attributes-alone: no query has edited attributes", hint)
-        found = vector_run(part_alone(task, ALONE[entry.kind]), own, work, problems)
-        return [replace(found, system=entry.name)]
-    if entry.optional:
-        return []
-    raise UsageError(f"{entry.kind}: {task.protocol} asks no composed queries", "it is for --protocol composed")
-
-
 def _varied(slices: dict[str, list[dict[str, Any]]], settings: Settings) -> dict[str, list[dict[str, Any]]]:
     """Keep of `--slices all` only those with more than one value: the others repeat the first table."""
     if "all" not in settings.eval.slices:
@@ -434,13 +343,3 @@ def _keep(
             if query.id in next(iter(scored.per_query.values())):
                 values = {name: by_query[query.id] for name, by_query in scored.per_query.items()}
                 file.write(json.dumps({"qid": query.id, "type": query.kind, **values}, ensure_ascii=False) + "\n")
-
-
-def _run_file(written: str, root: Path) -> Path:
-    """Return the file of `run:FILE`, from where one stands or from the catalog's folder."""
-    given = Path(written).expanduser()
-    places = list(dict.fromkeys([given.absolute(), root / given]))
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise DataError(f"run:{written}: no such file", f"looked for {' and '.join(map(str, places))}")
-    return found

@@ -127,6 +127,7 @@ def system_metrics(
         "spread": dict(scored.spread),
         "variants": _variant_metrics(scored, task, variants, settings) if readable and variants else None,
         "fusion": [asdict(weight) for weight in answer.fusion] or None,
+        "hybrid": [asdict(weight) for weight in answer.hybrid] or None,
         "classes": _classes(answer, task, settings) if classed else None,
     }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,8 @@ class SystemRun:
     ids: tuple[str, ...] = ()
     vectors: NDArray[np.float32] | None = field(default=None, repr=False)
     fusion: tuple[FusionWeight, ...] = ()
+    hybrid: tuple[Any, ...] = ()
+    """The weights of a hybrid search, `hybrid.HybridWeight`."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,38 @@ class RetrievalSystem:
         return found
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """What a system has read of a task: the `documents` with their vectors, `matrix` [n, d], and the queries each with
+    its vector. Without either there is nothing to rank.
+    """
+
+    documents: list[Document]
+    matrix: NDArray[np.float32]
+    queries: list[tuple[Query, NDArray[np.float32]]]
+
+
 def vector_run(task: Task, system: RetrievalSystem, work: Workspace, problems: Problems) -> SystemRun:
-    """Rank by the inner product of query and product vectors.
+    """Rank by the inner product of query and product vectors; see `encode_task`. Queries that the system can compare
+    with no listing are left out.
+    """
+    return rank_encoded(encode_task(task, system, work, problems), system, work.settings.eval.depth)
+
+
+def rank_encoded(encoded: Encoded, system: RetrievalSystem, depth: int) -> SystemRun:
+    """Rank what a system has read of a task."""
+    if not encoded.documents or not encoded.queries:
+        return SystemRun(system.name, {}, frozenset(), system.id)
+    run = _rank_vectors(encoded.queries, encoded.documents, encoded.matrix, depth)
+    ids = tuple(document.id for document in encoded.documents)
+    return SystemRun(system.name, run, frozenset(run), system.id, ids, encoded.matrix)
+
+
+def encode_task(task: Task, system: RetrievalSystem, work: Workspace, problems: Problems) -> Encoded:
+    """Return the vectors of a task's queries and gallery.
 
     Stored vectors are used where they are of the product as the task shows it; others (changed since `afmrl embed`, a
-    photo held out) are encoded and cached. Listings and queries of which the system can read nothing are left out, and
-    queries that it can compare with no listing.
+    photo held out) are encoded and cached. Listings and queries of which the system can read nothing are left out.
     """
     stored = {key: row for row, key in enumerate(system.stored.listings.column("key"))} if system.stored else {}
     inputs = {d.id: _document_input(d, system) for d in task.documents}
@@ -115,13 +143,9 @@ def vector_run(task: Task, system: RetrievalSystem, work: Workspace, problems: P
         if (wanted := inputs[d.id]) and (wanted.key in stored or wanted.key in fresh)
     ]
     encoded = _encode_queries(task.queries, system, work, problems)
-    if not shown or not encoded:
-        return SystemRun(system.name, {}, frozenset(), system.id)
-    matrix = _matrix([key for _, key in shown], stored, system.stored, fresh)
-    documents = [document for document, _ in shown]
-    run = _rank_vectors(encoded, documents, matrix, work.settings.eval.depth)
-    ids = tuple(document.id for document in documents)
-    return SystemRun(system.name, run, frozenset(run), system.id, ids, matrix)
+    keys = [key for _, key in shown]
+    matrix = _matrix(keys, stored, system.stored, fresh) if keys else np.zeros((0, 1), dtype=np.float32)
+    return Encoded([document for document, _ in shown], matrix, encoded)
 
 
 def _encode_queries(

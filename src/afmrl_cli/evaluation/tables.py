@@ -81,6 +81,7 @@ def remarks(content: Content, wide: bool = True) -> list[str]:
             said.append(f"{name}: reads {system['readable']:,} of {queries:,} queries, the others count 0")
         if system["fusion"]:
             said.append(f"{name}: {_weights(system['fusion'])}")
+        said += [f"{name}: {words}" for words in _hybrid_weights(system.get("hybrid") or ())]
         if system["runs"] > 1:
             said.append(f"{name}: mean of {system['runs']} runs, {first} ±{system['spread'][first]:.4f}")
     said += composed_remarks(content)
@@ -100,6 +101,29 @@ def _weights(parts: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"{weights} x embedder, the rest bm25; each half of the products by {metric} of the other ({queries} queries)"
     )
+
+
+def _hybrid_weights(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say how each kind of query was weighted, and by which queries."""
+    said: list[str] = []
+    for kind in dict.fromkeys(part["kind"] for part in parts):
+        own = [part for part in parts if part["kind"] == kind]
+        weights = " and ".join(
+            ", ".join(f"{name} {weight:g}" for name, weight in part["weights"].items()) for part in own
+        )
+        queries = " and ".join(f"{part['tuned_on']:,}" for part in own)
+        by = f"by {own[0]['metric']} of {queries} queries about the validation split"
+        if own[0]["source"] != "validation":
+            by = f"each half of the products by {own[0]['metric']} of the other ({queries} queries)"
+        if not any(part["tuned_on"] for part in own):
+            weights = _written(own[0]["weights"])
+            by = "the defaults, since too few other products are there to choose by"
+        said.append(f"{kind}: {weights}; {by}")
+    return said
+
+
+def _written(weights: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
 
 
 def variants_table(content: Content) -> list[Table]:

@@ -18,7 +18,7 @@ from ..attributes.views import StoredViews, narrowed
 from ..catalog.product import Product, product_text
 from ..catalog.splits import Split, split_of
 from ..errors import DataError
-from ..retrieval.filters import Filters, check_keys, field_name, fields_of, passes
+from ..retrieval.filters import Filters, check_units, field_name, fields_of, known_filters, passes
 from ..retrieval.listings import Listing
 from ..retrieval.vectors import RowMaker
 from ..settings import SplitSettings
@@ -116,7 +116,9 @@ def gallery_of(documents: list[Document], filters: Filters) -> list[Document]:
     """Return the listings that pass `filters`; UsageError for an unknown key, DataError when none passes."""
     if not filters:
         return documents
-    check_keys(filters, {key for document in documents for key in document.labels}, "--gallery")
+    filters = known_filters(filters, {key for document in documents for key in document.labels}, "--gallery")
+    for key, wanted in filters.items():
+        check_units(key, wanted, (document.labels.get(key, "") for document in documents), "--gallery")
     kept = [document for document in documents if passes(document.labels, filters)]
     if not kept:
         raise DataError("no listing passes the --gallery filters", "look at the column's values with `afmrl check`")

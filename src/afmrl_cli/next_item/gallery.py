@@ -25,8 +25,8 @@ from ..catalog.product import Product
 from ..catalog.read import read_products
 from ..dedupe.variants import KEYS, SIZE
 from ..retrieval.composed import attribute_columns
-from ..retrieval.filters import fields_of
-from ..retrieval.hits import LINKS, PRICES, first_filled
+from ..retrieval.filters import PRICES, fields_of
+from ..retrieval.hits import LINKS, first_filled
 from ..workspace import Workspace
 
 LONGEST_VALUE = 40

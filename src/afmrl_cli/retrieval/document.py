@@ -20,6 +20,7 @@ def found_document(found: Found, catalog: str, embedder: str) -> dict[str, Any]:
         "liked": fields_shown([found.liked])[0] if found.liked else None,
         "attributes": query.attributes,
         "filters": list(found.filters),
+        "not": list(found.without),
         "change": {"text": found.change.text, "pairs": dict(found.change.pairs)} if found.change else None,
         "left_out": list(found.left_out),
     }
@@ -29,6 +30,8 @@ def found_document(found: Found, catalog: str, embedder: str) -> dict[str, Any]:
         "embedder": embedder,
         "question": shown,
         "hits": fields_shown(found.hits),
+        "weights": dict(found.weights) if found.weights else None,
+        "tuned": found.tuned,
         "reranked": found.reranked,
         "notes": [*found.warnings, *found.notes],
     }

@@ -42,8 +42,10 @@ from ..store.files import (
 from ..store.lock import writer_lock
 from ..workspace import Workspace
 from .cache import VectorCache, open_matrix
+from .colors import bring_colors_up_to_date, open_colors, wants_colors
 from .encode import Input, encode_missing
 from .index import build_index, choose_kind, recall_between, save_index
+from .lexicon import bring_lexicon_up_to_date
 from .listings import Listing, Listings, ListingsWriter, row_bytes
 from .narrow import Form, Matrix, is_wider, open_form, unit, write_form
 from .vectors import (
@@ -147,7 +149,12 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
             if settings.embed.dimensions:
                 facts["dimensions_recall"] = _dimensions_recall(work, before, encoded, len(kept))
             sources = _Sources(kept, seen.known, pending, before)
+            colored = open_colors(before) if before is not None else None
             now = _bring_up_to_date(work, place, seen, sources, facts)
+            if settings.search.hybrid != "no":
+                bring_lexicon_up_to_date(work, now)
+            if wants_colors(work):
+                bring_colors_up_to_date(work, now, (before, colored) if before is not None and colored else None)
     problems.tell(listener)
     views.tell(listener)
     return EmbedSummary(

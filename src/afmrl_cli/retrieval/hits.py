@@ -23,11 +23,11 @@ from ..models.embed_input import Item
 from ..store.database import StoredAttributes
 from ..workspace import Workspace
 from .bm25 import tokenize
+from .filters import PRICES as PRICES
 from .listings import Listing
 from .vectors import Vectors
 
 MIN_WORD = 2
-PRICES = ("sale_price", "price", "preis", "prix", "precio", "pris", "regular_price", "variant_price")
 LINKS = ("link", "url", "product_url", "product_link", "permalink", "canonical_link", "mobile_link")
 """Columns in which shops give them, the first that is filled counts."""
 
@@ -55,6 +55,12 @@ class Hit:
     """How sure the generator was of each attribute, where that is stored."""
     changed: dict[str, bool] = field(default_factory=dict)
     """Of each key that a composed query changes and that it has: whether its value is the wished one."""
+    others: int | None = None
+    """How many others of its product or style could be results; None where they are not collapsed."""
+    cosine: float = 0.0
+    """Of its vector and the query's."""
+    shares: dict[str, float] = field(default_factory=dict)
+    """What each part of a hybrid search adds to the score; {} where vectors alone ranked."""
 
     @property
     def why(self) -> str:
@@ -124,16 +130,25 @@ class QueryTerms:
 
 
 def make_hit(
-    place: tuple[int, float], listing: Listing, row: StoredAttributes | None, terms: QueryTerms, root: Path
+    place: tuple[int, float],
+    listing: Listing,
+    row: StoredAttributes | None,
+    terms: QueryTerms,
+    root: Path,
+    named: Mapping[str, str] | None = None,
 ) -> Hit:
-    """Make the result at `place` (rank, score), with what is stored of its attributes; photos are under `root`."""
+    """Make the result at `place` (rank, score), with what is stored of its attributes; photos are under `root`. `named`
+    are pairs that it has and the query names.
+    """
     rank, score = place
     attributes = read_stored(text_to_show(row))
     fields: dict[str, str] = json.loads(listing.fields)
     done = terms.change.done(attributes, fields) if terms.change else {}
     have = {folded(key): key for key in attributes}
     attributes |= {key: value for key, (value, _) in done.items() if key not in have}
-    matching = [key for key, value in attributes.items() if _matches(key, value, terms)]
+    wished = {have.get(folded(key), key): value for key, value in (named or {}).items()}
+    attributes |= {key: value for key, value in wished.items() if key not in attributes}
+    matching = [key for key, value in attributes.items() if key in wished or _matches(key, value, terms)]
     shared = [word for word in dict.fromkeys(tokenize(listing.text)) if word in terms.words]
     images = tuple(root / name for name in listing.images)
     brand, price, link = (first_filled(fields, names) for names in (("brand",), PRICES, LINKS))
@@ -188,9 +203,11 @@ def fields_shown(hits: Sequence[Hit]) -> list[dict[str, object]]:
         "same",
         "confidence",
         "changed",
+        "others",
+        "shares",
     )
     return [
         {name: getattr(hit, name) for name in shown}
-        | {"score": round(hit.score, 6), "images": [str(path) for path in hit.images]}
+        | {"score": round(hit.score, 6), "cosine": round(hit.cosine, 6), "images": [str(path) for path in hit.images]}
         for hit in hits
     ]

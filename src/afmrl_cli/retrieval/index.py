@@ -218,6 +218,20 @@ def exact_search(
     return best, found
 
 
+def all_scores(
+    matrix: Matrix, query: NDArray[np.float32], rows: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
+    """Return the inner product of one query [d] with each row of `matrix` [n, d], or with `rows` of it, in pieces: they
+    may have to be copied.
+    """
+    count = len(matrix) if rows is None else len(rows)
+    scores = np.empty(count, dtype=np.float32)
+    for at in range(0, count, ADD_ROWS):
+        piece = matrix[at : at + ADD_ROWS] if rows is None else matrix[rows[at : at + ADD_ROWS]]
+        scores[at : at + ADD_ROWS] = np.asarray(piece, dtype=np.float32) @ query
+    return scores
+
+
 def recall_between(stored: Matrix, exact: NDArray[np.float32], seed: int = 0) -> float:
     """Return recall@10 of searching `stored` instead of the same vectors `exact` [n, d], whole and in fp32: the mean
     over a sample of them, each without itself; 1.0 where there is but one. Where `stored` has fewer numbers, so has

@@ -22,9 +22,6 @@ from .listings import Listing
 if TYPE_CHECKING:
     from ..models.reranker import Reranker
 
-Ranked = tuple[float, Listing, float | None]
-"""Cosine, listing, and the probability that it is the query's product (None: not asked)."""
-
 
 @dataclass(frozen=True)
 class Reranked:
@@ -75,24 +72,25 @@ def with_photos(item: Item, name: str, reranker: Reranker, settings: Settings, p
     return replace(item, images=tuple(found.photos), attributes="")
 
 
-def rerank_first(work: Workspace, query: Item, ranked: Sequence[Ranked]) -> tuple[list[Ranked], dict[str, float]]:
-    """Return `ranked` with the first `search.rerank` of them in the reranker's order, and what that took, which is
-    noted, too. Raises ModelError without a reranker.
+def rerank_first(
+    work: Workspace, query: Item, listings: Sequence[Listing], cosines: NDArray[np.floating]
+) -> tuple[NDArray[np.int64], list[float], dict[str, float]]:
+    """Return the places of `listings` [n] in the reranker's order, the probability of each, in that order, that it is
+    the query's product, and what that took, which is noted, too. `cosines` [n] are the embedder's. Raises ModelError
+    without a reranker.
     """
     settings, problems, reranker = work.settings, Problems(), work.reranker()
-    head, rest = ranked[: settings.search.rerank], ranked[settings.search.rerank :]
-    if not head:
-        return list(ranked), cost(np.empty((0, 2)), 0.0)[0]
+    if not listings:
+        return np.empty(0, dtype=np.int64), [], cost(np.empty((0, 2)), 0.0)[0]
     began = time.monotonic()
     root = work.folder.root
-    items = [with_photos(listing_item(each, root), each.id, reranker, settings, problems) for _, each, _ in head]
+    items = [with_photos(listing_item(each, root), each.id, reranker, settings, problems) for each in listings]
     shown = with_photos(query, "the query", reranker, settings, problems)
     problems.tell(work.listener)
-    found = rerank(reranker, shown, items, np.array([score for score, _, _ in head]))
-    ordered = [(*head[place][:2], float(found.probabilities[place])) for place in found.order]
+    found = rerank(reranker, shown, items, cosines)
     summary, words = cost(found.both, time.monotonic() - began)
     work.listener.note(f"reranked by {reranker.id}: {words}")
-    return [*ordered, *rest], summary
+    return found.order, [float(found.probabilities[place]) for place in found.order], summary
 
 
 def listing_item(listing: Listing, root: Path) -> Item:

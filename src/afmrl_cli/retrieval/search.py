@@ -1,11 +1,12 @@
 """Text, photo, both, or a listing -> ranked listings, over a catalog that is opened once.
 
     searcher = open_search(work)
-    found = searcher.search(Query("red shirt", filters=("brand=Luma",)))
+    found = searcher.search(Query("red shirt", filters=("brand=Luma", "price<50")))
 
 A query of `like` is the listing's stored vector: no model is loaded, and the listing itself is left out. Everything
-else is encoded with the query instruction. Unfiltered queries go to the index; with a filter the search is exact over
-the listings that pass, so that a filter never loses a result.
+else is encoded with the query instruction. How vectors and the other parts of a hybrid search come together says
+`hybrid`; a query with a `change`, and every one with `search.hybrid = "no"`, goes by vectors alone. With a filter the
+search is exact over the listings that pass, so that a filter never loses a result.
 
 A service that answers many people calls the three steps of `search` by themselves: `prepare` and `answer` in as many
 threads as it likes, `encode` for all queries that wait. Models are behind one lock.
@@ -13,7 +14,7 @@ threads as it likes, `encode` for all queries that wait. Models are behind one l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..attributes.parse import read_stored
+from ..attributes.views import text_to_show
 from ..catalog.images import open_image
 from ..errors import DataError, UsageError
 from ..listener import Notes
@@ -30,24 +33,32 @@ from ..models.backends import photos_alone, reads_text
 from ..models.embed_input import Item, for_composed
 from ..settings import SearchSettings, Settings
 from ..workspace import Workspace
+from .bm25 import tokenize
 from .cache import other_dimension
+from .colors import mean_colors
+from .columns import Mask
 from .composed import Change, Composed, check_embedder, compose, read_change
 from .encode import cut_message
-from .filters import Filters, check_keys, parse_filters, passes
+from .filters import parse_filters
 from .hits import Hit, QueryTerms, attributes_on_disk, make_hit, unknown_listing
-from .index import Index, exact_search, search_index
-from .rerank import Ranked, listing_item, rerank_first
+from .hybrid import Asking, Kind, Ranking, Weights, rank
+from .opened import GROUPS, Opened
+from .rerank import listing_item, rerank_first
 from .vectors import Vectors, load_vectors, stale_products
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+DEEPER = 4
+"""How many times as many listings are looked through where results are collapsed, again and again."""
 
 
 @dataclass(frozen=True)
 class Query:
     """What is wanted: `text`, `photos` (paths, or opened) or both, with the `attributes` that a generator wrote of
     them; or products `like` a listing. With a `change`, as a person writes it, the one photo or listing is its
-    reference. `filters` are `key=value`.
+    reference. `filters` are `key=value` or bounds such as `price<100`; listings that have any of `without`
+    (`key: value`, or words) are no result.
     """
 
     text: str = ""
@@ -56,6 +67,7 @@ class Query:
     like: str = ""
     change: str | None = None
     filters: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
     def check(self, settings: Settings) -> None:
         """Raise UsageError for parts that can't stand together, for nothing at all, and for words where the embedder
@@ -88,7 +100,8 @@ class Query:
 class Found:
     """What a search found: `hits`, best first. `liked` is the listing that they are like, None for a `query`; `filters`
     are as given; `reranked` is what the reranker took, None where there was none. `change` is that of a composed
-    query, and `left_out` are the ids of its reference. `notes` and `warnings` are for who searches.
+    query, and `left_out` are the ids of its reference. `notes` and `warnings` are for who searches. `weights` are those
+    of a hybrid search, None where vectors alone ranked, and `tuned` says in words where they come from.
     """
 
     query: Item
@@ -100,18 +113,21 @@ class Found:
     left_out: Sequence[str] = ()
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    without: Sequence[str] = ()
+    weights: Weights | None = None
+    tuned: str = ""
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A query that has been checked and opened. `like` is the row of the listing that results are like; `hidden` rows
-    are no result; `work` tells its notes to the query's own.
+    are no result, nor are those that are not `allowed` [n] (None: all are); `work` tells its notes to the query's own.
     """
 
     query: Query
     item: Item
     settings: SearchSettings
-    filters: Filters
+    allowed: Mask | None
     work: Workspace
     notes: Notes
     like: int | None = None
@@ -122,6 +138,13 @@ class Prepared:
     def needs_model(self) -> bool:
         """Tell whether `encode` has to load the embedder for it."""
         return self.composed is not None or self.like is None
+
+    @property
+    def kind(self) -> Kind:
+        """Return what asks."""
+        if self.like is not None:
+            return "listing"
+        return "both" if self.item.images and self.item.text else "photo" if self.item.images else "text"
 
 
 @dataclass(frozen=True)
@@ -148,7 +171,9 @@ class Searcher:
         settings, notes = settings or self.work.settings.search, Notes()
         whole = self.work.settings.model_copy(update={"search": settings})
         query.check(whole)
-        filters = parse_filters(query.filters, "--filter")
+        allowed, said = self.opened.allowed(parse_filters(query.filters, "--filter"), query.without)
+        for note in said:
+            notes.note(note)
         if query.change is not None and self.work.folder.database.is_file():
             self.work.source_on_disk  # noqa: B018  once for all queries
         work = self.work.telling(notes, whole)
@@ -159,17 +184,17 @@ class Searcher:
             composed = compose(work, self.vectors, change, like=query.like, photos=paths, written=query.attributes)
             like = self.vectors.listings.row_of(query.like) if query.like else None
             return Prepared(
-                query, composed.query, settings, filters, work, notes, like, composed, hidden=composed.hidden
+                query, composed.query, settings, allowed, work, notes, like, composed, hidden=composed.hidden
             )
         if query.like:
             row = self.vectors.listings.row_of(query.like)
             if row is None:
                 raise unknown_listing(query.like, self.vectors)
-            return Prepared(query, Item(), settings, filters, work, notes, row, hidden=frozenset([row]))
+            return Prepared(query, Item(), settings, allowed, work, notes, row, hidden=frozenset([row]))
         catalog = self.work.settings.catalog
         images = tuple(open_image(photo, catalog) if isinstance(photo, Path) else photo for photo in query.photos)
         item = Item(query.text.strip(), images, query.attributes)
-        return Prepared(query, item, settings, filters, work, notes)
+        return Prepared(query, item, settings, allowed, work, notes)
 
     def encode(self, queries: Sequence[Prepared]) -> NDArray[np.float32]:
         """Return the vector of each query [n, d]: the embedder reads all that need it at once, and is loaded when one
@@ -198,66 +223,126 @@ class Searcher:
 
     def answer(self, prepared: Prepared, vector: NDArray[np.float32]) -> Found:
         """Find what is nearest to a query's `vector` [d], and say why."""
-        settings, listings = prepared.settings, self.vectors.listings
-        wanted = max(settings.k, settings.rerank)
-        scores, rows = self._nearest(vector[None], wanted + len(prepared.hidden), prepared.filters)
-        found = [(float(score), int(row)) for score, row in zip(scores, rows, strict=True) if row >= 0]
-        found = [(score, row) for score, row in found if row not in prepared.hidden]
-        if found and not any(score for score, _ in found):
+        settings, weights = prepared.settings, self._weights(prepared)
+        asking = None if weights is None else self._asking(prepared, vector, colors=weights.get("colors", 0.0) > 0)
+        ranking, others = self._collapsed(prepared, vector, asking, weights)
+        if len(ranking.rows) and not (ranking.scores.any() or ranking.cosines.any()):
             raise _nothing_in_common(prepared)
-        ranked: list[Ranked] = [(score, listings.listing(row), None) for score, row in found[:wanted]]
+        same: list[float | None] = [None] * len(ranking.rows)
         reranked = None
         if settings.rerank:
-            ranked, reranked = self._reranked(prepared, ranked)
-        return self._shown(prepared, ranked[: settings.k], reranked)
+            ranking, same, reranked = self._reranked(prepared, ranking)
+        return self._shown(prepared, ranking, (asking, weights), others, same, reranked)
 
     def stale(self) -> int:
         """Count the products that are new, changed or gone since the vectors were made."""
         return stale_products(self.work, self.vectors)
 
     @cached_property
-    def _index(self) -> Index:
-        return self.vectors.index()
+    def opened(self) -> Opened:
+        """Return all that is read beside the vectors."""
+        return Opened(self.work, self.vectors)
 
-    def _nearest(
-        self, query: NDArray[np.float32], k: int, filters: Filters
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        vectors = self.vectors
-        if filters:
-            fields = list(vectors.listings.fields())
-            check_keys(filters, {key for each in fields for key in each}, "--filter")
-            rows = np.array([row for row, each in enumerate(fields) if passes(each, filters)], dtype=np.int64)
-            scores, found = exact_search(vectors.matrix, query, k, rows)
-        elif vectors.index_kind == "flat":
-            # Exact either way: for one query the matrix product is the faster one, and importing FAISS costs more.
-            scores, found = exact_search(vectors.matrix, query, k)
-        else:
-            with self._model:  # the effort of a search is set on the index
-                scores, found = search_index(self._index, query, k)
-        return scores[0], found[0]
+    def _weights(self, prepared: Prepared) -> Weights | None:
+        """Return the weights of the parts that rank a query; None where vectors alone do."""
+        if prepared.composed or prepared.settings.hybrid == "no":
+            return None
+        weights = self.opened.weights.of(prepared.kind)
+        return weights if any(weight > 0 for part, weight in weights.items() if part != "vectors") else None
 
-    def _reranked(self, prepared: Prepared, ranked: list[Ranked]) -> tuple[list[Ranked], dict[str, float]]:
-        item = prepared.item
+    def _asking(self, prepared: Prepared, vector: NDArray[np.float32], *, colors: bool) -> Asking:
+        text, written, item = prepared.item.text, prepared.item.attributes, prepared.item
+        if prepared.like is None:
+            wishes = self.opened.named.wishes(text, read_stored(written))
+            shown = mean_colors(item) if colors and item.images and self.opened.colors is not None else None
+            return Asking(vector, tokenize(text), wishes, shown)
+        listing = self.vectors.listings.listing(prepared.like)
+        written = text_to_show(attributes_on_disk(self.work, [listing]).get(listing.id))
+        wishes = self.opened.named.wishes("", read_stored(written))
+        shown = self.opened.colors.colors(prepared.like) if colors and self.opened.colors is not None else None
+        return Asking(vector, tokenize(listing.text), wishes, shown)
+
+    def _ranking(
+        self, prepared: Prepared, vector: NDArray[np.float32], asking: Asking | None, weights: Weights | None, k: int
+    ) -> Ranking:
+        """Return the best k listings for a query."""
+        if asking is not None and weights is not None:
+            gallery = self.opened.gallery if asking.colors is None else self.opened.colored_gallery
+            return rank(gallery, asking, weights, k, hidden=sorted(prepared.hidden), allowed=prepared.allowed)
+        rows = None if prepared.allowed is None else np.flatnonzero(prepared.allowed)
+        scores, found = self.opened.nearest(vector, k + len(prepared.hidden), rows)
+        keep = ~np.isin(found, list(prepared.hidden))
+        scores, found = scores[keep][:k], found[keep][:k]
+        return Ranking(found, scores, {}, scores)
+
+    def _collapsed(
+        self, prepared: Prepared, vector: NDArray[np.float32], asking: Asking | None, weights: Weights | None
+    ) -> tuple[Ranking, dict[int, int]]:
+        """Return as many listings as are shown or reranked, of each product or style the first where results are
+        collapsed, and by row how many others of it there are.
+        """
+        settings = prepared.settings
+        wanted = max(settings.k, settings.rerank)
+        groups = None if settings.collapse == "no" else self.opened.groups(settings.collapse)
+        if groups is None:
+            if settings.collapse != "no":
+                said = f"--collapse {settings.collapse}: no listing has a {GROUPS[settings.collapse]}"
+                prepared.notes.note(f"{said}, so that nothing is collapsed")
+            ranking = self._ranking(prepared, vector, asking, weights, wanted)
+            return ranking, {}
+        there = np.ones(len(groups), dtype=bool) if prepared.allowed is None else prepared.allowed.copy()
+        there[list(prepared.hidden)] = False
+        sizes, depth = np.bincount(groups[there], minlength=int(groups.max()) + 1), DEEPER * wanted
+        while True:
+            ranking = self._ranking(prepared, vector, asking, weights, depth)
+            places = np.sort(np.unique(groups[ranking.rows], return_index=True)[1])[:wanted]
+            if len(places) == wanted or len(ranking.rows) < depth or depth >= len(groups):
+                break
+            depth *= DEEPER
+        ranking = ranking.at(places)
+        return ranking, {int(row): int(sizes[groups[row]]) - 1 for row in ranking.rows}
+
+    def _reranked(
+        self, prepared: Prepared, ranking: Ranking
+    ) -> tuple[Ranking, list[float | None], dict[str, float] | None]:
+        listings, item = self.vectors.listings, prepared.item
         if prepared.like is not None:
-            item = listing_item(self.vectors.listings.listing(prepared.like), self.work.folder.root)
+            item = listing_item(listings.listing(prepared.like), self.work.folder.root)
         with self._model:
             self.work.reranker()
             work = self.work.telling(prepared.notes, prepared.work.settings)
-            return rerank_first(work, item, ranked)
+            head = [listings.listing(int(row)) for row in ranking.rows[: prepared.settings.rerank]]
+            order, same, reranked = rerank_first(work, item, head, ranking.cosines[: len(head)])
+        rest = np.arange(len(head), len(ranking.rows))
+        return ranking.at(np.concatenate([order, rest]).astype(np.int64)), [*same, *[None] * len(rest)], reranked
 
-    def _shown(self, prepared: Prepared, ranked: Sequence[Ranked], reranked: dict[str, float] | None) -> Found:
+    def _shown(
+        self,
+        prepared: Prepared,
+        ranking: Ranking,
+        by: tuple[Asking | None, Weights | None],
+        others: Mapping[int, int],
+        same: Sequence[float | None],
+        reranked: dict[str, float] | None,
+    ) -> Found:
         composed, listings, root = prepared.composed, self.vectors.listings, self.work.folder.root
         liked = None if prepared.like is None else listings.listing(prepared.like)
-        shown = [listing for _, listing, _ in ranked]
+        rows = [int(row) for row in ranking.rows[: prepared.settings.k]]
+        shown = [listings.listing(row) for row in rows]
         texts = attributes_on_disk(self.work, [*shown, *([liked] if liked else [])])
-        change = composed.change if composed else None
+        change, (asking, weights) = composed.change if composed else None, by
         terms = QueryTerms.of_query(prepared.item, change)
         if liked and not change:
             terms = QueryTerms.of_listing(liked, texts)
-        hits = [
-            replace(make_hit((rank, score), listing, texts.get(listing.id), terms, root), same=same)
-            for rank, (score, listing, same) in enumerate(ranked, 1)
-        ]
+        wishes = asking.wishes if asking is not None else ()
+        hits = []
+        for place, (row, listing) in enumerate(zip(rows, shown, strict=True)):
+            named = self.opened.named.pairs_of(row, wishes) if wishes else {}
+            where = place + 1, float(ranking.scores[place])
+            hit = make_hit(where, listing, texts.get(listing.id), terms, root, named)
+            shares: dict[str, float] = {part: float(values[place]) for part, values in ranking.shares.items()}
+            cosine = float(ranking.cosines[place])
+            hits.append(replace(hit, same=same[place], others=others.get(row), shares=shares, cosine=cosine))
         nothing = QueryTerms(frozenset(), {})
         return Found(
             prepared.item,
@@ -269,6 +354,9 @@ class Searcher:
             [listings.listing(row).id for row in sorted(prepared.hidden)] if composed else [],
             tuple(prepared.notes.notes),
             tuple(prepared.notes.warnings),
+            prepared.query.without,
+            weights,
+            self.opened.weights.words(prepared.kind) if weights is not None else "",
         )
 
 

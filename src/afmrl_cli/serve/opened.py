@@ -1,9 +1,9 @@
 """The catalog as it is served: its stored vectors, opened, and opened anew when `afmrl embed` has run.
 
-A thread watches the small files that name what counts (`embeddings/*/current`, the fit of `light`, checkpoints), once a
-second. What is new is opened beside, its model loaded where that is another, and put in the place of the old at once;
-searches that run end on the version that they began with. Where it can't be opened, the old one goes on and the page
-says so. No vectors yet is a state like any other.
+A thread watches the small files that name what counts (`embeddings/*/current`, the weights of hybrid search, the fit of
+`light`, checkpoints), once a second. What is new is opened beside, its model loaded where that is another, and put in
+the place of the old at once; searches that run end on the version that they began with. Where it can't be opened, the
+old one goes on and the page says so. No vectors yet is a state like any other.
 
 The same thread counts how many products are new, changed or gone since the vectors were made, when the catalog's file
 was written to; at most every half minute, since that reads all of it.
@@ -22,6 +22,7 @@ from typing import Any
 from ..errors import AfmrlError
 from ..retrieval.search import Query, Searcher, open_search
 from ..retrieval.vectors import CURRENT, catalog_state
+from ..retrieval.weights import FILE as WEIGHTS
 from ..store.folder import check_store
 from ..workspace import Workspace
 from .facets import Facets
@@ -115,7 +116,7 @@ class OpenCatalog:
         same = self._opened is not None and fresh.embedder_id == self._opened.embedder
         work = self._work if same else fresh
         searcher = open_search(work)
-        if self._opened is not None and same and searcher.vectors.manifest == self._opened.searcher.vectors.manifest:
+        if self._opened is not None and same and _is_same(searcher, self._opened.searcher):
             return
         listings = searcher.vectors.listings
         opened = Opened(searcher, {id: row for row, id in enumerate(searcher.vectors.ids)}, Facets(listings.fields()))
@@ -147,6 +148,11 @@ class OpenCatalog:
             self._counted = state
 
 
+def _is_same(one: Searcher, other: Searcher) -> bool:
+    """Tell whether two searchers find the same."""
+    return one.vectors.manifest == other.vectors.manifest and one.opened.weights == other.opened.weights
+
+
 def warm(searcher: Searcher) -> None:
     """Load the embedder and search once, so that the first client does not wait for it."""
     searcher.work.embedder()
@@ -157,7 +163,8 @@ def warm(searcher: Searcher) -> None:
 def _marks(work: Workspace) -> Iterator[tuple[str, int]]:
     """Yield the small files that say which vectors and models count, with the times of their last change."""
     folder = work.folder
-    places = [*folder.embeddings.glob(f"*/{CURRENT}"), *_inside(folder.light), folder.checkpoints]
+    named = (name for each in (CURRENT, WEIGHTS) for name in folder.embeddings.glob(f"*/{each}"))
+    places = [*named, *_inside(folder.light), folder.checkpoints]
     places += list(_inside(folder.checkpoints))
     for path in sorted(places):
         with contextlib.suppress(OSError):

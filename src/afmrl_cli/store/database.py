@@ -213,6 +213,14 @@ class Database:
         )
         return [StoredAttributes(*row) for row in _sound(rows)]
 
+    def attributes_state(self, generator: str, prompt: str) -> tuple[int, float]:
+        """Return how many texts a generator has stored under a prompt, and when the last one was written: what tells
+        cheaply that nothing was written since.
+        """
+        query = "SELECT COUNT(*), COALESCE(MAX(created), 0) FROM attributes WHERE generator = ? AND prompt = ?"
+        number, last = self._connection.execute(query, (generator, prompt)).fetchone()
+        return int(number), float(last)
+
     def put_attributes(self, rows: Sequence[StoredAttributes]) -> None:
         """Store `rows` in one transaction; one with the same key (fingerprint, generator, prompt) is
         replaced."""
