@@ -26,8 +26,11 @@ def test_a_search_is_the_document_of_the_command_with_addresses_for_paths(client
     assert served.keys() == printed.keys() - {"html", "preset"}
     for one, other in zip(served["hits"], printed["hits"], strict=True):
         assert one["images"] == [f"/photos/{one['id']}/{n}" for n in range(len(other["images"]))]
-        assert {**one, "images": 0, "score": 0} == {**other, "images": 0, "score": 0}
+        numbers = {"images": 0, "score": 0, "cosine": 0, "shares": 0}
+        assert {**one, **numbers} == {**other, **numbers}
         assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+        assert one["score"] == pytest.approx(sum(one["shares"].values()), abs=1e-4)
+        assert one["shares"] == pytest.approx(other["shares"], abs=1e-4)
     assert str(root) not in json.dumps(served)
 
 
@@ -37,6 +40,18 @@ def test_a_photo_of_the_catalog_finds_its_listing(client: Client) -> None:
     assert found["question"]["images"] == 1 and len(found["hits"]) == 5
     both = client.by_photo(photo, text="green shirt", filters=["brand=luma", "brand=acme"], k=30).json()
     assert len(both["hits"]) == 24 and both["question"]["filters"] == ["brand=luma", "brand=acme"]
+
+
+def test_bounds_what_is_not_wished_and_collapsed_products(client: Client) -> None:
+    found = client.search(text="red shirt", filters=["price<15"], **{"not": ["color: red"]}, collapse="product").json()
+    assert found["question"]["not"] == ["color: red"] and found["weights"]["vectors"] > 0
+    assert {hit["id"] for hit in found["hits"]} <= {"s2", "s3", "s4"} and len(found["hits"]) == 2
+    assert {hit["id"]: hit["others"] for hit in found["hits"]}["s4"] == 0
+    photo = (client.service.folder.root / "images" / "4.png").read_bytes()
+    found = client.by_photo(photo, **{"not": ["color: red", "color: green"]}, k=50).json()
+    assert len(found["hits"]) == 16 and found["weights"]["colors"] > 0
+    assert "color" in sentence(client.search(text="x", **{"not": ["colour: red"]}), 422)
+    assert "collapse" in sentence(client.search(text="x", collapse="brand"), 422)
 
 
 def test_like_leaves_the_listing_out_and_shows_it(client: Client) -> None:

@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import pytest
 
+from afmrl_cli.retrieval.hybrid import PARTS
 from afmrl_cli.serve.words import all_words, language_of
 from afmrl_cli.sources import load_settings
 from tests.serve.shop import Client
@@ -27,6 +28,7 @@ def test_every_text_is_used_and_every_text_that_is_used_is_there() -> None:
     page = "".join((PAGES / name).read_text("utf-8") for name in ("page.html", "token.html", "page.js"))
     used = set(re.findall(r"words\.(\w+)", page)) | set(re.findall(r'words\["(\w+)"\]', page))
     used |= set(re.findall(r'"([a-z_]+)"', page)) | {f"fact_{kind}" for kind in ("photo", "text", "vector")}
+    used |= {f"part_{part}" for part in PARTS}
     assert set(all_words()["en"]) <= used
     assert set(re.findall(r'say\("(\w+)"', page)) <= set(all_words()["en"])
 

@@ -79,12 +79,17 @@ FOUND: dict[str, Any] = {
     "question": {"type": "object"},
     "hits": HITS,
     "beside": {"type": "object", "description": "The same document of the other embedder, where both were wanted."},
+    "weights": {"type": ["object", "null"], "additionalProperties": NUMBER, "description": "Of the parts that rank."},
+    "tuned": {**TEXT, "description": "By what the weights were chosen."},
     "reranked": {"type": ["object", "null"]},
     "notes": TEXTS,
 }
 HIT: dict[str, Any] = {
     "rank": {"type": "integer"},
     "score": NUMBER,
+    "cosine": {**NUMBER, "description": "Of the vectors of query and product."},
+    "shares": {**SHARES, "description": "What each part adds to the score."},
+    "others": {"type": ["integer", "null"], "description": "How many more of its product or style are results."},
     "id": TEXT,
     "title": TEXT,
     "brand": TEXT,

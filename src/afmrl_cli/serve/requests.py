@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.datastructures import UploadFile
@@ -31,6 +31,8 @@ MOST_PHOTOS, MOST_FIELDS, MOST_FILTERS = 4, 80, 50
 PHOTO = "photo"
 Short = Annotated[str, StringConstraints(max_length=500)]
 LONGEST = ServeSettings.most_chars
+LISTS = {"filters": "filters", "filter": "filters", "not": "not"}
+"""Fields of a form that may stand several times."""
 
 
 class SearchRequest(BaseModel):
@@ -44,7 +46,13 @@ class SearchRequest(BaseModel):
         None, max_length=LONGEST, description="What differs from the photo or listing: 'color: red', or words."
     )
     filters: list[Short] = Field(
-        [], max_length=MOST_FILTERS, description="KEY=VALUE; values of one key are alternatives."
+        [], max_length=MOST_FILTERS, description="KEY=VALUE, of one key alternatives, or KEY<NUMBER."
+    )
+    without: list[Short] = Field(
+        [], alias="not", max_length=MOST_FILTERS, description="No listings with this: 'key: value', or words."
+    )
+    collapse: Literal["no", "product", "style"] | None = Field(
+        None, description="One result for the listings of a product or style; by default `search.collapse`."
     )
     beside: bool = Field(False, description="What the embedder of `serve.beside` finds, too.")
     k: int | None = Field(
@@ -146,8 +154,8 @@ async def _read_form(request: Request, kind: type[Wanted], place: Path, most_byt
                     path = place / str(len(photos))
                     await asyncio.to_thread(_copy, value, path)
                     photos.append(path)
-                elif name in ("filters", "filter"):
-                    content.setdefault("filters", []).append(value)
+                elif name in LISTS:
+                    content.setdefault(LISTS[name], []).append(value)
                 elif name in content:
                     raise Refusal(422, f"{name[:60]} stands twice")
                 else:
@@ -176,5 +184,6 @@ def _checked(content: dict[str, Any], kind: type[Wanted]) -> Wanted:
         first = error.errors(include_input=False, include_url=False)[0]
         name = ".".join(map(str, first["loc"]))[:60]
         if first["type"] == "extra_forbidden":
-            raise Refusal(422, f"there is no {name!r}", f"known are {', '.join(kind.model_fields)}") from None
+            known = (field.alias or key for key, field in kind.model_fields.items())
+            raise Refusal(422, f"there is no {name!r}", f"known are {', '.join(known)}") from None
         raise Refusal(422, f"{name}: {first['msg'][:200]}") from None

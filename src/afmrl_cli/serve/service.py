@@ -132,9 +132,14 @@ class Service:
         if not (request.text.strip() or photos or request.like or request.change is not None):
             raise Refusal(422, "nothing to search for", "send text, a photo, or like, the id of a listing")
         query = Query(
-            request.text, tuple(photos), like=request.like, change=request.change, filters=tuple(request.filters)
+            request.text,
+            tuple(photos),
+            like=request.like,
+            change=request.change,
+            filters=tuple(request.filters),
+            without=tuple(request.without),
         )
-        own: dict[str, Any] = {"k": request.k} if request.k is not None else {}
+        own: dict[str, Any] = request.model_dump(include={"k", "collapse"}, exclude_none=True)
         if request.change is not None:  # a reranker finds the same product, which a change does not want
             own["rerank"] = 0
         settings = self.settings.search.model_copy(update=own)

@@ -254,13 +254,17 @@ function card(hit, marks) {
   const heading = hit.link ? el("a", { href: hit.link, rel: "noopener noreferrer nofollow", target: "_blank" }, title) : title;
   const around = [hit.id, hit.brand].filter(Boolean).join(" · ");
   const sure = hit.same === null ? "" : ` · ${say("chance_same", { share: share(hit.same) })}`;
+  const others = hit.others ? ` · ${say("others", { count: number(hit.others) })}` : "";
+  const parts = Object.entries(hit.shares).filter(([, added]) => added >= 0.0005)
+    .map(([part, added]) => `${say(`part_${part}`)} ${number(added, 3)}`);
   const facts = el(
     "div", { class: "facts" },
     el("div", { class: "place" }, el("span", {}, String(hit.rank)), el("span", {}, number(hit.score, 3) + sure)),
     el("h2", {}, heading),
-    el("div", { class: "id" }, around, hit.price ? " · " : "", hit.price ? el("b", {}, hit.price) : ""),
+    el("div", { class: "id" }, around, hit.price ? " · " : "", hit.price ? el("b", {}, hit.price) : "", others),
     attributes(hit),
     hit.words.length ? el("p", { class: "why" }, say("words", { words: hit.words.join(", ") })) : "",
+    parts.length ? el("p", { class: "why" }, say("score_by", { parts: parts.join(" + ") })) : "",
   );
   const item = el("li", { class: "card", tabindex: "-1", "data-id": hit.id });
   const pairs = Boolean(searched?.like && !searched.change);
