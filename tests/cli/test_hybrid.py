@@ -48,7 +48,7 @@ def found(content: dict[str, Any]) -> list[str]:
 
 def test_a_query_that_names_a_colour_finds_it_first_and_says_why(shop: Path) -> None:
     content = document("search", "red shirt", "-k", "24")
-    assert content["weights"] == {"vectors": 0.5, "words": 0.4, "attributes": 0.1} and content["tuned"] == "defaults"
+    assert content["weights"] == {"vectors": 0.6, "words": 0.3, "attributes": 0.1} and content["tuned"] == "defaults"
     red = [hit for hit in content["hits"] if hit["attributes"].get("color") == "red"]
     assert {hit["id"] for hit in red} == {"s0", "s1", "s12", "s13"}
     assert all("color" in hit["matching"] and "color: red" in hit["why"] for hit in red)
@@ -57,7 +57,7 @@ def test_a_query_that_names_a_colour_finds_it_first_and_says_why(shop: Path) -> 
     alone = document("search", "red shirt", "-k", "24", "--hybrid", "no")
     assert alone["weights"] is None and all(hit["score"] == hit["cosine"] for hit in alone["hits"])
     assert found(alone) != found(content)
-    assert "ranked by vectors 0.5, words 0.4, attributes 0.1 (defaults)" in call("search", "red shirt").stderr
+    assert "ranked by vectors 0.6, words 0.3, attributes 0.1 (defaults)" in call("search", "red shirt").stderr
 
 
 def test_what_is_served_is_what_is_measured(shop: Path) -> None:

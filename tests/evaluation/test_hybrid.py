@@ -12,11 +12,20 @@ from afmrl_cli.evaluation.hybrid import STEPS, HybridTask, Judged, choose_weight
 from afmrl_cli.evaluation.metrics import evaluate
 from afmrl_cli.evaluation.systems import Encoded
 from afmrl_cli.evaluation.task import Document, Query, Task
-from afmrl_cli.retrieval.hybrid import Floats, Kind, Part, Scaled, Weights
+from afmrl_cli.nano.shop import ShopPlan
+from afmrl_cli.nano.shop import write_shop as write_drawn
+from afmrl_cli.retrieval.hybrid import KINDS, Floats, Kind, Part, Scaled, Weights
 from afmrl_cli.retrieval.listings import make_listing
-from afmrl_cli.retrieval.weights import DEFAULTS, HybridWeights, Tuned, read_weights, write_weights
+from afmrl_cli.retrieval.weights import (
+    DEFAULTS,
+    HybridWeights,
+    Tuned,
+    default_weights,
+    read_weights,
+    write_weights,
+)
 from afmrl_cli.store.folder import CatalogFolder
-from tests.retrieval.shop import work_of
+from tests.retrieval.shop import shop_rows, work_of, write_shop
 
 PRODUCTS = 60
 
@@ -92,6 +101,16 @@ def test_stored_weights_are_read_back_and_others_stay_as_they_were(tmp_path: Pat
     assert found.of("text") == {"vectors": 0.2, "words": 0.8} and found.of("photo") == DEFAULTS["photo"]
     assert found.words("text") == "tuned on 150 validation queries" and found.words("photo") == "defaults"
     assert found.state == {"data": "d"}
+
+
+def test_the_built_in_model_counts_for_little_but_in_drawn_shops(tmp_path: Path) -> None:
+    write_drawn(tmp_path / "drawn", ShopPlan(products=4, text_queries=0, photo_queries=0, size=64))
+    other = write_shop(tmp_path / "other", shop_rows(4))
+    home = default_weights(work_of(CatalogFolder(tmp_path / "drawn" / "catalog.csv")))
+    abroad = default_weights(work_of(other))
+    for kind in KINDS:
+        assert home[kind]["vectors"] >= 0.5 and abroad[kind]["vectors"] == 0.1
+        assert all(sum(each[kind].values()) == pytest.approx(1) for each in (home, abroad, DEFAULTS))
 
 
 @pytest.mark.parametrize("text", ["{}", '{"schema": "afmrl.hybrid/1"}', "[", '{"schema": "afmrl.hybrid/2"}'])

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from ..catalog.rendered import is_rendered
 from ..models.presets import base_name
 from ..settings import BUILT_IN
 from ..store.files import read_object, reading, write_json
@@ -22,25 +23,35 @@ from .hybrid import KINDS, PARTS, Kind, Part, Weights
 SCHEMA = "afmrl.hybrid/1"
 FILE = "hybrid.json"
 DEFAULTS: Mapping[Kind, Weights] = {
-    "text": {"vectors": 0.5, "words": 0.4, "attributes": 0.1},
+    "text": {"vectors": 0.6, "words": 0.3, "attributes": 0.1},
     "photo": {"vectors": 0.8, "colors": 0.2},
     "both": {"vectors": 0.6, "words": 0.3, "colors": 0.1},
-    "listing": {"vectors": 0.5, "words": 0.4, "colors": 0.1},
+    "listing": {"vectors": 0.6, "words": 0.3, "colors": 0.1},
 }
-DRAWN: Mapping[Kind, Weights] = {
-    "text": {"vectors": 0.2, "words": 0.6, "attributes": 0.2},
-    "photo": {"vectors": 0.5, "colors": 0.5},
-    "both": {"vectors": 0.3, "words": 0.4, "colors": 0.3},
-    "listing": {"vectors": 0.2, "words": 0.5, "colors": 0.3},
+AT_HOME: Mapping[Kind, Weights] = {
+    "text": {"vectors": 0.5, "words": 0.3, "attributes": 0.2},
+    "photo": {"vectors": 1.0},
+    "both": {"vectors": 0.8, "words": 0.2},
+    "listing": {"vectors": 0.8, "words": 0.2},
 }
-"""Of the built-in model, which has seen drawn clothes alone."""
+"""Of the built-in model in a drawn shop, where colours tell variants alone apart, and it sees more."""
+ABROAD: Mapping[Kind, Weights] = {
+    "text": {"vectors": 0.1, "words": 0.7, "attributes": 0.2},
+    "photo": {"vectors": 0.1, "colors": 0.9},
+    "both": {"vectors": 0.1, "words": 0.5, "colors": 0.4},
+    "listing": {"vectors": 0.1, "words": 0.7, "colors": 0.2},
+}
+"""Of the built-in model anywhere else: it has seen drawn clothes alone."""
 
 
 def default_weights(work: Workspace) -> Mapping[Kind, Weights]:
     """Return the weights of the settings' embedder where none were tuned."""
     settings = work.settings
-    drawn = base_name(settings.model, "embedder") == BUILT_IN and not settings.model.vision_checkpoint
-    return DRAWN if drawn and not settings.embed.endpoint else DEFAULTS
+    if settings.embed.endpoint or settings.model.vision_checkpoint:
+        return DEFAULTS
+    if base_name(settings.model, "embedder") != BUILT_IN:
+        return DEFAULTS
+    return ABROAD if is_rendered(work.folder, settings) is False else AT_HOME
 
 
 @dataclass(frozen=True)
