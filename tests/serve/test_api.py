@@ -48,7 +48,7 @@ def test_bounds_what_is_not_wished_and_collapsed_products(client: Client) -> Non
     assert {hit["id"] for hit in found["hits"]} <= {"s2", "s3", "s4"} and len(found["hits"]) == 2
     assert {hit["id"]: hit["others"] for hit in found["hits"]}["s4"] == 0
     photo = (client.service.folder.root / "images" / "4.png").read_bytes()
-    found = client.by_photo(photo, **{"not": ["color: red", "color: green"]}, k=50).json()
+    found = client.by_photo(photo, "photo.png", k=50, **{"not": ["color: red", "color: green"]}).json()
     assert len(found["hits"]) == 16 and found["weights"]["colors"] > 0
     assert "color" in sentence(client.search(text="x", **{"not": ["colour: red"]}), 422)
     assert "collapse" in sentence(client.search(text="x", collapse="brand"), 422)
