@@ -92,6 +92,9 @@ def test_filters_have_the_counts_of_what_a_click_leaves(client: Client) -> None:
     assert values["color"] == {"red": 2, "green": 2, "blue": 2, "black": 0, "orange": 0, "purple": 0}
     for brand, count in values["brand"].items():
         assert len(client.ids(text="shirt", k=50, filters=["color=red", f"brand={brand}"])) == count
+    assert every["price"] == {"key": "price", "least": 10, "most": 33}
+    cheap = client.http.get("/filters", params={"filter": ["price<14", "price>=11"]}).json()
+    assert cheap["listings"] == 3 and cheap["price"] == every["price"]
 
 
 def test_state_and_description(client: Client) -> None:

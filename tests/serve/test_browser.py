@@ -160,6 +160,27 @@ def test_filters_with_counts_narrow_the_results(page: Browser) -> None:
     found(page)
 
 
+def test_prices_from_and_to(page: Browser) -> None:
+    search(page, "shirt")
+    page.click('[data-filter="price>="]')
+    page.type("12")
+    page.press("Enter")
+    page.until(f"{DONE} && new URLSearchParams(location.search).get('filter') === 'price>=12'")
+    page.click('[data-filter="price<="]')
+    page.type("14.5")
+    page.press("Enter")
+    found(page, 3)
+    assert sorted(page.texts(".card .id b")) == ["12", "13", "14"]
+    assert page.js("document.querySelector('#left').innerText") == "3 listings"
+    page.click('[data-filter="color=green"]')
+    found(page, 2)
+    page.open(page.js("location.href"))
+    found(page, 2)
+    assert page.js("document.querySelector('[data-filter=\"price>=\"]').value") == "12"
+    page.click("#clear")
+    found(page)
+
+
 def test_this_but_and_back(page: Browser) -> None:
     page.open(page.js("location.origin") + "/?like=s0")
     found(page)

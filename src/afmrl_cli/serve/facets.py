@@ -1,4 +1,4 @@
-"""Filters with counts: which values the listings have, and how many listings are left with each.
+"""Filters with counts: which values the listings have, and how many listings are left with each; of prices the range.
 
 A value's count is that of the listings that pass the filters of all other keys and have it: what a click on it leaves,
 or adds where another value of its key is chosen already. What a filter lets through is `retrieval.filters`' word.
@@ -6,14 +6,16 @@ or adds where another value of its key is chosen already. What a filter lets thr
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..retrieval.filters import LIST_SEPARATOR, Filters, passes
+from ..catalog.amounts import read_amount
+from ..retrieval.columns import Column, Columns, Mask
+from ..retrieval.filters import LIST_SEPARATOR, PRICES, Filters
 
 CATEGORY = "category"
 NEVER = frozenset(("id", "product_id", "group_id", "link", "url", "image", "image_link", "availability_date"))
@@ -26,6 +28,7 @@ LEAST_FILLED = 0.05
 NUMBER = re.compile(r"[^\w\s]*\s*[\d.,]+\s*(\w{1,3}|[^\w\s])?")
 MOST_NUMBERS = 12
 """A column of more numbers than that holds prices or measures, not sizes."""
+Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -37,81 +40,65 @@ class Facet:
 
 
 @dataclass(frozen=True)
-class _Column:
-    """The cells of a key: `codes` [listings] are places in `cells`, -1 where there is none; `values` are those shown,
-    each with the places of the cells that hold it.
-    """
+class Range:
+    """A column of prices in one currency, its lowest and its highest one."""
 
-    codes: NDArray[np.int32]
-    cells: list[str]
-    values: dict[str, NDArray[np.int64]]
-
-    def mask(self, key: str, wanted: Filters) -> NDArray[np.bool_]:
-        """Tell of each listing whether it passes the filter of `key`."""
-        right = np.array([passes({key: cell}, wanted) for cell in [*self.cells, ""]])
-        return right[self.codes]
-
-    def counts(self, there: NDArray[np.bool_]) -> list[tuple[str, int]]:
-        """Count the listings of each value among those that are `there`."""
-        codes = self.codes[there]
-        numbers = np.bincount(codes[codes >= 0], minlength=len(self.cells))
-        return [(value, int(numbers[places].sum())) for value, places in self.values.items()]
+    key: str
+    least: float
+    most: float
 
 
 class Facets:
-    """The columns of a catalog by which people filter, from the fields of its listings."""
+    """The columns of a catalog by which people filter."""
 
-    def __init__(self, fields: Iterable[Mapping[str, str]]) -> None:
-        places: dict[str, dict[str, int]] = {}
-        rows: dict[str, list[tuple[int, int]]] = {}
-        self.count = 0
-        for row, each in enumerate(fields):
-            self.count = row + 1
-            for key, cell in each.items():
-                if key in NEVER or not (cell := cell.strip()):
-                    continue
-                known = places.setdefault(key, {})
-                if len(known) <= MOST_DISTINCT:
-                    rows.setdefault(key, []).append((row, known.setdefault(cell, len(known))))
-        self._columns = {
-            key: _column(self.count, list(known), rows[key], key)
-            for key, known in places.items()
-            if len(known) <= MOST_DISTINCT
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        few = {
+            key: column
+            for key, column in columns.items()
+            if key not in NEVER and 0 < len(column.cells) <= MOST_DISTINCT
         }
-        self.keys = [key for key, column in self._columns.items() if self._is_shown(column)]
+        values = {key: _values(key, column) for key, column in few.items()}
+        self._values = {key: shown for key, shown in values.items() if self._is_shown(few[key], shown)}
+        self.price = _range(columns)
 
-    def _is_shown(self, column: _Column) -> bool:
+    def _is_shown(self, column: Column, values: dict[str, Places]) -> bool:
         filled = int((column.codes >= 0).sum())
         repeats = 2 * len(column.cells) <= filled or len(column.cells) <= MOST_VALUES // 4
-        names = not all(map(NUMBER.fullmatch, column.values)) or len(column.cells) <= MOST_NUMBERS
-        several = len(column.values) > 1 and filled >= LEAST_FILLED * self.count
-        return several and repeats and names
+        names = not all(map(NUMBER.fullmatch, values)) or len(column.cells) <= MOST_NUMBERS
+        return len(values) > 1 and filled >= LEAST_FILLED * self._columns.count and repeats and names
 
     def counts(self, filters: Filters) -> tuple[int, list[Facet]]:
         """Return how many listings pass `filters`, and the values of each key with the counts beside the filters of all
-        other keys. Keys that are no filter for people let everything through here.
+        other keys. Keys that no listing has let everything through here: a search says that there are none.
         """
-        masks = {
-            key: self._columns[key].mask(key, {key: wanted}) for key, wanted in filters.items() if key in self._columns
-        }
-        everything = np.ones(self.count, bool)
+        names = {"price": self.price.key} if self.price else {}
+        named = {names.get(key, key) if key not in self._columns else key: wanted for key, wanted in filters.items()}
+        masks = {key: self._columns[key].mask(key, wanted) for key, wanted in named.items() if key in self._columns}
+        everything = np.ones(self._columns.count, bool)
         facets = []
-        for key in self.keys:
+        for key, values in self._values.items():
             there = everything
             for other, mask in masks.items():
                 there = there if other == key else there & mask
-            facets.append(Facet(key, self._columns[key].counts(there)))
+            facets.append(Facet(key, _counted(self._columns[key], values, there)))
         left = everything
         for mask in masks.values():
             left = left & mask
         return int(left.sum()), facets
 
 
-def _column(count: int, cells: list[str], rows: list[tuple[int, int]], key: str) -> _Column:
-    codes = np.full(count, -1, np.int32)
-    where = np.array(rows, np.int64).reshape(-1, 2)
-    codes[where[:, 0]] = where[:, 1]
-    frequency = np.bincount(codes[codes >= 0], minlength=len(cells))
+def _counted(column: Column, values: dict[str, Places], there: Mask) -> list[tuple[str, int]]:
+    """Count the listings of each value among those that are `there`."""
+    codes = column.codes[there]
+    numbers = np.bincount(codes[codes >= 0], minlength=len(column.cells))
+    return [(value, int(numbers[places].sum())) for value, places in values.items()]
+
+
+def _values(key: str, column: Column) -> dict[str, Places]:
+    """Return the most frequent values of a column, each with the places of the cells that hold it."""
+    cells = column.cells
+    frequency = np.bincount(column.codes[column.codes >= 0], minlength=len(cells))
     spelled: dict[str, str] = {}
     places: dict[str, list[int]] = {}
     for place, cell in enumerate(cells):
@@ -126,4 +113,15 @@ def _column(count: int, cells: list[str], rows: list[tuple[int, int]], key: str)
         }
     short = [value for value in places if len(value) <= LONGEST_VALUE]
     often = sorted(short, key=lambda value: (-int(frequency[places[value]].sum()), value))[:MOST_VALUES]
-    return _Column(codes, cells, {spelled[value]: np.array(places[value], np.int64) for value in often})
+    return {spelled[value]: np.array(places[value], np.int64) for value in often}
+
+
+def _range(columns: Columns) -> Range | None:
+    """Return the range of the prices, None without any, and where they are in several currencies."""
+    key = next((name for name in PRICES if name in columns), "")
+    amounts = [read_amount(cell, price=True) for cell in columns[key].cells] if key else []
+    known = [(number, unit) for number, unit in amounts if not math.isnan(number)]
+    if len({unit for _, unit in known}) != 1:
+        return None
+    numbers = [number for number, _ in known]
+    return Range(key, min(numbers), max(numbers))

@@ -117,6 +117,11 @@ FILTERS: dict[str, Any] = {
         "type": "array",
         "items": {"type": "object", "properties": {"key": TEXT, "values": {"type": "array", "items": COUNTED}}},
     },
+    "price": {
+        "type": ["object", "null"],
+        "properties": {"key": TEXT, "least": NUMBER, "most": NUMBER},
+        "description": "The column of prices, and its range.",
+    },
 }
 VERSION: dict[str, Any] = {
     "afmrl": TEXT,

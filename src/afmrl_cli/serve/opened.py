@@ -119,7 +119,9 @@ class OpenCatalog:
         if self._opened is not None and same and _is_same(searcher, self._opened.searcher):
             return
         listings = searcher.vectors.listings
-        opened = Opened(searcher, {id: row for row, id in enumerate(searcher.vectors.ids)}, Facets(listings.fields()))
+        opened = Opened(
+            searcher, {id: row for row, id in enumerate(searcher.vectors.ids)}, Facets(searcher.opened.columns)
+        )
         if not same:
             warm(searcher)
         self._work, self._opened, self._counted = work, opened, None

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -203,7 +203,8 @@ class Service:
             {"key": each.key, "values": [{"value": value, "count": number} for value, number in each.values]}
             for each in facets
         ]
-        return {"schema": "afmrl.filters/1", "listings": count, "filters": shown}
+        price = asdict(opened.facets.price) if opened.facets.price else None
+        return {"schema": "afmrl.filters/1", "listings": count, "filters": shown, "price": price}
 
     async def mark(self, sent: Sent) -> dict[str, int]:
         """Note a person's word on a result. Raises Refusal."""

@@ -2,7 +2,7 @@
 
 const byId = (id) => document.getElementById(id);
 const LONG_SIDE = 2048, LARGE_FILE = 4_000_000, POLL_MS = 10_000, TRIES = 3;
-const state = { text: "", photo: null, like: null, change: "", filters: new Map(), k: 0 };
+const state = { text: "", photo: null, like: null, change: "", filters: new Map(), bounds: new Map(), k: 0 };
 let page = { language: "en", words: {}, k: 10, most_results: 100, beside: false };
 let version = null, running = null, searched = null;
 
@@ -85,6 +85,7 @@ function body(query, more = {}) {
 
 function written() {
   const filters = [...state.filters].flatMap(([key, values]) => [...values].map((value) => `${key}=${value}`));
+  for (const [bound, value] of state.bounds) filters.push(bound + value);
   const change = state.like || state.photo ? state.change.trim() : "";
   const text = change || state.like ? "" : state.text.trim();
   return { text, photo: state.photo, like: state.like, change, filters, k: state.k };
@@ -106,9 +107,11 @@ function fromAddress() {
   state.like = values.get("like") ? { id: values.get("like"), title: values.get("like"), photo: "" } : null;
   state.change = values.get("change") ?? "";
   state.filters = new Map();
+  state.bounds = new Map(); // such as "price>=": "20"
   for (const filter of values.getAll("filter")) {
-    const at = filter.indexOf("=");
-    if (at > 0) chosen(filter.slice(0, at)).add(filter.slice(at + 1));
+    const [, key, sign, value] = /^([^<>=]+)(<=|>=|<|>|=)(.+)$/s.exec(filter) ?? [];
+    if (sign === "=") chosen(key).add(value);
+    else if (sign) state.bounds.set(key + sign, value);
   }
   byId("text").value = state.text;
   byId("change").value = state.change;
@@ -368,8 +371,10 @@ async function showFilters() {
   const focused = document.activeElement?.dataset?.filter;
   byId("left").textContent = say("listings", { count: number(content.listings) });
   byId("clear").hidden = !written().filters.length;
-  byId("facets").replaceChildren(...content.filters.map((facet) => fieldset(facet, open)));
-  byId("filters").hidden = !content.filters.length;
+  const facets = content.filters.map((facet) => fieldset(facet, open));
+  if (content.price) facets.unshift(range(content.price));
+  byId("facets").replaceChildren(...facets);
+  byId("filters").hidden = !facets.length;
   if (filtersOpen === null) byId("filters").open = filtersOpen = matchMedia("(min-width: 801px)").matches;
   if (focused) document.querySelector(`[data-filter="${CSS.escape(focused)}"]`)?.focus();
 }
@@ -387,8 +392,7 @@ function fieldset({ key, values }, open) {
       if (box.checked) own.add(value);
       if (own.size) state.filters.set(key, own);
       else state.filters.delete(key);
-      if (searched || written().text || state.photo || state.like) search();
-      else showFilters();
+      filtered();
     });
     return { on, row: el("label", { class: count || on ? null : "none" }, box, el("span", {}, value), el("span", { class: "number" }, number(count))) };
   });
@@ -397,6 +401,25 @@ function fieldset({ key, values }, open) {
     ? el("details", { "data-key": key, open: open.has(key) }, el("summary", {}, say("filters_more", { count: rest.length })), rest.map(({ row }) => row))
     : "";
   return el("fieldset", {}, el("legend", {}, key), first.map(({ row }) => row), more);
+}
+
+function range({ key, least, most }) {
+  const field = (sign, name, edge) => {
+    const bound = key + sign, value = state.bounds.get(bound);
+    const input = el("input", { type: "number", step: "any", "data-filter": bound, placeholder: edge, value });
+    input.addEventListener("change", () => {
+      if (input.value) state.bounds.set(bound, input.value);
+      else state.bounds.delete(bound);
+      filtered();
+    });
+    return el("label", {}, el("span", {}, say(name)), input);
+  };
+  return el("fieldset", {}, el("legend", {}, key), field(">=", "from", Math.floor(least)), field("<=", "to", Math.ceil(most)));
+}
+
+function filtered() {
+  if (searched || written().text || state.photo || state.like) search();
+  else showFilters();
 }
 
 // Duplicates
@@ -571,8 +594,8 @@ function startSearch() {
   });
   byId("clear").addEventListener("click", () => {
     state.filters.clear();
-    if (searched) search();
-    else showFilters();
+    state.bounds.clear();
+    filtered();
   });
   addEventListener("paste", (event) => {
     const file = [...event.clipboardData.files].find((each) => each.type.startsWith("image/"));
