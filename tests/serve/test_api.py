@@ -68,6 +68,12 @@ def test_a_change_never_finds_its_reference(client: Client) -> None:
     assert "s0" in client.by_photo(photo, change="color: green").json()["question"]["left_out"]
 
 
+def test_a_value_that_no_listing_has_is_told_without_the_command_s_flags(client: Client) -> None:
+    found = client.search(text="red", filters=["brand=Lum"]).json()
+    assert found["hits"] == []
+    assert found["notes"] == ["filter brand=lum: no listing has it; did you mean Luma?"]
+
+
 def test_a_listing_with_its_own_columns(client: Client) -> None:
     product = client.http.get("/products/s3").json()
     assert (product["id"], product["brand"], product["price"]) == ("s3", "Luma", "13")

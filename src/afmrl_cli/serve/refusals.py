@@ -56,7 +56,7 @@ def refusal_of(error: AfmrlError, root: Path) -> Refusal:
     """Return what a client is told of a known failure: in the words of the interface, which has no flags, and without
     where the catalog's folder, `root`, lies.
     """
-    message, hint = (FLAG.sub("", without_place(text, root)) for text in (str(error), error.hint))
+    message, hint = (without_flags(without_place(text, root)) for text in (str(error), error.hint))
     if isinstance(error, Refusal):
         return Refusal(error.status, message, hint, error.headers)
     if isinstance(error, UsageError):
@@ -68,6 +68,11 @@ def refusal_of(error: AfmrlError, root: Path) -> Refusal:
     if isinstance(error, DataError):
         return Refusal(422, message, hint)
     return Refusal(500, message, hint)
+
+
+def without_flags(text: str) -> str:
+    """Return a message in the words of the interface, which has fields for the command's flags."""
+    return FLAG.sub("", text)
 
 
 def without_place(text: str, root: Path) -> str:

@@ -34,7 +34,7 @@ from .line import Line
 from .marks import Marks
 from .opened import OpenCatalog, Opened
 from .photos import Photo, Photos, address, unknown
-from .refusals import Refusal, busy, without_place
+from .refusals import Refusal, busy, without_flags, without_place
 from .requests import MarkRequest, SearchRequest, Sent, VerdictRequest
 from .review import pairs_to_review, titles_of
 
@@ -164,6 +164,7 @@ class Service:
         hits = [*document["hits"], *([document["question"]["liked"]] if document["question"]["liked"] else [])]
         for hit in hits:  # addresses in place of paths of this machine
             hit["images"] = [address(hit["id"], number) for number in range(len(hit["images"]))]
+        document["notes"] = [without_flags(note) for note in document["notes"]]
         return {"schema": SCHEMA, **document}
 
     async def product(self, id: str) -> dict[str, Any]:
