@@ -1,14 +1,15 @@
 """How long `afmrl serve` takes to answer: text, photo, filtered and likeness, one client and many, beside the command.
 
     python -m benchmarks.serve_load [--sizes 10000,100000] [--preset nano|light] [--clients 1,16] [--queries 200]
-                                    [--cold 3] [--set search.hybrid=no]
+                                    [--cold 3] [--keep FOLDER] [--set search.hybrid=no]
 
 Every size is a catalog of so many listings in words. Their vectors are drawn as search_latency draws them (what is
 measured is serving, not embedding), stored as those of the preset's model, which reads the queries: words, and photos
 of a drawn shop that no client sends twice. The service is a process of its own, and so are the clients, on the same
 machine: on two cores they take time from it. Milliseconds are a client's, from the first byte sent to the last one
-read; refused (503) are tried again after the second that the service asks for, and counted. `cold` is `afmrl search`
-as a process of its own (median of --cold runs).
+read; refused (503) are tried again after the second that the service asks for, and counted. `CPU` is what the service
+computed for an answer, on average, which no other job on the machine makes longer. `cold` is `afmrl search` as a
+process of its own (median of --cold runs).
 """
 
 from __future__ import annotations
@@ -201,17 +202,25 @@ def measure(root: Path, count: int, preset: str, clients: Sequence[int], queries
         for kind in ("text", "photo", "filtered", "like"):
             asyncio.run(load(port, requests_of(kind, root, 5, count), 1))
             for number in clients:
+                before = computed(process.pid)
                 times = asyncio.run(load(port, requests_of(kind, root, queries, count), number))
+                cpu = 1000 * (computed(process.pid) - before) / len(times.milliseconds)
                 p50, p95 = times.percentile(50), times.percentile(95)
                 print(
-                    f"  {kind:<9} {number:>3} clients   p50 {p50:7.1f} ms   p95 {p95:7.1f} ms   {times.rate:6.1f}/s"
-                    f"   tried again {times.refused}",
+                    f"  {kind:<9} {number:>3} clients   p50 {p50:7.1f} ms   p95 {p95:7.1f} ms   CPU {cpu:6.1f} ms"
+                    f"   {times.rate:6.1f}/s   tried again {times.refused}",
                     flush=True,
                 )
                 aim = f"<= {AIMS[kind]} ms" if kind in AIMS and number == 1 and count == 100_000 else ""
                 name = f"serve, {kind}, {preset}, {count:,} listings, {number} clients, p50 ms"
-                record(name, p50, aim=aim, p95_ms=p95, per_second=times.rate)
+                record(name, p50, aim=aim, p95_ms=p95, cpu_ms=cpu, per_second=times.rate)
         print(f"  memory {began / 2**20:,.0f} MiB at the start, {memory(process.pid) / 2**20:,.0f} MiB afterwards")
+
+
+def computed(pid: int) -> float:
+    """Seconds for which the threads of a process have computed."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid: int) -> int:
@@ -225,12 +234,15 @@ def cold(root: Path, preset: str, runs: int, flags: Sequence[str]) -> None:
     environment = {**os.environ, "AFMRL_MODEL_PRESET": preset}
     for kind, words in (("text", ["navy dress with long sleeves"]), ("photo", ["--image", str(photo)])):
         command = [sys.executable, "-m", "afmrl_cli", "search", *words, "--catalog", str(root), "--json", *flags]
-        seconds = []
+        seconds, cpu = [], []
         for _ in range(runs):
-            began = time.perf_counter()
+            began, before = time.perf_counter(), os.times()
             subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            after = os.times()
             seconds.append(time.perf_counter() - began)
-        print(f"  {kind:<9} afmrl search, cold   {1000 * float(np.median(seconds)):7.0f} ms", flush=True)
+            cpu.append(after[2] - before[2] + after[3] - before[3])
+        middle, computing = 1000 * float(np.median(seconds)), 1000 * float(np.median(cpu))
+        print(f"  {kind:<9} afmrl search, cold   {middle:7.0f} ms   CPU {computing:6.0f} ms", flush=True)
 
 
 def main() -> None:
@@ -240,13 +252,16 @@ def main() -> None:
     parser.add_argument("--clients", default="1,16")
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--cold", type=int, default=0, metavar="RUNS", help="time the command, too")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="use the catalogs there, or make them there")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the service")
     given = parser.parse_args()
     flags = [word for pair in given.set for word in ("--set", pair)]
     for count in map(int, given.sizes.split(",")):
         with tempfile.TemporaryDirectory() as folder:
-            root = Path(folder)
-            make_catalog(root, count, given.preset)
+            root = (given.keep or Path(folder)) / f"{given.preset}-{count}"
+            if not root.is_dir():
+                root.mkdir(parents=True)
+                make_catalog(root, count, given.preset)
             print(f"{count:,} listings, {given.preset}, {given.queries} queries of each kind", flush=True)
             if given.cold:
                 cold(root, given.preset, given.cold, flags)

@@ -246,14 +246,19 @@ function showFound(found, marks, seconds) {
   byId("more").hidden = hits.length < state.k || state.k >= page.most_results;
 }
 
-function card(hit, marks) {
-  const title = hit.title || hit.id;
-  const picture = el("div", { class: "picture" }, say("no_photo"));
-  if (hit.images.length) {
-    const image = el("img", { src: hit.images[0], alt: say("photo_of", { title }), loading: "lazy" });
-    image.addEventListener("error", () => image.remove());
+function photoOf(title, address) {
+  const picture = el("div", { class: "picture" }, address ? "" : say("no_photo"));
+  if (address) {
+    const image = el("img", { src: address, alt: say("photo_of", { title }), loading: "lazy" });
+    image.addEventListener("error", () => picture.replaceChildren(say("no_photo")));
     picture.append(image);
   }
+  return picture;
+}
+
+function card(hit, marks) {
+  const title = hit.title || hit.id;
+  const picture = photoOf(title, hit.images[0]);
   const heading = hit.link ? el("a", { href: hit.link, rel: "noopener noreferrer nofollow", target: "_blank" }, title) : title;
   const around = [hit.id, hit.brand].filter(Boolean).join(" · ");
   const sure = hit.same === null ? "" : ` · ${say("chance_same", { share: share(hit.same) })}`;
@@ -481,8 +486,7 @@ function pairCard(pair) {
 
 function side(shown) {
   const title = shown.title || shown.id;
-  const picture = el("div", { class: "picture" }, say("no_photo"));
-  if (shown.photos.length) picture.append(el("img", { src: `${shown.photos[0]}?size=large`, alt: say("photo_of", { title }) }));
+  const picture = photoOf(title, shown.photos[0] && `${shown.photos[0]}?size=large`);
   return el(
     "div", { class: "side" }, picture,
     el(
