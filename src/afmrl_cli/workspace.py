@@ -14,7 +14,7 @@ same.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,25 +31,28 @@ if TYPE_CHECKING:
     from .attributes.task import AttributeTask
     from .attributes.views import AttributeSource
     from .catalog.folds import Part
+    from .catalog.problems import Problems
     from .catalog.product import Product
     from .models.base import Bases
     from .models.embed_input import Encoder
     from .models.embedder import Embedder
     from .models.reranker import Reranker
     from .settings import EmbedSettings, ModelSettings, Settings
+    from .store.shards import OpenShard
 
 
 @dataclass
 class Workspace:
     """One catalog with one set of settings. `load_encoder` is called instead of loading the embedder that
     the settings name, under whose id its vectors are stored. `part` is what trainings take of the training split (None:
-    all of it)."""
+    all of it), `shard` what this process does of a job that several share (None: all of it)."""
 
     folder: CatalogFolder
     settings: Settings
     listener: Listener
     load_encoder: Callable[[], Encoder] | None = field(default=None, kw_only=True)
     part: Part | None = field(default=None, kw_only=True)
+    shard: OpenShard | None = field(default=None, kw_only=True)
 
     def with_settings(self, settings: Settings) -> Workspace:
         """Return a workspace of the same catalog under other settings; no weights are shared."""
@@ -73,8 +76,24 @@ class Workspace:
         return Checkpoints(self.folder.checkpoints)
 
     def database(self) -> Database:
-        """Open the catalog's database; the caller closes it."""
+        """Open the catalog's database, or a shard's own over it; the caller closes it."""
+        if self.shard is not None:
+            return Database(self.shard.database, self.folder.database)
         return Database(self.folder.database)
+
+    def in_shard(self, shard: OpenShard) -> Workspace:
+        """Return this very workspace, with all that is loaded so far, for the work of `shard` alone."""
+        other = copy.copy(self)
+        other.shard = shard
+        return other
+
+    def products(self, problems: Problems) -> Iterator[Product]:
+        """Read the catalog's products, or the shard's. Raises DataError as `catalog.read.read_products`."""
+        from .catalog.read import read_products
+
+        for product in read_products(self.folder, self.settings.catalog, problems):
+            if self.shard is None or self.shard.takes(product.id):
+                yield product
 
     @cached_property
     def embedder_id(self) -> str:

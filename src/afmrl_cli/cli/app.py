@@ -43,6 +43,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Use",
         "Compute each product's vector and build the index; only new and changed products cost anything.",
     ),
+    "merge": (
+        "Use",
+        "Join what processes with --shard have made into the store, as if one process had made all of it.",
+    ),
     "search": (
         "Use",
         "Find products by text, by photo, by both together, by likeness to a listing, or as a change of either.",

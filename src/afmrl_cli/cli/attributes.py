@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import UsageError
-from .flags import setting
+from ..store.lock import writer_lock
+from ..store.shards import Shard, parse_shard
+from .flags import ShardOption, setting
 from .options import Session, in_session, warn_of_plain_http
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ def attributes(
     retry_failed: RetryFailed = False,
     dry_run: DryRun = False,
     out_file: Out = None,
+    shard: ShardOption = None,
 ) -> None:
     """Let a generator write each product's attributes; only new and changed products cost anything.
 
@@ -62,6 +66,10 @@ def attributes(
 
     Example: afmrl attributes catalog.csv --sample 20; then afmrl attributes catalog.csv --out attributes.csv
     """
+    part = parse_shard(shard) if shard else None
+    if part and (limit or sample or dry_run or out_file):
+        hint = "they are for one process"
+        raise UsageError("--shard goes without --limit, --sample, --dry-run and --out", hint)
     _check_flags(session, limit, sample)
     from ..attributes.generate import Selection
 
@@ -69,15 +77,14 @@ def attributes(
     if dry_run:
         _plan(session, selection, sample)
     else:
-        _generate(session, selection, sample, out_file)
+        _generate(session, selection, sample, out_file, part)
 
 
 def _products(work: Workspace, sample: int | None, problems: Problems) -> Iterable[Product]:
     """Read the catalog, or the sample of it."""
     from ..attributes.generate import sample_products
-    from ..catalog.read import read_products
 
-    stream = read_products(work.folder, work.settings.catalog, problems)
+    stream = work.products(problems)
     return sample_products(stream, sample, work.settings.attributes.seed) if sample else stream
 
 
@@ -93,7 +100,7 @@ def _views(work: Workspace, sample: int | None, problems: Problems, stored: Stor
         else:
             from ..evaluation.report import query_views
 
-            queries = query_views(work, names)
+            queries = [view for view in query_views(work, names) if work.shard is None or work.shard.takes(view.id)]
     return ListingViews(_products(work, sample, problems), names, stored.fingerprinter, queries)
 
 
@@ -111,20 +118,34 @@ def _plan(session: Session, selection: Selection, sample: int | None) -> None:
     _show_plan(session, work.generator_id, views.products, total, needed)
 
 
-def _generate(session: Session, selection: Selection, sample: int | None, out_file: Path | None) -> None:
+@contextmanager
+def _job(work: Workspace, shard: Shard | None) -> Iterator[Workspace]:
+    """Hold the store's lock, or the shard's, and yield the workspace of the job."""
+    if shard is None:
+        with writer_lock(work.folder.store, "afmrl attributes"):
+            yield work
+        return
+    from ..attributes.shards import in_shard
+
+    with in_shard(work, shard) as part:
+        yield part
+
+
+def _generate(
+    session: Session, selection: Selection, sample: int | None, out_file: Path | None, shard: Shard | None
+) -> None:
     from ..attributes.export import check_export_path, export_attributes
     from ..attributes.generate import generate_attributes
     from ..attributes.views import open_views
     from ..catalog.problems import Problems
     from ..catalog.read import count_rows
-    from ..store.lock import writer_lock
 
-    settings, folder, out, work = session.settings, session.folder, session.out, session.work
+    settings, folder, out = session.settings, session.folder, session.out
     if out_file and check_export_path(out_file, folder):
         out.note(f"{out_file}: is there already and will be replaced")
-    source, problems, exported = work.source, Problems(), None
-    plain = settings.attributes.views == ["listing"] and not selection.limit
-    with out, writer_lock(folder.store, "afmrl attributes"), open_views(work, source) as stored:
+    source, problems, exported = session.work.source, Problems(), None
+    plain = settings.attributes.views == ["listing"] and not selection.limit and not shard
+    with out, _job(session.work, shard) as work, open_views(work, source) as stored:
         views = _views(work, sample, problems, stored)
         total = (sample or count_rows(folder, settings.catalog)) if plain else None
         try:
@@ -135,6 +156,8 @@ def _generate(session: Session, selection: Selection, sample: int | None, out_fi
             exported = export_attributes(_products(work, sample, Problems()), work.task, stored, out_file)
     del summary.examples[sample or EXAMPLES :]
     _show(session, views.products, summary, problems, exported)
+    if shard:
+        out.note(f"this was shard {shard}: `afmrl merge` joins the shards into the store")
 
 
 def _check_flags(session: Session, limit: int | None, sample: int | None) -> None:

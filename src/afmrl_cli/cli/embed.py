@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .flags import setting
+from ..errors import UsageError
+from ..store.shards import Shard, parse_shard
+from .flags import ShardOption, setting
 from .options import Session, in_session, tell_embedder, warn_of_plain_http, warn_of_two_faiss
 
 if TYPE_CHECKING:
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
     writes=True,
 )
 def embed(
-    session: Session, force: Annotated[bool, typer.Option("--force", help="Compute all vectors anew.")] = False
+    session: Session,
+    force: Annotated[bool, typer.Option("--force", help="Compute all vectors anew.")] = False,
+    shard: ShardOption = None,
 ) -> None:
     """Compute each product's vector and build the index; only new and changed products cost anything.
 
@@ -37,26 +41,54 @@ def embed(
     Example: afmrl embed catalog.csv --enrich both
     """
 
-    from ..evaluation.hybrid_weights import bring_weights_up_to_date
-    from ..retrieval.embed import embed_catalog
-
+    part = parse_shard(shard) if shard else None
+    if part and force:
+        raise UsageError("--shard and --force exclude each other", "remove the shards' folder in .afmrl/shards instead")
     tell_embedder(session)
     warn_of_two_faiss(session)
     warn_of_plain_http(session, session.settings.embed.endpoint)
+    if part:
+        _embed_shard(session, part)
+        return
+    from ..retrieval.embed import embed_catalog
+
     with session.out:
         summary = embed_catalog(session.work, force=force)
-        weights = None
-        if session.settings.search.hybrid != "no":
-            weights = bring_weights_up_to_date(session.work, force=force)
-    _show(session, summary, weights)
+        weights = hybrid_weights(session, force=force)
+    session.out.document("afmrl.embed/1", vectors_document(summary, weights))
+    show_vectors(session, summary, weights)
 
 
-def _show(session: Session, summary: EmbedSummary, weights: HybridWeights | None) -> None:
+def _embed_shard(session: Session, shard: Shard) -> None:
+    from ..retrieval.embed_shard import embed_shard
+
+    with session.out as out:
+        summary = embed_shard(session.work, shard)
+    out.document("afmrl.embed-shard/1", asdict(summary))
+    out.text(
+        f"shard {shard}: {summary.products:,} products by {summary.embedder}, {summary.encoded:,} vectors computed in "
+        f"{summary.seconds:.1f} s; `afmrl merge` joins the shards"
+    )
+
+
+def hybrid_weights(session: Session, *, force: bool = False) -> HybridWeights | None:
+    """Choose the weights of hybrid search for new vectors; None where they are as they were, or are not wanted."""
+    from ..evaluation.hybrid_weights import bring_weights_up_to_date
+
+    return bring_weights_up_to_date(session.work, force=force) if session.settings.search.hybrid != "no" else None
+
+
+def vectors_document(summary: EmbedSummary, weights: HybridWeights | None) -> dict[str, Any]:
+    """Return what --json says of vectors."""
+    hybrid = {kind: dict(each) for kind, each in weights.by_kind.items()} if weights else None
+    return {**asdict(summary), "hybrid": hybrid}
+
+
+def show_vectors(session: Session, summary: EmbedSummary, weights: HybridWeights | None) -> None:
+    """Show what is stored now."""
     from ..models.backends import reads_text
 
     out = session.out
-    hybrid = {kind: dict(each) for kind, each in weights.by_kind.items()} if weights else None
-    out.document("afmrl.embed/1", {**asdict(summary), "hybrid": hybrid})
     if summary.without_attributes:
         out.note(f"{summary.without_attributes:,} products have no stored attributes: run `afmrl attributes` first")
     done = f"{summary.encoded:,} vectors computed" if summary.changed else "nothing changed"

@@ -34,6 +34,10 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as --set embed.batch_size=8. Repeatable."),
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts, from 0/N on; `afmrl merge` joins them."),
+]
 SHARED: dict[str, tuple[Any, Any]] = {
     "json_mode": (Json, False),
     "quiet": (Quiet, False),

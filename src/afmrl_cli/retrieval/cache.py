@@ -29,17 +29,19 @@ ROW_BITS = 32
 
 class VectorCache:
     """The chunks in a folder, which need not exist yet. Only their keys are kept in memory. With a `dimension`, chunks
-    of other vectors do not count.
+    of other vectors do not count. Chunks in folders `beside` it are read, too.
     """
 
-    def __init__(self, folder: Path, dimension: int = 0) -> None:
+    def __init__(self, folder: Path, dimension: int = 0, beside: Sequence[Path] = ()) -> None:
         self.folder, self.dimension = folder, dimension
-        self._chunks: list[str] = []
+        self._chunks: list[Path] = []
         self._place: dict[str, int] = {}
         # The number of a chunk and a row in it, in one integer: a pair takes twice as much, for every listing.
-        for file in sorted(folder.glob("*.json")):
-            self._take(file)
-        self._open = lru_cache(OPEN_CHUNKS)(lambda name: open_matrix(folder / f"{name}.npy"))
+        for place in (folder, *beside):
+            for file in sorted(place.glob("*.json")):
+                self._take(file)
+        # The catalog's order goes through all folders side by side.
+        self._open = lru_cache(OPEN_CHUNKS + 2 * len(beside))(open_matrix)
 
     def _take(self, file: Path) -> None:
         try:
@@ -52,16 +54,16 @@ class VectorCache:
             fits = False
         if fits:
             self.dimension = vectors.shape[1]
-            self._put(file.stem, keys)
+            self._put(place, keys)
         else:  # half a chunk after a power cut, or bits that have changed
             file.unlink(missing_ok=True)
 
-    def _put(self, name: str, keys: Sequence[str]) -> None:
+    def _put(self, chunk: Path, keys: Sequence[str]) -> None:
         first = len(self._chunks) << ROW_BITS
-        self._chunks.append(name)
+        self._chunks.append(chunk)
         self._place.update((key, first + row) for row, key in enumerate(keys))
 
-    def _find(self, key: str) -> tuple[str, int]:
+    def _find(self, key: str) -> tuple[Path, int]:
         """Return the chunk and row of a key that is there (KeyError else)."""
         place = self._place[key]
         return self._chunks[place >> ROW_BITS], place & ((1 << ROW_BITS) - 1)
@@ -86,25 +88,26 @@ class VectorCache:
             file.write(whole.getbuffer())
         content = {"keys": list(keys), "crc32": zlib.crc32(whole.getbuffer())}
         write_json(self.folder / f"{name}.json", content)
-        self._put(name, keys)
+        self._put(self.folder / f"{name}.npy", keys)
 
     def get(self, key: str) -> NDArray[np.float32]:
         """Return the vector [d] of a key that is there (KeyError else)."""
-        name, row = self._find(key)
-        vector: NDArray[np.float32] = self._open(name)[row]
+        chunk, row = self._find(key)
+        vector: NDArray[np.float32] = self._open(chunk)[row]
         return vector
 
     def prune(self, limit: int) -> None:
         """Remove the oldest chunks until at most `limit` vectors are left."""
         sizes = Counter(self._chunks[place >> ROW_BITS] for place in self._place.values())
-        left, gone = len(self), set[str]()
+        left, gone = len(self), set[Path]()
         for file in sorted(self.folder.glob("*.json"), key=lambda file: file.stat().st_mtime):
             if left <= limit:
                 break
-            left -= sizes[file.stem]
-            gone.add(file.stem)
+            chunk = file.with_suffix(".npy")
+            left -= sizes[chunk]
+            gone.add(chunk)
             file.unlink(missing_ok=True)
-            file.with_suffix(".npy").unlink(missing_ok=True)
+            chunk.unlink(missing_ok=True)
         self._place = {key: place for key, place in self._place.items() if self._chunks[place >> ROW_BITS] not in gone}
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..attributes.views import open_views
+from ..attributes.views import AttributeSource, StoredViews, open_views
 from ..catalog.problems import MEND, Problem, Problems
 from ..catalog.product import Product
 from ..catalog.read import count_rows
@@ -27,7 +27,7 @@ from ..errors import DataError, ModelError
 from ..listener import Listener
 from ..models.backends import check_light, kind_of_embedder, reads_photos, reads_text
 from ..models.dimensions import Shortened
-from ..models.embed_input import Item
+from ..models.embed_input import Encoder, Item
 from ..store.checkpoints import versions
 from ..store.files import (
     TEMPORARY_PREFIX,
@@ -39,7 +39,9 @@ from ..store.files import (
     writing,
     writing_folder,
 )
-from ..store.lock import writer_lock
+from ..store.lock import Taken, writer_lock
+from ..store.shards import VECTORS as SHARD_VECTORS
+from ..store.shards import Group
 from ..workspace import Workspace
 from .cache import VectorCache, open_matrix
 from .colors import bring_colors_up_to_date, open_colors, wants_colors
@@ -92,50 +94,37 @@ class EmbedSummary:
     seconds: float
 
 
-def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
+def embed_catalog(work: Workspace, *, force: bool = False, shards: Group | None = None) -> EmbedSummary:
     """Bring the vectors of the settings' embedder up to date with the catalog.
 
-    The embedder is loaded only when there is something to encode. `force` computes all vectors anew. Raises DataError
-    when another command is writing, when the catalog can't be read, or when nothing of it can be embedded; ModelError
-    when products are to be enriched by a generator that was never used here.
+    The embedder is loaded only when there is something to encode. `force` computes all vectors anew. With `shards` the
+    vectors are theirs, and nothing is encoded. Raises DataError when another command is writing, when the catalog can't
+    be read, when nothing of it can be embedded, or when a shard lacks a vector; ModelError when products are to be
+    enriched by a generator that was never used here.
     """
     started = time.monotonic()
+    work = with_fit(work, force=force)
     folder, settings, listener = work.folder, work.settings, work.listener
-    if not settings.embed.endpoint and kind_of_embedder(settings.model, listener) == "light":
-        work = _fitted(work, force)
-    source = work.source_on_disk if settings.embed.enrich == "both" else None
-    if settings.embed.enrich == "both" and source is None:
-        raise ModelError("embed.enrich = both needs the generator that wrote the attributes", "see the note above")
-    place = vectors_folder(work)
+    source, place = enriching_source(work), vectors_folder(work)
     lock = writer_lock(folder.store, "afmrl embed")
     with lock, open_views(work, source) as views:
         make_folder(place)
         remove_leftovers(place)
         before = None if force else open_current(place)
         dimension = 0 if before is None else before.matrix.shape[1]
-        pending = VectorCache(place / PENDING, dimension)
+        beside = [] if shards is None else [each / SHARD_VECTORS for each in shards.folders]
+        pending = VectorCache(place / PENDING, dimension, beside)
         if force:
             pending.prune(0)
         problems = Problems()
         with naming(place), tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=place) as scratch:
             state = catalog_state(folder)
-            reads = _Reads(reads_text(settings), reads_photos(settings, listener))
-            seen = _Seen(Path(scratch) / LISTINGS, _usable(before, settings.embed.vectors, listener), reads, problems)
-            rows = RowMaker(work, views)
-            described = described_products(work, rows, problems)
-            there = len(pending)
-            empty = encode_missing(
-                work,
-                seen.missing(described, count_rows(folder, settings.catalog), listener),
-                pending,
-                work.embedder,
-                work.embed.target_instruction,
-                problems,
-            )
+            there, file = len(pending), Path(scratch) / LISTINGS
+            seen, empty = encode_products(work, views, pending, before, file, problems, shards)
             encoded = len(pending) - there
             kept = [key for key in seen.keys if key not in empty]
             if not kept:
-                raise _nothing_to_embed(folder.catalog, reads)
+                raise _nothing_to_embed(folder.catalog, seen.reads)
             facts = {
                 "embedder": work.embedder_id,
                 "model": settings.model.model_dump(),
@@ -177,15 +166,63 @@ def embed_catalog(work: Workspace, *, force: bool = False) -> EmbedSummary:
     )
 
 
-def _fitted(work: Workspace, force: bool) -> Workspace:
-    """Fit `light` to the catalog where it has no fit yet, or anew with `force`; return the workspace that knows it."""
+def with_fit(work: Workspace, *, force: bool = False, together: bool = False) -> Workspace:
+    """Fit `light`, if it embeds, to the catalog where it has no fit yet, or anew with `force`; return the workspace
+    that knows it. Of processes that start `together`, one fits and the others wait.
+    """
+    if work.settings.embed.endpoint or kind_of_embedder(work.settings.model, work.listener) != "light":
+        return work
     from .light_fit import fit_light, has_fit
 
     check_light(work.settings.embed, work.settings.model)
-    if force or not has_fit(work):
-        with writer_lock(work.folder.store, "afmrl embed"):
-            fit_light(work)
+    while force or not has_fit(work):
+        try:
+            with writer_lock(work.folder.store, "afmrl embed", float(together)):
+                if force or not has_fit(work):
+                    fit_light(work)
+            break
+        except Taken:
+            if not together:
+                raise
     return work.with_settings(work.settings)
+
+
+def enriching_source(work: Workspace) -> AttributeSource | None:
+    """Return whose attributes go into the vectors, None where none do. ModelError when they are not at hand."""
+    if work.settings.embed.enrich != "both":
+        return None
+    if (source := work.source_on_disk) is None:
+        raise ModelError("embed.enrich = both needs the generator that wrote the attributes", "see the note above")
+    return source
+
+
+def encode_products(
+    work: Workspace,
+    views: StoredViews,
+    cache: VectorCache,
+    before: Vectors | None,
+    file: Path,
+    problems: Problems,
+    shards: Group | None = None,
+) -> tuple[Seen, set[str]]:
+    """Go once through the catalog, or a shard of it: write the products' rows to `file`, and encode into `cache` what
+    neither that nor the version `before` has (with `shards` a DataError).
+
+    Returns what was seen, and the keys of products of which nothing can be read.
+    """
+    settings, listener = work.settings, work.listener
+    reads = _Reads(reads_text(settings), reads_photos(settings, listener))
+    seen = Seen(file, _usable(before, settings.embed.vectors, listener), reads, problems)
+
+    def load() -> Encoder:
+        """Load the embedder, for the product that was seen last."""
+        if shards is not None:
+            raise shards.lacks(seen.last, "vector")
+        return work.embedder()
+
+    described = described_products(work, RowMaker(work, views), problems)
+    missing = seen.missing(described, count_rows(work.folder, settings.catalog), listener)
+    return seen, encode_missing(work, missing, cache, load, work.embed.target_instruction, problems)
 
 
 @dataclass(frozen=True)
@@ -206,7 +243,7 @@ def _nothing_to_embed(catalog: Path, reads: _Reads) -> DataError:
     return DataError(f"{catalog}: no product has text, and the embedder reads nothing else", MEND["photos alone"])
 
 
-class _Seen:
+class Seen:
     """What one pass over the catalog finds: the rows, written to `file`, and which keys have no vector yet. Where the
     embedder reads texts alone, or photos alone, products without any are `problems`.
     """
@@ -214,10 +251,12 @@ class _Seen:
     def __init__(self, file: Path, known: dict[str, int], reads: _Reads, problems: Problems) -> None:
         self.file = file
         self.known = known
-        self._reads, self._problems = reads, problems
+        self.reads, self._problems = reads, problems
         self.keys: list[str] = []
         self.digest = hashlib.sha256()
         self.without_attributes = 0
+        self.last = ""
+        """The id of the last product that had no vector."""
 
     def missing(self, described: Iterator[tuple[Product, Listing]], total: int, listener: Listener) -> Iterator[Input]:
         """Yield the products that have to be encoded; the pass is over when this iterator is."""
@@ -228,17 +267,18 @@ class _Seen:
                 self.keys.append(row.key)
                 self.without_attributes += not row.attributes
                 if row.key not in self.known:
+                    self.last = product.id
                     yield self._input(product, row)
                 if len(self.keys) % LOOKUP_ROWS == 0:
                     listener.progress("products", len(self.keys), total)
 
     def _input(self, product: Product, row: Listing) -> Input:
-        images = product.images if self._reads.photos else ()
-        text, attributes = (row.text, row.attributes) if self._reads.text else ("", "")
+        images = product.images if self.reads.photos else ()
+        text, attributes = (row.text, row.attributes) if self.reads.text else ("", "")
         if product.images and not (images or text or attributes):
             said = "it has photos alone, and the embedder reads texts"
             self._problems.add(Problem("photos alone", product.row, said, listing=product.id))
-        if not (images or self._reads.text):
+        if not (images or self.reads.text):
             said = "it has none, and the vision encoder reads nothing else"
             self._problems.add(Problem("no photo", product.row, said, listing=product.id))
         return Input(row.key, Item(text, images, attributes), product.id, product.row)
@@ -293,7 +333,7 @@ class _Sources:
 def _bring_up_to_date(
     work: Workspace,
     place: Path,
-    seen: _Seen,
+    seen: Seen,
     sources: _Sources,
     facts: dict[str, Any],
 ) -> Vectors:
@@ -367,7 +407,7 @@ def _next_version(place: Path) -> str:
     return f"v{max(numbers, default=0) + 1}"
 
 
-def _copy_kept(seen: _Seen, kept: set[str], file: Path) -> None:
+def _copy_kept(seen: Seen, kept: set[str], file: Path) -> None:
     if kept.issuperset(seen.keys):
         shutil.move(seen.file, file)
         return

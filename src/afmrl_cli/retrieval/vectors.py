@@ -115,8 +115,8 @@ class RowMaker:
 
 
 def described_products(work: Workspace, rows: RowMaker, problems: Problems) -> Iterator[tuple[Product, Listing]]:
-    """Read the catalog's products with their rows."""
-    products = read_products(work.folder, work.settings.catalog, problems)
+    """Read the catalog's products, or the shard's, with their rows."""
+    products = work.products(problems)
     while batch := list(islice(products, LOOKUP_ROWS)):
         yield from zip(batch, rows.make(batch), strict=True)
 

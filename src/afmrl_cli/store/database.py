@@ -83,15 +83,18 @@ def _connect(path: Path, writable: bool) -> sqlite3.Connection:
 
 class Database:
     """The catalog's database; made when it is not there. Use as a context manager. One that can't be written
-    can be read (`writable`).
+    can be read (`writable`). What is not in it is looked for in `below`, which is only read: a shard's lies over the
+    store's.
 
     Raises DataError when it can't be opened or was written by a newer afmrl; a damaged file raises
     sqlite3.DatabaseError, a full disk sqlite3.OperationalError (both have their message in `cli.errors`).
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, below: Path | None = None, *, read_only: bool = False) -> None:
         make_folder(path.parent)
-        self.writable = not path.is_file() or (os.access(path.parent, os.W_OK) and os.access(path, os.W_OK))
+        may_write = os.access(path.parent, os.W_OK) and os.access(path, os.W_OK)
+        self.writable = not path.is_file() or (may_write and not read_only)
+        self._below = Database(below, read_only=True) if below is not None and below.is_file() else None
         try:
             self._connection = _connect(path, self.writable)
         except sqlite3.OperationalError as error:
@@ -167,6 +170,8 @@ class Database:
     def close(self) -> None:
         """Close the file; nothing is pending, since every batch is its own transaction."""
         self._connection.close()
+        if self._below is not None:
+            self._below.close()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -181,7 +186,7 @@ class Database:
 
     def attributes(self, generator: str, prompt: str, fingerprints: Sequence[str]) -> dict[str, StoredAttributes]:
         """Return what is stored under these fingerprints, failures too; what is not stored is left out."""
-        found: dict[str, StoredAttributes] = {}
+        found = {} if self._below is None else self._below.attributes(generator, prompt, fingerprints)
         for at in range(0, len(fingerprints), LOOKUP_CHUNK):
             chunk = fingerprints[at : at + LOOKUP_CHUNK]
             rows = self._connection.execute(
@@ -225,14 +230,35 @@ class Database:
         """Store `rows` in one transaction; one with the same key (fingerprint, generator, prompt) is
         replaced."""
         with self._transaction():
-            self._connection.executemany(
-                f"INSERT OR REPLACE INTO attributes ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                map(_checked, map(astuple, rows)),
-            )
+            self._put_attributes(map(astuple, rows))
+
+    def _put_attributes(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        self._connection.executemany(
+            f"INSERT OR REPLACE INTO attributes ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_checked, rows)
+        )
+
+    def join(self, others: Sequence[Path]) -> int:
+        """Take over what the databases `others` hold, in one transaction; of texts with the same key the newest stays.
+
+        Returns how many attribute texts they hold.
+        """
+        texts = 0
+        key = "fingerprint = ? AND generator = ? AND prompt = ?"
+        newer = f"SELECT 1 FROM attributes WHERE {key} AND created >= ?"
+        with self._transaction():
+            for path in others:
+                with Database(path) as other:
+                    for row in _sound(other._connection.execute(f"SELECT {COLUMNS} FROM attributes")):
+                        texts += 1
+                        if not self._connection.execute(newer, (*row[:3], row[6])).fetchone():
+                            self._put_attributes([row])
+                    photos = other._connection.execute("SELECT path, size, mtime_ns, sha256, crc32 FROM images")
+                    self._put_image_hashes(_sound(photos))
+        return texts
 
     def image_hashes(self, paths: Sequence[str]) -> dict[str, StoredImageHash]:
         """Return what is stored of these photos, by path; what is not stored is left out."""
-        found: dict[str, StoredImageHash] = {}
+        found = {} if self._below is None else self._below.image_hashes(paths)
         for at in range(0, len(paths), LOOKUP_CHUNK):
             chunk = paths[at : at + LOOKUP_CHUNK]
             rows = self._connection.execute(
@@ -245,9 +271,10 @@ class Database:
     def put_image_hashes(self, rows: Sequence[StoredImageHash]) -> None:
         """Store `rows` in one transaction; a row of the same path is replaced."""
         with self._transaction():
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?)", map(_checked, map(astuple, rows))
-            )
+            self._put_image_hashes(map(astuple, rows))
+
+    def _put_image_hashes(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        self._connection.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?)", map(_checked, rows))
 
 
 def _checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
