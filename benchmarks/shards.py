@@ -63,7 +63,7 @@ def main() -> None:
         f"{merge:.1f} s; ratio {one / both:.2f}, with the merge {one / (both + merge):.2f}; "
         f"vectors differ by {apart:.1e} at most; load {load:.1f} on {os.cpu_count()} cores"
     )
-    record("shards", one / both, "ratio of times, one process to shards", shards=options.shards, load=load)
+    record("shards", both, one, one / both, aim=f"near {options.shards} on idle cores", merge_s=merge, load=load)
 
 
 if __name__ == "__main__":

@@ -130,9 +130,9 @@ def test_a_damaged_chunk_is_made_again(folder: CatalogFolder, settings: Settings
 
 
 def test_shards_without_any_product_and_products_without_anything_to_read(settings: Settings, tmp_path: Path) -> None:
-    rows = rows_of(3)
-    rows[1] = dict.fromkeys(rows[1], "") | {"id": "bare", "image": "images/bad.png"}
+    rows = rows_of(12)
+    rows.append(dict.fromkeys(rows[0], "") | {"id": "bare", "image": "images/bad.png"})
     folder = write_shop(tmp_path / "few", rows)
     (folder.root / "images/bad.png").write_text("not a photo")
-    make(folder, settings, *(f"{i}/8" for i in range(8)))
-    assert merge(folder, settings) == 2
+    make(folder, settings, *(f"{i}/20" for i in range(20)))
+    assert merge(folder, settings) == 12
