@@ -45,8 +45,8 @@ def merge(session: Session) -> None:
             out.note(f"{texts:,} attribute texts of {len(attributes.folders)} shards joined")
         if vectors:
             summary = join_vectors(work, vectors)
-            vectors.remove()
             weights = hybrid_weights(session)
+            vectors.remove()
             document["embed"] = {"shards": len(vectors.folders), **vectors_document(summary, weights)}
             out.note(f"vectors of {len(vectors.folders)} shards joined")
             show_vectors(session, summary, weights)
