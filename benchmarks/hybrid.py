@@ -8,9 +8,13 @@ queries and 300 photo queries. A quarter of the products is the validation split
 test split, which is scored once. Typed queries that are about products of both choose them half by half
 (`evaluation.hybrid`).
 
-Printed is Markdown: recall@1 and nDCG@10 with their intervals (Wilson's, over products), and nDCG@10 of the hybrid
-search less that of each part with the interval of the paired difference over products, corrected for both metrics; the
-weights that were chosen; and what the same search reaches with the weights of a catalog that can choose none.
+Printed is Markdown: recall@1 and nDCG@10 with their intervals (Wilson's, over products), and nDCG@10 less that of the
+best part by itself, with the interval of the paired difference over products, corrected for both metrics. Rows:
+
+    hybrid                    with weights that other queries chose
+    hybrid, defaults          with those of a catalog that can choose none
+    hybrid, parts of others   the control: words, values and colours are those of other listings, in both steps
+    vectors, words, ...       each part alone
 """
 
 from __future__ import annotations
@@ -21,21 +25,26 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+
+import numpy as np
+from numpy.typing import NDArray
 
 from afmrl_cli.errors import DataError
 from afmrl_cli.evaluation.build import TaskSpec
 from afmrl_cli.evaluation.compare import differences, table_of
 from afmrl_cli.evaluation.entries import parse_entries
-from afmrl_cli.evaluation.metrics import evaluate
+from afmrl_cli.evaluation.metrics import Run, evaluate
 from afmrl_cli.evaluation.report import EvalRequest, Report, measure
 from afmrl_cli.evaluation.task import groups_of
 from afmrl_cli.intervals import interval
 from afmrl_cli.listener import Silent
 from afmrl_cli.nano.shop import ShopPlan, write_shop
 from afmrl_cli.retrieval.embed import embed_catalog
+from afmrl_cli.retrieval.hybrid import Floats, Gallery, Scaled, scaled_scores
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
@@ -57,7 +66,8 @@ TABLES: Mapping[str, Sequence[Table]] = {
         Table("Listing → the same product", gallery=()),
     ),
 }
-SYSTEMS = ("bm25", "bm25-attributes", "colors")
+HYBRID = "**hybrid**"
+SYSTEMS = ("embedder", "bm25", "bm25-attributes", "colors")
 NAMES = {"embedder": "vectors", "bm25": "words", "bm25-attributes": "attributes", "colors": "coarse colours"}
 
 
@@ -107,19 +117,26 @@ def _markdown(name: str, preset: str, table: Table, place: Path) -> list[str]:
     spec = TaskSpec(protocol, queries, gallery=table.gallery, split=table.split)
     work = _workspace(place, preset, table.eval)
     found = measure(work, EvalRequest(spec, tuple(parse_entries(["hybrid"], True))))
-    rows = [_row("hybrid", found, work)]
-    rows += [_row(system, found, work) for system in ("embedder", *SYSTEMS) if found.runs.get(system)]
-    untuned = _with_defaults(work, spec)
+    runs = {HYBRID: found.runs["hybrid"]}
+    with patch("afmrl_cli.evaluation.hybrid.LEAST_PRODUCTS", 10**9):
+        runs["hybrid, defaults"] = _hybrid_alone(work, spec)
+    with patch("afmrl_cli.evaluation.hybrid.scaled_scores", _scores_of_others):
+        runs["hybrid, parts of others"] = _hybrid_alone(work, spec)
+    parts = {NAMES.get(system, system): found.runs[system] for system in SYSTEMS if found.runs.get(system)}
+    metrics = _Metrics(found, work)
+    best = max(parts, key=lambda part: metrics.mean(parts[part]))
     content = found.content
     [own] = [system for system in content["systems"] if system["system"] == "hybrid"]
     asked = f"{content['queries']:,} queries about {content['groups']:,} products, gallery {content['gallery']:,}"
     chosen = "; ".join(_weights(each) for each in own["hybrid"] or ())
-    best = max((row for row in rows[1:]), key=lambda row: float(row[3]))
-    record(f"{name}, {preset}: nDCG@10 of hybrid, {table.title}", float(rows[0][3]), float(best[3]))
-    head = "| system | recall@1 | | nDCG@10 | | hybrid less it |"
+    ours, theirs = metrics.mean(runs[HYBRID]), metrics.mean(parts[best])
+    record(f"{name}, {preset}: nDCG@10 of hybrid, {table.title}", ours, theirs)
+    head = "| system | recall@1 | | nDCG@10 | | less the best part |"
     lines = [f"**{table.title}**, {asked}. {chosen}.", "", head, "| --- | ---: | --- | ---: | --- | --- |"]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return [*lines, f"| hybrid, defaults | {untuned[0]:.3f} | | {untuned[1]:.3f} | | |"]
+    for shown, run in {**runs, **parts}.items():
+        apart = "" if shown == best else metrics.apart(run, parts[best])
+        lines.append("| " + " | ".join([shown, *metrics.cells(run), apart]) + " |")
+    return lines
 
 
 def _weights(chosen: Mapping[str, Any]) -> str:
@@ -128,31 +145,60 @@ def _weights(chosen: Mapping[str, Any]) -> str:
     return f"{chosen['kind']}: {shares} ({by})"
 
 
-def _row(system: str, found: Report, work: Workspace) -> list[str]:
-    """Return the cells of a system: its metrics with intervals, and what the hybrid search is ahead of it."""
-    task, level = found.task, work.settings.eval.min_grade
-    own, hybrid_ = (evaluate(found.runs[name], task.qrels, METRICS, level) for name in (system, "hybrid"))
-    names = list(next(iter(own.per_query.values())))
-    groups, theirs = groups_of(task, names), table_of(own.per_query, names)
-    ends = interval(theirs, groups, work.settings.eval.confidence)
-    cells = [NAMES.get(system, system)]
-    for (low, high), metric in zip(ends.T.tolist(), METRICS, strict=True):
-        cells += [f"{own.means[metric]:.3f}", f"{low:.3f} to {high:.3f}"]
-    if system == "hybrid":
-        return [*cells, ""]
-    ours, chosen = table_of(hybrid_.per_query, names), work.settings.eval
-    apart = differences(
-        METRICS, ours, theirs, groups, draws=chosen.resamples, confidence=chosen.confidence, seed=chosen.seed
-    )[1]
-    return [*cells, f"{apart.difference:+.3f} ({apart.low:+.3f} to {apart.high:+.3f})"]
+def _hybrid_alone(work: Workspace, spec: TaskSpec) -> Run:
+    return measure(work, EvalRequest(spec, tuple(parse_entries(["hybrid"], False)))).runs["hybrid"]
 
 
-def _with_defaults(work: Workspace, spec: TaskSpec) -> list[float]:
-    """Return the metrics of the same search where nothing can be chosen."""
-    with patch("afmrl_cli.evaluation.hybrid.LEAST_PRODUCTS", 10**9):
-        found = measure(work, EvalRequest(spec, tuple(parse_entries(["hybrid"], False))))
-    means = evaluate(found.runs["hybrid"], found.task.qrels, METRICS, work.settings.eval.min_grade).means
-    return [means[metric] for metric in METRICS]
+@dataclass(frozen=True)
+class _OfOthers:
+    """A part of the gallery that says of each listing what is true of another one."""
+
+    part: Any
+
+    def scores(self, query: Any) -> Floats:
+        scores: Floats = self.part.scores(query)
+        return scores[np.random.default_rng(0).permutation(len(scores))]
+
+
+def _scores_of_others(gallery: Gallery, *rest: Any) -> Scaled:
+    """Score as `scaled_scores` does, by parts but vectors that are of other listings."""
+    parts = {name: getattr(gallery, name) for name in ("words", "named", "colors")}
+    others: Any = {name: _OfOthers(part) if part is not None else None for name, part in parts.items()}
+    return scaled_scores(replace(gallery, **others), *rest)
+
+
+@dataclass(frozen=True)
+class _Metrics:
+    """The metrics of rankings of one evaluation."""
+
+    found: Report
+    work: Workspace
+
+    def cells(self, run: Run) -> list[str]:
+        """Return each metric with its interval."""
+        values, groups = self._table(run)
+        ends, cells = interval(values, groups, self.work.settings.eval.confidence), list[str]()
+        for mean, (low, high) in zip(values.mean(axis=0), ends.T.tolist(), strict=True):
+            cells += [f"{mean:.3f}", f"{low:.3f} to {high:.3f}"]
+        return cells
+
+    def apart(self, run: Run, other: Run) -> str:
+        """Return what nDCG@10 of one run is ahead of another's."""
+        (ours, groups), (theirs, _), chosen = self._table(run), self._table(other), self.work.settings.eval
+        found = differences(
+            METRICS, ours, theirs, groups, draws=chosen.resamples, confidence=chosen.confidence, seed=chosen.seed
+        )[1]
+        return f"{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+
+    def mean(self, run: Run) -> float:
+        """Return nDCG@10."""
+        return float(self._table(run)[0][:, 1].mean())
+
+    def _table(self, run: Run) -> tuple[NDArray[np.float64], list[str]]:
+        """Return the metrics of each query [q, m], and which product it is about."""
+        per_query = evaluate(run, self.found.task.qrels, METRICS, self.work.settings.eval.min_grade).per_query
+        queries = list(next(iter(per_query.values())))
+        return table_of(per_query, queries), groups_of(self.found.task, queries)
 
 
 def main() -> None:
