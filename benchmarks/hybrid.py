@@ -1,6 +1,6 @@
 """The tables of docs/lab/search.md: the hybrid search beside each of its parts.
 
-    python -m benchmarks.hybrid DATA WORK [--presets light,nano] [NAME ...]
+    python -m benchmarks.hybrid DATA WORK [NAME ...] [--presets light,nano]
 
 DATA holds a folder a catalog (its layout: docs/lab/evidence.md), each copied into WORK without its attr_* columns,
 which are its ground truth; `drawn` is a shop that is drawn there, with attributes that nano has written, 300 typed

@@ -9,7 +9,7 @@ import pytest
 
 from afmrl_cli.retrieval.bm25 import fit_bm25, tokenize
 from afmrl_cli.retrieval.colors import Colors
-from afmrl_cli.retrieval.hybrid import CANDIDATES, Asking, Floats, Gallery, Weights, rank, scaled_scores
+from afmrl_cli.retrieval.hybrid import CANDIDATES, Floats, Gallery, HybridQuery, Weights, rank, scaled_scores
 from afmrl_cli.retrieval.index import exact_search
 from afmrl_cli.retrieval.lexicon import Lexicon, center_of, make_lexicon
 from afmrl_cli.retrieval.named import Named, index_pairs
@@ -40,7 +40,7 @@ def test_stored_words_score_as_bm25_does() -> None:
 
 def test_the_score_is_the_weighted_mean_of_scaled_parts() -> None:
     made = gallery()
-    query = Asking(np.array([1, 0, 0], dtype=np.float32), tokenize("red shirt"))
+    query = HybridQuery(np.array([1, 0, 0], dtype=np.float32), tokenize("red shirt"))
     found = rank(made, query, {"vectors": 0.25, "words": 0.75}, 5)
     floor = float(made.center[0])
     cosines = np.maximum(made.matrix[:, 0] - floor, 0) / (1 - floor)
@@ -54,7 +54,7 @@ def test_the_score_is_the_weighted_mean_of_scaled_parts() -> None:
 
 
 def test_a_part_that_finds_nothing_takes_no_weight_from_the_others() -> None:
-    query = Asking(np.array([0, 1, 0], dtype=np.float32), tokenize("xyzzy"))
+    query = HybridQuery(np.array([0, 1, 0], dtype=np.float32), tokenize("xyzzy"))
     with_words = rank(gallery(), query, {"vectors": 0.1, "words": 0.9}, 3)
     alone = rank(gallery(), query, {"vectors": 1.0}, 3)
     assert with_words.rows.tolist() == alone.rows.tolist()
@@ -62,7 +62,7 @@ def test_a_part_that_finds_nothing_takes_no_weight_from_the_others() -> None:
 
 
 def test_a_filter_leaves_out_and_never_reorders() -> None:
-    query = Asking(np.array([0.6, 0.8, 0], dtype=np.float32), tokenize("blue shirt"))
+    query = HybridQuery(np.array([0.6, 0.8, 0], dtype=np.float32), tokenize("blue shirt"))
     weights: Weights = {"vectors": 0.5, "words": 0.5}
     whole = rank(gallery(), query, weights, 5)
     allowed = np.array([True, False, True, True, False])
@@ -73,7 +73,7 @@ def test_a_filter_leaves_out_and_never_reorders() -> None:
 
 
 def test_hidden_listings_are_no_result_and_set_no_scale() -> None:
-    query = Asking(np.array([1, 0, 0], dtype=np.float32), tokenize("red linen shirt"))
+    query = HybridQuery(np.array([1, 0, 0], dtype=np.float32), tokenize("red linen shirt"))
     found = rank(gallery(), query, {"vectors": 0.5, "words": 0.5}, 5, hidden=[0])
     assert 0 not in found.rows
     assert found.scores[0] == pytest.approx(1.0, abs=0.3)
@@ -86,7 +86,7 @@ def test_an_approximate_index_gives_candidates_and_exact_scores() -> None:
     words = index_words([["red" if i % 7 == 0 else "blue", f"n{i}"] for i in range(len(matrix))])
     flat = Gallery(matrix, center_of(matrix), words)
     near = replace(flat, nearest=lambda query, k: exact_search(matrix, query[None], k)[1][0])
-    query, weights = Asking(matrix[5] + 0.1, ["red", "n9"]), EACH
+    query, weights = HybridQuery(matrix[5] + 0.1, ["red", "n9"]), EACH
     exact, through = rank(flat, query, weights, 20), rank(near, query, weights, 20)
     assert exact.rows.tolist() == through.rows.tolist()
     np.testing.assert_allclose(exact.scores, through.scores, atol=1e-5)
@@ -163,5 +163,5 @@ def test_what_describes_is_a_value_and_what_numbers_is_none() -> None:
 
 
 def test_parts_that_are_not_wanted_are_not_looked_at() -> None:
-    query = Asking(np.array([1, 0, 0], dtype=np.float32), tokenize("red"))
+    query = HybridQuery(np.array([1, 0, 0], dtype=np.float32), tokenize("red"))
     assert set(scaled_scores(gallery(), query, ["words"]).parts) == {"words"}

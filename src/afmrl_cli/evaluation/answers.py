@@ -74,8 +74,8 @@ class Answering:
         """Rank by the embedder first, then by the entries; and what is to be noted, in words."""
         answers, notes = [self.first], list[str]()
         for entry in entries:
-            more, said = self.of(entry)
-            answers, notes = [*answers, *more], [*notes, *said]
+            more, noted = self.of(entry)
+            answers, notes = [*answers, *more], [*notes, *noted]
         return answers, notes
 
     def of(self, entry: Entry) -> tuple[list[SystemRun], list[str]]:

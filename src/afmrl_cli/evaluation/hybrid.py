@@ -32,7 +32,19 @@ from ..retrieval.colors import ColorEncoder, Colors, open_colors, wants_colors
 from ..retrieval.columns import Columns
 from ..retrieval.encode import Input
 from ..retrieval.filters import fields_of
-from ..retrieval.hybrid import KINDS, PARTS, Asking, Floats, Gallery, Kind, Part, Scaled, Weights, scaled_scores, take
+from ..retrieval.hybrid import (
+    KINDS,
+    PARTS,
+    Floats,
+    Gallery,
+    HybridQuery,
+    Kind,
+    Part,
+    Scaled,
+    Weights,
+    scaled_scores,
+    take,
+)
 from ..retrieval.lexicon import attribute_pairs, center_of, own_pairs
 from ..retrieval.named import Named, index_pairs
 from ..retrieval.vectors import load_vectors
@@ -129,20 +141,20 @@ class HybridTask:
         own = index_pairs(own_pairs(Columns(fields_of(document.product) for document in encoded.documents)))
         return Named.joined(own, generated)
 
-    def asking(self, query: Query) -> Asking:
+    def as_hybrid(self, query: Query) -> HybridQuery:
         """Return a query as the parts read it."""
         named, kind = self.gallery.named, kind_of(query)
         assert named is not None
         written = read_stored(query.attributes or self._attributes.get(query.fingerprint, ""))
         wishes = named.wishes("" if kind == "listing" else query.text, written)
-        return Asking(self.queries[query.id][1], tokenize(query.text), wishes, self._colors.get(query.id))
+        return HybridQuery(self.queries[query.id][1], tokenize(query.text), wishes, self._colors.get(query.id))
 
     def scaled(self, query: Query, parts: Sequence[Part]) -> Scaled:
         """Return the scaled scores of all listings that a query may find."""
         hidden = [self._places[id] for id in query.exclude if id in self._places]
         if query.within is not None:
             hidden += [row for row, id in enumerate(self.ids) if id not in query.within]
-        return scaled_scores(self.gallery, self.asking(query), parts, hidden)
+        return scaled_scores(self.gallery, self.as_hybrid(query), parts, hidden)
 
     def run(self, queries: Iterable[str], weights: Mapping[Kind, Weights], depth: int) -> dict[str, Ranked]:
         """Rank the gallery for `queries`."""

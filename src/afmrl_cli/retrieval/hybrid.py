@@ -64,7 +64,7 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class Asking:
+class HybridQuery:
     """A query as the parts read it: its `vector` [d] (None: no embedder reads it), `tokens`, what it names of the
     gallery's values, and the `colors` of its photos.
     """
@@ -103,7 +103,7 @@ class Scaled:
 
 def scaled_scores(
     gallery: Gallery,
-    query: Asking,
+    query: HybridQuery,
     parts: Sequence[Part],
     hidden: Sequence[int] = (),
     allowed: NDArray[np.bool_] | None = None,
@@ -130,7 +130,7 @@ def scaled_scores(
     return Scaled(rows, found, cosines)
 
 
-def _whole_scores(gallery: Gallery, query: Asking, parts: Sequence[Part]) -> dict[Part, tuple[Floats, float]]:
+def _whole_scores(gallery: Gallery, query: HybridQuery, parts: Sequence[Part]) -> dict[Part, tuple[Floats, float]]:
     """Return the scores [n] and floors of the parts but vectors that have something to say of the query."""
     found: dict[Part, tuple[Floats, float]] = {}
     if "words" in parts and gallery.words is not None and query.tokens:
@@ -174,7 +174,7 @@ def summed(scaled: Scaled, weights: Weights) -> Floats:
 
 def rank(
     gallery: Gallery,
-    query: Asking,
+    query: HybridQuery,
     weights: Weights,
     k: int,
     *,

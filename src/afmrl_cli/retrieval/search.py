@@ -41,7 +41,7 @@ from .composed import Change, Composed, check_embedder, compose, read_change
 from .encode import cut_message
 from .filters import parse_filters
 from .hits import Hit, QueryTerms, attributes_on_disk, make_hit, unknown_listing
-from .hybrid import Asking, Kind, Ranking, Weights, rank
+from .hybrid import HybridQuery, Kind, Ranking, Weights, rank
 from .opened import GROUPS, Opened
 from .rerank import listing_item, rerank_first
 from .vectors import Vectors, load_vectors, stale_products
@@ -171,8 +171,8 @@ class Searcher:
         settings, notes = settings or self.work.settings.search, Notes()
         whole = self.work.settings.model_copy(update={"search": settings})
         query.check(whole)
-        allowed, said = self.opened.allowed(parse_filters(query.filters, "--filter"), query.without)
-        for note in said:
+        allowed, found = self.opened.allowed(parse_filters(query.filters, "--filter"), query.without)
+        for note in found:
             notes.note(note)
         if query.change is not None and self.work.folder.database.is_file():
             self.work.source_on_disk  # noqa: B018  once for all queries
@@ -224,15 +224,15 @@ class Searcher:
     def answer(self, prepared: Prepared, vector: NDArray[np.float32]) -> Found:
         """Find what is nearest to a query's `vector` [d], and say why."""
         settings, weights = prepared.settings, self._weights(prepared)
-        asking = None if weights is None else self._asking(prepared, vector, colors=weights.get("colors", 0.0) > 0)
-        ranking, others = self._collapsed(prepared, vector, asking, weights)
+        hybrid = None if weights is None else self._as_hybrid(prepared, vector, colors=weights.get("colors", 0.0) > 0)
+        ranking, others = self._collapsed(prepared, vector, hybrid, weights)
         if len(ranking.rows) and not (ranking.scores.any() or ranking.cosines.any()):
             raise _nothing_in_common(prepared)
         same: list[float | None] = [None] * len(ranking.rows)
         reranked = None
         if settings.rerank:
             ranking, same, reranked = self._reranked(prepared, ranking)
-        return self._shown(prepared, ranking, (asking, weights), others, same, reranked)
+        return self._shown(prepared, ranking, (hybrid, weights), others, same, reranked)
 
     def stale(self) -> int:
         """Count the products that are new, changed or gone since the vectors were made."""
@@ -250,25 +250,30 @@ class Searcher:
         weights = self.opened.weights.of(prepared.kind)
         return weights if any(weight > 0 for part, weight in weights.items() if part != "vectors") else None
 
-    def _asking(self, prepared: Prepared, vector: NDArray[np.float32], *, colors: bool) -> Asking:
+    def _as_hybrid(self, prepared: Prepared, vector: NDArray[np.float32], *, colors: bool) -> HybridQuery:
         text, written, item = prepared.item.text, prepared.item.attributes, prepared.item
         if prepared.like is None:
             wishes = self.opened.named.wishes(text, read_stored(written))
             shown = mean_colors(item) if colors and item.images and self.opened.colors is not None else None
-            return Asking(vector, tokenize(text), wishes, shown)
+            return HybridQuery(vector, tokenize(text), wishes, shown)
         listing = self.vectors.listings.listing(prepared.like)
         written = text_to_show(attributes_on_disk(self.work, [listing]).get(listing.id))
         wishes = self.opened.named.wishes("", read_stored(written))
         shown = self.opened.colors.colors(prepared.like) if colors and self.opened.colors is not None else None
-        return Asking(vector, tokenize(listing.text), wishes, shown)
+        return HybridQuery(vector, tokenize(listing.text), wishes, shown)
 
     def _ranking(
-        self, prepared: Prepared, vector: NDArray[np.float32], asking: Asking | None, weights: Weights | None, k: int
+        self,
+        prepared: Prepared,
+        vector: NDArray[np.float32],
+        hybrid: HybridQuery | None,
+        weights: Weights | None,
+        k: int,
     ) -> Ranking:
         """Return the best k listings for a query."""
-        if asking is not None and weights is not None:
-            gallery = self.opened.gallery if asking.colors is None else self.opened.colored_gallery
-            return rank(gallery, asking, weights, k, hidden=sorted(prepared.hidden), allowed=prepared.allowed)
+        if hybrid is not None and weights is not None:
+            gallery = self.opened.gallery if hybrid.colors is None else self.opened.colored_gallery
+            return rank(gallery, hybrid, weights, k, hidden=sorted(prepared.hidden), allowed=prepared.allowed)
         rows = None if prepared.allowed is None else np.flatnonzero(prepared.allowed)
         scores, found = self.opened.nearest(vector, k + len(prepared.hidden), rows)
         keep = ~np.isin(found, list(prepared.hidden))
@@ -276,7 +281,7 @@ class Searcher:
         return Ranking(found, scores, {}, scores)
 
     def _collapsed(
-        self, prepared: Prepared, vector: NDArray[np.float32], asking: Asking | None, weights: Weights | None
+        self, prepared: Prepared, vector: NDArray[np.float32], hybrid: HybridQuery | None, weights: Weights | None
     ) -> tuple[Ranking, dict[int, int]]:
         """Return as many listings as are shown or reranked, of each product or style the first where results are
         collapsed, and by row how many others of it there are.
@@ -286,15 +291,15 @@ class Searcher:
         groups = None if settings.collapse == "no" else self.opened.groups(settings.collapse)
         if groups is None:
             if settings.collapse != "no":
-                said = f"--collapse {settings.collapse}: no listing has a {GROUPS[settings.collapse]}"
-                prepared.notes.note(f"{said}, so that nothing is collapsed")
-            ranking = self._ranking(prepared, vector, asking, weights, wanted)
+                words = f"--collapse {settings.collapse}: no listing has a {GROUPS[settings.collapse]}"
+                prepared.notes.note(f"{words}, so that nothing is collapsed")
+            ranking = self._ranking(prepared, vector, hybrid, weights, wanted)
             return ranking, {}
         there = np.ones(len(groups), dtype=bool) if prepared.allowed is None else prepared.allowed.copy()
         there[list(prepared.hidden)] = False
         sizes, depth = np.bincount(groups[there], minlength=int(groups.max()) + 1), DEEPER * wanted
         while True:
-            ranking = self._ranking(prepared, vector, asking, weights, depth)
+            ranking = self._ranking(prepared, vector, hybrid, weights, depth)
             places = np.sort(np.unique(groups[ranking.rows], return_index=True)[1])[:wanted]
             if len(places) == wanted or len(ranking.rows) < depth or depth >= len(groups):
                 break
@@ -320,7 +325,7 @@ class Searcher:
         self,
         prepared: Prepared,
         ranking: Ranking,
-        by: tuple[Asking | None, Weights | None],
+        by: tuple[HybridQuery | None, Weights | None],
         others: Mapping[int, int],
         same: Sequence[float | None],
         reranked: dict[str, float] | None,
@@ -330,11 +335,11 @@ class Searcher:
         rows = [int(row) for row in ranking.rows[: prepared.settings.k]]
         shown = [listings.listing(row) for row in rows]
         texts = attributes_on_disk(self.work, [*shown, *([liked] if liked else [])])
-        change, (asking, weights) = composed.change if composed else None, by
+        change, (hybrid, weights) = composed.change if composed else None, by
         terms = QueryTerms.of_query(prepared.item, change)
         if liked and not change:
             terms = QueryTerms.of_listing(liked, texts)
-        wishes = asking.wishes if asking is not None else ()
+        wishes = hybrid.wishes if hybrid is not None else ()
         hits = []
         for place, (row, listing) in enumerate(zip(rows, shown, strict=True)):
             named = self.opened.named.pairs_of(row, wishes) if wishes else {}
