@@ -51,6 +51,14 @@ def test_the_best_weights_are_chosen_and_of_equal_ones_those_nearest_to_the_defa
     assert choose_weights(either, {"vectors": 0.3, "words": 0.7})[0] == {"vectors": 0.3, "words": 0.7}
 
 
+def test_what_may_be_luck_does_not_move_the_defaults() -> None:
+    vectors_right = [judged([1, 0], [0, 1], 0, f"v{i}") for i in range(16)]
+    words_right = [judged([1, 0], [0, 1], 1, f"w{i}") for i in range(14)]
+    default: Weights = {"vectors": 0.3, "words": 0.7}
+    assert choose_weights([*vectors_right, *words_right], default)[0] == default
+    assert choose_weights(vectors_right, default)[0]["vectors"] > 0.4
+
+
 def test_too_few_products_choose_nothing() -> None:
     few: list[tuple[Kind, Judged]] = [("text", judged([1, 0], [0, 1], 1, f"p{i % 19}")) for i in range(100)]
     assert tuned_weights(few, DEFAULTS) == {}

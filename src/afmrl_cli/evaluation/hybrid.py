@@ -1,7 +1,7 @@
 """The hybrid search as a system: `retrieval.hybrid` over a task's gallery, weighted as other queries choose.
 
-    w = of all weights of the parts in steps of 1 / STEPS that sum to 1 those with the best mean metric over the tuning
-        queries; of equal ones those nearest to the defaults
+    w = of all weights of the parts in steps of 1 / STEPS that sum to 1 those nearest to the defaults whose mean metric
+        over the tuning queries lies at most CAUTION standard errors (of the paired difference) below the best one's
 
 Chosen for each kind of query by itself (words, photo, both, listing). Which queries tune is as in `fusion`: those about
 products of the validation split, where none of them is scored; else each half of the products has the weights of the
@@ -60,6 +60,8 @@ from .task import COMPOSED, Query, Task, groups_of
 from .trec import SCORE_DECIMALS
 
 STEPS = 10
+CAUTION = 0.5
+"""Few queries choose by luck: docs/lab/search.md has what the best itself, half and a whole error come to."""
 DEEPEST = 300
 """Products of each part that are looked at to choose weights: nobody else reaches the first ten."""
 VALIDATION, OTHER_HALF = "validation", "other half"
@@ -230,21 +232,24 @@ def grid(parts: tuple[Part, ...]) -> NDArray[np.float32]:
 
 
 def choose_weights(judged: Sequence[Judged], default: Weights) -> tuple[Weights, float]:
-    """Return the weights with the best mean nDCG@10 over `judged` queries, of equal ones those nearest to the
-    `default`, and that mean.
+    """Return the weights with the best mean nDCG@10 over `judged` queries, of those that lie less than CAUTION standard
+    errors of their paired difference below it those nearest to the `default`, and their mean.
     """
     parts = tuple(part for part in PARTS if any(part in each.scaled.parts for each in judged))
     choices = grid(parts)
-    total = np.zeros(len(choices))
-    for each in judged:
+    values = np.zeros((len(judged), len(choices)))
+    for row, each in enumerate(judged):
         scores = np.zeros((len(choices), len(each.grades)), dtype=np.float32)
         for column, part in enumerate(parts):
             if part in each.scaled.parts:
                 scores += choices[:, column, None] * each.scaled.parts[part]
-        total += _ndcg(scores, each)
-    means = total / len(judged)
+        values[row] = _ndcg(scores, each)
+    means = values.mean(axis=0)
+    behind = values[:, [means.argmax()]] - values
+    errors = behind.std(axis=0) / math.sqrt(len(judged))
+    near = np.flatnonzero(behind.mean(axis=0) <= CAUTION * errors + 1e-9)
     far = np.abs(choices - np.array([default.get(part, 0.0) for part in parts])).sum(axis=1)
-    best = min(np.flatnonzero(means >= means.max() - 1e-9), key=lambda place: (round(float(far[place]), 6), place))
+    best = min(near, key=lambda place: (round(float(far[place]), 6), -means[place], place))
     weights = {part: round(float(weight), 3) for part, weight in zip(parts, choices[best], strict=True) if weight > 0}
     return weights, float(means[best])
 
