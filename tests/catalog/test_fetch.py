@@ -147,6 +147,17 @@ def run(folder: Path, *flags: str, code: int = 0) -> str:
     return done.output
 
 
+def test_photos_are_fetched_in_shards_each_once(server: str, tmp_path: Path) -> None:
+    """By what the links are: two products that share a photo may be of different shards."""
+    catalog(tmp_path, *(f"{server}/{i % 9}.png" for i in range(18)), f"{server}/missing")
+    parts = [json.loads(run(tmp_path, "--private", "--json", "--shard", f"{i}/2").splitlines()[0]) for i in range(2)]
+    assert all(part["fetched"] for part in parts)
+    assert {count for path, count in Shop.requested.items() if path.endswith(".png")} == {1}
+    merged = json.loads(CliRunner().invoke(app, ["merge", str(tmp_path), "--json", "-q"]).stdout)["fetch-images"]
+    size = sum(part["bytes"] for part in parts)
+    assert merged == {"shards": 2, "fetched": 9, "there": 0, "failed": 1, "bytes": size}
+
+
 def test_photos_are_fetched_once_and_then_found(server: str, tmp_path: Path) -> None:
     links = [f"{server}/{i}.png?w=1,2" for i in range(20)]
     file = catalog(tmp_path, *links, f"{server}/0.png?w=1,2", f"{server}/moved, {server}/flaky")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,9 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from afmrl_cli.catalog import photo_check
+from afmrl_cli.catalog.images import check_image
+from afmrl_cli.settings import CatalogSettings
 from tests.attributes.shop import answer, make_shop, read_catalog, stored, texts, write_catalog
 from tests.chat_server import ChatServer, Reply, chat_server
 from tests.conftest import kill_once
@@ -145,3 +149,47 @@ def test_the_schedulers_scripts_make_the_store_of_one_process(
     if scheduler != "xargs":  # whose script merges
         assert call("merge", str(folder.root)).exit_code == 0
     assert texts(folder) == texts(whole)
+
+
+def test_a_check_in_shards_is_that_of_one_process_and_opens_no_photo_twice(tmp_path: Path) -> None:
+    root = make_shop(tmp_path, 30).root
+    (root / "images/7.png").write_bytes(b"\x89PNG\r\n\x1a\n cut off")
+    for i in range(10, 16):  # a photo that several products share, over both shards
+        shutil.copy(root / "images/9.png", root / f"images/{i}.png")
+    alone = document("check", str(root), code=1)
+    kinds = {problem["kind"] for problem in alone["problems"]}
+    assert {"unreadable image", "shared photo"} <= kinds
+    parts = [document("check", str(root), "--shard", f"{i}/2") for i in range(2)]
+    assert [sum(part[key] for part in parts) for key in ("products", "opened", "unreadable")] == [30, 30, 1]
+    assert document("check", str(root), "--shard", "0/2")["opened"] == 0, "what was found stays"
+    merged = document("merge", str(root), code=1)
+    assert merged["check"].pop("shards") == 2
+    assert merged["check"] == {key: value for key, value in alone.items() if key != "schema"}
+    assert call("check", str(root), "--shard", "0/2", "--no-images").exit_code == 2
+
+
+def test_a_merged_check_opens_photos_that_the_shards_have_not_seen_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_shop(tmp_path, 6).root
+    document("check", str(root), "--shard", "0/1")
+    (root / "images/3.png").write_bytes(b"broken since")
+    opened: list[Path] = []
+
+    def noted(path: Path, settings: CatalogSettings) -> Any:
+        opened.append(path)
+        return check_image(path, settings)
+
+    monkeypatch.setattr(photo_check, "check_image", noted)
+    merged = document("merge", str(root), code=1)
+    assert [path.name for path in opened] == ["3.png"]
+    assert merged["check"]["problems"][0]["kind"] == "unreadable image"
+
+
+def test_half_a_line_of_a_killed_check_costs_its_photo_alone(tmp_path: Path) -> None:
+    root = make_shop(tmp_path, 6).root
+    document("check", str(root), "--shard", "0/1")
+    (file,) = root.glob(".afmrl/shards/*/0/photos.jsonl")
+    file.write_bytes(file.read_bytes()[:-9])
+    assert document("check", str(root), "--shard", "0/1")["opened"] == 1
+    assert document("merge", str(root))["check"]["ok"]

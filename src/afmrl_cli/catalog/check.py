@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ..listener import Listener
@@ -15,7 +15,7 @@ from .columns import ROLES, ColumnMap
 from .content import ROLE_OF, kind_of
 from .languages import LanguageSample
 from .name_forms import forms
-from .photo_check import PhotoCheck
+from .photo_check import Checked, PhotoCheck
 from .photo_columns import are_smaller
 from .problems import Problem, Problems, clipped
 from .read import count_rows, open_catalog
@@ -107,8 +107,9 @@ def check_catalog(
     *,
     open_photos: bool,
     problems: Problems | None = None,
+    known: Mapping[str, Checked] | None = None,
 ) -> CatalogSummary:
-    """Read the whole catalog, and with `open_photos` decode every photo once.
+    """Read the whole catalog, and with `open_photos` decode every photo once, but those that are `known`.
 
     Nothing in a row is fatal here, whatever the settings say: all is found and counted. Raises DataError when the
     file can't be read as a catalog. `problems` takes what is found, a new one by default.
@@ -124,7 +125,7 @@ def check_catalog(
     languages = LanguageSample()
     with (
         open_catalog(folder, settings, problems) as catalog,
-        PhotoCheck(settings, problems, open_photos=open_photos) as photos,
+        PhotoCheck(settings, problems, open_photos=open_photos, known=known) as photos,
     ):
         for product in catalog.products:
             counts["products"] += 1

@@ -30,6 +30,7 @@ from ..listener import Listener
 from ..settings import CatalogSettings
 from ..store.files import writing
 from ..store.folder import CatalogFolder
+from ..store.shards import Shard
 from .addresses import is_public
 from .images import ImageProblem, check_image
 from .links import full_link, place_of
@@ -85,9 +86,14 @@ class _Failed(Exception):
 
 
 def fetch_images(
-    folder: CatalogFolder, settings: CatalogSettings, problems: Problems, listener: Listener
+    folder: CatalogFolder,
+    settings: CatalogSettings,
+    problems: Problems,
+    listener: Listener,
+    shard: Shard | None = None,
 ) -> FetchSummary:
-    """Fetch all photos that the catalog links to and that are not there; call it holding the store's lock.
+    """Fetch all photos that the catalog links to, or a shard of the links, and that are not there; call it holding the
+    store's lock or the shard's.
 
     Links that fail go to `problems`; with `bad_images = fail` the first raises DataError.
     """
@@ -110,6 +116,8 @@ def fetch_images(
     with _Fetcher(settings) as fetcher, ThreadPoolExecutor(AT_ONCE) as pool:
         try:
             for link in _links(folder, settings):
+                if shard is not None and not shard.takes(link.url):
+                    continue
                 place = place_of(folder.root, link.url)
                 if place.is_file():
                     counts["there"] += 1

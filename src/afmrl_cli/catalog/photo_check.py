@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,10 @@ SHARED_BY = 5
 AT_ONCE = 8
 AHEAD = 64
 MOST_KEYS = 10_000
+
+
+Checked = tuple[int, str] | ImageProblem
+"""What is known of a photo that was opened: (its content, what was mended), or why it can't be."""
 
 
 @dataclass
@@ -46,15 +51,26 @@ def _style(product: Product) -> str:
 
 
 class PhotoCheck:
-    """Checks photos as products come by; a context manager, whose end waits for the last ones."""
+    """Checks photos as products come by; a context manager, whose end waits for the last ones. Photos that are `known`,
+    by path, are not opened; `keep` is called for each that is.
+    """
 
-    def __init__(self, settings: CatalogSettings, problems: Problems, *, open_photos: bool) -> None:
+    def __init__(
+        self,
+        settings: CatalogSettings,
+        problems: Problems,
+        *,
+        open_photos: bool,
+        known: Mapping[str, Checked] | None = None,
+        keep: Callable[[Path, Checked], None] | None = None,
+    ) -> None:
         self._settings, self._problems, self._open = settings, problems, open_photos
         # Pillow decodes outside of Python's lock. The largest photo allowed takes 200 MB while it is open.
         self._pool = ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1))
         self._waiting: deque[tuple[Product, Path]] = deque()
-        self._checks: dict[str, Future[tuple[int, str] | ImageProblem]] = {}
-        self._checked: dict[str, tuple[int, str] | ImageProblem] = {}
+        self._checks: dict[str, Future[Checked]] = {}
+        self._checked: dict[str, Checked] = dict(known or {})
+        self._keep = keep
         self._first: dict[int, int] = {}  # photo -> the one product that has been seen with it
         self._again: dict[int, _Sighting] = {}
 
@@ -81,7 +97,7 @@ class PhotoCheck:
             else:
                 self._sight(hash(str(path)), product, path)
 
-    def _check(self, path: Path) -> tuple[int, str] | ImageProblem:
+    def _check(self, path: Path) -> Checked:
         try:
             note = check_image(path, self._settings).note
             return int(photo_hash(path)[:16], 16), note
@@ -93,8 +109,11 @@ class PhotoCheck:
     def _finish(self) -> None:
         product, path = self._waiting.popleft()
         name = str(path)
-        result = self._checked[name] if name in self._checked else self._checks.pop(name).result()
-        self._checked[name] = result
+        if name not in self._checked:
+            self._checked[name] = self._checks.pop(name).result()
+            if self._keep is not None:
+                self._keep(path, self._checked[name])
+        result = self._checked[name]
         if isinstance(result, ImageProblem):
             message = f"{path.name}: {result.reason}"
             self._problems.add(Problem("unreadable image", product.row, message, listing=product.id))

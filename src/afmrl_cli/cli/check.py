@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -11,14 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from ..catalog.check import MOST_CATEGORIES, CatalogSummary, check_catalog
+from ..catalog.photo_check import Checked
 from ..catalog.problems import MEND, WARNINGS, Problem, Problems, clipped
 from ..catalog.read import no_products
 from ..errors import AfmrlError, CheckFailed, DataError, UsageError
 from ..escaping import write_csv
 from ..store.files import writing
 from ..store.folder import CatalogFolder, check_output
+from ..store.shards import Shard, parse_shard
 from ..store.written import PROBLEM_COLUMNS
-from .flags import setting
+from .flags import ShardOption, setting
 from .options import Session, in_session
 from .output import Output
 
@@ -37,32 +39,69 @@ ProblemsFile = Annotated[
 
 
 @in_session(setting("catalog.format"), roles=("generator", "embedder"))
-def check(session: Session, images: Images = True, out_file: ProblemsFile = None) -> None:
+def check(session: Session, images: Images = True, out_file: ProblemsFile = None, shard: ShardOption = None) -> None:
     """Show what is in a catalog and what is wrong with it, by row and column; exit 1 when something is lost.
 
     Nothing is written but --out. With --no-images photos are not opened, which is much quicker.
 
     Example: afmrl check catalog.csv
     """
+    part = parse_shard(shard) if shard else None
+    if part and (out_file or not images):
+        raise UsageError(
+            "--shard goes without --out and --no-images", "a shard opens its photos; `afmrl merge` shows all"
+        )
     if out_file:
         check_output(out_file, session.folder, "--out")
+    if part:
+        _check_shard(session, part)
+        return
     with session.out as out:
-        with problems_file(out_file) if out_file else nullcontext(Problems()) as problems:
-            summary = check_catalog(
-                session.folder, session.settings.catalog, out, open_photos=images, problems=problems
-            )
-            _check_further(session, summary)
-            interactions = _check_interactions(session, summary)
-        if not summary.products and not summary.problems.errors:
-            raise no_products(session.folder.catalog, summary.problems)
-        out.document("afmrl.check/1", _document(session.folder, summary) | {"interactions": interactions})
-        _show_content(session.folder, summary, out)
-        if interactions:
-            out.words(f"{'interactions':<25}{_told(interactions)}", 25)
-            out.text()
-        _show_problems(summary, out)
-    if errors := summary.problems.errors:
-        raise CheckFailed(f"{errors:,} problem{'s' if errors > 1 else ''}: rows, photos or settings that can't be used")
+        document, errors = check_and_show(session, images=images, out_file=out_file)
+        out.document("afmrl.check/1", document)
+    if errors:
+        raise errors
+
+
+def check_and_show(
+    session: Session,
+    *,
+    images: bool = True,
+    out_file: Path | None = None,
+    known: Mapping[str, Checked] | None = None,
+) -> tuple[dict[str, object], CheckFailed | None]:
+    """Check the catalog, but photos that are `known`, and show what was found; return the document, and the failure
+    where something is lost.
+    """
+    out = session.out
+    with problems_file(out_file) if out_file else nullcontext(Problems()) as problems:
+        summary = check_catalog(
+            session.folder, session.settings.catalog, out, open_photos=images, problems=problems, known=known
+        )
+        _check_further(session, summary)
+        interactions = _check_interactions(session, summary)
+    if not summary.products and not summary.problems.errors:
+        raise no_products(session.folder.catalog, summary.problems)
+    _show_content(session.folder, summary, out)
+    if interactions:
+        out.words(f"{'interactions':<25}{_told(interactions)}", 25)
+        out.text()
+    _show_problems(summary, out)
+    errors, what = summary.problems.errors, "rows, photos or settings that can't be used"
+    failed = CheckFailed(f"{errors:,} problem{'s' if errors > 1 else ''}: {what}") if errors else None
+    return _document(session.folder, summary) | {"interactions": interactions}, failed
+
+
+def _check_shard(session: Session, shard: Shard) -> None:
+    from ..catalog.check_shard import check_shard
+
+    with session.out as out:
+        summary = check_shard(session.folder, session.settings, shard, out)
+    out.document("afmrl.check-shard/1", {"shard": str(shard), **asdict(summary)})
+    out.text(
+        f"shard {shard}: {summary.products:,} products, {summary.opened:,} photos opened, {summary.unreadable:,} "
+        "can't be; `afmrl merge` shows what is in the catalog"
+    )
 
 
 @contextmanager

@@ -6,7 +6,9 @@ from typing import Any
 
 from ..errors import DataError
 from ..store.lock import writer_lock
+from .check import check_and_show
 from .embed import hybrid_weights, show_vectors, vectors_document
+from .fetch_images import fetch_group, join_fetched
 from .flags import setting
 from .options import Session, in_session
 
@@ -30,24 +32,35 @@ def merge(session: Session) -> None:
     Example: afmrl merge my-shop
     """
     from ..attributes.shards import attribute_group, join_attributes
+    from ..catalog.check_shard import check_group, checked_photos
     from ..retrieval.embed_shard import embed_group, join_vectors
 
-    work, out = session.work, session.out
-    document: dict[str, Any] = {"attributes": None, "embed": None}
+    work, out, failed = session.work, session.out, None
+    document: dict[str, Any] = {"fetch-images": None, "attributes": None, "embed": None, "check": None}
     with out, writer_lock(work.folder.store, "afmrl merge", lend=True):
-        attributes, vectors = attribute_group(work), embed_group(work)
-        if not (attributes or vectors):
+        fetched, attributes, vectors = fetch_group(session), attribute_group(work), embed_group(work)
+        checked = check_group(work.folder, work.settings)
+        groups = [group for group in (fetched, attributes, vectors, checked) if group]
+        if not groups:
             raise DataError(f"{work.folder.store}: no shards to merge", "make them: `afmrl embed --shard 0/8`")
-        if attributes:
-            texts = join_attributes(work, attributes)
-            attributes.remove()
-            document["attributes"] = {"shards": len(attributes.folders), "texts": texts}
-            out.note(f"{texts:,} attribute texts of {len(attributes.folders)} shards joined")
-        if vectors:
-            summary = join_vectors(work, vectors)
-            weights = hybrid_weights(session)
-            vectors.remove()
-            document["embed"] = {"shards": len(vectors.folders), **vectors_document(summary, weights)}
-            out.note(f"vectors of {len(vectors.folders)} shards joined")
-            show_vectors(session, summary, weights)
+        for group in groups:
+            shards = {"shards": len(group.folders)}
+            if group is fetched:
+                document["fetch-images"] = shards | join_fetched(session, group)
+            elif group is attributes:
+                texts = join_attributes(work, group)
+                document["attributes"] = shards | {"texts": texts}
+                out.text(f"{texts:,} attribute texts of {len(group.folders)} shards")
+            elif group is vectors:
+                summary = join_vectors(work, group)
+                weights = hybrid_weights(session)
+                document["embed"] = shards | vectors_document(summary, weights)
+                show_vectors(session, summary, weights)
+            else:
+                known = checked_photos(work.folder, group)
+                found, failed = check_and_show(session, known=known)
+                document["check"] = shards | found
+            group.remove()
     out.document("afmrl.merge/1", document)
+    if failed:
+        raise failed
