@@ -61,7 +61,7 @@ from .trec import SCORE_DECIMALS
 
 STEPS = 10
 CAUTION = 0.5
-"""Few queries choose by luck: docs/lab/search.md has what the best itself, half and a whole error come to."""
+"""Few queries choose by luck; with a whole error the choice stays too near to defaults that are far off."""
 DEEPEST = 300
 """Products of each part that are looked at to choose weights: nobody else reaches the first ten."""
 VALIDATION, OTHER_HALF = "validation", "other half"

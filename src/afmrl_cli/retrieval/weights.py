@@ -29,7 +29,7 @@ DEFAULTS: Mapping[Kind, Weights] = {
     "listing": {"vectors": 0.6, "words": 0.3, "colors": 0.1},
 }
 AT_HOME: Mapping[Kind, Weights] = {
-    "text": {"vectors": 0.5, "words": 0.3, "attributes": 0.2},
+    "text": {"vectors": 0.4, "words": 0.1, "attributes": 0.5},
     "photo": {"vectors": 1.0},
     "both": {"vectors": 0.8, "words": 0.2},
     "listing": {"vectors": 0.8, "words": 0.2},
