@@ -23,6 +23,7 @@ from .catalog.table import Row, one_text
 from .errors import DataError, UsageError
 from .settings import CatalogSettings
 from .store.folder import CATALOG_NAMES, CatalogFolder, candidates
+from .store.source import opened
 
 MAX_PAIRS = 12
 """As `attributes.max_pairs`, unless set."""
@@ -73,7 +74,7 @@ def _promise(found: Proposal) -> tuple[bool, int]:
 
 def _look_at(file: Path, settings: CatalogSettings) -> Proposal:
     problems: list[Problem] = []
-    with file.open("rb") as source:
+    with opened(file) as source:
         table = read_table(source, file, settings, problems.append)
         rows, table = peeked(table)
         sample = Sample.of(len(table.names), rows)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..store.source import state_of
 from .table import Rows, Table
 
 NAME_CHARS = 1_000
@@ -37,7 +38,7 @@ def check_names(names: Sequence[str], file: Path) -> None:
 
 def bounded(table: Table, file: Path) -> Table:
     """Return `table` whose rows end in a DataError once they stand for more than a file of that size may."""
-    size, width = file.stat().st_size, len(table.names)
+    size, width = state_of(file)[0], len(table.names)
     most_cells, most_chars = MOST_CELLS + CELLS_A_BYTE * size, MOST_CHARS + CHARS_A_BYTE * size
 
     def rows() -> Rows:

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from ..errors import DataError
 from ..settings import CatalogSettings, Columns
+from ..store.source import is_table_folder, opened
 from .bounds import bounded, check_names
 from .columns import ROLES, map_columns
 from .content import SAMPLE_ROWS, Sample
@@ -22,6 +23,7 @@ from .formats.google import google_layout, is_google
 from .formats.jsonl import jsonl_table
 from .formats.pairs import Splitter
 from .formats.parquet import parquet_table
+from .formats.parquet_folder import parquet_folder_table
 from .formats.sheet import sheet_table
 from .formats.shopify import is_shopify, shopify_layout
 from .formats.woocommerce import is_woocommerce, woocommerce_layout
@@ -64,7 +66,7 @@ def read_table(source: BinaryIO, file: Path, settings: CatalogSettings, report: 
 
     def again() -> Iterator[Row]:
         """Yield the rows from the beginning, without what is wrong with the others."""
-        with file.open("rb") as other:
+        with opened(file) as other:
             yield from splitter.table(bounded(raw_table(other, file, settings, lambda problem: None), file)).rows
 
     first, table = peeked(table)
@@ -95,16 +97,16 @@ def peeked(table: Table) -> tuple[list[Row], Table]:
 
 def raw_table(source: BinaryIO, file: Path, settings: CatalogSettings, report: Report) -> Table:
     """Return the rows of `source` from its beginning as they stand, without repeated column names."""
-    opened, packed = unpacked(source)
+    plain, packed = unpacked(source)
     try:
-        head = opened.read(16)
+        head = plain.read(16)
     except GUNZIP_ERRORS as error:
         raise DataError(f"{file}: damaged gzip file: {clipped(str(error))}", "export it again") from error
-    opened.seek(0)
+    plain.seek(0)
     if packed and head.startswith((b"PAR1", b"PK")):
         raise DataError(f"{file}: a gzip file of a file that is packed already", "unpack it")
-    table = _binary_table(opened, head, file, settings, report) or _text_table(
-        opened, file, settings, report, packed=packed
+    table = _binary_table(plain, head, file, settings, report) or _text_table(
+        plain, file, settings, report, packed=packed
     )
     return replace(table, rows=_without_headers(table, report))
 
@@ -129,6 +131,8 @@ def kind_of(head: bytes) -> str:
 
 
 def _binary_table(source: BinaryIO, head: bytes, file: Path, settings: CatalogSettings, report: Report) -> Table | None:
+    if is_table_folder(file):
+        return parquet_folder_table(file, settings, report)
     if settings.format == "parquet" or head.startswith(b"PAR1"):
         return parquet_table(source, file, settings, report)
     if settings.format == "xlsx" or head.startswith(b"PK\x03\x04"):

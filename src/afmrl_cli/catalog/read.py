@@ -12,6 +12,7 @@ from typing import BinaryIO
 from ..errors import DataError
 from ..settings import CatalogSettings
 from ..store.folder import CatalogFolder
+from ..store.source import is_table_folder, opened, state_of
 from .bounds import bounded
 from .codes import code, lost_digits
 from .columns import GROUP, ColumnMap, map_columns
@@ -19,6 +20,7 @@ from .content import Sample
 from .detect import kind_of, peeked, read_table
 from .encodings import GUNZIP_ERRORS, unpacked
 from .formats.jsonl import list_start
+from .formats.parquet_folder import parquet_rows
 from .gaps import is_gap
 from .lines import HEAD_BYTES
 from .named_photos import NamedPhotos
@@ -83,7 +85,7 @@ def open_catalog(
     def report(problem: Problem) -> None:
         problems.report(problem, settings.bad_rows, file)
 
-    with _opened(file) as source, unchanged(source, file):
+    with opened(file) as source, unchanged(source, file):
         table = bounded(read_table(source, file, settings, report), file)
         if not table.names:
             raise no_products(file, problems)
@@ -111,10 +113,16 @@ def unchanged(source: BinaryIO, file: Path) -> Iterator[None]:
     """Raise DataError when another program writes to the file while the block reads it: half of each would be read. A
     file that is renamed onto it changes nothing, this one is read to its end.
     """
-    before = os.fstat(source.fileno())
+
+    def state() -> tuple[int, int]:
+        if is_table_folder(file):
+            return state_of(file)
+        status = os.fstat(source.fileno())
+        return status.st_size, status.st_mtime_ns
+
+    before = state()
     yield
-    after = os.fstat(source.fileno())
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    if state() != before:
         hint = "run the command again once the file is complete: what is done stays"
         raise DataError(f"{file}: was written to while it was read", hint)
 
@@ -125,21 +133,11 @@ def _named_photos(folder: CatalogFolder, settings: CatalogSettings, columns: Col
         return None
 
     def ids() -> Iterator[str]:
-        with _opened(folder.catalog) as source:
+        with opened(folder.catalog) as source:
             for row in read_table(source, folder.catalog, settings, lambda problem: None).rows:
                 yield code(joined_text("id", row.cells, columns))
 
     return NamedPhotos.find(folder, settings, ids)
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[BinaryIO]:
-    try:
-        source = file.open("rb")
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such file", "give the catalog's file, such as catalog.csv") from None
-    with source:
-        yield source
 
 
 def _products(
@@ -184,16 +182,16 @@ def count_rows(folder: CatalogFolder, settings: CatalogSettings) -> int:
     Parquet file says it, of others line breaks outside of quotes are counted, and a large sheet's is guessed.
     """
     file = folder.catalog
-    with _opened(file) as opened:
+    with opened(file) as first:
         try:
-            source, _ = unpacked(opened)
+            source, _ = unpacked(first)
             head = source.read(HEAD_BYTES)
             source.seek(0)
             if head.startswith(b"PAR1") or settings.format == "parquet":
-                return _parquet_rows(file)
+                return parquet_rows(file)
             if head.startswith(b"PK") and file.stat().st_size > LARGE_SHEET:
                 return file.stat().st_size // SHEET_ROW_BYTES
-            with _opened(file) as again:
+            with opened(file) as again:
                 found: list[Problem] = []
                 table = read_table(again, file, settings, found.append)
                 kind = kind_of(head.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe"))
@@ -205,16 +203,6 @@ def count_rows(folder: CatalogFolder, settings: CatalogSettings) -> int:
             return _count_lines(source, quotes=kind == "csv")
         except GUNZIP_ERRORS as error:
             raise DataError(f"{file}: damaged gzip file: {clipped(str(error))}", "export it again") from error
-
-
-def _parquet_rows(file: Path) -> int:
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        return int(ParquetFile(file).metadata.num_rows)
-    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name that is not UTF-8
-        raise DataError(f"{file}: not a Parquet file, or damaged", "export it again") from error
 
 
 def _count_lines(source: BinaryIO, *, quotes: bool) -> int:

@@ -139,7 +139,8 @@ def with_split_shares(settings: Settings, folder: CatalogFolder) -> Settings:
     """Resolve the shares of the split by the size of the catalog; a large file is not read for that."""
     from ..catalog.read import count_rows
     from ..catalog.splits import SHARES, with_shares
+    from ..store.source import state_of
 
-    large = folder.catalog.stat().st_size > SMALL_CATALOG
+    large = state_of(folder.catalog)[0] > SMALL_CATALOG
     rows = SHARES[-1][0] if large else count_rows(folder, settings.catalog)
     return settings.model_copy(update={"split": with_shares(settings.split, rows)})

@@ -17,6 +17,7 @@ from ..store.checkpoints import versions
 from ..store.files import hash_file, read_object, write_json, writing
 from ..store.folder import CatalogFolder
 from ..store.runs import in_order, new_run, next_number
+from ..store.source import hash_of
 from ..workspace import Workspace
 from .run import CONFIRMED, Found, Result
 
@@ -140,7 +141,7 @@ def keep(work: Workspace, result: Result) -> Path:
     write_json(place / SETTINGS, settings.model_dump())
     write_table(place / PAIRS, result)
     made_from = {
-        "catalog": {"name": folder.catalog.name, "sha256": hash_file(folder.catalog)},
+        "catalog": {"name": folder.catalog.name, "sha256": hash_of(folder.catalog)},
         "verdicts": {name: hash_file(folder.root / name) for name in settings.dedupe.verdicts},
         "versions": versions(),
     }

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..store.files import hash_file, hash_json
+from ..store.source import hash_of
 from ..workspace import Workspace
 from .customers import Customers, customer_text, forget, kept_customers, shown, unkept_customers
 from .interactions import Interactions, Read, interaction_files, no_files, read_interactions
@@ -78,7 +79,7 @@ def check_interactions(work: Workspace) -> Read | None:
 def _fingerprint(work: Workspace, files: Sequence[Path], customers: Customers) -> str:
     settings = work.settings
     read = [[file.name, hash_file(file)] for file in files]
-    catalog = [work.folder.catalog.name, hash_file(work.folder.catalog), settings.catalog.model_dump()]
+    catalog = [work.folder.catalog.name, hash_of(work.folder.catalog), settings.catalog.model_dump()]
     return hash_json([VERSION, read, catalog, settings.recommend.model_dump(exclude=NO_FINGERPRINT), customers.id])
 
 

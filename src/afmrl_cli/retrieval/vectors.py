@@ -36,6 +36,7 @@ from ..models.backends import reads_text
 from ..settings import BUILT_IN
 from ..store.files import find_damage, hash_json, read_object
 from ..store.folder import CatalogFolder
+from ..store.source import state_of
 from ..workspace import Workspace
 from .index import Index, Kind, load_index
 from .listings import Listing, Listings, make_listing
@@ -123,8 +124,8 @@ def described_products(work: Workspace, rows: RowMaker, problems: Problems) -> I
 
 def catalog_state(folder: CatalogFolder) -> dict[str, Any]:
     """Return what tells cheaply that the catalog's file has not been touched: its name, size and time."""
-    status = folder.catalog.stat()
-    return {"name": folder.catalog.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    size, changed = state_of(folder.catalog)
+    return {"name": folder.catalog.name, "size": size, "mtime_ns": changed}
 
 
 def open_current(place: Path) -> Vectors | None:

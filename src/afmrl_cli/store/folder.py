@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError, UsageError
+from .source import is_table_folder
 from .written import written_by_afmrl
 
 CATALOG_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx", ".xml")
@@ -85,14 +86,14 @@ def find_folder(start: Path | None, configured: Callable[[Path], str] = lambda r
     `configured(root)` gives `catalog.path` of that folder's settings, "" for none. Raises DataError when there is no
     catalog or more than one candidate, when the catalog is a link that leads elsewhere, or as `check_store` does.
     """
-    if start is not None and start.is_file():
+    if start is not None and (start.is_file() or is_table_folder(start)):
         return _opened(start)
     root = _root(start)
     if name := configured(root):
         file = root / name
         if Path(name).name != name:  # settings, photos and .afmrl belong to the folder that the file lies in
             raise DataError(f"catalog.path: {name[:200]} does not lie in {root}", "name a file of this folder itself")
-        if name not in (path.name for path in root.iterdir() if path.is_file()):
+        if name not in (path.name for path in root.iterdir() if path.is_file() or is_table_folder(path)):
             raise DataError(f"{str(file)[:400]}: no such file", f"catalog.path in {root / SETTINGS_FILE} names it")
         return _opened(file)
     check_store(root / STORE_NAME)
@@ -154,8 +155,9 @@ def candidates(root: Path) -> list[Path]:
 
     Raises DataError when there are none, naming what is there instead.
     """
-    files = sorted(p for p in root.iterdir() if not p.name.startswith((".", "~$")) and p.is_file())
-    written = [p for p in files if written_by_afmrl(p) and p.stat().st_size]
+    there = [p for p in root.iterdir() if not p.name.startswith((".", "~$"))]
+    files = sorted(p for p in there if p.is_file() or is_table_folder(p))
+    written = [p for p in files if p.is_file() and written_by_afmrl(p) and p.stat().st_size]
     files = [p for p in files if p not in written]
     for suffixes in (CATALOG_SUFFIXES, ALSO_SUFFIXES):
         if found := [p for p in files if p.name.lower().removesuffix(PACKED_SUFFIX).endswith(suffixes)]:
@@ -166,7 +168,7 @@ def candidates(root: Path) -> list[Path]:
                 return found
     names = [p.name for p in files if p.name != SETTINGS_FILE]
     names += [f"{p.name} (written by afmrl)" for p in written]
-    there = f" but {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else ""
+    instead = f" but {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else ""
     hint = f"run afmrl inside a catalog's folder, or give the file ({', '.join(CATALOG_SUFFIXES)})"
     ends = {Path(name).suffix.lower() for name in names}
     if ends & {".zip", ".rar", ".7z", ".tar", ".tgz"}:
@@ -175,7 +177,7 @@ def candidates(root: Path) -> list[Path]:
         hint = "save the table as XLSX or CSV (UTF-8)"
     elif ends & {".jpg", ".jpeg", ".png", ".webp", ".heic"}:
         hint = "a table is needed too: a row per product, with an id that the photos are called after"
-    raise DataError(f"{root}: no catalog here{there}", hint)
+    raise DataError(f"{root}: no catalog here{instead}", hint)
 
 
 def check_output(path: Path, folder: CatalogFolder, flag: str, own: Iterable[Path | None] = ()) -> None:
@@ -200,7 +202,7 @@ def keep_catalog(folder: CatalogFolder) -> None:
     The first that the store was made for stays noted while it is there.
     """
     kept = _kept_catalog(folder.root)
-    if kept and (folder.root / kept).is_file():
+    if kept and (folder.root / kept).exists():
         return
     folder.store.mkdir(exist_ok=True)
     part = folder.store / f".{KEPT_FILE}-{os.getpid()}"

@@ -24,9 +24,10 @@ from typing import Any
 
 from ..errors import DataError, UsageError
 from ..settings import Settings
-from .files import TEMPORARY_PREFIX, hash_file, read_object, write_json
+from .files import TEMPORARY_PREFIX, read_object, write_json
 from .folder import CatalogFolder
 from .lock import shared_lock, writer_lock
+from .source import hash_of, state_of
 
 MANIFEST, DATABASE, VECTORS = "shard.json", "afmrl.sqlite", "vectors"
 FORM = re.compile(r"([0-9]{1,5})/([0-9]{1,5})")
@@ -105,7 +106,7 @@ def facts_of(folder: CatalogFolder, settings: Settings, *sections: str, **more: 
     for section in ("catalog", *sections):
         values = settings.value_of(section).model_dump(mode="json")  # type: ignore[attr-defined]
         chosen |= {f"{section}.{key}": value for key, value in values.items() if key not in OF_THE_MACHINE}
-    return {"catalog": hash_file(folder.catalog), "settings": chosen | more}
+    return {"catalog": hash_of(folder.catalog), "settings": chosen | more}
 
 
 @contextmanager
@@ -119,15 +120,14 @@ def open_shard(
     """
     called = f"afmrl {command} --shard {shard}"
     place = _group(folder.store, command, model, shard.count) / str(shard.index)
-    before = folder.catalog.stat()
+    before = state_of(folder.catalog)
     with shared_lock(folder.store, called, WAIT_SECONDS), writer_lock(place, called):
         if (place / MANIFEST).is_file() and (other := _difference(read_object(place / MANIFEST), facts, settings=True)):
             raise DataError(f"{place}: was begun with {other}", "remove this folder, or go back to those settings")
         write_json(place / MANIFEST, {**facts, "done": False})
         opened = OpenShard(shard, place)
         yield opened
-        after = folder.catalog.stat()
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        if state_of(folder.catalog) != before:
             raise DataError(f"{folder.catalog}: has changed while the shard was made", "run the command again")
         write_json(place / MANIFEST, {**facts, "done": True, "result": opened.result})
 
