@@ -40,7 +40,7 @@ class VisionSettings(TrainingSettings):
     dimension: int = Field(0, ge=0, description="Numbers of a vector; 0: as many as the language model's states have.")
     grpo: float = Field(1.0, ge=0, description="Weight of GRPO through the frozen language model; 0: none.")
     anchoring: float = Field(
-        1.0, ge=0, description="Weight of the attention that the pooler learns from the language model; 0: none."
+        0.1, ge=0, description="Weight of the attention that the pooler learns from the language model; 0: none."
     )
     prompt: Literal["schema", "generic"] = Field(
         "schema", description="What the generator is asked about a pair; generic: without a list of attributes."
