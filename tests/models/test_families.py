@@ -32,7 +32,7 @@ from .conftest import NO_CHECKPOINTS, settings_for
 
 SOURCES = Path(afmrl_cli.__file__).parent
 ASKS_FOR_A_TYPE = re.compile(r"qwen\d_\d|qwen[\d_]+.*vl|<\|(image|video|vision)_\w+\|>", re.I)
-OF_OTHERS = {"attributes/answers.py", "training/memory.py", "models/templates.py", "settings.py"}
+OF_OTHERS = {"attributes/answers.py", "training/shapes.py", "models/templates.py", "settings.py"}
 """Names every model's special tokens, which a server's answer may hold; knows the presets' shapes; templates' names."""
 
 

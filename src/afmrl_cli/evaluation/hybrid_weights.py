@@ -34,8 +34,11 @@ MOST_QUERIES, LEAST_QUERIES, SHARE = 200, 40, 0.05
 
 def bring_weights_up_to_date(work: Workspace, *, force: bool = False) -> HybridWeights | None:
     """Choose and store the weights of the settings' embedder, and return them; None where they are as they were. The
-    catalog must have been embedded.
+    catalog must have been embedded. A server is not asked more than its listings cost, and a vision encoder reads no
+    words: they have the defaults.
     """
+    if work.settings.embed.endpoint or work.settings.model.vision_checkpoint:
+        return None
     vectors = load_vectors(work)
     place, defaults, state = vectors.folder.parent, default_weights(work), _state(work, vectors)
     if not force:
