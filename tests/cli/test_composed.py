@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
 from tests.chat_server import Reply, chat_server
-from tests.retrieval.shop import COLORS, Row, draw, shop_rows, write_shop
+from tests.retrieval.shop import COLORS, Row, draw, shop_rows, write_catalog, write_shop
 
 from .calls import call, document
 
@@ -36,18 +35,11 @@ def rows() -> list[Row]:
     return made
 
 
-def write_catalog(root: Path, made: list[Row]) -> None:
-    with (root / "catalog.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(made[0]))
-        writer.writeheader()
-        writer.writerows(made)
-
-
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Path:
     root = tmp_path_factory.mktemp("shop")
     write_shop(root, shop_rows(24))
-    write_catalog(root, rows())
+    write_catalog(root, rows(), list(rows()[0]))
     model = tiny_model("qwen2_vl")
     settings = f'embedder = "{model}"\ngenerator = "{model}"\ndevice = "cpu"\nmax_pixels = 3136\n'
     (root / "afmrl.toml").write_text(f"[model]\n{settings}[eval]\nresamples = 200\n")
@@ -92,7 +84,7 @@ def test_of_variants_that_share_a_photo_the_wished_one_is_a_result(embedded: Pat
     made = rows()
     for i in (0, 2, 4):
         made[i]["image"] = "images/0.png"
-    write_catalog(root, made)
+    write_catalog(root, made, list(made[0]))
     assert call("embed", str(root)).exit_code == 0
     ask = ("search", "--catalog", str(root), "--image", str(root / "images/0.png"), "-k", "50", "--change")
     assert document(*ask, "color: green")["question"]["left_out"] == ["s0", "s1", "s4", "s5"]

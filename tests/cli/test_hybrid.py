@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -13,16 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from afmrl_cli.cli.app import app
-from tests.retrieval.shop import Row, shop_rows, write_shop
+from tests.retrieval.shop import shop_rows, write_catalog, write_shop
 
 from .calls import call, document
-
-
-def write_catalog(root: Path, made: list[Row]) -> None:
-    with (root / "catalog.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(made[0]))
-        writer.writeheader()
-        writer.writerows(made)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +25,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str
     write_shop(root, made)
     for i, row in enumerate(made):
         row |= {"group_id": f"g{i // 8}", "title": f"Shirt {i}", "attr_pattern": ("plain", "polka dot")[i % 2]}
-    write_catalog(root, made)
+    write_catalog(root, made, list(made[0]))
     model = tiny_model("qwen2_vl")
     settings = f'embedder = "{model}"\ngenerator = "{model}"\ndevice = "cpu"\nmax_pixels = 3136\n'
     (root / "afmrl.toml").write_text(f"[model]\n{settings}[eval]\nresamples = 200\n")
@@ -109,7 +101,7 @@ def test_one_result_for_a_product_or_a_style_with_the_number_of_the_others(shop:
     assert len(styles["hits"]) == 2 and sorted(hit["others"] for hit in styles["hits"]) == [1, 1]
     assert "+7 more" in call("search", "red shirt", "--collapse", "style").stdout
     made = [{key: value for key, value in row.items() if key != "group_id"} for row in shop_rows(24)]
-    write_catalog(shop, made)
+    write_catalog(shop, made, list(made[0]))
     assert call("embed").exit_code == 0
     assert "no listing has a group_id" in " ".join(document("search", "shirt", "--collapse", "style")["notes"])
 

@@ -59,13 +59,18 @@ def shop_rows(count: int = 12) -> list[Row]:
     return rows
 
 
+def write_catalog(root: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """catalog.csv alone."""
+    with (root / "catalog.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def write_shop(root: Path, rows: Sequence[Row]) -> CatalogFolder:
     """catalog.csv and every photo that the rows name and that is not there yet."""
     root.mkdir(parents=True, exist_ok=True)
-    with (root / "catalog.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_catalog(root, rows, COLUMNS)
     for i, row in enumerate(rows):
         for name in filter(None, row["image"].split("|")):
             if not (root / name).exists():

@@ -98,7 +98,7 @@ def _check(session: Session, query: Query, enrich: bool, html: Path | None) -> N
     query.check(session.settings)
     if enrich and not reads_text(session.settings):
         raise photos_alone(session.settings, "--enrich")
-    if query.change is not None:  # before vectors are looked for: of such an embedder there may be none
+    if query.change is not None:  # before vectors are opened: of such an embedder there may be none
         check_embedder(session.work.telling(Notes(), session.settings))
     if query.like and enrich:
         raise UsageError("--like stands alone", "it searches by the listing's stored vector; leave out the rest")

@@ -63,7 +63,7 @@ STEPS = 10
 CAUTION = 0.5
 """Few queries choose by luck; with a whole error the choice stays too near to defaults that are far off."""
 DEEPEST = 300
-"""Products of each part that are looked at to choose weights: nobody else reaches the first ten."""
+"""The best listings of each part, by which weights are chosen: no other one reaches the first ten."""
 VALIDATION, OTHER_HALF = "validation", "other half"
 
 

@@ -8,7 +8,7 @@ them will do. Attributes that are written for a query (or are those of a listing
 own key alone. This is a wish and no filter: what has none of it is found, too, but later.
 
 No phrase are values of one letter, of digits alone, and of more than LONGEST_PHRASE words: "s", "2" and sentences say
-nothing about what somebody means.
+nothing about the product that is meant.
 """
 
 from __future__ import annotations

@@ -28,14 +28,14 @@ DEFAULTS: Mapping[Kind, Weights] = {
     "both": {"vectors": 0.6, "words": 0.3, "colors": 0.1},
     "listing": {"vectors": 0.6, "words": 0.3, "colors": 0.1},
 }
-AT_HOME: Mapping[Kind, Weights] = {
+NANO_IN_DRAWN_SHOPS: Mapping[Kind, Weights] = {
     "text": {"vectors": 0.4, "words": 0.1, "attributes": 0.5},
     "photo": {"vectors": 1.0},
     "both": {"vectors": 0.8, "words": 0.2},
     "listing": {"vectors": 0.8, "words": 0.2},
 }
 """Of the built-in model in a drawn shop, where colours tell variants alone apart, and it sees more."""
-ABROAD: Mapping[Kind, Weights] = {
+NANO_ELSEWHERE: Mapping[Kind, Weights] = {
     "text": {"vectors": 0.1, "words": 0.7, "attributes": 0.2},
     "photo": {"vectors": 0.1, "colors": 0.9},
     "both": {"vectors": 0.1, "words": 0.5, "colors": 0.4},
@@ -51,7 +51,7 @@ def default_weights(work: Workspace) -> Mapping[Kind, Weights]:
         return DEFAULTS
     if base_name(settings.model, "embedder") != BUILT_IN:
         return DEFAULTS
-    return ABROAD if is_rendered(work.folder, settings) is False else AT_HOME
+    return NANO_ELSEWHERE if is_rendered(work.folder, settings) is False else NANO_IN_DRAWN_SHOPS
 
 
 @dataclass(frozen=True)

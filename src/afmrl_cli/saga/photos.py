@@ -176,6 +176,7 @@ def _classes(names: Sequence[str], schema: AttributeSchema, catalog: Catalog) ->
             raise UsageError(f"vision.classes: {name!r} is no column and no key", f"there are: {', '.join(there)}")
 
     def class_of(product: Product, pairs: Mapping[str, str]) -> tuple[str, ...] | str:
+        """Return the values that make the class of `product`, or the name that has none."""
         found = []
         for name in names:
             if name in OWN:

@@ -213,6 +213,7 @@ class Service:
         opened = self.catalog.now
 
         def note() -> dict[str, int]:
+            """Store the mark: of a listing and its result as a verdict, else as a judged query."""
             row = opened.rows.get(request.like)
             reference: list[Path] = []
             if request.like and row is None:
