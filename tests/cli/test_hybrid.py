@@ -155,6 +155,20 @@ def test_colours_are_made_once_for_all_embedders_and_anew_for_what_has_changed(s
     assert {hit["id"]: hit["shares"]["colors"] for hit in before}["s20"] < share["s20"]
 
 
+@pytest.mark.parametrize("name", ["colors.npy", "colors.json"])
+def test_damaged_colours_are_an_error_where_a_photo_asks_and_embed_makes_them_again(shop: Path, name: str) -> None:
+    [file] = shop.glob(f".afmrl/embeddings/*/v*/{name}")
+    query = ("search", "--image", "images/4.png", "-k", "24")
+    before, whole = document(*query)["hits"], file.read_bytes()
+    for damaged in (whole[:-1] + bytes([whole[-1] ^ 1]), whole[:100], b""):
+        file.write_bytes(damaged)
+        failed = call(*query)
+        assert failed.exit_code == 3 and "the colours of photos are damaged" in failed.output.replace("\n", " ")
+        assert call("search", "red shirt").exit_code == 0, "words need none"
+        assert call("embed").exit_code == 0 and file.read_bytes() == whole
+        assert document(*query)["hits"] == before
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

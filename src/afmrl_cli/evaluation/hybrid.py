@@ -28,7 +28,7 @@ from ..catalog.problems import Problems
 from ..models.embed_input import Item
 from ..retrieval.bm25 import tokenize
 from ..retrieval.colors import ID as COLORS_ID
-from ..retrieval.colors import ColorEncoder, Colors, open_colors, wants_colors
+from ..retrieval.colors import ColorEncoder, Colors, usable_colors, wants_colors
 from ..retrieval.columns import Columns
 from ..retrieval.encode import Input
 from ..retrieval.filters import fields_of
@@ -121,7 +121,7 @@ class HybridTask:
         by id.
         """
         vectors = load_vectors(work)
-        stored = open_colors(vectors)
+        stored = usable_colors(vectors)
         rows = {key: row for row, key in enumerate(vectors.listings.column("key"))} if stored else {}
         missing = {d.id: d.product.images for d in encoded.documents if d.row.key not in rows}
         made = _encode_colors(missing, "products", work)

@@ -104,16 +104,29 @@ def wants_colors(work: Workspace) -> bool:
 
 
 def open_colors(vectors: Vectors) -> Colors | None:
-    """Open the colours beside `vectors`, memory-mapped; None where there are none, or they are damaged."""
-    file = vectors.folder / COLORS
-    try:
-        head = read_object(vectors.folder / HEAD)
-        rows = open_matrix(file, "|i1")
-        if head != {**_facts(vectors), "crc32": checksum(file)} or rows.shape != (len(vectors.listings), FINE + 1):
-            return None
-    except (OSError, ValueError, DataError):
+    """Open the colours beside `vectors`, memory-mapped; None where `embed` made none. DataError when they are damaged:
+    without them a photo would find other listings than before.
+    """
+    file, head = vectors.folder / COLORS, vectors.folder / HEAD
+    if not head.exists():
         return None
+    hint = "`afmrl embed` makes them again"
+    try:
+        rows = open_matrix(file, "|i1")
+        right = read_object(head) == {**_facts(vectors), "crc32": checksum(file)}
+    except (OSError, ValueError, DataError) as error:
+        raise DataError(f"{file}: the colours of photos are damaged", hint) from error
+    if not right or rows.shape != (len(vectors.listings), FINE + 1):
+        raise DataError(f"{file}: the colours of photos are damaged", hint)
     return Colors(rows)
+
+
+def usable_colors(vectors: Vectors) -> Colors | None:
+    """Open the colours beside `vectors` where they are as they should be, for a caller that makes missing ones."""
+    try:
+        return open_colors(vectors)
+    except DataError:
+        return None
 
 
 def _facts(vectors: Vectors) -> dict[str, Any]:
@@ -127,7 +140,7 @@ def _elsewhere(vectors: Vectors) -> Vectors | None:
             other = open_current(pointer.parent) if pointer.parent != vectors.folder.parent else None
         except ModelError:
             continue
-        if other and other.manifest["data"] == vectors.manifest["data"] and open_colors(other) is not None:
+        if other and other.manifest["data"] == vectors.manifest["data"] and usable_colors(other) is not None:
             return other
     return None
 
@@ -136,7 +149,7 @@ def bring_colors_up_to_date(work: Workspace, vectors: Vectors, before: tuple[Vec
     """Write the colours of `vectors` where they are not there or no longer right, and tell whether it was; those of
     listings that are as they were come from the version `before`. The caller holds the writer's lock.
     """
-    if open_colors(vectors) is not None:
+    if usable_colors(vectors) is not None:
         return False
     if (same := _elsewhere(vectors)) is not None:
         with writing(vectors.folder / COLORS) as temporary:

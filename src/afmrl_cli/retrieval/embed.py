@@ -44,7 +44,7 @@ from ..store.shards import VECTORS as SHARD_VECTORS
 from ..store.shards import Group
 from ..workspace import Workspace
 from .cache import VectorCache, open_matrix
-from .colors import bring_colors_up_to_date, open_colors, wants_colors
+from .colors import bring_colors_up_to_date, usable_colors, wants_colors
 from .encode import Input, encode_missing
 from .index import build_index, choose_kind, recall_between, save_index
 from .lexicon import bring_lexicon_up_to_date
@@ -138,7 +138,7 @@ def embed_catalog(work: Workspace, *, force: bool = False, shards: Group | None 
             if settings.embed.dimensions:
                 facts["dimensions_recall"] = _dimensions_recall(work, before, encoded, len(kept))
             sources = _Sources(kept, seen.known, pending, before)
-            colored = open_colors(before) if before is not None else None
+            colored = usable_colors(before) if before is not None else None
             now = _bring_up_to_date(work, place, seen, sources, facts)
             if settings.search.hybrid != "no":
                 bring_lexicon_up_to_date(work, now)
