@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
@@ -155,9 +156,12 @@ class Listings:
 
     def row_of(self, id: str) -> int | None:
         """Return the row of the listing with this id, None when there is none."""
+        return self._rows.get(id)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
         # Not by pyarrow.compute, which imports pandas for its argument: that takes longer than all of the search.
-        ids = self.column("id")
-        return ids.index(id) if id in ids else None
+        return {id: row for row, id in enumerate(self.column("id"))}
 
     def listing(self, row: int) -> Listing:
         """Return the listing in a row."""
