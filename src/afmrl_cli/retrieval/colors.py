@@ -11,8 +11,9 @@ Made by `afmrl embed` for embedders that read photos, in a pass over the photos 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,13 @@ from ..workspace import Workspace
 from .cache import VectorCache, open_matrix
 from .encode import Input, encode_missing
 from .histogram import FINE, fine_histogram
-from .narrow import LARGEST, ROWS
+from .narrow import LARGEST
 from .vectors import CURRENT, Vectors, open_current
 
 ID = "color-fine-1"
 COLORS, HEAD, PENDING = "colors.npy", "colors.json", "pending-colors"
+ROWS_AT_ONCE = 256
+"""Rows made float at a time: few enough that they stay in the processor's cache, which is 4 times as fast."""
 Floats = NDArray[np.float32]
 
 
@@ -76,12 +79,20 @@ class Colors:
 
     def scores(self, query: Floats) -> Floats:
         """Return the cosine with the colours [1024] of a query, [n]; 0 for listings without a photo."""
-        scores = np.zeros(len(self), dtype=np.float32)
-        for at in range(0, len(self), ROWS):
-            piece = np.asarray(self.rows[at : at + ROWS, :FINE], dtype=np.float32)
-            lengths = np.sqrt(np.einsum("ij,ij->i", piece, piece))
-            scores[at : at + ROWS] = piece @ query / np.maximum(lengths, 1)
-        return scores
+        scores = np.empty(len(self), dtype=np.float32)
+        for at, piece in self._pieces():
+            scores[at : at + len(piece)] = piece @ query
+        return scores / self._lengths
+
+    @cached_property
+    def _lengths(self) -> Floats:
+        """Lengths of the stored rows [n], at least 1."""
+        squares = [np.einsum("ij,ij->i", piece, piece) for _, piece in self._pieces()]
+        return np.maximum(np.sqrt(np.concatenate(squares)), 1) if squares else np.empty(0, dtype=np.float32)
+
+    def _pieces(self) -> Iterator[tuple[int, Floats]]:
+        for at in range(0, len(self), ROWS_AT_ONCE):
+            yield at, np.asarray(self.rows[at : at + ROWS_AT_ONCE, :FINE], dtype=np.float32)
 
     def colors(self, row: int) -> Floats | None:
         """Return the colours [1024] of a listing, None without a photo."""
