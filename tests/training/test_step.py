@@ -141,9 +141,9 @@ def test_two_processes_equal_one(shop: CatalogFolder, settings: MakeSettings, tm
 
 
 def test_a_batch_that_can_not_be_divided() -> None:
-    with pytest.raises(UsageError, match="batch_size = 9 can't be divided among 2 processes"):
-        World(0, 2).share(9)
-    assert list(World(1, 2).share(8)) == [4, 5, 6, 7]
+    with pytest.raises(UsageError, match=r"agcl\.batch_size = 9 can't be divided among 2 processes"):
+        World(0, 2).share(9, "agcl.batch_size")
+    assert list(World(1, 2).share(8, "agcl.batch_size")) == [4, 5, 6, 7]
 
 
 def test_infonce_ignores_weights_and_similarity(shop: CatalogFolder, settings: MakeSettings) -> None:

@@ -9,15 +9,22 @@ the processes, not averaged.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from ..errors import UsageError
+
+Found = TypeVar("Found")
+
+
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for one that encodes a gallery, say; torchrun ends them when it dies."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,14 @@ class World:
         """Tell whether this is the process that writes and talks."""
         return self.rank == 0
 
-    def share(self, count: int) -> range:
-        """Return this process's part of `count` things; UsageError when they can't be divided evenly."""
+    def share(self, count: int, setting: str) -> range:
+        """Return this process's part of `count` things, the value of `setting`; UsageError when they can't be divided
+        evenly.
+        """
         if count % self.size:
             raise UsageError(
-                f"agcl.batch_size = {count} can't be divided among {self.size} processes",
-                f"set agcl.batch_size to a multiple of {self.size}",
+                f"{setting} = {count} can't be divided among {self.size} processes",
+                f"set {setting} to a multiple of {self.size}",
             )
         each = count // self.size
         return range(self.rank * each, (self.rank + 1) * each)
@@ -52,7 +61,7 @@ def join_world() -> World:
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo")
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
     return World(dist.get_rank(), size)
 
 
@@ -79,6 +88,22 @@ def gather_objects(own: Any, world: World) -> list[Any]:
         return [own]
     found: list[Any] = [None] * world.size
     dist.all_gather_object(found, own)
+    return found
+
+
+def divided(count: int, work: Callable[[Sequence[int]], Sequence[Found]], world: World) -> list[Found]:
+    """Return what `work` gives for the numbers 0 .. `count` - 1, one for each, every process doing its part."""
+    parts = gather_objects(list(work(range(count)[world.rank :: world.size])), world)
+    return [parts[i % world.size][i // world.size] for i in range(count)]
+
+
+def in_turn(work: Callable[[], Found], world: World) -> Found:
+    """Return what `work` gives, done by the first process before the others, which find what it has written."""
+    if not world.first:
+        gather_objects(None, world)
+    found = work()
+    if world.first:
+        gather_objects(None, world)
     return found
 
 

@@ -53,7 +53,7 @@ def _plan(job: Job) -> Planned:
     corpus = load_corpus(work, source, problems)
     problems.tell(work.listener)
     plan = make_plan(corpus, work.settings, job.base, job.world.size)
-    job.world.share(plan.settings.agcl.batch_size)
+    job.world.share(plan.settings.agcl.batch_size, "agcl.batch_size")
     _tell_plan(plan, work.listener)
     return Planned(
         plan.settings,

@@ -230,7 +230,8 @@ def _run(job: Job, *, dry_run: bool, force: bool) -> TrainingSummary | None:
         if dry_run:
             training = method.prepare(job, planned, run)
             estimate, details = training.measure()
-            return TrainingSummary(run, training.description, details=details, estimate=estimate)
+            shown = TrainingSummary(run, training.description, details=details, estimate=estimate)
+            return shown if world.first else None
         if not force and (done := find_done(run, work.checkpoints)) is not None:
             return _summary(run, planned, done, already_done=True) if world.first else None
         refuse_taken_name(getattr(planned.settings, method.name).name, work.checkpoints, run)

@@ -107,7 +107,7 @@ def accumulate(reader: Reader, batch: Batch, objective: Objective, chunk_tokens:
 
     Returns (the loss, how many tokens this process read).
     """
-    own = [batch.pairs[i] for i in world.share(len(batch.pairs))]
+    own = [batch.pairs[i] for i in world.share(len(batch.pairs), "agcl.batch_size")]
     sides, texts = reader.texts(own)
     lengths = reader.lengths(sides, texts)
 
