@@ -10,6 +10,7 @@ import pytest
 
 from afmrl_cli.errors import DataError
 from afmrl_cli.models.embed_input import Encoder
+from afmrl_cli.retrieval.cache import VectorCache
 from afmrl_cli.retrieval.embed import embed_catalog
 from afmrl_cli.retrieval.embed_shard import embed_group, embed_shard, join_vectors
 from afmrl_cli.retrieval.vectors import load_vectors, vectors_folder
@@ -72,10 +73,11 @@ def test_a_killed_shard_goes_on_and_the_store_is_that_of_one_process_bit_for_bit
         merge(folder, settings)
     summary = embed_shard(work_of(folder, settings), parse_shard("0/2"))
     assert 0 < summary.encoded <= summary.products - 4 * done  # four vectors a chunk, but for the last
+    assert sum(len(VectorCache(each)) for each in folder.store.glob("shards/*/*/colors")) == COUNT
     assert merge(folder, settings) == COUNT
     joined, expected = (load_vectors(work_of(each, settings)) for each in (folder, whole))
     assert joined.ids == expected.ids
-    for name in ("vectors.npy", "listings.arrow"):
+    for name in ("vectors.npy", "listings.arrow", "colors.npy"):
         assert (joined.folder / name).read_bytes() == (expected.folder / name).read_bytes(), name
     assert joined.manifest["data"] == expected.manifest["data"]
     assert not chunks(folder)

@@ -11,7 +11,7 @@ Made by `afmrl embed` for embedders that read photos, in a pass over the photos 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,7 @@ from ..workspace import Workspace
 from .cache import VectorCache, open_matrix
 from .encode import Input, encode_missing
 from .histogram import FINE, fine_histogram
+from .listings import Listings
 from .narrow import LARGEST
 from .vectors import CURRENT, Vectors, open_current
 
@@ -156,9 +157,23 @@ def _elsewhere(vectors: Vectors) -> Vectors | None:
     return None
 
 
-def bring_colors_up_to_date(work: Workspace, vectors: Vectors, before: tuple[Vectors, Colors] | None) -> bool:
+def encode_colors(work: Workspace, listings: Listings, cache: VectorCache, known: Container[str]) -> None:
+    """Bring the colours of the listings with photos into `cache`, but of those whose key is `known`."""
+    wanted = [
+        Input(key, Item("", tuple(work.folder.root / name for name in names)), id)
+        for key, names, id in zip(*(listings.column(name) for name in ("key", "images", "id")), strict=True)
+        if names and key not in known
+    ]
+    # Photos that can't be read were told when the vectors were made.
+    encode_missing(work, wanted, cache, ColorEncoder, "", Problems(), "colours")
+
+
+def bring_colors_up_to_date(
+    work: Workspace, vectors: Vectors, before: tuple[Vectors, Colors] | None, beside: Sequence[Path] = ()
+) -> bool:
     """Write the colours of `vectors` where they are not there or no longer right, and tell whether it was; those of
-    listings that are as they were come from the version `before`. The caller holds the writer's lock.
+    listings that are as they were come from the version `before`, others from `beside` where shards have made them.
+    The caller holds the writer's lock.
     """
     if usable_colors(vectors) is not None:
         return False
@@ -169,15 +184,8 @@ def bring_colors_up_to_date(work: Workspace, vectors: Vectors, before: tuple[Vec
         return True
     known = {key: row for row, key in enumerate(before[0].listings.column("key"))} if before else {}
     keys: list[str] = vectors.listings.column("key")
-    images: list[list[str]] = vectors.listings.column("images")
-    root, pending = work.folder.root, VectorCache(vectors.folder.parent / PENDING, FINE)
-    wanted = [
-        Input(key, Item("", tuple(root / name for name in names)), id)
-        for key, names, id in zip(keys, images, vectors.ids, strict=True)
-        if names and key not in known
-    ]
-    # Photos that can't be read were told when the vectors were made.
-    encode_missing(work, wanted, pending, ColorEncoder, "", Problems(), "colours")
+    pending = VectorCache(vectors.folder.parent / PENDING, FINE, beside)
+    encode_colors(work, vectors.listings, pending, known)
     file = vectors.folder / COLORS
     with writing(file) as temporary, temporary.open("wb") as out:
         header = {"descr": "|i1", "fortran_order": False, "shape": (len(keys), FINE + 1)}

@@ -40,6 +40,7 @@ from ..store.files import (
     writing_folder,
 )
 from ..store.lock import Taken, writer_lock
+from ..store.shards import COLORS as SHARD_COLORS
 from ..store.shards import VECTORS as SHARD_VECTORS
 from ..store.shards import Group
 from ..workspace import Workspace
@@ -143,7 +144,8 @@ def embed_catalog(work: Workspace, *, force: bool = False, shards: Group | None 
             if settings.search.hybrid != "no":
                 bring_lexicon_up_to_date(work, now)
             if wants_colors(work):
-                bring_colors_up_to_date(work, now, (before, colored) if before is not None and colored else None)
+                made = [] if shards is None else [each / SHARD_COLORS for each in shards.folders]
+                bring_colors_up_to_date(work, now, (before, colored) if before and colored else None, made)
     problems.tell(listener)
     views.tell(listener)
     return EmbedSummary(

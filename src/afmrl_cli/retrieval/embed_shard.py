@@ -18,7 +18,10 @@ from ..store.files import TEMPORARY_PREFIX, naming
 from ..store.shards import DATABASE, Group, Shard, complete_group, facts_of, open_shard, shards_there
 from ..workspace import Workspace
 from .cache import VectorCache
+from .colors import encode_colors, usable_colors, wants_colors
 from .embed import EmbedSummary, embed_catalog, encode_products, enriching_source, with_fit
+from .histogram import FINE
+from .listings import Listings
 from .vectors import LISTINGS, open_current, vectors_folder
 
 
@@ -50,7 +53,11 @@ def embed_shard(work: Workspace, shard: Shard) -> ShardSummary:
             cache = VectorCache(opened.vectors, 0 if before is None else before.matrix.shape[1])
             there = len(cache)
             with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=opened.folder) as scratch:
-                seen, empty = encode_products(work, views, cache, before, Path(scratch) / LISTINGS, problems)
+                file = Path(scratch) / LISTINGS
+                seen, empty = encode_products(work, views, cache, before, file, problems)
+                if wants_colors(work):
+                    known = before.listings.column("key") if before and usable_colors(before) else ()
+                    encode_colors(work, Listings(file), VectorCache(opened.colors, FINE), set(known))
     problems.tell(work.listener)
     views.tell(work.listener)
     return ShardSummary(

@@ -29,7 +29,7 @@ from .folder import CatalogFolder
 from .lock import shared_lock, writer_lock
 from .source import hash_of, state_of
 
-MANIFEST, DATABASE, VECTORS = "shard.json", "afmrl.sqlite", "vectors"
+MANIFEST, DATABASE, VECTORS, COLORS = "shard.json", "afmrl.sqlite", "vectors", "colors"
 FORM = re.compile(r"([0-9]{1,5})/([0-9]{1,5})")
 NAMED = 5
 WAIT_SECONDS = 60.0
@@ -98,6 +98,11 @@ class OpenShard:
     def vectors(self) -> Path:
         """Return the folder of the vectors that it made."""
         return self.folder / VECTORS
+
+    @property
+    def colors(self) -> Path:
+        """Return the folder of the photos' colours that it made."""
+        return self.folder / COLORS
 
 
 def facts_of(folder: CatalogFolder, settings: Settings, *sections: str, **more: Any) -> dict[str, Any]:
