@@ -61,6 +61,7 @@ BENCHMARKS = (
     Benchmark("search_latency", "--sizes 100000,1000000 --cold", "--sizes 400 --dimensions 16"),
     Benchmark("serve_load", "--sizes 10000", "--sizes 30 --clients 2 --queries 3"),
     Benchmark("dedupe_scale", "--count 20000", "--count 40"),
+    Benchmark("dedupe_neighbours", "--sizes 10000,100000", "--sizes 40,80"),
     Benchmark("eval_scale", "--products 20000 --queries 2000", "--products 40 --queries 10"),
     Benchmark("memory", "", "--hidden 128 --layers 1 --architectures qwen2_vl --stages embed"),
     Benchmark("growth", "--sizes 500,5000", "--sizes 10,40 --commands check"),

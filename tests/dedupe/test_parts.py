@@ -24,6 +24,7 @@ from afmrl_cli.dedupe.measure import (
     reliability,
     what_is_known,
 )
+from afmrl_cli.dedupe.neighbours import ALL_PAIRS, nearest_rows
 from afmrl_cli.dedupe.photos import Photos, load_signatures
 from afmrl_cli.dedupe.score import by_hand, fit_scorer
 from afmrl_cli.dedupe.variants import facts_of
@@ -101,6 +102,18 @@ def test_vector_neighbours_are_candidates_and_rows_without_a_vector_are_not() ->
     found = find_candidates(listings(products), read_words(products), vectors, rows, 1).tolist()
     assert [0, 3] in found
     assert not any(4 in pair for pair in found)
+
+
+def test_neighbours_of_many_vectors_are_sought_in_cells_and_found_all_the_same() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(rng.normal(size=(2000, 24)), 3, axis=0) + 0.1 * rng.normal(size=(6000, 24))
+    vectors = (groups / np.linalg.norm(groups, axis=1, keepdims=True)).astype(np.float32)
+    assert len(vectors) > ALL_PAIRS
+    found = np.concatenate([rows for _, rows in nearest_rows(vectors, 3)])
+    of_group = np.arange(6000) // 3
+    assert (of_group[found] == of_group[:, None]).mean() > 0.995
+    exact = np.argsort(-vectors[:200] @ vectors.T, axis=1)[:, :3]
+    assert np.mean([set(a) == set(b) for a, b in zip(exact, found[:200], strict=True)]) > 0.98
 
 
 def test_a_photo_of_many_different_products_is_a_placeholder() -> None:

@@ -20,20 +20,15 @@ from numpy.typing import NDArray
 
 from ..catalog.photo_check import SHARED_BY
 from ..catalog.product import Product
-from ..retrieval.index import build_index, search_index
 from ..retrieval.narrow import Matrix
 from .listings import ListingColumns
+from .neighbours import nearest_rows
 from .words import Words
 
 BUDGET = 3000
 CROWD = 12
 RARE_CODE = 6
 """ListingColumns that may hold a code of the title for it to bring them together."""
-EXACT_UP_TO = 200_000
-"""Vectors that are all compared with each other: in one go that is faster than an approximate index for each."""
-COMPONENTS = 256
-"""Numbers of a vector that neighbours are sought by: of longer ones the principal components. Cosines are of all."""
-SAMPLE = 20_000
 ROWS = 2048
 Rows = NDArray[np.int64]
 
@@ -65,32 +60,13 @@ def vector_neighbours(vectors: Matrix, vector_row: Rows, k: int) -> Rows:
     listing[vector_row[rows]] = rows
     if len(rows) < 2:
         return np.empty((0, 2), dtype=np.int64)
-    matrix = _components(vectors)
-    index = build_index(matrix, "flat" if len(matrix) <= EXACT_UP_TO else "ivf")
     found = []
-    for start in range(0, len(matrix), ROWS):
+    for start, nearest in nearest_rows(vectors, k + 1):
         # One of them is the listing itself, if no vector equals its own.
-        _, nearest = search_index(index, matrix[start : start + ROWS], k + 1)
         own = np.repeat(listing[start : start + len(nearest)], nearest.shape[1])
         other = listing[nearest.ravel()]
         found.append(np.stack([own, other], axis=1)[(own >= 0) & (other >= 0)])
     return np.concatenate(found)
-
-
-def _components(vectors: Matrix) -> Matrix:
-    """Return the vectors in at most COMPONENTS numbers, of length 1 again; made of some rows at a time."""
-    if vectors.shape[1] <= COMPONENTS or len(vectors) <= COMPONENTS:
-        return vectors
-    import faiss
-
-    sample = np.random.default_rng(0).choice(len(vectors), min(SAMPLE, len(vectors)), replace=False)
-    analysis: Any = faiss.PCAMatrix(vectors.shape[1], COMPONENTS)
-    analysis.train(np.ascontiguousarray(vectors[np.sort(sample)]))
-    short = np.empty((len(vectors), COMPONENTS), dtype=np.float32)
-    for start in range(0, len(vectors), ROWS):
-        short[start : start + ROWS] = analysis.apply(np.ascontiguousarray(vectors[start : start + ROWS]))
-    faiss.normalize_L2(short)
-    return short
 
 
 def text_neighbours(words: Words, k: int) -> Rows:
