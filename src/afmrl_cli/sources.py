@@ -29,7 +29,7 @@ from .trust import KEY_HOST_VARIABLE, SERVE_TOKEN_VARIABLE, mark_foreign
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-RESERVED_ENVIRONMENT = {"AFMRL_DEBUG", "AFMRL_API_KEY", KEY_HOST_VARIABLE, SERVE_TOKEN_VARIABLE}
+RESERVED_ENVIRONMENT = {"AFMRL_DEBUG", "AFMRL_API_KEY", KEY_HOST_VARIABLE, SERVE_TOKEN_VARIABLE, "AFMRL_INDEX_KEY"}
 """Variables that are no settings: tracebacks on known failures, the endpoint's key (never in a file), its host, and the
 token of the search service (never in a file)."""
 

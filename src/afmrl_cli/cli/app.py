@@ -47,6 +47,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Use",
         "Join what processes with --shard have made into the store, as if one process had made all of it.",
     ),
+    "index": ("Use", "Push vectors and listings into Qdrant, or export them as files."),
     "search": (
         "Use",
         "Find products by text, by photo, by both together, by likeness to a listing, or as a change of either.",

@@ -54,6 +54,9 @@ def search(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures that needs no network.")
     ] = None,
+    index: Annotated[
+        str, typer.Option(metavar="PLACE", help="Search there instead, a folder or server of `afmrl index push`.")
+    ] = "",
     wide: Annotated[bool, typer.Option("--wide", help="One table with every column, however wide.")] = False,
 ) -> None:
     """Find products by text, by photo, by both together, by likeness to a listing, or as a change of either.
@@ -73,17 +76,18 @@ def search(
     tell_embedder(session, *(("generator",) if enrich else ()))
     query = Query(text, tuple(image or ()), "", like, change, tuple(filter_ or ()), tuple(without or ()))
     if queries:
-        _batch(session, query, queries, alone=not (enrich or html or wide))
+        _batch(session, query, queries, alone=not (enrich or html or wide or index))
         return
     _check(session, query, enrich, html)
 
-    warn_of_two_faiss(session)
-    found = _find(session, query, enrich)
+    if not index:
+        warn_of_two_faiss(session)
+    found = _find(session, query, enrich, index)
     if html:
         from ..retrieval.page import write_search_page
 
         write_search_page(html, found, session.work)
-    _document(session, found, html)
+    _document(session, found, html, index)
     _show(session.out, found, image or [], wide)
     if html:
         session.out.text(f"page: {html}")
@@ -111,19 +115,35 @@ def _check(session: Session, query: Query, enrich: bool, html: Path | None) -> N
         check_page(html, session.folder)
 
 
-def _find(session: Session, query: Query, enrich: bool) -> Found:
-    from ..retrieval.search import open_search
-
-    searcher = open_search(session.work)
-    _tell_stale(session, searcher)
-    if enrich:
-        query = replace(query, attributes=_written_attributes(session, query))
-    found = searcher.search(query)
+def _find(session: Session, query: Query, enrich: bool, index: str) -> Found:
+    found = _in_index(session, query, enrich, index) if index else _in_store(session, query, enrich)
     for warning in found.warnings:
         session.out.warn(warning)
     for note in found.notes:
         session.out.note(note)
     return found
+
+
+def _in_store(session: Session, query: Query, enrich: bool) -> Found:
+    from ..retrieval.search import open_search
+
+    searcher = open_search(session.work)
+    _tell_stale(session, searcher)
+    return searcher.search(_enriched(session, query) if enrich else query)
+
+
+def _in_index(session: Session, query: Query, enrich: bool, index: str) -> Found:
+    from ..index.place import open_engine
+    from ..index.search import IndexSearcher
+    from .index import warn_of_plain_key
+
+    warn_of_plain_key(session, index)
+    with open_engine(index, "afmrl search", session.folder.root) as engine:
+        return IndexSearcher(session.work, engine).search(_enriched(session, query) if enrich else query)
+
+
+def _enriched(session: Session, query: Query) -> Query:
+    return replace(query, attributes=_written_attributes(session, query))
 
 
 def _batch(session: Session, query: Query, file: Path, *, alone: bool) -> None:
@@ -157,11 +177,11 @@ def _tell_stale(session: Session, searcher: Searcher) -> None:
         session.out.note(f"{stale:,} products are new, changed or gone since `afmrl embed`: run it again")
 
 
-def _document(session: Session, found: Found, html: Path | None) -> None:
+def _document(session: Session, found: Found, html: Path | None, index: str) -> None:
     from ..retrieval.document import SCHEMA, found_document
 
     content = found_document(found, str(session.folder.catalog), session.work.embedder_id)
-    session.out.document(SCHEMA, content | {"html": html})
+    session.out.document(SCHEMA, content | {"html": html, "index": index or None})
 
 
 def _written_attributes(session: Session, query: Query) -> str:

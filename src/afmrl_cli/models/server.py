@@ -90,7 +90,7 @@ class Server:
         own_word = check_endpoint(settings, settings.endpoint, section)
         self._settings, self._first_wait = settings, first_wait
         self.shown = str(self._url.copy_with(query=None))
-        key = _checked_key(os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key)
+        key = checked_key(os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key)
         self._key = key if key and key_goes_to(settings.endpoint, own_word) else ""
         self.destination = f"asking {settings.endpoint_model} at {self.shown}"
         if key and not self._key:
@@ -106,7 +106,7 @@ class Server:
             timeout=self._settings.timeout,
             trust_env=False,
             follow_redirects=False,
-            verify=_trusted_authorities() if self._url.scheme == "https" else False,
+            verify=trusted_authorities() if self._url.scheme == "https" else False,
             limits=httpx.Limits(max_connections=self._settings.concurrency),
         )
 
@@ -216,14 +216,15 @@ def _target(address: str, section: str, path: str) -> httpx.URL:
     return url.copy_with(path=place, fragment=None)
 
 
-def _checked_key(key: str) -> str:
+def checked_key(key: str, variable: str = KEY_VARIABLE) -> str:
+    """Return the key that an environment `variable` holds. UsageError where no header can carry it."""
     key = key.strip()
     if not key.isascii() or not key.isprintable():
-        raise UsageError(f"{KEY_VARIABLE} holds characters that no HTTP header can carry", "set it again")
+        raise UsageError(f"{variable} holds characters that no HTTP header can carry", "set it again")
     return key
 
 
-def _trusted_authorities() -> ssl.SSLContext:
+def trusted_authorities() -> ssl.SSLContext:
     """Return certifi's authorities and the system's, where a company's own is installed."""
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()

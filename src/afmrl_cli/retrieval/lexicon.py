@@ -145,11 +145,11 @@ def bring_lexicon_up_to_date(work: Workspace, vectors: Vectors) -> bool:
 def lexicon_of(work: Workspace, vectors: Vectors) -> Lexicon:
     """Make the lexicon of the listings of `vectors`, with what is stored of their attributes."""
     return make_lexicon(
-        vectors.listings.column("text"), vectors.listings.fields(), _attribute_texts(work, vectors), vectors.matrix
+        vectors.listings.column("text"), vectors.listings.fields(), attribute_texts(work, vectors), vectors.matrix
     )
 
 
-def _attribute_texts(work: Workspace, vectors: Vectors) -> Iterator[str]:
+def attribute_texts(work: Workspace, vectors: Vectors) -> Iterator[str]:
     """Yield the stored attribute text of each listing that people are shown, "" for none."""
     source = _source(work)
     if source is None:

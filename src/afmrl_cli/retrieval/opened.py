@@ -5,7 +5,7 @@ once, and neither pays for what it does not need.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
@@ -138,12 +138,7 @@ class Opened:
         return has, notes
 
     def _with_value(self, key: str, value: str) -> tuple[Mask, list[str]]:
-        names = {folded(name): name for name in self.columns}
-        if folded(key) not in names:
-            close = difflib.get_close_matches(folded(key), list(names), n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(names)[:20])}"
-            raise UsageError(f"--not {key}: {value}: no listing has such an attribute", hint)
-        name = names[folded(key)]
+        name = named_column(self.columns, key, value)
         column, wanted = self.columns[name], value.casefold()
         right = np.array([*(has_one(name, cell, [wanted]) for cell in column.cells), False])
         if right.any():
@@ -160,3 +155,13 @@ class Opened:
             if wish.words == " ".join(tokens):
                 has[self.named.holders(wish)] = True
         return has, [] if has.any() else [f"--not {text}: no listing has it"]
+
+
+def named_column(columns: Iterable[str], key: str, value: str) -> str:
+    """Return which of `columns` the key of an exclusion means. UsageError when it is none of them."""
+    names = {folded(name): name for name in columns}
+    if folded(key) not in names:
+        close = difflib.get_close_matches(folded(key), list(names), n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(names)[:20])}"
+        raise UsageError(f"--not {key}: {value}: no listing has such an attribute", hint)
+    return names[folded(key)]
