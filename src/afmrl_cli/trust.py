@@ -1,26 +1,18 @@
 """What a folder's afmrl.toml may not do by itself, since it may have come with the catalog from anywhere.
 
 Settings that reach out of the folder count only as the user's own word: a flag, an `AFMRL_*` variable, or the user's
-own file, `~/.config/afmrl/afmrl.toml` (under XDG_CONFIG_HOME where that is set), which knows three keys:
-
-    allowed_hosts = ["127.0.0.1:8000", "api.example.com"]   # endpoints that any folder may name; no port: https
-    trusted_folders = ["/srv/shops"]                        # whose afmrl.toml, and that of what is in them, is my own
-    api_key_host = "api.example.com"                        # what AFMRL_API_KEY is for: it is sent to no other host
-
-AFMRL_API_KEY_HOST says the last one, too. Without it the key goes only to an endpoint that is the user's own word, and
-never to one that a folder names.
+own file (`own`). AFMRL_API_KEY_HOST says what `api_key_host` says there. Without either the key goes only to an
+endpoint that is the user's own word, and never to one that a folder names.
 """
 
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Container
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from .errors import UsageError
+from .own import is_trusted, lies_in, own_file, own_settings
 from .section import EndpointSettings, Section, as_list
 from .settings import Settings
 from .store.folder import SETTINGS_FILE
@@ -41,38 +33,6 @@ SENT = {"reasoning": "customers' histories"}
 """What an endpoint of a section would be sent, where that is not photos and texts of products."""
 
 
-class OwnSettings(BaseModel):
-    """What the user's own file says."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    allowed_hosts: list[str] = []
-    trusted_folders: list[str] = []
-    api_key_host: str = ""
-
-
-def own_file() -> Path:
-    """Return the path of the user's own settings file, which need not exist."""
-    home = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    # A relative one would lie in the folder that the user stands in, which may be the stranger's.
-    return (home if home.is_absolute() else Path.home() / ".config") / "afmrl" / SETTINGS_FILE
-
-
-def own_settings() -> OwnSettings:
-    """Read the user's own settings. Raises UsageError when the file can't be used."""
-    file = own_file()
-    if not file.is_file():
-        return OwnSettings()
-    try:
-        return OwnSettings.model_validate(tomllib.loads(file.read_text("utf-8-sig")))
-    except ValidationError as error:
-        first = error.errors()[0]
-        known = ", ".join(OwnSettings.model_fields)
-        raise UsageError(f"{file}: {first['loc'][0]}: {first['msg'][:200]}", f"it knows {known}") from error
-    except (ValueError, OSError, RecursionError) as error:
-        raise UsageError(f"{file}: can't be read as TOML: {str(error)[:200]}", "mend the file or remove it") from error
-
-
 def mark_foreign(settings: Settings, keys: Container[str], file: Path) -> None:
     """Note in `settings` which of their values only `file`, the folder's, has named: those of `keys`, the dotted
     keys that come from it. Nothing is marked where the user trusts the folder.
@@ -89,13 +49,13 @@ def mark_foreign(settings: Settings, keys: Container[str], file: Path) -> None:
     door = next(opened, None)
     exposed = next((key for key in EXPOSED if key in keys and settings.value_of(key) != Settings().value_of(key)), None)
     root = file.parent.resolve()
-    files = [(key, name) for key in FILES for name in values(key) if not _lies_in(root / name, root)]
+    files = [(key, name) for key in FILES for name in values(key) if not lies_in(root / name, root)]
     hub = {name for key in ("model.generator", "model.embedder") for name in values(key)}
     systems = [name.partition(":") for name in values("eval.systems")]
     compared = {name.strip() for kind, _, name in systems if kind.strip() in HUB_SYSTEMS}
     served = {section: own for section, own in settings if isinstance(own, EndpointSettings)}
     endpoints = {section: set(values(f"{section}.endpoint")) for section in served}
-    if not (door or exposed or files or hub or compared or any(endpoints.values())) or _trusted(root):
+    if not (door or exposed or files or hub or compared or any(endpoints.values())) or is_trusted(root):
         return
     if exposed:
         raise UsageError(
@@ -153,18 +113,6 @@ def check_download(settings: Section, name: str) -> None:
 
 def _variable(key: str) -> str:
     return "AFMRL_" + key.upper().replace(".", "_")
-
-
-def _trusted(root: Path) -> bool:
-    folders = [Path(folder).expanduser() for folder in own_settings().trusted_folders]
-    return any(folder.is_absolute() and _lies_in(root, folder.resolve()) for folder in folders)
-
-
-def _lies_in(path: Path, root: Path) -> bool:
-    try:
-        return path.resolve().is_relative_to(root)
-    except (OSError, RuntimeError, ValueError):  # a circle of links, a NUL
-        return False
 
 
 def _host(address: str) -> str:

@@ -11,9 +11,9 @@ from typer.testing import CliRunner, Result
 from afmrl_cli.cli.app import app
 from afmrl_cli.errors import UsageError
 from afmrl_cli.models.endpoint import Endpoint
+from afmrl_cli.own import own_file, own_settings
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
-from afmrl_cli.trust import own_file, own_settings
 from tests.attributes.shop import answer, make_shop
 from tests.chat_server import ChatServer, chat_server
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from afmrl_cli.errors import ModelError, UsageError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.embed_input import Item
+from afmrl_cli.own import own_file
 from afmrl_cli.recommend.customers import forget, recommend_folder
 from afmrl_cli.recommender.reasoning import WINDOW, Case, write_reasonings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
-from afmrl_cli.trust import own_file
 from afmrl_cli.workspace import Workspace
 from tests import NANO
 from tests.chat_server import ChatServer, Reply, chat_server

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError, UsageError
-from .source import is_table_folder
+from .source import ADDRESS_SUFFIX, is_table_folder
 from .written import written_by_afmrl
 
-CATALOG_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx", ".xml")
+CATALOG_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx", ".xml", ADDRESS_SUFFIX)
 ALSO_SUFFIXES = (".txt", ".ndjson", ".json", ".xlsm")
 """Of what may be a catalog where nothing with a catalog's suffix is."""
 NO_CATALOG = ("readme", "license", "licence", "changelog", "requirements", "robots")

@@ -6,12 +6,12 @@ Folders called `category=Shoes` are a column, as in Hive's partitions. A file ma
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from ...errors import DataError
 from ...settings import CatalogSettings
-from ...store.source import parts_of
+from ...store.source import Part, is_table_folder, parts_of
 from ..problems import Problem, clipped
 from ..table import Report, Row, Rows, Table
 from .parquet import parquet_table
@@ -21,7 +21,7 @@ NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 def parquet_folder_table(folder: Path, settings: CatalogSettings, report: Report) -> Table:
     """Return the table in `folder`, of which one file is open at a time. Raises DataError as `parquet_table` does."""
-    parts = [(file, _values_of(file.relative_to(folder))) for file in parts_of(folder)]
+    parts = [(part, _values_of(part.name)) for part in parts_of(folder)]
     names: dict[str, None] = {}
     once: set[str] = set()
 
@@ -31,22 +31,22 @@ def parquet_folder_table(folder: Path, settings: CatalogSettings, report: Report
             once.add(problem.column)
             report(problem)
 
-    for file, _ in parts:
-        with file.open("rb") as source:
-            names |= dict.fromkeys(parquet_table(source, file, settings, tell).names)
+    for part, _ in parts:
+        with part.opened() as source:
+            names |= dict.fromkeys(parquet_table(source, part.file, settings, tell).names)
     names |= dict.fromkeys(name for _, values in parts for name in values)
 
     def rows() -> Rows:
         """Yield the rows, one after the other."""
         before = 0
-        for file, values in parts:
-            with file.open("rb") as source:
-                table = parquet_table(source, file, settings, lambda problem: _later(problem, before, report))  # noqa: B023
+        for part, values in parts:
+            with part.opened() as source:
+                table = parquet_table(source, part.file, settings, lambda problem: _later(problem, before, report))  # noqa: B023
                 places = {name: i for i, name in enumerate(table.names)}
                 for row in table.rows:
                     cells = [row.cells[places[name]] if name in places else values.get(name, "") for name in names]
                     yield Row(before + row.number, cells)
-            before += parquet_rows(file)
+            before += _rows_of(part)
 
     return Table(tuple(names), rows())
 
@@ -57,20 +57,25 @@ def _later(problem: Problem, before: int, report: Report) -> None:
         report(replace(problem, row=before + problem.row))
 
 
-def _values_of(inside: Path) -> dict[str, str]:
+def _values_of(inside: PurePosixPath) -> dict[str, str]:
     """Return what the names of the folders say of a file's rows."""
     pairs = [name.partition("=") for name in inside.parts[:-1] if "=" in name]
     return {unquote(key): "" if value == NO_VALUE else unquote(value) for key, _, value in pairs}
 
 
 def parquet_rows(file: Path) -> int:
-    """Return how many rows a Parquet file, or a folder of some, says it has."""
+    """Return how many rows a Parquet file, or a table of some, says it has."""
+    parts = parts_of(file) if is_table_folder(file) else [Part(PurePosixPath(file.name), file)]
+    return sum(map(_rows_of, parts))
+
+
+def _rows_of(part: Part) -> int:
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
-    if file.is_dir():
-        return sum(map(parquet_rows, parts_of(file)))
     try:
-        return int(ParquetFile(file).metadata.num_rows)
+        with part.opened() as source:
+            return int(ParquetFile(source).metadata.num_rows)
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name that is not UTF-8
-        raise DataError(f"{file}: not a Parquet file, or damaged: {clipped(str(error))}", "export it again") from error
+        message = f"{part.file}: not a Parquet file, or damaged: {clipped(str(error))}"
+        raise DataError(message, "export it again") from error
