@@ -159,13 +159,14 @@ def _elsewhere(vectors: Vectors) -> Vectors | None:
 
 def encode_colors(work: Workspace, listings: Listings, cache: VectorCache, known: Container[str]) -> None:
     """Bring the colours of the listings with photos into `cache`, but of those whose key is `known`."""
-    wanted = [
-        Input(key, Item("", tuple(work.folder.root / name for name in names)), id)
-        for key, names, id in zip(*(listings.column(name) for name in ("key", "images", "id")), strict=True)
-        if names and key not in known
-    ]
+    root = work.folder.root
+    wanted = (
+        Input(each.key, Item("", tuple(root / name for name in each.images)), each.id)
+        for each in listings
+        if each.images and each.key not in known
+    )
     # Photos that can't be read were told when the vectors were made.
-    encode_missing(work, wanted, cache, ColorEncoder, "", Problems(), "colours")
+    encode_missing(work, wanted, cache, ColorEncoder, "", Problems(), "colours", len(listings))
 
 
 def bring_colors_up_to_date(

@@ -50,15 +50,17 @@ def encode_missing(
     instruction: str,
     problems: Problems,
     what: str = "embedding",
+    total: int | None = None,
 ) -> set[str]:
     """Encode what `cache` does not hold yet and keep it there, group by group.
 
     Returns the keys of inputs of which nothing remains: no text and no readable photo (photos that can't be opened are
     in `problems`). `load` is called when there is something to encode, and not before. Texts that were cut
-    are reported once, at the end.
+    are reported once, at the end. `total` is shown beside progress where `inputs` does not say how many they are.
     """
     catalog, most = work.settings.catalog, work.settings.model.embedder_images
-    total = len([each for each in inputs if each.key not in cache]) if isinstance(inputs, Sequence) else None
+    if isinstance(inputs, Sequence):
+        total = len([each for each in inputs if each.key not in cache])
     empty: set[str] = set()
     done = cut = 0
     begun: set[str] = set()

@@ -31,7 +31,8 @@ that a cell has the greys in its middle.
 LEAST_FOREGROUND = 200
 """Pixels of FINE_SIDE x FINE_SIDE: with fewer all count as foreground."""
 _CELLS = np.arange(LIGHTNESS * CHROMA**2, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-_BUCKET, _SIGN = (_CELLS >> np.uint64(40)) % np.uint64(FINE), np.where(_CELLS >> np.uint64(63), 1.0, -1.0)
+_BUCKET = ((_CELLS >> np.uint64(40)) % np.uint64(FINE)).astype(np.int64)
+_SIGN = np.where(_CELLS >> np.uint64(63), 1.0, -1.0)
 
 
 def color_histogram(image: Image) -> NDArray[np.float32]:
@@ -63,11 +64,15 @@ def fine_histogram(image: Image) -> NDArray[np.float32]:
     from PIL.Image import Resampling
 
     small = image.convert("RGB").resize((FINE_SIDE, FINE_SIDE), Resampling.BOX)
-    lab = np.asarray(_to_lab().apply(small), dtype=np.int64)
+    lab = np.asarray(_to_lab().apply(small), dtype=np.int32)
     chroma = (lab[..., 1:] + NEUTRAL) % 256 * CHROMA // 256
     cells = (lab[..., 0] * LIGHTNESS // 256 * CHROMA + chroma[..., 0]) * CHROMA + chroma[..., 1]
-    roots = _roots(cells) + _roots(cells[_foreground(small)])
-    made = np.bincount(_BUCKET.astype(np.int64), weights=_SIGN * roots, minlength=FINE)
+    foreground = cells[_foreground(small)]
+    whole = np.bincount(cells.ravel())
+    there = np.flatnonzero(whole)  # a hundredth of all cells
+    front = np.bincount(foreground, minlength=len(whole))[there]
+    roots = np.sqrt(whole[there] / cells.size) + np.sqrt(front / foreground.size)
+    made = np.bincount(_BUCKET[there], weights=_SIGN[there] * roots, minlength=FINE)
     unit: NDArray[np.float32] = (made / np.linalg.norm(made)).astype(np.float32)
     return unit
 
@@ -80,13 +85,9 @@ def _to_lab() -> ImageCmsTransform:
     return ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
 
 
-def _roots(cells: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.sqrt(np.bincount(cells.ravel(), minlength=len(_CELLS)) / cells.size)
-
-
 def _foreground(image: Image) -> NDArray[np.bool_]:
     """Tell which pixels [h, w] of an RGB photo are not of its background's colour."""
-    pixels = np.asarray(image, dtype=np.int64) * LEVELS // 256
+    pixels = np.asarray(image, dtype=np.int32) * LEVELS // 256
     cells = (pixels[..., 0] * LEVELS + pixels[..., 1]) * LEVELS + pixels[..., 2]
     edge = np.concatenate([cells[0], cells[-1], cells[:, 0], cells[:, -1]])
     found: NDArray[np.bool_] = cells != np.bincount(edge).argmax()
