@@ -88,6 +88,15 @@ class AttributeSummary:
         if len(self.examples) < EXAMPLES:
             self.examples.append((product, row))
 
+    def add(self, other: AttributeSummary) -> None:
+        """Add what a run did with other products, at the same time."""
+        for name in ("products", "generated", "skipped", "valid", "requests"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.failures += other.failures
+        self.left_out += other.left_out
+        self.failed = {**other.failed, **self.failed}
+        self.examples = [*self.examples, *other.examples][:EXAMPLES]
+
 
 def sample_products(products: Iterable[Product], number: int, seed: int) -> list[Product]:
     """Return a fixed random sample, in the catalog's order: the same ids and seed give the same products."""

@@ -182,6 +182,17 @@ class Problems:
             raise DataError(f"{file}: {problem.where}: {problem.kind}: {problem.message}", MEND[problem.kind])
         self.add(problem)
 
+    def join(self, other: Problems) -> None:
+        """Take over what another reader of the same catalog found, in another part of it: what both found alike, in
+        rows that both read, counts once.
+        """
+        for kind, count in other.counts.items():
+            first = other.first(kind)
+            if (count, first) == (self._counts[kind], self.first(kind)):
+                continue
+            self._counts[kind] += count
+            self._first[kind] = [*self._first.get(kind, []), *first][: self._keep]
+
     @property
     def counts(self) -> dict[Kind, int]:
         """Return how many of each kind, the most frequent first."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,15 +13,14 @@ import typer
 from ..errors import UsageError
 from ..store.lock import writer_lock
 from ..store.shards import Shard, parse_shard
-from .flags import ShardOption, setting
-from .options import Session, in_session, warn_of_plain_http
+from .flags import AddressOption, EngineOption, ShardOption, WorkersOption, setting
+from .options import Session, engine_of, in_session, warn_of_plain_http
 
 if TYPE_CHECKING:
     from ..attributes.export import ExportSummary
     from ..attributes.generate import AttributeSummary, Selection
-    from ..attributes.views import ListingViews, StoredViews
     from ..catalog.problems import Problems
-    from ..catalog.product import Product
+    from ..engine.ray_data import Engine
     from ..workspace import Workspace
 
 EXAMPLES = 3
@@ -59,6 +59,9 @@ def attributes(
     dry_run: DryRun = False,
     out_file: Out = None,
     shard: ShardOption = None,
+    engine: EngineOption = None,
+    address: AddressOption = "",
+    workers: WorkersOption = None,
 ) -> None:
     """Let a generator write each product's attributes; only new and changed products cost anything.
 
@@ -70,48 +73,29 @@ def attributes(
     if part and (limit or sample or dry_run or out_file):
         hint = "they are for one process"
         raise UsageError("--shard goes without --limit, --sample, --dry-run and --out", hint)
+    one = {"limit": limit, "sample": sample, "dry_run": dry_run, "out": out_file}
+    by = engine_of(engine, address, workers, shard=shard, **one)
     _check_flags(session, limit, sample)
     from ..attributes.generate import Selection
 
     selection = Selection(limit, force, retry_failed)
-    if dry_run:
+    if by:
+        _generate_by(session, selection, by)
+    elif dry_run:
         _plan(session, selection, sample)
     else:
         _generate(session, selection, sample, out_file, part)
-
-
-def _products(work: Workspace, sample: int | None, problems: Problems) -> Iterable[Product]:
-    """Read the catalog, or the sample of it."""
-    from ..attributes.generate import sample_products
-
-    stream = work.products(problems)
-    return sample_products(stream, sample, work.settings.attributes.seed) if sample else stream
-
-
-def _views(work: Workspace, sample: int | None, problems: Problems, stored: StoredViews) -> ListingViews:
-    """Choose what is described of the products, and of the evaluation's queries: `attributes.views`."""
-    from ..attributes.views import QUERIES, ListingViews
-
-    names = work.settings.attributes.views
-    queries: Sequence[Product] = ()
-    if any(name.split(":")[0] == QUERIES for name in names):
-        if sample:
-            work.listener.note(f"--sample takes products alone: the {QUERIES} are left out")
-        else:
-            from ..evaluation.report import query_views
-
-            queries = [view for view in query_views(work, names) if work.shard is None or work.shard.takes(view.id)]
-    return ListingViews(_products(work, sample, problems), names, stored.fingerprinter, queries)
 
 
 def _plan(session: Session, selection: Selection, sample: int | None) -> None:
     from ..attributes.generate import count_needed
     from ..attributes.views import open_views
     from ..catalog.problems import Problems
+    from ..engine.worker import described_views
 
     work, problems = session.work, Problems()
     with session.out, open_views(work, work.source) as stored:
-        views = _views(work, sample, problems, stored)
+        views = described_views(work, problems, stored, sample)
         total, needed = count_needed(views, stored, selection)
     problems.tell(session.out)
     needed = needed if selection.limit is None else min(needed, selection.limit)
@@ -139,6 +123,7 @@ def _generate(
     from ..attributes.views import open_views
     from ..catalog.problems import Problems
     from ..catalog.read import count_rows
+    from ..engine.worker import chosen_products, described_views
 
     settings, folder, out = session.settings, session.folder, session.out
     if out_file and check_export_path(out_file, folder):
@@ -146,18 +131,45 @@ def _generate(
     source, problems, exported = session.work.source, Problems(), None
     plain = settings.attributes.views == ["listing"] and not selection.limit and not shard
     with out, _job(session.work, shard) as work, open_views(work, source) as stored:
-        views = _views(work, sample, problems, stored)
+        views = described_views(work, problems, stored, sample)
         total = (sample or count_rows(folder, settings.catalog)) if plain else None
         try:
             summary = generate_attributes(work, views, stored, problems, selection, total)
         finally:
             problems.tell(out)
         if out_file:
-            exported = export_attributes(_products(work, sample, Problems()), work.task, stored, out_file)
+            exported = export_attributes(chosen_products(work, Problems(), sample), work.task, stored, out_file)
     del summary.examples[sample or EXAMPLES :]
     _show(session, views.products, summary, problems, exported)
     if shard:
         out.note(f"this was shard {shard}: `afmrl merge` joins the shards into the store")
+
+
+def _generate_by(session: Session, selection: Selection, engine: Engine) -> None:
+    from ..attributes.generate import AttributeSummary
+    from ..attributes.shards import attribute_group, join_attributes
+    from ..catalog.problems import Problems
+    from ..engine.ray_data import run_shards
+    from ..engine.worker import AttributeShard, Job
+
+    work, began = session.work, time.monotonic()
+    products, summary, problems = 0, AttributeSummary(), Problems()
+    with session.out as out:
+        job = Job("attributes", work.folder, work.settings, selection)
+        for part in run_shards(job, work.generator_id, engine, out):
+            assert isinstance(part, AttributeShard)
+            products += part.products
+            summary.add(part.summary)
+            problems.join(part.problems)
+        summary.request_seconds = time.monotonic() - began
+        problems.tell(out)
+        with writer_lock(work.folder.store, "afmrl merge", lend=True):
+            group = attribute_group(work)
+            assert group is not None
+            join_attributes(work, group)
+            group.remove()
+    del summary.examples[EXAMPLES:]
+    _show(session, products, summary, problems, None)
 
 
 def _check_flags(session: Session, limit: int | None, sample: int | None) -> None:

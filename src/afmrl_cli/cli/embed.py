@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import UsageError
+from ..store.lock import writer_lock
 from ..store.shards import Shard, parse_shard
-from .flags import ShardOption, setting
-from .options import Session, in_session, tell_embedder, warn_of_plain_http, warn_of_two_faiss
+from .flags import AddressOption, EngineOption, ShardOption, WorkersOption, setting
+from .options import Session, engine_of, in_session, tell_embedder, warn_of_plain_http, warn_of_two_faiss
 
 if TYPE_CHECKING:
+    from ..engine.ray_data import Engine
     from ..retrieval.embed import EmbedSummary
     from ..retrieval.weights import HybridWeights
 
@@ -33,6 +36,9 @@ def embed(
     session: Session,
     force: Annotated[bool, typer.Option("--force", help="Compute all vectors anew.")] = False,
     shard: ShardOption = None,
+    engine: EngineOption = None,
+    address: AddressOption = "",
+    workers: WorkersOption = None,
 ) -> None:
     """Compute each product's vector and build the index; only new and changed products cost anything.
 
@@ -44,11 +50,15 @@ def embed(
     part = parse_shard(shard) if shard else None
     if part and force:
         raise UsageError("--shard and --force exclude each other", "remove the shards' folder in .afmrl/shards instead")
+    by = engine_of(engine, address, workers, shard=shard, force=force)
     tell_embedder(session)
     warn_of_two_faiss(session)
     warn_of_plain_http(session, session.settings.embed.endpoint)
     if part:
         _embed_shard(session, part)
+        return
+    if by:
+        _embed_by(session, by)
         return
     from ..retrieval.embed import embed_catalog
 
@@ -69,6 +79,27 @@ def _embed_shard(session: Session, shard: Shard) -> None:
         f"shard {shard}: {summary.products:,} products by {summary.embedder}, {summary.encoded:,} vectors computed in "
         f"{summary.seconds:.1f} s; `afmrl merge` joins the shards"
     )
+
+
+def _embed_by(session: Session, engine: Engine) -> None:
+    from ..engine.ray_data import run_shards
+    from ..engine.worker import Job
+    from ..retrieval.embed_shard import ShardSummary, embed_group, join_vectors
+    from ..retrieval.vectors import vectors_folder
+
+    work, began = session.work, time.monotonic()
+    with session.out as out:
+        made = run_shards(Job("embed", work.folder, work.settings), vectors_folder(work).name, engine, out)
+        with writer_lock(work.folder.store, "afmrl merge", lend=True):
+            group = embed_group(work)
+            assert group is not None
+            summary = join_vectors(work, group)
+            weights = hybrid_weights(session)
+            group.remove()
+        encoded = sum(each.encoded for each in made if isinstance(each, ShardSummary))
+        summary = replace(summary, encoded=encoded, seconds=time.monotonic() - began)
+    out.document("afmrl.embed/1", vectors_document(summary, weights))
+    show_vectors(session, summary, weights)
 
 
 def hybrid_weights(session: Session, *, force: bool = False) -> HybridWeights | None:

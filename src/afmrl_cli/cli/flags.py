@@ -38,6 +38,17 @@ ShardOption = Annotated[
     str | None,
     typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts, from 0/N on; `afmrl merge` joins them."),
 ]
+EngineOption = Annotated[
+    str | None, typer.Option("--engine", metavar="ray", help="Divide the work over actors of Ray, and merge it.")
+]
+AddressOption = Annotated[
+    str,
+    typer.Option(metavar="HOST:PORT", help="Of a Ray cluster; else --engine starts one here.", show_default=False),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Of --engine, with a model each; by default one a GPU, or one for 4 cores."),
+]
 SHARED: dict[str, tuple[Any, Any]] = {
     "json_mode": (Json, False),
     "quiet": (Quiet, False),

@@ -16,6 +16,7 @@ from .flags import Call, Command, SettingFlag, Where, with_flags
 from .output import Output
 
 if TYPE_CHECKING:
+    from ..engine.ray_data import Engine
     from ..settings import Settings
     from ..store.checkpoints import Role
 
@@ -111,6 +112,23 @@ def tell_embedder(session: Session, *others: Role) -> None:
             f"model.vision_checkpoint = {model.vision_checkpoint} embeds, by photos alone; the embedder "
             f"{model.embedder_checkpoint} does with --set model.vision_checkpoint="
         )
+
+
+def engine_of(engine: str | None, address: str, workers: int | None, **without: object) -> Engine | None:
+    """Return what --engine says, None where it is not there. UsageError for another engine than ray, for its flags
+    without it, and for those flags `without` which it runs.
+    """
+    if engine is None:
+        if address or workers:
+            raise UsageError(f"--{'address' if address else 'workers'} goes with --engine", "add --engine ray")
+        return None
+    if engine != "ray":
+        raise UsageError(f"--engine {engine[:40]}: there is no such engine", "it is called ray")
+    if given := [f"--{name.replace('_', '-')}" for name, value in without.items() if value]:
+        raise UsageError(f"--engine goes without {given[0]}", "run it without --engine")
+    from ..engine.ray_data import Engine
+
+    return Engine(address, workers)
 
 
 def check_page(html: Path, folder: CatalogFolder) -> None:

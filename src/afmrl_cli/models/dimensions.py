@@ -47,7 +47,7 @@ class Shortened:
 
     def __init__(self, encoder: Encoder, dimensions: int) -> None:
         self.id = shortened_id(encoder.id, dimensions)
-        self._encoder, self._dimensions = encoder, dimensions
+        self.encoder, self._dimensions = encoder, dimensions
         self._sample, self._met, self._random = list[NDArray[np.float32]](), 0, np.random.default_rng(0)
 
     @property
@@ -68,26 +68,26 @@ class Shortened:
     @property
     def texts_cut(self) -> int:
         """Return the encoder's own count."""
-        return self._encoder.texts_cut
+        return self.encoder.texts_cut
 
     @property
     def queries(self) -> Encoder:
         """Return the encoder of composed queries with as many numbers; itself where the encoder has but one side."""
-        inner = for_composed(self._encoder)
-        return self if inner is self._encoder else Shortened(inner, self._dimensions)
+        inner = for_composed(self.encoder)
+        return self if inner is self.encoder else Shortened(inner, self._dimensions)
 
     def load_image(self, path: Path, catalog: CatalogSettings) -> Image | Picture:
         """Load a photo as the encoder does."""
-        return image_loader(self._encoder, catalog)(path)
+        return image_loader(self.encoder, catalog)(path)
 
     def encode(self, items: Sequence[Item], *, instruction: str) -> NDArray[np.float32]:
         """Return vectors [n, dimensions] of length 1. Raises ModelError when the encoder gives fewer numbers, or
         nothing but zeros there.
         """
-        vectors = self._encoder.encode(items, instruction=instruction)
+        vectors = self.encoder.encode(items, instruction=instruction)
         if vectors.shape[1] < self._dimensions:
             raise ModelError(
-                f"embed.dimensions = {self._dimensions}: vectors of {self._encoder.id} have {vectors.shape[1]} numbers",
+                f"embed.dimensions = {self._dimensions}: vectors of {self.encoder.id} have {vectors.shape[1]} numbers",
                 f"set it to {vectors.shape[1]} or less, or to 0 for all",
             )
         first = vectors[:, : self._dimensions]

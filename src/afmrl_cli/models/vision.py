@@ -57,6 +57,7 @@ class Vision:
         self.trunk = trunk
         self.processor = processor
         self._store, self._listener = store, listener
+        self.load_picture = load_picture
         self._noted = False
         self.images_encoded = 0
         """Pictures that the tower has seen on behalf of the store."""
@@ -79,7 +80,7 @@ class Vision:
         store = self.store
         content = self._content(path) if store is not None else ""
         kept = store.find(content) if store is not None else None
-        return load_picture(path, content, kept, self.processor, catalog)
+        return self.load_picture(path, content, kept, self.processor, catalog)
 
     def _content(self, path: Path) -> str:
         """Return the hash of a file; "" of one that can't be read, which the opening reports."""

@@ -66,6 +66,7 @@ class VisionEncoder:
         self.tower, self.pooler, self.processor = tower, pooler, processor
         self.dimension = pooler.dimension
         self._catalog, self._store = catalog, store
+        self.load_picture = load_picture
         self._batch_size = batch_size
         self._batches = Batches(batch_size, listener, "embedding")
 
@@ -89,7 +90,7 @@ class VisionEncoder:
         """
         content = self._content(path)
         kept = self._store.find(content) if self._store is not None and content else None
-        return load_picture(path, content, kept, self.processor, catalog)
+        return self.load_picture(path, content, kept, self.processor, catalog)
 
     def _content(self, path: Path) -> str:
         """Return the hash of a file; "" of one that can't be read, which the opening reports."""

@@ -167,24 +167,20 @@ def shards_there(folder: CatalogFolder, command: str) -> bool:
     return bool(_groups(folder.store, command))
 
 
+def division(folder: CatalogFolder, command: str, model: str) -> int | None:
+    """Return into how many shards the work of a command with a model is divided, None where none is there. Raises
+    DataError for several divisions.
+    """
+    return _division(folder, command, model)[1] if _own(folder.store, command, model) else None
+
+
 def complete_group(folder: CatalogFolder, command: str, model: str, facts: dict[str, Any]) -> Group:
     """Return the shards of `command` with `model`; there are some of the command.
 
     Raises DataError naming a shard that is missing, not done, or of another catalog, model or other settings than
     `facts` says.
     """
-    groups = {place: int(place.name.rpartition("-")[2]) for place in sorted(_groups(folder.store, command))}
-    mine = [place for place, count in groups.items() if place == _group(folder.store, command, model, count)]
-    others = [place.name for place in groups if place not in mine]
-    if not mine:
-        raise DataError(
-            f"{folder.store}: the shards are of {', '.join(others[:NAMED])}, the settings name {model}",
-            "merge with the settings that they were made with",
-        )
-    if len(mine) > 1:
-        names = ", ".join(place.name for place in mine[:NAMED])
-        raise DataError(f"{folder.store}: shards of several divisions: {names}", "remove all but one of these folders")
-    place, count = mine[0], groups[mine[0]]
+    place, count, others = _division(folder, command, model)
     found = {i: _manifest(place / str(i)) for i in range(count)}
     if lost := [i for i, manifest in found.items() if not manifest.get("done")]:
         named = ", ".join(f"{i}/{count} {'has not ended' if found[i] else 'is missing'}" for i in lost[:NAMED])
@@ -197,6 +193,26 @@ def complete_group(folder: CatalogFolder, command: str, model: str, facts: dict[
             hint = again if other.startswith("another") else "merge with the settings that the shards were made with"
             raise DataError(f"{place}: shard {i}/{count} was made with {other}", hint)
     return Group(command, place, [place / str(i) for i in range(count)])
+
+
+def _division(folder: CatalogFolder, command: str, model: str) -> tuple[Path, int, list[str]]:
+    """Return the folder of the shards, how many they are, and the names of other models' folders."""
+    mine = _own(folder.store, command, model)
+    others = [place.name for place in sorted(_groups(folder.store, command)) if place not in mine]
+    if not mine:
+        raise DataError(
+            f"{folder.store}: the shards are of {', '.join(others[:NAMED])}, the settings name {model}",
+            "merge with the settings that they were made with",
+        )
+    if len(mine) > 1:
+        names = ", ".join(place.name for place in mine[:NAMED])
+        raise DataError(f"{folder.store}: shards of several divisions: {names}", "remove all but one of these folders")
+    return mine[0], int(mine[0].name.rpartition("-")[2]), others
+
+
+def _own(store: Path, command: str, model: str) -> list[Path]:
+    places = sorted(_groups(store, command))
+    return [place for place in places if place == _group(store, command, model, int(place.name.rpartition("-")[2]))]
 
 
 def _group(store: Path, command: str, model: str, count: int) -> Path:
