@@ -65,6 +65,7 @@ BENCHMARKS = (
     Benchmark("eval_scale", "--products 20000 --queries 2000", "--products 40 --queries 10"),
     Benchmark("memory", "", "--hidden 128 --layers 1 --architectures qwen2_vl --stages embed"),
     Benchmark("growth", "--sizes 500,5000", "--sizes 10,40 --commands check"),
+    Benchmark("ray_overhead", "--products 500 --rounds 1", "--products 4 --rounds 1"),
     Benchmark("rerun", "--products 500", "--products 4 --commands embed"),
 )
 

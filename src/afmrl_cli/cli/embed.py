@@ -96,9 +96,11 @@ def _embed_by(session: Session, engine: Engine) -> None:
             summary = join_vectors(work, group)
             weights = hybrid_weights(session)
             group.remove()
-        encoded = sum(each.encoded for each in made if isinstance(each, ShardSummary))
-        summary = replace(summary, encoded=encoded, seconds=time.monotonic() - began)
-    out.document("afmrl.embed/1", vectors_document(summary, weights))
+    parts = [each for each in made if isinstance(each, ShardSummary)]
+    encoded, seconds = sum(each.encoded for each in parts), sum(each.seconds for each in parts)
+    summary = replace(summary, encoded=encoded, seconds=time.monotonic() - began)
+    shards = {"shards": len(parts), "worker_seconds": seconds}
+    out.document("afmrl.embed/1", vectors_document(summary, weights) | shards)
     show_vectors(session, summary, weights)
 
 
