@@ -59,11 +59,12 @@ def main() -> None:
             steady.append(document["worker_seconds"] / shard["seconds"])
             plain.append(seconds)
             by_ray.append(ray_seconds)
-            load = os.getloadavg()[0]
             print(
-                f"round {number + 1}: --shard and merge {seconds:.1f} s (the shard {shard['seconds']:.1f} s), --engine "
-                f"ray {ray_seconds:.1f} s (the shard {document['worker_seconds']:.1f} s); whole {whole[-1]:.3f}, steady "
-                f"{steady[-1]:.3f}; the same vectors: {vectors(root) == alone}; load {load:.1f} on {os.cpu_count()} cores"
+                f"round {number + 1}: --shard and merge {seconds:.1f} s (the shard {shard['seconds']:.1f} s), "
+                f"--engine ray {ray_seconds:.1f} s (the shard {document['worker_seconds']:.1f} s); "
+                f"whole {whole[-1]:.3f}, steady {steady[-1]:.3f}; the same vectors: {vectors(root) == alone}; "
+                f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores",
+                flush=True,
             )
     middle = statistics.median(whole)
     print(f"{options.products} products: whole commands {middle:.3f}, steady state {statistics.median(steady):.3f}")

@@ -100,9 +100,9 @@ def plan_workers(nodes: Sequence[dict[str, float]], job: Job, engine: Engine) ->
     Raises UsageError where there is no room for so many workers.
     """
     settings, wanted = job.settings, engine.workers
-    endpoint = {"attributes": settings.attributes.endpoint, "embed": settings.embed.endpoint}.get(job.command, "")
+    endpoint = settings.embed.endpoint if job.command == "embed" else settings.attributes.endpoint
     gpus = [(int(node["GPU"]), int(node.get("CPU", 0))) for node in nodes if node.get("GPU", 0) >= 1]
-    if gpus and not endpoint and settings.model.device != "cpu" and job.command != "check":
+    if gpus and not endpoint and settings.model.device != "cpu":
         has, cpus = sum(gpu for gpu, _ in gpus), max(1, min(cpu // gpu for gpu, cpu in gpus))
         if (wanted or 1) > has:
             raise UsageError(f"--workers {wanted}: the cluster has {has} GPUs", "one worker takes one GPU")
@@ -202,14 +202,14 @@ class Tally:
 
 
 class Relay(Silent):
-    """A worker's listener: what it hears goes to the tally. Of progress only what all are after, and seldom."""
+    """A worker's listener: what it hears goes to the tally, of progress only that of the models."""
 
     def __init__(self, tally: Any) -> None:
         self._tally, self.shard = tally, -1
 
     def progress(self, what: str, done: int, total: int | None = None) -> None:
-        """Pass it on, but how far the catalog was read."""
-        if what != "products":
+        """Pass it on, if it is of a model."""
+        if what in ("attributes", "embedding"):
             self._tally.progress.remote(self.shard, what, done)
 
     def note(self, message: str) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..attributes.generate import AttributeSummary, Selection, generate_attributes, sample_products
 from ..attributes.shards import in_shard
 from ..attributes.views import QUERIES, ListingViews, StoredViews, open_views
-from ..catalog.check_shard import CheckedShard, check_shard
 from ..catalog.problems import Problems
 from ..errors import DataError
 from ..retrieval.embed_shard import ShardSummary, embed_shard
@@ -37,7 +36,7 @@ WAIT_SECONDS = 60.0
 class Job:
     """One command about one catalog, for all of its workers."""
 
-    command: Literal["attributes", "embed", "check"]
+    command: Literal["attributes", "embed"]
     folder: CatalogFolder
     settings: Settings
     selection: Selection = field(default_factory=Selection)
@@ -53,7 +52,7 @@ class AttributeShard:
     problems: Problems
 
 
-Outcome = AttributeShard | ShardSummary | CheckedShard
+Outcome = AttributeShard | ShardSummary
 
 
 @dataclass
@@ -92,8 +91,6 @@ def do_shard(work: Workspace, job: Job, shard: Shard) -> Outcome:
         try:
             if job.command == "embed":
                 return embed_shard(work, shard)
-            if job.command == "check":
-                return check_shard(work.folder, work.settings, shard, work.listener)
             return _attribute_shard(work, job.selection, shard)
         except Taken:
             if time.monotonic() > end:
