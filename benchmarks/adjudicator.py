@@ -60,6 +60,7 @@ def run(place: Path, classes: str, seed: int, products: int, flags: Mapping[str,
     with out:
         began = time.monotonic()
         trained = train_sft(work)
+        assert trained is not None
         lines = (trained.run / "metrics.jsonl").read_text("utf-8").splitlines()
         curve = [(row["step"], row["eval_accuracy"]) for row in map(json.loads, lines) if "eval_accuracy" in row]
         found = {

@@ -119,6 +119,7 @@ class Bench:
     def train(self, row: str, **changes: object) -> str:
         """Train, and return the checkpoint; "" where the query side gained nothing on the validation split."""
         summary = train_composed(self.work(**changes))
+        assert summary is not None
         self.stages[row] = summary.details["stages"]
         return summary.checkpoint
 

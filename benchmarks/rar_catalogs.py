@@ -58,6 +58,7 @@ def teach(photos: CatalogFolder, texts: CatalogFolder, flags: dict[str, object])
     taught = {"sft.source": "columns", "sft.batch_size": 16, "sft.chunk_size": 16}
     taught |= {"sft.lora_dropout": 0, "sft.rank": 32, "sft.validate_every": 40, "sft.name": TAUGHT, **flags}
     made = train_sft(Workspace(texts, settings_of(texts, taught), Told()))
+    assert made is not None
     print("SFT:", made.details["before"], "->", made.details["best"], flush=True)
     found, stored = Checkpoints(texts.checkpoints), Checkpoints(photos.checkpoints)
     if not stored.path(TAUGHT).exists():

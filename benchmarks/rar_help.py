@@ -131,6 +131,7 @@ def cold_start(shop: Path) -> None:
             None, {"model.device": "cpu", "sft.steps": 120, "sft.name": SFT[given], **source}, BUILT_IN
         )
         made = train_sft(Workspace(CatalogFolder(place / "catalog.csv"), settings, Told()))
+        assert made is not None
         print(given, made.checkpoint, made.details["before"], made.details["best"], f"{made.seconds:.0f} s", flush=True)
         found = Checkpoints(place / ".afmrl" / "checkpoints")
         Checkpoints(shop / ".afmrl" / "checkpoints").add(found.path(made.checkpoint), found.get(made.checkpoint))

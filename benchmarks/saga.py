@@ -152,7 +152,9 @@ class Bench:
             return ""
         name = f"judge-{prompt}"
         work = self.work({"sft.name": name, "vision.prompt": prompt})
-        return train_sft(work).checkpoint
+        made = train_sft(work)
+        assert made is not None
+        return made.checkpoint
 
     def arm(self, arm: str) -> dict[str, Any]:
         """Train an arm and score it; `refused` says why there is nothing to score."""

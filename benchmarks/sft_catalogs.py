@@ -124,6 +124,7 @@ def main() -> None:
     settings = load_settings(folder.root, flags, BUILT_IN)
     out = Output()
     summary = train_sft(Workspace(folder, settings, out), dry_run=chosen.dry_run)
+    assert summary is not None
     print(json.dumps(summary.plan, ensure_ascii=False))
     if summary.estimate is not None:
         print(summary.estimate)

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,18 +33,22 @@ from afmrl_cli.store.checkpoints import QUERY_WEIGHTS, WEIGHTS, Checkpoints
 from afmrl_cli.store.files import checksum, hash_file, sealed, write_json
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import trainable
+from afmrl_cli.training.parallel import World, join_world, leave_world, sum_gradients
 from afmrl_cli.training.shell import TrainingSummary, start_job
 from afmrl_cli.training.staged import load_weights, read_done
 from afmrl_cli.triplets.store import triplet_folder
 from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
+from tests.processes import copied, finished, kill_one, run_two
 from tests.training.test_run import Heard
 
 MakeSettings = Callable[..., Settings]
 
 
 def run(folder: CatalogFolder, settings: Settings, heard: Heard | None = None, **options: bool) -> TrainingSummary:
-    return train_composed(Workspace(folder, settings, heard or Heard()), **options)
+    summary = train_composed(Workspace(folder, settings, heard or Heard()), **options)
+    assert summary is not None
+    return summary
 
 
 def plan_of(folder: CatalogFolder, settings: Settings) -> Plan:
@@ -51,9 +56,9 @@ def plan_of(folder: CatalogFolder, settings: Settings) -> Plan:
     return plan
 
 
-def loaded(folder: CatalogFolder, settings: Settings) -> Run:
+def loaded(folder: CatalogFolder, settings: Settings, world: World | None = None) -> Run:
     """A run in memory, without dropout."""
-    job = start_job(COMPOSED, Workspace(folder, settings, Silent()))
+    job = start_job(COMPOSED, Workspace(folder, settings, Silent()), world)
     return Run(job, COMPOSED.plan(job).content, folder.runs / "x")
 
 
@@ -178,20 +183,96 @@ def test_the_reference_is_read_before_the_change(shop: CatalogFolder, settings: 
     assert two[:1, :width].numpy() == pytest.approx(whole, abs=1e-5), "q is what search encodes"
 
 
+def learnt(made: Run, stage: str) -> tuple[float, int, dict[str, torch.Tensor]]:
+    """Loss, tokens and gradient of a step about seven triplets."""
+    with torch.no_grad():
+        for i, each in enumerate(trainable(made.model).values()):  # B is 0 at first, and A then has no gradient
+            each.copy_(torch.randn(each.shape, generator=torch.Generator().manual_seed(i)) * 0.05)
+    drawn = made.plan.draw(range(7), 0)
+    rows = np.random.default_rng(0).standard_normal((len(made.plan.corpus.train), made.embedder.dimension))
+    bank = Bank(torch.nn.functional.normalize(torch.tensor(rows, dtype=torch.float32), dim=1))
+    own = (made.plan, made.reader)
+    step = BatchStep(*own, made.world) if stage == "batch" else BankStep(*own, bank, made.world)
+    loss, tokens = step(drawn)
+    sum_gradients(trainable(made.model).values(), made.world)
+    return float(loss), tokens, gradients(made)
+
+
+@pytest.mark.parametrize("stage", ["batch", "bank"])
+def test_two_processes_have_the_gradient_of_one(
+    shop: CatalogFolder, settings: MakeSettings, tmp_path: Path, stage: str
+) -> None:
+    chosen = settings(**{"composed.lora_dropout": 0.0})
+    loss, tokens, expected = learnt(loaded(shop, chosen), stage)
+
+    def save() -> None:
+        world = join_world()
+        own_loss, own_tokens, found = learnt(loaded(shop, chosen, world), stage)
+        assert own_loss == pytest.approx(loss, rel=1e-5) and own_tokens == tokens
+        save_file(found, tmp_path / f"{world.rank}.safetensors")
+        leave_world(world)
+
+    run_two(save)
+    for rank in range(2):
+        found = load_file(tmp_path / f"{rank}.safetensors")
+        assert found.keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_and_choose_what_one_does(
+    shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
+) -> None:
+    both, chosen = (
+        copied(shop, tmp_path / "both"),
+        settings(**{"composed.lora_dropout": 0.0, "composed.perturbed": 0.5}),
+    )
+    one = run(shop, chosen)
+    run_two(lambda: train_composed(Workspace(both, chosen, Silent())))
+    two = finished(both)
+    assert two.run.name != one.run.name
+    for name, stage in one.details["stages"].items():
+        for key in ("before", "best"):
+            assert two.details["stages"][name][key] == pytest.approx(stage[key], rel=1e-3)
+        kept = [[path.name for path in (summary.run / name).glob("best-*")] for summary in (one, two)]
+        assert kept[0] == kept[1]
+    for name in (WEIGHTS, QUERY_WEIGHTS):
+        place = shop.checkpoints / one.checkpoint / name
+        if place.exists():
+            found = load_file(both.checkpoints / two.checkpoint / name)
+            for key, tensor in load_file(place).items():
+                torch.testing.assert_close(found[key], tensor, atol=1e-3, rtol=1e-2)
+
+
+def _any(folder: Path, pattern: str) -> bool:
+    return any(folder.glob(pattern))
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_is_killed_and_both_go_on(
+    shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
+) -> None:
+    other, chosen = copied(shop, tmp_path / "other"), settings(**{"composed.lora_dropout": 0.2})
+    run_two(lambda: train_composed(Workspace(shop, chosen, Silent())))
+    for place in ("*/batch/state-2", "*/bank-vectors/*/1/*.json", "*/bank/state-2"):
+        kill_one(partial(_any, other.runs, place), lambda: train_composed(Workspace(other, chosen, Silent())))
+    assert not Checkpoints(other.checkpoints).list()
+    run_two(lambda: train_composed(Workspace(other, chosen, Silent())))
+    whole, resumed = finished(shop), finished(other)
+    assert resumed.details == whole.details
+    for file in sorted(path.name for path in (shop.checkpoints / whole.checkpoint).glob("*.safetensors")):
+        there = load_file(other.checkpoints / resumed.checkpoint / file)
+        for name, tensor in load_file(shop.checkpoints / whole.checkpoint / file).items():
+            assert torch.equal(there[name], tensor), (file, name)
+
+
 @pytest.mark.parametrize("stage", ["batch", "bank"])
 def test_the_gradient_does_not_depend_on_the_chunks(shop: CatalogFolder, settings: MakeSettings, stage: str) -> None:
     found = []
     for tokens in (128, 100_000):
         made = loaded(shop, settings(**{"composed.chunk_tokens": tokens, "composed.lora_dropout": 0.0}))
-        with torch.no_grad():
-            for i, each in enumerate(trainable(made.model).values()):  # B is 0 at first, and A then has no gradient
-                each.copy_(torch.randn(each.shape, generator=torch.Generator().manual_seed(i)) * 0.05)
-        drawn = made.plan.draw(range(6), 0)
-        rows = np.random.default_rng(0).standard_normal((len(made.plan.corpus.train), made.embedder.dimension))
-        bank = Bank(torch.nn.functional.normalize(torch.tensor(rows, dtype=torch.float32), dim=1))
-        step = BatchStep(made.plan, made.reader) if stage == "batch" else BankStep(made.plan, made.reader, bank)
-        loss, tokens_read = step(drawn)
-        found.append((float(loss), tokens_read, gradients(made)))
+        found.append(learnt(made, stage))
     (one_loss, one_tokens, one), (other_loss, other_tokens, other) = found
     assert one_loss == pytest.approx(other_loss, rel=1e-5) and one_tokens == other_tokens and one
     for name, gradient in one.items():

@@ -21,7 +21,7 @@ from afmrl_cli.attributes.task import load_task
 from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.product import Product
 from afmrl_cli.cli.app import app
-from afmrl_cli.errors import AfmrlError, DataError, ModelError
+from afmrl_cli.errors import AfmrlError, DataError, ModelError, UsageError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.base import Bases, Cache
 from afmrl_cli.models.generator import LocalGenerator, load_generator
@@ -37,9 +37,11 @@ from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.files import hash_file
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import add_trainable, trainable
+from afmrl_cli.training.parallel import World
 from afmrl_cli.training.shell import TrainingSummary
 from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
+from tests.processes import copied, finished, kill_one, run_two
 from tests.tiny import ARCHITECTURES, LINEAR_LAYERS
 from tests.training.test_run import Heard
 
@@ -49,7 +51,9 @@ MakeSettings = Callable[..., Settings]
 
 
 def run(folder: CatalogFolder, settings: Settings, heard: Heard | None = None, **options: bool) -> TrainingSummary:
-    return train_sft(Workspace(folder, settings, heard or Heard()), **options)
+    summary = train_sft(Workspace(folder, settings, heard or Heard()), **options)
+    assert summary is not None
+    return summary
 
 
 def metrics_of(summary: TrainingSummary) -> list[dict[str, Any]]:
@@ -206,6 +210,41 @@ def test_killed_and_going_on_gives_the_same_weights(
     assert (resumed.details["before"], resumed.details["best"]) == (whole.details["before"], whole.details["best"])
 
 
+def test_two_processes_learn_and_choose_what_one_does(
+    shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
+) -> None:
+    """Each has half of a step's answers, of other lengths, and half of what is validated on."""
+    both = copied(shop, tmp_path / "both")
+    few = {"sft.steps": 3, "sft.validate_every": 3, "sft.validation_products": 5}
+    chosen = settings(**{"sft.lora_dropout": 0.0, **few})
+    one = run(shop, chosen)
+    run_two(lambda: train_sft(Workspace(both, chosen, Silent())))
+    two = finished(both)
+    assert two.run.name != one.run.name, "with dropout the number of processes is part of the result"
+    assert two.details["best"]["step"] == one.details["best"]["step"]
+    assert (two.details["before"], two.details["best"]) == (one.details["before"], one.details["best"])
+    for found, expected in zip(metrics_of(two), metrics_of(one), strict=True):
+        assert found == pytest.approx(expected, rel=1e-3)
+    for name, tensor in weights(shop, one.checkpoint).items():
+        torch.testing.assert_close(weights(both, two.checkpoint)[name], tensor, atol=1e-4, rtol=1e-2)
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_is_killed_and_both_go_on(
+    shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
+) -> None:
+    other = copied(shop, tmp_path / "other")
+    chosen = settings(**{"sft.lora_dropout": 0.2, "sft.steps": 9, "sft.save_every": 2, "sft.validate_every": 4})
+    run_two(lambda: train_sft(Workspace(shop, chosen, Silent())))
+    kill_one(lambda: list(other.runs.glob("*/state-4")), lambda: train_sft(Workspace(other, chosen, Silent())))
+    assert not Checkpoints(other.checkpoints).list()
+    run_two(lambda: train_sft(Workspace(other, chosen, Silent())))
+    whole, resumed = finished(shop), finished(other)
+    assert metrics_of(resumed) == metrics_of(whole) and resumed.details == whole.details
+    for name, tensor in weights(shop, whole.checkpoint).items():
+        assert torch.equal(weights(other, resumed.checkpoint)[name], tensor), name
+
+
 @pytest.mark.slow
 def test_a_photo_is_encoded_once(shop: CatalogFolder, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """In two epochs and three looks at the validation products; a second run finds all of them stored, and gives the
@@ -265,12 +304,16 @@ def test_gradients_with_stored_photos(
 
 
 def test_any_chunk_divides_a_step(shop: CatalogFolder, settings: MakeSettings) -> None:
-    def chunk(batch: int, most: int) -> int:
+    def chunk(batch: int, most: int, processes: int = 1) -> int:
         chosen = settings(**{"sft.batch_size": batch, "sft.chunk_size": most})
         base = resolve_base(chosen.model, "generator")
-        return make_plan(corpus_of(shop, chosen), load_task(chosen.attributes, shop.root), chosen, base).chunk
+        plan = make_plan(corpus_of(shop, chosen), load_task(chosen.attributes, shop.root), chosen, base)
+        return plan.chunk(World(0, processes))
 
     assert [chunk(8, 4), chunk(6, 4), chunk(5, 4), chunk(2, 4)] == [4, 3, 1, 2]
+    assert [chunk(8, 8, 2), chunk(12, 4, 2)] == [4, 3], "of what a process has of it"
+    with pytest.raises(UsageError, match=r"sft\.batch_size = 9 can't be divided among 2 processes"):
+        chunk(9, 4, 2)
 
 
 @pytest.mark.slow

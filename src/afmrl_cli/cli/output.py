@@ -45,6 +45,8 @@ class Output:
         self.json_mode = json_mode
         self.quiet = quiet
         self.verbose = verbose
+        self.follows = int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0"
+        """Whether this is one of several processes of a training (torchrun), and not the one that talks."""
         self.preset: dict[str, str] = {}
         """What `model.preset = auto` came to, and why: part of every document; empty where the settings name one."""
         self._err: Console | None = None
@@ -154,12 +156,13 @@ class Output:
 
     def note(self, message: str) -> None:
         """Say something worth knowing; silent with --quiet."""
-        if not self.quiet:
+        if not (self.quiet or self.follows):
             self._say(message)
 
     def warn(self, message: str) -> None:
         """Warn of something to check; shown even with --quiet."""
-        self._say(f"warning: {message}", "yellow")
+        if not self.follows:
+            self._say(f"warning: {message}", "yellow")
 
     def ask(self, question: str) -> bool:
         """Ask a person at a terminal, on standard error, and return whether the answer is yes; no elsewhere."""
@@ -180,7 +183,8 @@ class Output:
         self._say(f"error: {message}", "bold red")
         if hint:
             self._say(f"  {hint}")
-        self.document("afmrl.error/1", {"error": {"message": message, "hint": hint, "exit_code": exit_code}})
+        if not self.follows:
+            self.document("afmrl.error/1", {"error": {"message": message, "hint": hint, "exit_code": exit_code}})
 
     def progress(self, what: str, done: int, total: int | None = None) -> None:
         """Show how far the work named `what` is; a new name ends the bar of the one before."""

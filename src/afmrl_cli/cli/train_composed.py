@@ -33,7 +33,7 @@ def train_composed(session: Session, dry_run: DryRun = False, force: Force = Fal
     """Teach the embedder to find a listing by a photo and a change (search --change), from triplets of the catalog.
 
     First both sides learn from batches and captions, then the query side alone against all training listings.
-    Interrupted or killed, the same command goes on from the last saved step.
+    Interrupted or killed, the same command goes on from the last saved step. Several GPUs: torchrun -m afmrl_cli.
 
     Example: afmrl train-composed; then afmrl eval --protocol composed --set model.embedder_checkpoint=embedder-1
     """
@@ -42,8 +42,9 @@ def train_composed(session: Session, dry_run: DryRun = False, force: Force = Fal
 
     with session.out:
         summary = run(session.work, dry_run=dry_run, force=force)
-    with reading_done(summary):
-        _show(session, summary)
+    if summary is not None:
+        with reading_done(summary):
+            _show(session, summary)
 
 
 def _show(session: Session, summary: TrainingSummary) -> None:

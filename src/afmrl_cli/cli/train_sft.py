@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def train_sft(session: Session, dry_run: DryRun = False, force: Force = False) -> None:
     """Teach the generator by right answers (SFT); the adapter goes into the checkpoint store.
 
-    Interrupted or killed, the same command goes on from the last saved step.
+    Interrupted or killed, the same command goes on from the last saved step. Several GPUs: torchrun -m afmrl_cli.
 
     Example: afmrl train-sft --source columns; then afmrl attributes --set model.generator_checkpoint=generator-1
     """
@@ -41,8 +41,9 @@ def train_sft(session: Session, dry_run: DryRun = False, force: Force = False) -
 
     with session.out:
         summary = run(session.work, dry_run=dry_run, force=force)
-    with reading_done(summary):
-        _show(session, summary)
+    if summary is not None:
+        with reading_done(summary):
+            _show(session, summary)
 
 
 def _show(session: Session, summary: TrainingSummary) -> None:

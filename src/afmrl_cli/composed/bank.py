@@ -21,7 +21,9 @@ from ..models.embedder import Embedder
 from ..retrieval.cache import VectorCache
 from ..retrieval.encode import Input, encode_missing
 from ..training.pairs import Side
+from ..training.parallel import World, gather_parts
 from ..training.step import item_of
+from ..training.validation import encode_once
 from ..workspace import Workspace
 from .plan import Plan
 
@@ -40,20 +42,31 @@ class Bank:
 class FrozenSide:
     """The gallery side, which no longer learns, as an encoder; `folder` keeps what is encoded."""
 
-    def __init__(self, work: Workspace, embedder: Embedder, folder: Path) -> None:
-        self.work, self.embedder = work, embedder
-        self.cache = VectorCache(folder, embedder.dimension)
+    def __init__(self, work: Workspace, embedder: Embedder, folder: Path, world: World) -> None:
+        self.work, self.embedder, self.world = work, embedder, world
+        self.cache = VectorCache(folder / str(world.rank) if world.size > 1 else folder, embedder.dimension)
 
     def encode(self, sides: Sequence[Side], what: str) -> NDArray[np.float32]:
-        """Return the vectors [n, d] of `sides`. DataError for a photo that can't be opened any more."""
+        """Return the vectors [n, d] of `sides`, each process encoding its part. DataError for a photo that can't be
+        opened any more.
+        """
+        return encode_once(self._encode, sides, what)
+
+    def _encode(self, sides: Sequence[Side], what: str) -> NDArray[np.float32]:
         work, problems = self.work, Problems()
-        inputs = [Input(side.content, item_of(side), f"listing {i}") for i, side in enumerate(sides)]
+        own = self.world.part(list(enumerate(sides)))
+        inputs = [Input(side.content, item_of(side), f"listing {i}") for i, side in own]
         instruction = work.settings.embed.target_instruction
         encode_missing(work, inputs, self.cache, lambda: self.embedder, instruction, problems, what)
         problems.tell(work.listener)
         if gone := [each for each in inputs if each.key not in self.cache]:
             raise DataError(f"{len(gone):,} listings can't be read any more", "put their photos back, and train again")
-        return np.stack([self.cache.get(each.key) for each in inputs])
+        made = np.zeros((len(inputs), self.embedder.dimension), np.float32)
+        for row, each in zip(made, inputs, strict=True):
+            row[:] = self.cache.get(each.key)
+        rows = torch.as_tensor(made, device=self.embedder.loaded.device)
+        vectors: NDArray[np.float32] = gather_parts(rows, len(sides), self.world).cpu().numpy()
+        return vectors
 
 
 def make_bank(plan: Plan, frozen: FrozenSide, device: torch.device) -> Bank:

@@ -13,6 +13,7 @@ from ..settings import Settings
 from ..store.files import hash_json
 from ..training.corpus import Corpus
 from ..training.pairs import Photo, Side, TrainListing, first_photos_of, view_side
+from ..training.parallel import World
 from ..training.sizes import peak_rate, with_composed_sizes
 from .corpus import Example, Examples
 
@@ -99,7 +100,7 @@ def make_plan(corpus: Corpus, train: Examples, validation: Examples | None, sett
     return Plan(settings, corpus, train, validation, settings.composed.steps, each, rate)
 
 
-def run_key(plan: Plan, embedder_id: str) -> str:
+def run_key(plan: Plan, embedder_id: str, world: World) -> str:
     """Hash all that decides what is learnt: the same key, the same run."""
     settings = plan.settings
     own = settings.composed.model_dump(exclude=NOT_THE_RESULT)
@@ -108,6 +109,7 @@ def run_key(plan: Plan, embedder_id: str) -> str:
         "instructions": [settings.embed.query_instruction, settings.embed.target_instruction, settings.embed.enrich],
         "embedder": embedder_id,
         "data": data_of(plan),
+        **world.key,
     }
     return hash_json(content)[:10]
 

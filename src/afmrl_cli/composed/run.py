@@ -8,6 +8,7 @@ something.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,10 @@ from ..training.corpus import Corpus, load_corpus
 from ..training.estimate import Estimate, measure
 from ..training.loop import train_resumably
 from ..training.pairs import Side
-from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_alone
+from ..training.parallel import gather_objects
+from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_training
 from ..training.staged import Done, join_metrics, load_weights, read_done, write_done
-from ..training.step import Reader, item_of
+from ..training.step import Reader, encode_sides, item_of
 from ..training.validation import encode_once
 from ..triplets.records import NoTriplets
 from ..triplets.verdicts import read_verdicts
@@ -55,13 +57,13 @@ MEASURED = 64
 """Triplets that a dry run learns from."""
 
 
-def train_composed(work: Workspace, *, dry_run: bool = False, force: bool = False) -> TrainingSummary:
+def train_composed(work: Workspace, *, dry_run: bool = False, force: bool = False) -> TrainingSummary | None:
     """Train the embedder for composed queries and put the adapters into the checkpoint store, as `run_training`.
 
     `details`: metrics of what was kept, `stages` with those before and after each, and `validation`, which says what
     they are of; {} without a validation.
     """
-    return run_alone(COMPOSED, work, dry_run=dry_run, force=force)
+    return run_training(COMPOSED, work, dry_run=dry_run, force=force)
 
 
 def _plan(job: Job) -> Planned:
@@ -72,13 +74,14 @@ def _plan(job: Job) -> Planned:
     problems.tell(work.listener)
     train = load_examples(work, "train", corpus.train)
     plan = make_plan(corpus, train, _held_out(work, corpus), work.settings, job.base)
+    job.world.need_one_each(min(plan.settings.composed.batch_size, len(train.rows)), "composed.batch_size")
     _tell(plan, work)
     written = train.source == "generated" or any(LISTING in listing.attributes for listing in corpus.train)
     made_by = {"attributes": source.generator} if source and written else {}
     listings = [[(each.id, each.identity) for each in side] for side in (corpus.train, corpus.validation)]
     return Planned(
         plan.settings,
-        run_key(plan, job.model_id),
+        run_key(plan, job.model_id, job.world),
         data_of(plan),
         training_products(*listings),
         made_by,
@@ -125,7 +128,7 @@ class Run:
     """One run in memory: the embedder whose adapter is trained, and the folder."""
 
     def __init__(self, job: Job, plan: Plan, run: Path) -> None:
-        self.job, self.plan, self.run = job, plan, run
+        self.job, self.plan, self.run, self.world = job, plan, run, job.world
         self.work = job.work.with_settings(plan.settings)
         self.embedder: Embedder = self.work.load_embedder(job.bare_model)
         self.model: PeftModel = add_trainable(self.embedder, plan.settings.composed, job.parent, job.work.checkpoints)
@@ -134,7 +137,7 @@ class Run:
 
     def batch(self) -> Done:
         """Do the first stage: both sides learn."""
-        return self._stage("batch", BatchStep(self.plan, self.reader), self._validate)
+        return self._stage("batch", BatchStep(self.plan, self.reader, self.world), self._validate)
 
     def bank(self, gallery: Path) -> Done:
         """Do the second stage: what asks learns, from the adapter in the folder `gallery` on."""
@@ -142,10 +145,11 @@ class Run:
         self.model.eval()
         # Vectors that another adapter made are not found under the name of this one.
         folder = self.run / BANK / hash_file(gallery / WEIGHTS)[:10]
-        frozen = FrozenSide(self.work, self.embedder, folder)
+        frozen = FrozenSide(self.work, self.embedder, folder, self.world)
         bank = make_bank(self.plan, frozen, self.embedder.loaded.device)
         shown = frozen.encode(self.validation.gallery, "encoding the validation") if self.validation else None
-        return self._stage("bank", BankStep(self.plan, self.reader, bank), lambda: self._validate(gallery=shown))
+        step = BankStep(self.plan, self.reader, bank, self.world)
+        return self._stage("bank", step, lambda: self._validate(gallery=shown))
 
     def save(self, folder: Path) -> None:
         """Write the adapter as it is now."""
@@ -173,7 +177,8 @@ class Run:
             trainer.seconds,
             resumed,
         )
-        write_done(place, done)
+        if self.world.first:
+            write_done(place, done)
         return done
 
     def _validate(self, gallery: NDArray[np.float32] | None = None) -> dict[str, float]:
@@ -186,8 +191,8 @@ class Run:
             gallery = encode_once(self._encode, self.validation.gallery, embed.target_instruction)
         return self.validation.metrics(queries, gallery)
 
-    def _encode(self, sides: Any, instruction: str) -> NDArray[np.float32]:
-        return self.embedder.encode([item_of(side) for side in sides], instruction=instruction)
+    def _encode(self, sides: Sequence[Side], instruction: str) -> NDArray[np.float32]:
+        return encode_sides(self.embedder, sides, instruction, self.world)
 
 
 def _train(job: Job, plan: Plan, run: Path) -> Outcome:
@@ -195,23 +200,26 @@ def _train(job: Job, plan: Plan, run: Path) -> Outcome:
     found: dict[str, Done] = {}
     training = None
     for name in stages:
-        if (done := read_done(run / name, METRICS)) is None:
+        # What the first process sees: it may already have noted the end of a stage that others are about to read of.
+        if (done := gather_objects(read_done(run / name, METRICS), job.world)[0]) is None:
             training = training or Run(job, plan, run)
             if name == "batch":
                 done = training.batch()
             else:
                 done = training.bank(found["batch"].adapter if found else _start(training))
-        for state in (run / name).glob("state-*"):
-            shutil.rmtree(state)
+        if job.world.first:
+            for state in (run / name).glob("state-*"):
+                shutil.rmtree(state)
         found[name] = done
         _tell_gain(name, done, listener)
-    shutil.rmtree(run / BANK, ignore_errors=True)
     first = found.get("batch")
     gallery = first.adapter if first else run / "start"
     query = found["bank"] if "bank" in found and found["bank"].gained("mrr", WORTH) else None
     metrics = query.best if query else first.best if first else found["bank"].start
-    join(run, gallery, query.adapter if query else None)
-    join_metrics(run, dict.fromkeys(stages, plan.steps))
+    if job.world.first:
+        shutil.rmtree(run / BANK, ignore_errors=True)
+        join(run, gallery, query.adapter if query else None)
+        join_metrics(run, dict.fromkeys(stages, plan.steps))
     details = {
         "metrics": metrics,
         "query_adapter": query is not None,
@@ -226,9 +234,10 @@ def _train(job: Job, plan: Plan, run: Path) -> Outcome:
 def _start(training: Run) -> Path:
     """Keep the adapter that the second stage begins with, where there was no first one."""
     place = training.run / "start"
-    if not place.exists():
+    if training.world.first and not place.exists():
         with writing_folder(place) as folder:
             training.save(folder)
+    gather_objects(None, training.world)
     return place
 
 
@@ -272,7 +281,7 @@ def _measure(job: Job, plan: Plan) -> tuple[Estimate, dict[str, Any]]:
     add_trainable(embedder, settings.composed, job.parent, job.work.checkpoints).train()
     reader, device = Reader(embedder, settings), embedder.loaded.device
     drawn = plan.draw(next(plan.from_step(0, 0))[2][:MEASURED], 0)
-    parts, found = settings.composed.batch_size / len(drawn), []
+    parts, found = settings.composed.batch_size / len(drawn) / job.world.size, []
     for name in stages_of(settings):
         step = BatchStep(plan, reader) if name == "batch" else BankStep(plan, reader, _random_bank(plan, embedder))
 
@@ -284,6 +293,7 @@ def _measure(job: Job, plan: Plan) -> tuple[Estimate, dict[str, Any]]:
     if "bank" in stages_of(settings):
         sides = [plan.listing_side(plan.corpus.train, each.target.listing) for each in drawn]
         encoding = _seconds_of(embedder, sides, settings.embed.target_instruction) * len(plan.corpus.train) / len(sides)
+        encoding /= job.world.size
     whole = sum(each.whole_seconds for each in found) + encoding
     peak = max(each.peak_bytes for each in found)
     return Estimate(peak, found[0].step_seconds, whole), {"bank_seconds": encoding}
@@ -323,5 +333,6 @@ COMPOSED = Method(
     check=_check,
     uses=_uses,
     not_the_result=NOT_THE_RESULT,
+    parallel=True,
     writes_dry=True,
 )

@@ -15,12 +15,16 @@ import torch
 from peft import PeftModel
 
 from ..listener import Listener
+from ..training.adapter import trainable
 from ..training.batch_trainer import BatchTrainer
 from ..training.loop import common_arguments
+from ..training.parallel import sum_gradients
 from .plan import Drawn, Plan
 
 Step = Callable[[Sequence[Drawn]], tuple[torch.Tensor, int]]
-"""Adds the gradient of a batch to the adapter's parameters; returns (its loss, how many tokens it read)."""
+"""Adds the gradient of this process's part of a batch to the adapter's parameters; returns (the batch's loss, how many
+tokens it has).
+"""
 Metrics = Callable[[], dict[str, float]]
 """Measures the validation; {} where there is none."""
 
@@ -55,6 +59,7 @@ class ComposedTrainer(BatchTrainer):
         self.drawn = self.plan.draw(numbers, epoch)
         self.model.train()
         loss, tokens = self.stage.step(self.drawn)
+        sum_gradients(trainable(self.model).values(), self.world)
         self.progress.epoch, self.progress.at = epoch, at
         seconds = time.monotonic() - began
         self.step_metrics = {"num_tokens": float(tokens), "samples_per_second": len(self.drawn) / seconds}

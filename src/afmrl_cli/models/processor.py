@@ -85,7 +85,8 @@ class Processor:
         self.inner = inner
         self.family = family
         self.tokenizer = inner.tokenizer
-        self._marks = len(self.tokenizer(family.image_slot, add_special_tokens=False)["input_ids"]) - 1
+        slot = self.tokenizer(family.image_slot, add_special_tokens=False)["input_ids"]
+        self._marks, self.image_end = len(slot) - 1, int(slot[-1])
         self.max_positions = max_positions
         names = sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, names)))

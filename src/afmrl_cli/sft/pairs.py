@@ -31,6 +31,7 @@ from ..saga.pairs import Pairs, PhotoPair, fixed_pairs
 from ..saga.photos import LabelledPhoto, LoadedPhotos, PhotoSet, regrouped
 from ..settings import AttributeSettings, Settings
 from ..store.files import hash_json
+from ..training.parallel import World
 from ..training.sizes import peak_rate, with_sft_sizes
 from .corpus import SPECIAL, Row
 from .pair_score import PairScore, score_pairs
@@ -159,11 +160,11 @@ class PairPlan(Course):
         """Say what is learnt from, for the model card."""
         return f"pairs of {len(self.known.photos):,} photos"
 
-    def score(self, generator: LocalGenerator, listener: Listener) -> PairScore:
-        """Let the generator judge the validation pairs."""
-        return score_pairs(generator, self.validation, self.settings, listener)
+    def score(self, generator: LocalGenerator, world: World, listener: Listener) -> PairScore:
+        """Let the generator judge this process's part of the validation pairs."""
+        return score_pairs(generator, world.part(self.validation), self.settings, listener)
 
-    def key(self, student: str) -> str:
+    def key(self, student: str, world: World) -> str:
         """Hash all that decides what is learnt: the same key, the same run."""
         vision = self.settings.vision
         content = {
@@ -172,6 +173,7 @@ class PairPlan(Course):
             "question": [self.question.prompt, *self.words, vision.prompt],
             "judged": [vision.validation_pairs, vision.max_new_tokens],
             "data": self.photos.fingerprint,
+            **world.key,
         }
         return hash_json(content)[:10]
 

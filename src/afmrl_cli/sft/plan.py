@@ -15,6 +15,7 @@ from ..listener import Listener
 from ..models.presets import NANO, Base
 from ..settings import AttributeSettings, Settings
 from ..store.files import hash_json
+from ..training.parallel import World
 from ..training.sizes import peak_rate, with_sft_sizes
 from .corpus import Corpus, Example
 from .score import Score, score_generator
@@ -37,10 +38,11 @@ class Course:
     steps_per_epoch: float
     peak_rate: float
 
-    @property
-    def chunk(self) -> int:
-        """Return how many products are in memory at a time: the largest part of a step that `sft.chunk_size` allows."""
-        size = self.settings.sft.batch_size
+    def chunk(self, world: World) -> int:
+        """Return how many products are in memory at a time: the largest part of what a process has of a step that
+        `sft.chunk_size` allows. Raises UsageError when the processes can't have as much each.
+        """
+        size = len(world.share(self.settings.sft.batch_size, "sft.batch_size"))
         return max(part for part in range(1, min(self.settings.sft.chunk_size, size) + 1) if size % part == 0)
 
     def __len__(self) -> int:
@@ -86,9 +88,9 @@ class Plan(Course):
         """Say what is learnt from, for the model card."""
         return f"{len(self.corpus.train):,} products"
 
-    def score(self, generator: LocalGenerator, listener: Listener) -> Score:
-        """Let the generator answer about the validation products."""
-        return score_generator(generator, self.corpus.validation, self.task, self.settings, listener)
+    def score(self, generator: LocalGenerator, world: World, listener: Listener) -> Score:
+        """Let the generator answer about this process's part of the validation products."""
+        return score_generator(generator, world.part(self.corpus.validation), self.task, self.settings, listener)
 
     def describe(self, part: Part | None) -> dict[str, object]:
         """Return the choices made, for --dry-run, reports and manifests; `part` is what was taken of the training
@@ -141,7 +143,13 @@ def make_plan(corpus: Corpus, task: AttributeTask, settings: Settings, base: Bas
     return Plan(settings, task, sft.steps, len(corpus.train) / sft.batch_size, rate, corpus)
 
 
-def run_key(plan: Plan, student: str) -> str:
+def run_key(plan: Plan, student: str, world: World) -> str:
     """Hash all that decides what is learnt: the same key, the same run."""
-    sft = plan.settings.sft.model_dump(exclude=NOT_THE_RESULT)
-    return hash_json({"sft": sft, "student": student, "task": plan.task.id, "data": plan.corpus.fingerprint})[:10]
+    content = {
+        "sft": plan.settings.sft.model_dump(exclude=NOT_THE_RESULT),
+        "student": student,
+        "task": plan.task.id,
+        "data": plan.corpus.fingerprint,
+        **world.key,
+    }
+    return hash_json(content)[:10]

@@ -21,7 +21,7 @@ from ..training.card import generator_card
 from ..training.corpus import Corpus as TrainingCorpus
 from ..training.estimate import Estimate, measure
 from ..training.loop import train_resumably
-from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_alone, start_job
+from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_training, start_job
 from ..workspace import Workspace
 from .corpus import load_corpus
 from .pair_score import near_chance
@@ -31,12 +31,12 @@ from .trainer import Collator, SftTrainer, loss_of
 from .vocabulary import warn_of_indistinct
 
 
-def train_sft(work: Workspace, *, dry_run: bool = False, force: bool = False) -> TrainingSummary:
+def train_sft(work: Workspace, *, dry_run: bool = False, force: bool = False) -> TrainingSummary | None:
     """Train the generator on right answers and put the adapter into the checkpoint store, as `run_training`.
 
     `details`: before and best are the validation's metrics with step, keys (per key) and failures; {} without one.
     """
-    return run_alone(SFT, work, dry_run=dry_run, force=force)
+    return run_training(SFT, work, dry_run=dry_run, force=force)
 
 
 def _plan(job: Job) -> Planned:
@@ -46,6 +46,7 @@ def _plan(job: Job) -> Planned:
     corpus = load_corpus(work, load_processor(job.base), job.reading_id, problems)
     problems.tell(work.listener)
     plan = make_plan(corpus, work.task, work.settings, job.base)
+    plan.chunk(job.world)
     work.listener.note(
         f"targets from {corpus.source.name}: {len(corpus.train):,} to learn, {len(corpus.validation):,} to check by; "
         f"{plan.steps:,} steps of {plan.settings.sft.batch_size}"
@@ -62,7 +63,7 @@ def _plan(job: Job) -> Planned:
     sides = (corpus.train, corpus.validation)
     return Planned(
         plan.settings,
-        run_key(plan, job.model_id),
+        run_key(plan, job.model_id, job.world),
         corpus.fingerprint,
         training_products(*([(each.product.id, each.product.identity) for each in side] for side in sides)),
         {"targets": corpus.source.teacher} if corpus.source.teacher else {},
@@ -78,6 +79,7 @@ def _plan_pairs(job: Job) -> Planned:
     photos = load_photos(work, problems, job.reading_id)
     problems.tell(work.listener)
     plan = make_pair_plan(photos, words, work.task, work.settings, job.base, processor)
+    plan.chunk(job.world)
     work.listener.note(
         f"pairs of {len(plan.known.photos):,} photos in {len(plan.known.classes):,} classes, attributes from "
         f"{photos.source}; {len(plan.validation):,} pairs to check by; {plan.steps:,} steps of "
@@ -95,7 +97,7 @@ def _plan_pairs(job: Job) -> Planned:
     sides = (plan.known.photos, photos.validation.photos)
     return Planned(
         plan.settings,
-        plan.key(job.model_id),
+        plan.key(job.model_id, job.world),
         photos.fingerprint,
         training_products(*(sorted({(each.listing, each.identity) for each in side}) for side in sides)),
         {"targets": photos.teacher} if photos.teacher else {},
@@ -122,7 +124,7 @@ def _train(job: Job, plan: Plan | PairPlan, run: Path) -> Outcome:
     generator = _load(job, plan, job.work.bases)
     warn_of_indistinct(generator, plan.answers, listener)
     model = add_trainable(generator, sft, job.parent, job.work.checkpoints, "CAUSAL_LM")
-    trainer = SftTrainer(plan, generator, model, run, job.base, _card(job, plan), listener)
+    trainer = SftTrainer(plan, generator, model, run, job, _card(job, plan), listener)
     validate = trainer.evaluate if plan.validation else None
     resumed = train_resumably(trainer, listener, steps_per_epoch=plan.steps_per_epoch, at_start=validate)
     best, before = trainer.best, trainer.before
@@ -160,14 +162,15 @@ def _measure(job: Job, plan: Plan | PairPlan) -> tuple[Estimate, dict[str, Any]]
     # A dry run writes nothing, so no store: the estimate is that of the first epoch.
     generator = _load(job, plan, Bases())
     model = add_trainable(generator, settings.sft, job.parent, job.work.checkpoints, "CAUSAL_LM").train()
-    batch = Collator(generator, plan.task, settings)([plan[i] for i in range(plan.chunk)])
+    chunk, own = plan.chunk(job.world), settings.sft.batch_size / job.world.size
+    batch = Collator(generator, plan.task, settings)([plan[i] for i in range(chunk)])
 
     def part() -> torch.Tensor:
         loss = loss_of(model, batch, generator)
         torch.autograd.backward(loss)
         return loss.detach()
 
-    return measure(part, generator.loaded.device, settings.sft.batch_size / plan.chunk, plan.steps), {}
+    return measure(part, generator.loaded.device, own / chunk, plan.steps), {}
 
 
 def _check(work: Workspace, corpus: TrainingCorpus) -> None:
@@ -193,4 +196,5 @@ SFT = Method(
     uses=_uses,
     samples="max_products",
     not_the_result=NOT_THE_RESULT,
+    parallel=True,
 )

@@ -10,8 +10,8 @@ Pairs that the reference does not have are not wrong here, since a shop's table 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 from ..attributes.open_requests import open_request
 from ..attributes.parse import InvalidAttributes, parse_attributes
@@ -84,6 +84,17 @@ class Score:
             score.references += 1
             score.exact += written.get(key) == value
             score.normalised += key in found and _same(found[key]) == _same(value)
+
+
+def joined(scores: Sequence[Any]) -> Any:
+    """Add scores of one kind, `Score` or another one's, each over its own part of what is validated on."""
+    first = scores[0]
+    if isinstance(first, int):
+        return sum(scores)
+    if isinstance(first, dict):
+        names = dict.fromkeys(name for each in scores for name in each)
+        return {name: joined([each[name] for each in scores if name in each]) for name in names}
+    return type(first)(*(joined([getattr(each, field.name) for each in scores]) for field in fields(first)))
 
 
 def key_table(keys: Mapping[str, KeyScore]) -> dict[str, dict[str, float]]:

@@ -24,16 +24,17 @@ from ..attributes.task import AttributeTask
 from ..errors import ModelError
 from ..listener import Listener
 from ..models.generator import LocalGenerator
-from ..models.presets import Base
 from ..models.processor import Processor
 from ..settings import Settings
-from ..training.adapter import save_adapter
+from ..training.adapter import save_adapter, trainable
 from ..training.loop import Resumable, common_arguments
+from ..training.parallel import gather_objects, mean_gradients
+from ..training.shell import Job
 from .corpus import Example
 from .pair_score import PairScore
 from .pairs import PairExample, PairPlan
 from .plan import Plan
-from .score import Score
+from .score import Score, joined
 
 IGNORED = -100
 """The label of a token that has no part in the loss."""
@@ -139,16 +140,16 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         generator: LocalGenerator,
         model: PeftModel,
         run: Path,
-        base: Base,
+        job: Job,
         card: str,
         listener: Listener,
     ) -> None:
-        sft = plan.settings.sft
-        device = generator.loaded.device.type
+        sft, world = plan.settings.sft, job.world
+        device, chunk = generator.loaded.device.type, plan.chunk(world)
         arguments = common_arguments(sft, run, steps=plan.steps, peak_rate=plan.peak_rate, device=device)
         args = TrainingArguments(
-            per_device_train_batch_size=plan.chunk,
-            gradient_accumulation_steps=sft.batch_size // plan.chunk,
+            per_device_train_batch_size=chunk,
+            gradient_accumulation_steps=sft.batch_size // (chunk * world.size),
             eval_strategy="steps" if plan.validation else "no",
             eval_steps=sft.validate_every,
             **arguments,
@@ -161,7 +162,7 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
             eval_dataset=plan.validation or None,
         )
         self.plan, self.generator, self.listener = plan, generator, listener
-        self.save: Callable[[Path], None] = lambda folder: save_adapter(model, base, folder, card)
+        self.save: Callable[[Path], None] = lambda folder: save_adapter(model, job.base, folder, card)
         self.before: dict[str, Any] = {}
         self.best: dict[str, Any] = {}
 
@@ -171,7 +172,7 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
         """
         self.model.eval()
         plan = self.plan
-        score = plan.score(self.generator, self.listener)
+        score = joined(gather_objects(plan.score(self.generator, self.world, self.listener), self.world))
         found, name = score.metrics(), plan.settings.sft.best_by
         self.log({f"eval_{key}": value for key, value in found.items()})
         step = self.state.global_step
@@ -191,8 +192,18 @@ class SftTrainer(Resumable, Trainer):  # type: ignore[misc]
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **named: Any) -> Any:
         """Compute transformers' loss, the batch's photos put in; of pairs their own."""
         if TARGETS in inputs:
-            return loss_of(model, inputs, self.generator)
-        return super().compute_loss(model, with_pictures(inputs, self.generator), *args, **named)
+            return loss_of(self.model, inputs, self.generator)
+        return super().compute_loss(self.model, with_pictures(inputs, self.generator), *args, **named)
+
+    def gradients(self, model: Any, inputs: Any, num_items_in_batch: Any) -> torch.Tensor:
+        """Run one forward and backward; the last one of a step makes the gradient that of all processes.
+
+        Of several, transformers divides a chunk's loss by all tokens of the step and multiplies it by their number.
+        """
+        loss = super().gradients(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            mean_gradients(trainable(self.model).values(), self.world)
+        return loss
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.generator.vision.flush()

@@ -216,6 +216,12 @@ class Resumable(_Trainer):  # type: ignore[misc]
         """Return what the random numbers of a part of a step follow from."""
         return self.args.seed, step, part, self.args.process_index
 
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        """Return the model, of several processes in a shell: left bare, accelerate would put it into DDP, which
+        averages.
+        """
+        return torch.nn.ModuleList([model]) if self.world.size > 1 and model is self.model else model
+
     def gradients(self, model: Any, inputs: Any, num_items_in_batch: Any) -> torch.Tensor:
         """Run one forward and backward; returns the loss. A subclass whose gradient is not that of `compute_loss` says
         so.
@@ -323,8 +329,9 @@ def train_resumably(
 ) -> int:
     """Train to the last step, from the last state if there is one; returns the step that it went on from (0: none).
 
-    `at_start` is called before the first step of a new run. Raises KeyboardInterrupt after the first Ctrl-C, when a
-    state has been saved; the second one stops at once.
+    `at_start` is called before the first step of a new run. No process returns before the first one has written all
+    there is. Raises KeyboardInterrupt after the first Ctrl-C, when a state has been saved; the second one stops at
+    once.
     """
     run, steps = trainer.run, trainer.args.max_steps
     state = begin(run, first=trainer.args.should_save)
@@ -346,4 +353,5 @@ def train_resumably(
             trainer.train(resume_from_checkpoint=str(state) if state else None)
         if stop.wanted and not ended and trainer.state.global_step < steps:
             raise KeyboardInterrupt
+    gather_objects(None, trainer.world)
     return resumed

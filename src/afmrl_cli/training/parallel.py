@@ -1,9 +1,10 @@
-"""Several processes (torchrun, accelerate launch): each encodes its share of a batch, all see the whole loss.
+"""Several processes (torchrun, accelerate launch): each does its part of a batch, all come to the same step.
 
-The vectors of all processes are gathered, and every process computes the same loss over the same whole batch, weights
+A loss over a whole batch: the vectors of all processes are gathered, and every process computes the same loss, weights
 and masks included, which are computed from the batch and so stand in the same order everywhere. Its gradient with
-respect to a process's own vectors is exactly that of one big batch, so that the parameters' gradients are summed over
-the processes, not averaged.
+respect to a process's own vectors is exactly that of one big batch. A loss that is a sum over examples: each process
+has its examples' part of it, divided by what the whole batch holds. Either way the parameters' gradients are summed
+over the processes, not averaged. What is decided, by a validation say, is decided of what all have gathered.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from ..errors import UsageError
 
 Found = TypeVar("Found")
 
-
 PATIENCE = timedelta(hours=12)
 """How long processes wait for one that encodes a gallery, say; torchrun ends them when it dies."""
 
@@ -39,6 +39,11 @@ class World:
         """Tell whether this is the process that writes and talks."""
         return self.rank == 0
 
+    @property
+    def key(self) -> dict[str, int]:
+        """Return what a run's key has of this: dropout differs by process. {} for one, as earlier versions had it."""
+        return {"processes": self.size} if self.size > 1 else {}
+
     def share(self, count: int, setting: str) -> range:
         """Return this process's part of `count` things, the value of `setting`; UsageError when they can't be divided
         evenly.
@@ -50,6 +55,18 @@ class World:
             )
         each = count // self.size
         return range(self.rank * each, (self.rank + 1) * each)
+
+    def part(self, things: Sequence[Found]) -> Sequence[Found]:
+        """Return every `size`-th of some things, from this process's own on: parts of as good as one size."""
+        return things[self.rank :: self.size]
+
+    def need_one_each(self, count: int, setting: str) -> None:
+        """Raise UsageError when the `count` things that `setting` asks for are fewer than the processes."""
+        if count < self.size:
+            raise UsageError(
+                f"{setting} = {count} can't be divided among {self.size} processes",
+                f"raise {setting}, or start fewer processes",
+            )
 
 
 def join_world() -> World:
@@ -82,6 +99,18 @@ def gather_rows(rows: Tensor, world: World) -> Tensor:
     return torch.cat(parts)
 
 
+def gather_parts(rows: Tensor, count: int, world: World) -> Tensor:
+    """Gather the rows [k, d] that each process made of its `World.part` of `count` things -> [count, d] in the order of
+    the things, the same everywhere; no gradient.
+    """
+    if world.size == 1:
+        return rows
+    each = -(-count // world.size)
+    filled = rows.new_zeros(each, *rows.shape[1:])
+    filled[: len(rows)] = rows
+    return gather_rows(filled, world)[[i % world.size * each + i // world.size for i in range(count)]]
+
+
 def gather_objects(own: Any, world: World) -> list[Any]:
     """Return what each process gives, in their order."""
     if world.size == 1:
@@ -107,7 +136,16 @@ def in_turn(work: Callable[[], Found], world: World) -> Found:
     return found
 
 
-def sum_gradients(parameters: Iterable[torch.nn.Parameter], world: World) -> None:
+def mean_gradients(parameters: Iterable[Tensor], world: World) -> None:
+    """Replace every gradient by its mean over the processes: of losses that transformers multiplies by their number."""
+    chosen = list(parameters)
+    sum_gradients(chosen, world)
+    for parameter in chosen:
+        if parameter.grad is not None:
+            parameter.grad /= world.size
+
+
+def sum_gradients(parameters: Iterable[Tensor], world: World) -> None:
     """Replace every gradient by its sum over the processes."""
     if world.size == 1:
         return

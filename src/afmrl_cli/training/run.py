@@ -179,7 +179,7 @@ def _measure(job: Job, plan: Plan) -> tuple[Estimate, dict[str, Any]]:
     def part() -> torch.Tensor:
         return accumulate(reader, batch, plan.loss, settings.agcl.chunk_tokens, World())[0].value
 
-    parts = settings.agcl.batch_size / len(pairs)
+    parts = settings.agcl.batch_size / len(pairs) / job.world.size
     return measure(part, embedder.loaded.device, parts, plan.steps), {}
 
 

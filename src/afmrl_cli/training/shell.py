@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError, UsageError
+from ..errors import DataError, ModelError, UsageError
 from ..listener import Silent
 from ..models.presets import Base, base_precision, name_of, resolve_adapter, resolve_base
 from ..models.templates import Template, template_of
@@ -34,7 +34,7 @@ from ..workspace import Workspace
 from .corpus import Corpus
 from .curve import draw_curve
 from .estimate import Estimate
-from .parallel import World, gather_objects, join_world, leave_world
+from .parallel import World, gather_objects, in_turn, join_world, leave_world
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def _run(job: Job, *, dry_run: bool, force: bool) -> TrainingSummary | None:
     method, work, world = job.method, job.work, job.world
     writes = world.first and (method.writes_dry or not dry_run)
     with writer_lock(work.folder.store, f"afmrl {method.command}") if writes else contextlib.nullcontext():
-        planned = method.plan(job)
+        planned = _plan(job)
         job = replace(job, work=work.with_settings(planned.settings))
         run = work.folder.runs / f"{method.command}-{planned.key}"
         if dry_run:
@@ -246,6 +246,21 @@ def _run(job: Job, *, dry_run: bool, force: bool) -> TrainingSummary | None:
         gather_objects(None, world)
         outcome = training.train()
         return _finish(job, planned, training, outcome, run) if world.first else None
+
+
+def _plan(job: Job) -> Planned:
+    """Plan as the method does; where that writes into the store, the first process does so before others read it.
+
+    Raises DataError when another process has planned another training: a catalog or settings of another machine.
+    """
+    method, world = job.method, job.world
+    planned = in_turn(lambda: method.plan(job), world) if method.writes_dry else method.plan(job)
+    if len(set(gather_objects(planned.key, world))) > 1:
+        raise DataError(
+            f"{method.command}: the processes don't see the same catalog, models and settings",
+            "start all of them in one folder with the same settings",
+        )
+    return planned
 
 
 def _finish(job: Job, planned: Planned, training: Training, outcome: Outcome, run: Path) -> TrainingSummary:

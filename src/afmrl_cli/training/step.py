@@ -20,7 +20,7 @@ from .gradcache import cached_gradients, token_chunks
 from .lexical import Lexical
 from .loss import Facts, Objective
 from .pairs import Pair, Side, TrainListing, indistinguishable, rejected
-from .parallel import World, gather_rows
+from .parallel import World, gather_parts, gather_rows
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,14 @@ class Reader:
 def item_of(side: Side) -> Item:
     """Return what the embedder reads for `side`."""
     return Item(side.text, tuple(photo.path for photo in side.photos), side.attributes)
+
+
+def encode_sides(embedder: Embedder, sides: Sequence[Side], instruction: str, world: World) -> NDArray[np.float32]:
+    """Return the vectors of `sides`, each process encoding its part."""
+    own = embedder.encode([item_of(side) for side in world.part(sides)], instruction=instruction)
+    rows = torch.as_tensor(own, device=embedder.loaded.device)
+    vectors: NDArray[np.float32] = gather_parts(rows, len(sides), world).cpu().numpy()
+    return vectors
 
 
 def make_batch(pairs: list[Pair], lexical: Lexical, listings: Sequence[TrainListing]) -> Batch:

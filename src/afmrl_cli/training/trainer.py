@@ -8,13 +8,14 @@ loader divides anything. Adapters are kept by the validation's recall.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from peft import PeftModel
 
 from ..errors import UsageError
@@ -27,10 +28,10 @@ from .batch_trainer import BatchTrainer
 from .loop import common_arguments
 from .margin import Margin
 from .negatives import Negatives
-from .pairs import Pair
-from .parallel import gather_objects, sum_gradients
+from .pairs import Pair, Side
+from .parallel import sum_gradients
 from .plan import Plan
-from .step import Batch, Reader, accumulate, item_of, make_batch
+from .step import Batch, Reader, accumulate, encode_sides, make_batch
 from .validation import make_validation
 
 
@@ -60,10 +61,6 @@ class AgclTrainer(BatchTrainer):
         super().__init__(plan.from_step, self.agcl, arguments, model)
         if self.agcl.tensorboard and self.world.first:
             _need_tensorboard()
-
-    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
-        """Return the model in a shell: left bare, accelerate would put it into DDP, which averages."""
-        return torch.nn.ModuleList([model]) if model is self.model else model
 
     def entropy(self, step: int, part: int) -> tuple[int, ...]:
         """Return what dropout follows from; every process draws its own."""
@@ -127,15 +124,8 @@ class AgclTrainer(BatchTrainer):
         """Write the adapter as it is now, and its card."""
         save_adapter(self.model, self.base, folder, self.card(self.margin.summary()))
 
-    def _encode(self, sides: Any, instruction: str) -> Any:
-        """Return the vectors of `sides`, each process encoding its part."""
-        rank, size = self.world.rank, self.world.size
-        items = [item_of(side) for side in sides[rank::size]]
-        parts = gather_objects(self.embedder.encode(items, instruction=instruction), self.world)
-        vectors = np.zeros((len(sides), self.embedder.dimension), np.float32)
-        for i, rows in enumerate(parts):
-            vectors[i::size] = rows
-        return vectors
+    def _encode(self, sides: Sequence[Side], instruction: str) -> NDArray[np.float32]:
+        return encode_sides(self.embedder, sides, instruction, self.world)
 
     # Saving and telling
 
