@@ -27,12 +27,13 @@ from afmrl_cli.models.generator import load_generator
 from afmrl_cli.rar.environment import make_environments
 from afmrl_cli.rar.policy import Policy
 from afmrl_cli.rar.reward import recall_at_k
-from afmrl_cli.rar.run import GALLERY, train_rar
+from afmrl_cli.rar.run import GALLERY, RAR
 from afmrl_cli.settings import Settings
 from afmrl_cli.sft.run import train_sft
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.training.shell import run_alone
 from afmrl_cli.workspace import Workspace
 from benchmarks import BUILT_IN
 
@@ -142,7 +143,7 @@ def main() -> None:
         flags |= {"rar.steps": chosen.steps, "rar.prompts": 6, "rar.chunk_answers": 48, "rar.learning_rate": 5e-4}
         flags |= {"rar.temperature": chosen.temperature}
         flags |= {"rar.validate_every": 25, "rar.validation_queries": 100, "model.generator_checkpoint": TAUGHT}
-        summary = train_rar(Workspace(photos, settings_of(photos, flags), Told()))
+        summary = run_alone(RAR, Workspace(photos, settings_of(photos, flags), Told()))
         print(
             f"RAR, seed {seed}: {summary.details}",
             flush=True,

@@ -36,12 +36,13 @@ from afmrl_cli.nano.shop import ShopPlan, plan_listings, write_shop
 from afmrl_cli.rar.environment import Environment, make_environments
 from afmrl_cli.rar.policy import Policy
 from afmrl_cli.rar.reward import recall_at_k
-from afmrl_cli.rar.run import GALLERY, train_rar
+from afmrl_cli.rar.run import GALLERY, RAR
 from afmrl_cli.settings import Settings
 from afmrl_cli.sft.run import train_sft
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.training.shell import run_alone
 from afmrl_cli.workspace import Workspace
 from benchmarks import BUILT_IN
 
@@ -97,7 +98,7 @@ class Told(Silent):
 
 def train(shop: Path, names: Sequence[str]) -> None:
     for name in names:
-        summary = train_rar(Workspace(CatalogFolder(shop / "catalog.csv"), settings_of(variants()[name]), Told()))
+        summary = run_alone(RAR, Workspace(CatalogFolder(shop / "catalog.csv"), settings_of(variants()[name]), Told()))
         print(
             name,
             summary.run.name,

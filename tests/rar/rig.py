@@ -21,39 +21,43 @@ from afmrl_cli.rar.environment import make_environments
 from afmrl_cli.rar.plan import Plan, make_plan
 from afmrl_cli.rar.policy import Policy
 from afmrl_cli.rar.room import Room
+from afmrl_cli.rar.run import RAR
 from afmrl_cli.rar.trainer import RarTrainer
 from afmrl_cli.settings import Settings
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.checkpoints import Checkpoints, Manifest, Role
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import add_trainable
+from afmrl_cli.training.parallel import World
+from afmrl_cli.training.shell import TrainingSummary, run_alone
 from afmrl_cli.workspace import Workspace
 from tests import NANO
+
+FLAGS: dict[str, object] = {
+    "model.device": "cpu",
+    "model.precision": "fp32",
+    "split.validation": 0.3,
+    "split.test": 0.0,
+    "attributes.max_new_tokens": 24,
+    "rar.query": "text-to-photos",
+    "rar.reward": "rank",
+    "rar.k": 3,
+    "rar.queries": 10,
+    "rar.group": 4,
+    "rar.prompts": 2,
+    "rar.steps": 3,
+    "rar.least_spread": 0,
+    "rar.temperature": 1.5,
+    "rar.learning_rate": 0.001,
+    "rar.validation_queries": 6,
+    "rar.validate_every": 3,
+    "rar.save_every": 1,
+}
 
 
 def rar_settings(**changes: object) -> Settings:
     """Nano for both roles, a reward that is hardly ever flat, two queries with four short answers a step."""
-    flags: dict[str, object] = {
-        "model.device": "cpu",
-        "model.precision": "fp32",
-        "split.validation": 0.3,
-        "split.test": 0.0,
-        "attributes.max_new_tokens": 24,
-        "rar.query": "text-to-photos",
-        "rar.reward": "rank",
-        "rar.k": 3,
-        "rar.queries": 10,
-        "rar.group": 4,
-        "rar.prompts": 2,
-        "rar.steps": 3,
-        "rar.least_spread": 0,
-        "rar.temperature": 1.5,
-        "rar.learning_rate": 0.001,
-        "rar.validation_queries": 6,
-        "rar.validate_every": 3,
-        "rar.save_every": 1,
-    }
-    return load_settings(None, flags | changes, NANO)
+    return load_settings(None, FLAGS | changes, NANO)
 
 
 def add_slight(folder: CatalogFolder, settings: Settings, name: str, role: Role, size: float = 0.02) -> Manifest:
@@ -95,6 +99,11 @@ ANY_ROOM = Room(
 """What was measured, where a test measures nothing."""
 
 
+def train(work: Workspace, **options: bool) -> TrainingSummary:
+    """A whole run of `train-rar` in this process."""
+    return run_alone(RAR, work, **options)
+
+
 @dataclass
 class Rig:
     plan: Plan
@@ -107,7 +116,9 @@ class Rig:
         return self.policy.generator.loaded.peft
 
 
-def make_rig(folder: CatalogFolder, settings: Settings, run: Path, cache: Path | None = None) -> Rig:
+def make_rig(
+    folder: CatalogFolder, settings: Settings, run: Path, cache: Path | None = None, world: World | None = None
+) -> Rig:
     """All that `train_rar` makes before it trains; without `cache`, photos are looked at anew."""
     checkpoints = Checkpoints(folder.checkpoints)
     bases = Bases(Cache(cache, settings.cache, Silent()) if cache else None)
@@ -118,7 +129,7 @@ def make_rig(folder: CatalogFolder, settings: Settings, run: Path, cache: Path |
     add_trainable(policy.generator, settings.rar, parent, checkpoints, "CAUSAL_LM")
     embedder = load_embedder(settings.model, settings.embed, checkpoints, bases=bases, catalog=settings.catalog)
     environments = make_environments(Workspace(folder, settings, Silent()), embedder, run / "gallery", Problems())
-    plan = make_plan(environments, ANY_ROOM, base, parent, policy.generator.id)
+    plan = make_plan(environments, ANY_ROOM, base, parent, policy.generator.id, world=world)
     kept: list[Path] = []
     rig = Rig(plan, policy, RarTrainer(plan, policy, run, kept.append, Silent()), kept)
     rig.peft.train()  # as transformers does before the first step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import hashlib
 import inspect
 import shutil
@@ -21,6 +22,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from afmrl_cli.models.presets import NANO
 from afmrl_cli.rar.packed import Rows, groups_of
+from afmrl_cli.rar.rollout import Drawing, uniform
 from afmrl_cli.rar.shared_prefix import QUERY_NUMBERS
 from afmrl_cli.rar.trainer import RarTrainer, Rollouts
 from afmrl_cli.store.folder import CatalogFolder
@@ -162,24 +164,30 @@ def test_a_step_is_that_of_trl(rig: Rig, trainer: RarTrainer) -> None:
 
 
 def sample_by_trl(trainer: RarTrainer, numbers: list[int]) -> list[list[int]]:
-    """Answers as TRL samples them, each with a prompt of its own."""
+    """Answers as TRL samples them, each with a prompt of its own, but drawn by our numbers."""
+    model, seeds = trainer.model, [(trainer.args.seed, trainer.state.global_step + 1, number) for number in numbers]
+    drawing = Drawing(torch.cat([uniform(seed, 4, 12) for seed in seeds]), trainer.rar.temperature)
+    kept, trainer.generation_config = trainer.generation_config, copy.deepcopy(trainer.generation_config)
+    trainer.generation_config.update(do_sample=False, temperature=1.0, top_k=50)
+    model.generate = partial(type(model).generate, model, logits_processor=[drawing])
     shares, trainer.shared_prefix = trainer.shared_prefix, False
     prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in trainer._rows(numbers)]
     ids, images, fields = trainer._tokenize_prompts(prompts)
     trainer.shared_prefix = shares
     made: list[list[int]] = GRPOTrainer._generate_single_turn(trainer, ids, images, fields, trainer.num_generations)[0]
+    del model.generate
+    trainer.generation_config = kept
     return made
 
 
 def test_answers_are_those_of_trl(rig: Rig, trainer: RarTrainer) -> None:
-    """By the same random numbers, and every token drawn from the same scores."""
+    """Every token is drawn from the same scores."""
     head = rig.policy.generator.loaded.causal.lm_head
     seen: list[list[torch.Tensor]] = []
     made = []
     for draw in (trainer._sample, partial(sample_by_trl, trainer)):
         seen.append([])
         handle = head.register_forward_hook(lambda _, __, output: seen[-1].append(output[:, -1].detach()))
-        torch.manual_seed(5)
         made.append(draw([0, 1, 2, 3]))
         handle.remove()
     assert made[0] == made[1] and len({len(row) for row in made[0]}) > (rig.plan.base.name == NANO)
@@ -190,20 +198,48 @@ def test_answers_are_those_of_trl(rig: Rig, trainer: RarTrainer) -> None:
     assert never and not never & {token for row in made[0] for token in row}
 
 
-def test_answers_sampled_a_group_at_a_time(trainer: RarTrainer) -> None:
+def test_the_answers_to_a_query_do_not_depend_on_what_is_sampled_beside_it(trainer: RarTrainer) -> None:
     kept, calls = trainer.rar, []
     head = trainer.policy.generator.loaded.causal.lm_head
     handle = head.register_forward_hook(lambda _, __, output: calls.append(len(output)))
     try:
-        trainer.rar = kept.model_copy(update={"temperature": 1e-6})
         whole = trainer._sample([0, 1, 2, 3])
         assert set(calls) == {16}
         calls.clear()
-        trainer.rar = trainer.rar.model_copy(update={"rollout_answers": 4})
+        trainer.rar = kept.model_copy(update={"rollout_answers": 4})
         assert trainer._sample([0, 1, 2, 3]) == whole and set(calls) == {4}
     finally:
         trainer.rar = kept
         handle.remove()
+    groups = [whole[i : i + 4] for i in range(0, 16, 4)]
+    assert trainer._sample([3, 1]) == groups[3] + groups[1] and trainer._sample([2]) == groups[2]
+    trainer.state.global_step += 1
+    later = trainer._sample([2])
+    trainer.state.global_step -= 1
+    assert later != groups[2] and len({tuple(row) for row in groups[2]}) > 1, "other answers at each step"
+
+
+def test_tokens_are_drawn_by_their_probability() -> None:
+    """By hand, at the borders of each token's part of [0, 1), and as shares of many."""
+    scores = torch.tensor([0.5, 0.2, 0.0, 0.3]).log()
+    numbers = torch.tensor([0.0, 0.499, 0.501, 0.699, 0.701, 0.999])
+    drawn = Drawing(numbers[:, None], 1.0)(torch.empty(0), scores.expand(6, 4)).argmax(1)
+    assert drawn.tolist() == [0, 0, 1, 1, 3, 3], "never what is forbidden"
+    drawing = Drawing(uniform((3, 1, 4), 20_000, 2), 0.5)
+    for _ in range(2):
+        shares = drawing(torch.empty(0), scores.expand(20_000, 4)).argmax(1).bincount(minlength=4) / 20_000
+        assert shares == pytest.approx(torch.tensor([25, 4, 0, 9]) / 38, abs=0.015), "halved: squares"
+    hit = torch.tensor([[-torch.inf, 0.0, -torch.inf]])
+    for number in (0.0, 1 - 2**-23):
+        assert Drawing(torch.tensor([[number]]), 1.0)(torch.empty(0), hit).argmax() == 1
+
+
+def test_random_numbers_follow_from_the_seed() -> None:
+    numbers = uniform((0, 1, 2), 3, 5)
+    assert numbers.shape == (3, 5) and numbers.min() > 0 and numbers.max() < 1
+    assert torch.equal(numbers, uniform([0, 1, 2], 3, 5)) and len(set(numbers.flatten().tolist())) == 15
+    for other in ((1, 1, 2), (0, 2, 2), (0, 1, 3)):
+        assert not torch.equal(numbers, uniform(other, 3, 5))
 
 
 def test_prompts_are_those_of_afmrl_attributes(trainer: RarTrainer) -> None:
@@ -233,7 +269,6 @@ def test_a_step_with_stored_pictures(name: str, shop: CatalogFolder, tiny_model:
     before = vision.images_encoded
     rollouts = some_answers(plain.trainer)
     made = [step(rig.trainer, rollouts) for rig in (plain, kept)]
-    torch.manual_seed(5)
     sampled = kept.trainer._sample([0, 1, 2, 3])
     assert vision.images_encoded == before
     (expected, slopes, losses), (scored, gradient, ours) = made
@@ -244,7 +279,6 @@ def test_a_step_with_stored_pictures(name: str, shop: CatalogFolder, tiny_model:
 
     for shard in vision.store.folder.iterdir():
         vision.store._forget(shard.name)
-    torch.manual_seed(5)
     assert kept.trainer._sample([0, 1, 2, 3]) == sampled
     assert vision.images_encoded == before + 3, "two photos of one query, one of another; the first is also the third's"
     again = step(kept.trainer, rollouts)

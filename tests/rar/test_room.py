@@ -19,11 +19,10 @@ from afmrl_cli.rar import run as rar_run
 from afmrl_cli.rar.queries import difficulty
 from afmrl_cli.rar.reward import Reward, valid_reward
 from afmrl_cli.rar.room import Room, kept_room, measure_room, own_values
-from afmrl_cli.rar.run import train_rar
 from afmrl_cli.settings import Settings
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.workspace import Workspace
-from tests.rar.rig import ANY_ROOM, Rig, make_rig, rar_settings
+from tests.rar.rig import ANY_ROOM, Rig, make_rig, rar_settings, train
 from tests.training.shop import write_shop
 
 FLAT: dict[str, object] = {"rar.least_spread": 0.2, "rar.from_base": True, "rar.temperature": 1e-6}
@@ -155,11 +154,11 @@ def test_the_shops_own_values_are_those_of_its_columns(shop: CatalogFolder, tmp_
 
 
 def test_a_run_without_anything_to_learn_is_refused_and_stays_refused(shop: CatalogFolder) -> None:
-    summary = train_rar(Workspace(shop, rar_settings(**FLAT), Silent()))
+    summary = train(Workspace(shop, rar_settings(**FLAT), Silent()))
     assert summary.checkpoint == "" and summary.details["step"] == 0
     assert "too little to learn here: of 10 queries 0 are" in summary.details["refused"]
     assert not (summary.run / "metrics.jsonl").exists() and (summary.run / "plan.json").is_file()
-    again = train_rar(Workspace(shop, rar_settings(**FLAT), Silent()))
+    again = train(Workspace(shop, rar_settings(**FLAT), Silent()))
     assert again.already_done and again.details == summary.details
 
 
@@ -192,13 +191,13 @@ def test_a_run_that_was_killed_goes_on_with_what_it_had_measured(
 ) -> None:
     chosen = rar_settings(**{"rar.from_base": True, "rar.k": 0, "rar.reward": "auto", "rar.steps": 1})
     with pytest.raises(RuntimeError, match="killed"):
-        train_rar(Workspace(shop, chosen, KilledAtTheStart()))
+        train(Workspace(shop, chosen, KilledAtTheStart()))
     (plan,) = shop.runs.glob("train-rar-*/plan.json")
     found = kept_room(plan.parent)
     content = json.loads(plan.read_text())
     assert found is not None and content["k"] == found.k
     monkeypatch.setattr(rar_run, "measure_room", lambda *_: pytest.fail("measured again"))
-    assert train_rar(Workspace(shop, chosen, Silent())).plan == content
+    assert train(Workspace(shop, chosen, Silent())).plan == content
 
 
 def test_a_damaged_plan_is_named(shop: CatalogFolder) -> None:

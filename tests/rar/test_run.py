@@ -17,14 +17,13 @@ from afmrl_cli.errors import AfmrlError, DataError, ModelError, UsageError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.generator import load_generator
 from afmrl_cli.rar import run
-from afmrl_cli.rar.run import train_rar
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.corpus import Corpus
 from afmrl_cli.training.shell import TrainingSummary
 from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
-from tests.rar.rig import add_slight, rar_settings
+from tests.rar.rig import add_slight, rar_settings, train
 from tests.training.shop import write_shop
 
 STARTED = {"model.generator_checkpoint": "sft", "model.embedder_checkpoint": "judge"}
@@ -71,7 +70,7 @@ def test_a_run_writes_a_checkpoint_that_the_generator_uses(shop: CatalogFolder) 
     chosen = rar_settings(
         **STARTED, **looking, **{"rar.margin": 1.0, "rar.learning_rate": 1e-5, "rar.steps": 2, "rar.validate_every": 2}
     )
-    summary = train_rar(Workspace(shop, chosen, heard))
+    summary = train(Workspace(shop, chosen, heard))
     rows = rows_of(summary)
     steps = [row for row in rows if "loss" in row]
     assert [row["step"] for row in steps] == [1, 2]
@@ -108,7 +107,7 @@ def test_a_run_writes_a_checkpoint_that_the_generator_uses(shop: CatalogFolder) 
 
     used = rar_settings(**{"model.generator_checkpoint": "generator-1"})
     assert "generator-1" in load_generator(used.model, used.attributes, Checkpoints(shop.checkpoints)).id
-    again = train_rar(Workspace(shop, chosen, Silent()))
+    again = train(Workspace(shop, chosen, Silent()))
     assert (
         again.already_done and again.checkpoint == "generator-1" and again.details["start"] == summary.details["start"]
     )
@@ -134,17 +133,17 @@ def test_killed_or_interrupted_and_going_on_gives_the_same_weights(shop: Catalog
     changes = {"rar.steps": 4, "rar.chunk_answers": 4, "rar.validate_every": 2}
     # With so large a k every step is as good as the start, so that the last one is kept.
     chosen = rar_settings(**STARTED, **changes, **{"rar.k": 20, "rar.margin": 1.0, "rar.learning_rate": 1e-4})
-    whole = train_rar(Workspace(shop, chosen, Silent()))
+    whole = train(Workspace(shop, chosen, Silent()))
 
-    kill_once(lambda: list(other.runs.glob("*/state-2")), lambda: train_rar(Workspace(other, chosen, Silent())))
+    kill_once(lambda: list(other.runs.glob("*/state-2")), lambda: train(Workspace(other, chosen, Silent())))
     assert [each.name for each in Checkpoints(other.checkpoints).list()] == ["sft", "judge"]
-    resumed = train_rar(Workspace(other, chosen, Silent()))
+    resumed = train(Workspace(other, chosen, Silent()))
     assert resumed.resumed_from in (2, 4)
     assert resumed.checkpoint == whole.checkpoint and whole.checkpoint
     with pytest.raises(KeyboardInterrupt):
-        train_rar(Workspace(third, chosen, InterruptedAt(1)))
+        train(Workspace(third, chosen, InterruptedAt(1)))
     assert [path.name for path in third.runs.glob("*/state-*")] == ["state-1"]
-    stopped = train_rar(Workspace(third, chosen, Silent()))
+    stopped = train(Workspace(third, chosen, Silent()))
     assert stopped.resumed_from == 1
     for name, tensor in weights(shop, whole.checkpoint).items():
         assert torch.equal(weights(other, resumed.checkpoint)[name], tensor), name
@@ -169,17 +168,17 @@ def test_no_better_step_makes_no_checkpoint(shop: CatalogFolder, monkeypatch: py
     monkeypatch.setattr(HeldOut, "validate", worse)
     heard = Heard()
     chosen = rar_settings(**STARTED, **{"rar.steps": 1, "rar.margin": 0.5})
-    summary = train_rar(Workspace(shop, chosen, heard))
+    summary = train(Workspace(shop, chosen, heard))
     assert summary.checkpoint == "" and summary.details["step"] == 0 and not summary.details["collapsed"]
     assert any("no step was as good as the start" in line for line in heard.said)
-    assert train_rar(Workspace(shop, chosen, Silent())).already_done
+    assert train(Workspace(shop, chosen, Silent())).already_done
 
 
 @pytest.mark.slow
 def test_a_schema_that_is_never_satisfied(shop: CatalogFolder) -> None:
     chosen = rar_settings(**STARTED, **{"attributes.keys": {"sku": {"values": ["1", "2"]}}})
     with pytest.raises(ModelError, match="none of 6 answers is valid") as error:
-        train_rar(Workspace(shop, chosen, Silent()))
+        train(Workspace(shop, chosen, Silent()))
     assert error.value.exit_code == 4 and "train-sft" in error.value.hint
     assert len(Checkpoints(shop.checkpoints).list()) == 2
 
@@ -187,12 +186,12 @@ def test_a_schema_that_is_never_satisfied(shop: CatalogFolder) -> None:
 @pytest.mark.slow
 def test_sampled_answers_that_are_never_valid(shop: CatalogFolder) -> None:
     with pytest.raises(ModelError, match=r"of those not sampled [1-9]\d*% were") as error:
-        train_rar(Workspace(shop, rar_settings(**STARTED, **{"rar.temperature": 1000.0, "rar.steps": 20}), Silent()))
+        train(Workspace(shop, rar_settings(**STARTED, **{"rar.temperature": 1000.0, "rar.steps": 20}), Silent()))
     assert error.value.exit_code == 4 and "rar.temperature" in error.value.hint
 
 
 def test_dry_run_trains_nothing(shop: CatalogFolder) -> None:
-    summary = train_rar(Workspace(shop, rar_settings(**{"rar.from_base": True}), Silent()), dry_run=True)
+    summary = train(Workspace(shop, rar_settings(**{"rar.from_base": True}), Silent()), dry_run=True)
     assert summary.estimate is not None and summary.estimate.peak_bytes > 0
     assert summary.estimate.whole_seconds == pytest.approx(3 * summary.estimate.step_seconds)
     assert summary.details["spread_by_k"] and summary.plan["reference"] == "the base"
@@ -214,20 +213,20 @@ BAD: list[tuple[dict[str, object], type[AfmrlError], str]] = [
 @pytest.mark.parametrize(("changes", "kind", "message"), BAD)
 def test_bad_input(shop: CatalogFolder, changes: dict[str, object], kind: type[AfmrlError], message: str) -> None:
     with pytest.raises(kind, match=message) as error:
-        train_rar(Workspace(shop, rar_settings(**changes), Silent()))
+        train(Workspace(shop, rar_settings(**changes), Silent()))
     assert error.value.hint and "\n" not in str(error.value)
 
 
 def test_the_hint_names_the_sft_checkpoint_that_there_is(shop: CatalogFolder) -> None:
     with pytest.raises(ModelError) as error:
-        train_rar(Workspace(shop, rar_settings(), Silent()))
+        train(Workspace(shop, rar_settings(), Silent()))
     assert "model.generator_checkpoint=sft" in error.value.hint
 
 
 def test_a_base_that_differs_from_the_checkpoints(shop: CatalogFolder, tiny_model: Any) -> None:
     changes = {"model.generator_checkpoint": "sft", "model.generator": str(tiny_model("qwen2_vl"))}
     with pytest.raises(ModelError, match="was trained on"):
-        train_rar(Workspace(shop, rar_settings(**changes), Silent()))
+        train(Workspace(shop, rar_settings(**changes), Silent()))
 
 
 def test_what_changes_the_result_is_another_run() -> None:

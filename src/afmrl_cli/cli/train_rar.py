@@ -37,6 +37,7 @@ def train_rar(session: Session, dry_run: DryRun = False, force: Force = False) -
 
     Interrupted or killed, the same command goes on from the last saved step. A run that collapses is stopped, its best
     step kept, and the exit code is 1. So it is where answers sampled beforehand show that there is too little to learn.
+    Several GPUs: torchrun -m afmrl_cli.
 
     Example: afmrl train-rar --from generator-1 --embedder embedder-1 --dry-run
     """
@@ -45,6 +46,8 @@ def train_rar(session: Session, dry_run: DryRun = False, force: Force = False) -
 
     with session.out:
         summary = run(session.work, dry_run=dry_run, force=force)
+    if summary is None:
+        return
     with reading_done(summary):
         _show(session, summary)
     if why := summary.details.get("refused"):

@@ -10,6 +10,7 @@ from typing import Any
 from ..attributes.parse import count_pairs
 from ..escaping import markdown
 from ..store.files import write_json, writing
+from ..training.parallel import World, divided
 from .environment import Environment, mean_recall
 from .policy import Policy
 
@@ -28,35 +29,45 @@ class Validation:
 
 class HeldOut:
     """The held-out environment, and how its answers are generated. `main` is the metric by which the best is chosen:
-    recall@k where that is rewarded, else MRR, since recall@k then stays the same from step to step.
+    recall@k where that is rewarded, else MRR, since recall@k then stays the same from step to step. Every process
+    answers its part, and all have the same metrics.
     """
 
-    def __init__(self, environment: Environment, policy: Policy) -> None:
+    def __init__(self, environment: Environment, policy: Policy, world: World) -> None:
         k = environment.settings.rar.k
-        self.environment, self.policy = environment, policy
+        self.environment, self.policy, self.world = environment, policy, world
         self.ks = sorted({1, 10, k})
         self.main = f"recall@{k}" if environment.settings.rar.reward == "recall" else "mrr"
 
     def plain(self) -> dict[str, float]:
         """Return recall and MRR of the queries without attributes."""
-        return self._ranked([None] * len(self.environment.queries))
 
-    def _ranked(self, texts: Sequence[str | None]) -> dict[str, float]:
-        ranks = self.environment.ranks(range(len(texts)), texts)
+        def own(numbers: Sequence[int]) -> list[tuple[int, ...]]:
+            return self.environment.ranks(numbers, [None] * len(numbers))
+
+        return self._metrics(divided(len(self.environment.queries), own, self.world))
+
+    def _metrics(self, ranks: Sequence[Sequence[int]]) -> dict[str, float]:
         return {**mean_recall(ranks, self.ks), "mrr": _mean([1 / min(each) for each in ranks])}
 
     def validate(self) -> Validation:
         """Answer every held-out query and rank the gallery by it."""
-        answers = self.policy.answers(self.environment)
-        texts = [self.environment.read(number, answer) for number, answer in enumerate(answers)]
+
+        def own(numbers: Sequence[int]) -> list[tuple[str, str | None, tuple[int, ...]]]:
+            answers = self.policy.answers(self.environment, numbers)
+            texts = [self.environment.read(number, answer) for number, answer in zip(numbers, answers, strict=True)]
+            ranks = self.environment.ranks(numbers, texts)
+            return list(zip([answer.text for answer in answers], texts, ranks, strict=True))
+
+        answers, texts, ranks = zip(*divided(len(self.environment.queries), own, self.world), strict=True)
         valid = [text for text in texts if text is not None]
         metrics = {
-            **self._ranked(texts),
+            **self._metrics(ranks),
             "valid_share": len(valid) / len(texts),
             "pairs": _mean([count_pairs(text) for text in valid]),
             "characters": _mean([len(text) for text in valid]),
         }
-        return Validation(metrics, [answer.text for answer in answers[:SAMPLES]])
+        return Validation(metrics, list(answers[:SAMPLES]))
 
 
 def _mean(numbers: Sequence[float]) -> float:

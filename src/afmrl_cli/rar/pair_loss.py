@@ -62,14 +62,20 @@ def loss_by_pairs(trainer: SharedPrefix, model: object, inputs: dict[str, Tensor
     pairs = inputs[PAIRS].to(mask.device)
     ratio, sizes = pair_ratios(logps - (logps.detach() if old is None else old), pairs, mask)
     loss: Tensor = -pair_objective(ratio, sizes, inputs["advantages"], trainer.epsilon_low).mean()
-    metrics, tokens = trainer._metrics["train"], mask.sum().clamp(min=1)
+    metrics = trainer._metrics["train"]
+
+    def token_mean(values: Tensor) -> float:
+        """Return the mean over the tokens of this chunk in all processes."""
+        of_all = trainer.accelerator.reduce(torch.stack([(values * mask).sum(), mask.sum()]), reduction="sum")
+        return float(of_all[0] / of_all[1].clamp(min=1))
+
     if trainer.beta:
         behind = inputs["ref_per_token_logps"] - logps
         kl = (behind.exp() - behind - 1) * mask
         of_answer = (kl * ratio.gather(1, pairs)).sum(1) / mask.sum(1).clamp(min=1)
         loss = loss + trainer.beta * of_answer.mean()
-        metrics["kl"].append(float(kl.detach().sum() / tokens))
+        metrics["kl"].append(token_mean(kl.detach()))
     if entropies is not None:
-        metrics["entropy"].append(float((entropies.detach() * mask).sum() / tokens))
+        metrics["entropy"].append(token_mean(entropies.detach()))
     chunks: int = trainer.current_gradient_accumulation_steps
     return loss / chunks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from ..catalog.folds import Part
 from ..models.presets import NANO, Base
 from ..settings import Settings
 from ..store.checkpoints import Manifest
+from ..training.parallel import World
 from ..training.sizes import peak_rate, with_rar_steps
 from .environment import Environments
 from .room import Room
@@ -32,6 +33,7 @@ class Plan:
     peak_rate: float
     room: Room
     part: Part | None = None
+    world: World = field(default_factory=World)
 
     @property
     def order(self) -> list[int]:
@@ -64,19 +66,20 @@ def make_plan(
     parent: Manifest | None,
     generator: str,
     part: Part | None = None,
+    world: World | None = None,
 ) -> Plan:
     """Return the plan that the environments' settings and what was measured in them mean; a step asks no more queries
-    than there are.
+    than there are. UsageError when the processes can't have equally many of these.
     """
     settings = room.settle(environments.train.settings)
     chosen = room.choose([query.rank for query in environments.train.queries], settings.rar.queries, settings.rar.seed)
     queries = len(chosen)
     settings = with_rar_steps(settings, queries)
     rate = peak_rate(settings, "rar", built_in=base.name == NANO)
-    prompts = min(settings.rar.prompts, queries)
-    return Plan(
-        settings, environments.with_choice(settings, chosen), base, parent, generator, prompts, rate, room, part
-    )
+    prompts, world = min(settings.rar.prompts, queries), world or World()
+    world.share(prompts, "rar.prompts")
+    chosen_environments = environments.with_choice(settings, chosen)
+    return Plan(settings, chosen_environments, base, parent, generator, prompts, rate, room, part, world)
 
 
 def query_order(queries: int, batches: int, size: int, seed: int) -> list[int]:

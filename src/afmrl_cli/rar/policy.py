@@ -10,8 +10,10 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from torch import Tensor
 from transformers import GenerationConfig
 
 from ..attributes.request import Generation, Request
@@ -20,10 +22,7 @@ from ..models.base import active_adapter
 from ..models.generator import LocalGenerator
 from ..training_settings import RarSettings, RecommenderSettings
 from .environment import Environment
-from .rollout import Allowed, sample
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from .rollout import Allowed, Drawing, sample, uniform
 
 REFERENCE = "ref"
 
@@ -57,19 +56,17 @@ class Policy:
         self,
         requests: Sequence[Request],
         own: RarSettings | RecommenderSettings,
+        seeds: Sequence[Sequence[int]],
         allowed: Sequence[Allowed] = (),
     ) -> list[list[int]]:
-        """Return the tokens of `own.group` sampled answers to each request, each prompt run once; `allowed` says for
-        each which tokens may follow.
+        """Return the tokens of `own.group` sampled answers to each request, each prompt run once. An answer follows
+        from its request and the request's seed; `allowed` says for each which tokens may follow.
         """
-        loaded, made = self.generator.loaded, list[list[int]]()
+        loaded, made, most = self.generator.loaded, list[list[int]](), self.generator.max_new_tokens
         at_once = max(1, own.rollout_answers // own.group)
         config = GenerationConfig(
-            do_sample=True,
-            temperature=own.temperature,
-            top_p=1.0,
-            top_k=0,
-            max_new_tokens=self.generator.max_new_tokens,
+            do_sample=False,  # `Drawing` does
+            max_new_tokens=most,
             eos_token_id=self.generator.ends,
             pad_token_id=self.generator.processor.tokenizer.pad_token_id,
             suppress_tokens=self.generator.never,
@@ -79,8 +76,10 @@ class Policy:
             for i in range(0, len(requests), at_once):
                 some, chosen = requests[i : i + at_once], allowed[i : i + at_once]
                 there = {name: tensor.to(self._device) for name, tensor in self.tokens(some).items()}
+                numbers = torch.cat([uniform(seed, own.group, most) for seed in seeds[i : i + at_once]])
+                drawing = Drawing(numbers.to(self._device), own.temperature)
                 made += sample(
-                    loaded.causal, there | self.pictures(some), own.group, config, self.generator.ends, chosen
+                    loaded.causal, there | self.pictures(some), own.group, config, self.generator.ends, chosen, drawing
                 )
         self.generator.vision.flush()
         return made
@@ -95,12 +94,13 @@ class Policy:
         self.tokens([shown])
         return {"prompt": self.generator.messages(shown), "images": list(small)}
 
-    def answers(self, environment: Environment) -> list[Generation]:
-        """Return one answer to each query, as `afmrl attributes` gives it: greedy, unless attributes.temperature is
-        set.
+    def answers(self, environment: Environment, numbers: Sequence[int] | None = None) -> list[Generation]:
+        """Return one answer to each query, or to those of `numbers`, as `afmrl attributes` gives it: greedy, unless
+        attributes.temperature is set.
         """
         with evaluating(self.generator.loaded.causal):
-            requests = [self.request(environment, number) for number in range(len(environment.queries))]
+            chosen = range(len(environment.queries)) if numbers is None else numbers
+            requests = [self.request(environment, number) for number in chosen]
             return self.generator.generate(requests)
 
 

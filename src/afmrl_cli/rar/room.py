@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import BaseModel
 
 from ..attributes.own_columns import own_columns, own_text
@@ -35,6 +34,7 @@ from ..catalog.read import open_catalog
 from ..listener import Listener
 from ..settings import Settings
 from ..store.files import parse_json, reading
+from ..training.parallel import World, divided
 from ..training.sizes import RAR_K
 from ..workspace import Workspace
 from .environment import Environment
@@ -141,12 +141,17 @@ def kept_room(run: Path) -> Room | None:
         return Room.model_validate(found) if found else None  # an earlier version measured none
 
 
-def measure_room(work: Workspace, environment: Environment, policy: Policy) -> Room:
-    """Sample answers to some of the environment's queries and rank the gallery by them."""
+def measure_room(work: Workspace, environment: Environment, policy: Policy, world: World | None = None) -> Room:
+    """Sample answers to some of the environment's queries, every process to its part, and rank the gallery by them."""
     rar, median_k = environment.settings.rar, environment.median_k
     chosen = np.random.default_rng((rar.seed, 4)).permutation(len(environment.queries))[: min(SAMPLE, rar.queries)]
     numbers = sorted(chosen.tolist())
-    groups = _sampled_ranks(environment, policy, numbers, work.listener)
+    world = world or World()
+
+    def sampled(places: Sequence[int]) -> list[list[tuple[int, ...] | None]]:
+        return _sampled_ranks(environment, policy, [numbers[place] for place in places], work.listener, world)
+
+    groups = divided(len(numbers), sampled, world)
     plain = environment.ranks(numbers, [None] * len(numbers))
     own = own_values(work, environment, numbers)
     valid, answers = well_formed(groups), len(numbers) * rar.group
@@ -198,22 +203,21 @@ def _by_difficulty(
 
 
 def _sampled_ranks(
-    environment: Environment, policy: Policy, numbers: Sequence[int], listener: Listener
+    environment: Environment, policy: Policy, numbers: Sequence[int], listener: Listener, world: World
 ) -> list[list[tuple[int, ...] | None]]:
     """Return the ranks that each of a group's answers leads to, None for an invalid one."""
-    rar, device = environment.settings.rar, policy.generator.loaded.device
-    groups: list[list[tuple[int, ...] | None]] = []
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(rar.seed)
-        for i in range(0, len(numbers), rar.prompts):
-            some = numbers[i : i + rar.prompts]
-            tokens = policy.sample([policy.request(environment, number) for number in some], rar)
-            answers = [policy.generator.generation(row) for row in tokens]
-            asked = [number for number in some for _ in range(rar.group)]
-            rewards = environment.rewards(asked, [each.text for each in answers], [each.cut_off for each in answers])
-            ranks = [each.ranks if each.valid else None for each in rewards]
-            groups += [ranks[at : at + rar.group] for at in range(0, len(ranks), rar.group)]
-            listener.progress("measuring the room", len(groups), len(numbers))
+    rar, groups = environment.settings.rar, list[list[tuple[int, ...] | None]]()
+    at_once = max(1, rar.prompts // world.size)
+    for i in range(0, len(numbers), at_once):
+        some = numbers[i : i + at_once]
+        seeds = [(rar.seed, 0, number) for number in some]  # as in a step before the first
+        tokens = policy.sample([policy.request(environment, number) for number in some], rar, seeds)
+        answers = [policy.generator.generation(row) for row in tokens]
+        asked = [number for number in some for _ in range(rar.group)]
+        rewards = environment.rewards(asked, [each.text for each in answers], [each.cut_off for each in answers])
+        ranks = [each.ranks if each.valid else None for each in rewards]
+        groups += [ranks[at : at + rar.group] for at in range(0, len(ranks), rar.group)]
+        listener.progress("measuring the room", len(groups), len(numbers))
     return groups
 
 

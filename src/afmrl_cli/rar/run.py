@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from ..training.card import generator_card
 from ..training.corpus import Corpus
 from ..training.estimate import Estimate, peak_bytes
 from ..training.loop import train_resumably
+from ..training.parallel import gather_objects, in_turn
 from ..training.shell import (
     Job,
     Method,
@@ -37,7 +37,7 @@ from ..training.shell import (
     Training,
     TrainingSummary,
     refuse_changed_tower,
-    run_alone,
+    run_training,
 )
 from ..training.sizes import RAR_K
 from ..workspace import Workspace
@@ -56,20 +56,21 @@ FEW_QUERIES = 200
 """So many held what they had learnt for queries that were held out; 52 did not."""
 
 
-def train_rar(work: Workspace, *, dry_run: bool = False, force: bool = False) -> TrainingSummary:
+def train_rar(work: Workspace, *, dry_run: bool = False, force: bool = False) -> TrainingSummary | None:
     """Train the generator by the embedder's reward and put the adapter into the checkpoint store, as `run_training`.
 
     `details`: plain, start and metrics are held-out metrics: without attributes, with those of the policy that training
     started from, with those of the best step; step (0: none was as good as the start), spread_by_k, collapsed, and
     where there was too little to learn `refused`, which says why.
     """
-    return run_alone(RAR, work, dry_run=dry_run, force=force)
+    return run_training(RAR, work, dry_run=dry_run, force=force)
 
 
 def _plan(job: Job) -> Planned:
     work, problems = job.work.with_instructions(), Problems()
     settings = work.settings
     check_trainable(settings, "generator", "embedder")
+    job.world.share(settings.rar.prompts, "rar.prompts")
     _check_parent(job)
     base = resolve_base(settings.model, "embedder", work.listener)
     adapter = resolve_adapter(settings.model, "embedder", base, work.checkpoints)
@@ -120,10 +121,12 @@ def _prepare(job: Job, planned: Planned, run: Path) -> Training:
     add_trainable(policy.generator, own, job.parent, work.checkpoints, "CAUSAL_LM")
     embedder = work.load_embedder(job.model)
     gallery = make_folder(work.folder.runs / GALLERY)
-    environments = make_environments(work, embedder, gallery, problems, planned.content)
-    room = kept_room(run) or measure_room(work, environments.train, policy)
-    plan = make_plan(environments, room, job.base, job.parent, job.model_id, work.part)
-    write_json(gallery / "gallery.json", plan.environments.description)
+    environments = in_turn(partial(make_environments, work, embedder, gallery, problems, planned.content), job.world)
+    room = kept_room(run) or measure_room(work, environments.train, policy, job.world)
+    room = gather_objects(room, job.world)[0]  # ranks may be rounded otherwise in another process
+    plan = make_plan(environments, room, job.base, job.parent, job.model_id, work.part, job.world)
+    if job.world.first:
+        write_json(gallery / "gallery.json", plan.environments.description)
     _tell_plan(plan, work.listener)
     return Training(
         plan.settings,
@@ -165,7 +168,8 @@ def _train(plan: Plan, policy: Policy, run: Path, listener: Listener) -> Outcome
     if weights_hash(embedder) != weights:
         raise ModelError("the embedder's weights changed during training", "this is a fault of afmrl: please report it")
     progress, main = trainer.progress, trainer.held_out.main
-    write_samples(run, trainer.held_out.environment, progress.before, progress.after, trainer.state.global_step)
+    if plan.world.first:
+        write_samples(run, trainer.held_out.environment, progress.before, progress.after, trainer.state.global_step)
     if not progress.best_step:
         listener.warn("no step was as good as the start on the held-out queries: no checkpoint was made")
     details = {"step": progress.best_step, "metrics": progress.best, "plain": progress.plain, "start": progress.start}
@@ -216,9 +220,7 @@ def _measure(plan: Plan, policy: Policy, listener: Listener) -> tuple[Estimate, 
         device = policy.generator.loaded.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        trainer.measure()
-        rows = [json.loads(line) for line in Path(name, "metrics.jsonl").read_text("utf-8").splitlines()]
-    seconds = rows[-1]["step_time"]
+        seconds = trainer.measure()
     estimate = Estimate(peak_bytes(device), seconds, seconds * plan.settings.rar.steps)
     return estimate, {"spread_by_k": plan.room.spread_by_k, **_refused(plan)}
 
@@ -254,5 +256,6 @@ RAR = Method(
     uses=_uses,
     samples="queries",
     not_the_result=NOT_THE_RESULT,
+    parallel=True,
     writes_dry=True,
 )

@@ -31,7 +31,7 @@ class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
     gives the prompt about a query, image tokens included; `pictures` is as `packed.Pictures`; `chunk_tokens` are the
     tokens answered in each chunk that the loss was computed of since `pool_metrics`.
 
-    For Qwen-VL models without experts, in one process.
+    For Qwen-VL models without experts. Of several processes each has groups of its own.
     """
 
     shared_prefix: bool = True
@@ -79,7 +79,8 @@ class SharedPrefix(GRPOTrainer):  # type: ignore[misc]
         """Make one number of what TRL counted in each chunk since the last time, the mean over all tokens: TRL logs the
         mean of the chunks' means, in which a token of a short chunk counts more than one of a long chunk.
         """
-        found, tokens = self._metrics["train"], self.chunk_tokens
+        own = torch.tensor(self.chunk_tokens, device=self.accelerator.device)
+        found, tokens = self._metrics["train"], self.accelerator.reduce(own, reduction="sum").tolist()
         for name in TOKEN_MEANS:
             if values := found.get(name):
                 found[name] = [sum(v * n for v, n in zip(values, tokens, strict=True)) / max(1, sum(tokens))]

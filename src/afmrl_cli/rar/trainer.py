@@ -4,10 +4,15 @@
     L    = -rho A + beta (pi_ref / pi - log(pi_ref / pi) - 1)   per token
     rho  = pi / pi_of_the_rollouts: 1, with a gradient, since a batch of answers is used once; nothing is clipped
 
-What is ours beside the reward: rollouts are kept apart from TRL's scoring; a step draws its random numbers from its own
-number, so that a resumed run goes on as if never stopped; the vision tower sees a picture once in the whole loop
-(`models/vision.py`; without a store, once a step), and a group's prompt is run once (`rollout.py`, `packed.py`); and
-the policy's weights stay in fp32.
+What is ours beside the reward: rollouts are kept apart from TRL's scoring; a query's answers are drawn by numbers that
+follow from (seed, step, query), so that a resumed run goes on as if never stopped; the vision tower sees a picture once
+in the whole loop (`models/vision.py`; without a store, once a step), and a group's prompt is run once (`rollout.py`,
+`packed.py`); and the policy's weights stay in fp32.
+
+Several processes (torchrun): TRL's sampler gives each its share of a step's queries, whole groups, which it answers,
+rewards and learns from. A process divides its loss by what it has (`dapo`: by the mean of what all have), so that the
+mean of the gradients is that of the whole step; `bnpo` divides by the tokens of a chunk, and chunks are others there.
+What is decided follows from what all have sampled, and is the same in all.
 
 Departures from TRL's defaults: the sum of token losses is divided by a constant (`dr_grpo`), which has no length bias
 at all; the paper of that loss leaves out the division by std, AFMRL has it, so `rar.scale` is "group". Dropout is off:
@@ -35,6 +40,7 @@ from ..models.base import quiet
 from ..models.processor import TEMPLATE_OPTIONS
 from ..training.adapter import trainable
 from ..training.loop import Resumable, common_arguments, train_resumably, write_metrics
+from ..training.parallel import gather_objects, sum_gradients
 from ..training_settings import RarSettings, RecommenderSettings
 from .held_out import HeldOut, Validation
 from .pair_loss import PAIRS, loss_by_pairs, pair_table
@@ -75,19 +81,20 @@ class Progress:
 class RarTrainer(Resumable, SharedPrefix):
     """One run of `plan` in the folder `run`; `keep` writes the trained adapter into a folder.
 
-    After `train_resumably` the fields of `progress` say what came of it.
+    After `train_resumably` the fields of `progress` say what came of it. `rollouts` are those of all processes, `own`
+    those of this one, `step_seconds` what the last step took.
     """
 
     def __init__(self, plan: Plan, policy: Policy, run: Path, keep: Callable[[Path], None], listener: Listener) -> None:
         self.policy, self.rar, self.listener = policy, plan.settings.rar, listener
         self.environment = plan.environments.train
-        self.held_out = HeldOut(plan.environments.heldout, policy)
         self.watchdog = Watchdog(self.rar.margin)
         self.progress = Progress()
         self.vision = VisionOnce(policy.generator.loaded.trunk)
         self.trunk = policy.generator.loaded.trunk
         self.packs_answers = policy.generator.processor.family.packs_answers
-        self.rollouts = Rollouts([], [], [])
+        self.own = self.rollouts = Rollouts([], [], [])
+        self.step_seconds = 0.0
         self.chunk_tokens = []
         self._requests: dict[int, Request] = {}
         self.validates = True
@@ -111,9 +118,31 @@ class RarTrainer(Resumable, SharedPrefix):
             parameter.data = before[name]
         if plan.parent is None and REFERENCE in loaded.peft.peft_config:
             loaded.peft.delete_adapter(REFERENCE)  # a copy of nothing; without it TRL switches the adapter off
+        self.held_out = HeldOut(plan.environments.heldout, policy, self.world)
 
     def _send_telemetry(self) -> None:
         """Send nothing: nothing leaves this machine."""
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        """Return the model in a shell where there are several processes: bare, accelerate would put it into DDP."""
+        alone = self.world.size == 1 or model is not self.model
+        return super()._wrap_model(model, training, dataloader) if alone else torch.nn.ModuleList([model])
+
+    def gradients(self, model: Any, inputs: Any, num_items_in_batch: Any) -> torch.Tensor:
+        """Run one forward and backward; the last one of a step makes the gradient that of all processes. Returns their
+        mean loss, which is the same in all.
+        """
+        loss = super().gradients(self.model, inputs, num_items_in_batch)
+        if self.world.size == 1:
+            return loss
+        if self.accelerator.sync_gradients:
+            parameters = trainable(self.model).values()
+            sum_gradients(parameters, self.world)
+            for parameter in parameters:
+                assert parameter.grad is not None
+                parameter.grad /= self.world.size
+        mean: torch.Tensor = self.accelerator.reduce(loss, reduction="mean")
+        return mean
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Run one part of a step; the first part of a batch of rollouts makes them."""
@@ -130,11 +159,12 @@ class RarTrainer(Resumable, SharedPrefix):
         self.vision.forget()
         self._requests.clear()
         numbers = [row["query"] for row in inputs][:: self.num_generations]
-        self.rollouts = self._roll_out(numbers)
-        made: dict[str, Any] = super()._generate_and_score_completions(self._rows(self.rollouts.numbers))
+        self.own = self._roll_out(numbers)
+        self.rollouts = joined(gather_objects(self.own, self.world))
+        made: dict[str, Any] = super()._generate_and_score_completions(self._rows(self.own.numbers))
         if self.rar.loss == "pairs":
             generator, width = self.policy.generator, made["completion_ids"].shape[1]
-            made[PAIRS] = pair_table([pair_numbers(generator.texts_so_far(row)) for row in self.rollouts.tokens], width)
+            made[PAIRS] = pair_table([pair_numbers(generator.texts_so_far(row)) for row in self.own.tokens], width)
         return made
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
@@ -168,7 +198,7 @@ class RarTrainer(Resumable, SharedPrefix):
         return self.policy.pictures([self._request(query) for query in queries])
 
     def _roll_out(self, numbers: list[int]) -> Rollouts:
-        """Sample answers and rewards for a batch of queries."""
+        """Sample answers and rewards for this process's queries."""
         begin = time.perf_counter()
         tokens = self._sample(numbers)
         between = time.perf_counter()
@@ -182,15 +212,16 @@ class RarTrainer(Resumable, SharedPrefix):
 
     def _sample(self, numbers: Sequence[int]) -> list[list[int]]:
         """Sample answers to these queries."""
-        return self.policy.sample([self._request(number) for number in numbers], self.rar)
+        seeds = [(self.args.seed, self.state.global_step + 1, number) for number in numbers]
+        return self.policy.sample([self._request(number) for number in numbers], self.rar, seeds)
 
     def _generate_single_turn(self, *_: Any, **__: Any) -> tuple[list[list[int]], None]:
         """Return what has been rolled out already, for TRL to score."""
-        return self.rollouts.tokens, None
+        return self.own.tokens, None
 
     def reward(self, **_: Any) -> list[float]:
         """Return what has been rewarded already, in the order of the rollouts."""
-        return [reward.value for reward in self.rollouts.rewards]
+        return [reward.value for reward in self.own.rewards]
 
     # Validation
 
@@ -210,10 +241,11 @@ class RarTrainer(Resumable, SharedPrefix):
         self.watchdog.held_out(found.metrics["valid_share"], found.metrics[self.held_out.main], self.held_out.main)
         self._write_validation(found)
 
-    def measure(self) -> None:
-        """Train without a validation, for what a step takes."""
+    def measure(self) -> float:
+        """Train without a validation; return what the last step took, in seconds."""
         self.validates = False
         train_resumably(self, Silent(), steps_per_epoch=self.steps_per_epoch)
+        return self.step_seconds
 
     @property
     def steps_per_epoch(self) -> float:
@@ -236,7 +268,8 @@ class RarTrainer(Resumable, SharedPrefix):
     def _write_validation(self, found: Validation) -> None:
         step = self.state.global_step
         row = {"step": step, **{f"eval_{name}": value for name, value in found.metrics.items()}}
-        write_metrics(self.run, row)
+        if self.world.first:
+            write_metrics(self.run, row)
         main = self.held_out.main
         message = f"held-out {main} {found.metrics[main]:.3f}, valid {found.metrics['valid_share']:.0%}"
         self.listener.note(f"step {step}: {message}, {found.metrics['pairs']:.1f} pairs an answer")
@@ -264,7 +297,8 @@ class RarTrainer(Resumable, SharedPrefix):
         found = self._metrics["train"]
         for name in REPLACED:
             found.pop(name, None)
-        self.progress.seconds += sum(found["step_time"])
+        self.step_seconds = sum(found["step_time"])
+        self.progress.seconds += self.step_seconds
         metrics = self.rollout_metrics()
         super().log({**logs, **metrics}, start_time)
         if self.validates:
@@ -301,6 +335,16 @@ class RarTrainer(Resumable, SharedPrefix):
         }
 
 
+def joined(parts: Sequence[Rollouts]) -> Rollouts:
+    """Return the rollouts of all processes as those of one, in the order of the plan."""
+    return Rollouts(
+        [number for part in parts for number in part.numbers],
+        [tokens for part in parts for tokens in part.tokens],
+        [reward for part in parts for reward in part.rewards],
+        {name: max(part.seconds[name] for part in parts) for name in parts[0].seconds},
+    )
+
+
 def only_punished(answers: Sequence[str]) -> str:
     """Return what is wrong with answers that are never valid."""
     return f"the policy would only be punished; it writes, for example, {answers[0][:80]!r}"
@@ -309,13 +353,14 @@ def only_punished(answers: Sequence[str]) -> str:
 def rar_arguments(plan: Plan, policy: Policy, run: Path) -> dict[str, Any]:
     """Return what GRPOConfig gets for a plan."""
     rar = plan.settings.rar
-    return grpo_arguments(rar, policy, run, prompts=plan.prompts, steps=rar.steps, peak_rate=plan.peak_rate)
+    own = plan.prompts // plan.world.size
+    return grpo_arguments(rar, policy, run, prompts=own, steps=rar.steps, peak_rate=plan.peak_rate)
 
 
 def grpo_arguments(
     own: RarSettings | RecommenderSettings, policy: Policy, run: Path, *, prompts: int, steps: int, peak_rate: float
 ) -> dict[str, Any]:
-    """Return what GRPOConfig gets for `steps` steps of `prompts` groups."""
+    """Return what GRPOConfig gets for `steps` steps of `prompts` groups, in each process."""
     answers = prompts * own.group
     rows = max(number for number in range(1, min(own.chunk_answers, answers) + 1) if answers % number == 0)
     device = policy.generator.loaded.device.type

@@ -98,7 +98,8 @@ class GrpoTrainer(Resumable, SharedPrefix):
         self.asked = {number: self.plan.drawn(number, drawn) for number in numbers}
         own = self.plan.settings.recommender
         lines = [self._lines(number) for number in numbers] if own.constrained else []
-        self.tokens = self.policy.sample([self._request(number) for number in numbers], own, lines)
+        seeds = [(self.args.seed, self.state.global_step + 1, number) for number in numbers]
+        self.tokens = self.policy.sample([self._request(number) for number in numbers], own, seeds, lines)
         answered = [number for number in numbers for _ in range(self.num_generations)]
         self.rewards = [self._reward(*each) for each in zip(answered, self.tokens, strict=True)]
         rows = [
