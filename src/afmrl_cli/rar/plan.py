@@ -16,7 +16,7 @@ from .environment import Environments
 from .room import Room
 
 NOT_THE_RESULT = {"save_every", "name", "chunk_answers", "rollout_answers", "shared_prefix"}
-"""Settings that do not change what is learnt (but for rounding and the random numbers drawn)."""
+"""Settings that do not change what is learnt (but for rounding). Nor does the number of processes."""
 
 
 @dataclass(frozen=True)
