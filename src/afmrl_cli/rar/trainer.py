@@ -40,7 +40,7 @@ from ..models.base import quiet
 from ..models.processor import TEMPLATE_OPTIONS
 from ..training.adapter import trainable
 from ..training.loop import Resumable, common_arguments, train_resumably, write_metrics
-from ..training.parallel import gather_objects, sum_gradients
+from ..training.parallel import gather_objects, mean_gradients
 from ..training_settings import RarSettings, RecommenderSettings
 from .held_out import HeldOut, Validation
 from .pair_loss import PAIRS, loss_by_pairs, pair_table
@@ -123,24 +123,13 @@ class RarTrainer(Resumable, SharedPrefix):
     def _send_telemetry(self) -> None:
         """Send nothing: nothing leaves this machine."""
 
-    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
-        """Return the model in a shell where there are several processes: bare, accelerate would put it into DDP."""
-        alone = self.world.size == 1 or model is not self.model
-        return super()._wrap_model(model, training, dataloader) if alone else torch.nn.ModuleList([model])
-
     def gradients(self, model: Any, inputs: Any, num_items_in_batch: Any) -> torch.Tensor:
         """Run one forward and backward; the last one of a step makes the gradient that of all processes. Returns their
         mean loss, which is the same in all.
         """
         loss = super().gradients(self.model, inputs, num_items_in_batch)
-        if self.world.size == 1:
-            return loss
         if self.accelerator.sync_gradients:
-            parameters = trainable(self.model).values()
-            sum_gradients(parameters, self.world)
-            for parameter in parameters:
-                assert parameter.grad is not None
-                parameter.grad /= self.world.size
+            mean_gradients(trainable(self.model).values(), self.world)
         mean: torch.Tensor = self.accelerator.reduce(loss, reduction="mean")
         return mean
 

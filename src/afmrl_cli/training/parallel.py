@@ -122,7 +122,7 @@ def gather_objects(own: Any, world: World) -> list[Any]:
 
 def divided(count: int, work: Callable[[Sequence[int]], Sequence[Found]], world: World) -> list[Found]:
     """Return what `work` gives for the numbers 0 .. `count` - 1, one for each, every process doing its part."""
-    parts = gather_objects(list(work(range(count)[world.rank :: world.size])), world)
+    parts = gather_objects(list(work(world.part(range(count)))), world)
     return [parts[i % world.size][i // world.size] for i in range(count)]
 
 
@@ -137,7 +137,9 @@ def in_turn(work: Callable[[], Found], world: World) -> Found:
 
 
 def mean_gradients(parameters: Iterable[Tensor], world: World) -> None:
-    """Replace every gradient by its mean over the processes: of losses that transformers multiplies by their number."""
+    """Replace every gradient by its mean over the processes: of losses that transformers multiplies by their number, or
+    that each process divides by what it has.
+    """
     chosen = list(parameters)
     sum_gradients(chosen, world)
     for parameter in chosen:
