@@ -61,8 +61,8 @@ class SearchRequest(BaseModel):
 
 
 class MarkRequest(SearchRequest):
-    """A person's word on a result: right, wrong, or neither. The query is what was sent to /search: what only shapes the
-    answer (k, collapse, beside) may stand in it and does not count.
+    """A person's word on a result: right, wrong, or neither. The query is what was sent to /search: what only shapes
+    the answer (k, collapse, beside) may stand in it and does not count.
     """
 
     id: Short = Field(description="The listing that is marked.")
