@@ -41,15 +41,15 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 VERSION = re.compile(r"[0-9a-f]{12}")
 PAGE, REMOVED_AT_ONCE = 10_000, 10_000
 TIMEOUT, TRIES = 120, 5
+WAIT = 0.5
+"""Seconds: the longest first pause before a request is repeated, doubled each time."""
 POLL_SECONDS = 0.5
 Answer = TypeVar("Answer")
 
 
 @contextlib.contextmanager
-def open_server(place: str, root: Path, first_wait: float = 0.5) -> Iterator[Server]:
-    """Connect to the server at `place`; `first_wait` is the longest first pause in seconds before a repetition.
-    UsageError for an address that is none, DataError where nothing answers.
-    """
+def open_server(place: str, root: Path) -> Iterator[Server]:
+    """Connect to the server at `place`. UsageError for an address that is none, DataError where nothing answers."""
     from qdrant_client import QdrantClient
 
     address, name = read_address(place, root)
@@ -67,7 +67,7 @@ def open_server(place: str, root: Path, first_wait: float = 0.5) -> Iterator[Ser
             verify=trusted_authorities() if address.startswith("https:") else False,
         )
     with contextlib.closing(client):
-        server = Server(client, address, name, key, first_wait)
+        server = Server(client, address, name, key)
         server.check_version()
         yield server
 
@@ -95,10 +95,10 @@ def read_address(place: str, root: Path) -> tuple[str, str]:
 class Server:
     """An index on a server; see `engine.Engine`."""
 
-    def __init__(self, client: Any, address: str, name: str, key: str, first_wait: float) -> None:
+    def __init__(self, client: Any, address: str, name: str, key: str) -> None:
         from qdrant_client import models
 
-        self._client, self._models, self._key, self._first_wait = client, models, key, first_wait
+        self._client, self._models, self._key = client, models, key
         self._name, self._collection, self._answered = name, "", False
         self.shown = f"{address.rstrip('/')}{PATH}{name}"
 
@@ -302,7 +302,7 @@ class Server:
             else:
                 self._answered = True
                 return answer
-            time.sleep(min(self._first_wait * 2.0**attempt, 30.0) * random.uniform(0.5, 1.0))
+            time.sleep(min(WAIT * 2.0**attempt, 30.0) * random.uniform(0.5, 1.0))
         raise AssertionError("the last attempt returns or raises")
 
     def _unreachable(self, source: Exception) -> DataError:
