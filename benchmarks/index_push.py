@@ -132,9 +132,15 @@ def main() -> None:
         began = time.perf_counter()
         work = embedded(root, vectors)
         print(f"{given.count:,} x {given.dimension} (stored in {time.perf_counter() - began:.0f} s)", flush=True)
+        worked = time.process_time()
         first = pushed(work, place)
+        busy = time.process_time() - worked
         size, raw = (first.bytes or 0) / 2**30, vectors.nbytes / 2**30
-        print(f"  push            {first.seconds:8.1f} s   {first.sent / first.seconds:,.0f} a second", flush=True)
+        print(
+            f"  push            {first.seconds:8.1f} s   {first.sent / first.seconds:,.0f} a second "
+            f"({busy:.1f} s of processors)",
+            flush=True,
+        )
         print(f"  disk            {size:8.2f} GiB, {size / raw:.1f} x the vectors")
         low, high = first.interval
         print(f"  recall@10       {first.recall:8.4f} ({low:.4f} to {high:.4f}), effort {first.effort}")

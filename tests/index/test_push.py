@@ -10,7 +10,7 @@ import pytest
 from tests.cli.calls import call, document
 
 
-def push(place: Path, *words: str, code: int = 0) -> dict:
+def push(place: Path | str, *words: str, code: int = 0) -> dict:
     return document("index", "push", "--to", str(place), *words, code=code)
 
 
