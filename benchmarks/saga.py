@@ -183,6 +183,7 @@ class Bench:
         began = time.monotonic()
         with shuffled_rewards(self.seed) if arm == SHUFFLED else contextlib.nullcontext():
             made = train_vision(self.work({**changes, "model.generator_checkpoint": judge}))
+        assert made is not None
         rows = [json.loads(line) for line in (made.run / "metrics.jsonl").read_text("utf-8").splitlines()]
         steps = [row for row in rows if "metric" in row]
         return {

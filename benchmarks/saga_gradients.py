@@ -91,11 +91,12 @@ def measure(shop: Path, name: str, wanted: argparse.Namespace) -> None:
         rows = saga.features(saga.judge.vision.show(batch.pictures))
     order = pairs_in_turn(batch.labels, batch.listings, None, np.random.default_rng(0))
     pairs = [pair for _, pair in zip(range(wanted.pairs), order, strict=False)]
-    torch.manual_seed(0)
-    asked = with_spread(sample_answers(saga, Photos(rows, grids), pairs), 0)
+    seeds = [(0, i) for i in range(2 * len(pairs))]
+    asked = with_spread(sample_answers(saga, Photos(rows, grids), pairs, seeds[: len(pairs)]), 0)
     exact = gradient(saga, rows, grids, asked)
     print(f"{name}: {len(asked)} pairs, {sum(len(each.rewards) for each in asked)} answers, e.g. {asked[0].texts[0]!r}")
-    again = with_spread(sample_answers(saga, Photos(rows, grids), [each.pair for each in asked]), 1)
+    once_more = [each.pair for each in asked]
+    again = with_spread(sample_answers(saga, Photos(rows, grids), once_more, seeds[-len(asked) :]), 1)
     same = {each.pair for each in again}
     both = [each for each in asked if each.pair in same]
     noise = compared(gradient(saga, rows, grids, both), gradient(saga, rows, grids, again))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from afmrl_cli.saga import rollouts
 from afmrl_cli.saga.batch_pairs import Pair
@@ -18,6 +19,9 @@ from afmrl_cli.saga.model import Saga
 from afmrl_cli.saga.replay import Group, Photos, answer_logps, pack_groups
 from afmrl_cli.saga.rollouts import JudgedPair
 from afmrl_cli.saga.step import step
+from afmrl_cli.training.adapter import trainable
+from afmrl_cli.training.parallel import World, join_world, leave_world, sum_gradients
+from tests.processes import run_two
 from tests.saga.small import Small, make_small
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
@@ -133,13 +137,13 @@ def test_pairs_that_are_missing_are_asked_for_at_once(
     alike = small.asked((0, 3), [1.0, 1.0])
     rounds: list[int] = []
 
-    def one_in_four(_saga: Saga, _photos: Photos, pairs: Sequence[Pair]) -> list[JudgedPair]:
+    def one_in_four(_saga: Saga, _photos: Photos, pairs: Sequence[Pair], seeds: object) -> list[JudgedPair]:
         rounds.append(len(pairs))
         return [alike if i % 4 else differing for i in range(len(pairs))]
 
     monkeypatch.setattr(rollouts, "sample_answers", one_in_four)
     without_end = itertools.repeat((0, 3, False))
-    asked = rollouts.sample_pairs(small.saga, Photos((), small.grids), without_end)
+    asked = rollouts.sample_pairs(small.saga, Photos((), small.grids), without_end, (0, 0))
     assert rounds == [4, 8]  # 3 more of which one in four differs are 12 pairs, but 3 times 4 are the most
     assert sum(each.differs for each in asked) == 3
 
@@ -160,13 +164,72 @@ def test_a_step_in_chunks_is_a_step_as_a_whole(tiny_model: MakeModel, tmp_path: 
             [leaf.grad for leaf in rows if leaf.grad is not None],
         )
         torch.manual_seed(0)
-        step(small.saga, small.batch, np.random.default_rng(0), mined=True)
+        step(small.saga, small.batch, (0, 0), mined=True)
         return small.gradients()
 
     whole, parts = learned(8, 8), learned(2, 3)
     assert whole.keys() == parts.keys()
     for name, gradient in whole.items():
         assert torch.allclose(gradient, parts[name], atol=1e-5 + 1e-3 * float(gradient.abs().max())), name
+
+
+def test_two_processes_have_the_gradient_of_one(
+    tiny_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All three losses: of six photos each process has three, of three pairs about which answers differ two or one."""
+    small = make_small(tiny_model("qwen3_vl"), tmp_path, pairs=3, grpo=0.7, anchoring=0.5)
+
+    def known(_saga: Saga, _photos: Photos, pairs: Sequence[Pair], seeds: object) -> list[JudgedPair]:
+        return [small.asked(pair[:2], [1.0, 0.0, 0.0, 1.0]) for pair in pairs]
+
+    monkeypatch.setattr(rollouts, "sample_answers", known)
+
+    def learnt(world: World) -> tuple[float, dict[str, float], dict[str, torch.Tensor]]:
+        own = dataclasses.replace(small.batch, pictures=world.part(small.batch.pictures))
+        loss, found = step(small.saga, own, (0, 0), mined=True, world=world)
+        sum_gradients(trainable(small.module).values(), world)
+        return float(loss), {**found.losses, **found.gradients}, small.gradients()
+
+    loss, parts, expected = learnt(World())
+    assert parts["grpo"] > 0 and parts["anchoring"] > 0
+
+    def save() -> None:
+        world = join_world()
+        own_loss, own_parts, found = learnt(world)
+        assert own_loss == pytest.approx(loss, rel=1e-4) and own_parts == pytest.approx(parts, rel=1e-3)
+        save_file(found, tmp_path / f"{world.rank}.safetensors")
+        leave_world(world)
+
+    run_two(save)
+    for rank in range(2):
+        found = load_file(tmp_path / f"{rank}.safetensors")
+        assert found.keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, atol=1e-4 * float(gradient.abs().max()), rtol=1e-3)
+
+
+def test_answers_do_not_depend_on_who_asks_with_whom(tiny_model: MakeModel, tmp_path: Path) -> None:
+    small = make_small(tiny_model("qwen2_vl"), tmp_path, pairs=2)
+    pairs: list[Pair] = [(0, 1, True), (2, 4, False), (2, 3, True), (1, 5, False), (4, 5, True)]
+
+    def texts(world: World, answers: int, seed: int = 0) -> list[str]:
+        small.saga.settings = small.saga.settings.model_copy(update={"rollout_answers": answers})
+        with torch.no_grad():
+            photos = small.photos()
+        asked = rollouts.sample_pairs(small.saga, photos, iter(pairs), (0, seed), world)
+        assert [each.pair for each in asked] == pairs
+        return [text for each in asked for text in each.texts]
+
+    alone = texts(World(), 64)
+    assert len(set(alone)) > len(pairs) and texts(World(), 64, seed=1) != alone
+    assert texts(World(), 4) == alone, "a pair at a time"
+
+    def ask() -> None:
+        world = join_world()
+        assert texts(world, 64) == alone
+        leave_world(world)
+
+    run_two(ask)
 
 
 def test_a_pair_that_is_shown_the_other_way_round_is_another_prompt(tiny_model: MakeModel, tmp_path: Path) -> None:

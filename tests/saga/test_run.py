@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -16,13 +17,19 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 from afmrl_cli.errors import DataError, ModelError
 from afmrl_cli.listener import Silent
 from afmrl_cli.models.base import Bases
-from afmrl_cli.saga.batch_pairs import pairs_in_turn
+from afmrl_cli.saga import rollouts
+from afmrl_cli.saga.adjudicator import Adjudication
+from afmrl_cli.saga.batch_pairs import Pair, pairs_in_turn
+from afmrl_cli.saga.model import Saga
 from afmrl_cli.saga.page import PAGE
 from afmrl_cli.saga.photos import LabelledPhoto
 from afmrl_cli.saga.plan import Plan
+from afmrl_cli.saga.replay import Group
+from afmrl_cli.saga.rollouts import JudgedPair, read_answers
 from afmrl_cli.saga.run import VISION, load_judge, make_saga, train_vision
 from afmrl_cli.saga.trainer import VisionTrainer
 from afmrl_cli.saga.validation import recall_by_class
+from afmrl_cli.saga.verdicts import Verdicts
 from afmrl_cli.settings import Settings
 from afmrl_cli.store.checkpoints import POOLER_WEIGHTS, WEIGHTS
 from afmrl_cli.store.folder import CatalogFolder
@@ -30,6 +37,7 @@ from afmrl_cli.training.pairs import Photo
 from afmrl_cli.training.shell import TrainingSummary, start_job
 from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
+from tests.processes import copied, finished, kill_one, run_two
 from tests.training.test_run import Heard
 
 MakeSettings = Callable[..., Settings]
@@ -51,7 +59,9 @@ SMALL = {
 
 
 def run(folder: CatalogFolder, settings: Settings, heard: Heard | None = None, **options: bool) -> TrainingSummary:
-    return train_vision(Workspace(folder, settings, heard or Heard()), **options)
+    summary = train_vision(Workspace(folder, settings, heard or Heard()), **options)
+    assert summary is not None
+    return summary
 
 
 def plan_of(folder: CatalogFolder, settings: Settings) -> Plan:
@@ -118,6 +128,65 @@ def test_a_killed_run_ends_with_the_same_weights_and_page(
     assert summary.resumed_from >= 1 and (folder / PAGE).read_bytes() == page
     for name, tensor in weights(shop, summary).items():
         assert torch.equal(tensor, whole[name]), name
+
+
+@pytest.fixture
+def noisy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A judge that counts as good enough, whose answers, of a small model noise, are rewarded by their first token."""
+
+    def by_token(saga: Saga, pair: Pair, group: Group) -> JudgedPair:
+        asked = read_answers(saga, pair, group)
+        rewards = [float(answer[0] % 2) for answer in group.answers]
+        read = [Adjudication(True, ((0, 3),), ((3, 9),)) for _ in group.answers]
+        return dataclasses.replace(asked, rewards=rewards, read=read)
+
+    monkeypatch.setattr(rollouts, "read_answers", by_token)
+    monkeypatch.setattr("afmrl_cli.saga.run.share_of_right", lambda *_: Verdicts(180, 200, 0))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("noisy")
+@pytest.mark.parametrize("losses", [PLAIN, {"vision.grpo": 0.5, "vision.anchoring": 0.5}], ids=["metric", "all"])
+def test_two_processes_learn_and_choose_what_one_does(
+    shop: CatalogFolder, settings: MakeSettings, tmp_path: Path, losses: dict[str, float]
+) -> None:
+    both, own = copied(shop, tmp_path / "both"), settings(**SMALL | losses)
+    one = run(shop, own)
+    run_two(lambda: train_vision(Workspace(both, own, Silent())))
+    two = finished(both)
+    assert two.run.name != one.run.name and two.details["pairs"] == one.details["pairs"]
+    assert [path.name for path in two.run.glob("best-*")] == [path.name for path in one.run.glob("best-*")]
+    assert two.details["metrics"] == pytest.approx(one.details["metrics"], abs=0.05)
+    assert bool(one.details["pairs"]["differing"]) is (losses is not PLAIN)
+    for found, same in zip(_losses(two), _losses(one), strict=True):
+        assert found == pytest.approx(same, rel=1e-2, abs=1e-4)
+    expected = weights(shop, one)
+    for name, tensor in weights(both, two).items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-3, rtol=1e-2)
+
+
+def _losses(summary: TrainingSummary) -> list[dict[str, float]]:
+    lines = (summary.run / "metrics.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if "loss" in row]
+    names = ("loss", "metric", "grad_norm", "grpo", "anchoring")
+    return [{name: row[name] for name in names if name in row} for row in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("noisy")
+def test_one_of_two_processes_is_killed_and_both_go_on(
+    shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
+) -> None:
+    other, own = copied(shop, tmp_path / "other"), settings(**SMALL)
+    run_two(lambda: train_vision(Workspace(shop, own, Silent())))
+    kill_one(lambda: list(other.runs.glob("*/state-2")), lambda: train_vision(Workspace(other, own, Silent())))
+    assert not (other.checkpoints / "vision-1").exists()
+    run_two(lambda: train_vision(Workspace(other, own, Silent())))
+    whole, resumed = finished(shop), finished(other)
+    assert resumed.details == whole.details
+    expected = weights(shop, whole)
+    for name, tensor in weights(other, resumed).items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 def plan_folder(shop: CatalogFolder, own: Settings) -> Path:

@@ -35,7 +35,7 @@ def train_vision(session: Session, dry_run: DryRun = False, force: Force = False
 
     The encoder is the generator's vision tower. The generator judges pairs of photos; what made a judgement right flows
     back through it into the tower, and the language model is not needed afterwards. Interrupted or killed, the same
-    command goes on from the last saved step.
+    command goes on from the last saved step. Several GPUs: torchrun -m afmrl_cli.
 
     Example: afmrl train-vision --judge generator-1 --classes category,pattern
     """
@@ -44,8 +44,9 @@ def train_vision(session: Session, dry_run: DryRun = False, force: Force = False
 
     with session.out:
         summary = run(session.work, dry_run=dry_run, force=force)
-    with reading_done(summary):
-        _show(session, summary)
+    if summary is not None:
+        with reading_done(summary):
+            _show(session, summary)
 
 
 def _show(session: Session, summary: TrainingSummary) -> None:

@@ -25,7 +25,7 @@ from .rollouts import JudgedPair, sample_answers
 Work = Callable[[], Tensor]
 
 
-def measure_parts(saga: Saga, plan: Plan) -> tuple[Estimate, dict[str, Any]]:
+def measure_parts(saga: Saga, plan: Plan, processes: int) -> tuple[Estimate, dict[str, Any]]:
     """Do a part of a step; returns the estimate, and of each kind of work the seconds a step and the peak so far."""
     own, train = plan.settings.vision, plan.photos.train.photos
     chosen = [train[i] for i in next(plan.from_step(0, 0))[2]][: own.chunk_photos]
@@ -47,7 +47,7 @@ def measure_parts(saga: Saga, plan: Plan) -> tuple[Estimate, dict[str, Any]]:
             rows = saga.features(shown)
 
         def rollouts() -> Tensor:
-            sample_answers(saga, Photos(rows, grids), pairs)
+            sample_answers(saga, Photos(rows, grids), pairs, [(0,)] * len(pairs))
             return torch.zeros(())
 
         def replay() -> Tensor:
@@ -57,7 +57,7 @@ def measure_parts(saga: Saga, plan: Plan) -> tuple[Estimate, dict[str, Any]]:
         work |= {"rollouts": (rollouts, 2.0 * own.pairs), "replay": (replay, float(own.pairs))}
     parts: dict[str, dict[str, float]] = {}
     for name, (part, times) in work.items():
-        found = measure(part, saga.device, times, plan.steps)
+        found = measure(part, saga.device, times / processes, plan.steps)
         parts[name] = {"seconds": found.step_seconds, "peak_bytes": float(found.peak_bytes)}
     seconds = sum(each["seconds"] for each in parts.values())
     return Estimate(peak_bytes(saga.device), seconds, seconds * plan.steps), {"parts": parts}

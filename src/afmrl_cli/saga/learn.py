@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..rar.packed import Packed
+from ..training.parallel import World, gather_rows
 from .anchoring import anchoring_loss, teacher_attention
 from .grpo import advantages, grpo_loss
 from .model import Saga, checkpointed
@@ -41,17 +42,19 @@ class Alpha:
     attention: Tensor
 
 
-def learn(saga: Saga, photos: Photos, still: Photos, chosen: Sequence[JudgedPair]) -> tuple[Tensor, dict[str, float]]:
-    """Leave the gradient of L_GRPO in `photos.rows` and that of L_KL in the pooler; returns their weighted sum, and
-    each by its name.
+def learn(
+    saga: Saga, photos: Photos, still: Photos, chosen: Sequence[JudgedPair], world: World | None = None
+) -> tuple[Tensor, dict[str, float]]:
+    """Leave the gradient of L_GRPO in `photos.rows` and that of L_KL in the pooler, of several processes this one's
+    part; returns their weighted sum, and each by its name.
 
     `still` is `photos` without gradient; `chosen` are the pairs whose rewards differ: without one both are 0.
     """
-    own, losses = saga.settings, {"grpo": 0.0, "anchoring": 0.0}
-    total = torch.zeros((), device=saga.device)
+    world, own = world or World(), saga.settings
+    grpo, anchoring = torch.zeros(2, device=saga.device)
     tokens = sum(len(answer) for each in chosen for answer in each.group.answers)
     alphas: list[Alpha] = []
-    for parts in _chunks(saga, chosen):
+    for parts in _chunks(saga, world.part(chosen)):
         packed = pack_groups(
             [part.group for part in parts],
             photos if own.grpo else still,
@@ -66,20 +69,19 @@ def learn(saga: Saga, photos: Photos, still: Photos, chosen: Sequence[JudgedPair
                 weights = torch.tensor([a for part in parts for a in part.advantages], device=saga.device)
                 loss = own.grpo * grpo_loss(logps, packed.labels >= 0, weights, tokens)
                 torch.autograd.backward(loss)
-                total = total + loss.detach()
+                grpo = grpo + loss.detach()
         if own.anchoring and segments:
             alphas += _alphas(packed, watch, segments, still, saga)
-    if own.grpo:
-        losses["grpo"] = float(total) / own.grpo
     if alphas:
         rewarded = sum(reward > 0 for each in chosen for reward in each.rewards)
         beta = saga.pooler(saga.last_level(still.rows)).beta
         mean = anchoring_loss([each.attention for each in alphas], [beta[each.photo] for each in alphas])
         loss = mean * len(alphas) / rewarded  # of both photos of an answer together
         torch.autograd.backward(own.anchoring * loss)
-        total = total + own.anchoring * loss.detach()
-        losses["anchoring"] = float(loss.detach())
-    return total, losses
+        anchoring = loss.detach()
+    grpo, anchoring = gather_rows(torch.stack([grpo, anchoring])[None], world).sum(0)
+    losses = {"grpo": float(grpo) / own.grpo if own.grpo else 0.0, "anchoring": float(anchoring)}
+    return grpo + own.anchoring * anchoring, losses
 
 
 def _chunks(saga: Saga, chosen: Sequence[JudgedPair]) -> list[list[Part]]:

@@ -83,7 +83,7 @@ def mapped_photos(saga: Saga, plan: Plan) -> list[Mapped]:
         own = [numbers.index(i) for i in partners]
         pairs = _pairs([each.label for each in labelled], own, pooled.vectors.cpu().numpy())
         still = Photos(rows, grids)
-        asked = sample_answers(saga, still, pairs, greedy=True)
+        asked = sample_answers(saga, still, pairs, None)
         found = [answer_about(saga, still, each, pictures, labelled, photos.classes) for each in asked]
     return [
         Mapped(

@@ -82,7 +82,7 @@ class Saga:
             for i in range(0, len(pictures), chunk):
                 rows = self.features(self.judge.vision.show(pictures[i : i + chunk]))
                 made.append(self.pooler(self.last_level(rows)).vectors)
-        return torch.cat(made)
+        return torch.cat(made) if made else torch.zeros(0, self.pooler.dimension, device=self.device)
 
     def prompts(self, photos: Photos, pairs: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
         """Return the question about pairs of `photos` (by number) as tokens, padded on the left. ModelError when one is
@@ -93,14 +93,13 @@ class Saga:
         made = processor.tokens([self.text] * len(pairs), [2] * len(pairs), grids, self.settings.max_new_tokens)
         return {name: tensor.to(self.device) for name, tensor in made.items()}
 
-    def answering(self, *, greedy: bool = False) -> GenerationConfig:
-        """Return how answers are sampled or, `greedy`, how the most probable tokens are written."""
-        own, judge = self.settings, self.judge
-        sampled = {"temperature": own.temperature, "top_p": own.top_p, "top_k": 0}
+    @property
+    def answering(self) -> GenerationConfig:
+        """Return how answers are written, but for the tokens that are drawn (`rollouts`)."""
+        judge = self.judge
         return GenerationConfig(
-            do_sample=not greedy,
-            **({} if greedy else sampled),
-            max_new_tokens=own.max_new_tokens,
+            do_sample=False,
+            max_new_tokens=self.settings.max_new_tokens,
             eos_token_id=judge.ends,
             pad_token_id=judge.processor.tokenizer.pad_token_id,
             suppress_tokens=judge.never,

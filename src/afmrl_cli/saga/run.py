@@ -21,7 +21,8 @@ from ..store.training_products import training_products
 from ..training.adapter import ADAPTER_NAME, add_trainable, save_adapter
 from ..training.estimate import Estimate
 from ..training.loop import train_resumably
-from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_alone
+from ..training.parallel import gather_objects
+from ..training.shell import Job, Method, Outcome, Planned, Training, TrainingSummary, run_training
 from ..training.staged import load_weights
 from ..workspace import Workspace
 from .adjudicator import judging, verdict_words
@@ -40,12 +41,12 @@ from .verdicts import share_of_right
 JUDGE = "judge.json"
 
 
-def train_vision(work: Workspace, *, dry_run: bool = False, force: bool = False) -> TrainingSummary:
+def train_vision(work: Workspace, *, dry_run: bool = False, force: bool = False) -> TrainingSummary | None:
     """Train the vision encoder on photos and put tower and pooler into the checkpoint store, as `run_training`.
 
     `details`: metrics of the best step and before the first one, what the judge knew, how many pairs were asked about.
     """
-    return run_alone(VISION, work, dry_run=dry_run, force=force)
+    return run_training(VISION, work, dry_run=dry_run, force=force)
 
 
 def _plan(job: Job) -> Planned:
@@ -55,11 +56,12 @@ def _plan(job: Job) -> Planned:
     judge = resolve_adapter(work.settings.model, "generator", job.base, work.checkpoints)
     words = verdict_words(job.base, judge, load_processor(job.base).tokenizer)
     plan = make_plan(photos, words, work.generator_id, work.settings, job.base)
+    job.world.need_one_each(len(next(plan.from_step(0, 0))[2]), "vision.batch_size")
     _tell(plan, work)
     sides = (photos.train.photos, photos.validation.photos)
     return Planned(
         plan.settings,
-        run_key(plan, job.model_id),
+        run_key(plan, job.model_id, job.world),
         photos.fingerprint,
         training_products(*([(each.listing, each.identity) for each in side] for side in sides)),
         {"judge": plan.judge} if plan.asks else {},
@@ -140,7 +142,7 @@ def make_saga(job: Job, plan: Plan, judge: LocalGenerator) -> tuple[Saga, PeftMo
 def _train(job: Job, plan: Plan, run: Path) -> Outcome:
     listener = job.work.listener
     judge = load_judge(job, plan, job.work.bases)
-    known = _check_judge(judge, plan, run, job.work) if plan.asks else {}
+    known = _check_judge(judge, plan, run, job) if plan.asks else {}
     saga, tower = make_saga(job, plan, judge)
     card = vision_card(job, plan)
 
@@ -158,10 +160,11 @@ def _train(job: Job, plan: Plan, run: Path) -> Outcome:
         )
     kept = trainer.state.best_global_step
     adapter = run / f"best-{kept}"
-    load_weights(tower, adapter)
-    saga.pooler.load_state_dict(load_pooler(adapter / POOLER_WEIGHTS).state_dict())
-    tower.eval()
-    write_page(run, job.work.folder.catalog.name, plan, kept, saga.layer + 1, mapped_photos(saga, plan))
+    if job.world.first:
+        load_weights(tower, adapter)
+        saga.pooler.load_state_dict(load_pooler(adapter / POOLER_WEIGHTS).state_dict())
+        tower.eval()
+        write_page(run, job.work.folder.catalog.name, plan, kept, saga.layer + 1, mapped_photos(saga, plan))
     details = {
         "metrics": best,
         "before": before,
@@ -171,15 +174,16 @@ def _train(job: Job, plan: Plan, run: Path) -> Outcome:
     return Outcome(adapter, best, details, ("loss", "recall@1"), resumed, trainer.seconds)
 
 
-def _check_judge(judge: LocalGenerator, plan: Plan, run: Path, work: Workspace) -> dict[str, Any]:
+def _check_judge(judge: LocalGenerator, plan: Plan, run: Path, job: Job) -> dict[str, Any]:
     """Return how often the judge is right about validation pairs, measured once a run. ModelError when it is not shown
     to be better than chance: then rewards would be noise.
     """
-    file = run / JUDGE
-    if not file.exists():
+    work, file = job.work, run / JUDGE
+    if job.world.first and not file.exists():
         photos = plan.photos.validation if len(plan.photos.validation.classes) > 1 else plan.photos.train
         found = share_of_right(judge, plan.question, plan.words, photos, plan.settings, work.listener)
         write_json(file, {"right": found.right, "pairs": found.asked, "unreadable": found.unreadable})
+    gather_objects(None, job.world)
     with reading(file):
         known = read_object(file)
         right, asked, unreadable = (int(known[name]) for name in ("right", "pairs", "unreadable"))
@@ -199,7 +203,7 @@ def _measure(job: Job, plan: Plan) -> tuple[Estimate, dict[str, Any]]:
     """Load the model and do a part of a step; time and memory of a whole one follow from that."""
     judge = load_judge(job, plan, Bases())
     saga, _ = make_saga(job, plan, judge)
-    return measure_parts(saga, plan)
+    return measure_parts(saga, plan, job.world.size)
 
 
-VISION = Method("vision", "vision encoder", "vision", _plan, _prepare, not_the_result=NOT_THE_RESULT)
+VISION = Method("vision", "vision encoder", "vision", _plan, _prepare, not_the_result=NOT_THE_RESULT, parallel=True)

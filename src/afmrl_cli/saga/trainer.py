@@ -14,8 +14,10 @@ from peft import PeftModel
 from ..catalog.pictures import Picture
 from ..errors import DataError
 from ..listener import Listener
+from ..training.adapter import trainable
 from ..training.batch_trainer import BatchTrainer
 from ..training.loop import common_arguments
+from ..training.parallel import gather_parts, sum_gradients
 from .model import Saga
 from .photos import LabelledPhoto
 from .plan import Plan
@@ -76,13 +78,14 @@ class VisionTrainer(BatchTrainer):
         train = self.plan.photos.train.photos
         photos = [train[i] for i in self.numbers]
         batch = Batch(
-            [self.open(photo) for photo in photos],
+            [self.open(photo) for photo in self.world.part(photos)],
             [photo.label for photo in photos],
             [photo.listing for photo in photos],
         )
         at_step = self.state.global_step
-        rng = np.random.default_rng((self.args.seed, at_step))
-        loss, found = step(self.saga, batch, rng, mined=at_step >= self.args.warmup_steps)
+        seed = (self.args.seed, at_step)
+        loss, found = step(self.saga, batch, seed, mined=at_step >= self.args.warmup_steps, world=self.world)
+        sum_gradients(trainable(self.model).values(), self.world)
         self.progress.epoch, self.progress.at = epoch, at
         self.step_metrics = self._metrics(found, len(photos), time.monotonic() - began)
         self._need_spread()
@@ -120,11 +123,13 @@ class VisionTrainer(BatchTrainer):
 
     def validate(self) -> dict[str, float]:
         """Measure Recall@k by class on the validation photos; {} where there are none."""
-        photos, made = self.plan.validation(), []
-        for i in range(0, len(photos), AT_A_TIME):
-            made.append(self.saga.encode([self.open(photo) for photo in photos[i : i + AT_A_TIME]]).cpu().numpy())
-            self.listener.progress("validation", min(i + AT_A_TIME, len(photos)), len(photos))
-        return recall_by_class(np.concatenate(made), photos) if made else {}
+        photos = self.plan.validation()
+        own, made = self.world.part(photos), [self.saga.encode([])]
+        for i in range(0, len(own), AT_A_TIME):
+            made.append(self.saga.encode([self.open(photo) for photo in own[i : i + AT_A_TIME]]))
+            self.listener.progress("validation", min(i + AT_A_TIME, len(own)), len(own))
+        vectors = gather_parts(torch.cat(made), len(photos), self.world).cpu().numpy()
+        return recall_by_class(vectors, photos) if photos else {}
 
     def save_best(self, folder: Path) -> None:
         """Write the checkpoint as it is now."""
