@@ -10,7 +10,6 @@ import numpy as np
 from ..models.presets import NANO, Base
 from ..settings import Settings
 from ..store.files import hash_json
-from ..training.parallel import World
 from ..training.sizes import peak_rate, with_vision_sizes
 from .adjudicator import Question, pair_question
 from .photos import LabelledPhoto, LoadedPhotos
@@ -78,7 +77,7 @@ def make_plan(photos: LoadedPhotos, words: tuple[str, str], judge: str, settings
     return Plan(settings, photos, question, words, judge, len(photos.train.photos) / vision.batch_size, rate)
 
 
-def run_key(plan: Plan, model_id: str, world: World) -> str:
+def run_key(plan: Plan, model_id: str) -> str:
     """Hash all that decides what is learnt: the same key, the same run."""
     content = {
         "vision": plan.settings.vision.model_dump(exclude=NOT_THE_RESULT),
@@ -86,7 +85,6 @@ def run_key(plan: Plan, model_id: str, world: World) -> str:
         "judge": plan.judge if plan.asks else "",
         "model": model_id,
         "data": plan.photos.fingerprint,
-        **world.key,
     }
     return hash_json(content)[:10]
 

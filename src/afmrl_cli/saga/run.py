@@ -61,7 +61,7 @@ def _plan(job: Job) -> Planned:
     sides = (photos.train.photos, photos.validation.photos)
     return Planned(
         plan.settings,
-        run_key(plan, job.model_id, job.world),
+        run_key(plan, job.model_id),
         photos.fingerprint,
         training_products(*([(each.listing, each.identity) for each in side] for side in sides)),
         {"judge": plan.judge} if plan.asks else {},
