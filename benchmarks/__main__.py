@@ -60,6 +60,7 @@ BENCHMARKS = (
     Benchmark("rar_reward", "", "--queries 1 --group 2 --rounds 1"),
     Benchmark("search_latency", "--sizes 100000,1000000 --cold", "--sizes 400 --dimensions 16"),
     Benchmark("serve_load", "--sizes 10000", "--sizes 30 --clients 2 --queries 3"),
+    Benchmark("index_push", "--count 200000", "--count 400 --dimension 16"),
     Benchmark("dedupe_scale", "--count 20000", "--count 40"),
     Benchmark("dedupe_neighbours", "--sizes 10000,100000", "--sizes 40,80"),
     Benchmark("eval_scale", "--products 20000 --queries 2000", "--products 40 --queries 10"),

@@ -134,7 +134,8 @@ def test_an_older_form_is_refused_by_search_and_replaced_by_push(shop: Path, pla
         file.write_text(whole.replace("afmrl.index/1", "afmrl.index/0"))
         said = refused("search", "shirt", "--index", str(place), code=4)
         assert "is of the form afmrl.index/0, this afmrl reads afmrl.index/1" in said
-        file.write_text(whole)
+        assert push(place)["recall"] == 1.0
+        assert found("shirt", index=place)
 
 
 @pytest.mark.parametrize("damage", ["card", "engine"])

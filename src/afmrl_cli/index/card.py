@@ -14,6 +14,10 @@ SCHEMA = "afmrl.index/1"
 PUSH_HINT = "run `afmrl index push`"
 
 
+class OtherForm(ModelError):
+    """The index was made by another version of afmrl: a push fills a new collection."""
+
+
 @dataclass(frozen=True)
 class Card:
     """The card of an index. `vectors` is the name of their folder in the store, which says embedder, instruction and
@@ -56,8 +60,9 @@ def read_card(content: Mapping[str, Any], shown: str) -> Card:
     """Read what `describe` has written. ModelError for an index of an older or later afmrl, and for anything else."""
     schema = content.get("schema")
     if schema != SCHEMA:
-        made = f"is of the form {schema}" if isinstance(schema, str) else "was not made by afmrl"
-        raise ModelError(f"{shown}: the index {made[:80]}, this afmrl reads {SCHEMA}", PUSH_HINT)
+        if isinstance(schema, str) and schema.startswith(SCHEMA.partition("/")[0] + "/"):
+            raise OtherForm(f"{shown}: the index is of the form {schema[:40]}, this afmrl reads {SCHEMA}", PUSH_HINT)
+        raise ModelError(f"{shown}: was not made by afmrl", "give another place")
     try:
         keys = {
             str(name): Key([str(cell) for cell in key["cells"]], {str(u): str(c) for u, c in key["examples"].items()})

@@ -121,7 +121,7 @@ class Folder:
             return
         self.close()
         self._version = card.version
-        if not (self._own / CARD).is_file():  # what is there without one was killed while it was made
+        if not self._goes_on():
             shutil.rmtree(self._own, ignore_errors=True)
             self._check_room(card.count * (card.dimension * BYTES_A_NUMBER + BYTES_A_POINT))
             make_folder(self._own / SHARD)
@@ -132,8 +132,18 @@ class Folder:
                 self._shard.update(edge.UpdateOperation.create_field_index(TAGS, tags))
                 self._shard.flush()
             self.write_card(card)
-        else:
+
+    def _goes_on(self) -> bool:
+        """Load the collection that was begun; False where there is none, or nothing that can be gone on with."""
+        if not (self._own / CARD).is_file():  # without one it was killed while it was made
+            return False
+        try:
             self._load()
+        except ModelError:
+            if read_object(self.place / MARK).get("current") == self._version:
+                raise
+            return False
+        return True
 
     def _load(self) -> None:
         self.close()

@@ -31,7 +31,7 @@ from ..retrieval.vectors import Vectors, load_vectors, vectors_folder
 from ..scores import TIE
 from ..store.files import hash_json
 from ..workspace import Workspace
-from .card import Card
+from .card import Card, OtherForm
 from .engine import Engine
 from .points import Key, Numbers, amounts_of, cells_of, number_field, numbers_of, payload_of, print_of
 
@@ -75,7 +75,7 @@ def push_index(work: Workspace, engine: Engine, *, force: bool = False) -> PushS
     with `force`; and as the engine does.
     """
     started = time.monotonic()
-    vectors, before = load_vectors(work), engine.open()
+    vectors, before = load_vectors(work), _opened(work, engine)
     count, dimension = vectors.matrix.shape
     wanted = Card(
         embedder=work.embedder_id,
@@ -89,10 +89,13 @@ def push_index(work: Workspace, engine: Engine, *, force: bool = False) -> PushS
     if same and before is not None and before.complete and before.state == wanted.state and engine.count() == count:
         return _summary(engine, before, "", (0, 0), started)
     numbers = numbers_of(vectors.ids)
-    if before is not None and not force:
-        _check_same_catalog(engine, numbers)
-    engine.prepare(before if same and before is not None else wanted)
-    sent, removed, keys = _send(work, vectors, engine, numbers, before if same else None)
+    held = engine.held() if before is not None else None
+    if held is not None and not force:
+        _check_same_catalog(engine, held[0], numbers)
+    if held is None or not same:
+        engine.prepare(wanted)
+        held = engine.held()
+    sent, removed, keys = _send(work, vectors, engine, (numbers, *held), before if same else None)
     engine.finish(work.listener)
     if (there := engine.count()) != count:
         raise DataError(f"{engine.shown}: holds {there:,} points, not {count:,}", "run the same command again")
@@ -121,9 +124,17 @@ def _summary(engine: Engine, card: Card, replaced: str, done: tuple[int, int], s
     )
 
 
-def _check_same_catalog(engine: Engine, numbers: Numbers) -> None:
+def _opened(work: Workspace, engine: Engine) -> Card | None:
+    """Return the card of what counts; None where there is nothing, or it is of another version of afmrl."""
+    try:
+        return engine.open()
+    except OtherForm as error:
+        work.listener.note(f"{error}: a new one is made in its place")
+        return None
+
+
+def _check_same_catalog(engine: Engine, held: Numbers, numbers: Numbers) -> None:
     """Raise UsageError where most of what counts now is of other products: it may be another catalog's index."""
-    held, _ = engine.held()
     gone = int((~np.isin(held, numbers)).sum())
     if 2 * gone > len(held):
         raise UsageError(
@@ -133,12 +144,17 @@ def _check_same_catalog(engine: Engine, numbers: Numbers) -> None:
 
 
 def _send(
-    work: Workspace, vectors: Vectors, engine: Engine, numbers: Numbers, before: Card | None
+    work: Workspace,
+    vectors: Vectors,
+    engine: Engine,
+    points: tuple[Numbers, Numbers, Numbers],
+    before: Card | None,
 ) -> tuple[int, int, dict[str, Key]]:
-    """Send what differs; return how many points were written and removed, and what is known of the keys. The card
-    `before` says until the end that this has begun.
+    """Send what differs; return how many points were written and removed, and what is known of the keys. `points` are
+    the numbers of the listings, and numbers and prints that the engine holds. The card `before` says until the end that
+    this has begun.
     """
-    held, prints = engine.held()
+    numbers, held, prints = points
     gone = held[~np.isin(held, numbers)]
     rows, keys, sent, begun = _rows(work, vectors), dict[str, Key](), 0, before is None
     at_once = max(1, min(MOST_AT_ONCE, BATCH_NUMBERS // vectors.matrix.shape[1]))
