@@ -3,8 +3,8 @@
     cells       n / CELL centres, k-means in two levels, so that finding them does not take n^2 either
     neighbours  the best k among the vectors of the PROBES nearest cells, about PROBES * CELL of them, whatever n is
 
-A vector's work is a constant and its comparison with all n / CELL centres: 1.2 s for 10,000 vectors, 84 s for 1,000,000
-(256 numbers, one core; `benchmarks.dedupe_neighbours`), where all pairs take 0.6 s and an hour and a half.
+A vector's work is a constant and its comparison with all n / CELL centres: 1.4 s for 10,000 vectors, 93 s for 1,000,000
+(256 numbers, one core; `benchmarks.dedupe_neighbours`).
 """
 
 from __future__ import annotations
