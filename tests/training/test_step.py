@@ -144,6 +144,9 @@ def test_a_batch_that_can_not_be_divided() -> None:
     with pytest.raises(UsageError, match=r"agcl\.batch_size = 9 can't be divided among 2 processes"):
         World(0, 2).share(9, "agcl.batch_size")
     assert list(World(1, 2).share(8, "agcl.batch_size")) == [4, 5, 6, 7]
+    with pytest.raises(UsageError, match=r"vision\.batch_size = 3 can't be divided among 4 processes"):
+        World(0, 4).need_one_each(3, "vision.batch_size")
+    assert [list(World(rank, 3).part("abcde")) for rank in range(3)] == [["a", "d"], ["b", "e"], ["c"]]
 
 
 def test_infonce_ignores_weights_and_similarity(shop: CatalogFolder, settings: MakeSettings) -> None:
