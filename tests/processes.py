@@ -6,16 +6,20 @@ import multiprocessing
 import os
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Callable
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 
+from afmrl_cli.errors import ModelError
 from afmrl_cli.store.files import parse_json
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.shell import TrainingSummary
 from tests.conftest import alone
 
+NOTICED = 3
+"""The exit code of a process that says that another one has ended."""
 PATIENCE = 60.0
 """Seconds after which the one that is left has to have noticed."""
 
@@ -30,14 +34,22 @@ def run_two(work: Callable[[], object]) -> None:
 
 def kill_one(there: Callable[[], object], work: Callable[[], object]) -> None:
     """Do `work` in two processes, and end the second by SIGKILL as soon as `there()`: the first one ends by itself."""
-    processes = _start(work)
+
+    def noticing() -> None:
+        try:
+            work()
+        except ModelError as error:
+            assert "another process of this training has ended" in str(error)
+            sys.exit(NOTICED)
+
+    processes = _start(noticing)
     try:
         while not there() and all(process.is_alive() for process in processes):
             time.sleep(0.01)
         assert all(process.is_alive() for process in processes), "ended before one was killed"
         processes[1].kill()
         processes[0].join(PATIENCE)
-        assert processes[0].exitcode == 1, "an error, and no end of waiting"
+        assert processes[0].exitcode == NOTICED
     finally:
         for process in processes:
             process.kill()

@@ -9,8 +9,9 @@ over the processes, not averaged. What is decided, by a validation say, is decid
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..errors import UsageError
+from ..errors import ModelError, UsageError
 
 Found = TypeVar("Found")
 
@@ -86,6 +87,19 @@ def leave_world(world: World) -> None:
     """Leave what `join_world` joined."""
     if world.size > 1 and dist.is_initialized():
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def noticing_loss(world: World) -> Iterator[None]:
+    """Turn what a process meets inside the block when another one has ended into a ModelError that says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        # Of gloo there is no type to know it by: its messages begin with the file in its sources.
+        if world.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        hint = "its own message says why, unless it was killed; the same command goes on from the last state"
+        raise ModelError("another process of this training has ended", hint) from error
 
 
 def gather_rows(rows: Tensor, world: World) -> Tensor:

@@ -34,7 +34,7 @@ from ..workspace import Workspace
 from .corpus import Corpus
 from .curve import draw_curve
 from .estimate import Estimate
-from .parallel import World, gather_objects, in_turn, join_world, leave_world
+from .parallel import World, gather_objects, in_turn, join_world, leave_world, noticing_loss
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,8 @@ def run_training(
     world = join_world() if method.parallel else World()
     try:
         work = work if world.first else replace(work, listener=Silent())
-        return _run(start_job(method, work, world), dry_run=dry_run, force=force)
+        with noticing_loss(world):
+            return _run(start_job(method, work, world), dry_run=dry_run, force=force)
     finally:
         leave_world(world)
 
