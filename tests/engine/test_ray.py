@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from tests.retrieval.shop import Row, shop_rows, work_of, write_shop
 
 COUNT, CHUNK = 100, 4
 MARK = "RAY_TEST_MARK"
+LISTENING, LOOPBACK = "0A", {"0100007F", "0000000000000000FFFF00000100007F"}
 ENDED_SECONDS = 30.0
 
 
@@ -68,6 +70,17 @@ class Machine:
                 if self.mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
                     found.append(int(folder.name))
         return found
+
+    def addresses(self) -> set[str]:
+        """Where its processes listen: hexadecimal, as in /proc/net/tcp."""
+        sockets = set()
+        for pid in self.running():
+            for each in Path(f"/proc/{pid}/fd").glob("*"):
+                with contextlib.suppress(OSError):
+                    sockets.add(str(each.readlink()).removeprefix("socket:[").rstrip("]"))
+        tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+        rows = [line.split() for lines in tables for line in lines]
+        return {row[1].partition(":")[0] for row in rows if row[3] == LISTENING and row[9] in sockets}
 
     def wait_until_all_have_ended(self) -> None:
         end = time.monotonic() + ENDED_SECONDS
@@ -138,6 +151,7 @@ def test_a_worker_is_killed_and_the_store_is_that_of_one_process_bit_for_bit(
     process = machine.start(*words(folder, "--workers", "2"))
     there = begun(folder, process)
     holders = [json.loads(each.read_text()) for each in folder.store.glob("shards/*/*/lock.json")]
+    assert machine.addresses() <= LOOPBACK
     os.kill(holders[0]["pid"], signal.SIGKILL)
     out, err = machine.end(process)
     assert "its worker was lost, another goes on" in err
@@ -255,13 +269,19 @@ def refused(folder: CatalogFolder, *more: str) -> str:
     return error
 
 
-def test_an_address_without_an_answer_is_told_in_two_lines(tmp_path: Path) -> None:
+def test_an_address_where_no_ray_answers_is_told_in_two_lines(tmp_path: Path) -> None:
     folder = write_shop(tmp_path, rows_of(2))
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
         said = refused(folder, "--engine", "ray", "--address", address)
     assert f"--address {address}: no answer (Connection refused)" in said
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        threading.Thread(target=lambda: other.accept()[0].sendall(b"HTTP/1.0 400 Bad Request"), daemon=True).start()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        assert "what answers there is no Ray" in refused(folder, "--engine", "ray", "--address", address)
     for address in ("ray://127.0.0.1:1", "here", "127.0.0.1:99999"):
         assert "not of the form HOST:PORT" in refused(folder, "--engine", "ray", "--address", address)
 

@@ -44,6 +44,8 @@ SHARDS_EACH = 4
 BEGINNINGS = 5
 """Of a shard whose workers die. Ray itself would begin it without end."""
 CONNECT_SECONDS = 5.0
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""How a client of HTTP/2 begins: with an empty frame of type 4, settings, as the server does."""
 PROGRESS_SECONDS = 0.5
 STORE_BYTES = 256 * 2**20
 """For opened photos between processes. Ray itself takes 30 % of the memory, which /dev/shm of a container (64 MiB)
@@ -251,17 +253,19 @@ class Worker:
 
 
 def _check_address(address: str) -> None:
-    """Raise UsageError where nobody answers: Ray itself waits for minutes, and ends the process."""
-    if address == "auto":
-        return
+    """Raise UsageError where nothing answers as Ray does, in HTTP/2: Ray itself waits for minutes."""
     form = ADDRESS.fullmatch(address)
     if not form or int(form[2]) > 65535:
-        raise UsageError(f"--address {address[:100]}: not of the form HOST:PORT", "for example 10.0.0.1:6379, or auto")
+        raise UsageError(f"--address {address[:100]}: not of the form HOST:PORT", "for example 10.0.0.1:6379")
+    hint = "`ray start --head` starts a cluster there; without --address the command starts one of its own"
     try:
-        socket.create_connection((form[1].strip("[]"), int(form[2])), CONNECT_SECONDS).close()
+        with socket.create_connection((form[1].strip("[]"), int(form[2])), CONNECT_SECONDS) as connection:
+            connection.sendall(GREETING)
+            answer = connection.recv(9, socket.MSG_WAITALL)
     except OSError as error:
-        hint = "`ray start --head` starts a cluster there; without --address the command starts one of its own"
         raise UsageError(f"--address {address}: no answer ({error.strerror or error})", hint) from None
+    if answer[3:4] != GREETING[-6:-5]:
+        raise UsageError(f"--address {address}: what answers there is no Ray", hint)
 
 
 @contextmanager
@@ -276,8 +280,14 @@ def _cluster(address: str) -> Iterator[Any]:
     with ExitStack() as stack, redirect_stdout(sys.stderr):  # where Ray prints why it has lost a worker
         if not address:
             # Sockets lie in it, whose paths are at most 107 bytes long: not where TMPDIR may lead.
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="afmrl-ray-", dir="/tmp"))
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="afmrl-ray-", dir="/tmp", ignore_cleanup_errors=True)
+            )
             os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+            os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: on busy cores they would hardly run
+            # Without this, which is meant for other systems, Ray takes the machine's own address for 127.0.0.1, and
+            # listens on all there are.
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
             quiet |= {
                 "num_cpus": len(os.sched_getaffinity(0)),
                 "num_gpus": cuda_devices(),
