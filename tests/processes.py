@@ -18,6 +18,8 @@ from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.shell import TrainingSummary
 from tests.conftest import alone
 
+UNSTORED = {"cache.vision": False}
+"""With it a run goes on to the very same: else it may find a photo's features as the other process has rounded them."""
 NOTICED = 3
 """The exit code of a process that says that another one has ended."""
 PATIENCE = 60.0

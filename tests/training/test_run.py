@@ -31,6 +31,7 @@ from afmrl_cli.training.trainer import AgclTrainer
 from afmrl_cli.training_settings import AgclSettings
 from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
+from tests.processes import UNSTORED, copied, finished, kill_one, run_two
 from tests.training.shop import write_shop
 
 MakeSettings = Callable[..., Settings]
@@ -162,6 +163,26 @@ def test_killed_and_going_on_gives_the_same_weights(
     assert whole.details["nearest_margin"] == resumed.details["nearest_margin"] is not None
     for name in ("negatives.json", "similar_pairs.csv"):
         assert (whole.run / name).read_text() == (resumed.run / name).read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_choose_what_one_does_and_go_on_when_one_is_killed(
+    shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
+) -> None:
+    both, other = copied(shop, tmp_path / "both"), copied(shop, tmp_path / "other")
+    chosen = settings(**{"agcl.lora_dropout": 0.0, "agcl.save_every": 2, **UNSTORED})
+    one = run(shop, chosen)
+    run_two(lambda: train_agcl(Workspace(both, chosen, Silent())))
+    kill_one(lambda: list(other.runs.glob("*/state-2")), lambda: train_agcl(Workspace(other, chosen, Silent())))
+    run_two(lambda: train_agcl(Workspace(other, chosen, Silent())))
+    two, resumed = finished(both), finished(other)
+    assert [path.name for path in two.run.glob("best-*")] == [path.name for path in one.run.glob("best-*")]
+    assert two.details["metrics"] == pytest.approx(one.details["metrics"], abs=0.05)
+    assert resumed.details == two.details
+    expected = weights(shop, one.checkpoint)
+    for name, tensor in weights(both, two.checkpoint).items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-3, rtol=1e-2)
+        assert torch.equal(tensor, weights(other, resumed.checkpoint)[name]), name
 
 
 def test_ctrl_c_stops_between_steps_and_the_second_one_at_once() -> None:
