@@ -67,6 +67,7 @@ def test_filters_and_exclusions_mean_the_same(tmp_path: Path) -> None:
             assert {ids_of[each.number] for each in near} == right, written
             some += bool(right)
         assert some >= len(FILTERS) - 3, "filters that nothing passes compare nothing"
+        assert list(unwished(["Color=a=b"], keys)) == [("color", "a=b")]
         pairs = list(unwished(["color: Red", "category: Wom"], keys))
         wished = parse_filters(["weight>0g"], "--filter")
         right = {

@@ -158,6 +158,15 @@ def test_a_collection_of_another_program_is_left_alone(shop: Path, server: Rest)
     assert [*server.collections] == ["mine"]
 
 
+def test_points_that_another_program_added_are_told(shop: Path, server: Rest) -> None:
+    push(server.url)
+    [name] = server.collections
+    size = server.collections[name].vectors["size"]
+    point = {"id": "5c56c793-69f3-4fbf-87e6-c4bf54c28c26", "vector": [1.0] * size, "payload": {}}
+    server.answer("PUT", f"/collections/{name}/points", {"points": [point]})
+    assert "holds 25 points, not 24" in refused("index", "push", "--to", server.url, code=3)
+
+
 def test_another_dimension_and_an_older_form_are_refused(shop: Path, server: Rest) -> None:
     push(server.url)
     [(name, collection)] = server.collections.items()

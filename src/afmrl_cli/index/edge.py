@@ -32,7 +32,7 @@ from ..store.folder import STORE_NAME
 from ..store.lock import writer_lock
 from .card import PUSH_HINT, SCHEMA, Card, read_card
 from .conditions import Condition
-from .engine import Near
+from .engine import BUILD_EFFORT, EXACT_KB, LINKS, Near
 from .points import NUMBERS, PRINT, TAGS, Numbers
 
 MARK, CARD, SHARD = "index.json", "card.json", "shard"
@@ -127,8 +127,10 @@ class Folder:
             make_folder(self._own / SHARD)
             with _told(self.place):
                 vectors = edge.EdgeVectorParams(size=card.dimension, distance=edge.Distance.Cosine)
-                self._shard = edge.EdgeShard.create(str(self._own / SHARD), edge.EdgeConfig(vectors=vectors))
-                tags = edge.KeywordIndexParams(prefix=True)
+                graph = edge.HnswIndexConfig(m=LINKS, ef_construct=BUILD_EFFORT, full_scan_threshold=EXACT_KB)
+                config = edge.EdgeConfig(vectors=vectors, hnsw_config=graph)
+                self._shard = edge.EdgeShard.create(str(self._own / SHARD), config)
+                tags = edge.KeywordIndexParams(prefix=True, enable_hnsw=False)
                 self._shard.update(edge.UpdateOperation.create_field_index(TAGS, tags))
                 self._shard.flush()
             self.write_card(card)
@@ -156,7 +158,8 @@ class Folder:
             there = self._shard.info().payload_schema
             for name in (f"{NUMBERS}.{field}" for field in fields):
                 if name not in there:
-                    self._shard.update(edge.UpdateOperation.create_field_index(name, edge.FloatIndexParams()))
+                    floats = edge.FloatIndexParams(enable_hnsw=False)
+                    self._shard.update(edge.UpdateOperation.create_field_index(name, floats))
 
     def held(self) -> tuple[Numbers, Numbers]:
         """Return numbers and prints of all points [n], by number."""

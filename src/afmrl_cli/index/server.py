@@ -30,7 +30,7 @@ from ..listener import Listener
 from ..models.server import PASSING, checked_key, trusted_authorities
 from .card import PUSH_HINT, Card, read_card
 from .conditions import Condition
-from .engine import INDEX_KEY_VARIABLE, Near
+from .engine import BUILD_EFFORT, EXACT_KB, INDEX_KEY_VARIABLE, LINKS, Near
 from .points import NUMBERS, PRINT, TAGS, Numbers
 
 LEAST = (1, 20)
@@ -151,20 +151,24 @@ class Server:
             lambda: self._client.create_collection(
                 self._collection,
                 vectors_config=models.VectorParams(size=card.dimension, distance=models.Distance.COSINE),
+                hnsw_config=models.HnswConfigDiff(m=LINKS, ef_construct=BUILD_EFFORT, full_scan_threshold=EXACT_KB),
                 on_disk_payload=True,
                 metadata={METADATA: card.describe()},
             )
         )
-        self._create_index(TAGS, models.KeywordIndexParams(type="keyword", prefix=True))
+        self._index_tags()
+
+    def _index_tags(self) -> None:
+        self._create_index(TAGS, self._models.KeywordIndexParams(type="keyword", prefix=True, enable_hnsw=False))
 
     def index(self, fields: Sequence[str]) -> None:
         """Have the numbers of `fields` indexed."""
         there = self._about().payload_schema
         if TAGS not in there:  # cut off between both requests of `prepare`
-            self._create_index(TAGS, self._models.KeywordIndexParams(type="keyword", prefix=True))
+            self._index_tags()
         for name in (f"{NUMBERS}.{field}" for field in fields):
             if name not in there:
-                self._create_index(name, self._models.FloatIndexParams(type="float"))
+                self._create_index(name, self._models.FloatIndexParams(type="float", enable_hnsw=False))
 
     def _create_index(self, field: str, schema: Any) -> None:
         self._asked(lambda: self._client.create_payload_index(self._collection, field, schema, wait=True))
