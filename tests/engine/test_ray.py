@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -59,7 +60,7 @@ class Machine:
 
     def end(self, process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
         """What it has written to standard output and standard error."""
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == code, err
         return out, err
 
@@ -155,7 +156,7 @@ def test_a_worker_is_killed_and_the_store_is_that_of_one_process_bit_for_bit(
     os.kill(holders[0]["pid"], signal.SIGKILL)
     out, err = machine.end(process)
     assert "its worker was lost, another goes on" in err
-    assert "Ray: 2 workers, 1 core each, 8 shards" in err
+    assert re.search(r"Ray: 2 workers, \d+ cores? each, 8 shards", err)
     document = json.loads(out)
     assert document["products"] == COUNT
     assert document["encoded"] > 0
