@@ -141,7 +141,9 @@ class Rest:
                 offset=body.get("offset"), limit=body["limit"], with_payload=body["with_payload"]
             )
             records, after = shard.scroll(request)
-            return {"points": [{"id": r.id, "payload": r.payload} for r in records], "next_page_offset": after}
+            ids = [r.id if isinstance(r.id, int) else str(r.id) for r in records]
+            points = [{"id": id, "payload": r.payload} for id, r in zip(ids, records, strict=True)]
+            return {"points": points, "next_page_offset": after}
         elif what == "points/query":
             request = edge.QueryRequest(
                 limit=body["limit"],

@@ -32,7 +32,7 @@ from ..store.folder import STORE_NAME
 from ..store.lock import writer_lock
 from .card import PUSH_HINT, SCHEMA, Card, read_card
 from .conditions import Condition
-from .engine import BUILD_EFFORT, EXACT_KB, LINKS, Near
+from .engine import BUILD_EFFORT, EXACT_KB, LINKS, Near, number_in
 from .points import NUMBERS, PRINT, TAGS, Numbers
 
 MARK, CARD, SHARD = "index.json", "card.json", "shard"
@@ -169,7 +169,7 @@ class Folder:
                 request = edge.ScrollRequest(offset=offset, limit=PAGE, with_payload=[PRINT])
                 records, offset = self._shard.scroll(request)
             for record in records:
-                numbers.append(int(record.id))
+                numbers.append(number_in(record.id))
                 prints.append(int((record.payload or {}).get(PRINT) or "0", 16))
             if offset is None:
                 return np.array(numbers, dtype=np.uint64), np.array(prints, dtype=np.uint64)
@@ -230,7 +230,9 @@ class Folder:
                 with_payload=payload,
                 params=edge.SearchParams(hnsw_ef=effort or None),
             )
-            return [Near(int(each.id), float(each.score), each.payload or {}) for each in self._shard.query(request)]
+            return [
+                Near(number_in(each.id), float(each.score), each.payload or {}) for each in self._shard.query(request)
+            ]
 
     def point(self, number: int) -> tuple[NDArray[np.float32], dict[str, Any]] | None:
         """Return vector and payload of a point."""

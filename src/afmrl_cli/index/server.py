@@ -30,7 +30,7 @@ from ..listener import Listener
 from ..models.server import PASSING, checked_key, trusted_authorities
 from .card import PUSH_HINT, Card, read_card
 from .conditions import Condition
-from .engine import BUILD_EFFORT, EXACT_KB, INDEX_KEY_VARIABLE, LINKS, Near
+from .engine import BUILD_EFFORT, EXACT_KB, INDEX_KEY_VARIABLE, LINKS, Near, number_in
 from .points import NUMBERS, PRINT, TAGS, Numbers
 
 LEAST = (1, 20)
@@ -183,7 +183,7 @@ class Server:
                 )
             )
             for record in records:
-                numbers.append(_number(record.id))
+                numbers.append(number_in(record.id))
                 prints.append(int((record.payload or {}).get(PRINT) or "0", 16))
             if offset is None:
                 return np.array(numbers, dtype=np.uint64), np.array(prints, dtype=np.uint64)
@@ -266,7 +266,7 @@ class Server:
                 with_payload=payload,
             )
         )
-        return [Near(_number(each.id), float(each.score), each.payload or {}) for each in found.points]
+        return [Near(number_in(each.id), float(each.score), each.payload or {}) for each in found.points]
 
     def point(self, number: int) -> tuple[NDArray[np.float32], dict[str, Any]] | None:
         """Return vector and payload of a point."""
@@ -334,11 +334,6 @@ class Server:
     def _safe(self, said: object) -> str:
         text = " ".join(str(said).split())[:200]
         return text.replace(self._key, "[key]") if self._key else text
-
-
-def _number(id: Any) -> int:
-    """Return the number of a point; 0 for one that is called by a UUID, which none of ours is."""
-    return id if isinstance(id, int) else 0
 
 
 def _is_full(content: bytes) -> bool:
