@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import multiprocessing
 import struct
 import warnings
 import zlib
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -176,3 +178,9 @@ def test_photos_that_cannot_be_read_are_skipped_and_reported_or_fail(tmp_path: P
         load_photos(product.images, load_image, 1).report(
             product.id, product.row, CatalogSettings(bad_images="fail"), Problems()
         )
+
+
+def test_a_problem_is_the_same_in_another_process() -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        found = pool.submit(ImageProblem, "a.jpg", "no such file", "missing image").result()
+    assert (str(found), found.reason, found.kind) == ("a.jpg: no such file", "no such file", "missing image")

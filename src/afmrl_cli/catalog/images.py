@@ -54,6 +54,11 @@ class ImageProblem(DataError):
         super().__init__(f"{path}: {reason}")
         self.kind: Kind = kind
         self.reason = reason
+        self._made_of = path, reason, kind
+
+    def __reduce__(self) -> tuple[type[ImageProblem], tuple[Path | str, str, Kind]]:
+        """Return what it is made of: between processes an exception goes by its one message otherwise."""
+        return type(self), self._made_of
 
 
 _SIZES: dict[tuple[str, int, int, int], tuple[int, int] | ImageProblem] = {}

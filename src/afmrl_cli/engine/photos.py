@@ -25,12 +25,12 @@ class PhotoActor:
     def __init__(self, processor: Processor) -> None:
         self._processor = processor
 
-    def load(self, path: Path, content: str, catalog: CatalogSettings) -> Picture | str:
+    def load(self, path: Path, content: str, catalog: CatalogSettings) -> Picture | ImageProblem:
         """Return the photo, or why it can't be read."""
         try:
             return load_picture(path, content, None, self._processor, catalog)
         except ImageProblem as problem:
-            return problem.reason
+            return problem
 
 
 class PhotoActors:
@@ -59,10 +59,9 @@ class PhotoActors:
             """Load the photo elsewhere, as `load_picture` does; one that stays closed here."""
             if kept is not None:
                 return load_picture(path, content, kept, processor, catalog)
-            found = ray.get(next(actors).load.remote(path, content, catalog))
-            if isinstance(found, str):
-                raise ImageProblem(path, found)
-            picture: Picture = found
-            return picture
+            found: Picture | ImageProblem = ray.get(next(actors).load.remote(path, content, catalog))
+            if isinstance(found, ImageProblem):
+                raise found
+            return found
 
         reader.load_picture = load

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import re
 import secrets
 import socket
@@ -27,6 +26,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..catalog.pictures import OPENERS
 from ..errors import ModelError, UsageError
@@ -142,7 +143,7 @@ def _stream(ray: Any, job: Job, plan: Plan, count: int, listener: Listener) -> I
     thread.start()
     try:
         for row in ended.iter_rows():
-            outcome = pickle.loads(row["outcome"])  # our own worker's
+            outcome = row["outcome"]
             if isinstance(outcome, BaseException):
                 raise outcome
             yield outcome
@@ -249,7 +250,9 @@ class Worker:
             outcome = do_shard(self._work, self._job, shard)
         except Exception as error:
             outcome = error
-        return {"outcome": [pickle.dumps(outcome)]}
+        kept = np.empty(1, dtype=object)  # np.array would look into what is a sequence
+        kept[0] = outcome
+        return {"outcome": kept}
 
 
 def _check_address(address: str) -> None:
