@@ -16,6 +16,13 @@ from afmrl_cli.index.edge import Folder
 from afmrl_cli.index.place import open_engine
 from afmrl_cli.index.points import number_of
 from afmrl_cli.index.push import push_index
+from afmrl_cli.index.search import IndexSearcher
+from afmrl_cli.listener import Silent
+from afmrl_cli.retrieval.search import Query
+from afmrl_cli.sources import load_settings
+from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.workspace import Workspace
+from tests import NANO
 from tests.cli.calls import call
 from tests.conftest import MakeDisk, fill, kill_once
 
@@ -124,7 +131,16 @@ def test_an_index_that_lacks_the_newest_products_is_told(shop: Path, place: Path
     (shop / "catalog.csv").touch()
     assert "has changed since" in call("search", "shirt", "--index", str(place)).stderr
     edit(shop, lambda rows: rows[1:])
-    assert "has newer products" in call("search", "shirt", "--index", str(place)).stderr
+    assert "newer products or vectors" in call("search", "shirt", "--index", str(place)).stderr
+
+
+def test_a_search_goes_on_where_the_catalog_can_not_be_compared(shop: Path, place: Path) -> None:
+    push(place)
+    (shop / "catalog.parquet.url").write_text("memory://shop/nothing")
+    work = Workspace(CatalogFolder(shop / "catalog.parquet.url"), load_settings(shop, {}, NANO), Silent())
+    with open_engine(str(place), "afmrl search", shop) as engine:
+        found_ = IndexSearcher(work, engine).search(Query("shirt"))
+    assert found_.hits and any("not known whether the catalog has changed" in note for note in found_.notes)
 
 
 def test_an_older_form_is_refused_by_search_and_replaced_by_push(shop: Path, place: Path) -> None:

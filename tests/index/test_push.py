@@ -5,9 +5,16 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from afmrl_cli.index.place import open_engine
+from afmrl_cli.index.points import number_of
+from afmrl_cli.retrieval.embed import embed_catalog
+from afmrl_cli.retrieval.vectors import load_vectors
 from tests.cli.calls import call, document
+
+from .conftest import work_of
 
 
 def push(place: Path | str, *words: str, code: int = 0) -> dict:
@@ -42,6 +49,26 @@ def test_a_push_says_what_it_did_and_the_next_one_has_nothing_to_do(shop: Path, 
     assert (again["sent"], again["removed"], again["recall"]) == (0, 0, 1.0)
     text = call("index", "push", "--to", str(place)).output
     assert "nothing changed" in text and "recall@10 1.000 against exact search" in text
+
+
+def test_new_vectors_under_the_same_name_are_sent(shop: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of an endpoint whose model was trained further: other vectors of the same listings, by a name that stays."""
+    push(place)
+    work = work_of(shop)
+    encoder = work.embedder()
+    encode = encoder.encode
+    monkeypatch.setattr(encoder, "encode", lambda *items, **more: np.roll(encode(*items, **more), 1, axis=1))
+    before = load_vectors(work).matrix[:]
+    embed_catalog(work, force=True)
+    matrix = load_vectors(work).matrix
+    assert not np.allclose(matrix, before)
+    assert "newer products or vectors" in call("search", "shirt", "--index", str(place)).stderr
+    assert push(place)["sent"] == 24
+    assert push(place)["sent"] == 0
+    with open_engine(str(place), "afmrl search", shop) as engine:
+        engine.open()
+        point = engine.point(number_of(load_vectors(work).ids[3]))
+        assert point is not None and np.allclose(point[0], matrix[3], atol=1e-6)
 
 
 @pytest.mark.parametrize(

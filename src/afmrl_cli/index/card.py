@@ -21,9 +21,9 @@ class OtherForm(ModelError):
 @dataclass(frozen=True)
 class Card:
     """The card of an index. `vectors` is the name of their folder in the store, which says embedder, instruction and
-    way of enriching; `data` is what the vectors' manifest calls so, `state` all that the points depend on. Not
-    `complete`: a push has begun and not ended. `recall` is recall@10 against exact search at `effort`, with its
-    interval, over `queries` stored vectors.
+    way of enriching; `data` tells these vectors from others (`vectors.content_of`), `state` is all that the points
+    depend on. Not `complete`: a push has begun and not ended. `recall` is recall@10 against exact search at `effort`,
+    with its interval, over `queries` stored vectors.
     """
 
     embedder: str

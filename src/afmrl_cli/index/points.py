@@ -53,11 +53,12 @@ def numbers_of(ids: Iterable[str]) -> Numbers:
     return numbers
 
 
-def print_of(listing: Listing, attributes: str, form: str) -> int:
-    """Return the print of a listing with its attribute text, whose vector is stored in `form`."""
-    return number_of(f"{form}\n{attributes}\n") ^ (
-        int.from_bytes(hashlib.sha256(row_bytes(listing)).digest()[:8], "big") >> 1
-    )
+def print_of(listing: Listing, attributes: str, vector: NDArray[Any]) -> int:
+    """Return the print of a listing with its attribute text and its vector [d] as it is stored."""
+    whole = hashlib.sha256(f"{vector.dtype.str}\n{len(attributes)}\n{attributes}\n".encode("utf-8", "surrogatepass"))
+    whole.update(vector.tobytes())
+    whole.update(row_bytes(listing))
+    return int.from_bytes(whole.digest()[:8], "big") >> 1
 
 
 def cells_of(fields: Mapping[str, str], attributes: str) -> dict[str, str]:

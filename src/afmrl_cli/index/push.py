@@ -27,7 +27,8 @@ from ..listener import Listener
 from ..retrieval.index import NEAREST, RECALL_AIM, exact_search
 from ..retrieval.lexicon import attribute_texts, lexicon_facts
 from ..retrieval.listings import Listing
-from ..retrieval.vectors import Vectors, load_vectors, vectors_folder
+from ..retrieval.narrow import stored_rows
+from ..retrieval.vectors import Vectors, content_of, load_vectors, vectors_folder
 from ..scores import TIE
 from ..store.files import hash_json
 from ..workspace import Workspace
@@ -82,8 +83,8 @@ def push_index(work: Workspace, engine: Engine, *, force: bool = False) -> PushS
         vectors=vectors_folder(work).name,
         dimension=dimension,
         count=count,
-        data=vectors.manifest["data"],
-        state=hash_json([lexicon_facts(work, vectors), vectors.form]),
+        data=(data := content_of(vectors.folder, vectors.manifest)),
+        state=hash_json([lexicon_facts(work, vectors), vectors.form, data]),
     )
     same = before is not None and before.version == wanted.version
     if same and before is not None and before.complete and before.state == wanted.state and engine.count() == count:
@@ -162,7 +163,8 @@ def _send(
     order = np.argsort(held)
     for start in range(0, len(numbers), at_once):
         some = list(islice(rows, at_once))
-        own = np.array([print_of(*each, vectors.form) for each in some], dtype=np.uint64)
+        stored = stored_rows(vectors.matrix, slice(start, start + len(some)))
+        own = np.array([print_of(*each, row) for each, row in zip(some, stored, strict=True)], dtype=np.uint64)
         part = numbers[start : start + len(some)]
         places = np.searchsorted(held, part, sorter=order) if len(held) else np.zeros(len(part), dtype=np.int64)
         at = order[np.minimum(places, len(held) - 1)] if len(held) else places

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.images import open_image
-from ..errors import DataError, ModelError, UsageError
+from ..errors import AfmrlError, DataError, ModelError, UsageError
 from ..listener import Notes
 from ..models.embed_input import Item
 from ..retrieval.encode import cut_message
@@ -26,7 +26,7 @@ from ..retrieval.filters import near_values, parse_filters
 from ..retrieval.hits import Hit, QueryTerms, make_hit
 from ..retrieval.listings import Listing
 from ..retrieval.search import Found, Query
-from ..retrieval.vectors import CURRENT, MANIFEST, VERSION, catalog_state, vectors_folder
+from ..retrieval.vectors import CURRENT, MANIFEST, VERSION, catalog_state, content_of, vectors_folder
 from ..store.database import StoredAttributes
 from ..store.files import read_object
 from ..workspace import Workspace
@@ -118,11 +118,16 @@ class IndexSearcher:
         try:
             version = (place / CURRENT).read_text("utf-8").strip()
             manifest = read_object(place / version / MANIFEST) if VERSION.fullmatch(version) else {}
+            content = content_of(place / version, manifest)
         except (OSError, ValueError, DataError):
             return []  # no vectors of its own here: nothing to compare with
-        if manifest.get("catalog") != catalog_state(self.work.folder):
+        try:
+            changed = manifest.get("catalog") != catalog_state(self.work.folder)
+        except AfmrlError as error:  # a bucket that can't be listed is no reason not to search
+            return [f"not known whether the catalog has changed since `afmrl embed`: {error}"]
+        if changed:
             return ["the catalog has changed since `afmrl embed`: run it, and `afmrl index push`, again"]
-        return [] if manifest.get("data") == card.data else [f"`afmrl embed` has newer products: {PUSH_HINT}"]
+        return [] if content == card.data else [f"`afmrl embed` has newer products or vectors: {PUSH_HINT}"]
 
     def _tell_unknown(self, wanted: Sequence[tuple[str, Sequence[str]]], flag: str, card: Card, notes: Notes) -> None:
         for key, values in wanted:

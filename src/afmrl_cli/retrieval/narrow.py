@@ -29,14 +29,14 @@ class Narrow:
     """A stored matrix [n, d] of fp16 or int8 numbers that gives its rows as float32 of length 1."""
 
     def __init__(self, stored: NDArray[Any]) -> None:
-        self._stored = stored
+        self.stored = stored
         self.shape: tuple[int, int] = (stored.shape[0], stored.shape[1])
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> NDArray[np.float32]:
-        return unit(np.asarray(self._stored[rows], dtype=np.float32))
+        return unit(np.asarray(self.stored[rows], dtype=np.float32))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return self[:].astype(dtype or np.float32, copy=False)
@@ -50,6 +50,11 @@ def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     with np.errstate(invalid="ignore", divide="ignore"):
         made: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
     return made
+
+
+def stored_rows(matrix: Matrix, rows: slice) -> NDArray[Any]:
+    """Return the numbers of `rows` as they lie in the file: the same on every machine, unlike those of length 1."""
+    return np.ascontiguousarray(matrix.stored[rows] if isinstance(matrix, Narrow) else matrix[rows])
 
 
 def is_wider(form: Form, other: Form) -> bool:

@@ -18,7 +18,7 @@ process that has the old version open goes on reading it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -34,7 +34,7 @@ from ..catalog.read import read_products
 from ..errors import DataError, ModelError
 from ..models.backends import reads_text
 from ..settings import BUILT_IN
-from ..store.files import find_damage, hash_json, read_object
+from ..store.files import FILES, checksum, find_damage, hash_json, read_object
 from ..store.folder import CatalogFolder
 from ..store.source import state_of
 from ..workspace import Workspace
@@ -236,6 +236,15 @@ def load_vectors(work: Workspace) -> Vectors:
         made = vectors.manifest["embedder"]
         raise ModelError(f"{place}: made by {made}, the settings name {embedder_id}", EMBED_HINT)
     return vectors
+
+
+def content_of(version: Path, manifest: Mapping[str, Any]) -> str:
+    """Return what tells the listings and vectors in the folder `version` from others: of the same listings too, other
+    weights under the same name make other vectors.
+    """
+    sums = manifest.get(FILES)
+    known = sums.get(VECTORS) if isinstance(sums, dict) else None
+    return f"{manifest.get('data')}-{checksum(version / VECTORS) if known is None else known}"
 
 
 def stale_products(work: Workspace, vectors: Vectors) -> int:
