@@ -46,6 +46,7 @@ class Rest:
     requests: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     fault: Callable[[str, int], Fault] = lambda request, number: None
+    most_bytes: int = 32 * 2**20
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def told(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -174,6 +175,8 @@ def handler_of(state: Rest) -> type[BaseHTTPRequestHandler]:
                 state.requests.append(request)
                 state.headers.append({key.lower(): value for key, value in self.headers.items()})
                 fault = state.fault(request, number)
+                if length > state.most_bytes:
+                    fault = (413, "Payload Too Large")
                 if isinstance(fault, tuple):
                     return self.reply(fault[0], {"status": {"error": fault[1]}, "time": 0.0})
                 if fault == "lost":

@@ -154,14 +154,61 @@ def test_an_older_form_is_refused_by_search_and_replaced_by_push(shop: Path, pla
         assert found("shirt", index=place)
 
 
-@pytest.mark.parametrize("damage", ["card", "engine"])
-def test_a_damaged_index_is_told(shop: Path, place: Path, damage: str) -> None:
+def test_a_damaged_engine_is_told(shop: Path, place: Path) -> None:
     push(place)
-    if damage == "card":
-        next(place.glob("*/card.json")).write_text("{")
-    else:
-        next(place.glob("*/shard/segments/*/segment.json")).write_text("{")
-    assert str(place) in refused("search", "shirt", "--index", str(place), code=3 if damage == "card" else 4)
+    next(place.glob("*/shard/segments/*/segment.json")).write_text("{")
+    assert "remove the folder" in refused("search", "shirt", "--index", str(place), code=4)
+
+
+@pytest.mark.parametrize("damage", ["cut", "without a field", "another form", "gone"])
+@pytest.mark.parametrize("name", ["index.json", "*/card.json"])
+def test_a_push_mends_what_is_damaged_but_not_for_another_catalog(
+    shop: Path, place: Path, name: str, damage: str
+) -> None:
+    push(place)
+    file = next(place.glob(name))
+
+    def spoil() -> None:
+        content = json.loads(file.read_text())
+        content = {"schema": "afmrl.index/0"} if damage == "another form" else {**content, "current": "", "count": None}
+        {"cut": lambda: file.write_text("{"), "gone": file.unlink}.get(
+            damage, lambda: file.write_text(json.dumps(content))
+        )()
+
+    spoil()
+    if (name, damage) != ("index.json", "without a field"):
+        assert str(place) in refused("search", "shirt", "--index", str(place), code=4)
+    assert push(place)["products"] == 24
+    assert found("shirt", index=place)
+    spoil()
+    edit(shop, lambda rows: [{**row, "id": f"other-{row['id']}"} for row in rows])
+    assert "24 of its 24 products are not in this catalog" in refused("index", "push", "--to", str(place), code=2)
+    push(place, "--force")
+    assert "other-" in found("shirt", index=place)[0][0]
+
+
+def test_an_index_of_which_nothing_can_be_read_is_replaced_with_force_alone(shop: Path, place: Path) -> None:
+    place.mkdir()
+    (place / "index.json").write_text('{"schema": "afmrl.index/9", "current": "elsewhere"}')
+    assert "can't be read which products" in refused("index", "push", "--to", str(place), code=2)
+    assert push(place, "--force")["sent"] == 24
+
+
+@pytest.mark.parametrize("left", [("lock",), ("lock", "lock.json"), ("lock", "lock.json", ".writing-x.json")])
+def test_a_push_that_was_killed_at_once_locks_nobody_out(shop: Path, place: Path, left: tuple[str, ...]) -> None:
+    place.mkdir()
+    for name in left:
+        (place / name).write_text("{}")
+    assert push(place)["sent"] == 24
+
+
+def test_folders_that_only_look_like_an_index_are_refused(shop: Path, place: Path) -> None:
+    (place / "0123456789ab").mkdir(parents=True)
+    for name in ("0123456789ab/letters.txt", "index.json"):
+        (place / name).write_text("[1, 2]")
+        assert "holds other files" in refused("index", "push", "--to", str(place), code=2)
+        (place / name).unlink()
+        (place / "0123456789ab").rmdir() if name != "index.json" else None
 
 
 def test_another_catalogs_index_is_not_overwritten_by_mistake(shop: Path, place: Path) -> None:
@@ -205,7 +252,7 @@ def test_a_second_process_waits_and_then_says_who_has_the_folder(
     monkeypatch.setattr("afmrl_cli.index.edge.WAIT_SECONDS", 0.3)
     with (
         open_engine(str(place), "afmrl index push", shop),
-        pytest.raises(DataError, match=r"afmrl index push \(process \d+\) is writing here"),
+        pytest.raises(DataError, match=r"afmrl index push \(process \d+\) is using it"),
         open_engine(str(place), "afmrl search", shop),
     ):
         pass

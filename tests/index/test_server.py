@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import qdrant_edge as edge
 
+from afmrl_cli.index.points import number_of
 from tests.cli.calls import call
 
 from .rest import Fault, Rest, rest_server
@@ -164,7 +166,51 @@ def test_points_that_another_program_added_are_told(shop: Path, server: Rest) ->
     size = server.collections[name].vectors["size"]
     point = {"id": "5c56c793-69f3-4fbf-87e6-c4bf54c28c26", "vector": [1.0] * size, "payload": {}}
     server.answer("PUT", f"/collections/{name}/points", {"points": [point]})
-    assert "holds 25 points, not 24" in refused("index", "push", "--to", server.url, code=3)
+    for _ in range(2):
+        said = refused("index", "push", "--to", server.url, code=4)
+        assert "1 of its 25 points were not written by afmrl" in said
+
+
+def test_a_print_that_is_none_is_told(shop: Path, server: Rest) -> None:
+    push(server.url)
+    [collection] = server.collections.values()
+    collection.shard.update(edge.UpdateOperation.set_payload([number_of("s1")], {"print": "none"}))
+    collection.metadata["afmrl"]["state"] = ""
+    said = refused("index", "push", "--to", server.url, code=4)
+    assert "1 of its 24 points were not written by afmrl" in said
+
+
+def test_what_is_too_large_for_a_server_is_sent_in_smaller_parts(
+    shop: Path, server: Rest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.most_bytes = 8_000
+    assert push(server.url)["sent"] == 24
+    refusals = len([each for each in server.requests if put(each)])
+    server.most_bytes = 400
+    assert "HTTP 413" in refused("index", "push", "--to", f"{server.url}/collections/other", code=3)
+    server.most_bytes, before = 8_000, len(server.requests)
+    monkeypatch.setattr("afmrl_cli.index.server.MOST_BYTES", 4_000)
+    assert push(f"{server.url}/collections/third")["sent"] == 24
+    assert refusals > len([each for each in server.requests[before:] if put(each)]) > 1, "none had to be refused"
+
+
+def test_a_card_that_is_damaged_is_written_anew(shop: Path, server: Rest) -> None:
+    push(server.url)
+    [collection] = server.collections.values()
+    del collection.metadata["afmrl"]["effort"]
+    assert "run `afmrl index push`" in refused("search", "shirt", "--index", server.url, code=4)
+    assert push(server.url)["sent"] == 0
+    assert found("shirt", index=server.url)
+
+
+def test_a_push_leaves_alone_what_another_one_is_filling(shop: Path, server: Rest) -> None:
+    push(server.url)
+    [before] = server.collections
+    other = "afmrl-shop." + "0" * 12
+    server.answer("PUT", f"/collections/{other}", {"vectors": {"size": 8, "distance": "Cosine"}})
+    assert call("embed", "--dimensions", "16").exit_code == 0
+    push(server.url, "--set", "embed.dimensions=16")
+    assert other in server.collections and before not in server.collections
 
 
 def test_another_dimension_and_an_older_form_are_refused(shop: Path, server: Rest) -> None:
@@ -172,6 +218,7 @@ def test_another_dimension_and_an_older_form_are_refused(shop: Path, server: Res
     [(name, collection)] = server.collections.items()
     card = collection.metadata["afmrl"]
     collection.metadata["afmrl"] = {**card, "schema": "afmrl.index/0"}
+    collection.metadata["afmrl"].pop("keys")
     said = refused("search", "shirt", "--index", server.url, code=4)
     assert "is of the form afmrl.index/0" in said
     server.answer("DELETE", f"/collections/{name}", {})
@@ -207,8 +254,6 @@ def test_what_a_server_says_opens_no_file_outside_of_the_folder(shop: Path, serv
     Image.new("RGB", (8, 8)).save(tmp_path / "private.png")
     push(server.url)
     [collection] = server.collections.values()
-    import qdrant_edge as edge
-
     for images in (["../private.png"], [str(tmp_path / "private.png")]):
         ids = [each.id for each in collection.shard.scroll(edge.ScrollRequest(limit=100))[0]]
         collection.shard.update(edge.UpdateOperation.set_payload(ids, {"images": images, "title": "<b>bold</b>"}))

@@ -10,12 +10,14 @@ from ..errors import ModelError
 from ..store.files import hash_json
 from .points import Key
 
-SCHEMA = "afmrl.index/1"
+FAMILY = "afmrl.index/"
+SCHEMA = f"{FAMILY}1"
+"""Of what is stored: another number, and a push makes it anew."""
 PUSH_HINT = "run `afmrl index push`"
 
 
-class OtherForm(ModelError):
-    """The index was made by another version of afmrl: a push fills a new collection."""
+class Unreadable(ModelError):
+    """What says of an index what it holds is damaged, missing, or of another version of afmrl: a push makes it anew."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,13 @@ def version_of(vectors: str, dimension: int) -> str:
 
 
 def read_card(content: Mapping[str, Any], shown: str) -> Card:
-    """Read what `describe` has written. ModelError for an index of an older or later afmrl, and for anything else."""
+    """Read what `describe` has written. Unreadable where it is damaged or of an older or later afmrl, ModelError where
+    it is none of ours.
+    """
     schema = content.get("schema")
     if schema != SCHEMA:
-        if isinstance(schema, str) and schema.startswith(SCHEMA.partition("/")[0] + "/"):
-            raise OtherForm(f"{shown}: the index is of the form {schema[:40]}, this afmrl reads {SCHEMA}", PUSH_HINT)
+        if isinstance(schema, str) and schema.startswith(FAMILY):
+            raise Unreadable(f"{shown}: the index is of the form {schema[:40]}, this afmrl reads {SCHEMA}", PUSH_HINT)
         raise ModelError(f"{shown}: was not made by afmrl", "give another place")
     try:
         keys = {
@@ -84,4 +88,4 @@ def read_card(content: Mapping[str, Any], shown: str) -> Card:
             keys=keys,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{shown}: the card of the index is damaged: {error!r}"[:300], PUSH_HINT) from error
+        raise Unreadable(f"{shown}: the card of the index is damaged: {error!r}"[:300], PUSH_HINT) from error

@@ -27,15 +27,17 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, ModelError, UsageError
 from ..listener import Listener
-from ..store.files import make_folder, read_object, write_json
+from ..store.files import TEMPORARY_PREFIX, make_folder, read_object, write_json
 from ..store.folder import STORE_NAME
 from ..store.lock import writer_lock
-from .card import PUSH_HINT, SCHEMA, Card, read_card
+from .card import FAMILY, PUSH_HINT, SCHEMA, Card, Unreadable, read_card
 from .conditions import Condition
-from .engine import BUILD_EFFORT, EXACT_KB, LINKS, Near, number_in
+from .engine import BUILD_EFFORT, EXACT_KB, LINKS, Near, near_in, numbers_in, prints_in
 from .points import NUMBERS, PRINT, TAGS, Numbers
 
 MARK, CARD, SHARD = "index.json", "card.json", "shard"
+OWN = {MARK, "lock", "lock.json"}
+"""What a push that was killed may leave beside collections and temporary files."""
 VERSION = re.compile(r"[0-9a-f]{12}")
 PAGE = 10_000
 WAIT_SECONDS = 10.0
@@ -54,14 +56,12 @@ def open_folder(place: Path, command: str, root: Path) -> Iterator[Folder]:
     is something else.
     """
     place, searching = place.absolute(), command == "afmrl search"
+    _check_place(place, root)
     if searching and not (place / MARK).is_file():
         raise ModelError(f"{place}: no index here", PUSH_HINT)
-    _check_place(place, root)
-    with writer_lock(place, command, WAIT_SECONDS):
+    with writer_lock(place, command, WAIT_SECONDS, doing="is using it"):
         folder = Folder(place)
         try:
-            if not (place / MARK).is_file():
-                folder.mark("")
             yield folder
         finally:
             folder.close()
@@ -74,8 +74,26 @@ def _check_place(place: Path, root: Path) -> None:
         raise UsageError(f"{place}: belongs to the catalog", hint)
     if place.exists() and not place.is_dir():
         raise UsageError(f"{place}: is a file", hint)
-    if place.is_dir() and not (place / MARK).is_file() and any(p.name != "lock" for p in place.iterdir()):
+    if place.is_dir() and not _is_ours(place):
         raise UsageError(f"{place}: holds other files", hint)
+
+
+def _is_ours(place: Path) -> bool:
+    """Tell whether a folder has the mark of an index, or, where that is missing or damaged, holds nothing else."""
+    if (place / MARK).is_file():
+        with contextlib.suppress(DataError):
+            return str(read_object(place / MARK).get("schema")).startswith(FAMILY)
+    paths = list(place.iterdir())
+    collections = {path for path in paths if _is_collection(path)}
+    others = {path for path in paths if path.name not in OWN and not path.name.startswith(TEMPORARY_PREFIX)}
+    return others <= collections and (bool(collections) or not (place / MARK).exists())
+
+
+def _is_collection(path: Path) -> bool:
+    """Tell whether a folder is a collection of an index, and nothing else."""
+    if not VERSION.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+        return False
+    return all(each.name in (CARD, SHARD) or each.name.startswith(TEMPORARY_PREFIX) for each in path.iterdir())
 
 
 class Folder:
@@ -102,18 +120,59 @@ class Folder:
 
     def open(self) -> Card | None:
         """Open the collection that counts; None where there is none."""
-        mark = read_object(self.place / MARK)
+        mark = self._read(MARK)
+        if mark is None:
+            if self._versions():
+                raise Unreadable(f"{self.place / MARK}: is missing", PUSH_HINT)
+            return None
         if mark.get("schema") != SCHEMA:
             read_card(mark, self.shown)
         version = mark.get("current")
-        if not version:
+        if version == "":
             return None
         if not isinstance(version, str) or not VERSION.fullmatch(version):
-            raise ModelError(f"{self.place / MARK}: names no collection", f"remove {self.place} and {PUSH_HINT}")
+            raise Unreadable(f"{self.place / MARK}: names no collection", PUSH_HINT)
+        content = self._read(f"{version}/{CARD}")
+        if content is None:
+            raise Unreadable(f"{self.place / version / CARD}: is missing", PUSH_HINT)
+        card = read_card({"schema": SCHEMA, **content}, self.shown)
         self._version = version
-        card = read_card(read_object(self._own / CARD), self.shown)
         self._load()
         return card
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        """Return the content of a file of ours, None where it is not there. Unreadable where it is damaged."""
+        try:
+            return read_object(self.place / name)
+        except FileNotFoundError:
+            return None
+        except DataError as error:
+            raise Unreadable(str(error), PUSH_HINT) from error
+
+    def _versions(self) -> list[str]:
+        """Return the names of all collections, the one that counts first where that is known."""
+        current = ""
+        with contextlib.suppress(Unreadable):
+            current = str((self._read(MARK) or {}).get("current"))
+        return sorted((path.name for path in self.place.iterdir() if _is_collection(path)), key=lambda v: v != current)
+
+    def there(self) -> Numbers | None:
+        """Return the numbers of the points of what counts, or where that is not known of one that was begun; None where
+        they can't be read.
+        """
+        try:
+            versions = self._versions()
+            if not versions:
+                known = (self._read(MARK) or {}).get("schema") in (None, SCHEMA)
+                return np.array([], dtype=np.uint64) if known else None
+            self._version = versions[0]
+            self._load()
+            return numbers_in(self._points())
+        except ModelError:
+            return None
+        finally:
+            self.close()
+            self._version = ""
 
     def prepare(self, card: Card) -> None:
         """Open the collection of `card.version`, made where there is none."""
@@ -125,7 +184,7 @@ class Folder:
             shutil.rmtree(self._own, ignore_errors=True)
             self._check_room(card.count * (card.dimension * BYTES_A_NUMBER + BYTES_A_POINT))
             make_folder(self._own / SHARD)
-            with _told(self.place):
+            with _naming_failures(self.place):
                 vectors = edge.EdgeVectorParams(size=card.dimension, distance=edge.Distance.Cosine)
                 graph = edge.HnswIndexConfig(m=LINKS, ef_construct=BUILD_EFFORT, full_scan_threshold=EXACT_KB)
                 config = edge.EdgeConfig(vectors=vectors, hnsw_config=graph)
@@ -134,6 +193,8 @@ class Folder:
                 self._shard.update(edge.UpdateOperation.create_field_index(TAGS, tags))
                 self._shard.flush()
             self.write_card(card)
+            if not (self.place / MARK).is_file():
+                self.mark("")
 
     def _goes_on(self) -> bool:
         """Load the collection that was begun; False where there is none, or nothing that can be gone on with."""
@@ -142,19 +203,24 @@ class Folder:
         try:
             self._load()
         except ModelError:
-            if read_object(self.place / MARK).get("current") == self._version:
+            if self._is_current():
                 raise
             return False
         return True
 
+    def _is_current(self) -> bool:
+        with contextlib.suppress(Unreadable):
+            return (self._read(MARK) or {}).get("current") == self._version
+        return False
+
     def _load(self) -> None:
         self.close()
-        with _told(self.place):
+        with _naming_failures(self.place):
             self._shard = edge.EdgeShard.load(str(self._own / SHARD))
 
     def index(self, fields: Sequence[str]) -> None:
         """Have the numbers of `fields` indexed."""
-        with _told(self.place):
+        with _naming_failures(self.place):
             there = self._shard.info().payload_schema
             for name in (f"{NUMBERS}.{field}" for field in fields):
                 if name not in there:
@@ -162,17 +228,18 @@ class Folder:
                     self._shard.update(edge.UpdateOperation.create_field_index(name, floats))
 
     def held(self) -> tuple[Numbers, Numbers]:
-        """Return numbers and prints of all points [n], by number."""
-        numbers, prints, offset = list[int](), list[int](), None
+        """Return numbers and prints of all points [n], by number. ModelError where some are not afmrl's."""
+        return prints_in(self._points(), self.shown)
+
+    def _points(self) -> Iterator[Any]:
+        offset = None
         while True:
-            with _told(self.place):
+            with _naming_failures(self.place):
                 request = edge.ScrollRequest(offset=offset, limit=PAGE, with_payload=[PRINT])
                 records, offset = self._shard.scroll(request)
-            for record in records:
-                numbers.append(number_in(record.id))
-                prints.append(int((record.payload or {}).get(PRINT) or "0", 16))
+            yield from records
             if offset is None:
-                return np.array(numbers, dtype=np.uint64), np.array(prints, dtype=np.uint64)
+                return
 
     def put(self, numbers: Sequence[int], vectors: NDArray[np.float32], payloads: Sequence[dict[str, Any]]) -> None:
         """Write points, in place of those with the same numbers."""
@@ -181,19 +248,19 @@ class Folder:
             edge.Point(id=int(number), vector=vector, payload=payload)
             for number, vector, payload in zip(numbers, vectors, payloads, strict=True)
         ]
-        with _told(self.place):
+        with _naming_failures(self.place):
             self._shard.update(edge.UpdateOperation.upsert_points(points))
 
     def remove(self, numbers: Sequence[int]) -> None:
         """Remove points."""
-        with _told(self.place):
+        with _naming_failures(self.place):
             self._shard.update(edge.UpdateOperation.delete_points([int(number) for number in numbers]))
 
     def finish(self, listener: Listener) -> None:
         """Build the engine's own index of all points, and wait until they are on disk."""
         listener.progress("indexing", 0, None)
         self._check_room(self.disk())  # parts are written anew before the old ones go
-        with _told(self.place):
+        with _naming_failures(self.place):
             self._shard.optimize()
             self._shard.flush()
 
@@ -204,13 +271,13 @@ class Folder:
     def replace(self) -> None:
         """Let the collection count from now on, and remove the others."""
         self.mark(self._version)
-        for path in self.place.iterdir():
-            if path.is_dir() and VERSION.fullmatch(path.name) and path.name != self._version:
+        for path in list(self.place.iterdir()):
+            if path.name != self._version and _is_collection(path):
                 shutil.rmtree(path)
 
     def count(self, condition: Condition | None = None) -> int:
         """Count the points that fulfil a condition."""
-        with _told(self.place):
+        with _naming_failures(self.place):
             return int(self._shard.count(edge.CountRequest(exact=True, filter=filter_of(condition))))
 
     def nearest(
@@ -222,7 +289,7 @@ class Folder:
         payload: bool = True,
     ) -> list[Near]:
         """Return the k points nearest to `vector` [d] that fulfil a condition, best first; `effort` is HNSW's ef."""
-        with _told(self.place):
+        with _naming_failures(self.place):
             request = edge.QueryRequest(
                 limit=k,
                 query=edge.Query.Nearest(np.ascontiguousarray(vector, dtype=np.float32)),
@@ -230,13 +297,11 @@ class Folder:
                 with_payload=payload,
                 params=edge.SearchParams(hnsw_ef=effort or None),
             )
-            return [
-                Near(number_in(each.id), float(each.score), each.payload or {}) for each in self._shard.query(request)
-            ]
+            return near_in(self._shard.query(request))
 
     def point(self, number: int) -> tuple[NDArray[np.float32], dict[str, Any]] | None:
         """Return vector and payload of a point."""
-        with _told(self.place):
+        with _naming_failures(self.place):
             found = self._shard.retrieve([number], with_payload=True, with_vector=True)
         return (np.array(found[0].vector, dtype=np.float32), found[0].payload or {}) if found else None
 
@@ -275,22 +340,22 @@ def _one(condition: Condition) -> Any:
 
 
 @contextlib.contextmanager
-def _told(place: Path) -> Iterator[None]:
+def _naming_failures(place: Path) -> Iterator[None]:
     """Say of the engine's failures, which are all of one kind, what they are."""
     try:
         yield
     except BaseException as error:  # a panic of the engine is no Exception
         if type(error) is Exception or type(error).__name__ == "PanicException":
-            _raise_for(place, str(error), error)
+            _raise_for(place, " ".join(str(error).split()), error)
         raise
 
 
-def _raise_for(place: Path, said: str, error: BaseException) -> NoReturn:
-    if FULL.search(said):
+def _raise_for(place: Path, reason: str, error: BaseException) -> NoReturn:
+    if FULL.search(reason):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
-    if "WouldBlock" in said:
+    if "WouldBlock" in reason:
         raise DataError(f"{place}: another process has this index open", "wait for it to end, and try again") from error
-    said = " ".join(said.split())[:200]
-    if "dimension" in said.casefold():
-        raise ModelError(f"{place}: {said}", f"the index is of other vectors: {PUSH_HINT}") from error
-    raise ModelError(f"{place}: the engine says: {said}", f"remove the folder and {PUSH_HINT}") from error
+    reason = reason[:200]
+    if "dimension" in reason.casefold():
+        raise ModelError(f"{place}: {reason}", f"the index is of other vectors: {PUSH_HINT}") from error
+    raise ModelError(f"{place}: the engine says: {reason}", f"remove the folder and {PUSH_HINT}") from error

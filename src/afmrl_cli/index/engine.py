@@ -6,17 +6,19 @@ the one that counts and then named in its place, at once; only then the other on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import DataError, ModelError
 from ..listener import Listener
 from .card import Card
 from .conditions import Condition
-from .points import Numbers
+from .points import PRINT, Numbers
 
 EXACT_KB = 50_000
 """Where no more vectors than this pass a filter, in one of the engine's segments, they are compared one by one: nothing
@@ -24,6 +26,15 @@ is lost. So HNSW needs no links of its own for each value of a filter, which tak
 """
 LINKS, BUILD_EFFORT = 16, 100
 INDEX_KEY_VARIABLE = "AFMRL_INDEX_KEY"
+WRITTEN_PRINT = re.compile(r"[0-9a-f]{16}")
+
+
+class Refused(DataError):
+    """A server's refusal, with its HTTP status; 404: what was asked for is no longer there."""
+
+    def __init__(self, status: int, message: str, hint: str) -> None:
+        super().__init__(message, hint)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,10 @@ class Engine(Protocol):
         """Have the numbers of `fields` indexed."""
 
     def held(self) -> tuple[Numbers, Numbers]:
-        """Return numbers and prints of all points [n], by number."""
+        """Return numbers and prints of all points [n], by number. ModelError where some are not afmrl's."""
+
+    def there(self) -> Numbers | None:
+        """Return the numbers of the points of what counts, whatever its card says; None where they can't be read."""
 
     def put(self, numbers: Sequence[int], vectors: NDArray[np.float32], payloads: Sequence[dict[str, Any]]) -> None:
         """Write points, in place of those with the same numbers."""
@@ -67,7 +81,7 @@ class Engine(Protocol):
         """Keep the card with its collection."""
 
     def replace(self) -> None:
-        """Let the collection count from now on, and remove the others."""
+        """Let the collection count from now on, and remove the one that counted before."""
 
     def count(self, condition: Condition | None = None) -> int:
         """Count the points that fulfil a condition."""
@@ -92,3 +106,30 @@ class Engine(Protocol):
 def number_in(id: Any) -> int:
     """Return the number of a point; 0 for one that is called by a UUID, which none of ours is."""
     return id if isinstance(id, int) else 0
+
+
+def numbers_in(points: Iterable[Any]) -> Numbers:
+    """Return the numbers of an engine's points [n]."""
+    return np.fromiter((number_in(each.id) for each in points), dtype=np.uint64)
+
+
+def prints_in(points: Iterable[Any], shown: str) -> tuple[Numbers, Numbers]:
+    """Return numbers and prints of an engine's points [n]. ModelError that counts those that afmrl did not write."""
+    numbers, prints, others = list[int](), list[int](), 0
+    for point in points:
+        print_ = (point.payload or {}).get(PRINT)
+        if isinstance(point.id, int) and isinstance(print_, str) and WRITTEN_PRINT.fullmatch(print_):
+            numbers.append(point.id)
+            prints.append(int(print_, 16))
+        else:
+            others += 1
+    if others:
+        hint = "remove these points, or the whole index, and push again; or give another place"
+        of = others + len(numbers)
+        raise ModelError(f"{shown}: {others:,} of its {of:,} points were not written by afmrl", hint)
+    return np.array(numbers, dtype=np.uint64), np.array(prints, dtype=np.uint64)
+
+
+def near_in(points: Iterable[Any]) -> list[Near]:
+    """Return an engine's results as ours."""
+    return [Near(number_in(each.id), float(each.score), each.payload or {}) for each in points]

@@ -32,7 +32,7 @@ from ..retrieval.vectors import Vectors, content_of, load_vectors, vectors_folde
 from ..scores import TIE
 from ..store.files import hash_json
 from ..workspace import Workspace
-from .card import Card, OtherForm
+from .card import Card, Unreadable
 from .engine import Engine
 from .points import Key, Numbers, amounts_of, cells_of, number_field, numbers_of, payload_of, print_of
 
@@ -72,8 +72,8 @@ class PushSummary:
 def push_index(work: Workspace, engine: Engine, *, force: bool = False) -> PushSummary:
     """Bring the index up to date with the stored vectors of the settings' embedder.
 
-    Raises ModelError without vectors, UsageError where more than half of what the index holds would be removed, but
-    with `force`; and as the engine does.
+    Raises ModelError without vectors; UsageError, but with `force`, where more than half of what the index holds would
+    be removed, or it is not known what it holds; and as the engine does.
     """
     started = time.monotonic()
     vectors, before = load_vectors(work), _opened(work, engine)
@@ -91,8 +91,8 @@ def push_index(work: Workspace, engine: Engine, *, force: bool = False) -> PushS
         return _summary(engine, before, "", (0, 0), started)
     numbers = numbers_of(vectors.ids)
     held = engine.held() if before is not None else None
-    if held is not None and not force:
-        _check_same_catalog(engine, held[0], numbers)
+    if not force:
+        _check_same_catalog(engine, engine.there() if held is None else held[0], numbers)
     if held is None or not same:
         engine.prepare(wanted)
         held = engine.held()
@@ -126,16 +126,21 @@ def _summary(engine: Engine, card: Card, replaced: str, done: tuple[int, int], s
 
 
 def _opened(work: Workspace, engine: Engine) -> Card | None:
-    """Return the card of what counts; None where there is nothing, or it is of another version of afmrl."""
+    """Return the card of what counts; None where there is nothing, or it can't be read."""
     try:
         return engine.open()
-    except OtherForm as error:
-        work.listener.note(f"{error}: a new one is made in its place")
+    except Unreadable as error:
+        work.listener.note(f"{error}: it is made anew")
         return None
 
 
-def _check_same_catalog(engine: Engine, held: Numbers, numbers: Numbers) -> None:
-    """Raise UsageError where most of what counts now is of other products: it may be another catalog's index."""
+def _check_same_catalog(engine: Engine, held: Numbers | None, numbers: Numbers) -> None:
+    """Raise UsageError where most of what counts now is of other products, or nobody knows: it may be another catalog's
+    index.
+    """
+    if held is None:
+        hint = "another catalog's index? Give another place, or --force"
+        raise UsageError(f"{engine.shown}: it can't be read which products the index holds", hint)
     gone = int((~np.isin(held, numbers)).sum())
     if 2 * gone > len(held):
         raise UsageError(

@@ -12,6 +12,7 @@ without harm, so one that fails for a passing reason is, with growing waits.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import re
@@ -30,7 +31,7 @@ from ..listener import Listener
 from ..models.server import PASSING, checked_key, trusted_authorities
 from .card import PUSH_HINT, Card, read_card
 from .conditions import Condition
-from .engine import BUILD_EFFORT, EXACT_KB, INDEX_KEY_VARIABLE, LINKS, Near, number_in
+from .engine import BUILD_EFFORT, EXACT_KB, INDEX_KEY_VARIABLE, LINKS, Near, Refused, near_in, numbers_in, prints_in
 from .points import NUMBERS, PRINT, TAGS, Numbers
 
 LEAST = (1, 20)
@@ -44,6 +45,8 @@ TIMEOUT, TRIES = 120, 5
 WAIT = 0.5
 """Seconds: the longest first pause before a request is repeated, doubled each time."""
 POLL_SECONDS = 0.5
+MOST_BYTES, BYTES_A_NUMBER, TOO_LARGE = 8 * 2**20, 22, 413
+"""Of points, about, in one request, as JSON; Qdrant itself takes 32 MiB."""
 Answer = TypeVar("Answer")
 
 
@@ -99,55 +102,54 @@ class Server:
         from qdrant_client import models
 
         self._client, self._models, self._key = client, models, key
-        self._name, self._collection, self._answered = name, "", False
+        self._name, self._collection, self._has_answered = name, "", False
         self.shown = f"{address.rstrip('/')}{PATH}{name}"
 
     def check_version(self) -> None:
         """Raise ModelError for a server that is too old."""
-        said = str(self._asked(self._client.info).version)
-        numbers = tuple(int(part) for part in re.findall(r"\d+", said)[:2])
+        version = str(self._request(self._client.info).version)
+        numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
         if numbers < LEAST:
             least = ".".join(map(str, LEAST))
-            raise ModelError(f"{self.shown}: the server is Qdrant {said[:40]}", f"it has to be {least} or later")
+            raise ModelError(f"{self.shown}: the server is Qdrant {version[:40]}", f"it has to be {least} or later")
 
     def open(self) -> Card | None:
         """Open the collection that counts; None where there is none."""
-        aliases = self._asked(self._client.get_aliases).aliases
-        found = [each.collection_name for each in aliases if each.alias_name == self._name]
-        if not found:
+        self._collection = self._aliases().get(self._name, "")
+        if not self._collection:
             if self._name in self._collections():
                 hint = "give another name: http://.../collections/NAME"
                 raise DataError(f"{self.shown}: is a collection that afmrl did not make", hint)
             return None
-        self._collection = found[0]
-        return self._card(self._about())
-
-    def _collections(self) -> list[str]:
-        return [each.name for each in self._asked(self._client.get_collections).collections]
-
-    def _about(self) -> Any:
-        return self._asked(lambda: self._client.get_collection(self._collection))
-
-    def _card(self, about: Any) -> Card:
-        """Return the card of a collection, whose vectors have to be as it says."""
+        about = self._about()
         content = (about.config.metadata or {}).get(METADATA)
         card = read_card(content if isinstance(content, dict) else {}, self.shown)
+        self._check_dimension(about, card.dimension)
+        return card
+
+    def _collections(self) -> list[str]:
+        return [each.name for each in self._request(self._client.get_collections).collections]
+
+    def _about(self) -> Any:
+        return self._request(lambda: self._client.get_collection(self._collection))
+
+    def _check_dimension(self, about: Any, dimension: int) -> None:
+        """Raise ModelError unless a collection's vectors have `dimension` numbers."""
         size = getattr(about.config.params.vectors, "size", None)
-        if size != card.dimension:
+        if size != dimension:
             raise ModelError(
-                f"{self.shown}: its collection has vectors of {size} numbers, afmrl wrote {card.dimension}",
+                f"{self.shown}: its collection has vectors of {size} numbers, afmrl wrote {dimension}",
                 f"remove the collection {self._collection} and {PUSH_HINT}",
             )
-        return card
 
     def prepare(self, card: Card) -> None:
         """Open the collection of `card.version`, made where there is none."""
         models = self._models
         self._collection = f"{self._name}.{card.version}"
         if self._collection in self._collections():
-            self._card(self._about())
+            self._check_dimension(self._about(), card.dimension)  # its card may be damaged: the end writes it anew
             return
-        self._asked(
+        self._request(
             lambda: self._client.create_collection(
                 self._collection,
                 vectors_config=models.VectorParams(size=card.dimension, distance=models.Distance.COSINE),
@@ -171,36 +173,57 @@ class Server:
                 self._create_index(name, self._models.FloatIndexParams(type="float", enable_hnsw=False))
 
     def _create_index(self, field: str, schema: Any) -> None:
-        self._asked(lambda: self._client.create_payload_index(self._collection, field, schema, wait=True))
+        self._request(lambda: self._client.create_payload_index(self._collection, field, schema, wait=True))
 
     def held(self) -> tuple[Numbers, Numbers]:
-        """Return numbers and prints of all points [n], by number."""
-        numbers, prints, offset = list[int](), list[int](), None
+        """Return numbers and prints of all points [n], by number. ModelError where some are not afmrl's."""
+        return prints_in(self._points(), self.shown)
+
+    def there(self) -> Numbers | None:
+        """Return the numbers of the points of what counts, whatever its card says."""
+        self._collection = self._aliases().get(self._name, "")
+        return numbers_in(self._points()) if self._collection else np.array([], dtype=np.uint64)
+
+    def _points(self) -> Iterator[Any]:
+        offset = None
         while True:
-            records, offset = self._asked(
+            records, offset = self._request(
                 lambda at=offset: self._client.scroll(  # type: ignore[misc]
                     self._collection, limit=PAGE, offset=at, with_payload=[PRINT], with_vectors=False
                 )
             )
-            for record in records:
-                numbers.append(number_in(record.id))
-                prints.append(int((record.payload or {}).get(PRINT) or "0", 16))
+            yield from records
             if offset is None:
-                return np.array(numbers, dtype=np.uint64), np.array(prints, dtype=np.uint64)
+                return
 
     def put(self, numbers: Sequence[int], vectors: NDArray[np.float32], payloads: Sequence[dict[str, Any]]) -> None:
         """Write points, in place of those with the same numbers."""
-        points = [
-            self._models.PointStruct(id=int(number), vector=vector.tolist(), payload=payload)
-            for number, vector, payload in zip(numbers, vectors, payloads, strict=True)
-        ]
-        self._asked(lambda: self._client.upsert(self._collection, points, wait=True))
+        some, size = list[Any](), 0
+        for number, vector, payload in zip(numbers, vectors, payloads, strict=True):
+            takes = len(json.dumps(payload)) + len(vector) * BYTES_A_NUMBER
+            if some and size + takes > MOST_BYTES:
+                self._send(some)
+                some, size = [], 0
+            some.append(self._models.PointStruct(id=int(number), vector=vector.tolist(), payload=payload))
+            size += takes
+        if some:
+            self._send(some)
+
+    def _send(self, points: Sequence[Any]) -> None:
+        """Write points; in halves where a server or a proxy before it does not take so much at once."""
+        try:
+            self._request(lambda: self._client.upsert(self._collection, points, wait=True))
+        except Refused as error:
+            if error.status != TOO_LARGE or len(points) == 1:
+                raise
+            self._send(points[: len(points) // 2])
+            self._send(points[len(points) // 2 :])
 
     def remove(self, numbers: Sequence[int]) -> None:
         """Remove points."""
         for start in range(0, len(numbers), REMOVED_AT_ONCE):
             some = self._models.PointIdsList(points=[int(each) for each in numbers[start : start + REMOVED_AT_ONCE]])
-            self._asked(lambda some=some: self._client.delete(self._collection, some, wait=True))  # type: ignore[misc]
+            self._request(lambda some=some: self._client.delete(self._collection, some, wait=True))  # type: ignore[misc]
 
     def finish(self, listener: Listener) -> None:
         """Wait until the server has indexed all points."""
@@ -208,12 +231,12 @@ class Server:
             about = self._about()
             status = str(about.status)
             if status == "red":
-                said = str(getattr(about.optimizer_status, "error", about.optimizer_status))[:200]
-                raise DataError(f"{self.shown}: the server can't index the points: {said}", "see its log")
+                reason = str(getattr(about.optimizer_status, "error", about.optimizer_status))[:200]
+                raise DataError(f"{self.shown}: the server can't index the points: {reason}", "see its log")
             if status == "green":
                 return
             if status == "grey":  # waits for a change before it goes on
-                self._asked(
+                self._request(
                     lambda: self._client.update_collection(
                         self._collection, optimizers_config=self._models.OptimizersConfigDiff()
                     )
@@ -224,27 +247,32 @@ class Server:
     def write_card(self, card: Card) -> None:
         """Keep the card with its collection."""
         metadata = {METADATA: card.describe()}
-        self._asked(lambda: self._client.update_collection(self._collection, metadata=metadata))
+        self._request(lambda: self._client.update_collection(self._collection, metadata=metadata))
 
     def replace(self) -> None:
-        """Let the collection count from now on, in one request, and remove the others."""
-        models = self._models
-        aliases = {each.alias_name: each.collection_name for each in self._asked(self._client.get_aliases).aliases}
-        if aliases.get(self._name) != self._collection:
-            made = models.CreateAlias(collection_name=self._collection, alias_name=self._name)
-            changes: list[Any] = [models.CreateAliasOperation(create_alias=made)]
-            if self._name in aliases:
-                gone = models.DeleteAlias(alias_name=self._name)
-                changes.insert(0, models.DeleteAliasOperation(delete_alias=gone))
-            self._asked(lambda: self._client.update_collection_aliases(changes))
-        for name in self._collections():
-            before, _, version = name.rpartition(".")
-            if before == self._name and VERSION.fullmatch(version) and name != self._collection:
-                self._asked(lambda name=name: self._client.delete_collection(name))  # type: ignore[misc]
+        """Let the collection count from now on, in one request, and remove the one that counted before. No other:
+        another push may be filling it.
+        """
+        models, before = self._models, self._aliases().get(self._name, "")
+        if before == self._collection:
+            return
+        made = models.CreateAlias(collection_name=self._collection, alias_name=self._name)
+        changes: list[Any] = [models.CreateAliasOperation(create_alias=made)]
+        if before:
+            gone = models.DeleteAlias(alias_name=self._name)
+            changes.insert(0, models.DeleteAliasOperation(delete_alias=gone))
+        self._request(lambda: self._client.update_collection_aliases(changes))
+        name, _, version = before.rpartition(".")
+        if name == self._name and VERSION.fullmatch(version):
+            self._request(lambda: self._client.delete_collection(before))
+
+    def _aliases(self) -> dict[str, str]:
+        """Return which collection each alias leads to."""
+        return {each.alias_name: each.collection_name for each in self._request(self._client.get_aliases).aliases}
 
     def count(self, condition: Condition | None = None) -> int:
         """Count the points that fulfil a condition."""
-        found = self._asked(lambda: self._client.count(self._collection, self._filter(condition), exact=True))
+        found = self._request(lambda: self._client.count(self._collection, self._filter(condition), exact=True))
         return int(found.count)
 
     def nearest(
@@ -256,7 +284,7 @@ class Server:
         payload: bool = True,
     ) -> list[Near]:
         """Return the k points nearest to `vector` [d] that fulfil a condition, best first; `effort` is HNSW's ef."""
-        found = self._asked(
+        found = self._request(
             lambda: self._client.query_points(
                 self._collection,
                 query=[float(number) for number in vector],
@@ -266,11 +294,11 @@ class Server:
                 with_payload=payload,
             )
         )
-        return [Near(number_in(each.id), float(each.score), each.payload or {}) for each in found.points]
+        return near_in(found.points)
 
     def point(self, number: int) -> tuple[NDArray[np.float32], dict[str, Any]] | None:
         """Return vector and payload of a point."""
-        found = self._asked(lambda: self._client.retrieve(self._collection, [number], with_vectors=True))
+        found = self._request(lambda: self._client.retrieve(self._collection, [number], with_vectors=True))
         return (np.array(found[0].vector, dtype=np.float32), found[0].payload or {}) if found else None
 
     def disk(self) -> int | None:
@@ -280,22 +308,22 @@ class Server:
     def _filter(self, condition: Condition | None) -> Any:
         return None if condition is None else self._models.Filter(**condition)
 
-    def _asked(self, ask: Callable[[], Answer]) -> Answer:
-        """Return what `ask` does, repeated while it fails for passing reasons once the server has answered."""
+    def _request(self, call: Callable[[], Answer]) -> Answer:
+        """Return what `call` does, repeated while it fails for passing reasons once the server has answered."""
         from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
         from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
         for attempt in range(TRIES):
             last = attempt == TRIES - 1
             try:
-                answer = ask()
+                answer = call()
             except ResponseHandlingException as error:
                 source = error.source
                 if not isinstance(source, httpx.TransportError):
                     raise ModelError(
                         f"{self.shown}: no answer of Qdrant: {self._safe(source)}", "is it one?"
                     ) from error
-                if last or (not self._answered and isinstance(source, httpx.ConnectError)):
+                if last or (not self._has_answered and isinstance(source, httpx.ConnectError)):
                     raise self._unreachable(source) from error
             except UnexpectedResponse as error:
                 if last or error.status_code not in PASSING or _is_full(error.content):
@@ -304,23 +332,25 @@ class Server:
                 if last:
                     raise self._refused(429, str(error).encode()) from error
             else:
-                self._answered = True
+                self._has_answered = True
                 return answer
             time.sleep(min(WAIT * 2.0**attempt, 30.0) * random.uniform(0.5, 1.0))
         raise AssertionError("the last attempt returns or raises")
 
     def _unreachable(self, source: Exception) -> DataError:
-        said = self._safe(source) or type(source).__name__
-        if self._answered:
-            return DataError(f"{self.shown}: connection lost: {said}", "what was sent stays: the same command goes on")
-        return DataError(f"{self.shown}: can't connect: {said}", "is the server running, and the address right?")
+        reason = self._safe(source) or type(source).__name__
+        if self._has_answered:
+            return DataError(
+                f"{self.shown}: connection lost: {reason}", "what was sent stays: the same command goes on"
+            )
+        return DataError(f"{self.shown}: can't connect: {reason}", "is the server running, and the address right?")
 
-    def _refused(self, status: int, content: bytes) -> DataError:
+    def _refused(self, status: int, content: bytes) -> Refused:
         try:
-            said = str(httpx.Response(200, content=content).json()["status"]["error"])
+            reason = str(httpx.Response(200, content=content).json()["status"]["error"])
         except (ValueError, KeyError, TypeError, RecursionError):
-            said = content[:200].decode("utf-8", "replace")
-        message, hint = f"{self.shown}: HTTP {status}: {self._safe(said)}", "see the server's log"
+            reason = content[:200].decode("utf-8", "replace")
+        message, hint = f"{self.shown}: HTTP {status}: {self._safe(reason)}", "see the server's log"
         if status == 507 or _is_full(content):
             hint = "free some space there: what was sent stays, and the same command goes on"
         elif status in (401, 403):
@@ -329,10 +359,10 @@ class Server:
             hint = "redirects are not followed: give the address itself"
         elif status in PASSING:
             hint = "what was sent stays: the same command goes on"
-        return DataError(message, hint)
+        return Refused(status, message, hint)
 
-    def _safe(self, said: object) -> str:
-        text = " ".join(str(said).split())[:200]
+    def _safe(self, words: object) -> str:
+        text = " ".join(str(words).split())[:200]
         return text.replace(self._key, "[key]") if self._key else text
 
 

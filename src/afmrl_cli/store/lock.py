@@ -23,12 +23,14 @@ class Taken(DataError):
 
 
 @contextlib.contextmanager
-def writer_lock(store: Path, command: str, wait_seconds: float = 0.0, *, lend: bool = False) -> Iterator[None]:
+def writer_lock(
+    store: Path, command: str, wait_seconds: float = 0.0, *, lend: bool = False, doing: str = "is writing here"
+) -> Iterator[None]:
     """Hold the store's lock while the block runs; the kernel releases it even after kill -9.
 
     `lend`: whatever asks for the same lock inside the block, in this process, goes ahead under it. Raises Taken
-    naming the other writer's command and process when the lock is still taken after `wait_seconds`, and DataError
-    when something in the store is a link.
+    naming the other writer's command and process, and what it is `doing`, when the lock is still taken after
+    `wait_seconds`, and DataError when something in the store is a link.
     """
     from filelock import FileLock, Timeout
 
@@ -41,9 +43,7 @@ def writer_lock(store: Path, command: str, wait_seconds: float = 0.0, *, lend: b
     try:
         lock.acquire(timeout=wait_seconds)
     except Timeout:
-        raise Taken(
-            f"{store}: {_who(holder)} is writing here", "wait for it to end, or stop it, and try again"
-        ) from None
+        raise Taken(f"{store}: {_who(holder)} {doing}", "wait for it to end, or stop it, and try again") from None
     try:
         remove_leftovers(store)
         write_json(holder, {"command": command, "pid": os.getpid(), "since": int(time.time())})
