@@ -26,7 +26,7 @@ def nearest(table: lancedb.table.Table, vector: np.ndarray, tag: str = "", k: in
     query = table.search(vector, vector_column_name="vector").metric("cosine").limit(k)
     if tag:
         query = query.where("array_has(tags, '" + tag.replace("'", "''") + "')", prefilter=True)
-    return query.select(["id", "title", "price"]).to_list()
+    return query.select(["id", "title", "price", "_distance"]).to_list()
 
 
 def main() -> None:

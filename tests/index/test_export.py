@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,11 +53,21 @@ def test_an_earlier_export_is_replaced_and_other_files_are_not(shop: Path, tmp_p
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["index.json"]
 
 
+def test_an_export_that_was_killed_while_it_replaced_another_loses_none(shop: Path, tmp_path: Path) -> None:
+    to = tmp_path / "exported"
+    document("index", "export", "--to", str(to))
+    to.rename(tmp_path / ".writing-before-exported")
+    shutil.rmtree(shop / ".afmrl" / "embeddings")
+    refused("index", "export", "--to", str(to), code=4)
+    assert sorted(path.name for path in to.iterdir()) == ["index.json", "listings.parquet", "vectors.npy"]
+
+
 def test_lancedb_loads_it_and_finds_what_search_finds(shop: Path, tmp_path: Path) -> None:
     document("index", "export", "--to", str(tmp_path / "exported"))
     command = [sys.executable, str(EXAMPLE), "exported", "database", "color=navy"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "_distance" not in done.stderr
     plain, filtered = done.stdout.split("like the first listing, color=navy:")
     ids = [line.split()[1] for line in plain.splitlines()[1:]]
     assert ids[0] == "s0" and ids[1:] == [id for id, _ in found("--like", "s0")][:9]

@@ -138,8 +138,7 @@ def test_a_search_goes_on_where_the_catalog_can_not_be_compared(shop: Path, plac
     push(place)
     (shop / "catalog.parquet.url").write_text("memory://shop/nothing")
     work = Workspace(CatalogFolder(shop / "catalog.parquet.url"), load_settings(shop, {}, NANO), Silent())
-    with open_engine(str(place), "afmrl search", shop) as engine:
-        found_ = IndexSearcher(work, engine).search(Query("shirt"))
+    found_ = IndexSearcher(work, lambda: open_engine(str(place), "afmrl search", shop)).search(Query("shirt"))
     assert found_.hits and any("not known whether the catalog has changed" in note for note in found_.notes)
 
 
@@ -171,9 +170,9 @@ def test_a_push_mends_what_is_damaged_but_not_for_another_catalog(
     def spoil() -> None:
         content = json.loads(file.read_text())
         content = {"schema": "afmrl.index/0"} if damage == "another form" else {**content, "current": "", "count": None}
-        {"cut": lambda: file.write_text("{"), "gone": file.unlink}.get(
-            damage, lambda: file.write_text(json.dumps(content))
-        )()
+        file.write_text("{" if damage == "cut" else json.dumps(content))
+        if damage == "gone":
+            file.unlink()
 
     spoil()
     if (name, damage) != ("index.json", "without a field"):
@@ -256,6 +255,23 @@ def test_a_second_process_waits_and_then_says_who_has_the_folder(
         open_engine(str(place), "afmrl search", shop),
     ):
         pass
+
+
+def test_nobody_waits_while_a_model_reads_the_query(shop: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    push(place)
+    monkeypatch.setattr("afmrl_cli.index.edge.WAIT_SECONDS", 0.3)
+    work = work_of(shop)
+    encoder = work.embedder()
+    encode, pushes = encoder.encode, list[int]()
+
+    def meanwhile(*items, **more):
+        with open_engine(str(place), "afmrl index push", shop) as engine:
+            pushes.append(push_index(work_of(shop), engine).sent)
+        return encode(*items, **more)
+
+    monkeypatch.setattr(encoder, "encode", meanwhile)
+    searcher = IndexSearcher(work, lambda: open_engine(str(place), "afmrl search", shop))
+    assert searcher.search(Query("shirt")).hits and pushes == [0]
 
 
 def test_a_missing_extra_is_an_error_of_two_lines(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import qdrant_edge as edge
 
+from afmrl_cli.cli.options import is_plain_and_far
 from afmrl_cli.index.points import number_of
 from tests.cli.calls import call
 
@@ -203,6 +204,20 @@ def test_a_card_that_is_damaged_is_written_anew(shop: Path, server: Rest) -> Non
     assert found("shirt", index=server.url)
 
 
+def test_a_search_survives_a_push_that_ends_meanwhile(shop: Path, server: Rest) -> None:
+    push(server.url)
+    lost: list[str] = []
+
+    def fault(request: str, number: int) -> Fault:
+        if request.endswith("/points/query") and not lost:
+            lost.append(request)
+            return (404, "Not found: Collection doesn't exist!")
+        return None
+
+    server.fault = fault
+    assert found("shirt", index=server.url) and lost
+
+
 def test_a_push_leaves_alone_what_another_one_is_filling(shop: Path, server: Rest) -> None:
     push(server.url)
     [before] = server.collections
@@ -241,6 +256,23 @@ def test_the_key_goes_into_one_header_and_into_no_message(
     server.fault = lambda request, number: (401, "Invalid API key s3cret-key")
     said = refused("index", "push", "--to", server.url, code=3)
     assert "[key]" in said and "s3cret" not in said
+
+
+@pytest.mark.parametrize(
+    ("place", "warned"),
+    [
+        ("http://127.0.0.1:1/", False),
+        ("http://[::1]:1/", False),
+        ("http://localhost:1/", False),
+        ("http://localhost.shop.example:1/", True),
+        ("http://127.shop.example:1/", True),
+        ("HTTP://shop.example/a//localhost", True),
+        ("https://shop.example", False),
+        ("/srv/index", False),
+    ],
+)
+def test_a_key_that_leaves_this_machine_in_the_clear_is_warned_of(place: str, warned: bool) -> None:
+    assert is_plain_and_far(place) is warned
 
 
 @pytest.mark.parametrize("place", ["http://", "http://user:s3cret@127.0.0.1:1", "http://127.0.0.1:1/collections/a/b"])

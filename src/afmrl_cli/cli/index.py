@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .errors import guarded
-from .options import Session, in_session, tell_embedder
+from .options import Session, in_session, is_plain_and_far, tell_embedder
 
 if TYPE_CHECKING:
     from ..index.push import PushSummary
@@ -65,8 +65,7 @@ def warn_of_plain_key(session: Session, place: str) -> None:
     """Warn before the key of an index goes where others can read it."""
     from ..index.engine import INDEX_KEY_VARIABLE
 
-    local = any(f"//{host}" in place for host in ("localhost", "127.", "[::1]"))
-    if place.lower().startswith("http:") and not local and os.environ.get(INDEX_KEY_VARIABLE):
+    if is_plain_and_far(place) and os.environ.get(INDEX_KEY_VARIABLE):
         session.out.warn(f"the key in {INDEX_KEY_VARIABLE} goes over plain http to another machine: use https")
 
 

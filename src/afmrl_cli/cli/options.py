@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import ipaddress
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ..errors import UsageError
 from ..store.folder import CatalogFolder, check_output, find_folder, keep_catalog
@@ -148,9 +150,23 @@ def warn_of_two_faiss(session: Session) -> None:
 
 def warn_of_plain_http(session: Session, address: str) -> None:
     """Warn before the key goes to the endpoint `address` where others can read it."""
-    local = any(f"//{host}" in address for host in ("localhost", "127.", "[::1]"))
-    if address.startswith("http:") and not local and os.environ.get("AFMRL_API_KEY"):
+    if is_plain_and_far(address) and os.environ.get("AFMRL_API_KEY"):
         session.out.warn("the key in AFMRL_API_KEY goes over plain http to another machine: use https where you can")
+
+
+def is_plain_and_far(address: str) -> bool:
+    """Tell whether what is sent to `address` leaves this machine in the clear."""
+    try:
+        parts = urlsplit(address.strip())
+        host = parts.hostname or ""
+    except ValueError:
+        return False  # no address: refused where it is used
+    if parts.scheme != "http" or host == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return True  # a name
 
 
 def with_split_shares(settings: Settings, folder: CatalogFolder) -> Settings:

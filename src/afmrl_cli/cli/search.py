@@ -138,8 +138,11 @@ def _in_index(session: Session, query: Query, enrich: bool, index: str) -> Found
     from .index import warn_of_plain_key
 
     warn_of_plain_key(session, index)
-    with open_engine(index, "afmrl search", session.folder.root) as engine:
-        return IndexSearcher(session.work, engine).search(_enriched(session, query) if enrich else query)
+    searcher = IndexSearcher(session.work, lambda: open_engine(index, "afmrl search", session.folder.root))
+    if enrich:
+        searcher.check(query)  # before a generator is loaded
+        query = _enriched(session, query)
+    return searcher.search(query)
 
 
 def _enriched(session: Session, query: Query) -> Query:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import tempfile
 import time
 from dataclasses import dataclass
 from itertools import islice
@@ -27,8 +28,8 @@ from ..retrieval.filters import PRICES
 from ..retrieval.hits import first_filled
 from ..retrieval.lexicon import attribute_texts
 from ..retrieval.listings import Listing
-from ..retrieval.vectors import load_vectors
-from ..store.files import TEMPORARY_PREFIX, naming, read_object, write_json, writing_folder
+from ..retrieval.vectors import Vectors, load_vectors
+from ..store.files import TEMPORARY_PREFIX, make_folder, naming, read_object, write_json, writing_folder
 from ..store.folder import STORE_NAME
 from ..workspace import Workspace
 from .points import cells_of, tags_of
@@ -55,42 +56,53 @@ def export_index(work: Workspace, folder: Path) -> ExportSummary:
     """Write the stored vectors of the settings' embedder, and their listings, into `folder`, beside and renamed; an
     earlier export there is replaced. ModelError without vectors, UsageError for a folder that holds anything else.
     """
+    started, folder = time.monotonic(), folder.absolute()
+    before = folder.with_name(f"{TEMPORARY_PREFIX}before-{folder.name}")
+    if not folder.exists() and (before / MARK).is_file():
+        before.replace(folder)  # a run before was killed between both renames below
+    _check_folder(folder, work.folder.root)
+    vectors = load_vectors(work)
+    count, dimension = vectors.matrix.shape
+    make_folder(folder.parent)
+    with (
+        naming(folder),
+        tempfile.TemporaryDirectory(prefix=f"{TEMPORARY_PREFIX}{folder.name}-", dir=folder.parent) as scratch,
+    ):
+        made = Path(scratch) / folder.name  # not `folder` itself: onto one that is there nothing can be renamed
+        with writing_folder(made) as beside:
+            _write(work, vectors, beside)
+        shutil.rmtree(before, ignore_errors=True)
+        if folder.exists():
+            folder.replace(before)
+        made.replace(folder)
+        shutil.rmtree(before, ignore_errors=True)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return ExportSummary(folder, work.embedder_id, count, dimension, size, time.monotonic() - started)
+
+
+def _write(work: Workspace, vectors: Vectors, folder: Path) -> None:
+    """Write the three files."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    started, folder = time.monotonic(), folder.absolute()
-    _check_folder(folder, work.folder.root)
-    vectors = load_vectors(work)
     count, dimension = vectors.matrix.shape
     text, texts = pa.string(), pa.list_(pa.string())
     columns = [(name, text) for name in TEXTS] + [("price", pa.float64()), ("tags", texts), ("images", texts)]
     schema = pa.schema([*columns, ("vector", pa.list_(pa.float32(), dimension))])
-    # Not onto `folder` itself: one that is there can't be renamed onto.
-    made = folder.with_name(f"{TEMPORARY_PREFIX}made-{folder.name}")
-    shutil.rmtree(made, ignore_errors=True)
-    with naming(folder), writing_folder(made) as beside:
-        with (beside / VECTORS).open("wb") as out, pq.ParquetWriter(beside / LISTINGS, schema) as table:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (count, dimension)}
-            np.lib.format.write_array_header_1_0(out, header)
-            rows = zip(vectors.listings, attribute_texts(work, vectors), strict=True)
-            for start in range(0, count, ROWS):
-                part = np.ascontiguousarray(vectors.matrix[start : start + ROWS], dtype="<f4")
-                out.write(part.tobytes())
-                described = [_row(*each) for each in islice(rows, ROWS)]
-                arrays = [pa.array([row[name] for row in described], kind) for name, kind in columns]
-                arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(part.ravel()), dimension))
-                table.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
-                work.listener.progress("products", min(start + ROWS, count), count)
-        facts = {"embedder": work.embedder_id, "products": count, "dimension": dimension}
-        write_json(beside / MARK, {"schema": SCHEMA, **facts, "data": vectors.manifest["data"]})
-    before = folder.with_name(f"{TEMPORARY_PREFIX}before-{folder.name}")
-    shutil.rmtree(before, ignore_errors=True)
-    if folder.exists():
-        folder.replace(before)
-    made.replace(folder)
-    shutil.rmtree(before, ignore_errors=True)
-    size = sum(path.stat().st_size for path in folder.iterdir())
-    return ExportSummary(folder, work.embedder_id, count, dimension, size, time.monotonic() - started)
+    with (folder / VECTORS).open("wb") as out, pq.ParquetWriter(folder / LISTINGS, schema) as table:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (count, dimension)}
+        np.lib.format.write_array_header_1_0(out, header)
+        rows = zip(vectors.listings, attribute_texts(work, vectors), strict=True)
+        for start in range(0, count, ROWS):
+            part = np.ascontiguousarray(vectors.matrix[start : start + ROWS], dtype="<f4")
+            out.write(part.tobytes())
+            described = [_row(*each) for each in islice(rows, ROWS)]
+            arrays = [pa.array([row[name] for row in described], kind) for name, kind in columns]
+            arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(part.ravel()), dimension))
+            table.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+            work.listener.progress("products", min(start + ROWS, count), count)
+    facts = {"embedder": work.embedder_id, "products": count, "dimension": dimension}
+    write_json(folder / MARK, {"schema": SCHEMA, **facts, "data": vectors.manifest["data"]})
 
 
 def _check_folder(folder: Path, root: Path) -> None:

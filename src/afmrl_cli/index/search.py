@@ -1,15 +1,16 @@
 """Search in an index: the query's vector is compared by the engine, filters hold there, and what is shown of a result
 is what was pushed. No vectors of the catalog's own store are opened.
 
-    with open_engine(place, "afmrl search", root) as engine:
-        found = IndexSearcher(work, engine).search(Query("red shirt", filters=("price<50",)))
+    searcher = IndexSearcher(work, lambda: open_engine(place, "afmrl search", root))
+    found = searcher.search(Query("red shirt", filters=("price<50",)))
 
 Vectors alone rank: words, named attributes and colours of a hybrid search are not in the engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,18 +33,21 @@ from ..store.files import read_object
 from ..workspace import Workspace
 from .card import PUSH_HINT, Card
 from .conditions import Condition, condition_of, has_value, unwished
-from .engine import Engine
+from .engine import Engine, Refused
 from .points import listing_of, number_of
 
+GONE = 404
 ALONE = "ranked by vectors alone, in the index: words, named attributes and colors take part without --index"
 
 
 @dataclass(frozen=True)
 class IndexSearcher:
-    """An index that is searched for a catalog's workspace."""
+    """An index that is searched for a catalog's workspace. `open` opens it: a folder is one process's alone, so it is
+    not held while a model is loaded and reads the query.
+    """
 
     work: Workspace
-    engine: Engine
+    open: Callable[[], AbstractContextManager[Engine]]
 
     def search(self, query: Query) -> Found:
         """Find the listings nearest to `query` among those that pass its filters, best first.
@@ -51,9 +55,47 @@ class IndexSearcher:
         Raises UsageError for what an index can't do, DataError for an unknown `like`, ModelError for an index that is
         not there, or of another embedder, dimension or form.
         """
-        settings, notes = self.work.settings.search, Notes()
-        self._check(query)
-        card = self._card()
+        notes, item, vector = Notes(), Item(), None
+        if not query.like:
+            self.check(query)
+            item, vector = self._encoded(query, notes)
+        for last in (False, True):
+            try:
+                with self.open() as engine:
+                    return _Opened(self.work, engine).search(query, item, vector, notes)
+            except Refused as error:
+                # A push on another machine has just put another collection in the place of the one that counted.
+                if last or error.status != GONE:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def check(self, query: Query) -> None:
+        """Raise as `search` does for what shows before a model is loaded."""
+        with self.open() as engine:
+            opened = _Opened(self.work, engine)
+            card = opened.card(query)
+        condition_of(parse_filters(query.filters, "--filter"), list(unwished(query.without, card.keys)), card.keys)
+
+    def _encoded(self, query: Query, notes: Notes) -> tuple[Item, NDArray[np.float32]]:
+        catalog = self.work.settings.catalog
+        photos = tuple(open_image(each, catalog) if isinstance(each, Path) else each for each in query.photos)
+        item, encoder = Item(query.text.strip(), photos, query.attributes), self.work.embedder()
+        [vector] = encoder.encode([item], instruction=self.work.embed.query_instruction)
+        if encoder.texts_cut:
+            notes.warn(f"the query: {cut_message(encoder.texts_cut)}")
+        return item, vector
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The index while it is open."""
+
+    work: Workspace
+    engine: Engine
+
+    def search(self, query: Query, item: Item, vector: NDArray[np.float32] | None, notes: Notes) -> Found:
+        """Find the listings nearest to `vector` [d], which the embedder made of `item`, or to `query.like`."""
+        settings, card = self.work.settings.search, self.card(query)
         for note in (*self._stale(card), ALONE if settings.hybrid != "no" else ""):
             if note:
                 notes.note(note)
@@ -63,16 +105,16 @@ class IndexSearcher:
         values = [(key, [each for each in wanted if isinstance(each, str)]) for key, wanted in filters.items()]
         self._tell_unknown(values, "--filter", card, notes)
         self._tell_unknown([(key, [value]) for key, value in pairs], "--not", card, notes)
-        if query.like:
+        liked = None
+        if vector is None:
             vector, liked = self._liked(query.like)
             condition = {**(condition or {})}
             condition["must_not"] = [*condition.get("must_not", []), {"has_id": [number_of(query.like)]}]
-            item = Item()
-        else:
-            liked, catalog = None, self.work.settings.catalog
-            photos = tuple(open_image(each, catalog) if isinstance(each, Path) else each for each in query.photos)
-            item = Item(query.text.strip(), photos, query.attributes)
-            vector = self._encoded(item, card, notes)
+        elif len(vector) != card.dimension:
+            raise ModelError(
+                f"{self.engine.shown}: holds vectors of {card.dimension} numbers, the embedder gives {len(vector)}",
+                "another model under the same name? `afmrl embed --force`, and `afmrl index push`",
+            )
         near = self.engine.nearest(vector, settings.k, condition, effort=max(card.effort, settings.k))
         terms = QueryTerms.of_listing(liked[0], _rows(*liked)) if liked else QueryTerms.of_query(item)
         hits = [self._hit((place + 1, each.score), self._read(each.payload), terms) for place, each in enumerate(near)]
@@ -98,8 +140,11 @@ class IndexSearcher:
             if given:
                 raise UsageError(f"{flag}: an index is not searched so", "leave out --index, or the other")
 
-    def _card(self) -> Card:
-        """Return the card of the index. ModelError where there is none, or it is not of the settings' embedder."""
+    def card(self, query: Query) -> Card:
+        """Return the card of the index. UsageError for a query that it can't answer, ModelError where there is none, or
+        it is not of the settings' embedder.
+        """
+        self._check(query)
         card, wanted = self.engine.open(), vectors_folder(self.work).name
         if card is None:
             raise ModelError(f"{self.engine.shown}: no index here", PUSH_HINT)
@@ -143,19 +188,6 @@ class IndexSearcher:
         if found is None:
             raise DataError(f"--like {id}: no such listing in the index", PUSH_HINT)
         return found[0], self._read(found[1])
-
-    def _encoded(self, item: Item, card: Card, notes: Notes) -> NDArray[np.float32]:
-        encoder = self.work.embedder()
-        [vector] = encoder.encode([item], instruction=self.work.embed.query_instruction)
-        if encoder.texts_cut:
-            notes.warn(f"the query: {cut_message(encoder.texts_cut)}")
-        if len(vector) != card.dimension:
-            raise ModelError(
-                f"{self.engine.shown}: holds vectors of {card.dimension} numbers, the embedder gives {len(vector)}",
-                "another model under the same name? `afmrl embed --force`, and `afmrl index push`",
-            )
-        made: NDArray[np.float32] = vector
-        return made
 
     def _read(self, payload: Mapping[str, Any]) -> tuple[Listing, str]:
         try:
