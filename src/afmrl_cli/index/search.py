@@ -156,7 +156,7 @@ class _Opened:
         return card
 
     def _stale(self, card: Card) -> Sequence[str]:
-        """Say what the index does not have yet, as far as a look at two small files tells."""
+        """Say what the index does not have yet, as far as two small files tell."""
         if not card.complete:
             return [f"a push into this index was stopped, and some products are as they were: {PUSH_HINT}"]
         place = vectors_folder(self.work)
