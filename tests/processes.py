@@ -8,7 +8,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from tests.conftest import alone
 
 UNSTORED = {"cache.vision": False}
 """With it a run goes on to the very same: else it may find a photo's features as the other process has rounded them."""
+MOST = 300.0
+"""Seconds that work of some processes may take."""
 NOTICED = 3
 """The exit code of a process that says that another one has ended."""
 PATIENCE = 60.0
@@ -28,10 +30,20 @@ PATIENCE = 60.0
 
 def run_two(work: Callable[[], object]) -> None:
     """Do `work` in two processes that find each other."""
-    processes = _start(work)
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+    finish(_start(work))
+
+
+def finish(processes: Sequence[ForkProcess]) -> None:
+    """Wait until all have ended well; what still waits for another one after MOST is ended."""
+    end = time.monotonic() + MOST
+    try:
+        for process in processes:
+            process.join(max(0.0, end - time.monotonic()))
+        assert [process.exitcode for process in processes] == [0] * len(processes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
 
 
 def kill_one(there: Callable[[], object], work: Callable[[], object]) -> None:

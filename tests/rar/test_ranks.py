@@ -29,6 +29,7 @@ from afmrl_cli.training.adapter import trainable
 from afmrl_cli.training.loop import train_resumably
 from afmrl_cli.training.parallel import World, join_world, leave_world
 from tests.conftest import alone
+from tests.processes import finish
 from tests.rar.rig import ANY_ROOM, FLAGS, add_slight, make_rig, rar_settings
 from tests.training.shop import write_shop
 
@@ -84,9 +85,7 @@ def step(folder: CatalogFolder, settings: Settings, run: Path, processes: int) -
     ]
     for process in started:
         process.start()
-    for process in started:
-        process.join()
-    assert [process.exitcode for process in started] == [0] * processes
+    finish(started)
     assert not (run / "other" / "metrics.jsonl").exists(), "the first process writes"
     return rows_of(run / "first")
 
@@ -134,7 +133,7 @@ def torchrun(root: Path, processes: int) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(root: Path, processes: int) -> tuple[Path, dict[str, Any]]:
+def finished(root: Path, processes: int) -> tuple[Path, dict[str, Any]]:
     """(the run's folder, what the command says) of a run to its end."""
     process = torchrun(root, processes)
     out, error = process.communicate(timeout=300)
@@ -159,11 +158,11 @@ def kill_one_process(root: Path) -> None:
 @slow
 def test_the_command_by_torchrun_in_two_processes_and_one_of_them_killed(template: Path, tmp_path: Path) -> None:
     roots = {name: Path(shutil.copytree(template, tmp_path / name)) for name in ("one", "two", "killed")}
-    one, expected = finish(roots["one"], 1)
-    two, said = finish(roots["two"], 2)
+    one, expected = finished(roots["one"], 1)
+    two, said = finished(roots["two"], 2)
     kill_one_process(roots["killed"])
     assert list((roots["killed"] / ".afmrl" / "runs").glob("*/state-*")), "what it goes on from"
-    killed, resumed = finish(roots["killed"], 2)
+    killed, resumed = finished(roots["killed"], 2)
     assert resumed["resumed_from"] in (2, 3, 4)
     assert expected["checkpoint"] == said["checkpoint"] == resumed["checkpoint"] == "generator-1"
     assert expected["step"] == said["step"] == resumed["step"]

@@ -32,9 +32,9 @@ from afmrl_cli.sft.plan import make_plan
 from afmrl_cli.sft.run import train_sft
 from afmrl_cli.sft.score import Score
 from afmrl_cli.sft.targets import Target
-from afmrl_cli.sft.trainer import IGNORED, Collator, better, with_pictures
+from afmrl_cli.sft.trainer import IGNORED, Collator, SftTrainer, better, with_pictures
 from afmrl_cli.store.checkpoints import Checkpoints
-from afmrl_cli.store.files import hash_file
+from afmrl_cli.store.files import hash_file, parse_json
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import add_trainable, trainable
 from afmrl_cli.training.parallel import World
@@ -213,9 +213,9 @@ def test_killed_and_going_on_gives_the_same_weights(
 def test_two_processes_learn_and_choose_what_one_does(
     shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
 ) -> None:
-    """Each has half of a step's answers, of other lengths, and half of what is validated on."""
+    """Each has half of a step's answers in two chunks, of other lengths, and half of what is validated on."""
     both = copied(shop, tmp_path / "both")
-    few = {"sft.steps": 3, "sft.validate_every": 3, "sft.validation_products": 5}
+    few = {"sft.batch_size": 8, "sft.steps": 2, "sft.validate_every": 2, "sft.validation_products": 5}
     chosen = settings(**{"sft.lora_dropout": 0.0, **few})
     one = run(shop, chosen)
     run_two(lambda: train_sft(Workspace(both, chosen, Silent())))
@@ -227,6 +227,26 @@ def test_two_processes_learn_and_choose_what_one_does(
         assert found == pytest.approx(expected, rel=1e-3)
     for name, tensor in weights(shop, one.checkpoint).items():
         torch.testing.assert_close(weights(both, two.checkpoint)[name], tensor, atol=1e-4, rtol=1e-2)
+
+
+def test_a_loss_that_is_no_number_in_one_process_ends_both(
+    shop: CatalogFolder, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the products of the whole step, which the first process writes down."""
+    plain = SftTrainer.compute_loss
+
+    def broken(self: SftTrainer, *args: Any, **named: Any) -> Any:
+        loss = plain(self, *args, **named)
+        return loss if self.world.first or self.state.global_step < 1 else loss * float("nan")
+
+    def work() -> None:
+        with pytest.raises(ModelError, match=r"step 2: training broke down \(loss nan\) on products S"):
+            train_sft(Workspace(shop, settings(), Silent()))
+
+    monkeypatch.setattr(SftTrainer, "compute_loss", broken)
+    run_two(work)
+    (place,) = shop.runs.glob("*/failed-batch.json")
+    assert len(parse_json(place.read_text())["products"]) == 4
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.composed.conftest import write_composed_shop
+from tests.processes import MOST
 
 from .shop import write_shop
 
@@ -35,7 +36,7 @@ def shop(tmp_path: Path, command: str) -> Path:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_two_processes_speak_with_one_voice(shop: Path, command: str) -> None:
     words = [*TORCHRUN, command, str(shop), *NANO, *COMMANDS[command], "--steps", "2", "--json"]
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=MOST)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["schema"] == f"afmrl.{command}/1" and said["checkpoint"]
@@ -55,7 +56,7 @@ def test_one_dies_all_end_and_the_same_command_goes_on(shop: Path, command: str)
     os.kill(_second(running.pid), signal.SIGKILL)
     running.communicate(timeout=120)
     assert running.returncode != 0 and not list(shop.glob(".afmrl/runs/*/done.json"))
-    done = subprocess.run([*words, "--json"], capture_output=True, text=True)
+    done = subprocess.run([*words, "--json"], capture_output=True, text=True, timeout=MOST)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["resumed_from"] > 0 and said["checkpoint"]
@@ -64,7 +65,7 @@ def test_one_dies_all_end_and_the_same_command_goes_on(shop: Path, command: str)
 @pytest.mark.parametrize("command", ["train-composed"])
 def test_a_batch_that_can_not_be_divided_names_its_setting(shop: Path, command: str) -> None:
     words = [*TORCHRUN, command, str(shop), *NANO, *COMMANDS[command], "--batch-size", "1"]
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=MOST)
     assert done.returncode != 0
     assert "composed.batch_size = 1 can't be divided among 2 processes" in done.stderr
 

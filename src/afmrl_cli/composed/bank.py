@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,15 @@ from ..errors import DataError
 from ..models.embedder import Embedder
 from ..retrieval.cache import VectorCache
 from ..retrieval.encode import Input, encode_missing
-from ..training.pairs import Side
-from ..training.parallel import World, gather_parts
+from ..training.pairs import Side, TrainListing
+from ..training.parallel import World, gather_objects, gather_parts
 from ..training.step import item_of
 from ..training.validation import encode_once
 from ..workspace import Workspace
 from .plan import Plan
+
+NAMED = 5
+"""Listings that an error names."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +50,28 @@ class FrozenSide:
         self.work, self.embedder, self.world = work, embedder, world
         self.cache = VectorCache(folder / str(world.rank) if world.size > 1 else folder, embedder.dimension)
 
-    def encode(self, sides: Sequence[Side], what: str) -> NDArray[np.float32]:
-        """Return the vectors [n, d] of `sides`, each process encoding its part. DataError for a photo that can't be
-        opened any more.
+    def encode(self, sides: Sequence[Side], what: str, listings: Sequence[TrainListing] = ()) -> NDArray[np.float32]:
+        """Return the vectors [n, d] of `sides`, which show some of `listings`, each process encoding its part.
+        DataError in every process when one can't open a listing's photos any more.
         """
-        return encode_once(self._encode, sides, what)
+        return encode_once(partial(self._encode, listings), sides, what)
 
-    def _encode(self, sides: Sequence[Side], what: str) -> NDArray[np.float32]:
+    def _encode(self, listings: Sequence[TrainListing], sides: Sequence[Side], what: str) -> NDArray[np.float32]:
         work, problems = self.work, Problems()
-        own = self.world.part(list(enumerate(sides)))
-        inputs = [Input(side.content, item_of(side), f"listing {i}") for i, side in own]
+        own = self.world.part(sides)
+        names = [listings[side.listing].id if listings else "" for side in own]
+        inputs = [Input(side.content, item_of(side), name) for side, name in zip(own, names, strict=True)]
         instruction = work.settings.embed.target_instruction
         encode_missing(work, inputs, self.cache, lambda: self.embedder, instruction, problems, what)
+        for other in gather_objects(problems, self.world)[self.world.rank + 1 :]:
+            problems.join(other)
         problems.tell(work.listener)
-        if gone := [each for each in inputs if each.key not in self.cache]:
-            raise DataError(f"{len(gone):,} listings can't be read any more", "put their photos back, and train again")
+        parts = gather_objects([each.name for each in inputs if each.key not in self.cache], self.world)
+        if gone := [name for part in parts for name in part]:
+            some = ", ".join(gone[:NAMED]) + (", ..." if len(gone) > NAMED else "")
+            raise DataError(
+                f"{len(gone):,} listings can't be read any more: {some}", "put their photos back, and train again"
+            )
         made = np.zeros((len(inputs), self.embedder.dimension), np.float32)
         for row, each in zip(made, inputs, strict=True):
             row[:] = self.cache.get(each.key)
@@ -75,7 +86,7 @@ def make_bank(plan: Plan, frozen: FrozenSide, device: torch.device) -> Bank:
     """
     train, composed = plan.corpus.train, plan.settings.composed
     shown = [i for i, listing in enumerate(train) if listing.text or listing.photos]
-    vectors = frozen.encode([plan.listing_side(train, i) for i in shown], "encoding the bank")
+    vectors = frozen.encode([plan.listing_side(train, i) for i in shown], "encoding the bank", train)
     listings = np.zeros((len(train), vectors.shape[1]), np.float32)
     listings[shown] = vectors
     bank = Bank(torch.as_tensor(listings, device=device))

@@ -147,7 +147,10 @@ class Run:
         folder = self.run / BANK / hash_file(gallery / WEIGHTS)[:10]
         frozen = FrozenSide(self.work, self.embedder, folder, self.world)
         bank = make_bank(self.plan, frozen, self.embedder.loaded.device)
-        shown = frozen.encode(self.validation.gallery, "encoding the validation") if self.validation else None
+        shown = None
+        if self.validation:
+            listings = self.plan.corpus.validation
+            shown = frozen.encode(self.validation.gallery, "encoding the validation", listings)
         step = BankStep(self.plan, self.reader, bank, self.world)
         return self._stage("bank", step, lambda: self._validate(gallery=shown))
 

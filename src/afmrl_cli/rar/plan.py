@@ -10,7 +10,7 @@ from ..catalog.folds import Part
 from ..models.presets import NANO, Base
 from ..settings import Settings
 from ..store.checkpoints import Manifest
-from ..training.parallel import World
+from ..training.parallel import World, gather_objects
 from ..training.sizes import peak_rate, with_rar_steps
 from .environment import Environments
 from .room import Room
@@ -72,12 +72,14 @@ def make_plan(
     than there are. UsageError when the processes can't have equally many of these.
     """
     settings = room.settle(environments.train.settings)
-    chosen = room.choose([query.rank for query in environments.train.queries], settings.rar.queries, settings.rar.seed)
-    queries = len(chosen)
+    world, ranks = world or World(), [query.rank for query in environments.train.queries]
+    queries = min(len(ranks), settings.rar.queries)
+    prompts = min(settings.rar.prompts, queries)
+    world.share(prompts, "rar.prompts")
+    chosen = room.choose(ranks, settings.rar.queries, settings.rar.seed)
+    chosen = gather_objects(chosen, world)[0]  # ranks may be rounded otherwise in another process
     settings = with_rar_steps(settings, queries)
     rate = peak_rate(settings, "rar", built_in=base.name == NANO)
-    prompts, world = min(settings.rar.prompts, queries), world or World()
-    world.share(prompts, "rar.prompts")
     chosen_environments = environments.with_choice(settings, chosen)
     return Plan(settings, chosen_environments, base, parent, generator, prompts, rate, room, part, world)
 

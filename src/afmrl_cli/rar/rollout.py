@@ -28,13 +28,15 @@ Allowed = Callable[[list[int]], list[int]]
 """The tokens that may follow those written so far."""
 LEVELS = 2**22
 """Of random numbers: so few that, in 32 bits, none times the sum of all probabilities is that sum."""
+ANSWERS = 0x616E7377
+"""In front of a seed: other draws by the same numbers, and numpy takes (1, 2) for (1, 2, 0), are others."""
 SHOWN = ("pixel_values", "image_grid_thw", "mm_encoder_outputs")
 """What `Vision.inputs` gives of pictures."""
 
 
 def uniform(seed: Sequence[int], answers: int, tokens: int) -> torch.Tensor:
     """Return numbers in (0, 1) that follow from `seed`: one for each token of each answer, [answers, tokens]."""
-    levels = np.random.default_rng(tuple(seed)).integers(LEVELS, size=(answers, tokens), dtype=np.int32)
+    levels = np.random.default_rng((ANSWERS, *seed)).integers(LEVELS, size=(answers, tokens), dtype=np.int32)
     return torch.from_numpy((levels + 0.5) / LEVELS).float()
 
 

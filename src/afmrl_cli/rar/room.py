@@ -213,8 +213,10 @@ def _sampled_ranks(
         seeds = [(rar.seed, 0, number) for number in some]  # as in a step before the first
         tokens = policy.sample([policy.request(environment, number) for number in some], rar, seeds)
         answers = [policy.generator.generation(row) for row in tokens]
-        asked = [number for number in some for _ in range(rar.group)]
-        rewards = environment.rewards(asked, [each.text for each in answers], [each.cut_off for each in answers])
+        query_of_answer = [number for number in some for _ in range(rar.group)]
+        rewards = environment.rewards(
+            query_of_answer, [each.text for each in answers], [each.cut_off for each in answers]
+        )
         ranks = [each.ranks if each.valid else None for each in rewards]
         groups += [ranks[at : at + rar.group] for at in range(0, len(ranks), rar.group)]
         listener.progress("measuring the room", len(groups), len(numbers))

@@ -122,7 +122,8 @@ def _prepare(job: Job, planned: Planned, run: Path) -> Training:
     embedder = work.load_embedder(job.model)
     gallery = make_folder(work.folder.runs / GALLERY)
     environments = in_turn(partial(make_environments, work, embedder, gallery, problems, planned.content), job.world)
-    room = kept_room(run) or measure_room(work, environments.train, policy, job.world)
+    # What the first process sees: all measure, or none.
+    room = gather_objects(kept_room(run), job.world)[0] or measure_room(work, environments.train, policy, job.world)
     room = gather_objects(room, job.world)[0]  # ranks may be rounded otherwise in another process
     plan = make_plan(environments, room, job.base, job.parent, job.model_id, work.part, job.world)
     if job.world.first:

@@ -124,14 +124,11 @@ class RarTrainer(Resumable, SharedPrefix):
         """Send nothing: nothing leaves this machine."""
 
     def gradients(self, model: Any, inputs: Any, num_items_in_batch: Any) -> torch.Tensor:
-        """Run one forward and backward; the last one of a step makes the gradient that of all processes. Returns their
-        mean loss, which is the same in all.
-        """
+        """Run one forward and backward; the last one of a step makes the gradient that of all processes."""
         loss = super().gradients(self.model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
             mean_gradients(trainable(self.model).values(), self.world)
-        mean: torch.Tensor = self.accelerator.reduce(loss, reduction="mean")
-        return mean
+        return loss
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Run one part of a step; the first part of a batch of rollouts makes them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,20 @@ class Plan:
         """Tell whether the language model is asked about pairs at all."""
         return bool(self.settings.vision.grpo or self.settings.vision.anchoring)
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Return how many classes a batch has at most, and how many photos of each."""
+        vision = self.settings.vision
+        each = min(vision.photos_per_class, max(2, vision.batch_size // 2))
+        return max(2, vision.batch_size // each), each
+
+    @property
+    def least_photos(self) -> int:
+        """Return how many photos a batch may come to: those of the smallest classes."""
+        classes, each = self.sizes
+        found = Counter(photo.label for photo in self.photos.train.photos).values()
+        return sum(sorted(min(each, number) for number in found)[:classes])
+
     def from_step(self, epoch: int, at: int) -> Iterator[tuple[int, int, list[int]]]:
         """Yield without end (epoch, number of the next batch in it, numbers of photos), from batch `at` of `epoch`.
 
@@ -49,13 +64,12 @@ class Plan:
         by_class: dict[int, list[int]] = {}
         for number, photo in enumerate(self.photos.train.photos):
             by_class.setdefault(photo.label, []).append(number)
-        vision, labels = self.settings.vision, sorted(by_class)
-        each = min(vision.photos_per_class, max(2, vision.batch_size // 2))
+        vision, labels, (classes, each) = self.settings.vision, sorted(by_class), self.sizes
         whole = max(1, round(self.steps_per_epoch))
         while True:
             for i in range(at, whole):
                 rng = np.random.default_rng((vision.seed, epoch, i))
-                chosen = rng.permutation(len(labels))[: max(2, vision.batch_size // each)]
+                chosen = rng.permutation(len(labels))[:classes]
                 numbers: list[int] = []
                 for label in chosen.tolist():
                     own = by_class[labels[label]]

@@ -73,7 +73,7 @@ def sample_pairs(
         some = [pair for _, pair in zip(range(number), pairs, strict=False)]
         if not some:
             break
-        made = divided(len(some), partial(_ask, saga, photos, some, (*seed, len(asked))), world or World())
+        made = divided(len(some), partial(_sample_some, saga, photos, some, (*seed, len(asked))), world or World())
         asked += made
         differing += sum(each.differs for each in made)
     return asked
@@ -99,10 +99,10 @@ def sample_answers(saga: Saga, photos: Photos, pairs: Sequence[Pair], seeds: Seq
     return asked
 
 
-def _ask(saga: Saga, photos: Photos, pairs: Sequence[Pair], seed: Seed, mine: Sequence[int]) -> list[JudgedPair]:
-    """Sample answers about pairs number `mine`; the last of `seed` is the number of the first pair in its step."""
-    seeds = [(*seed[:-1], seed[-1] + i) for i in mine]
-    return sample_answers(saga, photos, [pairs[i] for i in mine], seeds) if mine else []
+def _sample_some(saga: Saga, photos: Photos, pairs: Sequence[Pair], seed: Seed, own: Sequence[int]) -> list[JudgedPair]:
+    """Sample answers about pairs number `own`; the last of `seed` is the number of the first pair in its step."""
+    seeds = [(*seed[:-1], seed[-1] + i) for i in own]
+    return sample_answers(saga, photos, [pairs[i] for i in own], seeds) if own else []
 
 
 def _drawing(saga: Saga, seeds: Sequence[Seed]) -> Nucleus:

@@ -56,7 +56,7 @@ def _plan(job: Job) -> Planned:
     judge = resolve_adapter(work.settings.model, "generator", job.base, work.checkpoints)
     words = verdict_words(job.base, judge, load_processor(job.base).tokenizer)
     plan = make_plan(photos, words, work.generator_id, work.settings, job.base)
-    job.world.need_one_each(len(next(plan.from_step(0, 0))[2]), "vision.batch_size")
+    job.world.need_one_each(plan.least_photos, "vision.batch_size")
     _tell(plan, work)
     sides = (photos.train.photos, photos.validation.photos)
     return Planned(

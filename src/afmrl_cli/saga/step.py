@@ -105,6 +105,8 @@ def gather_photos(flat: Tensor, tokens: Sequence[int], world: World) -> list[Ten
     """Gather what each process's tower made of its part of the photos, its rows one after another in `flat` -> the rows
     [tokens, width] of every photo; no gradient.
     """
+    if world.size == 1:
+        return list(torch.split(flat, list(tokens)))
     parts = [list(tokens[rank :: world.size]) for rank in range(world.size)]
     most = max(map(sum, parts))
     filled = flat.new_zeros(most, flat.shape[1])
@@ -141,8 +143,9 @@ class _Losses:
             vectors = gather_objects(pooled.vectors.detach().cpu().numpy(), self.world)[0] if mined else None
             total = total + self._of_pairs(photos, vectors, seed)
         sum_gradients(photos.rows, self.world)
-        after = _gradients(photos.rows)
-        found.gradients["grpo"] = _length([now - was for now, was in zip(after, before, strict=True)])
+        if own.grpo or own.anchoring:
+            after = _gradients(photos.rows)
+            found.gradients["grpo"] = _length([now - was for now, was in zip(after, before, strict=True)])
         return total
 
     def _of_pairs(self, photos: Photos, vectors: NDArray[np.float32] | None, seed: Seed) -> Tensor:

@@ -278,11 +278,13 @@ class Resumable(_Trainer):  # type: ignore[misc]
     # Steps
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """Run one forward and backward, with random numbers of its own; ModelError when its loss is no number."""
+        """Run one forward and backward, with random numbers of its own; ModelError when its loss is no number: the mean
+        of all processes' losses, lest one raises alone and the others wait.
+        """
         step, part = self.state.global_step, self._part[1] + 1 if self._part[0] == self.state.global_step else 0
         self._part = step, part
         set_seed(int(np.random.SeedSequence(self.entropy(step, part)).generate_state(1)[0]))
-        loss = self.gradients(model, inputs, num_items_in_batch)
+        loss: torch.Tensor = self.accelerator.reduce(self.gradients(model, inputs, num_items_in_batch), "mean")
         self._loss = float(loss)
         self._check(self._loss)
         return loss

@@ -90,7 +90,7 @@ def leave_world(world: World) -> None:
 
 
 @contextlib.contextmanager
-def noticing_loss(world: World) -> Iterator[None]:
+def reporting_ended(world: World) -> Iterator[None]:
     """Turn what a process meets inside the block when another one has ended into a ModelError that says so."""
     try:
         yield
@@ -154,6 +154,8 @@ def mean_gradients(parameters: Iterable[Tensor], world: World) -> None:
     """Replace every gradient by its mean over the processes: of losses that transformers multiplies by their number, or
     that each process divides by what it has.
     """
+    if world.size == 1:
+        return
     chosen = list(parameters)
     sum_gradients(chosen, world)
     for parameter in chosen:

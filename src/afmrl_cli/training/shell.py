@@ -34,7 +34,7 @@ from ..workspace import Workspace
 from .corpus import Corpus
 from .curve import draw_curve
 from .estimate import Estimate
-from .parallel import World, gather_objects, in_turn, join_world, leave_world, noticing_loss
+from .parallel import World, gather_objects, in_turn, join_world, leave_world, reporting_ended
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def run_training(
     world = join_world() if method.parallel else World()
     try:
         work = work if world.first else replace(work, listener=Silent())
-        with noticing_loss(world):
+        with reporting_ended(world):
             return _run(start_job(method, work, world), dry_run=dry_run, force=force)
     finally:
         leave_world(world)
@@ -233,11 +233,12 @@ def _run(job: Job, *, dry_run: bool, force: bool) -> TrainingSummary | None:
             estimate, details = training.measure()
             shown = TrainingSummary(run, training.description, details=details, estimate=estimate)
             return shown if world.first else None
-        if not force and (done := find_done(run, work.checkpoints)) is not None:
+        # What the first process sees: one that finds the end of a run alone would leave the others waiting.
+        if not force and (done := gather_objects(find_done(run, work.checkpoints), world)[0]) is not None:
             return _summary(run, planned, done, already_done=True) if world.first else None
         refuse_taken_name(getattr(planned.settings, method.name).name, work.checkpoints, run)
         training = method.prepare(job, planned, run)
-        gather_objects(None, world)  # no process searches for states before all have seen that there is work to do
+        gather_objects(None, world)  # no process searches for states before all have seen what there is
         if world.first:
             if force:
                 shutil.rmtree(run, ignore_errors=True)
