@@ -29,7 +29,7 @@ from afmrl_cli.saga.verdicts import share_of_right
 from afmrl_cli.settings import Settings
 from afmrl_cli.sft.pair_score import CUT_OFF, NO_VERDICT, PairScore, near_chance
 from afmrl_cli.sft.pairs import PairExample, PairPlan
-from afmrl_cli.sft.run import SFT
+from afmrl_cli.sft.run import SFT, train_sft
 from afmrl_cli.sft.trainer import IGNORED, TARGETS, WEIGHTS, Collator, loss_of, with_pictures
 from afmrl_cli.store.checkpoints import Checkpoints
 from afmrl_cli.store.folder import CatalogFolder
@@ -37,6 +37,7 @@ from afmrl_cli.training.adapter import add_trainable
 from afmrl_cli.training.shell import start_job
 from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
+from tests.processes import copied, finished, run_two
 from tests.tiny import photo, tiny_settings
 from tests.training.shop import write_shop
 from tests.training.test_run import Heard
@@ -79,6 +80,22 @@ def settings(tiny_model: Callable[[str], Path]) -> MakeSettings:
 def plan_of(folder: CatalogFolder, settings: Settings, heard: Heard | None = None) -> PairPlan:
     plan: PairPlan = SFT.plan(start_job(SFT, Workspace(folder, settings, heard or Heard()))).content
     return plan
+
+
+@pytest.mark.slow
+def test_two_processes_learn_from_pairs_what_one_does(
+    shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
+) -> None:
+    both = copied(shop, tmp_path / "both")
+    chosen = settings(**{"sft.lora_dropout": 0.0, "sft.batch_size": 8, "sft.steps": 2})
+    one = run(shop, chosen)
+    run_two(lambda: train_sft(Workspace(both, chosen, Silent())))
+    two = finished(both)
+    assert (two.details["before"], two.details["best"]) == (one.details["before"], one.details["best"])
+    for found, expected in zip(metrics_of(two), metrics_of(one), strict=True):
+        assert found == pytest.approx(expected, rel=1e-3)
+    for name, tensor in weights(shop, one.checkpoint).items():
+        torch.testing.assert_close(weights(both, two.checkpoint)[name], tensor, atol=1e-4, rtol=1e-2)
 
 
 def test_half_of_the_pairs_are_of_one_class_and_the_others_near(shop: CatalogFolder, settings: MakeSettings) -> None:
