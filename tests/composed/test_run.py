@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from afmrl_cli.catalog.problems import Problems
 from afmrl_cli.catalog.read import read_products
 from afmrl_cli.catalog.splits import split_of
 from afmrl_cli.composed import corpus
-from afmrl_cli.composed.bank import Bank
+from afmrl_cli.composed.bank import Bank, FrozenSide, make_bank
 from afmrl_cli.composed.corpus import PERTURBED
 from afmrl_cli.composed.plan import Plan, describe
 from afmrl_cli.composed.run import COMPOSED, WORTH, Run, train_composed
@@ -33,6 +34,7 @@ from afmrl_cli.store.checkpoints import QUERY_WEIGHTS, WEIGHTS, Checkpoints
 from afmrl_cli.store.files import checksum, hash_file, sealed, write_json
 from afmrl_cli.store.folder import CatalogFolder
 from afmrl_cli.training.adapter import trainable
+from afmrl_cli.training.pairs import Photo
 from afmrl_cli.training.parallel import World, join_world, leave_world, sum_gradients
 from afmrl_cli.training.shell import TrainingSummary, start_job
 from afmrl_cli.training.staged import load_weights, read_done
@@ -218,6 +220,23 @@ def test_two_processes_have_the_gradient_of_one(
         assert found.keys() == expected.keys()
         for name, gradient in expected.items():
             torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-3)
+
+
+def test_a_listing_that_one_process_can_not_read_any_more_is_named_by_both(
+    shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
+) -> None:
+    made = loaded(shop, settings())
+    train = made.plan.corpus.train
+    train[1] = replace(train[1], text="", photos=(Photo(tmp_path / "gone.png", (56, 56), "gone"),))
+
+    def encode() -> None:
+        world = join_world()
+        frozen = FrozenSide(made.work, made.embedder, tmp_path / "bank", world)
+        with pytest.raises(DataError, match=f"1 listings can't be read any more: {train[1].id}$"):
+            make_bank(made.plan, frozen, made.embedder.loaded.device)
+        leave_world(world)
+
+    run_two(encode)
 
 
 @pytest.mark.slow

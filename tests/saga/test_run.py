@@ -252,6 +252,7 @@ def test_batches_are_class_balanced_and_follow_from_the_seed(shop: CatalogFolder
     for _, _, numbers in batches:
         labels = [plan.photos.train.photos[i].label for i in numbers]
         assert len(set(numbers)) == len(numbers) and all(labels.count(label) == 2 for label in labels)
+        assert len(numbers) >= plan.least_photos > 1
     epoch, at, _ = batches[5]
     assert next(plan.from_step(epoch, at)) == batches[6], "from where a state says that it stands"
     other = plan_of(shop, settings(**SMALL | PLAIN | {"vision.seed": 1}))
