@@ -51,6 +51,7 @@ steps = 1
 prompts = 2
 group = 4
 k = 3
+temperature = 0.3
 """
 
 
