@@ -68,7 +68,7 @@ def test_a_run_writes_a_checkpoint_that_the_generator_uses(shop: CatalogFolder) 
     heard = Heard()
     looking = {"rar.query": "photos", "attributes.max_new_tokens": 48, "rar.temperature": 1.0}
     chosen = rar_settings(
-        **STARTED, **looking, **{"rar.margin": 1.0, "rar.learning_rate": 1e-5, "rar.steps": 2, "rar.validate_every": 2}
+        **STARTED, **looking, **{"rar.margin": 1.0, "rar.learning_rate": 1e-4, "rar.steps": 2, "rar.validate_every": 2}
     )
     summary = train(Workspace(shop, chosen, heard))
     rows = rows_of(summary)
