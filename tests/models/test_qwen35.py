@@ -51,7 +51,8 @@ steps = 1
 prompts = 2
 group = 4
 k = 3
-temperature = 0.3
+temperature = 0.5
+least_spread = 0
 """
 
 
