@@ -51,7 +51,7 @@ def stages(dimension: int, photos: float, generator: float, embedder: float) -> 
         Stage(
             "embed",
             lambda n: n * (1 / embedder + photos * color) / 3600,
-            kilobytes(650, 2.0),
+            kilobytes(650, 7.2),
             lambda n: (4 * dimension + 700 + 1025 * (photos > 0)) * n,
         ),
         # benchmarks.search_latency: IVF of a million vectors of 256 numbers in 16.7 s, of 100,000 in 1.5 s.

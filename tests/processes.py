@@ -12,9 +12,13 @@ from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file, save_file
+
 from afmrl_cli.errors import ModelError
 from afmrl_cli.store.files import parse_json
 from afmrl_cli.store.folder import CatalogFolder
+from afmrl_cli.training.parallel import World, join_world, leave_world
 from afmrl_cli.training.shell import TrainingSummary
 from tests.conftest import alone
 
@@ -31,6 +35,18 @@ PATIENCE = 60.0
 def run_two(work: Callable[[], object]) -> None:
     """Do `work` in two processes that find each other."""
     finish(_start(work))
+
+
+def tensors_of_two(learnt: Callable[[World], dict[str, torch.Tensor]], folder: Path) -> list[dict[str, torch.Tensor]]:
+    """What `learnt` gives in each of two processes, by way of files in `folder`."""
+
+    def save() -> None:
+        world = join_world()
+        save_file(learnt(world), folder / f"{world.rank}.safetensors")
+        leave_world(world)
+
+    run_two(save)
+    return [load_file(folder / f"{rank}.safetensors") for rank in range(2)]
 
 
 def finish(processes: Sequence[ForkProcess]) -> None:

@@ -41,7 +41,7 @@ from afmrl_cli.training.staged import load_weights, read_done
 from afmrl_cli.triplets.store import triplet_folder
 from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
-from tests.processes import UNSTORED, copied, finished, kill_one, run_two
+from tests.processes import UNSTORED, copied, finished, kill_one, run_two, tensors_of_two
 from tests.training.test_run import Heard
 
 MakeSettings = Callable[..., Settings]
@@ -207,16 +207,12 @@ def test_two_processes_have_the_gradient_of_one(
     chosen = settings(**{"composed.lora_dropout": 0.0})
     loss, tokens, expected = learnt(loaded(shop, chosen), stage)
 
-    def save() -> None:
-        world = join_world()
+    def as_one_of_two(world: World) -> dict[str, torch.Tensor]:
         own_loss, own_tokens, found = learnt(loaded(shop, chosen, world), stage)
         assert own_loss == pytest.approx(loss, rel=1e-5) and own_tokens == tokens
-        save_file(found, tmp_path / f"{world.rank}.safetensors")
-        leave_world(world)
+        return found
 
-    run_two(save)
-    for rank in range(2):
-        found = load_file(tmp_path / f"{rank}.safetensors")
+    for found in tensors_of_two(as_one_of_two, tmp_path):
         assert found.keys() == expected.keys()
         for name, gradient in expected.items():
             torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-3)

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import qdrant_edge as edge
 
 from afmrl_cli.index.edge import filter_of
+from tests.http_server import serving
 
 Fault = tuple[int, str] | str | None
 """Status and what it says, "cut": close the connection once the request is done, "lost": before it is."""
@@ -210,13 +211,5 @@ def handler_of(state: Rest) -> type[BaseHTTPRequestHandler]:
 @contextmanager
 def rest_server(folder: Path) -> Iterator[Rest]:
     state = Rest(folder)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(state))
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler_of(state))) as state.url:
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from afmrl_cli.saga import rollouts
 from afmrl_cli.saga.batch_pairs import Pair
@@ -21,7 +20,7 @@ from afmrl_cli.saga.rollouts import JudgedPair
 from afmrl_cli.saga.step import step
 from afmrl_cli.training.adapter import trainable
 from afmrl_cli.training.parallel import World, join_world, leave_world, sum_gradients
-from tests.processes import run_two
+from tests.processes import run_two, tensors_of_two
 from tests.saga.small import Small, make_small
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
@@ -193,16 +192,12 @@ def test_two_processes_have_the_gradient_of_one(
     loss, parts, expected = learnt(World())
     assert parts["grpo"] > 0 and parts["anchoring"] > 0
 
-    def save() -> None:
-        world = join_world()
+    def as_one_of_two(world: World) -> dict[str, torch.Tensor]:
         own_loss, own_parts, found = learnt(world)
         assert own_loss == pytest.approx(loss, rel=1e-4) and own_parts == pytest.approx(parts, rel=1e-3)
-        save_file(found, tmp_path / f"{world.rank}.safetensors")
-        leave_world(world)
+        return found
 
-    run_two(save)
-    for rank in range(2):
-        found = load_file(tmp_path / f"{rank}.safetensors")
+    for found in tensors_of_two(as_one_of_two, tmp_path):
         assert found.keys() == expected.keys()
         for name, gradient in expected.items():
             torch.testing.assert_close(found[name], gradient, atol=1e-4 * float(gradient.abs().max()), rtol=1e-3)

@@ -171,7 +171,7 @@ def tell(news: News, listener: Listener) -> None:
 
 
 class Tally:
-    """The actor that hears of all workers: progress is added up, each message told once."""
+    """The actor that hears of all workers: progress is added up, each message passed on once."""
 
     def __init__(self) -> None:
         self._done: dict[tuple[str, int], int] = {}

@@ -4,8 +4,8 @@
     hit@1   share of the queries whose first candidate is relevant
     auc     share of (relevant, irrelevant) candidates of one query of which the relevant one has the higher score
 
-Queries and gallery are those by which AGCL chooses its best step (`training.validation`). Each metric is told of the
-embedder's own order, of the reranker's, and of both fused by the weight with the best mrr (`models.reranker.fuse`); of
+Queries and gallery are those by which AGCL chooses its best step (`training.validation`). Each metric is given for the
+embedder's own order, the reranker's, and both fused by the weight with the best mrr (`models.reranker.fuse`); of
 equal ones the lowest, which trusts the embedder most.
 """
 

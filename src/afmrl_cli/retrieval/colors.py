@@ -165,7 +165,7 @@ def encode_colors(work: Workspace, listings: Listings, cache: VectorCache, known
         for each in listings
         if each.images and each.key not in known
     )
-    # Photos that can't be read were told when the vectors were made.
+    # Photos that can't be read were reported when the vectors were made.
     encode_missing(work, wanted, cache, ColorEncoder, "", Problems(), "colours", len(listings))
 
 
