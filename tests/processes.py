@@ -22,8 +22,6 @@ from afmrl_cli.training.parallel import World, join_world, leave_world
 from afmrl_cli.training.shell import TrainingSummary
 from tests.conftest import alone
 
-UNSTORED = {"cache.vision": False}
-"""With it a run goes on to the very same: else it may find a photo's features as the other process has rounded them."""
 MOST = 300.0
 """Seconds that work of some processes may take."""
 NOTICED = 3

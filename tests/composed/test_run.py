@@ -41,7 +41,7 @@ from afmrl_cli.training.staged import load_weights, read_done
 from afmrl_cli.triplets.store import triplet_folder
 from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
-from tests.processes import UNSTORED, copied, finished, kill_one, run_two, tensors_of_two
+from tests.processes import copied, finished, kill_one, run_two, tensors_of_two
 from tests.training.test_run import Heard
 
 MakeSettings = Callable[..., Settings]
@@ -268,7 +268,7 @@ def _any(folder: Path, pattern: str) -> bool:
 def test_one_of_two_processes_is_killed_and_both_go_on(
     shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
 ) -> None:
-    other, chosen = copied(shop, tmp_path / "other"), settings(**{"composed.lora_dropout": 0.2, **UNSTORED})
+    other, chosen = copied(shop, tmp_path / "other"), settings(**{"composed.lora_dropout": 0.2})
     run_two(lambda: train_composed(Workspace(shop, chosen, Silent())))
     for place in ("*/batch/state-2", "*/bank-vectors/*/1/*.json", "*/bank/state-2"):
         kill_one(partial(_any, other.runs, place), lambda: train_composed(Workspace(other, chosen, Silent())))

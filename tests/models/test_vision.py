@@ -119,6 +119,31 @@ def test_vectors_are_the_same_and_the_tower_sees_a_photo_once(
     assert all(isinstance(again.load_image(path, CATALOG), Picture) for path in photos)
 
 
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl"])
+def test_what_is_stored_of_a_photo_does_not_depend_on_those_beside_it(
+    name: str, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    """Else a run that was killed goes on to other weights than one that was not: it meets some photos in the store."""
+    for i in range(96):
+        photo(i, 48 + i % 7 * 9, 112 - i % 5 * 13).save(tmp_path / f"{i}.png")
+    paths = [tmp_path / f"{i}.png" for i in range(96)]
+    model = embedder_of(model_of(name, tiny_model), cache_in(tmp_path))
+    alone = [model.vision.inputs(model.vision.show([picture]), model.loaded.device) for picture in opened(model, paths)]
+    together = model.vision.inputs(model.vision.show(opened(model, paths)), model.loaded.device)
+    there = seen_in(together)
+    assert all(torch.equal(one, other) for each, other in zip(alone, there, strict=True) for one in seen_in(each))
+
+
+def opened(model: Embedder, paths: list[Path]) -> list[Picture]:
+    """Unknown to the store: nothing has been flushed."""
+    return [replace(model.load_image(path, CATALOG), content="") for path in paths]
+
+
+def seen_in(inputs: dict[str, Any]) -> list[torch.Tensor]:
+    rows: list[torch.Tensor] = inputs["mm_encoder_outputs"]["image"].pooler_output
+    return rows
+
+
 def test_answers_are_the_same(model: ModelSettings, photos: list[Path], tmp_path: Path) -> None:
     attributes, cache = AttributeSettings(max_new_tokens=12, batch_size=2), cache_in(tmp_path)
 

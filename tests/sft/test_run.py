@@ -41,7 +41,7 @@ from afmrl_cli.training.parallel import World
 from afmrl_cli.training.shell import TrainingSummary
 from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
-from tests.processes import UNSTORED, copied, finished, kill_one, run_two
+from tests.processes import copied, finished, kill_one, run_two
 from tests.tiny import ARCHITECTURES, LINEAR_LAYERS
 from tests.training.test_run import Heard
 
@@ -254,9 +254,7 @@ def test_one_of_two_processes_is_killed_and_both_go_on(
     shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
 ) -> None:
     other = copied(shop, tmp_path / "other")
-    chosen = settings(
-        **{"sft.lora_dropout": 0.2, "sft.steps": 9, "sft.save_every": 2, "sft.validate_every": 4, **UNSTORED}
-    )
+    chosen = settings(**{"sft.lora_dropout": 0.2, "sft.steps": 9, "sft.save_every": 2, "sft.validate_every": 4})
     run_two(lambda: train_sft(Workspace(shop, chosen, Silent())))
     kill_one(lambda: list(other.runs.glob("*/state-4")), lambda: train_sft(Workspace(other, chosen, Silent())))
     assert not Checkpoints(other.checkpoints).list()

@@ -31,7 +31,7 @@ from afmrl_cli.training.trainer import AgclTrainer
 from afmrl_cli.training_settings import AgclSettings
 from afmrl_cli.workspace import Workspace
 from tests.conftest import kill_once
-from tests.processes import UNSTORED, copied, finished, kill_one, run_two
+from tests.processes import copied, finished, kill_one, run_two
 from tests.training.shop import write_shop
 
 MakeSettings = Callable[..., Settings]
@@ -170,7 +170,7 @@ def test_two_processes_choose_what_one_does_and_go_on_when_one_is_killed(
     shop: CatalogFolder, settings: MakeSettings, tmp_path: Path
 ) -> None:
     both, other = copied(shop, tmp_path / "both"), copied(shop, tmp_path / "other")
-    chosen = settings(**{"agcl.lora_dropout": 0.0, "agcl.save_every": 2, **UNSTORED})
+    chosen = settings(**{"agcl.lora_dropout": 0.0, "agcl.save_every": 2})
     one = run(shop, chosen)
     run_two(lambda: train_agcl(Workspace(both, chosen, Silent())))
     kill_one(lambda: list(other.runs.glob("*/state-2")), lambda: train_agcl(Workspace(other, chosen, Silent())))
