@@ -60,6 +60,14 @@ def stages(dimension: int, photos: float, generator: float, embedder: float) -> 
         ),
         # benchmarks.growth: 113 s of processor time and 10.2 kB a product at 100,000; vectors in at most 256 numbers.
         Stage("dedupe", growth(113, 100_000, 1.0), kilobytes(500, 10.2 + 2.2 * min(wide, 1)), nothing, False),
+        # benchmarks.index_push: a million of 256 numbers in 657 s, 819 of processors, of which 200,000 took 108.
+        Stage(
+            "index push",
+            growth(657 * wide, 1_000_000, 1.26),
+            kilobytes(300, 9 * wide),
+            lambda n: 1870 * wide * n,
+            False,
+        ),
     ]
 
 

@@ -37,7 +37,7 @@ class Collection:
 
 @dataclass
 class Rest:
-    """What the server has, and what it saw: `requests` are method and path, `headers` those of each."""
+    """What the server has, and what it saw: `requests` are method and path, `headers` and `bodies` those of each."""
 
     folder: Path
     url: str = ""
@@ -45,6 +45,7 @@ class Rest:
     collections: dict[str, Collection] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     fault: Callable[[str, int], Fault] = lambda request, number: None
     most_bytes: int = 32 * 2**20
@@ -174,6 +175,7 @@ def handler_of(state: Rest) -> type[BaseHTTPRequestHandler]:
                 path, number = urlsplit(self.path).path, len(state.requests)
                 request = f"{self.command} {path}"
                 state.requests.append(request)
+                state.bodies.append(body)
                 state.headers.append({key.lower(): value for key, value in self.headers.items()})
                 fault = state.fault(request, number)
                 if length > state.most_bytes:

@@ -8,13 +8,16 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from afmrl_cli.errors import DataError
 from afmrl_cli.index import place as places
+from afmrl_cli.index.card import Card
+from afmrl_cli.index.conditions import has_value
 from afmrl_cli.index.edge import Folder
 from afmrl_cli.index.place import open_engine
-from afmrl_cli.index.points import number_of
+from afmrl_cli.index.points import TAGS, number_of
 from afmrl_cli.index.push import push_index
 from afmrl_cli.index.search import IndexSearcher
 from afmrl_cli.listener import Silent
@@ -303,3 +306,24 @@ def test_a_point_that_another_program_wrote_is_told(shop: Path, place: Path) -> 
         assert found_ is not None
         engine.put([number_of("s1")], found_[0][None], [{"id": "s1"}])
     assert "that afmrl did not write" in refused("search", "--like", "s1", "--index", str(place), code=4)
+
+
+def test_a_filter_loses_nothing_where_more_pass_than_are_compared_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the links of its graph alone the engine would find next to nothing of a few that pass."""
+    monkeypatch.setattr("afmrl_cli.index.edge.EXACT_KB", 1)
+    rng = np.random.default_rng(0)
+    count, some = 12_000, 600
+    vectors = (rng.standard_normal((count, 16)) @ rng.standard_normal((16, 256))).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    folder = Folder(tmp_path)
+    folder.prepare(Card("some", "some", 256, count, "", ""))
+    folder.put(range(count), vectors, [{TAGS: [f"color={i % (count // some)}"]} for i in range(count)])
+    folder.finish(Silent())
+    right = 0
+    for query in vectors[:20]:
+        near = folder.nearest(query, 10, {"must": [has_value("color", ["3"])]}, effort=256)
+        right += len({each.number for each in near} & {3 + 20 * i for i in np.argsort(-vectors[3::20] @ query)[:10]})
+    folder.close()
+    assert right >= 0.9 * 200

@@ -42,6 +42,8 @@ def test_a_server_gets_what_a_folder_gets(shop: Path, place: Path, server: Rest)
         ("--like", "s3", "--filter", "category=wom"),
     ):
         assert found(*words, index=server.url) == found(*words, index=place) != []
+        asked = [each["params"] for each in server.bodies if "filter" in each and "params" in each]
+        assert asked[-1] == {"hnsw_ef": 64, "acorn": {"enable": True, "max_selectivity": 1.0}}
     edit(shop, lambda rows: [{**row, "price": "99"} if row["id"] == "s7" else row for row in rows if row["id"] != "s3"])
     summary = push(server.url)
     assert (summary["sent"], summary["removed"], summary["products"]) == (1, 1, 23)

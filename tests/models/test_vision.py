@@ -119,7 +119,7 @@ def test_vectors_are_the_same_and_the_tower_sees_a_photo_once(
     assert all(isinstance(again.load_image(path, CATALOG), Picture) for path in photos)
 
 
-@pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl"])
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def test_what_is_stored_of_a_photo_does_not_depend_on_those_beside_it(
     name: str, tiny_model: TinyModel, tmp_path: Path
 ) -> None:

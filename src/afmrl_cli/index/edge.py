@@ -289,13 +289,14 @@ class Folder:
         payload: bool = True,
     ) -> list[Near]:
         """Return the k points nearest to `vector` [d] that fulfil a condition, best first; `effort` is HNSW's ef."""
+        acorn = None if condition is None else edge.AcornSearchParams(enable=True, max_selectivity=1.0)
         with _naming_failures(self.place):
             request = edge.QueryRequest(
                 limit=k,
                 query=edge.Query.Nearest(np.ascontiguousarray(vector, dtype=np.float32)),
                 filter=filter_of(condition),
                 with_payload=payload,
-                params=edge.SearchParams(hnsw_ef=effort or None),
+                params=edge.SearchParams(hnsw_ef=effort or None, acorn=acorn),
             )
             return near_in(self._shard.query(request))
 

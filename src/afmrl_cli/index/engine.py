@@ -20,9 +20,11 @@ from .card import Card
 from .conditions import Condition
 from .points import PRINT, Numbers
 
-EXACT_KB = 50_000
+EXACT_KB = 100_000
 """Where no more vectors than this pass a filter, in one of the engine's segments, they are compared one by one: nothing
-is lost. So HNSW needs no links of its own for each value of a filter, which take most of the time of building it.
+is lost. Where more do, the graph is walked over neighbours' neighbours, too (ACORN): its links alone would lead from
+few to others that pass. So HNSW needs no links of its own for each value of a filter, which take most of the time of
+building it.
 """
 LINKS, BUILD_EFFORT = 16, 100
 INDEX_KEY_VARIABLE = "AFMRL_INDEX_KEY"

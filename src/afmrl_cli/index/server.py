@@ -284,12 +284,14 @@ class Server:
         payload: bool = True,
     ) -> list[Near]:
         """Return the k points nearest to `vector` [d] that fulfil a condition, best first; `effort` is HNSW's ef."""
+        models = self._models
+        acorn = None if condition is None else models.AcornSearchParams(enable=True, max_selectivity=1.0)
         found = self._request(
             lambda: self._client.query_points(
                 self._collection,
                 query=[float(number) for number in vector],
                 query_filter=self._filter(condition),
-                search_params=self._models.SearchParams(hnsw_ef=effort or None),
+                search_params=models.SearchParams(hnsw_ef=effort or None, acorn=acorn),
                 limit=k,
                 with_payload=payload,
             )

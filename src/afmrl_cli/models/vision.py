@@ -3,10 +3,9 @@
 The tower is frozen, so what it makes of a photo depends on the photo, the base, the size that it sees pictures in
 and the type that it computes in, and on nothing else: attributes, vectors and trainings may all share it, over all
 commands and cycles. With a store, features are rounded to 16 bits whether they come from it or not (the tower's own
-type where that has 16 bits): results do not depend on what happens to be stored. For the same reason the tower then
-reads one photo at a time: among others its last bits are others, and some of them round to another number. A photo
-whose features are stored is not even opened; its hash is known from the catalog's database, or its file is read once a
-process.
+type where that has 16 bits), and the tower reads one photo at a time: results do not depend on what happens to be
+stored. A photo whose features are stored is not even opened; its hash is known from the catalog's database, or its file
+is read once a process.
 
 Where an adapter sits on the tower (ours never do), nothing is stored or taken from the store.
 """
@@ -160,6 +159,8 @@ class Vision:
         began = time.perf_counter()
         # What is made in inference mode can't be used where gradients are recorded.
         with torch.inference_mode(False), torch.no_grad():
+            # How a matrix product adds up follows from its rows: in a group some numbers would round to others, and a
+            # run that was killed, which meets other photos in the store, would go on to other weights.
             patches = pixels.split(grids.prod(dim=1).tolist())
             rows = [tower_features(self.trunk, own, grid[None])[0] for own, grid in zip(patches, grids, strict=True)]
             rounded = [row.to(store.dtype).cpu() for row in rows]
