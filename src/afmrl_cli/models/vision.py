@@ -161,7 +161,7 @@ class Vision:
         with torch.inference_mode(False), torch.no_grad():
             # How a matrix product adds up follows from its rows: in a group some numbers would round to others, and a
             # run that was killed, which meets other photos in the store, would go on to other weights.
-            patches = pixels.split(grids.prod(dim=1).tolist())
+            patches = torch.split(pixels, grids.prod(dim=1).tolist())
             rows = [tower_features(self.trunk, own, grid[None])[0] for own, grid in zip(patches, grids, strict=True)]
             rounded = [row.to(store.dtype).cpu() for row in rows]
         slow = time.perf_counter() - began > sum(row.nbytes for row in rounded) / READING
