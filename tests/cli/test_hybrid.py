@@ -184,3 +184,28 @@ def test_what_cannot_be_done(shop: Path, words: list[str], code: int, message: s
     result = call("search", *words)
     assert result.exit_code == code, result.output
     assert message in " ".join(result.stderr.split())
+
+
+def test_weights_do_not_waver_with_every_change_of_the_catalog(shop: Path) -> None:
+    """They are chosen again for three listings in 24, for another split and where what is kept is no state; not for one
+    listing, or for prices.
+    """
+    [file] = (shop / ".afmrl" / "embeddings").glob("*/hybrid.json")
+    rows = shop_rows(24)
+
+    def chosen_again(*words: str) -> bool:
+        before = file.stat().st_ino
+        write_catalog(shop, rows, list(rows[0]))
+        assert call("embed", *words).exit_code == 0
+        return file.stat().st_ino != before
+
+    assert chosen_again(), "other titles than those that were embedded"
+    rows[0]["price"], rows[3]["title"] = "8.90", "Another"
+    assert not chosen_again()
+    for i in (4, 5, 6):
+        rows[i]["title"] = f"One more {i}"
+    assert chosen_again() and not chosen_again()
+    assert chosen_again("--set", "split.validation=0.3") and chosen_again()
+    kept = json.loads(file.read_text())
+    file.write_text(json.dumps(kept | {"state": {**kept["state"], "listings": None}}))
+    assert chosen_again() and not chosen_again()

@@ -3,13 +3,15 @@
 What the catalog offers asks: its judged queries (queries.jsonl), the last photo of products with several, listings of
 which others share the product. At most MOST_QUERIES of each, and no more than a SHARE of the catalog, since a model has
 to read them; what was read before is in the caches of `eval`. Where nothing can be chosen the defaults stay, and that
-is stored, too, so that the next `embed` looks again only when the catalog or the judged files have changed.
+is stored, too. The next `embed` looks again only when the split or the judged files have changed, or about one listing
+in twenty: weights are about an embedder and a kind of catalog, and should not waver from day to day.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,10 @@ from .systems import RetrievalSystem, encode_task
 from .task import Document, Task, about_split, documents_of, sample, with_query_fields, with_views
 
 MOST_QUERIES, LEAST_QUERIES, SHARE = 200, 40, 0.05
+SKETCH, ALIKE = 512, 0.9
+"""So many listings stand for all; where a smaller share is the same, weights are chosen again. Of what differs half are
+listings as they were, half as they are.
+"""
 
 
 def bring_weights_up_to_date(work: Workspace, *, force: bool = False) -> HybridWeights | None:
@@ -43,7 +49,7 @@ def bring_weights_up_to_date(work: Workspace, *, force: bool = False) -> HybridW
     place, defaults, state = vectors.folder.parent, default_weights(work), _state(work, vectors)
     if not force:
         try:
-            if read_weights(place, defaults).state == state:
+            if _as_before(read_weights(place, defaults).state, state):
                 return None
         except DataError:
             work.listener.note(f"{place}: the weights of hybrid search are damaged, and chosen again")
@@ -58,14 +64,25 @@ def bring_weights_up_to_date(work: Workspace, *, force: bool = False) -> HybridW
 
 
 def _state(work: Workspace, vectors: Vectors) -> dict[str, Any]:
-    """Return what the weights are chosen from."""
-    split = work.settings.split
+    """Return what the weights are chosen from; of the listings those whose keys are the smallest: keys are hashes, so
+    that as large a share of these changes as of all (MinHash).
+    """
     files = {file.name: _file_state(file) for file in judged_files(work.folder.root, None, None)}
     return {
-        "data": vectors.manifest["data"],
-        "split": split.model_dump(),
+        "listings": nsmallest(SKETCH, {key[:16] for key in vectors.listings.column("key")}),
+        "split": work.settings.split.model_dump(),
         "judged": {name: state for name, state in files.items() if state},
     }
+
+
+def _as_before(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Tell whether what weights were chosen from is what there is now, but for a few listings."""
+    kept = before.get("listings")
+    if not isinstance(kept, list) or {**before, "listings": 0} != {**now, "listings": 0}:
+        return False
+    old, new = set(map(str, kept)), set(now["listings"])
+    both = nsmallest(SKETCH, old | new)
+    return sum(key in old and key in new for key in both) >= ALIKE * len(both)
 
 
 def _file_state(file: Path) -> list[int]:
