@@ -1,12 +1,13 @@
 """What the store of picture features saves: the second of two commands that look at the same photos.
 
-    python -m benchmarks.vision_once [--model nano|wide] [--products 96] [--rounds 3]
+    python -m benchmarks.vision_once [--model nano|wide] [--products 96] [--rounds 3] [--side 112]
 
 `attributes` after `embed`, `embed` by another adapter after `embed`, the second epoch of SFT and of AGCL, and a step of
 RAR on queries that were seen before (two prompts, eight answers each), each with the store and without
 (`cache.vision`), in turn, in this process; the medians of processor time, of everything the command does with a product
-but reading the catalog. `wide` is a Qwen2.5-VL with a small language model and a larger tower, random weights. Also
-the figures behind the default: what a hit costs, what it saves, and how many bytes a photo takes.
+but reading the catalog. And what the first look costs, which is at one photo at a time with the store. `wide` is a
+Qwen2.5-VL with a small language model and a larger tower, random weights. Also the figures behind the default: what a
+hit costs, what it saves, and how many bytes a photo takes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -53,6 +54,7 @@ from .rar_step import make_ours, make_world
 NONE = Checkpoints(Path("none"))
 BATCH, CHUNK = 32, 8
 TOLD = {
+    "first": "embed for the first time",
     "attributes": "attributes after embed",
     "embed": "embed again",
     "teach": "SFT's second epoch",
@@ -91,10 +93,14 @@ class Commands:
         self.taught: LocalGenerator = load_generator(settings.model, settings.attributes, NONE, bases=teaching)
         self.pupil = add_trainable(self.taught, settings.sft, None, NONE, "CAUSAL_LM").train()
 
-    def embed(self) -> None:
-        load_image = image_loader(self.embedder, self.settings.catalog)
+    def embed(self, embedder: Embedder | None = None) -> None:
+        embedder = embedder or self.embedder
+        load_image = image_loader(embedder, self.settings.catalog)
         items = [Item(text, (load_image(path),)) for text, path in self.rows]
-        self.embedder.encode(items, instruction=INSTRUCTION)
+        embedder.encode(items, instruction=INSTRUCTION)
+
+    def first(self, embedders: Iterator[Embedder]) -> None:
+        self.embed(next(embedders))
 
     def attributes(self) -> None:
         load_image = image_loader(self.generator, self.settings.catalog)
@@ -166,13 +172,14 @@ def main() -> None:
     parser.add_argument("--model", choices=("nano", "wide"), default="nano")
     parser.add_argument("--products", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--side", type=int, default=112, help="of a photo as wide reads it, in pixels")
     wanted = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         model: dict[str, object] = {"preset": "nano", "device": "cpu", "precision": "fp32"}
         if wanted.model == "wide":
             folder = str(make_wide(Path(place) / "wide"))
-            model |= {"generator": folder, "embedder": folder, "max_pixels": 112 * 112}
+            model |= {"generator": folder, "embedder": folder, "max_pixels": wanted.side**2}
         agcl = AgclSettings(loss="infonce", batch_size=BATCH, lora_dropout=0.0, activation_checkpointing=False)
         sft = SftSettings(activation_checkpointing=False)
         attributes = AttributeSettings(max_new_tokens=48, batch_size=BATCH)
@@ -181,11 +188,14 @@ def main() -> None:
         sides = {"without": Commands(settings, rows, None), "with": Commands(settings, rows, Path(place) / "cache")}
         sides["with"].embed()
         print(hits(sides["with"]))
-        print(f"{'second time':<32}{'without':>10}{'with':>10}{'ratio':>8}")
+        print(f"{'processor time':<32}{'without':>10}{'with':>10}{'ratio':>8}")
         works: dict[str, dict[str, Callable[[], object]]] = {
             name: {which: getattr(side, name) for which, side in sides.items()}
             for name in ("attributes", "embed", "teach", "epoch")
         }
+        caches = (Cache(Path(place) / f"first-{i}", settings.cache, Silent()) for i in range(wanted.rounds))
+        fresh = [load_embedder(settings.model, settings.embed, NONE, bases=Bases(cache)) for cache in caches]
+        works["first"] = {"without": sides["without"].embed, "with": partial(sides["with"].first, iter(fresh))}
         trainers = rar_sides(Path(place), str(model.get("generator", "nano")))
         works["rar"] = {which: partial(side.step, 0) for which, side in trainers.items()}
         for work in works["rar"].values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from afmrl_cli.workspace import Workspace
 from tests import NANO
 from tests.cli.calls import call
 from tests.conftest import MakeDisk, fill, kill_once
+from tests.retrieval.shop import Row
 
 from .conftest import work_of
 from .test_push import edit, found, push
@@ -129,6 +131,46 @@ def test_a_push_in_place_that_is_stopped_is_told_to_who_searches(shop: Path, pla
     assert "was stopped" not in call("search", "shirt", "--index", str(place)).stderr
 
 
+@pytest.mark.parametrize(
+    ("what", "change"), [("put", lambda rows: [*rows, rows[0] | {"id": "new"}]), ("remove", lambda rows: rows[1:])]
+)
+def test_a_push_that_can_not_write_leaves_word_that_it_had_begun(
+    shop: Path, place: Path, monkeypatch: pytest.MonkeyPatch, what: str, change: Callable[[list[Row]], list[Row]]
+) -> None:
+    push(place)
+    edit(shop, change)
+
+    def fail(*_: object) -> None:
+        raise DataError("nothing works")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Folder, what, fail)
+        assert "nothing works" in refused("index", "push", "--to", str(place), code=3)
+    assert "was stopped" in call("search", "shirt", "--index", str(place)).stderr
+    push(place)
+    assert "was stopped" not in call("search", "shirt", "--index", str(place)).stderr
+
+
+def test_numbers_that_many_listings_have_are_indexed(shop: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("afmrl_cli.index.push.INDEXED_FROM", 0.5)
+    edit(shop, lambda rows: [row | {"weight": "2 kg" if i < 3 else ""} for i, row in enumerate(rows)])
+    push(place)
+    with open_engine(str(place), "afmrl search", shop) as engine:
+        assert isinstance(engine, Folder) and engine.open()
+        assert set(engine._shard.info().payload_schema) == {"tags", "numbers.price"}
+
+
+def test_recall_is_measured_on_a_sample(shop: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("afmrl_cli.index.push.QUERIES", 10)
+    summary = push(place)
+    assert (summary["queries"], summary["recall"]) == (10, 1.0)
+    low, high = summary["interval"]
+    assert 0.5 < low < high == 1.0
+    edit(shop, lambda rows: rows[:1])
+    summary = push(place, "--force")
+    assert (summary["products"], summary["queries"], summary["recall"]) == (1, 1, 1.0)
+
+
 def test_an_index_that_lacks_the_newest_products_is_told(shop: Path, place: Path) -> None:
     push(place)
     (shop / "catalog.csv").touch()
@@ -180,7 +222,8 @@ def test_a_push_mends_what_is_damaged_but_not_for_another_catalog(
     spoil()
     if (name, damage) != ("index.json", "without a field"):
         assert str(place) in refused("search", "shirt", "--index", str(place), code=4)
-    assert push(place)["products"] == 24
+    done = call("index", "push", "--to", str(place))
+    assert done.exit_code == 0 and ("it is made anew" in done.stderr or damage == "without a field")
     assert found("shirt", index=place)
     spoil()
     edit(shop, lambda rows: [{**row, "id": f"other-{row['id']}"} for row in rows])
