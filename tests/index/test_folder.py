@@ -22,6 +22,7 @@ from afmrl_cli.index.points import TAGS, number_of
 from afmrl_cli.index.push import push_index
 from afmrl_cli.index.search import IndexSearcher
 from afmrl_cli.listener import Silent
+from afmrl_cli.own import own_file
 from afmrl_cli.retrieval.search import Query
 from afmrl_cli.sources import load_settings
 from afmrl_cli.store.folder import CatalogFolder
@@ -185,6 +186,12 @@ def test_a_search_goes_on_where_the_catalog_can_not_be_compared(shop: Path, plac
     work = Workspace(CatalogFolder(shop / "catalog.parquet.url"), load_settings(shop, {}, NANO), Silent())
     found_ = IndexSearcher(work, lambda: open_engine(str(place), "afmrl search", shop)).search(Query("shirt"))
     assert found_.hits and any("not known whether the catalog has changed" in note for note in found_.notes)
+    (shop / "catalog.csv").unlink()
+    own_file().parent.mkdir(parents=True, exist_ok=True)
+    own_file().write_text('allowed_hosts = ["memory://shop"]\n')
+    done = call("search", "shirt", "--index", str(place))
+    assert done.exit_code == 0 and "not known whether the catalog has changed" in done.stderr
+    assert "without Parquet files" in refused("check", code=3)
 
 
 def test_an_older_form_is_refused_by_search_and_replaced_by_push(shop: Path, place: Path) -> None:

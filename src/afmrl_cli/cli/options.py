@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from ..store.folder import CatalogFolder, check_output, find_folder, keep_catalog
 from ..workspace import Workspace
 from .flags import Call, Command, SettingFlag, Where, with_flags
@@ -170,11 +170,18 @@ def is_plain_and_far(address: str) -> bool:
 
 
 def with_split_shares(settings: Settings, folder: CatalogFolder) -> Settings:
-    """Resolve the shares of the split by the size of the catalog; a large file is not read for that."""
+    """Resolve the shares of the split by the size of the catalog; a large file is not read for that, and what is wrong
+    with a bucket is told by what reads it: a search needs none.
+    """
     from ..catalog.read import count_rows
     from ..catalog.splits import SHARES, with_shares
-    from ..store.source import state_of
+    from ..store.source import is_address, state_of
 
-    large = state_of(folder.catalog)[0] > SMALL_CATALOG
-    rows = SHARES[-1][0] if large else count_rows(folder, settings.catalog)
+    rows = SHARES[-1][0]
+    try:
+        if state_of(folder.catalog)[0] <= SMALL_CATALOG:
+            rows = count_rows(folder, settings.catalog)
+    except DataError:
+        if not is_address(folder.catalog):
+            raise
     return settings.model_copy(update={"split": with_shares(settings.split, rows)})
