@@ -1,4 +1,4 @@
-"""How long `afmrl serve` takes to answer: text, photo, filtered and likeness, one client and many, beside the command.
+"""How long `afmrl serve` takes to answer: text, photo, both, filtered, likeness, one client and many; and the command.
 
     python -m benchmarks.serve_load [--sizes 10000,100000] [--preset nano|light] [--clients 1,16] [--queries 200]
                                     [--cold 3] [--keep FOLDER] [--set search.hybrid=no]
@@ -134,6 +134,8 @@ def requests_of(kind: str, root: Path, count: int, listings: int) -> list[Reques
             made.append(_json({"like": f"s{rng.randrange(listings)}"}))
         elif kind == "photo":
             made.append(_form(_another(photos[i % len(photos)], i)))
+        elif kind == "both":
+            made.append(_form(_another(photos[i % len(photos)], i), words))
         else:
             filters = [f"colour={rng.choice(COLOURS)}"] if kind == "filtered" else []
             made.append(_json({"text": words, "filters": filters}))
@@ -144,10 +146,11 @@ def _json(fields: dict[str, Any]) -> Request:
     return "application/json", json.dumps(fields).encode()
 
 
-def _form(photo: bytes) -> Request:
+def _form(photo: bytes, words: str = "") -> Request:
     edge = "photo-of-a-client"
-    head = f'--{edge}\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n\r\n'.encode()
-    return f"multipart/form-data; boundary={edge}", head + photo + f"\r\n--{edge}--\r\n".encode()
+    head = f'--{edge}\r\nContent-Disposition: form-data; name="text"\r\n\r\n{words}\r\n' if words else ""
+    head += f'--{edge}\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n\r\n'
+    return f"multipart/form-data; boundary={edge}", head.encode() + photo + f"\r\n--{edge}--\r\n".encode()
 
 
 def _another(file: Path, number: int) -> bytes:
@@ -199,7 +202,7 @@ async def load(port: int, requests: Sequence[Request], clients: int) -> Times:
 def measure(root: Path, count: int, preset: str, clients: Sequence[int], queries: int, flags: Sequence[str]) -> None:
     with serving(root, preset, *flags) as (process, port):
         began = memory(process.pid)
-        for kind in ("text", "photo", "filtered", "like"):
+        for kind in ("text", "photo", "both", "filtered", "like"):
             asyncio.run(load(port, requests_of(kind, root, 5, count), 1))
             for number in clients:
                 before = computed(process.pid)
