@@ -170,8 +170,8 @@ def is_plain_and_far(address: str) -> bool:
 
 
 def with_split_shares(settings: Settings, folder: CatalogFolder) -> Settings:
-    """Resolve the shares of the split by the size of the catalog; a large file is not read for that, and what is wrong
-    with a bucket is told by what reads it: a search needs none.
+    """Resolve the shares of the split by the size of the catalog; a large file is not read for that. A bucket out of
+    reach is an error of the commands that read it: a search in an index does not.
     """
     from ..catalog.read import count_rows
     from ..catalog.splits import SHARES, with_shares
