@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 
+from tests.http_server import serving
+
 from afmrl_cli.nano.garment import CATEGORIES, values_of
 from afmrl_cli.recommender.reasoning_prompt import ANSWER, CHOICE, JUDGING, WRITING
 
@@ -130,18 +132,8 @@ def reasoner(faults: Faults, port: int = 0) -> Iterator[str]:
 
         def log_message(self, format: str, *args: object) -> None: ...
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-    server = Server(("127.0.0.1", port), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", port), Handler)) as address:
+        yield address
 
 
 def main() -> None:
