@@ -187,8 +187,8 @@ def test_what_cannot_be_done(shop: Path, words: list[str], code: int, message: s
 
 
 def test_weights_do_not_waver_with_every_change_of_the_catalog(shop: Path) -> None:
-    """They are chosen again for three listings in 24, for another split and where what is kept is no state; not for one
-    listing, or for prices.
+    """They are chosen again for three listings in 24, for another split or column, and where what is kept is no state;
+    not for one listing, or for prices.
     """
     [file] = (shop / ".afmrl" / "embeddings").glob("*/hybrid.json")
     rows = shop_rows(24)
@@ -206,6 +206,9 @@ def test_weights_do_not_waver_with_every_change_of_the_catalog(shop: Path) -> No
         rows[i]["title"] = f"One more {i}"
     assert chosen_again() and not chosen_again()
     assert chosen_again("--set", "split.validation=0.3") and chosen_again()
+    for row in rows:
+        row["attr_fit"] = "slim"
+    assert chosen_again() and not chosen_again()
     kept = json.loads(file.read_text())
     file.write_text(json.dumps(kept | {"state": {**kept["state"], "listings": None}}))
     assert chosen_again() and not chosen_again()

@@ -3,12 +3,14 @@
 What the catalog offers asks: its judged queries (queries.jsonl), the last photo of products with several, listings of
 which others share the product. At most MOST_QUERIES of each, and no more than a SHARE of the catalog, since a model has
 to read them; what was read before is in the caches of `eval`. Where nothing can be chosen the defaults stay, and that
-is stored, too. The next `embed` looks again only when the split or the judged files have changed, or about one listing
-in twenty: weights are about an embedder and a kind of catalog, and should not waver from day to day.
+is stored, too. The next `embed` looks again only when the split or the judged files have changed, or the columns, or
+about one listing in twenty: weights are about an embedder and a kind of catalog, and should not waver from day to day.
 """
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from heapq import nsmallest
@@ -65,11 +67,14 @@ def bring_weights_up_to_date(work: Workspace, *, force: bool = False) -> HybridW
 
 def _state(work: Workspace, vectors: Vectors) -> dict[str, Any]:
     """Return what the weights are chosen from; of the listings those whose keys are the smallest: keys are hashes, so
-    that as large a share of these changes as of all (MinHash).
+    that as large a share of these changes as of all (MinHash). Columns are those that most of them have filled.
     """
+    some = nsmallest(SKETCH, zip(vectors.listings.column("key"), vectors.listings.column("fields"), strict=True))
+    filled = Counter(name for _, fields in some for name in json.loads(fields))
     files = {file.name: _file_state(file) for file in judged_files(work.folder.root, None, None)}
     return {
-        "listings": nsmallest(SKETCH, {key[:16] for key in vectors.listings.column("key")}),
+        "listings": [key[:16] for key, _ in some],
+        "columns": sorted(name for name, number in filled.items() if 2 * number > len(some)),
         "split": work.settings.split.model_dump(),
         "judged": {name: state for name, state in files.items() if state},
     }
